@@ -1,0 +1,1 @@
+"""Runs the same spec on real vLLM servers."""

@@ -1,0 +1,29 @@
+"""The one protocol of both backends, chosen lazily so that neither is imported before it is needed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal, Protocol
+
+from planner.records import Run
+from planner.requests import Load
+from planner.system import System
+
+Progress = Callable[[str, float], None]  # (stage, fraction of it done, 0 to 1)
+
+
+class Backend(Protocol):
+    def run(self, system: System, load: Load, progress: Progress | None = None) -> Run:
+        """Serve every request of `load` on `system`; each ends exactly once."""
+        ...
+
+
+def backend(mode: Literal["simulate", "live"]) -> Backend:
+    """The simulator or the live executor. Raises ImportError naming the install command when it is missing."""
+    if mode == "simulate":
+        from simulator.backend import SimulatorBackend
+
+        return SimulatorBackend()
+    from live.backend import LiveBackend
+
+    return LiveBackend()

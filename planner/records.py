@@ -1,0 +1,141 @@
+"""The tables of a run and the folder they are kept in.
+
+Both backends fill the same columns; what a backend cannot observe is null (NaN or None). All times are seconds
+since the start of the run, on one clock, as float64.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+# column -> pandas dtype. Order is part of the contract.
+REQUEST_COLUMNS: dict[str, str] = {
+    "request_id": "int64",
+    "session_id": "int64",
+    "arrival_s": "float64",  # the client sends
+    "prompt_tokens": "int64",
+    "cached_tokens": "Int64",  # prompt tokens found in the prefix cache of the worker that prefilled
+    "output_tokens": "int64",  # tokens received
+    "max_tokens": "int64",
+    "worker": "string",  # prefills (aggregated: does everything)
+    "decode_worker": "string",  # decodes; equal to `worker` when aggregated or prefilled locally
+    "retrieval_start_s": "float64",
+    "retrieval_end_s": "float64",
+    "queued_s": "float64",  # enters the engine's waiting queue
+    "prefill_start_s": "float64",
+    "prefill_end_s": "float64",
+    "transfer_start_s": "float64",
+    "transfer_end_s": "float64",
+    "decode_start_s": "float64",  # start of the first step on the decode worker after prefill
+    "first_token_s": "float64",  # at the client
+    "finish_s": "float64",  # at the client
+    "preemptions": "Int64",
+    "finish_reason": "string",  # stop, length, rejected, error
+    "error": "string",
+}
+
+# One row is `count` consecutive engine steps of equal composition: step i lasts first + i * growth_s, and
+# duration_s is their sum. Live rows have count 1. context_tokens is that of the first step of the row.
+STEP_COLUMNS: dict[str, str] = {
+    "worker": "string",
+    "start_s": "float64",
+    "duration_s": "float64",
+    "prefill_tokens": "int64",
+    "decode_seqs": "int64",
+    "context_tokens": "int64",
+    "count": "int64",
+    "growth_s": "float64",
+    "running": "int64",
+    "waiting": "int64",
+    "kv_used_fraction": "float64",
+}
+
+SAMPLE_COLUMNS: dict[str, str] = {
+    "time_s": "float64",
+    "worker": "string",
+    "running": "Int64",
+    "waiting": "Int64",
+    "kv_used_fraction": "float64",
+    "gpu_utilization": "float64",
+    "power_w": "float64",
+}
+
+# Bytes moved between two workers, one row a transfer.
+TRANSFER_COLUMNS: dict[str, str] = {
+    "request_id": "int64",
+    "source": "string",
+    "target": "string",
+    "link": "string",
+    "bytes": "int64",
+    "start_s": "float64",
+    "end_s": "float64",
+}
+
+# Live only: the arrival of each streamed token at the client.
+TOKEN_COLUMNS: dict[str, str] = {"request_id": "int64", "index": "int64", "time_s": "float64"}
+
+TABLES: dict[str, dict[str, str]] = {
+    "requests": REQUEST_COLUMNS,
+    "steps": STEP_COLUMNS,
+    "samples": SAMPLE_COLUMNS,
+    "transfers": TRANSFER_COLUMNS,
+    "tokens": TOKEN_COLUMNS,
+}
+
+PROVENANCES = ("simulated", "calibrated", "measured")
+
+
+def frame(table: str, columns: dict[str, Any] | None = None) -> pd.DataFrame:
+    """A DataFrame with exactly the columns and dtypes of `table`; columns not given are null."""
+    schema = TABLES[table]
+    columns = columns or {}
+    unknown = set(columns) - set(schema)
+    if unknown:
+        raise KeyError(f"{table}: unknown columns {sorted(unknown)}")
+    size = len(next(iter(columns.values()))) if columns else 0
+    data = {}
+    for name, dtype in schema.items():
+        if name in columns:
+            data[name] = pd.Series(columns[name], dtype=dtype)
+        elif dtype == "int64" and size:
+            raise KeyError(f"{table}: column {name!r} is required")
+        else:
+            data[name] = pd.Series([None] * size if dtype in ("string", "Int64") else [float("nan")] * size, dtype=dtype)
+    return pd.DataFrame(data)
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a backend returns. `manifest` holds spec, versions, seed, profile and provenance."""
+
+    requests: pd.DataFrame
+    steps: pd.DataFrame
+    samples: pd.DataFrame
+    transfers: pd.DataFrame
+    tokens: pd.DataFrame = field(default_factory=lambda: frame("tokens"))
+    manifest: dict[str, Any] = field(default_factory=dict)
+
+    def save(self, folder: Path) -> Path:
+        """Write the tables as Parquet and the manifest as JSON. The same run gives the same bytes."""
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in TABLES:
+            table: pd.DataFrame = getattr(self, name)
+            if len(table) or name not in ("tokens", "transfers"):
+                table.to_parquet(folder / f"{name}.parquet", index=False, compression="zstd")
+        (folder / "manifest.json").write_text(json.dumps(self.manifest, indent=2, sort_keys=True) + "\n")
+        return folder
+
+    @staticmethod
+    def load(folder: Path) -> Run:
+        """Read a run folder. Raises FileNotFoundError when it is none."""
+        manifest = json.loads((folder / "manifest.json").read_text())
+        tables = {
+            name: pd.read_parquet(path) if (path := folder / f"{name}.parquet").exists() else frame(name)
+            for name in TABLES
+        }
+        return Run(**tables, manifest=manifest)

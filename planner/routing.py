@@ -1,0 +1,134 @@
+"""Routing policies: pure functions of what a router can know. Used by the simulator and the live frontend alike.
+
+A policy sees the state of the workers as they were `router.state_age_s` ago, the prompt's known length, how many of
+its leading tokens each worker has cached, and a random generator. It never sees the true output length.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+
+@dataclass(slots=True)
+class WorkerLoad:
+    """One worker as the router sees it. Plain counters, updated in place by whoever owns the worker."""
+
+    name: str
+    running: int = 0  # requests in the batch
+    waiting: int = 0  # requests in the engine's queue (or on their way to it)
+    queued_tokens: int = 0  # prompt tokens not yet prefilled
+    active_blocks: int = 0  # KV blocks in use by requests
+    total_blocks: int = 1
+
+    @property
+    def requests(self) -> int:
+        return self.running + self.waiting
+
+    @property
+    def kv_used_fraction(self) -> float:
+        return self.active_blocks / self.total_blocks
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """What the router knows of a request. `overlap_tokens[i]` of its prompt are cached on worker i (0s if unused)."""
+
+    session_id: int
+    prompt_tokens: int
+    block_size: int
+    overlap_tokens: Sequence[int]
+
+
+@dataclass(slots=True)
+class RouterState:
+    """What a router remembers between calls."""
+
+    rng: random.Random
+    turn: int = 0
+    overlap_weight: float = 1.0
+    temperature: float = 0.0
+
+
+Policy = Callable[[Query, Sequence[WorkerLoad], RouterState], int]
+
+
+def random_choice(query: Query, workers: Sequence[WorkerLoad], state: RouterState) -> int:
+    """Any worker, equally often."""
+    return state.rng.randrange(len(workers))
+
+
+def round_robin(query: Query, workers: Sequence[WorkerLoad], state: RouterState) -> int:
+    """Each in turn."""
+    state.turn += 1
+    return (state.turn - 1) % len(workers)
+
+
+def least_loaded(query: Query, workers: Sequence[WorkerLoad], state: RouterState) -> int:
+    """Fewest requests, then fewest prompt tokens queued; ties in turn, so that idle workers share the load."""
+    state.turn += 1
+    n = len(workers)
+    best, best_key = 0, (math.inf, math.inf)
+    for step in range(n):
+        index = (state.turn - 1 + step) % n
+        worker = workers[index]
+        key = (worker.running + worker.waiting, worker.queued_tokens)
+        if key < best_key:
+            best, best_key = index, key
+    return best
+
+
+def power_of_two(query: Query, workers: Sequence[WorkerLoad], state: RouterState) -> int:
+    """The less loaded of two random workers."""
+    if len(workers) == 1:
+        return 0
+    first, second = state.rng.sample(range(len(workers)), 2)
+    return first if workers[first].requests <= workers[second].requests else second
+
+
+def prefix_aware(query: Query, workers: Sequence[WorkerLoad], state: RouterState) -> int:
+    """Dynamo's KV router: prompt blocks still to prefill, less what is cached, plus decode blocks in use.
+
+    cost = (queued + new prompt tokens - overlap_weight * cached tokens) / block_size + active blocks + new prompt blocks.
+    The lowest cost wins, ties at random; with a temperature a softmax over the negated, range-normalised costs.
+    Source: Dynamo's router documentation (cost of prefill blocks with overlap credit plus projected decode blocks).
+    """
+    blocks = math.ceil(query.prompt_tokens / query.block_size)
+    costs = [
+        (worker.queued_tokens + query.prompt_tokens - state.overlap_weight * cached) / query.block_size
+        + worker.active_blocks
+        + blocks
+        for worker, cached in zip(workers, query.overlap_tokens, strict=True)
+    ]
+    low, high = min(costs), max(costs)
+    if state.temperature > 0 and high > low:
+        weights = [math.exp(-(cost - low) / (high - low) / state.temperature) for cost in costs]
+        return state.rng.choices(range(len(workers)), weights)[0]
+    best = [index for index, cost in enumerate(costs) if cost == low]
+    return best[0] if len(best) == 1 else state.rng.choice(best)
+
+
+def session_affinity(query: Query, workers: Sequence[WorkerLoad], state: RouterState) -> int:
+    """The same worker for every request of a session (multiplicative hash of the session id)."""
+    return ((query.session_id * 0x9E3779B97F4A7C15) >> 17) % len(workers)
+
+
+POLICIES: dict[str, Policy] = {
+    "random": random_choice,
+    "round_robin": round_robin,
+    "least_loaded": least_loaded,
+    "power_of_two": power_of_two,
+    "prefix_aware": prefix_aware,
+    "session_affinity": session_affinity,
+}
+
+NEEDS_OVERLAP = frozenset({"prefix_aware"})
+
+
+def prefills_locally(
+    uncached_tokens: int, prefill_queue: int, max_tokens: int, max_queue: int | None
+) -> bool:
+    """Conditional disaggregation (Dynamo v0.3): short prompts, and any prompt while the prefill queue is long."""
+    return uncached_tokens <= max_tokens or (max_queue is not None and prefill_queue >= max_queue)
