@@ -1,0 +1,153 @@
+"""The simulator as a backend: runs a cluster and turns its visits into tables."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable, Iterable
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from planner.backends import Progress
+from planner.records import STEP_COLUMNS, Run, frame
+from planner.requests import Load
+from planner.system import System
+from simulator.cluster import Cluster, Visit
+
+PACKAGES = ("numpy", "pandas", "pyarrow", "simpy")
+
+
+class SimulatorBackend:
+    """Serves a load on a simulated cluster. `stop` may abandon a run that cannot meet its targets any more."""
+
+    def __init__(self, *, fast_forward: bool = True, stop: Callable[[Cluster], bool] | None = None) -> None:
+        self._fast_forward = fast_forward
+        self._stop = stop
+
+    def run(self, system: System, load: Load, progress: Progress | None = None) -> Run:
+        record_steps = system.spec.run.step_records
+        cluster = Cluster(system, load, fast_forward=self._fast_forward, record_steps=record_steps, stop=self._stop)
+        visits = cluster.run(progress)
+        visits.sort(key=lambda visit: visit.request.request_id)
+        steps = _steps(cluster)
+        return Run(
+            requests=_requests(visits),
+            steps=steps,
+            samples=_samples(steps, system.spec.run.sample_interval_s),
+            transfers=_transfers(cluster),
+            manifest=manifest(system, cluster.stopped),
+        )
+
+
+def manifest(system: System, stopped: bool = False) -> dict[str, Any]:
+    """What the run was: enough to repeat it. No wall-clock time, so that equal runs give equal bytes."""
+    from planner.spec import dump, spec_hash
+
+    profiles = {pool.role: pool.profile for pool in system.pools}
+    wires = system.wires
+    return {
+        "schema": 1,
+        "backend": "simulator",
+        "provenance": "calibrated" if all(p.provenance == "calibrated" for p in profiles.values()) else "simulated",
+        "spec": system.spec.model_dump(mode="json", by_alias=True),
+        "spec_yaml": dump(system.spec),
+        "spec_hash": spec_hash(system.spec),
+        "seed": system.spec.run.seed,
+        "profile": {role: profile.name for role, profile in profiles.items()},
+        "gpus": system.gpus,
+        "gpus_by_role": {pool.role: len(pool.workers) * pool.tp for pool in system.pools},
+        "workers": {place.name: pool.role for pool in system.pools for place in pool.workers},
+        "kv_blocks": {pool.role: pool.limits.kv_blocks for pool in system.pools},
+        "links": {w.name: w.bandwidth for w in (wires.intra_node, wires.inter_node, wires.inter_rack)} if wires else {},
+        "warnings": list(system.warnings),
+        "stopped": stopped,
+        "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
+    }
+
+
+def _requests(visits: list[Visit]) -> pd.DataFrame:
+    def floats(values: Iterable[float]) -> np.ndarray[Any, np.dtype[np.float64]]:
+        return np.fromiter(values, dtype=np.float64, count=len(visits))
+
+    prefill = [visit.prefill for visit in visits]
+    decode = [visit.decode for visit in visits]
+    nan = float("nan")
+    done = [visit.finish_reason in ("length", "stop") for visit in visits]
+    return frame(
+        "requests",
+        {
+            "request_id": [v.request.request_id for v in visits],
+            "session_id": [v.request.session_id for v in visits],
+            "arrival_s": floats(v.arrival_s for v in visits),
+            "prompt_tokens": [v.request.prompt_tokens for v in visits],
+            "cached_tokens": [p.cached_tokens if p else None for p in prefill],
+            "output_tokens": [v.request.output_tokens if ok else 0 for v, ok in zip(visits, done, strict=True)],
+            "max_tokens": [v.request.max_tokens for v in visits],
+            "worker": [v.worker.place.name if v.worker else None for v in visits],
+            "decode_worker": [v.decode_worker.place.name if v.decode_worker else None for v in visits],
+            "retrieval_start_s": floats(v.retrieval_start_s for v in visits),
+            "retrieval_end_s": floats(v.retrieval_end_s for v in visits),
+            "queued_s": floats(p.queued_s if p else nan for p in prefill),
+            "prefill_start_s": floats(p.prefill_start_s if p else nan for p in prefill),
+            "prefill_end_s": floats(p.prefill_end_s if p else nan for p in prefill),
+            "transfer_start_s": floats(v.transfer_start_s for v in visits),
+            "transfer_end_s": floats(v.transfer_end_s for v in visits),
+            "decode_start_s": floats(d.decode_start_s if d else nan for d in decode),
+            "first_token_s": floats(v.first_token_s for v in visits),
+            "finish_s": floats(v.finish_s for v in visits),
+            "preemptions": [
+                (p.preemptions if p else 0) + (d.preemptions if d and d is not p else 0)
+                for p, d in zip(prefill, decode, strict=True)
+            ],
+            "finish_reason": [v.finish_reason for v in visits],
+            "error": [v.error for v in visits],
+        },
+    )
+
+
+def _steps(cluster: Cluster) -> pd.DataFrame:
+    names, rows = [], []
+    for team in cluster.teams:
+        for station in team.stations:
+            steps = station.engine.steps
+            names += [station.place.name] * len(steps)
+            rows += steps
+    columns = [name for name in STEP_COLUMNS if name != "worker"]
+    values = list(zip(*rows, strict=True)) if rows else [()] * len(columns)
+    return frame("steps", {"worker": names, **dict(zip(columns, values, strict=True))})
+
+
+def _transfers(cluster: Cluster) -> pd.DataFrame:
+    columns = ("request_id", "source", "target", "link", "bytes", "start_s", "end_s")
+    values = zip(*cluster.transfers, strict=True) if cluster.transfers else [()] * len(columns)
+    return frame("transfers", dict(zip(columns, values, strict=True)))
+
+
+def _samples(steps: pd.DataFrame, interval_s: float) -> pd.DataFrame:
+    """What polling each worker every `interval_s` would have seen: its state, and its busy share since the last poll."""
+    if steps.empty:
+        return frame("samples")
+    end = float((steps["start_s"] + steps["duration_s"]).max())
+    times = np.arange(interval_s, end + interval_s, interval_s)
+    parts = []
+    for worker, rows in steps.groupby("worker", sort=True):
+        start = rows["start_s"].to_numpy()
+        duration = rows["duration_s"].to_numpy()
+        last = np.searchsorted(start, times, side="right") - 1
+        seen = np.maximum(last, 0)
+        idle = (last < 0) | (times >= start[seen] + duration[seen])
+        # busy seconds up to t = whole rows before the current one + the part of the current one
+        before = np.concatenate([[0.0], np.cumsum(duration)])
+        busy = np.where(last < 0, 0.0, before[seen] + np.clip(times - start[seen], 0.0, duration[seen]))
+        columns = {
+            "time_s": times,
+            "worker": [worker] * len(times),
+            "running": np.where(idle, 0, rows["running"].to_numpy()[seen]),
+            "waiting": np.where(idle, 0, rows["waiting"].to_numpy()[seen]),
+            "kv_used_fraction": np.where(last < 0, 0.0, rows["kv_used_fraction"].to_numpy()[seen]),
+            "gpu_utilization": np.diff(busy, prepend=0.0) / interval_s,
+        }
+        parts.append(frame("samples", columns))
+    return pd.concat(parts, ignore_index=True)

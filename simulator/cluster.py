@@ -1,0 +1,301 @@
+"""The simpy world: arrivals, retrieval, routing, engines, KV transfers. One request is one `Visit`.
+
+Engines are advanced lazily (simulator/worker.py): the cluster wakes a worker at the time of its next outcome and
+reacts to it. Times that callbacks carry are exact; `env.now` may differ from them by one rounding.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Generator
+
+import simpy
+
+from planner.backends import Progress
+from planner.requests import Arrival, Load, Request
+from planner.routing import prefills_locally
+from planner.spec import Disaggregated
+from planner.system import System
+from simulator.fabric import Fabric
+from simulator.retrieval import RetrievalStation
+from simulator.team import Station, Team
+from simulator.worker import ADMITTED, FINISHED, PREFILLED, Sequence
+
+NEVER = float("inf")
+NAN = float("nan")
+WATCH_EVERY = 2048  # simpy events between two looks at progress and at the stop rule
+
+
+class Visit:
+    """What happens to one request: the columns of the requests table, and the sequences that stand for it."""
+
+    __slots__ = (
+        "request", "arrival_s", "worker", "decode_worker", "retrieval_start_s", "retrieval_end_s", "prefill", "decode",
+        "transfer_start_s", "transfer_end_s", "first_token_s", "finish_s", "finish_reason", "error",
+    )  # fmt: skip
+
+    def __init__(self, request: Request, arrival_s: float) -> None:
+        self.request = request
+        self.arrival_s = arrival_s
+        self.worker: Station | None = None
+        self.decode_worker: Station | None = None
+        self.retrieval_start_s = self.retrieval_end_s = NAN
+        self.prefill: Sequence | None = None
+        self.decode: Sequence | None = None
+        self.transfer_start_s = self.transfer_end_s = NAN
+        self.first_token_s = self.finish_s = NAN
+        self.finish_reason: str | None = None
+        self.error: str | None = None
+
+
+class Cluster:
+    """One simulated run of `load` on `system`.
+
+    `stop(cluster)` is asked now and then; when it returns True the run is abandoned where it is (`stopped`).
+    """
+
+    def __init__(
+        self,
+        system: System,
+        load: Load,
+        *,
+        fast_forward: bool = True,
+        record_steps: bool = True,
+        stop: Callable[[Cluster], bool] | None = None,
+    ) -> None:
+        spec = system.spec
+        self.env = simpy.Environment()
+        self.load = load
+        self.visits: list[Visit] = []  # in the order in which they became known
+        self.transfers: list[tuple[int, str, str, str, int, float, float]] = []
+        self.outstanding = 0
+        self.stopped = False
+        self._stop = stop
+        self._by_id: dict[int, Visit] = {}
+        retrieval = spec.retrieval
+        central = retrieval is not None and retrieval.at == "frontend"
+        self._central = RetrievalStation(retrieval, f"{spec.run.seed}/retrieval") if retrieval and central else None
+        self.teams = [
+            Team(
+                pool,
+                spec.run.seed,
+                None if central or pool.role == "decode" else retrieval,
+                fast_forward=fast_forward,
+                record_steps=record_steps,
+            )
+            for pool in system.pools
+        ]
+        self.entry, self.decoders = self.teams[0], self.teams[-1]
+        self._host = self.entry.pool.profile.host
+        self.split = spec.deployment if isinstance(spec.deployment, Disaggregated) else None
+        self.fabric = Fabric(system, self.at) if self.split else None
+        shared = self.split is not None and self.split.router.prefill_dispatch == "shared_queue"
+        self._shared_queue: deque[Visit] | None = deque() if shared else None
+
+    # --- running --------------------------------------------------------------------------------
+
+    def run(self, progress: Progress | None = None) -> list[Visit]:
+        for arrival in self.load.start():
+            self._arrive(arrival)
+        for team in self.teams:
+            if team.router.state_age_s:
+                self.env.process(self._refresh(team))
+        if progress is None and self._stop is None:
+            self.env.run()
+        else:
+            self._run_watched(progress)
+        return self.visits
+
+    def _run_watched(self, progress: Progress | None) -> None:
+        expected = max(self.load.expected_requests, 1)
+        events = 0
+        while self.env.peek() != NEVER:
+            self.env.step()
+            events += 1
+            if events % WATCH_EVERY == 0:
+                if progress:
+                    progress("simulate", min(1.0, (len(self.visits) - self.outstanding) / expected))
+                if self._stop and self._stop(self):
+                    self.stopped = True
+                    return
+
+    def at(self, time_s: float, action: Callable[[float], None]) -> None:
+        """Call `action(time_s)` when the clock gets there."""
+        timeout = self.env.timeout(max(time_s - self.env.now, 0.0))
+        assert timeout.callbacks is not None
+        timeout.callbacks.append(lambda _: action(time_s))
+
+    def _refresh(self, team: Team) -> Generator[simpy.Event, None, None]:
+        while self.outstanding or self.env.peek() != NEVER:
+            team.refresh()
+            yield self.env.timeout(team.router.state_age_s)
+
+    # --- a request's way to an engine ---------------------------------------------------------------
+
+    def _arrive(self, arrival: Arrival) -> None:
+        visit = Visit(arrival.request, arrival.time_s)
+        self.visits.append(visit)
+        self._by_id[arrival.request.request_id] = visit
+        self.outstanding += 1
+        if self._central is None:
+            self.at(self._door(visit, arrival.time_s), lambda now: self._route(visit, now))
+        else:
+            self.at(arrival.time_s, lambda now: self._retrieve(visit, now))
+
+    def _door(self, visit: Visit, now: float) -> float:
+        """When a request that is complete at `now` reaches the router: after HTTP and tokenisation."""
+        return now + self._host.request_s + self._host.request_per_token_s * visit.request.prompt_tokens
+
+    def _retrieve(self, visit: Visit, now: float) -> None:
+        assert self._central is not None
+        visit.retrieval_start_s, visit.retrieval_end_s = self._central.serve(now)
+        self.at(self._door(visit, visit.retrieval_end_s), lambda then: self._route(visit, then))
+
+    def _route(self, visit: Visit, now: float) -> None:
+        request = visit.request
+        reason = self._refusal(request)
+        if reason is not None:
+            visit.finish_s = now
+            visit.finish_reason, visit.error = "rejected", reason
+            self._ended(visit, now)
+        elif self.split is not None and self._stays_on_decode_worker(visit):
+            visit.worker = visit.decode_worker
+            assert visit.worker is not None
+            self._submit(visit, visit.worker, "full", now)
+        elif self._shared_queue is not None:
+            self._shared_queue.append(visit)
+            self._pull(now)
+        else:
+            self._assign(visit, self.entry.choose(request), now)
+
+    def _refusal(self, request: Request) -> str | None:
+        for team in self.teams:
+            reason = team.stations[0].engine.refusal(request)
+            if reason is not None:
+                return reason
+        if self.entry.full:
+            return f"every worker has {self.entry.router.max_queue} or more requests waiting"
+        return None
+
+    def _stays_on_decode_worker(self, visit: Visit) -> bool:
+        """Conditional disaggregation. Chooses the decode worker where the rule or the router needs it now."""
+        assert self.split is not None
+        rule = self.split.local_prefill
+        conditional = rule.max_tokens > 0 or rule.max_queue is not None
+        if not conditional and self.split.router.decode_choice == "after_prefill":
+            return False
+        visit.decode_worker = self.decoders.choose(visit.request)
+        if not conditional:
+            return False
+        uncached = visit.request.prompt_tokens - visit.decode_worker.engine.cached_tokens(visit.request)
+        queued = self.entry.waiting + len(self._shared_queue or ())
+        return prefills_locally(uncached, queued, rule.max_tokens, rule.max_queue)
+
+    def _pull(self, now: float) -> None:
+        """Dynamo v0.3's prefill queue: an idle prefill worker takes the oldest request, one at a time."""
+        assert self._shared_queue is not None
+        for station in self.entry.stations:
+            if not self._shared_queue:
+                return
+            if station.engine.load.requests == 0 and station.assigned == 0:
+                self._assign(self._shared_queue.popleft(), station, now)
+
+    def _assign(self, visit: Visit, station: Station, now: float) -> None:
+        visit.worker = station
+        mode = "full" if self.split is None else "prefill_only"
+        if station.retrieval is None:
+            self._submit(visit, station, mode, now)
+            return
+        station.assigned += 1
+        visit.retrieval_start_s, visit.retrieval_end_s = station.retrieval.serve(now)
+
+        def retrieved(then: float) -> None:
+            station.assigned -= 1
+            self._submit(visit, station, mode, then)
+
+        self.at(visit.retrieval_end_s, retrieved)
+
+    def _submit(self, visit: Visit, station: Station, mode: str, now: float) -> None:
+        sequence = Sequence(visit.request, mode)
+        if mode != "remote":
+            visit.prefill = sequence
+        if mode != "prefill_only":
+            visit.decode = sequence
+            visit.decode_worker = station
+        station.engine.submit(sequence, now)
+        self._plan(station)
+
+    # --- engines ----------------------------------------------------------------------------------
+
+    def _plan(self, station: Station) -> None:
+        when = station.engine.next_event_s()
+        if when != station.wake_s:
+            station.wake_s = when
+            if when != NEVER:
+                self.at(when, lambda now: self._wake(station, now))
+
+    def _wake(self, station: Station, now: float) -> None:
+        if station.wake_s != now:
+            return  # planned before something else changed the worker's plan
+        station.wake_s = -1.0
+        for time_s, kind, sequence in station.engine.advance(now):
+            visit = self._by_id[sequence.request.request_id]
+            if kind == FINISHED:
+                self._engine_finished(visit, sequence, station, time_s)
+            elif kind == PREFILLED:
+                self._prefilled(visit, sequence, station, time_s)
+            elif kind == ADMITTED:
+                self._transfer(visit, sequence, station, time_s)
+        self._plan(station)
+        if self._shared_queue:
+            self._pull(now)
+
+    def _prefilled(self, visit: Visit, sequence: Sequence, station: Station, now: float) -> None:
+        if sequence.mode == "prefill_only":
+            assert self.split is not None
+            if self.split.first_token == "decode":
+                return
+        if visit.first_token_s != visit.first_token_s:  # NaN: nothing has been streamed yet
+            visit.first_token_s = now + station.pool.profile.host.response_s
+
+    def _engine_finished(self, visit: Visit, sequence: Sequence, station: Station, now: float) -> None:
+        host = station.pool.profile.host
+        if sequence.mode == "prefill_only":
+            self.at(now + host.hop_s, lambda then: self._hand_off(visit, then))
+            return
+        if sequence.mode == "remote" and visit.transfer_start_s != visit.transfer_start_s:
+            self._release(visit, now)  # the decode worker had it all in its cache and read nothing
+        visit.finish_s = now + host.response_s
+        visit.finish_reason = "length" if visit.request.output_tokens >= visit.request.max_tokens else "stop"
+        self.at(visit.finish_s, lambda then: self._ended(visit, then))
+
+    def _hand_off(self, visit: Visit, now: float) -> None:
+        station = visit.decode_worker or self.decoders.choose(visit.request)
+        self._submit(visit, station, "remote", now)
+
+    def _transfer(self, visit: Visit, sequence: Sequence, target: Station, now: float) -> None:
+        """The decode worker has allocated its blocks and reads those that it lacks from the prefill worker."""
+        assert self.fabric is not None and visit.worker is not None
+        source = visit.worker.place
+        size = sequence.remote_blocks * self.fabric.block_bytes
+
+        def arrived(then: float) -> None:
+            visit.transfer_end_s = then
+            row = (visit.request.request_id, source.name, target.place.name, wire, size, now, then)
+            self.transfers.append(row)
+            self._release(visit, then)
+            target.engine.kv_arrived(sequence, then)
+            self._plan(target)
+
+        visit.transfer_start_s = now
+        wire = self.fabric.send(source, target.place, size, now, arrived)
+
+    def _release(self, visit: Visit, now: float) -> None:
+        assert visit.worker is not None and visit.prefill is not None
+        visit.worker.engine.release(visit.prefill, now)
+        self._plan(visit.worker)
+
+    def _ended(self, visit: Visit, now: float) -> None:
+        self.outstanding -= 1
+        for arrival in self.load.finished(visit.request, now):
+            self._arrive(arrival)

@@ -1,0 +1,136 @@
+"""KV transfers over shared wires: max-min fair (or first-come) sharing of ports and uplinks.
+
+A transfer from one worker to another occupies the sender's egress port, the receiver's ingress port and, when it
+leaves the node, both nodes' uplinks. Transfers with the same path form a group and share its rate; the rates of the
+groups are max-min fair (progressive filling), recomputed whenever a transfer starts or ends. Within a fair group
+every transfer gets the same rate, so a group is a processor-sharing queue and is kept in virtual time: cost follows
+transfers, not bytes. First-come groups serve one transfer at a time.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import deque
+from collections.abc import Callable
+from typing import NamedTuple
+
+DONE_BYTES = 1e-6  # a residue of float arithmetic, not data
+
+
+class Path(NamedTuple):
+    """What a transfer occupies: names of resources, and the fixed time before and after its bytes flow."""
+
+    name: str
+    resources: tuple[str, ...]
+    setup_s: float
+    latency_s: float
+    fifo: bool
+
+
+class _Group:
+    """The transfers of one path. `virtual` is the bytes that each active transfer has been served so far."""
+
+    __slots__ = ("path", "virtual", "active", "queue", "rate")
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.virtual = 0.0
+        self.active: list[tuple[float, int]] = []  # heap of (virtual at which it ends, transfer number)
+        self.queue: deque[tuple[float, int]] = deque()  # first-come: (bytes, transfer number) not yet started
+        self.rate = 0.0  # bytes a second of each active transfer
+
+
+class Network:
+    """All wires of a cluster. Time only moves forward through `advance`.
+
+    `capacity` gives bytes a second by resource name.
+    """
+
+    def __init__(self, capacity: dict[str, float]) -> None:
+        self.capacity = capacity
+        self.now = 0.0
+        self._groups: dict[Path, _Group] = {}
+        self._callbacks: dict[int, Callable[[float], None]] = {}
+        self._number = 0
+
+    def start(self, path: Path, size_bytes: float, now: float, done: Callable[[float], None]) -> None:
+        """Bytes begin to flow at `now`; `done(time_s)` is called by `advance` when the last one has left."""
+        self.advance(now)
+        group = self._groups.get(path)
+        if group is None:
+            group = self._groups[path] = _Group(path)
+        self._number += 1
+        self._callbacks[self._number] = done
+        if path.fifo and group.active:
+            group.queue.append((size_bytes, self._number))
+            return
+        heapq.heappush(group.active, (group.virtual + size_bytes, self._number))
+        self._share()
+
+    @property
+    def in_flight(self) -> int:
+        return len(self._callbacks)
+
+    def next_event_s(self) -> float:
+        """When the next transfer ends if nothing else starts; inf when the wires are idle."""
+        ends = [
+            self.now + max(group.active[0][0] - group.virtual, 0.0) / group.rate
+            for group in self._groups.values()
+            if group.active
+        ]
+        return min(ends, default=float("inf"))
+
+    def advance(self, now: float) -> None:
+        """Move bytes up to `now`, calling back every transfer that ends on the way, in time order."""
+        while True:
+            end = self.next_event_s()
+            target = min(end, now)
+            elapsed = target - self.now
+            if elapsed > 0:
+                for group in self._groups.values():
+                    if group.active:
+                        group.virtual += group.rate * elapsed
+            self.now = max(self.now, target)
+            if end > now:
+                return
+            self._finish(end)
+
+    def _finish(self, now: float) -> None:
+        # The transfer that set the end time ends by definition; others within the residue end with it.
+        ended = []
+        for group in self._groups.values():
+            if not group.active:
+                continue
+            limit = group.virtual + max(DONE_BYTES, group.virtual * 1e-12, group.rate * now * 1e-15)
+            while group.active and group.active[0][0] <= limit:
+                ended.append(heapq.heappop(group.active)[1])
+            if not group.active:
+                group.virtual = 0.0
+                if group.queue:
+                    heapq.heappush(group.active, group.queue.popleft())
+        self._share()
+        for number in sorted(ended):
+            self._callbacks.pop(number)(now)
+
+    def _share(self) -> None:
+        """Progressive filling: the tightest resource fixes the rate of its groups, then the rest share what is left."""
+        open_groups = [group for group in self._groups.values() if group.active]
+        left = dict.fromkeys({r for group in open_groups for r in group.path.resources}, 0.0)
+        for resource in left:
+            left[resource] = self.capacity[resource]
+        while open_groups:
+            users: dict[str, int] = {}
+            for group in open_groups:
+                for resource in group.path.resources:
+                    users[resource] = users.get(resource, 0) + len(group.active)
+            tightest = min(users, key=lambda resource: left[resource] / users[resource])
+            rate = left[tightest] / users[tightest]
+            rest = []
+            for group in open_groups:
+                if tightest in group.path.resources:
+                    group.rate = rate
+                    for resource in group.path.resources:
+                        left[resource] = max(left[resource] - rate * len(group.active), 0.0)
+                else:
+                    rest.append(group)
+            open_groups = rest

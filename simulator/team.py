@@ -1,0 +1,78 @@
+"""The workers of one pool and the router in front of them."""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+
+from planner.requests import Request
+from planner.routing import NEEDS_OVERLAP, POLICIES, Query, RouterState, WorkerLoad
+from planner.spec import Retrieval
+from planner.system import Pool, WorkerPlace
+from simulator.retrieval import RetrievalStation
+from simulator.worker import Worker
+
+
+class Station:
+    """A worker in the cluster: its engine, its place, its own retrieval stage, and the wake-up planned for it."""
+
+    __slots__ = ("place", "pool", "engine", "wake_s", "retrieval", "assigned")
+
+    def __init__(self, place: WorkerPlace, pool: Pool, engine: Worker, retrieval: RetrievalStation | None) -> None:
+        self.place = place
+        self.pool = pool
+        self.engine = engine
+        self.wake_s = float("inf")
+        self.retrieval = retrieval
+        self.assigned = 0  # requests sent here that the engine has not seen yet (they are retrieving)
+
+
+class Team:
+    """One pool. The router sees `seen`, which is the workers' live state unless `state_age_s` makes it old."""
+
+    def __init__(
+        self, pool: Pool, seed: int, retrieval: Retrieval | None, *, fast_forward: bool, record_steps: bool
+    ) -> None:
+        self.pool = pool
+        self.router = pool.router
+        self.stations = []
+        for place in pool.workers:
+            engine = Worker(
+                place.name, pool.limits, pool.profile.step, fast_forward=fast_forward, record_steps=record_steps
+            )
+            own = RetrievalStation(retrieval, f"{seed}/retrieval/{place.name}") if retrieval else None
+            self.stations.append(Station(place, pool, engine, own))
+        self.loads: list[WorkerLoad] = [station.engine.load for station in self.stations]
+        self.seen = self.loads
+        self._policy = POLICIES[pool.router.policy]
+        self._needs_overlap = pool.router.policy in NEEDS_OVERLAP
+        self._nothing = [0] * len(self.stations)
+        self._state = RouterState(
+            random.Random(f"{seed}/router/{pool.role}"),
+            overlap_weight=pool.router.overlap_weight,
+            temperature=pool.router.temperature,
+        )
+
+    def refresh(self) -> None:
+        """The router reads the workers' state and works on that copy until it reads again."""
+        self.seen = [dataclasses.replace(load) for load in self.loads]
+
+    def choose(self, request: Request) -> Station:
+        if len(self.stations) == 1:
+            return self.stations[0]
+        overlap = self._nothing
+        if self._needs_overlap:
+            known = request.prompt_tokens if request.known_prefix_tokens is None else request.known_prefix_tokens
+            overlap = [min(station.engine.cached_tokens(request), known) for station in self.stations]
+        query = Query(request.session_id, request.prompt_tokens, self.pool.limits.block_size, overlap)
+        return self.stations[self._policy(query, self.seen, self._state)]
+
+    @property
+    def waiting(self) -> int:
+        return sum(load.waiting for load in self.loads)
+
+    @property
+    def full(self) -> bool:
+        """Every worker has as many waiting as the router allows: the next request is shed."""
+        bound = self.router.max_queue
+        return bound is not None and all(load.waiting >= bound for load in self.loads)
