@@ -1,4 +1,4 @@
-"""The YAML of a deployment, as frozen types. This module is the only reader of YAML.
+"""The YAML of a deployment, as frozen types, and its reading and writing.
 
 Units are part of every name: `_s`, `_ms`, `_us`, `_tokens`, `_bytes`, `_gb_s` (1e9 bytes a second).
 A wrong file raises `SpecError`, whose text is one line: where, what is wrong, what is allowed.
@@ -6,25 +6,31 @@ A wrong file raises `SpecError`, whose text is one line: where, what is wrong, w
 
 from __future__ import annotations
 
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated, Any, Literal, Union
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+import yaml
+from pydantic import BaseModel, BeforeValidator, Discriminator, Field, Tag, model_validator
 
-PositiveInt = Annotated[int, Field(gt=0)]
-NonNegativeInt = Annotated[int, Field(ge=0)]
+from planner.strict_yaml import Node, SpecError, read_mapping, read_text, read_value, validate
+
+__all__ = ["Node", "SpecError"]
+
+
+def _whole(value: Any) -> Any:
+    """1e4 is a whole number although YAML reads it as a float."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+PositiveInt = Annotated[int, Field(gt=0), BeforeValidator(_whole)]
+NonNegativeInt = Annotated[int, Field(ge=0), BeforeValidator(_whole)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
-
-
-class SpecError(ValueError):
-    """A spec that cannot be used: one line with the path, the fault and the remedy."""
-
-
-class Node(BaseModel):
-    """Base of every type read from YAML: immutable, and strict about keys and types."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
 # --- lengths -----------------------------------------------------------------------------------
@@ -79,8 +85,20 @@ class Empirical(Node):
 
 
 Distribution = Annotated[Union[Fixed, Uniform, Lognormal, Empirical], Field(discriminator="kind")]
-Length = Union[PositiveInt, Distribution]  # tokens or turns
-Duration = Union[NonNegative, Distribution]  # seconds
+
+
+def _form(value: Any) -> str:
+    return "distribution" if isinstance(value, (dict, BaseModel)) else "number"
+
+
+# tokens or turns
+Length = Annotated[
+    Union[Annotated[PositiveInt, Tag("number")], Annotated[Distribution, Tag("distribution")]], Discriminator(_form)
+]
+# seconds
+Duration = Annotated[
+    Union[Annotated[NonNegative, Tag("number")], Annotated[Distribution, Tag("distribution")]], Discriminator(_form)
+]
 
 
 # --- workload ----------------------------------------------------------------------------------
@@ -165,7 +183,8 @@ class MultiRoundQa(Node):
     """production-stack's multi-round-qa with its own option names (underscores for dashes).
 
     `tick_s` is the period of its main loop: a 0.1 s sleep plus the loop's own work. `time` bounds launching only.
-    Token overheads of the prompt text and the chat template are parameters because they depend on the tokenizer.
+    Each `log_interval` the loop prints a summary, which holds it up for `summary_s`. Token overheads of the prompt
+    text and the chat template, and the digits that make one token, are parameters: they depend on the tokenizer.
     """
 
     kind: Literal["multi_round_qa"]
@@ -178,9 +197,12 @@ class MultiRoundQa(Node):
     time: Positive = 60.0
     init_user_id: NonNegativeInt = 0
     tick_s: Positive = 0.1015
+    log_interval: Positive = 30.0
+    summary_s: NonNegative = 0.05
     text_overhead_tokens: NonNegativeInt = 38
     template_tokens: NonNegativeInt = 5
     question_tokens: PositiveInt = 19
+    digits_per_token: PositiveInt = 3
 
 
 class Trace(Node):
@@ -396,3 +418,127 @@ class Spec(Node):
         if isinstance(self.workload, Rag) and self.retrieval is None:
             raise ValueError("workload kind 'rag' needs a 'retrieval' section")
         return self
+
+
+# --- reading and writing -------------------------------------------------------------------------
+
+_KINDS: dict[str, tuple[str, dict[str, type[Node]]]] = {
+    "workload": (
+        "kind",
+        {
+            "poisson": Poisson,
+            "gamma": Gamma,
+            "constant": Constant,
+            "concurrency": Concurrency,
+            "sessions": Sessions,
+            "rag": Rag,
+            "multi_round_qa": MultiRoundQa,
+            "trace": Trace,
+        },
+    ),
+    "deployment": ("mode", {"aggregated": Aggregated, "disaggregated": Disaggregated}),
+}
+
+
+def config_root() -> Path:
+    """The folder of shipped configs: the repository's `configs`, or `planner/_configs` of an installed wheel."""
+    packaged = Path(__file__).parent / "_configs"
+    return packaged if packaged.is_dir() else Path(__file__).parents[1] / "configs"
+
+
+def find_config(name: str | Path) -> Path:
+    """A deployment file: a path, or the name of a shipped one (`disagg`, `configs/disagg.yaml`)."""
+    path = Path(name)
+    if path.is_file():
+        return path
+    root = config_root()
+    inner = Path(*path.parts[1:]) if path.parts[:1] == ("configs",) else path
+    for candidate in (root / inner, root / f"{inner}.yaml"):
+        if candidate.is_file():
+            return candidate
+    shipped = ", ".join(sorted(file.stem for file in root.glob("*.yaml")))
+    raise SpecError(f"{name}: no such file; allowed: the path of a YAML file, or one of {shipped}")
+
+
+def _override(data: dict[str, Any], assignments: Sequence[str]) -> None:
+    """Apply `a.b=value` texts to raw data. A changed kind or mode drops the old kind's keys that the new one lacks."""
+    before = {section: (data[section] or {}).copy() for section in _KINDS if isinstance(data.get(section), dict)}
+    touched: dict[str, set[str]] = {section: set() for section in _KINDS}
+    for text in assignments:
+        key, equals, value = text.partition("=")
+        parts = key.strip().split(".")
+        if not equals or not all(parts):
+            raise SpecError(f"--set {text}: not an assignment; allowed: --set key.inner=value")
+        here = data
+        for part in parts[:-1]:
+            if not isinstance(here.get(part), dict):
+                here[part] = {}
+            here = here[part]
+        here[parts[-1]] = read_value(value, f"--set {key}")
+        if parts[0] in touched and len(parts) > 1:
+            touched[parts[0]].add(parts[1])
+    for section, (key, kinds) in _KINDS.items():
+        now = data.get(section)
+        if not isinstance(now, dict) or key not in touched[section] or section not in before:
+            continue
+        kind = now.get(key)
+        if kind in kinds and kind != before[section].get(key):
+            keep = set(kinds[kind].model_fields) | touched[section]
+            data[section] = {name: value for name, value in now.items() if name in keep}
+
+
+def _from_data(data: dict[str, Any], where: str, overrides: Sequence[str]) -> Spec:
+    _override(data, overrides)
+    workload = data.get("workload")
+    if isinstance(workload, dict) and "kind" not in workload:
+        data["workload"] = {"kind": "poisson", **workload}
+    return validate(Spec, data, where)
+
+
+def parse(text: str, where: str = "spec", overrides: Sequence[str] = ()) -> Spec:
+    """A Spec from YAML text; `where` names the source in errors. Raises SpecError."""
+    return _from_data(read_mapping(text, where), where, overrides)
+
+
+def load(path: str | Path | None = None, overrides: Sequence[str] = ()) -> Spec:
+    """A Spec from a file, a shipped config's name, or (None) the quickstart, with `a.b=value` overrides applied.
+
+    Raises SpecError: one line with file, key, fault and what is allowed.
+    """
+    file = find_config("quickstart" if path is None else path)
+    return parse(read_text(file), os.path.relpath(file) if path is None else str(path), overrides)
+
+
+def _plain(node: Node) -> dict[str, Any]:
+    """Keys that differ from their defaults (and the discriminators), as plain YAML data."""
+    out: dict[str, Any] = {}
+    for name, field in type(node).model_fields.items():
+        value = getattr(node, name)
+        if name in ("kind", "mode") or field.is_required() or value != field.get_default():
+            out[field.alias or name] = _data(value)
+    return out
+
+
+def _data(value: Any) -> Any:
+    if isinstance(value, Node):
+        return _plain(value)
+    if isinstance(value, dict):
+        return {key: _data(item) for key, item in value.items()}
+    return [_data(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+
+
+def dump(spec: Spec) -> str:
+    """The spec as YAML with only the keys that differ from their defaults; `parse` gives the same spec back."""
+    return str(yaml.safe_dump(_plain(spec), sort_keys=False, default_flow_style=None, width=110))
+
+
+def schema() -> dict[str, Any]:
+    """JSON Schema of the YAML, for editors."""
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **Spec.model_json_schema(by_alias=True)}
+
+
+def spec_hash(spec: Spec) -> str:
+    """SHA-256 of what the spec says beyond its defaults; the same whatever the order of keys."""
+    text = json.dumps(_plain(spec), sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
