@@ -1,0 +1,77 @@
+"""What is declared is what is there. The wheel itself is built and tried in an empty folder by .ci/run."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import re
+import subprocess
+import sys
+import tomllib
+from importlib.metadata import packages_distributions
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+
+@pytest.fixture(scope="module")
+def project(root: Path) -> dict[str, Any]:
+    return tomllib.loads((root / "pyproject.toml").read_text())
+
+
+def test_everything_the_wheel_carries_exists(root: Path, project: dict[str, Any]) -> None:
+    wheel = project["tool"]["hatch"]["build"]["targets"]["wheel"]
+    for folder in [*wheel["packages"], *wheel["force-include"]]:
+        assert any((root / folder).iterdir()), f"{folder} is empty"
+    for package in wheel["packages"]:
+        assert (root / package / "__init__.py").is_file()
+        assert (root / package / "py.typed").is_file()
+
+
+def test_the_command_is_a_function(project: dict[str, Any]) -> None:
+    module, function = project["project"]["scripts"]["planner"].split(":")
+    assert callable(getattr(importlib.import_module(module), function))
+
+
+def test_every_pin_satisfies_the_project(root: Path, project: dict[str, Any]) -> None:
+    """constraints.txt names each direct dependency once, at a version that pyproject.toml allows."""
+    requirements = pytest.importorskip("packaging.requirements")
+    pins = {}
+    for line in (root / "constraints.txt").read_text().splitlines():
+        if line and not line.startswith("#"):
+            name, version = line.split("==")
+            key = re.sub("[-_.]+", "-", name).lower()
+            assert key not in pins, f"{name} is pinned twice"
+            pins[key] = version
+    extras = project["project"]["optional-dependencies"]
+    for line in [*project["project"]["dependencies"], *extras["dev"], *extras["frontend"]]:
+        requirement = requirements.Requirement(line)
+        if requirement.name != project["project"]["name"]:
+            version = pins[re.sub("[-_.]+", "-", requirement.name).lower()]
+            assert requirement.specifier.contains(version), f"{line}: constraints.txt has {version}"
+
+
+def test_the_core_imports_only_what_is_declared(root: Path, project: dict[str, Any]) -> None:
+    """planner and simulator work after `pip install .` without extras (live has its own: they may be absent)."""
+    requirements = pytest.importorskip("packaging.requirements")
+    declared = {requirements.Requirement(line).name.lower() for line in project["project"]["dependencies"]}
+    owners = packages_distributions()
+    own = {"planner", "simulator", "live"}
+    for file in [*root.glob("planner/**/*.py"), *root.glob("simulator/**/*.py")]:
+        for name in re.findall(r"^\s*(?:from|import) (\w+)", file.read_text(), flags=re.MULTILINE):
+            if name in own or name in sys.stdlib_module_names:
+                continue
+            distributions = {distribution.lower() for distribution in owners.get(name, [])}
+            assert distributions & declared, f"{file.relative_to(root)} imports {name}, which no dependency declares"
+
+
+def test_files_are_found_outside_the_clone(tmp_path: Path) -> None:
+    """A run in another folder still finds the default config and the catalogues."""
+    code = "from planner import load; spec = load(); print(spec.name)"
+    environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip()
