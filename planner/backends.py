@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Literal, Protocol
 
-from planner.records import Run
+from planner.records import Progress, Run
 from planner.requests import Load
 from planner.system import System
-
-Progress = Callable[[str, float], None]  # (stage, fraction of it done, 0 to 1)
 
 
 class Backend(Protocol):

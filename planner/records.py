@@ -7,11 +7,14 @@ since the start of the run, on one clock, as float64.
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+
+Progress = Callable[[str, float], None]  # (stage, fraction of it done, 0 to 1)
 
 # column -> pandas dtype. Order is part of the contract.
 REQUEST_COLUMNS: dict[str, str] = {

@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from planner.backends import Progress
-from planner.records import STEP_COLUMNS, Run, frame
+from planner.records import STEP_COLUMNS, Progress, Run, frame
 from planner.requests import Load
 from planner.system import System
 from simulator.cluster import Cluster, Visit

@@ -11,7 +11,7 @@ from collections.abc import Callable, Generator
 
 import simpy
 
-from planner.backends import Progress
+from planner.records import Progress
 from planner.requests import Arrival, Load, Request
 from planner.routing import prefills_locally
 from planner.spec import Disaggregated
