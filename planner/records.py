@@ -108,7 +108,8 @@ def frame(table: str, columns: dict[str, Any] | None = None) -> pd.DataFrame:
         elif dtype == "int64" and size:
             raise KeyError(f"{table}: column {name!r} is required")
         else:
-            data[name] = pd.Series([None] * size if dtype in ("string", "Int64") else [float("nan")] * size, dtype=dtype)
+            nothing = None if dtype in ("string", "Int64") else float("nan")
+            data[name] = pd.Series([nothing] * size, dtype=dtype)
     return pd.DataFrame(data)
 
 

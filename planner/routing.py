@@ -127,8 +127,6 @@ POLICIES: dict[str, Policy] = {
 NEEDS_OVERLAP = frozenset({"prefix_aware"})
 
 
-def prefills_locally(
-    uncached_tokens: int, prefill_queue: int, max_tokens: int, max_queue: int | None
-) -> bool:
+def prefills_locally(uncached_tokens: int, prefill_queue: int, max_tokens: int, max_queue: int | None) -> bool:
     """Conditional disaggregation (Dynamo v0.3): short prompts, and any prompt while the prefill queue is long."""
     return uncached_tokens <= max_tokens or (max_queue is not None and prefill_queue >= max_queue)

@@ -125,7 +125,7 @@ def _transfers(cluster: Cluster) -> pd.DataFrame:
 
 
 def _samples(steps: pd.DataFrame, interval_s: float) -> pd.DataFrame:
-    """What polling each worker every `interval_s` would have seen: its state, and its busy share since the last poll."""
+    """What polling each worker every `interval_s` would have seen: its state and its busy share since the last poll."""
     if steps.empty:
         return frame("samples")
     end = float((steps["start_s"] + steps["duration_s"]).max())
