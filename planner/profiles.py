@@ -1,18 +1,33 @@
-"""Latency profiles: what an engine step and a request cost, fitted from measurements or from a roofline.
+"""Latency profiles: what an engine step and a request cost, fitted from measurements or taken from a roofline.
 
-The law of a step (seconds; B decode sequences holding C context tokens, prompt chunks of n new tokens after p done):
+The law of a step, in seconds, for B decode sequences that hold C context tokens and prompt chunks of n new tokens after
+p computed ones (N = sum of n, Q = sum of n * (p + n / 2), the query-key pairs; attention never crosses prompts):
 
-    decode only   decode_base(pad(B)) + decode_per_context_token * C
-    with prompts  see StepTime.mixed
+    decode only   decode_s + decode_per_seq_s * pad(B) + per_context_s * C
+    with prompts  max(prefill_floor_s, prefill_s + prefill_per_token_s * N) + prefill_per_pair_s * Q
+                  + mixed_per_seq_s * B + mixed_per_context_s * C
 
-so a run of decode-only steps at constant B is an arithmetic progression, which the simulator uses.
+pad() rounds up to vLLM's CUDA graph sizes. A step with prompts leaves the full CUDA graph, so it is neither padded nor as
+cheap per sequence; the floor is what launching its kernels costs however few tokens it has. A decode-only step is
+affine in C at constant B: a run of such steps is an arithmetic progression, which the simulator uses.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal, Protocol
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal, Protocol
+
+import yaml
+
+from planner.catalogue import Dtype, Hardware, find
+from planner.profile_file import HostLaw, ProfileFile, StepLaw
+from planner.spec import Engine
+from planner.strict_yaml import read_mapping, read_text, validate
+
+if TYPE_CHECKING:
+    from planner.model_shape import ModelShape
 
 
 class StepTime(Protocol):
@@ -37,6 +52,51 @@ class HostCosts:
     hop_s: float = 0.0  # P/D: prefill's answer to the decode engine's queue
 
 
+def capture_sizes(max_num_seqs: int = 1024, max_num_batched_tokens: int = 8192) -> tuple[int, ...]:
+    """Batch sizes that vLLM (0.25 to 0.32) records CUDA graphs for: 1, 2, 4, then by 8, from 256 by 16, up to 512."""
+    top = min(2 * max_num_seqs, 512, max_num_batched_tokens)
+    sizes = {size for size in (1, 2, 4, *range(8, 256, 8), *range(256, top + 1, 16)) if size <= top}
+    if max_num_seqs <= top:
+        sizes.add(max_num_seqs)
+    return tuple(sorted(sizes))
+
+
+class AffineStep:
+    """`StepTime` of a `StepLaw`. `sizes` are the CUDA graph sizes; empty when the engine runs eagerly."""
+
+    __slots__ = ("_bases", "law", "sizes")
+
+    def __init__(self, law: StepLaw, sizes: tuple[int, ...] = (), *, eager_s: float = 0.0) -> None:
+        """`eager_s` is added to decode-only steps that no graph covers (all of them when `sizes` is empty)."""
+        self.law = law
+        self.sizes = sizes
+        top = sizes[-1] if sizes else 0
+        self._bases = [
+            law.decode_s
+            + law.decode_per_seq_s * (sizes[bisect_left(sizes, batch)] if batch <= top else batch)
+            + (0.0 if batch <= top else eager_s)
+            for batch in range(1025)
+        ]
+
+    def decode(self, batch: int) -> tuple[float, float]:
+        bases = self._bases
+        if batch < len(bases):
+            return bases[batch], self.law.decode_per_context_s
+        return bases[-1] + self.law.decode_per_seq_s * (batch - len(bases) + 1), self.law.decode_per_context_s
+
+    def mixed(self, chunks: Sequence[tuple[int, int]], batch: int, context: int) -> float:
+        law = self.law
+        tokens = 0
+        pairs = 0.0
+        for new, done in chunks:
+            tokens += new
+            pairs += new * (done + 0.5 * new)
+        linear = law.prefill_s + law.prefill_per_token_s * tokens
+        if linear < law.prefill_floor_s:
+            linear = law.prefill_floor_s
+        return linear + law.prefill_per_pair_s * pairs + law.mixed_per_seq_s * batch + law.mixed_per_context_s * context
+
+
 @dataclass(frozen=True)
 class LatencyProfile:
     """One engine (model, GPU, TP, vLLM version): its step law, host costs, provenance and validity."""
@@ -45,3 +105,167 @@ class LatencyProfile:
     provenance: Literal["simulated", "calibrated"]  # simulated: a roofline, nothing measured
     step: StepTime
     host: HostCosts
+    file: ProfileFile | None = None  # what it was made from; None only for hand-made step laws
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def kv_cache_tokens(self) -> int | None:
+        """KV cache that vLLM reported at `file.gpu_memory_utilization`; None when it was not measured."""
+        return self.file.kv_cache_tokens if self.file else None
+
+    @property
+    def fitted_hashes(self) -> frozenset[str]:
+        """SHA-256 of everything it was fitted on: a run among these is never called predicted."""
+        return frozenset(source.sha256 for source in self.file.fitted_on) if self.file else frozenset()
+
+    def outside(self, batch: int, context: int, prefill_tokens: int) -> list[str]:
+        """Warnings for a batch, a sequence's context or a step's prompt tokens beyond what was measured."""
+        validity = self.file.validity if self.file else None
+        if validity is None:
+            return []
+        asked = (
+            ("batch", batch, validity.batch),
+            ("context tokens of a sequence", context, validity.context),
+            ("prompt tokens of a step", prefill_tokens, validity.prefill_tokens),
+        )
+        return [
+            f"profile {self.name}: {what} reach {value}, measured only from {low} to {high}; this is an extrapolation"
+            for what, value, (low, high) in asked
+            if value > high or 0 < value < low
+        ]
+
+    def mismatches(self, model: str, hardware: str, tp: int) -> list[str]:
+        """Warnings when it is used for another model, GPU or TP than the one it was made for."""
+        if self.file is None:
+            return []
+        asked = (
+            ("model", model, self.file.model),
+            ("hardware", hardware, self.file.hardware),
+            ("tp", tp, self.file.tp),
+        )
+        return [
+            f"profile {self.name} is for {what} {mine}, used for {yours}; times are not to be trusted"
+            for what, yours, mine in asked
+            if yours != mine
+        ]
+
+    def for_engine(
+        self, engine: Engine, max_num_seqs: int = 1024, max_num_batched_tokens: int = 8192
+    ) -> LatencyProfile:
+        """The same profile with this engine's CUDA graph sizes, or none of them when it runs eagerly."""
+        if self.file is None:
+            return self
+        file = self.file
+        graphs = file.cuda_graphs and not engine.enforce_eager
+        sizes = capture_sizes(max_num_seqs, max_num_batched_tokens) if graphs else ()
+        warnings = self.warnings
+        if file.cuda_graphs and engine.enforce_eager and file.provenance == "calibrated":
+            warnings += (f"profile {self.name} was measured with CUDA graphs; eager steps are an estimate",)
+        if not file.cuda_graphs and not engine.enforce_eager:
+            warnings += (f"profile {self.name} was measured without CUDA graphs; with them steps may be shorter",)
+        eager_s = file.step.eager_s if file.cuda_graphs else 0.0
+        return replace(self, step=AffineStep(file.step, sizes, eager_s=eager_s), warnings=warnings)
+
+
+def from_file(file: ProfileFile) -> LatencyProfile:
+    """A profile ready for use, with vLLM's default CUDA graph sizes."""
+    host = HostCosts(**file.host.model_dump())
+    sizes = capture_sizes() if file.cuda_graphs else ()
+    step = AffineStep(file.step, sizes, eager_s=file.step.eager_s if file.cuda_graphs else 0.0)
+    return LatencyProfile(name=file.name, provenance=file.provenance, step=step, host=host, file=file)
+
+
+def load_profile(name_or_path: str) -> LatencyProfile:
+    """A shipped profile by name, or a YAML file. Raises `SpecError` with one line when it cannot be used."""
+    path = find("profiles", name_or_path)
+    where = str(path)
+    return from_file(validate(ProfileFile, read_mapping(read_text(path), where), where))
+
+
+def dump_profile(file: ProfileFile) -> str:
+    """The YAML of a profile; `load_profile` reads it back to the same values."""
+    data = file.model_dump(mode="json", by_alias=True, exclude_none=True)
+    return yaml.safe_dump(data, sort_keys=False, width=120, default_flow_style=None)
+
+
+# Shares of the datasheet peak that a roofline profile assumes. One H200 with Llama-3.1-8B in bf16 and vLLM 0.25.1
+# reached 0.91 of the bandwidth for reading KV, 0.73 of the FLOP/s in matrix products and 0.59 in prefill attention.
+MEMORY_EFFICIENCY = 0.8
+MATMUL_EFFICIENCY = 0.6
+ATTENTION_EFFICIENCY = 0.5
+LAUNCH_S_PER_LAYER = 0.3e-3  # the same engine's smallest prefill took 10.4 ms for 32 layers: launching, not computing
+EAGER_S_PER_LAYER = 0.15e-3  # an eager decode step launches fewer and smaller kernels; an estimate
+STEP_OVERHEAD_S = 1e-3  # scheduling and sampling that asynchronous scheduling does not hide
+ALL_REDUCE_S = 15e-6  # a small all-reduce over NVLink; two a layer when tp > 1
+REQUEST_S = 3e-3  # HTTP, tokenisation and streaming of one request on a fast host
+HOP_S = 2e-3  # a proxy between the pools
+
+
+_DTYPES: dict[str, Dtype] = {"float32": "fp32", "float16": "fp16"}
+
+
+def _compute_dtype(engine: Engine) -> Dtype:
+    """What the matrix products run in: int4 weights are expanded to bf16."""
+    if engine.quantization in ("fp8", "int8"):
+        return engine.quantization
+    return _DTYPES.get(engine.dtype, "bf16")
+
+
+def bounds(model: ModelShape, hardware: Hardware, tp: int, engine: Engine) -> StepLaw:
+    """The law at the hardware's full peak without any overhead: nothing can be faster.
+
+    A decode step reads the weights once and the KV of its context once; its matrix products may hide behind that.
+    """
+    memory = hardware.bandwidth_gb_s * 1e9 * tp
+    flops = hardware.flops(_compute_dtype(engine)) * tp
+    weights_s = model.step_weight_bytes / memory
+    kv_s = model.kv_bytes_per_token / memory
+    return StepLaw(
+        decode_s=weights_s,
+        decode_per_seq_s=0.0,
+        decode_per_context_s=kv_s,
+        prefill_floor_s=weights_s,
+        prefill_s=0.0,
+        prefill_per_token_s=model.flops_per_token / flops,
+        prefill_per_pair_s=model.attention_flops_per_pair / flops,
+        mixed_per_seq_s=0.0,
+        mixed_per_context_s=kv_s,
+    )
+
+
+def at_least(law: StepLaw, bound: StepLaw) -> tuple[StepLaw, tuple[str, ...]]:
+    """`law` with every parameter that is below its bound raised to it, and the names of those."""
+    low = bound.model_dump()
+    raised = {name: low[name] for name, value in law.model_dump().items() if value < low[name]}
+    return law.model_copy(update=raised), tuple(raised)
+
+
+def roofline(model: ModelShape, hardware: Hardware, tp: int, engine: Engine) -> LatencyProfile:
+    """An uncalibrated profile from datasheet figures at the efficiencies above; provenance "simulated"."""
+    bound = bounds(model, hardware, tp, engine)
+    fixed = STEP_OVERHEAD_S + (2 * model.layers * ALL_REDUCE_S if tp > 1 else 0.0)
+    per_token = bound.prefill_per_token_s / MATMUL_EFFICIENCY
+    per_context = bound.decode_per_context_s / MEMORY_EFFICIENCY
+    law = StepLaw(
+        decode_s=bound.decode_s / MEMORY_EFFICIENCY + fixed,
+        decode_per_seq_s=per_token,
+        decode_per_context_s=per_context,
+        prefill_floor_s=max(bound.prefill_floor_s / MEMORY_EFFICIENCY + fixed, LAUNCH_S_PER_LAYER * model.layers),
+        prefill_s=fixed,
+        prefill_per_token_s=per_token,
+        prefill_per_pair_s=bound.prefill_per_pair_s / ATTENTION_EFFICIENCY,
+        mixed_per_seq_s=per_token,
+        mixed_per_context_s=per_context,
+        eager_s=EAGER_S_PER_LAYER * model.layers,
+    )
+    file = ProfileFile(
+        name="roofline",
+        provenance="simulated",
+        model=model.name,
+        hardware=hardware.name,
+        tp=tp,
+        step=law,
+        host=HostLaw(request_s=REQUEST_S, hop_s=HOP_S),
+        notes=("uncalibrated: datasheet peaks at assumed efficiencies, nothing measured",),
+    )
+    return from_file(file).for_engine(engine)
