@@ -126,7 +126,7 @@ class MultiRoundQaLoad:
         return [] if tick >= len(self._ticks) else [self._launch(user, tick)]
 
     def _ramp_up(self) -> list[tuple[float, int]]:
-        """(pretended last launch, rounds passed) of the users that are there at the start, as if they had joined earlier.
+        """(pretended last launch, rounds passed) of the users there at the start, as if they had joined earlier.
 
         The first has passed all its rounds and never sends; with one round none of them does.
         """

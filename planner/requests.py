@@ -53,7 +53,10 @@ class Load(Protocol):
     none earlier than `time_s`.
     """
 
-    expected_requests: int  # exact where it is known, else an estimate for progress bars
+    @property
+    def expected_requests(self) -> int:
+        """Exact where it is known, else an estimate for progress bars."""
+        ...
 
     def start(self) -> list[Arrival]: ...
 

@@ -1,46 +1,29 @@
-"""Trace files: one reader a format, plain or gzip, and what a trace looks like in figures.
+"""Trace files, plain or gzip: read, summarise, write, and turn into the requests that both backends send.
 
-A reader turns lines into `TraceRequest`s; `requests_of` makes them the requests that both backends send. Errors name
-file, line, fault and what is allowed.
+Errors name file, line, fault and what is allowed. The formats are in planner/trace_formats.py.
 """
 
 from __future__ import annotations
 
-import csv
 import gzip
 import json
-import math
 import os
 import zlib
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from functools import lru_cache
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from planner.contents import ANSWER, PROMPT, content_id, shared_runs
 from planner.requests import Load, Request, Segments
 from planner.spec import SpecError
+from planner.trace_formats import FORMATS, BadLine, Lines, TraceRequest
 
-
-@dataclass(frozen=True, slots=True)
-class TraceRequest:
-    """One line of a trace. Times in seconds; `hash_ids` stand for blocks of the prompt, the last one may be partial.
-
-    A request without `arrival_s` is sent `delay_s` after the end of its session's previous one.
-    """
-
-    arrival_s: float | None
-    prompt_tokens: int
-    output_tokens: int
-    hash_ids: tuple[int, ...] = ()
-    session: str | None = None
-    delay_s: float = 0.0
+__all__ = ["FORMATS", "TraceFile", "TraceRequest", "TraceSummary"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,188 +34,6 @@ class TraceFile:
     format: str
     block_tokens: int
     requests: tuple[TraceRequest, ...]
-
-
-class BadLine(ValueError):
-    """A line that does not fit its format: what is wrong, what is allowed. The reader adds file and line."""
-
-
-# --- fields ------------------------------------------------------------------------------------
-
-
-def _number(row: dict[str, Any], key: str, allowed: str, low: float = 0.0) -> float:
-    value = row.get(key)
-    try:
-        number = float(value) if not isinstance(value, bool) else math.nan  # type: ignore[arg-type]
-    except (TypeError, ValueError):
-        number = math.nan
-    if not (math.isfinite(number) and number >= low):
-        shown = "missing" if value is None else repr(value)
-        raise BadLine(f"{key} is {shown}; must be {allowed}")
-    return number
-
-
-def _tokens(row: dict[str, Any], key: str) -> int:
-    number = _number(row, key, "a whole number, at least 1", 1.0)
-    if number != int(number):
-        raise BadLine(f"{key} is {row[key]!r}; must be a whole number, at least 1")
-    return int(number)
-
-
-def _hash_ids(row: dict[str, Any], prompt_tokens: int, block_tokens: int) -> tuple[int, ...]:
-    ids = row.get("hash_ids") or ()
-    if not isinstance(ids, list | tuple) or not all(type(i) is int and i >= 0 for i in ids):
-        raise BadLine("hash_ids must be a list of whole numbers, zero or more")
-    if ids and len(ids) != -(-prompt_tokens // block_tokens):
-        raise BadLine(
-            f"{len(ids)} hash_ids for {prompt_tokens} prompt tokens; with blocks of {block_tokens} tokens there must be"
-            f" {-(-prompt_tokens // block_tokens)} (other block sizes: workload.block_tokens)"
-        )
-    return tuple(ids)
-
-
-def _json(line: str) -> dict[str, Any]:
-    try:
-        row = json.loads(line)
-    except ValueError as error:
-        raise BadLine(f"not JSON ({error}); must be one object a line") from None
-    if not isinstance(row, dict):
-        raise BadLine(f"a JSON {type(row).__name__}; must be one object a line")
-    return row
-
-
-def _clock(text: str | None) -> float:
-    """Seconds of an ISO date and time. Digits beyond the microsecond are cut off."""
-    try:
-        return datetime.fromisoformat((text or "").strip()).timestamp()
-    except ValueError:
-        raise BadLine(f"TIMESTAMP is {text!r}; must be a date and time such as 2023-11-16 18:15:46.68") from None
-
-
-# --- formats: (lines, block_tokens) -> (line number, request) ------------------------------------
-
-Rows = Iterator[tuple[int, TraceRequest]]
-Lines = Iterator[tuple[int, str]]
-
-
-def _mooncake(lines: Lines, block_tokens: int) -> Rows:
-    """Mooncake JSONL: timestamp (ms), input_length, output_length, hash_ids; optional session_id and delay (ms)."""
-    for number, line in lines:
-        try:
-            row = _json(line)
-            prompt = _tokens(row, "input_length")
-            session = row.get("session_id")
-            at_ms = None
-            if row.get("timestamp") is not None or session is None or "delay" not in row:
-                at_ms = _number(row, "timestamp", "milliseconds, zero or more")
-            yield (
-                number,
-                TraceRequest(
-                    None if at_ms is None else at_ms / 1e3,
-                    prompt,
-                    _tokens(row, "output_length"),
-                    _hash_ids(row, prompt, block_tokens),
-                    None if session is None else str(session),
-                    _number(row, "delay", "milliseconds, zero or more") / 1e3 if at_ms is None else 0.0,
-                ),
-            )
-        except BadLine as error:
-            raise BadLine(f"line {number}: {error}") from None
-
-
-def _bailian(lines: Lines, block_tokens: int) -> Rows:
-    """Qwen-Bailian JSONL: chat_id, parent_chat_id (-1: none), timestamp (s), lengths, hash_ids of 16 tokens."""
-    roots: dict[Any, str] = {}
-    for number, line in lines:
-        try:
-            row = _json(line)
-            prompt = _tokens(row, "input_length")
-            parent = row.get("parent_chat_id", -1)
-            session = roots.setdefault(row.get("chat_id"), roots.get(parent, str(row.get("chat_id"))))
-            at_s = _number(row, "timestamp", "seconds, zero or more")
-            hash_ids = _hash_ids(row, prompt, block_tokens)
-            yield number, TraceRequest(at_s, prompt, _tokens(row, "output_length"), hash_ids, session)
-        except BadLine as error:
-            raise BadLine(f"line {number}: {error}") from None
-
-
-def _table(lines: Lines, columns: Sequence[str]) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Rows of a CSV file as {column: text}."""
-    header: list[str] | None = None
-    for number, line in lines:
-        cells = next(csv.reader([line]))
-        if header is None:
-            header = [cell.strip() for cell in cells]
-            missing = [column for column in columns if column not in header]
-            if missing:
-                raise BadLine(f"line {number}: no column {missing[0]!r}; the header must have {', '.join(columns)}")
-        elif len(cells) != len(header):
-            raise BadLine(f"line {number}: {len(cells)} cells; must be {len(header)} as in the header")
-        else:
-            yield number, dict(zip(header, cells, strict=True))
-
-
-def _azure(lines: Lines, block_tokens: int) -> Rows:
-    """Azure LLM inference traces of 2023 and 2024: TIMESTAMP, ContextTokens, GeneratedTokens."""
-    for number, row in _table(lines, ("TIMESTAMP", "ContextTokens", "GeneratedTokens")):
-        try:
-            at_s = _clock(row["TIMESTAMP"])
-            yield number, TraceRequest(at_s, _tokens(row, "ContextTokens"), _tokens(row, "GeneratedTokens"))
-        except BadLine as error:
-            raise BadLine(f"line {number}: {error}") from None
-
-
-def _burstgpt(lines: Lines, block_tokens: int) -> Rows:
-    """BurstGPT CSV, with or without session columns. Rows with 0 response tokens are failed requests: left out."""
-    for number, row in _table(lines, ("Timestamp", "Request tokens", "Response tokens")):
-        try:
-            if _number(row, "Response tokens", "a whole number, zero or more") == 0:
-                continue
-            at_s = _number(row, "Timestamp", "seconds, zero or more")
-            prompt, output = _tokens(row, "Request tokens"), _tokens(row, "Response tokens")
-            yield number, TraceRequest(at_s, prompt, output, (), row.get("Session ID") or None)
-        except BadLine as error:
-            raise BadLine(f"line {number}: {error}") from None
-
-
-def _vllm_bench(lines: Lines, block_tokens: int) -> Rows:
-    """Result file of `vllm bench serve --save-result --save-detailed`: start_times (s), input_lens, output_lens.
-
-    Requests that failed have 0 output tokens and are left out.
-    """
-    row = _json("\n".join(line for _, line in lines))
-    keys = ("start_times", "input_lens", "output_lens")
-    for key in keys:
-        if not isinstance(row.get(key), list):
-            raise BadLine(f"no list {key!r}; must be the result of `vllm bench serve --save-result --save-detailed`")
-    if len({len(row[key]) for key in keys}) != 1:
-        raise BadLine(f"{', '.join(f'{len(row[key])} {key}' for key in keys)}; must be equally many")
-    for index, (start, prompt, output) in enumerate(zip(*(row[key] for key in keys), strict=True)):
-        if output == 0:
-            continue
-        cells = {"start_times": start, "input_lens": prompt, "output_lens": output}
-        try:
-            at_s = _number(cells, "start_times", "seconds, zero or more")
-            yield index + 1, TraceRequest(at_s, _tokens(cells, "input_lens"), _tokens(cells, "output_lens"))
-        except BadLine as error:
-            raise BadLine(f"request {index + 1}: {error}") from None
-
-
-@dataclass(frozen=True, slots=True)
-class Format:
-    """`read` is the reader; `block_tokens` what a hash id stands for (of no meaning where there are none)."""
-
-    read: Callable[[Lines, int], Rows]
-    block_tokens: int
-
-
-FORMATS: dict[str, Format] = {
-    "mooncake": Format(_mooncake, 512),
-    "bailian": Format(_bailian, 16),
-    "azure": Format(_azure, 512),
-    "burstgpt": Format(_burstgpt, 512),
-    "vllm_bench": Format(_vllm_bench, 512),
-}
 
 
 # --- files -------------------------------------------------------------------------------------
@@ -461,7 +262,7 @@ def write_mooncake(load: Load, path: str | os.PathLike[str], block_tokens: int =
     arrivals = load.start()
     if len(arrivals) != load.expected_requests:
         raise SpecError(
-            f"{os.fspath(path)}: only {len(arrivals)} of {load.expected_requests} requests have a send time of their own;"
+            f"{os.fspath(path)}: only {len(arrivals)} of {load.expected_requests} requests have their own send time;"
             " a closed loop or sessions cannot be written as a trace"
         )
     ids: dict[tuple[int, tuple[tuple[int, int, int], ...]], int] = {}

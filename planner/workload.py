@@ -7,26 +7,21 @@ and then scaled. So two specs that differ in rate only send the same requests, s
 from __future__ import annotations
 
 import math
-import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from planner import multi_round_qa, traces
 from planner.contents import ANSWER, DOCUMENT, PROMPT, SYSTEM, content_id, segments_of, shared_runs
+from planner.random_streams import arrival_times, draw, draw_tokens, stream
 from planner.requests import Arrival, Load, Request
 from planner.spec import (
     Concurrency,
     Constant,
-    Distribution,
-    Empirical,
-    Fixed,
     Gamma,
     Lengths,
-    Lognormal,
     MultiRoundQa,
     Poisson,
     Rag,
@@ -34,65 +29,14 @@ from planner.spec import (
     Spec,
     SpecError,
     Trace,
-    Uniform,
 )
-
-Floats = NDArray[np.float64]
-
-
-# --- random quantities -------------------------------------------------------------------------
-
-
-def stream(seed: int, name: str) -> np.random.Generator:
-    """The random stream of one quantity: independent of all others, and of the order in which they are asked for."""
-    return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(zlib.crc32(name.encode()),)))
-
-
-def draw(length: float | Distribution, size: int, rng: np.random.Generator) -> Floats:
-    """`size` values of a distribution, not rounded (a uniform one is continuous here)."""
-    match length:
-        case Fixed(value=value):
-            return np.full(size, float(value))
-        case Uniform(low=low, high=high):
-            return rng.uniform(low, high, size)
-        case Lognormal(mean=mean, sigma=sigma, min=low, max=high):
-            # E = exp(mu + sigma^2 / 2), so this mu gives the arithmetic mean that the user wrote
-            values = rng.lognormal(math.log(mean) - sigma * sigma / 2, sigma, size)
-            return np.clip(values, low, math.inf if high is None else high)
-        case Empirical(values=values, weights=weights):
-            share = None if weights is None else np.asarray(weights, float) / sum(weights)
-            return rng.choice(np.asarray(values, float), size, p=share)
-        case number:
-            return np.full(size, float(number))
-
-
-def draw_tokens(length: int | Distribution, size: int, rng: np.random.Generator, where: str) -> list[int]:
-    """`size` whole numbers, at least 1 each. `where` is the YAML path for the error."""
-    if isinstance(length, Uniform):
-        low, high = max(1, math.ceil(length.low)), math.floor(length.high)
-        if high < low:
-            raise SpecError(f"{where}: no whole number of at least 1 in [{length.low:g}, {length.high:g}]")
-        return list(map(int, rng.integers(low, high, size, endpoint=True).tolist()))
-    return list(map(int, np.maximum(np.rint(draw(length, size, rng)), 1).tolist()))
-
-
-def unit_gaps(size: int, burstiness: float, rng: np.random.Generator) -> Floats:
-    """Gaps of mean 1: gamma with shape `burstiness`, as `vllm bench serve` draws them (CV = 1 / sqrt(burstiness))."""
-    return rng.standard_gamma(burstiness, size) / burstiness
-
-
-def arrival_times(size: int, rate: float, burstiness: float, seed: int) -> list[float]:
-    """Send times in seconds. The first request waits a gap too, so that the mean rate is unbiased."""
-    times: list[float] = (np.cumsum(unit_gaps(size, burstiness, stream(seed, "gaps"))) / rate).tolist()
-    return times
-
 
 # --- loads -------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Chained:
-    """Arrivals known in advance, and requests that follow another one: `followers[id]` = (seconds after its end, next)."""
+    """Arrivals known in advance, and requests that follow others: `followers[id]` = (seconds after its end, next)."""
 
     arrivals: tuple[Arrival, ...]
     followers: dict[int, tuple[float, Request]]
@@ -188,10 +132,13 @@ def _sessions(spec: Spec, workload: Sessions) -> Load:
     questions = draw_tokens(workload.prompt_tokens, total, stream(seed, "prompt_tokens"), "workload.prompt_tokens")
     answers = draw_tokens(workload.output_tokens, total, stream(seed, "output_tokens"), "workload.output_tokens")
     thinking = draw(workload.think_time_s, total, stream(seed, "think_time_s")).tolist()
-    system = ((content_id(SYSTEM, 0), workload.system_tokens),) if workload.system_tokens else ()
-    arrivals, followers, first = [], {}, 0
+    system = segments_of((content_id(SYSTEM, 0), workload.system_tokens))
+    arrivals: list[Arrival] = []
+    followers: dict[int, tuple[float, Request]] = {}
+    first = 0
     for session, start_s in enumerate(arrival_times(count, workload.rate, 1.0, seed)):
-        segments, prompt, history = system, workload.system_tokens, ()
+        segments, prompt = system, workload.system_tokens
+        history: tuple[tuple[int, int], ...] = ()
         known = workload.system_tokens if count > 1 else 0
         for index in range(first, first + turns[session]):
             last = index == first + turns[session] - 1
@@ -334,9 +281,7 @@ def scaled(spec: Spec, rate: float) -> Spec:
     """
     workload, now = spec.workload, offered_rate(spec)
     if now is None:
-        raise SpecError(
-            f"workload.kind: {workload.kind!r} has no request rate to vary; use one with a rate, or a trace"
-        )
+        raise SpecError(f"workload.kind: {workload.kind!r} has no request rate to vary; must be one that has")
     if not (rate > 0 and math.isfinite(rate)):
         raise SpecError(f"workload.rate: {rate} requests/s; must be a positive number")
     factor = rate / now
