@@ -1,0 +1,94 @@
+"""Reads the files that live/step_trace.py wrote: engine steps, and what each request went through in the engine."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+# vLLM makes `cmpl-<x-request-id>-<prompt index>-<8 hex>` and `chatcmpl-<x-request-id>-<8 hex>` of the header's id.
+_ENGINE_ID = re.compile(r"^(?:cmpl-(?P<plain>.+)-\d+|chatcmpl-(?P<chat>.+))-[0-9a-f]{8}$")
+
+
+@dataclass(frozen=True, slots=True)
+class EngineTimes:
+    """One request in one engine, seconds on the host's monotonic clock; None for what did not happen."""
+
+    worker: str
+    queued_s: float
+    start_s: float | None  # its first step is scheduled
+    prefilled_s: float | None  # the step that ended its prompt has ended
+    kv_start_s: float | None  # its blocks are allocated; the read of remote KV may start
+    kv_end_s: float | None
+    kv_blocks: int | None  # blocks read from the other worker
+    cached_tokens: int | None
+    preemptions: int
+    end_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class EngineTrace:
+    """`steps` are columns of records.STEP_COLUMNS plus `chunks`, the prompt chunks as JSON [[new, done], ...]."""
+
+    steps: dict[str, list[Any]]
+    requests: dict[str, EngineTimes]  # by x-request-id
+    broken_lines: int  # a server that was killed leaves a part of a line
+
+
+def header_id(engine_id: str) -> str:
+    """The x-request-id that vLLM made this id from (the id itself when it was not made so)."""
+    found = _ENGINE_ID.match(engine_id)
+    return engine_id if found is None else found["plain"] or found["chat"]
+
+
+def read_trace(path: Path, worker: str, kv_blocks: int, start_s: float) -> EngineTrace:
+    """Steps from `start_s` (monotonic) on, with times counted from there, and the requests queued from there on."""
+    names = ("start_s", "duration_s", "prefill_tokens", "decode_seqs", "context_tokens", "running", "waiting")
+    steps: dict[str, list[Any]] = {name: [] for name in ("worker", *names, "count", "growth_s", "kv_used_fraction", "chunks")}
+    requests: dict[str, EngineTimes] = {}
+    broken = 0
+    for line in path.read_text().splitlines() if path.exists() else ():
+        try:
+            entry = json.loads(line)
+        except ValueError:
+            broken += 1
+            continue
+        if "r" in entry:
+            if entry["queued"] >= start_s:
+                requests[header_id(entry["r"])] = _times(entry, worker)
+        elif entry["t"] >= start_s:
+            chunks = entry["pf"]
+            row = (
+                entry["t"] - start_s,
+                entry["d"],
+                sum(new for new, _ in chunks),
+                entry["dec"],
+                entry["ctx"],
+                entry["run"],
+                entry["wait"],
+            )
+            for name, value in zip(names, row, strict=True):
+                steps[name].append(value)
+            steps["worker"].append(worker)
+            steps["count"].append(1)
+            steps["growth_s"].append(0.0)
+            steps["kv_used_fraction"].append(1 - entry["free"] / kv_blocks)
+            steps["chunks"].append(json.dumps(chunks) if chunks else None)
+    return EngineTrace(steps, requests, broken)
+
+
+def _times(entry: dict[str, Any], worker: str) -> EngineTimes:
+    return EngineTimes(
+        worker=worker,
+        queued_s=entry["queued"],
+        start_s=entry.get("start"),
+        prefilled_s=entry.get("prefilled"),
+        kv_start_s=entry.get("kv0"),
+        kv_end_s=entry.get("kv1"),
+        kv_blocks=entry.get("kv_blocks"),
+        cached_tokens=entry.get("cached"),
+        preemptions=entry.get("pre", 0),
+        end_s=entry["end"],
+    )
