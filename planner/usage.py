@@ -1,0 +1,218 @@
+"""How much of the workers, KV caches, links and retrieval a run uses, over its steady window."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from planner.facts import Array, Facts, by_worker, growth
+from planner.spec import Retrieval
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerUse:
+    """One engine. None: the run holds no steps (and no samples) of it."""
+
+    name: str
+    role: str
+    utilization: float | None  # share of the time in engine steps
+    prefill_time_share: float | None  # share of the busy time in steps with prompt tokens
+    blocked_share: float | None  # share of the time in steps that take no prompt although some wait: no slot or no KV
+    decode_seqs_mean: float | None  # batch of the steps, by time
+    kv_used_mean: float | None
+    kv_used_max: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class PoolUse:
+    """Workers of one role: means over them, and the largest KV use of any."""
+
+    role: str
+    workers: int
+    gpus: int
+    utilization: float | None
+    prefill_time_share: float | None
+    blocked_share: float | None
+    decode_seqs_mean: float | None
+    kv_used_mean: float | None
+    kv_used_max: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class LinkUse:
+    """One shared link. Above 1, `offered` says that it cannot keep up."""
+
+    name: str
+    bandwidth_bytes_s: float
+    transfers: int
+    bytes: int
+    carried_bytes_s: float  # in the steady window
+    offered_bytes_s: float  # bytes of all transfers / sending time
+    utilization: float
+    offered: float
+    transfer_mean_s: float
+
+
+def workers(facts: Facts) -> tuple[WorkerUse, ...]:
+    """Use of every worker of the manifest, in its order."""
+    return facts.once(_workers)
+
+
+def _workers(facts: Facts) -> tuple[WorkerUse, ...]:
+    roles: dict[str, str] = facts.manifest.get("workers") or {}
+    steps, window = facts.run.steps, facts.steady
+    if not len(steps) or not window.length_s > 0:
+        return tuple(_sampled_worker(facts, name, role) for name, role in roles.items())
+    codes, names = by_worker(steps)
+    start, duration, prefill, decode, waiting = (
+        steps[name].to_numpy(np.float64)
+        for name in ("start_s", "duration_s", "prefill_tokens", "decode_seqs", "waiting")
+    )
+    kv = steps["kv_used_fraction"].to_numpy(np.float64)
+    inside = window.overlap(start, start + duration)
+
+    def total(weights: Array) -> Array:
+        return np.bincount(codes, weights=weights, minlength=len(names)).astype(np.float64)
+
+    busy, has_prompt = total(inside), prefill > 0
+    prompts = total(inside * has_prompt)
+    blocked = total(inside * (~has_prompt & (waiting > 0)))
+    batch, used = total(inside * decode), total(inside * np.nan_to_num(kv))
+    highest = np.zeros(len(names))
+    np.maximum.at(highest, codes, np.where(inside > 0, np.nan_to_num(kv), 0.0))
+    kv_known = not bool(np.isnan(kv).all())
+    place = {name: index for index, name in enumerate(names)}
+
+    def use(name: str, role: str) -> WorkerUse:
+        index = place.get(name)
+        if index is None or not busy[index] > 0:  # no step in the window: idle
+            return WorkerUse(name, role, 0.0, None, 0.0, None, 0.0 if kv_known else None, 0.0 if kv_known else None)
+        time = float(busy[index])
+        return WorkerUse(
+            name=name,
+            role=role,
+            utilization=min(time / window.length_s, 1.0),
+            prefill_time_share=float(prompts[index]) / time,
+            blocked_share=float(blocked[index]) / window.length_s,
+            decode_seqs_mean=float(batch[index]) / time,
+            kv_used_mean=float(used[index]) / time if kv_known else None,
+            kv_used_max=float(highest[index]) if kv_known else None,
+        )
+
+    return tuple(use(name, role) for name, role in (roles or dict.fromkeys(names, "aggregated")).items())
+
+
+def _sampled_worker(facts: Facts, name: str, role: str) -> WorkerUse:
+    """A worker without steps, from its samples: what they can show is its KV cache."""
+    samples = facts.run.samples
+    mine = samples[(samples["worker"] == name).fillna(False)] if len(samples) else samples
+    kv = mine["kv_used_fraction"].to_numpy(np.float64)
+    kv = kv[~np.isnan(kv)]
+    mean, most = (float(kv.mean()), float(kv.max())) if len(kv) else (None, None)
+    return WorkerUse(name, role, None, None, None, None, mean, most)
+
+
+def pools(facts: Facts) -> tuple[PoolUse, ...]:
+    """Use of each role, in the order of the manifest's workers."""
+    by_role: dict[str, list[WorkerUse]] = {}
+    for worker in workers(facts):
+        by_role.setdefault(worker.role, []).append(worker)
+    gpus: dict[str, int] = facts.manifest.get("gpus_by_role") or {}
+
+    def mean(values: list[float | None]) -> float | None:
+        known = [value for value in values if value is not None]
+        return sum(known) / len(known) if known else None
+
+    return tuple(
+        PoolUse(
+            role=role,
+            workers=len(members),
+            gpus=int(gpus.get(role, 0)),
+            utilization=mean([member.utilization for member in members]),
+            prefill_time_share=mean([member.prefill_time_share for member in members]),
+            blocked_share=mean([member.blocked_share for member in members]),
+            decode_seqs_mean=mean([member.decode_seqs_mean for member in members]),
+            kv_used_mean=mean([member.kv_used_mean for member in members]),
+            kv_used_max=max((member.kv_used_max for member in members if member.kv_used_max is not None), default=None),
+        )
+        for role, members in by_role.items()
+    )
+
+
+def links(facts: Facts) -> tuple[LinkUse, ...]:
+    """Use of every link of the manifest that moved something."""
+    return facts.once(_links)
+
+
+def _links(facts: Facts) -> tuple[LinkUse, ...]:
+    transfers, window = facts.run.transfers, facts.steady
+    bandwidths: dict[str, float] = facts.manifest.get("links") or {}
+    if not len(transfers) or not bandwidths or not window.length_s > 0:
+        return ()
+    name = transfers["link"].to_numpy(dtype=object)
+    size, start, end = (transfers[column].to_numpy(np.float64) for column in ("bytes", "start_s", "end_s"))
+    length = end - start
+    # a transfer of no measurable length is carried whole where it starts
+    share = np.where(
+        length > 0,
+        window.overlap(start, end) / np.where(length > 0, length, 1.0),
+        (start >= window.start_s) & (start <= window.end_s),
+    )
+    sending = facts.arrival[-1] - facts.arrival[0]
+    found = []
+    for link, bandwidth in bandwidths.items():
+        mine = name == link
+        if not mine.any():
+            continue
+        carried = float((size * share)[mine].sum()) / window.length_s
+        offered = float(size[mine].sum()) / float(sending) if sending > 0 else carried
+        found.append(
+            LinkUse(
+                name=link,
+                bandwidth_bytes_s=float(bandwidth),
+                transfers=int(mine.sum()),
+                bytes=int(size[mine].sum()),
+                carried_bytes_s=carried,
+                offered_bytes_s=offered,
+                utilization=carried / bandwidth,
+                offered=offered / bandwidth,
+                transfer_mean_s=float(length[mine].mean()),
+            )
+        )
+    return tuple(found)
+
+
+def retrieval_workers(facts: Facts) -> int:
+    """Workers of the retrieval station; 0 without one."""
+    retrieval = facts.spec.get("retrieval")
+    return Retrieval.model_validate(retrieval).workers if retrieval is not None else 0
+
+
+def retrieval_utilization(facts: Facts) -> float | None:
+    """Share of the steady window that the retrieval workers are busy."""
+    count, window = retrieval_workers(facts), facts.steady
+    if not count or not window.length_s > 0:
+        return None
+    busy = window.overlap(facts.column("retrieval_start_s"), facts.column("retrieval_end_s"))
+    return float(busy.sum()) / (count * window.length_s)
+
+
+def stage_growth(facts: Facts) -> dict[str, float]:
+    """Growth per second of the number of requests that wait in each stage: which line is it that grows?"""
+    at = {
+        name: facts.column(f"{name}_s")
+        for name in ("queued", "prefill_start", "prefill_end", "transfer_start", "transfer_end", "decode_start")
+    }
+    window, over = facts.steady, facts.finish
+    found = {}
+    if facts.spec.get("retrieval") is not None:
+        found["retrieval"] = growth(facts.arrival, np.fmin(facts.column("retrieval_end_s"), over), window)
+    found["queue"] = growth(at["queued"], np.fmin(at["prefill_start"], over), window)
+    remote = ~facts.local & ~np.isnan(at["prefill_end"])
+    if remote.any() and (facts.spec.get("deployment") or {}).get("mode") == "disaggregated":
+        moved = np.fmin(at["transfer_start"], at["decode_start"])
+        waits = np.where(remote, at["prefill_end"], np.nan)
+        found["transfer"] = growth(at["transfer_start"], np.fmin(at["transfer_end"], over), window)
+        found["decode_wait"] = growth(waits, np.fmin(moved, over), window)
+    return found
