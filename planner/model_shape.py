@@ -1,0 +1,175 @@
+"""The arithmetic of a model: parameters, weight bytes, KV bytes and FLOPs from its Hugging Face `config.json`.
+
+Sources of the formulas: the `transformers` modelling code of each family (which projections have biases, how many
+norms a layer has), DeepSeek-V2's paper for MLA, and the quantisation formats' own documentation.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Literal
+
+from planner.spec import Engine, SpecError
+
+DTYPE_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2, "fp32": 4, "fp16": 2, "bf16": 2, "fp8": 1, "auto": 2}
+ONLINE_BITS = {"fp8": 8.0, "int8": 8.0, "int4": 4.25}  # int4: a 16-bit scale and a 4-bit zero point in 128, rounded up
+
+
+@dataclass(frozen=True, slots=True)
+class Parameters:
+    """Weights by kind, over all layers. `routed` experts are sparse; `kv` is the part of `attention` that makes K and V."""
+
+    embedding: int
+    head: int  # 0 when tied to the embedding
+    attention: int
+    kv: int
+    mlp: int  # dense MLPs, shared experts and routers
+    routed: int
+    norms: int  # norms, biases and whatever is never quantised
+
+    @property
+    def total(self) -> int:
+        return self.embedding + self.head + self.attention + self.mlp + self.routed + self.norms
+
+
+@dataclass(frozen=True, slots=True)
+class ModelShape:
+    """One model as an engine runs it. `windows` gives each layer's attention window in tokens (None: all)."""
+
+    name: str
+    family: str
+    layers: int
+    hidden: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    vocab: int
+    intermediate: int
+    max_position: int
+    tied_embeddings: bool
+    dtype: str
+    parameters: Parameters
+    windows: tuple[int | None, ...]
+    experts: int = 0
+    experts_per_token: int = 0
+    latent_dim: int = 0  # MLA: kv_lora_rank + qk_rope_head_dim kept per token and layer; 0: ordinary K and V
+    pair_dim: int = 0  # numbers per head that a query-key pair touches in QK and AV together
+    linear_bits: float = 16.0  # bits of a weight of attention and MLP, scales included
+    routed_bits: float = 16.0
+    kv_dtype_bytes: float = 2.0
+
+    @property
+    def active_parameters(self) -> int:
+        """Weights that one token passes through."""
+        idle = self.parameters.routed * (1 - self.experts_per_token / self.experts) if self.experts else 0
+        return round(self.parameters.total - idle)
+
+    @property
+    def dtype_bytes(self) -> int:
+        return DTYPE_BYTES[self.dtype]
+
+    @property
+    def weight_bytes(self) -> int:
+        """All weights as stored on the GPUs (tp 1)."""
+        kinds = self.parameters
+        plain = (kinds.embedding + kinds.head + kinds.norms) * self.dtype_bytes
+        linear = (kinds.attention + kinds.mlp) * self.linear_bits / 8 + kinds.routed * self.routed_bits / 8
+        return math.ceil(plain + linear)
+
+    @property
+    def step_weight_bytes(self) -> int:
+        """Weights that a decode step reads at least: the embedding table is only looked up, unless it is the head too."""
+        unread = 0 if self.tied_embeddings else self.parameters.embedding * self.dtype_bytes
+        return self.weight_bytes - unread
+
+    def weight_bytes_per_gpu(self, tp: int) -> int:
+        """Weights on each GPU: norms are on all of them, K and V projections too once tp exceeds the KV heads."""
+        everywhere = self.parameters.norms * self.dtype_bytes
+        kv = self.parameters.kv * self.linear_bits / 8
+        rest = self.weight_bytes - everywhere - kv
+        return math.ceil(rest / tp + everywhere + kv * self.kv_share(tp))
+
+    def kv_share(self, tp: int) -> float:
+        """Share of a token's KV that each GPU holds: heads are replicated when tp exceeds them, MLA's latent always."""
+        if self.latent_dim:
+            return 1.0
+        return max(1, self.kv_heads // tp) / self.kv_heads
+
+    @property
+    def kv_bytes_per_token_layer(self) -> float:
+        numbers = self.latent_dim or 2 * self.kv_heads * self.head_dim
+        return numbers * self.kv_dtype_bytes
+
+    @property
+    def kv_bytes_per_token(self) -> int:
+        """Of the whole model before replication, for a token that every layer still keeps."""
+        return round(self.layers * self.kv_bytes_per_token_layer)
+
+    def kv_bytes_per_token_per_gpu(self, tp: int) -> float:
+        return self.kv_bytes_per_token * self.kv_share(tp)
+
+    def kv_bytes(self, tokens: int) -> int:
+        """KV of one sequence of `tokens`; a windowed layer keeps no more than its window."""
+        kept = sum(min(tokens, window) if window else tokens for window in self.windows)
+        return round(kept * self.kv_bytes_per_token_layer)
+
+    @property
+    def flops_per_token(self) -> float:
+        """Matrix products of one token through all layers, without attention's pairs and the head."""
+        kinds = self.parameters
+        routed = kinds.routed * self.experts_per_token / self.experts if self.experts else 0.0
+        return 2.0 * (kinds.attention + kinds.mlp + routed)
+
+    @property
+    def head_flops(self) -> float:
+        """Logits of one sampled token."""
+        return 2.0 * self.hidden * self.vocab
+
+    @property
+    def attention_flops_per_pair(self) -> float:
+        """One query-key pair in every layer: QK and AV (layers without windows)."""
+        return 2.0 * self.layers * self.heads * self.pair_dim
+
+    def attention_flops(self, new: int, done: int) -> float:
+        """Attention of `new` tokens after `done` computed ones, causal, windows respected."""
+        pairs = 0.0
+        for window in self.windows:
+            if window is None or done + new <= window:
+                pairs += new * (done + (new + 1) / 2)
+            else:
+                growing = max(0, window - done)  # tokens that still see everything before them
+                pairs += growing * (done + (growing + 1) / 2) + (new - growing) * window
+        return pairs * self.attention_flops_per_pair / self.layers
+
+    def for_engine(self, engine: Engine) -> ModelShape:
+        """The shape under an engine's dtype, KV dtype and online quantisation. Raises SpecError."""
+        dtype = self.dtype if engine.dtype == "auto" else engine.dtype
+        if engine.dtype == "auto" and dtype == "float32":
+            dtype = "bfloat16"  # vLLM casts float32 checkpoints unless told otherwise
+        bits = 8.0 * DTYPE_BYTES[dtype]
+        stored = self.linear_bits != 8.0 * self.dtype_bytes or self.routed_bits != 8.0 * self.dtype_bytes
+        if engine.quantization is not None and stored:
+            raise SpecError(
+                f"engine.quantization: {engine.quantization!r} on {self.name}, whose weights are quantised already; "
+                "allowed: leave it out"
+            )
+        linear, routed = self.linear_bits, self.routed_bits
+        if not stored:
+            linear = routed = ONLINE_BITS[engine.quantization] if engine.quantization else bits
+        kv = DTYPE_BYTES[dtype] if engine.kv_cache_dtype == "auto" else DTYPE_BYTES[engine.kv_cache_dtype]
+        return replace(self, dtype=dtype, linear_bits=linear, routed_bits=routed, kv_dtype_bytes=float(kv))
+
+    @property
+    def kind(self) -> Literal["dense", "moe"]:
+        return "moe" if self.experts else "dense"
+
+
+@lru_cache(maxsize=64)
+def load_model(name_or_path: str) -> ModelShape:
+    """A catalogue name, a Hugging Face folder or its `config.json`. Raises SpecError with one line."""
+    from planner.model_config import model_config, shape
+
+    found = model_config(name_or_path)
+    return shape(found.name, found.config, found.where)
