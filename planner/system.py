@@ -1,47 +1,37 @@
 """A spec with everything looked up: models, hardware, engine limits, latency, links and placement.
 
-Both backends, `suggest` and `explain` work on a `System`; only this module knows vLLM's defaults.
+Both backends, `suggest` and `explain` work on a `System`; only `planner.engine_limits` knows vLLM's defaults.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+import difflib
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
 
-from planner.catalogue import Hardware
-from planner.model_shape import ModelShape
-from planner.profiles import LatencyProfile
-from planner.spec import Router, Spec
+from planner.catalogue import Hardware, hardware, names
+from planner.engine_limits import EngineLimits, batch_sizes, divides, limits
+from planner.model_shape import ModelShape, load_model
+from planner.placement import Demand, WorkerPlace, given_hosts, place_freely, place_on
+from planner.profiles import LatencyProfile, load_profile, roofline
+from planner.routing import POLICIES
+from planner.spec import (
+    Aggregated,
+    Disaggregated,
+    Engine,
+    LocalPrefill,
+    PoolSpec,
+    Router,
+    Spec,
+    SpecError,
+    Trace,
+)
+from planner.wires import Wire, Wires, wires
+
+__all__ = ["EngineLimits", "Pool", "Role", "System", "Wire", "Wires", "WorkerPlace", "resolve"]
 
 Role = Literal["aggregated", "prefill", "decode"]
-
-
-@dataclass(frozen=True, slots=True)
-class EngineLimits:
-    """What vLLM's scheduler obeys. `kv_blocks` is the number of usable blocks (vLLM's null block not counted)."""
-
-    max_num_batched_tokens: int
-    max_num_seqs: int
-    block_size: int
-    kv_blocks: int
-    max_model_len: int
-    prefix_caching: bool = True
-    chunked_prefill: bool = True
-    prefill_first: bool = False  # vLLM V0: waiting prompts before running decodes, never in one step
-    async_scheduling: bool = False  # the next step is scheduled while one runs: arrivals join one step later
-    long_prefill_token_threshold: int = 0
-    reserve_full_prompt: bool = True
-    watermark_blocks: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class WorkerPlace:
-    """One worker and where it stands."""
-
-    name: str  # aggregated-0, prefill-1, decode-0
-    node: str
-    rack: str
-    gpus: tuple[int, ...]  # indices within the node
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,28 +43,8 @@ class Pool:
     profile: LatencyProfile
     router: Router
     workers: tuple[WorkerPlace, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Wire:
-    """A resolved link class. Bandwidth in bytes a second, times in seconds; `source` says where it is from."""
-
-    name: str
-    bandwidth: float
-    latency_s: float
-    setup_s: float
-    sharing: Literal["fair", "fifo"]
-    source: str
-
-
-@dataclass(frozen=True, slots=True)
-class Wires:
-    """The wires of a disaggregated deployment. `nic` is the uplink of each node in bytes a second."""
-
-    intra_node: Wire
-    inter_node: Wire
-    inter_rack: Wire
-    nic: dict[str, float]
+    engine: Engine  # with the pool's own keys
+    model: ModelShape  # under that engine's dtypes
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +54,7 @@ class System:
     pools: tuple[Pool, ...]  # (aggregated,) or (prefill, decode)
     wires: Wires | None  # None when aggregated
     kv_bytes_per_token: int  # of the whole model, summed over layers, before TP head replication
+    warnings: tuple[str, ...] = ()
 
     @property
     def gpus(self) -> int:
@@ -94,6 +65,155 @@ class System:
         return len(self.pools) == 2
 
 
+# What a preset stands for; keys that the spec sets itself win.
+ROUTER_PRESETS: dict[str, dict[str, Any]] = {
+    # The 2025 report ran Dynamo v0.3's stock agg.yaml and disagg.yaml: requests go to workers in turn, the decode worker is
+    # chosen first and prefills wait in one queue that the prefill workers pull from.
+    "report": {"policy": "round_robin", "decode_choice": "at_arrival", "prefill_dispatch": "shared_queue"},
+    # Dynamo v0.3 with `router: kv`: score 2 * overlap - cache usage - waiting; here the same trade as a cost.
+    "dynamo_v0.3": {
+        "policy": "prefix_aware",
+        "overlap_weight": 2.0,
+        "decode_choice": "at_arrival",
+        "prefill_dispatch": "shared_queue",
+    },
+    # vLLM's example proxy for NIXL: each pool in turn, decode chosen when prefill has answered.
+    "vllm_proxy": {"policy": "round_robin", "decode_choice": "after_prefill", "prefill_dispatch": "push"},
+}
+# Dynamo v0.3's disagg.yaml: max-local-prefill-length 10, max-prefill-queue-size 2.
+LOCAL_PREFILL_PRESETS = {name: LocalPrefill(max_tokens=10, max_queue=2) for name in ("report", "dynamo_v0.3")}
+
+
+def _router(router: Router, where: str) -> Router:
+    """Presets expanded, the policy known."""
+    if router.preset is not None:
+        values = {key: value for key, value in ROUTER_PRESETS[router.preset].items() if key not in router.model_fields_set}
+        router = router.model_copy(update=values)
+    if router.policy not in POLICIES:
+        close = difflib.get_close_matches(router.policy, POLICIES, n=1)
+        near = f" did you mean '{close[0]}'?" if close else ""
+        raise SpecError(f"{where}.policy: {router.policy!r} is unknown;{near} allowed: {', '.join(POLICIES)}")
+    return router
+
+
+def _engine(spec: Spec, pool: PoolSpec | None) -> Engine:
+    """The top level's keys with the pool's own over them."""
+    if pool is None or pool.engine is None:
+        return spec.engine
+    return spec.engine.model_copy(update={key: getattr(pool.engine, key) for key in pool.engine.model_fields_set})
+
+
+def _twin(profile: LatencyProfile, model: ModelShape) -> str:
+    """The name to compare with the profile's: models of one shape (fine-tunes) take the same time."""
+    file = profile.file
+    if file is None or file.model == model.name or file.model not in names("models"):
+        return model.name
+    other = load_model(file.model)
+    same = (other.parameters, other.windows, other.kv_heads, other.head_dim) == (
+        model.parameters,
+        model.windows,
+        model.kv_heads,
+        model.head_dim,
+    )
+    return file.model if same else model.name
+
+
+def _pool(spec: Spec, base: ModelShape, role: Role, pool: PoolSpec, key: str, most: int) -> tuple[Pool, list[str]]:
+    """One pool without its workers, and what to warn of."""
+    engine, tp = _engine(spec, pool), pool.tp
+    entry = hardware(pool.hardware or spec.hardware)
+    model = base.for_engine(engine)
+    if not divides(model, tp):
+        fitting = [size for size in range(1, most + 1) if divides(model, size)]
+        raise SpecError(
+            f"{key}.tp: {tp} does not divide {model.name}'s {model.heads} heads, {model.kv_heads} KV heads and "
+            f"intermediate size {model.intermediate}; allowed: {', '.join(map(str, fitting))}"
+        )
+    name = pool.profile or spec.profile
+    budget, seqs, _ = batch_sizes(entry, tp, engine)
+    profile = load_profile(name) if name else roofline(model, entry, tp, engine)
+    profile = profile.for_engine(engine, seqs, budget)
+    found = limits(model, entry, tp, engine, profile, key, most)
+    warnings = [*profile.mismatches(_twin(profile, model), entry.name, tp), *profile.warnings]
+    if any(window is not None and window < found.max_model_len for window in model.windows):
+        warnings.append(f"{model.name}: attention windows are not modelled; KV and attention are counted in full")
+    router = _router(pool.router or spec.deployment.router, f"{key}.router" if pool.router else "deployment.router")
+    return Pool(role, tp, entry, found, profile, router, (), engine, model), warnings
+
+
+def _pool_specs(spec: Spec) -> list[tuple[Role, str, PoolSpec]]:
+    deployment = spec.deployment
+    if isinstance(deployment, Aggregated):
+        only = PoolSpec(replicas=deployment.replicas, tp=deployment.tp, placement=deployment.placement)
+        return [("aggregated", "deployment", only)]
+    return [
+        ("prefill", "deployment.prefill", deployment.prefill),
+        ("decode", "deployment.decode", deployment.decode),
+    ]
+
+
+def _expanded(spec: Spec) -> Spec:
+    """The spec with router presets written out, so that a run's manifest holds concrete values."""
+    deployment = spec.deployment
+    router = _router(deployment.router, "deployment.router")
+    update: dict[str, Any] = {"router": router}
+    if isinstance(deployment, Disaggregated) and "local_prefill" not in deployment.model_fields_set:
+        if router.preset in LOCAL_PREFILL_PRESETS:
+            update["local_prefill"] = LOCAL_PREFILL_PRESETS[router.preset]
+    return spec.model_copy(update={"deployment": deployment.model_copy(update=update)})
+
+
+def _check_lengths(spec: Spec, pools: list[Pool]) -> None:
+    """A fixed prompt that no worker can hold is a mistake in the spec, not a load to simulate."""
+    prompt, output = (getattr(spec.workload, key, None) for key in ("prompt_tokens", "output_tokens"))
+    if not isinstance(prompt, int) or not isinstance(output, int):
+        return
+    for pool in pools:
+        if prompt + output > pool.limits.max_model_len:
+            raise SpecError(
+                f"workload.prompt_tokens: {prompt} prompt and {output} output tokens exceed the {pool.role} pool's "
+                f"max_model_len {pool.limits.max_model_len}; allowed: together up to {pool.limits.max_model_len}"
+            )
+
+
+def _check_trace(spec: Spec) -> None:
+    if isinstance(spec.workload, Trace):
+        path = spec.workload.path
+        if not path.strip():
+            raise SpecError("workload.path: is empty; allowed: the path of a trace file")
+        if not Path(path).expanduser().is_file():
+            raise SpecError(f"workload.path: {path}: no such file; allowed: the path of a trace file")
+
+
 def resolve(spec: Spec) -> System:
     """Look everything up. Raises `SpecError` when the model does not fit, TP does not divide, a name is unknown."""
-    raise NotImplementedError
+    spec = _expanded(spec)
+    _check_trace(spec)
+    base = load_model(spec.model)
+    if base.experts:
+        raise SpecError(
+            f"model: {base.name} is a mixture of {base.experts} experts, whose step time is not covered; "
+            "allowed: dense models"
+        )
+    nodes, deployment = spec.cluster.nodes, spec.deployment
+    most = max((node.gpus for node in nodes), default=deployment.gpus_per_node)
+    demands, pools, warnings = [], [], list[str]()
+    for role, key, wanted in _pool_specs(spec):
+        if wanted.tp > most:
+            raise SpecError(f"{key}.tp: {wanted.tp} exceeds the {most} GPUs of a node; allowed: up to {most}")
+        pool, notes = _pool(spec, base, role, wanted, key, most)
+        pools.append(pool)
+        warnings += notes
+        demands.append(Demand(role, key, wanted.replicas, wanted.tp, pool.hardware, wanted.placement))
+    _check_lengths(spec, pools)
+    if nodes:
+        known = {node.hardware: hardware(node.hardware) for node in nodes if node.hardware}
+        hosts = given_hosts(nodes, hardware(spec.hardware), known)
+        placed = place_on(hosts, demands)
+    else:
+        hosts, placed = place_freely(demands, deployment.gpus_per_node)
+    filled = tuple(replace(pool, workers=workers) for pool, workers in zip(pools, placed, strict=True))
+    model = filled[0].model
+    net = wires(deployment.link, filled[0].hardware, hosts) if isinstance(deployment, Disaggregated) else None
+    return System(spec, model, filled, net, model.kv_bytes_per_token, tuple(dict.fromkeys(warnings)))
+
