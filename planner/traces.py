@@ -23,7 +23,10 @@ from planner.requests import Load, Request, Segments
 from planner.spec import SpecError
 from planner.trace_formats import FORMATS, BadLine, Lines, TraceRequest
 
-__all__ = ["FORMATS", "TraceFile", "TraceRequest", "TraceSummary"]
+__all__ = [
+    "FORMATS", "Sendable", "TraceFile", "TraceRequest", "TraceSummary",
+    "detect", "lru_hit_share", "read", "requests_of", "summarise", "to_requests", "write_mooncake",
+]  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
