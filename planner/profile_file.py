@@ -10,7 +10,7 @@ from planner.spec import Node, NonNegative, NonNegativeInt, Positive, PositiveIn
 
 
 class StepLaw(Node):
-    """The parameters of the law in planner.profiles; their names are those of the standard errors and the covariance."""
+    """The parameters of the law in planner.profiles; standard errors and covariance go by their names."""
 
     decode_s: NonNegative
     decode_per_seq_s: NonNegative

@@ -7,8 +7,8 @@ p computed ones (N = sum of n, Q = sum of n * (p + n / 2), the query-key pairs; 
     with prompts  max(prefill_floor_s, prefill_s + prefill_per_token_s * N) + prefill_per_pair_s * Q
                   + mixed_per_seq_s * B + mixed_per_context_s * C
 
-pad() rounds up to vLLM's CUDA graph sizes. A step with prompts leaves the full CUDA graph, so it is neither padded nor as
-cheap per sequence; the floor is what launching its kernels costs however few tokens it has. A decode-only step is
+pad() rounds up to vLLM's CUDA graph sizes. A step with prompts leaves the full CUDA graph, so it is neither padded nor
+as cheap per sequence; the floor is what launching its kernels costs however few tokens it has. A decode-only step is
 affine in C at constant B: a run of such steps is an arithmetic progression, which the simulator uses.
 """
 
@@ -17,17 +17,15 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import Literal, Protocol
 
 import yaml
 
 from planner.catalogue import Dtype, Hardware, find
+from planner.model_shape import ModelShape
 from planner.profile_file import HostLaw, ProfileFile, StepLaw
 from planner.spec import Engine
-from planner.strict_yaml import read_mapping, read_text, validate
-
-if TYPE_CHECKING:
-    from planner.model_shape import ModelShape
+from planner.strict_yaml import SpecError, read_mapping, read_text, validate
 
 
 class StepTime(Protocol):
@@ -215,11 +213,12 @@ def bounds(model: ModelShape, hardware: Hardware, tp: int, engine: Engine) -> St
     """The law at the hardware's full peak without any overhead: nothing can be faster.
 
     A decode step reads the weights once and the KV of its context once; its matrix products may hide behind that.
+    Layers with a window are left out of what grows with the context. `model` is the shape under `engine`.
     """
-    memory = hardware.bandwidth_gb_s * 1e9 * tp
     flops = hardware.flops(_compute_dtype(engine)) * tp
-    weights_s = model.step_weight_bytes / memory
-    kv_s = model.kv_bytes_per_token / memory
+    weights_s = model.step_weight_bytes / tp / hardware.memory_bandwidth
+    full = sum(window is None for window in model.windows) / model.layers
+    kv_s = full * model.kv_bytes_per_token_per_gpu(tp) / hardware.memory_bandwidth
     return StepLaw(
         decode_s=weights_s,
         decode_per_seq_s=0.0,
@@ -227,7 +226,7 @@ def bounds(model: ModelShape, hardware: Hardware, tp: int, engine: Engine) -> St
         prefill_floor_s=weights_s,
         prefill_s=0.0,
         prefill_per_token_s=model.flops_per_token / flops,
-        prefill_per_pair_s=model.attention_flops_per_pair / flops,
+        prefill_per_pair_s=full * model.attention_flops_per_pair / flops,
         mixed_per_seq_s=0.0,
         mixed_per_context_s=kv_s,
     )
@@ -241,23 +240,36 @@ def at_least(law: StepLaw, bound: StepLaw) -> tuple[StepLaw, tuple[str, ...]]:
 
 
 def roofline(model: ModelShape, hardware: Hardware, tp: int, engine: Engine) -> LatencyProfile:
-    """An uncalibrated profile from datasheet figures at the efficiencies above; provenance "simulated"."""
+    """An uncalibrated profile from datasheet figures at the efficiencies above; provenance "simulated".
+
+    Raises SpecError for mixtures of experts: which experts a batch reads is not modelled.
+    """
+    if model.kind == "moe":
+        raise SpecError(
+            f"model: {model.name} is a mixture of experts, whose step times the roofline does not cover; "
+            "allowed: a dense model, or a profile measured on it"
+        )
+    model = model.for_engine(engine)
     bound = bounds(model, hardware, tp, engine)
+    flops = hardware.flops(_compute_dtype(engine)) * tp
     fixed = STEP_OVERHEAD_S + (2 * model.layers * ALL_REDUCE_S if tp > 1 else 0.0)
-    per_token = bound.prefill_per_token_s / MATMUL_EFFICIENCY
-    per_context = bound.decode_per_context_s / MEMORY_EFFICIENCY
+    per_seq = (model.flops_per_token + model.head_flops) / flops / MATMUL_EFFICIENCY
+    kv_s = model.kv_bytes_per_token_per_gpu(tp) / hardware.memory_bandwidth / MEMORY_EFFICIENCY
     law = StepLaw(
         decode_s=bound.decode_s / MEMORY_EFFICIENCY + fixed,
-        decode_per_seq_s=per_token,
-        decode_per_context_s=per_context,
+        decode_per_seq_s=per_seq,
+        decode_per_context_s=kv_s,
         prefill_floor_s=max(bound.prefill_floor_s / MEMORY_EFFICIENCY + fixed, LAUNCH_S_PER_LAYER * model.layers),
         prefill_s=fixed,
-        prefill_per_token_s=per_token,
-        prefill_per_pair_s=bound.prefill_per_pair_s / ATTENTION_EFFICIENCY,
-        mixed_per_seq_s=per_token,
-        mixed_per_context_s=per_context,
+        prefill_per_token_s=bound.prefill_per_token_s / MATMUL_EFFICIENCY,
+        prefill_per_pair_s=model.attention_flops_per_pair / flops / ATTENTION_EFFICIENCY,
+        mixed_per_seq_s=per_seq,
+        mixed_per_context_s=kv_s,
         eager_s=EAGER_S_PER_LAYER * model.layers,
     )
+    notes = ("uncalibrated: datasheet peaks at assumed efficiencies, nothing measured",)
+    if any(window is not None for window in model.windows):
+        notes += ("windowed layers are taken as full attention: long contexts come out too slow",)
     file = ProfileFile(
         name="roofline",
         provenance="simulated",
@@ -266,6 +278,6 @@ def roofline(model: ModelShape, hardware: Hardware, tp: int, engine: Engine) -> 
         tp=tp,
         step=law,
         host=HostLaw(request_s=REQUEST_S, hop_s=HOP_S),
-        notes=("uncalibrated: datasheet peaks at assumed efficiencies, nothing measured",),
+        notes=notes,
     )
     return from_file(file).for_engine(engine)
