@@ -1,4 +1,4 @@
-"""Writes docs/metrics.md from the catalogue: `python docs/make_metrics.py`; with --check it only says whether it is current."""
+"""Writes docs/metrics.md from the catalogue; with --check it only says whether the page is current."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from planner.metrics import METRICS, Metric
 PAGE = Path(__file__).with_name("metrics.md")
 HEAD = """# Metrics
 
-Written by `python docs/make_metrics.py` from the catalogue in `planner/metrics.py`; do not edit. The names are those of `--json` and of the
-comparison tables; a metric that a run cannot show is null there. Words are explained in [glossary.md](glossary.md).
+Written by `python docs/make_metrics.py` from the catalogue that the program itself uses; do not edit. The names are those
+of `--json` and of the comparison tables; a metric that a run cannot show is null there. Words are explained in
+[glossary.md](glossary.md).
 
 | name | what it is | unit | better |
 |---|---|---|---|

