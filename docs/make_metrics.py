@@ -10,8 +10,8 @@ from planner.metrics import METRICS, Metric
 PAGE = Path(__file__).with_name("metrics.md")
 HEAD = """# Metrics
 
-Written by `python docs/make_metrics.py` from the catalogue that the program itself uses; do not edit. The names are those
-of `--json` and of the comparison tables; a metric that a run cannot show is null there. Words are explained in
+Written by `python docs/make_metrics.py` from the catalogue that the program itself uses; do not edit. The names are
+those of `--json` and of the comparison tables; a metric that a run cannot show is null there. Words are explained in
 [glossary.md](glossary.md).
 
 | name | what it is | unit | better |

@@ -37,7 +37,7 @@ def root() -> Path:
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
-    """The folder of large optional measurements beside the repository; a test that needs it is skipped where it is absent."""
+    """Large optional measurements beside the repository; a test that needs them is skipped where they are absent."""
     folder = ROOT.parent / "shared"
     if not folder.is_dir():
         pytest.skip(f"optional data folder {folder} is absent")
