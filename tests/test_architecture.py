@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,17 @@ def test_imports_go_down_only(root: Path) -> None:
         pytest.skip("import-linter is not installed")
     done = subprocess.run([command, "--no-cache"], cwd=root, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_every_module_has_its_layer(root: Path) -> None:
+    """A new module of planner is written into the layers of pyproject.toml, else nothing would hold it in its place."""
+    project = tomllib.loads((root / "pyproject.toml").read_text())
+    layers = " ".join(project["tool"]["importlinter"]["contracts"][0]["layers"])
+    named = set(re.findall(r"planner\.(\w+)", layers))
+    there = {
+        path.stem for path in (root / "planner").iterdir() if path.suffix == ".py" or (path / "__init__.py").is_file()
+    }
+    assert there - named == {"__init__"}
 
 
 HEAVY = ["pandas", "scipy", "simpy", "streamlit", "vllm", "torch", "aiohttp"]
