@@ -83,7 +83,9 @@ def visible_gpus() -> tuple[tuple[Gpu, ...], str | None]:
     try:
         allowed = os.environ.get("CUDA_VISIBLE_DEVICES")
         count = pynvml.nvmlDeviceGetCount()
-        wanted = range(count) if allowed is None else [int(part) for part in allowed.split(",") if part.strip().isdigit()]
+        wanted = (
+            range(count) if allowed is None else [int(part) for part in allowed.split(",") if part.strip().isdigit()]
+        )
         gpus = []
         for index in wanted:
             handle = pynvml.nvmlDeviceGetHandleByIndex(index)
@@ -143,9 +145,13 @@ def check(system: System, runtime: Runtime) -> None:
     for pool in system.pools:
         engine = engine_of(system, pool)
         if engine.scheduler == "prefill_first":
-            raise SpecError("engine.scheduler: prefill_first was vLLM V0's; only the simulator has it; allowed live: v1")
+            raise SpecError(
+                "engine.scheduler: prefill_first was vLLM V0's; only the simulator has it; allowed live: v1"
+            )
         if engine.quantization in ("int8", "int4") and engine.load_format == "dummy":
-            raise SpecError(f"engine.quantization: {engine.quantization} needs a checkpoint made for it; allowed with dummy weights: fp8")
+            raise SpecError(
+                f"engine.quantization: {engine.quantization} needs a checkpoint made for it; allowed with dummies: fp8"
+            )
         if runtime.kind == "cpu" and pool.tp > 1:
             raise SpecError(f"deployment: tp {pool.tp} is not supported on the CPU; allowed: 1")
         if runtime.kind == "cpu" and engine.async_scheduling:
@@ -160,8 +166,9 @@ class Ports:
 
 
 def kv_cache_bytes(system: System, pool: Pool) -> int:
-    """Bytes of the KV cache that the resolved limits stand for, vLLM's null block included."""
-    return (pool.limits.kv_blocks + 1) * pool.limits.block_size * system.kv_bytes_per_token
+    """Bytes of the KV cache: as the spec says, else what the resolved limits stand for (vLLM's null block included)."""
+    set_bytes = engine_of(system, pool).kv_cache_memory_bytes
+    return set_bytes or (pool.limits.kv_blocks + 1) * pool.limits.block_size * system.kv_bytes_per_token
 
 
 def _flag(name: str, on: bool) -> str:
@@ -197,9 +204,8 @@ def engine_options(system: System, pool: Pool, runtime: Runtime) -> list[str]:
         options.append(f"--watermark={engine.watermark}")
     if engine.num_gpu_blocks_override is not None:
         options.append(f"--num-gpu-blocks-override={engine.num_gpu_blocks_override}")
-    if runtime.kind == "cpu":  # unset, each server would claim 92 % of the host's memory; torch.compile takes a minute
-        options += ["--enforce-eager", f"--kv-cache-memory-bytes={engine.kv_cache_memory_bytes or kv_cache_bytes(system, pool)}"]
-        return options
+    if runtime.kind == "cpu":  # else each server would claim 92 % of the host's memory, and compile for a minute
+        return [*options, "--enforce-eager", f"--kv-cache-memory-bytes={kv_cache_bytes(system, pool)}"]
     options.append(f"--gpu-memory-utilization={engine.gpu_memory_utilization}")
     if engine.kv_cache_memory_bytes is not None:
         options.append(f"--kv-cache-memory-bytes={engine.kv_cache_memory_bytes}")
@@ -276,12 +282,14 @@ def server_environment(
     if trace is not None:
         environment["PLANNER_STEP_TRACE"] = str(trace)
     if runtime.kind == "gpu":
-        environment["CUDA_VISIBLE_DEVICES"] = ",".join(str(runtime.gpus[index].index) for index in gpus)
+        environment["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"  # the order of NVML, by which they are watched
+        environment["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, gpus))
         if importlib.util.find_spec("flashinfer") is None:
             environment.setdefault("VLLM_USE_FLASHINFER_SAMPLER", "0")
         return environment
     # One OpenMP thread and the worker inside the engine process: with more, threads of several servers on few
     # cores spin at barriers (decode steps 2 -> 28 ms), and every server would be bound to the same cores.
-    environment |= {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "OMP_NUM_THREADS": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
+    environment |= {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "OMP_NUM_THREADS": "1"}
+    environment["VLLM_CPU_OMP_THREADS_BIND"] = "nobind"
     environment.pop("VLLM_CPU_KVCACHE_SPACE", None)  # would override --kv-cache-memory-bytes
     return environment

@@ -68,9 +68,7 @@ def served_model(
     return _made(name, config, weights_seed, root, reason)
 
 
-def _made(
-    name: str, config: Mapping[str, Any], seed: int | None, root: Path | None, reason: str | None
-) -> ServedModel:
+def _made(name: str, config: Mapping[str, Any], seed: int | None, root: Path | None, reason: str | None) -> ServedModel:
     folder = make_folder(dict(config), root or cache_folder(), Path(name).name, weights_seed=seed)
     kind = "random seeded" if seed is not None else "dummy"
     note = f"{name}: {reason}: {kind} weights are served, so timing holds and text means nothing" if reason else None
@@ -79,7 +77,7 @@ def _made(
 
 def make_folder(config: dict[str, Any], root: Path, name: str, *, weights_seed: int | None = None) -> Path:
     """Write the folder (or reuse an equal one, known by a hash of its content) and return it."""
-    config = {
+    whole: dict[str, Any] = {
         "architectures": ["LlamaForCausalLM"],
         "model_type": "llama",
         "hidden_act": "silu",
@@ -90,17 +88,18 @@ def make_folder(config: dict[str, Any], root: Path, name: str, *, weights_seed: 
         "pad_token_id": 0,
         "tie_word_embeddings": False,
         "torch_dtype": "bfloat16",
-    } | config | {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
-    text = json.dumps(config, indent=1, sort_keys=True)
+    }
+    whole |= config | {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
+    text = json.dumps(whole, indent=1, sort_keys=True)
     key = hashlib.sha256(f"2|{text}|{weights_seed}".encode()).hexdigest()[:12]
     folder = root / f"{name}-{key}"
     if (folder / "complete").exists():
         return folder
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(text)
-    _write_tokenizer(folder, int(config["vocab_size"]), int(config.get("max_position_embeddings", 8192)))
+    _write_tokenizer(folder, int(whole["vocab_size"]), int(whole.get("max_position_embeddings", 8192)))
     if weights_seed is not None:
-        _write_weights(folder, config, weights_seed)
+        _write_weights(folder, whole, weights_seed)
     (folder / "complete").touch()
     return folder
 
@@ -110,7 +109,7 @@ def _write_tokenizer(folder: Path, vocab_size: int, max_length: int) -> None:
 
     symbols = [*SPECIAL_TOKENS, *sorted(pre_tokenizers.ByteLevel.alphabet())]
     if vocab_size < len(symbols):
-        raise SpecError(f"model: vocab_size {vocab_size} is too small for a byte-level tokenizer; at least {len(symbols)}")
+        raise SpecError(f"model: vocab_size {vocab_size} is too small for byte-level tokens; at least {len(symbols)}")
     symbols += [f"t{index}" for index in range(len(symbols), vocab_size)]  # so that every id decodes to text
     tokenizer = Tokenizer(models.BPE(vocab={symbol: index for index, symbol in enumerate(symbols)}, merges=[]))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -143,7 +142,9 @@ def _write_weights(folder: Path, config: Mapping[str, Any], seed: int) -> None:
     layers = config["num_hidden_layers"]
     parameters = 2 * vocab * hidden + layers * (2 * hidden * head * (heads + kv_heads) + 3 * hidden * inner)
     if parameters > MAX_SEEDED_PARAMETERS:
-        raise SpecError(f"model: seeded weights are for small models; {parameters / 1e9:.1f} billion parameters asked for")
+        raise SpecError(
+            f"model: seeded weights are for small models, not for {parameters / 1e9:.1f} billion parameters"
+        )
     rng = np.random.default_rng(seed)
 
     def matrix(rows: int, columns: int, gain: float = 1.0) -> Any:

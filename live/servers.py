@@ -29,7 +29,6 @@ from live.launch import (
     Ports,
     Runtime,
     check,
-    engine_of,
     kv_cache_bytes,
     server_command,
     server_environment,
@@ -49,8 +48,8 @@ _EXPLANATIONS: tuple[tuple[re.Pattern[str], str], ...] = (
     (
         re.compile(
             r"No available memory for the cache blocks|larger than the (?:maximum number of tokens|available KV cache)"
-            r"|KV cache is needed|out of memory|OutOfMemory|Free memory on device|not enough memory|can't allocate memory"
-            r"|MemoryError|Not enough memory|exceeds the total|insufficient memory"
+            r"|KV cache is needed|out of memory|OutOfMemory|Free memory on device|[Nn]ot enough memory"
+            r"|can't allocate memory|MemoryError|exceeds the total|insufficient memory"
         ),
         "the model does not fit",
     ),
@@ -68,7 +67,7 @@ class Worker:
     role: Role
     url: str
     pid: int  # of its watchdog, whose process group and descendants are all the server's
-    gpus: tuple[int, ...]
+    gpus: tuple[int, ...]  # as NVML counts
     kv_blocks: int  # usable blocks that the engine reports (its null block not counted)
     block_size: int
     log: Path
@@ -186,18 +185,14 @@ class Servers:
         """On the CPU every server claims its KV cache from the host's memory at once."""
         if self.runtime.kind != "cpu":
             return
-        needed = sum(
-            len(pool.workers)
-            * (engine_of(self.system, pool).kv_cache_memory_bytes or kv_cache_bytes(self.system, pool))
-            for pool in self.system.pools
-        )
+        needed = sum(len(pool.workers) * kv_cache_bytes(self.system, pool) for pool in self.system.pools)
         available = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
         with contextlib.suppress(OSError), open("/proc/meminfo") as lines:
             available = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
         if needed > available:
             raise LiveError(
-                f"the model does not fit: the KV caches ask for {needed / 2**30:.1f} GiB, {available / 2**30:.1f} GiB are "
-                "available; set engine.kv_cache_memory_bytes lower"
+                f"the model does not fit: the KV caches ask for {needed / 2**30:.1f} GiB of memory, "
+                f"{available / 2**30:.1f} GiB are available; set engine.kv_cache_memory_bytes lower"
             )
 
     async def _start_all(self) -> None:
@@ -210,7 +205,7 @@ class Servers:
         for pool in self.system.pools:
             for place in pool.workers:
                 # `gpus` of a place count within its node; all nodes of a run without a cluster are this host.
-                gpus = tuple(range(first_gpu, first_gpu + pool.tp)) if self.runtime.kind == "gpu" else ()
+                gpus = tuple(gpu.index for gpu in self.runtime.gpus[first_gpu : first_gpu + pool.tp])
                 ports = Ports(http[index], free[count + index], free[2 * count + index])
                 if not port_is_free(ports.http):
                     raise LiveError(f"{place.name}: port {ports.http} is in use by another program; choose another")
@@ -232,7 +227,8 @@ class Servers:
         )
         environment = server_environment(self.runtime, self.model, gpus, ports, trace.resolve() if trace else None)
         reading, writing = os.pipe()
-        watchdog = [sys.executable, "-I", "-S", str(Path(__file__).with_name("watchdog.py")), str(reading), str(STOP_GRACE_S)]
+        script = str(Path(__file__).with_name("watchdog.py"))
+        watchdog = [sys.executable, "-I", "-S", script, str(reading), str(STOP_GRACE_S)]
         try:
             with log.open("wb") as output:
                 output.write(f"# {' '.join(command)}\n".encode())
@@ -302,9 +298,7 @@ class Servers:
 
     def ended(self) -> dict[str, str]:
         """Servers that have ended by themselves: name -> why."""
-        return {
-            item.name: explain_log(item.log) for item in self._processes if item.process.returncode is not None
-        }
+        return {item.name: explain_log(item.log) for item in self._processes if item.process.returncode is not None}
 
     async def stop(self) -> None:
         """Stop everything that was started; safe to call twice."""

@@ -11,6 +11,10 @@ from typing import Any
 # vLLM makes `cmpl-<x-request-id>-<prompt index>-<8 hex>` and `chatcmpl-<x-request-id>-<8 hex>` of the header's id.
 _ENGINE_ID = re.compile(r"^(?:cmpl-(?P<plain>.+)-\d+|chatcmpl-(?P<chat>.+))-[0-9a-f]{8}$")
 
+# Beside records.STEP_COLUMNS: the prompt chunks as JSON [[new tokens n, already there p], ...], and the sum of
+# n * (p + n / 2) over them, which attention's cost follows.
+EXTRA_COLUMNS = {"chunks": "string", "prefill_pairs": "float64"}
+
 
 @dataclass(frozen=True, slots=True)
 class EngineTimes:
@@ -30,7 +34,7 @@ class EngineTimes:
 
 @dataclass(frozen=True, slots=True)
 class EngineTrace:
-    """`steps` are columns of records.STEP_COLUMNS plus `chunks`, the prompt chunks as JSON [[new, done], ...]."""
+    """`steps` are columns of records.STEP_COLUMNS and of EXTRA_COLUMNS."""
 
     steps: dict[str, list[Any]]
     requests: dict[str, EngineTimes]  # by x-request-id
@@ -46,7 +50,8 @@ def header_id(engine_id: str) -> str:
 def read_trace(path: Path, worker: str, kv_blocks: int, start_s: float) -> EngineTrace:
     """Steps from `start_s` (monotonic) on, with times counted from there, and the requests queued from there on."""
     names = ("start_s", "duration_s", "prefill_tokens", "decode_seqs", "context_tokens", "running", "waiting")
-    steps: dict[str, list[Any]] = {name: [] for name in ("worker", *names, "count", "growth_s", "kv_used_fraction", "chunks")}
+    others = ("worker", "count", "growth_s", "kv_used_fraction", *EXTRA_COLUMNS)
+    steps: dict[str, list[Any]] = {name: [] for name in names + others}
     requests: dict[str, EngineTimes] = {}
     broken = 0
     for line in path.read_text().splitlines() if path.exists() else ():
@@ -76,6 +81,7 @@ def read_trace(path: Path, worker: str, kv_blocks: int, start_s: float) -> Engin
             steps["growth_s"].append(0.0)
             steps["kv_used_fraction"].append(1 - entry["free"] / kv_blocks)
             steps["chunks"].append(json.dumps(chunks) if chunks else None)
+            steps["prefill_pairs"].append(sum(new * (done + new / 2) for new, done in chunks))
     return EngineTrace(steps, requests, broken)
 
 

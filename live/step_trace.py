@@ -5,7 +5,7 @@ would have used, synchronous or asynchronous, whose results are passed on unchan
 named by PLANNER_STEP_TRACE:
 
     a step     {"t", "d", "pf": [[new tokens, tokens already there], ...], "dec", "ctx", "run", "wait", "free", "pre"}
-    a request  {"r": vLLM's request id, "queued", "start", "prefilled", "kv0", "kv1", "kv_blocks", "cached", "pre", "end"}
+    a request  {"r": vLLM's id, "queued", "start", "prefilled", "cached", "kv0", "kv1", "kv_blocks", "pre", "end"}
 
 Times are CLOCK_MONOTONIC seconds, the clock of every process on the host. "t" is where the step was scheduled. "d" is
 its duration: with synchronous scheduling until its results were taken in; with asynchronous scheduling, where steps
@@ -155,11 +155,11 @@ class _Tracing:
             self._write(entry)
 
 
-class TracingScheduler(_Tracing, Scheduler):  # type: ignore[misc]
+class TracingScheduler(_Tracing, Scheduler):
     """vLLM's synchronous scheduler, traced."""
 
 
-class TracingAsyncScheduler(_Tracing, AsyncScheduler):  # type: ignore[misc]
+class TracingAsyncScheduler(_Tracing, AsyncScheduler):
     """vLLM's asynchronous scheduler, traced."""
 
     overlapping = True

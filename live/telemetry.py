@@ -67,16 +67,16 @@ def difference(before: dict[str, float], after: dict[str, float]) -> dict[str, f
 class GpuReader:
     """Utilisation, power and memory through NVML; gives nulls for workers without GPUs."""
 
-    def __init__(self, workers: Sequence[Worker], gpu_indices: dict[str, tuple[int, ...]]) -> None:
+    def __init__(self, workers: Sequence[Worker]) -> None:
         self._handles: dict[str, list[Any]] = {}
         self._nvml: Any = None
-        if any(gpu_indices.get(worker.name) for worker in workers):
+        if any(worker.gpus for worker in workers):
             import pynvml
 
             pynvml.nvmlInit()
             self._nvml = pynvml
-            for name, indices in gpu_indices.items():
-                self._handles[name] = [pynvml.nvmlDeviceGetHandleByIndex(index) for index in indices]
+            for worker in workers:
+                self._handles[worker.name] = [pynvml.nvmlDeviceGetHandleByIndex(index) for index in worker.gpus]
 
     def read(self, name: str) -> tuple[float | None, float | None, int | None]:
         """(mean utilisation 0 to 1, watts of all its GPUs, bytes in use on them)."""
@@ -101,13 +101,13 @@ class Telemetry:
     is named in `lost`.
     """
 
-    def __init__(self, workers: Sequence[Worker], gpu_indices: dict[str, tuple[int, ...]], interval_s: float) -> None:
+    def __init__(self, workers: Sequence[Worker], interval_s: float) -> None:
         self.workers = tuple(workers)
         self.interval_s = interval_s
         self.rows: list[tuple[Any, ...]] = []  # (monotonic time, worker, running, waiting, kv, gpu, watts, bytes)
         self.counters: dict[str, dict[str, float]] = {}
         self.lost: set[str] = set()
-        self._gpu = GpuReader(workers, gpu_indices)
+        self._gpu = GpuReader(workers)
         self._before: dict[str, dict[str, float]] = {}
 
     async def __aenter__(self) -> Telemetry:
@@ -156,6 +156,10 @@ class Telemetry:
                 *self._gpu.read(worker.name),
             )
         )
+
+    def gpu_utilization(self) -> dict[str, float]:
+        """The newest of each worker that has GPUs, 0 to 1."""
+        return {row[1]: row[5] for row in self.rows[-len(self.workers) :] if row[5] is not None}
 
     def samples(self, start_s: float) -> dict[str, list[Any]]:
         """Columns of records.SAMPLE_COLUMNS, and the bytes in use on the GPUs, with times from `start_s` on."""
