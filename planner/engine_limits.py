@@ -122,6 +122,7 @@ def kv_blocks(
         and (file.hardware, file.tp, file.gpu_memory_utilization) == (hardware.name, tp, engine.gpu_memory_utilization)
         and (engine.dtype, engine.kv_cache_dtype, engine.quantization) == ("auto", "auto", None)
         and file.model == model.name
+        and (budget, seqs) == batch_defaults(hardware, tp)
     ):
         return profile.kv_cache_tokens // block_size
     return blocks
@@ -131,7 +132,7 @@ def limits(
     model: ModelShape, hardware: Hardware, tp: int, engine: Engine, profile: LatencyProfile, where: str, most: int
 ) -> EngineLimits:
     """The scheduler's limits of one pool; `where` is its key. Raises SpecError."""
-    budget, seqs, block_size = batch_sizes(hardware, tp, engine)
+    budget, seqs, block_size = batch_sizes(model, hardware, tp, engine)
     if budget < seqs:
         raise SpecError(
             f"engine.max_num_batched_tokens: {budget} is below max_num_seqs {seqs}; allowed: at least max_num_seqs"
@@ -150,9 +151,7 @@ def limits(
             f"engine.max_model_len: one request of {longest} tokens does not fit the KV cache of {max(room, 0)} tokens "
             f"({max(usable, 0)} blocks of {block_size}, {where}); allowed: up to {max(room, 0)}, or more KV memory"
         )
-    if not engine.enable_chunked_prefill and engine.max_num_batched_tokens is None:
-        budget = max(budget, longest)  # vLLM: a whole prompt must fit one step
-    elif not engine.enable_chunked_prefill and budget < longest:
+    if not engine.enable_chunked_prefill and budget < longest:
         raise SpecError(
             f"engine.max_num_batched_tokens: {budget} is below max_model_len {longest} without chunked prefill; "
             f"allowed: at least {longest}, or enable_chunked_prefill: true"
@@ -174,9 +173,12 @@ def limits(
     )
 
 
-def batch_sizes(hardware: Hardware, tp: int, engine: Engine) -> tuple[int, int, int]:
+def batch_sizes(model: ModelShape, hardware: Hardware, tp: int, engine: Engine) -> tuple[int, int, int]:
     """(max_num_batched_tokens, max_num_seqs, block_size): the engine's own, else vLLM's defaults."""
     budget, seqs = batch_defaults(hardware, tp)
-    budget = engine.max_num_batched_tokens or budget
+    longest = engine.max_model_len or model.max_position
+    if not engine.enable_chunked_prefill:
+        budget = max(budget, longest)  # a whole prompt must fit one step
+    budget = engine.max_num_batched_tokens or min(budget, (engine.max_num_seqs or seqs) * longest)
     seqs = engine.max_num_seqs or min(seqs, budget)
     return budget, seqs, engine.block_size or (128 if hardware.kind == "cpu" else 16)

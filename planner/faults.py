@@ -79,7 +79,7 @@ def allowed(annotation: Any, metadata: list[Any]) -> str:
     if origin is tuple:
         return f"a list of {allowed(get_args(annotation)[0], [])}"
     if annotation is bool:
-        return "true, false"
+        return "true or false"
     if annotation is int or annotation is float:
         noun = "whole numbers" if annotation is int else "numbers"
         return f"{noun} {_range(_bounds(metadata), annotation is int)}".strip()
@@ -88,6 +88,10 @@ def allowed(annotation: Any, metadata: list[Any]) -> str:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return f"a section with keys {', '.join(_keys(annotation))}"
     return "a section of keys"
+
+
+def _takes(field: FieldInfo) -> str:
+    return field.description or allowed(field.annotation, field.metadata)
 
 
 def _keys(model: type[BaseModel]) -> list[str]:
@@ -101,7 +105,9 @@ def _field(model: type[BaseModel], key: str) -> FieldInfo | None:
     return None
 
 
-def _walk(model: type[BaseModel], loc: Path, data: Any) -> tuple[Path, list[type[BaseModel]], FieldInfo | None]:
+def _walk(
+    model: type[BaseModel], loc: Path, data: Any, error_names_key: bool
+) -> tuple[Path, list[type[BaseModel]], FieldInfo | None]:
     """pydantic's location -> (path of keys as the user wrote them, sections that may hold the last key, its field).
 
     pydantic's location also holds the tags of unions, which are no keys.
@@ -122,7 +128,7 @@ def _walk(model: type[BaseModel], loc: Path, data: Any) -> tuple[Path, list[type
             inside = tagged
             continue
         known = next((found for candidate in inside if (found := _field(candidate, part))), None)
-        if not is_key and known is None and not (last and isinstance(data, dict)):
+        if not is_key and known is None and not (last and error_names_key):
             continue
         path += (part,)
         holders, field = inside, known
@@ -173,14 +179,15 @@ _FAULTS = {
     "dict_type": "{value} is not a section",
     "tuple_type": "{value} is not a list",
     "too_short": "is empty",
+    "string_too_short": "is empty",
     "missing": "is missing",
 }
 
 
 def _line(model: type[BaseModel], data: Any, error: Any) -> tuple[Path, str]:
-    path, holders, field = _walk(model, tuple(error["loc"]), data)
+    path, holders, field = _walk(model, tuple(error["loc"]), data, error["type"] == "missing")
     kind, value = error["type"], error["input"]
-    takes = allowed(field.annotation, field.metadata) if field is not None else allowed(model, [])
+    takes = _takes(field) if field is not None else allowed(model, [])
     if kind == "extra_forbidden":
         choices = list(dict.fromkeys(key for holder in holders for key in _keys(holder)))
         near = _near(path[-1], choices)
@@ -190,14 +197,15 @@ def _line(model: type[BaseModel], data: Any, error: Any) -> tuple[Path, str]:
     if kind in ("union_tag_invalid", "union_tag_not_found"):
         key = str(error["ctx"]["discriminator"]).strip("'")
         tags = [tag[1] for found in _models(field.annotation if field else model) if (tag := _tag(found))]
+        if kind == "union_tag_not_found" and not isinstance(value, dict):
+            return path, f"{_show(value)} is not a section; allowed: {takes}"
         if kind == "union_tag_not_found":
             return (*path, key), f"is missing; allowed: {', '.join(tags)}"
         return (*path, key), unknown(value.get(key) if isinstance(value, dict) else value, tags)
     if kind == "literal_error":
         return path, unknown(value, takes.split(", "))
     if kind == "string_pattern_mismatch":
-        pattern = error["ctx"]["pattern"]
-        return path, f"{_show(value)} does not fit; allowed: text that matches {pattern}"
+        return path, f"{_show(value)} does not fit; allowed: {takes}"
     fault = _FAULTS.get(kind, "{value} cannot be used").format(value=_show(value))
     if kind == "missing" and isinstance(path[-1], int):
         takes = "a value"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ def model_config(name_or_path: str) -> ModelConfig:
         entry = read_mapping(read_text(path), str(path))
         config = entry.get("config")
         if not isinstance(config, dict) or not isinstance(entry.get("source"), str):
-            raise SpecError(f"{path}: config and source are needed; allowed: Hugging Face keys, and where they are from")
+            raise SpecError(f"{path}: config or source is missing; allowed: Hugging Face keys, and where they are from")
         return ModelConfig(name_or_path, config, str(path))
     path = Path(name_or_path).expanduser()
     if not path.exists():
@@ -42,7 +43,7 @@ def model_config(name_or_path: str) -> ModelConfig:
         entry = read_mapping(read_text(file), str(file))
         return ModelConfig(file.stem, dict(entry.get("config") or {}), str(file))
     try:
-        config = json.loads(read_text(file))
+        config = json.loads(read_text(file, "a Hugging Face config.json"))
     except json.JSONDecodeError as error:
         raise SpecError(f"{file}: line {error.lineno}: not valid JSON ({error.msg}); allowed: a config.json") from None
     if not isinstance(config, dict):
@@ -138,7 +139,7 @@ def _attention(read: _Reader, family: Family, hidden: int, heads: int, kv_heads:
     switched = family.bias_key is not None and read.flag(family.bias_key)
     keys = 2 * hidden * kv_heads * dim
     extra = (heads + 2 * kv_heads) * dim * (family.qkv_bias or switched) + hidden * (family.output_bias or switched)
-    extra += 2 * dim * family.head_norms + heads * ("gpt_oss" == read.config.get("model_type"))  # gpt-oss: sinks
+    extra += 2 * dim * family.head_norms + heads * (read.config.get("model_type") == "gpt_oss")  # sinks
     return 2 * hidden * heads * dim + keys, keys, extra
 
 
@@ -209,7 +210,8 @@ def shape(name: str, config: dict[str, Any], where: str) -> ModelShape:
     family = FAMILIES.get(kind)
     if family is None:
         raise SpecError(f"{where}: model_type: {kind!r} is not covered; allowed: {', '.join(FAMILIES)}")
-    hidden, layers, heads = read.whole("hidden_size"), read.whole("num_hidden_layers"), read.whole("num_attention_heads")
+    hidden, layers = read.whole("hidden_size"), read.whole("num_hidden_layers")
+    heads = read.whole("num_attention_heads")
     kv_heads, vocab = read.whole("num_key_value_heads", heads), read.whole("vocab_size")
     dim, intermediate = read.whole("head_dim", max(1, hidden // heads)), read.whole("intermediate_size")
     if heads % kv_heads:
@@ -258,3 +260,10 @@ def shape(name: str, config: dict[str, Any], where: str) -> ModelShape:
         routed_bits=routed_bits,
         kv_dtype_bytes=plain / 8,
     )
+
+
+@lru_cache(maxsize=64)
+def load_model(name_or_path: str) -> ModelShape:
+    """A catalogue name, a Hugging Face folder or its `config.json`. Raises SpecError with one line."""
+    found = model_config(name_or_path)
+    return shape(found.name, found.config, found.where)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from typing import Literal
 
 from planner.spec import Engine, SpecError
@@ -19,7 +18,7 @@ ONLINE_BITS = {"fp8": 8.0, "int8": 8.0, "int4": 4.25}  # int4: a 16-bit scale an
 
 @dataclass(frozen=True, slots=True)
 class Parameters:
-    """Weights by kind, over all layers. `routed` experts are sparse; `kv` is the part of `attention` that makes K and V."""
+    """Weights by kind, over all layers. `routed` experts are sparse; `kv`: the part of attention for K and V."""
 
     embedding: int
     head: int  # 0 when tied to the embedding
@@ -80,7 +79,7 @@ class ModelShape:
 
     @property
     def step_weight_bytes(self) -> int:
-        """Weights that a decode step reads at least: the embedding table is only looked up, unless it is the head too."""
+        """Weights that a decode step reads at least: the embedding is looked up only, unless it is the head too."""
         unread = 0 if self.tied_embeddings else self.parameters.embedding * self.dtype_bytes
         return self.weight_bytes - unread
 
@@ -164,12 +163,3 @@ class ModelShape:
     @property
     def kind(self) -> Literal["dense", "moe"]:
         return "moe" if self.experts else "dense"
-
-
-@lru_cache(maxsize=64)
-def load_model(name_or_path: str) -> ModelShape:
-    """A catalogue name, a Hugging Face folder or its `config.json`. Raises SpecError with one line."""
-    from planner.model_config import model_config, shape
-
-    found = model_config(name_or_path)
-    return shape(found.name, found.config, found.where)

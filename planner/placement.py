@@ -97,7 +97,8 @@ def _too_small(hosts: list[Host], demand: Demand, left: int) -> SpecError:
     there = ", ".join(f"{count} on {name}" for name, count in free.items()) or f"no {demand.hardware.name} node"
     return SpecError(
         f"cluster.nodes: {left} of {demand.replicas} {demand.role} workers have no place: each needs {demand.tp} free "
-        f"{demand.hardware.name} GPUs on one node, free are {there}; allowed: {left * demand.tp} more GPUs, or fewer replicas"
+        f"{demand.hardware.name} GPUs on one node, free are {there}; "
+        f"allowed: {left * demand.tp} more GPUs, or fewer replicas"
     )
 
 

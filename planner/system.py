@@ -12,7 +12,8 @@ from typing import Any, Literal
 
 from planner.catalogue import Hardware, hardware, names
 from planner.engine_limits import EngineLimits, batch_sizes, divides, limits
-from planner.model_shape import ModelShape, load_model
+from planner.model_config import load_model
+from planner.model_shape import ModelShape
 from planner.placement import Demand, WorkerPlace, given_hosts, place_freely, place_on
 from planner.profiles import LatencyProfile, load_profile, roofline
 from planner.routing import POLICIES
@@ -67,8 +68,8 @@ class System:
 
 # What a preset stands for; keys that the spec sets itself win.
 ROUTER_PRESETS: dict[str, dict[str, Any]] = {
-    # The 2025 report ran Dynamo v0.3's stock agg.yaml and disagg.yaml: requests go to workers in turn, the decode worker is
-    # chosen first and prefills wait in one queue that the prefill workers pull from.
+    # The 2025 report ran Dynamo v0.3's stock agg.yaml and disagg.yaml: requests go to workers in turn, the decode
+    # worker is chosen first and prefills wait in one queue that the prefill workers pull from.
     "report": {"policy": "round_robin", "decode_choice": "at_arrival", "prefill_dispatch": "shared_queue"},
     # Dynamo v0.3 with `router: kv`: score 2 * overlap - cache usage - waiting; here the same trade as a cost.
     "dynamo_v0.3": {
@@ -87,7 +88,9 @@ LOCAL_PREFILL_PRESETS = {name: LocalPrefill(max_tokens=10, max_queue=2) for name
 def _router(router: Router, where: str) -> Router:
     """Presets expanded, the policy known."""
     if router.preset is not None:
-        values = {key: value for key, value in ROUTER_PRESETS[router.preset].items() if key not in router.model_fields_set}
+        values = {
+            key: value for key, value in ROUTER_PRESETS[router.preset].items() if key not in router.model_fields_set
+        }
         router = router.model_copy(update=values)
     if router.policy not in POLICIES:
         close = difflib.get_close_matches(router.policy, POLICIES, n=1)
@@ -130,7 +133,7 @@ def _pool(spec: Spec, base: ModelShape, role: Role, pool: PoolSpec, key: str, mo
             f"intermediate size {model.intermediate}; allowed: {', '.join(map(str, fitting))}"
         )
     name = pool.profile or spec.profile
-    budget, seqs, _ = batch_sizes(entry, tp, engine)
+    budget, seqs, _ = batch_sizes(model, entry, tp, engine)
     profile = load_profile(name) if name else roofline(model, entry, tp, engine)
     profile = profile.for_engine(engine, seqs, budget)
     found = limits(model, entry, tp, engine, profile, key, most)
@@ -157,9 +160,9 @@ def _expanded(spec: Spec) -> Spec:
     deployment = spec.deployment
     router = _router(deployment.router, "deployment.router")
     update: dict[str, Any] = {"router": router}
-    if isinstance(deployment, Disaggregated) and "local_prefill" not in deployment.model_fields_set:
-        if router.preset in LOCAL_PREFILL_PRESETS:
-            update["local_prefill"] = LOCAL_PREFILL_PRESETS[router.preset]
+    preset = LOCAL_PREFILL_PRESETS.get(router.preset or "")
+    if isinstance(deployment, Disaggregated) and preset and "local_prefill" not in deployment.model_fields_set:
+        update["local_prefill"] = preset
     return spec.model_copy(update={"deployment": deployment.model_copy(update=update)})
 
 
@@ -183,6 +186,12 @@ def _check_trace(spec: Spec) -> None:
             raise SpecError("workload.path: is empty; allowed: the path of a trace file")
         if not Path(path).expanduser().is_file():
             raise SpecError(f"workload.path: {path}: no such file; allowed: the path of a trace file")
+
+
+def _crosses(pools: tuple[Pool, ...]) -> bool:
+    """Whether a prefill and a decode worker stand on different nodes."""
+    prefill, decode = ({worker.node for worker in pool.workers} for pool in pools)
+    return len(prefill | decode) > 1
 
 
 def resolve(spec: Spec) -> System:
@@ -214,6 +223,7 @@ def resolve(spec: Spec) -> System:
         hosts, placed = place_freely(demands, deployment.gpus_per_node)
     filled = tuple(replace(pool, workers=workers) for pool, workers in zip(pools, placed, strict=True))
     model = filled[0].model
+    if isinstance(deployment, Disaggregated) and deployment.link.inter_node is None and _crosses(filled):
+        warnings.append("link.inter_node: not given, yet KV crosses nodes; a nominal link is assumed between them")
     net = wires(deployment.link, filled[0].hardware, hosts) if isinstance(deployment, Disaggregated) else None
     return System(spec, model, filled, net, model.kv_bytes_per_token, tuple(dict.fromkeys(warnings)))
-

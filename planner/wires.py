@@ -51,7 +51,9 @@ def _wire(layers: list[LinkClass], default: str) -> Wire:
             base = link(layer.preset)
             name, bandwidth, latency, setup = base.name, base.bandwidth_gb_s, base.latency_us, base.setup_us
             sharing, source = base.sharing, base.source
-        own = [key for key in ("bandwidth_gb_s", "latency_us", "setup_us", "sharing") if getattr(layer, key) is not None]
+        own = [
+            key for key in ("bandwidth_gb_s", "latency_us", "setup_us", "sharing") if getattr(layer, key) is not None
+        ]
         if own:
             name, source = "custom", f"{', '.join(own)} set in the spec, the rest from {base.name}: {base.source}"
         bandwidth = layer.bandwidth_gb_s if layer.bandwidth_gb_s is not None else bandwidth
@@ -62,9 +64,7 @@ def _wire(layers: list[LinkClass], default: str) -> Wire:
 
 
 def wires(spec: Link, hardware: Hardware, hosts: list[Host]) -> Wires:
-    """`spec`'s top level is the wire of one node; between nodes InfiniBand (CPU: 10 Gb/s Ethernet) unless given.
-
-    """
+    """`spec`'s top level is the wire of one node; between nodes InfiniBand (CPU: 10 Gb/s Ethernet) unless given."""
     between = "ethernet_10g" if hardware.kind == "cpu" else "ib_400"
     top = LinkClass(**{key: getattr(spec, key) for key in LinkClass.model_fields})
     inter_node = [spec.inter_node] if spec.inter_node else []
