@@ -14,9 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
-    from planner.backends import Progress
     from planner.metrics import Summary
-    from planner.records import Run
+    from planner.records import Progress, Run
     from planner.spec import Spec
 
 __all__ = ["live", "load", "simulate", "summarise"]

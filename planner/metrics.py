@@ -86,6 +86,15 @@ def _deployment(spec: dict[str, Any]) -> str:
     return f"{deployment.get('replicas', 1)} aggregated"
 
 
+def _profile(names: Any) -> str | None:
+    """The name of the latency profile, or of each role's when they differ."""
+    if not isinstance(names, dict):
+        return None if names is None else str(names)
+    if len(set(names.values())) == 1:
+        return str(next(iter(names.values())))
+    return ", ".join(f"{role} {name}" for role, name in names.items()) or None
+
+
 def _means_ms(facts: Facts, of: Mask) -> dict[str, float]:
     chosen = {name: known(seconds[of]) for name, seconds in facts.stages.items()}
     return {name: float(seconds.mean()) * 1e3 if len(seconds) else 0.0 for name, seconds in chosen.items()}
@@ -106,7 +115,7 @@ def summarise(run: Run, slo: Slo | None = None) -> Summary:
         hardware=str(spec.get("hardware", "h200")),
         gpus=int(manifest.get("gpus") or 0),
         provenance=str(manifest.get("provenance", "simulated")),
-        profile=manifest.get("profile"),
+        profile=_profile(manifest.get("profile")),
         seed=manifest.get("seed"),
         slo=facts.slo,
         values={name: _finite(metric.value(facts)) for name, metric in METRICS.items()},

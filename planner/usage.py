@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from planner.facts import Array, Facts, by_worker, growth
+from planner.facts import Array, Facts, Mask, by_worker, growth
 from planner.spec import Retrieval
 
 
@@ -41,7 +41,7 @@ class PoolUse:
 
 @dataclass(frozen=True, slots=True)
 class LinkUse:
-    """One shared link. Above 1, `offered` says that it cannot keep up."""
+    """One port of a worker or uplink of a node. Above 1, `offered` says that it cannot keep up."""
 
     name: str
     bandwidth_bytes_s: float
@@ -146,47 +146,73 @@ def links(facts: Facts) -> tuple[LinkUse, ...]:
 
 
 def _links(facts: Facts) -> tuple[LinkUse, ...]:
-    transfers, window = facts.run.transfers, facts.steady
-    bandwidths: dict[str, float] = facts.manifest.get("links") or {}
-    if not len(transfers) or not bandwidths or not window.length_s > 0:
+    """A wire's bandwidth is that of one GPU's port, so a worker has an outgoing and an incoming port of tp times it.
+
+    Transfers that leave a node also share its uplink (manifest: `nodes` {worker: node}, `uplinks` {node: bytes/s}).
+    """
+    table, window = facts.run.transfers, facts.steady
+    wires: dict[str, float] = facts.manifest.get("links") or {}
+    if not len(table) or not wires or not window.length_s > 0:
         return ()
-    name = transfers["link"].to_numpy(dtype=object)
-    size, start, end = (transfers[column].to_numpy(np.float64) for column in ("bytes", "start_s", "end_s"))
+    ports: dict[str, tuple[float, Mask]] = {}  # name -> (bytes a second, its transfers)
+    wire, source, target = (table[column].to_numpy(dtype=object) for column in ("link", "source", "target"))
+    for name, bandwidth in wires.items():
+        for ends, word in ((source, "out of"), (target, "into")):
+            for worker in dict.fromkeys(ends[wire == name]):
+                capacity = float(bandwidth) * _gpus_per_worker(facts, worker)
+                ports[f"{name} {word} {worker}"] = capacity, (wire == name) & (ends == worker)
+    nodes: dict[str, str] = facts.manifest.get("nodes") or {}
+    leaves = np.array([nodes.get(one) != nodes.get(other) for one, other in zip(source, target, strict=True)])
+    for node, bandwidth in (facts.manifest.get("uplinks") or {}).items():
+        for ends, word in ((source, "out of"), (target, "into")):
+            mine = leaves & np.array([nodes.get(worker) == node for worker in ends])
+            if mine.any() and np.isfinite(bandwidth):
+                ports[f"uplink {word} {node}"] = float(bandwidth), mine
+    size, start, end = (table[column].to_numpy(np.float64) for column in ("bytes", "start_s", "end_s"))
     length = end - start
     # a transfer of no measurable length is carried whole where it starts
-    share = np.where(
+    inside = np.where(
         length > 0,
         window.overlap(start, end) / np.where(length > 0, length, 1.0),
         (start >= window.start_s) & (start <= window.end_s),
     )
-    sending = facts.arrival[-1] - facts.arrival[0]
-    found = []
-    for link, bandwidth in bandwidths.items():
-        mine = name == link
-        if not mine.any():
-            continue
-        carried = float((size * share)[mine].sum()) / window.length_s
-        offered = float(size[mine].sum()) / float(sending) if sending > 0 else carried
-        found.append(
-            LinkUse(
-                name=link,
-                bandwidth_bytes_s=float(bandwidth),
-                transfers=int(mine.sum()),
-                bytes=int(size[mine].sum()),
-                carried_bytes_s=carried,
-                offered_bytes_s=offered,
-                utilization=carried / bandwidth,
-                offered=offered / bandwidth,
-                transfer_mean_s=float(length[mine].mean()),
-            )
+    sending = float(facts.arrival[-1] - facts.arrival[0])
+
+    def use(name: str, capacity: float, mine: Mask) -> LinkUse:
+        carried = float((size * inside)[mine].sum()) / window.length_s
+        offered = float(size[mine].sum()) / sending if sending > 0 else carried
+        return LinkUse(
+            name=name,
+            bandwidth_bytes_s=capacity,
+            transfers=int(mine.sum()),
+            bytes=int(size[mine].sum()),
+            carried_bytes_s=carried,
+            offered_bytes_s=offered,
+            utilization=carried / capacity,
+            offered=offered / capacity,
+            transfer_mean_s=float(length[mine].mean()),
         )
-    return tuple(found)
+
+    return tuple(use(name, *port) for name, port in ports.items())
+
+
+def _gpus_per_worker(facts: Facts, worker: str) -> float:
+    roles: dict[str, str] = facts.manifest.get("workers") or {}
+    gpus: dict[str, int] = facts.manifest.get("gpus_by_role") or {}
+    role = roles.get(worker)
+    members = sum(other == role for other in roles.values())
+    return gpus[role] / members if role in gpus and members else 1.0
 
 
 def retrieval_workers(facts: Facts) -> int:
-    """Workers of the retrieval station; 0 without one."""
-    retrieval = facts.spec.get("retrieval")
-    return Retrieval.model_validate(retrieval).workers if retrieval is not None else 0
+    """Workers that retrieve; 0 without retrieval. Each prefill worker has its own when it retrieves itself."""
+    raw = facts.spec.get("retrieval")
+    if raw is None:
+        return 0
+    retrieval = Retrieval.model_validate(raw)
+    roles: dict[str, str] = facts.manifest.get("workers") or {}
+    stations = sum(role != "decode" for role in roles.values()) if retrieval.at == "prefill_worker" else 1
+    return retrieval.workers * max(stations, 1)
 
 
 def retrieval_utilization(facts: Facts) -> float | None:

@@ -1,0 +1,86 @@
+"""The command line. Commands live in planner/commands, one module each; here they are found and errors end.
+
+Exit codes: 0 done; 1 it failed; 2 the input is wrong (one line says where, what and what is allowed); 130 Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import pkgutil
+import sys
+from collections.abc import Sequence
+
+import typer
+
+from planner import commands
+
+# Typer brings its own copy of click; this is click's base class of usage errors, wherever it is from.
+UsageError: type[Exception] = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
+
+
+def build() -> typer.Typer:
+    """The application with every command of planner/commands: each module there has a `register(app)`."""
+    app = typer.Typer(
+        name="planner",
+        help="Aggregated or disaggregated (prefill/decode) LLM serving on N GPUs? Simulate it, run it, compare.",
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,
+        add_completion=False,
+        context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    )
+
+    @app.callback()
+    def planner() -> None:
+        pass
+
+    names = [module.name for module in pkgutil.iter_modules(commands.__path__)]
+    for name in sorted(names, key=lambda name: (commands.ORDER.get(name, len(commands.ORDER)), name)):
+        importlib.import_module(f"planner.commands.{name}").register(app)
+    return app
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Entry point of the `planner` script. Exits the process."""
+    sys.exit(run(sys.argv[1:] if arguments is None else list(arguments)))
+
+
+def run(arguments: list[str]) -> int:
+    """Run one command line; returns the exit code. The one place where errors become text."""
+    try:
+        code = build()(arguments or ["--help"], prog_name="planner", standalone_mode=False)
+        sys.stdout.flush()  # a closed pipe shows here, not at exit
+    except KeyboardInterrupt:
+        return _say("interrupted", 130)
+    except BrokenPipeError:  # the reader of our output has gone (`| head`)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except UsageError as error:
+        return _say(f"{getattr(error, 'format_message', error.__str__)()} (planner --help shows what is allowed)", 2)
+    except typer.Abort:
+        return _say("interrupted", 130)
+    except FileNotFoundError as error:
+        return _say(f"{error.filename}: no such file or folder" if error.filename else str(error), 2)
+    except ValueError as error:
+        if type(error) is ValueError or not _is_spec_error(error):
+            raise
+        return _say(str(error), 2)
+    except (ImportError, RuntimeError, OSError, TimeoutError) as error:
+        return _say(str(error) or type(error).__name__, 1)
+    return code if isinstance(code, int) else 0
+
+
+def _is_spec_error(error: Exception) -> bool:
+    from planner.spec import SpecError  # pydantic is not imported for --help
+
+    return isinstance(error, SpecError)
+
+
+def _say(text: str, code: int) -> int:
+    """One line on stderr."""
+    print("planner: " + " ".join(text.split()), file=sys.stderr)
+    return code
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,146 @@
+"""What the commands share: options, reading a spec, run folders, progress, printing.
+
+Each module of this package is one command (or a few) with a `register(app)`. Imports of pandas, pydantic and the
+like stay inside functions, so that `planner --help` is quick.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Optional
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from planner.records import Run
+
+# Where a command stands in --help; the others follow by name.
+ORDER = {name: place for place, name in enumerate(["simulate", "live", "suggest", "compare"])}
+
+Config = Annotated[
+    Optional[str],  # noqa: UP045 - typer reads the annotation when the command is built
+    typer.Argument(metavar="[CONFIG]", help="A YAML file, or the name of one that ships. Default: the quickstart."),
+]
+Set = Annotated[
+    Optional[list[str]],  # noqa: UP045
+    typer.Option("--set", metavar="KEY=VALUE", help="Override a key, as in --set workload.rate=12. May be repeated."),
+]
+Seed = Annotated[Optional[int], typer.Option("--seed", min=0, help="Random seed; overrides run.seed.")]  # noqa: UP045
+Out = Annotated[
+    Optional[Path],  # noqa: UP045
+    typer.Option("--out", metavar="DIR", help="Where to write the run. Default: runs/NAME-TIME."),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print only JSON.")]
+TableOption = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option("--table", metavar="DIALECT", help="Another tool's table: vllm, aiperf, guidellm, multi-round-qa."),
+]
+NoSave = Annotated[bool, typer.Option("--no-save", help="Write no run folder.")]
+
+
+def overrides(assignments: Sequence[str] | None, seed: int | None) -> list[str]:
+    """The --set and --seed options as one list for `planner.spec.load`."""
+    return [*(assignments or ()), *([] if seed is None else [f"run.seed={seed}"])]
+
+
+def console() -> Console:
+    """Standard output: 80 columns and no colour unless it is a terminal."""
+    from rich.console import Console
+
+    return Console(width=None if sys.stdout.isatty() else 80, highlight=False, emoji=False)
+
+
+def run_folder(name: str, out: Path | None) -> Path:
+    """The folder to write a run to: `out` itself, or a new runs/<name>-<time>.
+
+    Raises SpecError when `out` holds something that is not a run.
+    """
+    from planner.spec import SpecError
+
+    if out is None:
+        stem = f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
+        folder, suffix = Path("runs") / stem, 1
+        while folder.exists():  # two runs in one second
+            suffix += 1
+            folder = Path("runs") / f"{stem}-{suffix}"
+        return folder
+    if out.exists() and not out.is_dir():
+        raise SpecError(f"--out {out}: is a file; allowed: a new or empty folder, or one that holds a run")
+    if out.is_dir() and any(out.iterdir()) and not (out / "manifest.json").is_file():
+        raise SpecError(f"--out {out}: holds other files; allowed: a new or empty folder, or one that holds a run")
+    return out
+
+
+def save(run: Run, name: str, out: Path | None, no_save: bool) -> str | None:
+    """Write the run, unless it is not wanted; returns the folder."""
+    from planner.records import TABLES
+
+    if no_save:
+        return None
+    folder = run_folder(name, out)
+    for table in TABLES:  # of an earlier run in the same folder
+        (folder / f"{table}.parquet").unlink(missing_ok=True)
+    return str(run.save(folder))
+
+
+def show(run: Run, folder: str | None, as_json: bool, table: str | None) -> None:
+    """Print a run: the report, another tool's table, or JSON."""
+    from planner import dialects, report
+    from planner.metrics import summarise
+
+    if as_json:
+        print_json(dialects.export_json(run, table) if table else report.to_dict(summarise(run), folder))
+        return
+    summary, screen = summarise(run), console()
+    if table is None:
+        report.write(screen, summary, folder)
+        return
+    text = dialects.table(run, table, colour=screen.is_terminal)
+    report.say(screen, report.answer(summary))
+    print(text)
+    for warning in report.warnings(summary):
+        report.say(screen, f"Warning: {warning}")
+    if folder is not None:
+        report.say(screen, f"Run: {folder}")
+
+
+def print_json(data: Any) -> None:
+    """JSON on standard output; a number that is not finite would not be JSON, so it is an error."""
+    print(json.dumps(data, indent=2, allow_nan=False))
+
+
+def progress(quiet_s: float = 2.0) -> Callable[[str, float], None]:
+    """A progress callback that says nothing for two seconds, then keeps one line of stderr up to date.
+
+    Without a terminal it prints a line when a stage begins and then every ten per cent at most.
+    """
+    started = time.monotonic()
+    said: tuple[str, int] = ("", -1)
+    terminal = sys.stderr.isatty()
+
+    def update(stage: str, done: float) -> None:
+        nonlocal said
+        if time.monotonic() - started < quiet_s:
+            return
+        per_cent = int(done * 100)
+        now = (stage, per_cent if terminal else per_cent // 10)
+        if now != said:
+            said = now
+            end = "\r" if terminal and done < 1 else "\n"
+            print(f"{stage}: {per_cent:3d} %, {time.monotonic() - started:.0f} s", end=end, file=sys.stderr, flush=True)
+
+    return update
+
+
+def check_table(name: str | None) -> None:
+    """Raises SpecError for an unknown dialect, before any work is done."""
+    if name is not None:
+        from planner import dialects
+
+        dialects.find(name)

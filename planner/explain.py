@@ -1,0 +1,293 @@
+"""What limits a deployment, in two sentences and the numbers behind them.
+
+The order of the questions matters, because a full station fills those before it: a slow link keeps KV blocks taken on
+both sides, a full decode pool keeps prompts on the prefill workers. So the most downstream cause that the numbers
+support is named: link, retrieval (it comes first and hides nothing), decode side, prefill side.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from planner.metrics import Summary
+from planner.usage import LinkUse, PoolUse
+
+Kind = Literal["prefill", "decode", "kv-memory", "link", "retrieval", "none", "unknown"]
+
+BUSY = 0.9  # from here a station has no room for the next burst
+FULL = 0.9  # KV cache in use, averaged over the steps
+TARGET = 0.8  # a link sized for this share keeps its queues short
+NOTABLE = 0.2  # a stage that takes this share of TTFT is worth naming
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """The bottleneck of a run. `where` names the pool, link or station; `enough_bytes_s` is for links only."""
+
+    kind: Kind
+    where: str
+    sentences: tuple[str, str]
+    enough_bytes_s: float | None = None
+
+    @property
+    def text(self) -> str:
+        return " ".join(self.sentences)
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def explain(summary: Summary) -> Explanation:
+    """Name the bottleneck, or say that there is none and what is closest to being one."""
+    for suspect in (_link, _retrieval):
+        found = suspect(summary)
+        if found is not None:
+            return found
+    slo = summary.slo
+    late = slo.ttft_ms is not None and (summary["ttft_attainment"] or 0.0) < slo.attainment
+    slow = slo.tpot_ms is not None and (summary["tpot_attainment"] or 0.0) < slo.attainment
+    if summary.saturation.saturated or late:
+        return _first_token(summary)
+    if slow or (slo.e2e_ms is not None and (summary["e2e_attainment"] or 0.0) < slo.attainment):
+        return _token_speed(summary)
+    return _headroom(summary)
+
+
+def waterfall(summary: Summary) -> list[tuple[str, float, float]]:
+    """(stage, mean ms, share of TTFT) of the stages that take time. The milliseconds add up to the mean TTFT."""
+    whole = sum(summary.stages_ms.values())
+    return [
+        (stage, mean, mean / whole if whole else 0.0) for stage, mean in summary.stages_ms.items() if abs(mean) > 1e-6
+    ]
+
+
+# --- stations ----------------------------------------------------------------------------------
+
+
+def _link(summary: Summary) -> Explanation | None:
+    """A link that is offered nearly all it can carry; or whose transfers take most of a first token that is late."""
+    worst = max(summary.links, key=lambda link: link.offered, default=None)
+    if worst is None or max(worst.offered, worst.utilization) < BUSY:
+        return None
+    return _link_bound(summary, worst)
+
+
+def _link_bound(summary: Summary, link: LinkUse) -> Explanation:
+    enough = link.offered_bytes_s / TARGET
+    verb = "cannot keep up" if link.offered > 1 else "is full"
+    first = (
+        f"The KV link {link.name} {verb}: the traffic needs {_gb(link.offered_bytes_s)} GB/s moved and it carries"
+        f" {_gb(link.bandwidth_bytes_s)} GB/s ({link.offered:.0%})."
+    )
+    return Explanation(
+        "link",
+        link.name,
+        (
+            first,
+            f"A transfer takes {_ms(link.transfer_mean_s * 1e3)} on average; {_gb(enough)} GB/s would be enough"
+            f" ({TARGET:.0%} busy).",
+        ),
+        enough,
+    )
+
+
+def _retrieval(summary: Summary) -> Explanation | None:
+    busy = summary["retrieval_utilization"]
+    if busy is None or busy < BUSY:
+        return None
+    return Explanation(
+        "retrieval",
+        "retrieval",
+        (
+            f"Retrieval is the bottleneck: its {summary.retrieval_workers} workers are busy {busy:.0%} of the time.",
+            f"Waiting and searching take {_ms(summary.stages_ms['retrieval'])} of a mean TTFT of"
+            f" {_ms(summary.number('ttft_mean_ms'))}; {_workers_enough(summary, busy)}.",
+        ),
+    )
+
+
+def _workers_enough(summary: Summary, busy: float) -> str:
+    rate, served = summary.saturation.offered_per_s, summary.saturation.achieved_per_s
+    need = busy * summary.retrieval_workers / TARGET
+    if rate and served:
+        need *= max(rate / served, 1.0)
+    return f"{int(need) + 1} workers would be enough"
+
+
+# --- a first token that comes late -------------------------------------------------------------
+
+
+def _first_token(summary: Summary) -> Explanation:
+    """TTFT misses its target or the line grows: which stage holds the requests, and what holds the stage?"""
+    stages = summary.missed_stages_ms if any(summary.missed_stages_ms.values()) else summary.stages_ms
+    stage = max(stages, key=lambda name: stages[name])
+    share = stages[stage] / sum(stages.values()) if sum(stages.values()) else 0.0
+    time = f"{stage.replace('_', ' ')} is {share:.0%} of the time to first token ({_ms(stages[stage])})"
+    causes: dict[str, Callable[[Summary, str], Explanation]] = {
+        "retrieval": lambda s, t: Explanation(
+            "retrieval", "retrieval", ("Retrieval makes first tokens late.", _line(s, t))
+        ),
+        "transfer": _slow_transfer,
+        "decode_wait": _decode_side,
+        "first_decode": _decode_side,
+        "queue": _queue,
+        "prefill": _prefill_side,
+    }
+    return causes.get(stage, _unknown)(summary, time)
+
+
+def _queue(summary: Summary, time: str) -> Explanation:
+    """Prompts wait: for compute, or because KV blocks or batch slots are taken on this side or the other."""
+    pool = _prefilling(summary)
+    if pool is None or pool.utilization is None:
+        return _unknown(summary, time)
+    blocked = (pool.blocked_share or 0.0) > (1 - BUSY) * 5 or pool.utilization < BUSY
+    if not blocked:
+        return _prefill_side(summary, time)
+    if pool.role == "prefill" and (pool.kv_used_mean or 0.0) >= FULL:
+        return _decode_side(summary, time)  # prompts stay until the decode side has read them
+    if (pool.kv_used_mean or 0.0) >= FULL or (pool.kv_used_max or 0.0) > 0.99:
+        return _memory(summary, pool, time)
+    if pool.role == "aggregated":
+        first = f"Decoding is the bottleneck: every slot of the batch is taken ({_batch(pool)}) while prompts wait."
+        return Explanation("decode", "aggregated", (first, _line(summary, time)))
+    return _prefill_side(summary, time)
+
+
+def _prefill_side(summary: Summary, time: str) -> Explanation:
+    pool = _prefilling(summary)
+    where = pool.role if pool else "prefill"
+    if pool is None or pool.utilization is None:
+        first = f"Prefill is the bottleneck of the {where} pool."
+    elif pool.role == "aggregated":
+        first = (
+            f"Prefill is the bottleneck: the aggregated workers are busy {pool.utilization:.0%} of the time,"
+            f" {pool.prefill_time_share or 0.0:.0%} of it in steps with prompt tokens."
+        )
+    else:
+        first = f"Prefill is the bottleneck: the prefill workers are busy {pool.utilization:.0%} of the time."
+    return Explanation("prefill", where, (first, _line(summary, time)))
+
+
+def _decode_side(summary: Summary, time: str) -> Explanation:
+    pool = _find(summary, "decode") or _find(summary, "aggregated")
+    if pool is None or pool.utilization is None:
+        return _unknown(summary, time)
+    if (pool.kv_used_mean or 0.0) >= FULL or (pool.kv_used_max or 0.0) > 0.99:
+        return _memory(summary, pool, time)
+    first = f"Decoding is the bottleneck: the {pool.role} workers hold {_batch(pool)} and take new ones slowly."
+    return Explanation("decode", pool.role, (first, _line(summary, time)))
+
+
+def _memory(summary: Summary, pool: PoolUse, time: str) -> Explanation:
+    first = (
+        f"KV memory is the bottleneck: the cache of the {pool.role} workers is {pool.kv_used_mean or 0.0:.0%} full on"
+        f" average and {pool.kv_used_max or 0.0:.0%} at most, with {summary.number('preemptions'):.0f} preemptions."
+    )
+    return Explanation("kv-memory", pool.role, (first, _line(summary, time)))
+
+
+def _slow_transfer(summary: Summary, time: str) -> Explanation:
+    worst = max(summary.links, key=lambda link: link.offered, default=None)
+    if worst is None:
+        return _unknown(summary, time)
+    first = f"The KV link {worst.name} is slow rather than full ({worst.offered:.0%} offered): {time}."
+    size = worst.bytes / worst.transfers
+    limit_ms = summary.slo.ttft_ms
+    others = sum(ms for stage, ms in summary.missed_stages_ms.items() if stage != "transfer")
+    if limit_ms is None or others >= limit_ms:
+        return Explanation("link", worst.name, (first, _line(summary, f"a transfer moves {size / 1e6:.0f} MB")))
+    enough = size / ((limit_ms - others) / 1e3)
+    return Explanation(
+        "link",
+        worst.name,
+        (first, f"{_gb(enough)} GB/s would bring the late requests to their target of {limit_ms:g} ms."),
+        enough,
+    )
+
+
+def _unknown(summary: Summary, time: str) -> Explanation:
+    return Explanation(
+        "unknown",
+        "",
+        ("First tokens are late, and this run does not record why.", _line(summary, time)),
+    )
+
+
+# --- tokens that come slowly; nothing short ----------------------------------------------------
+
+
+def _token_speed(summary: Summary) -> Explanation:
+    """TTFT is within its target and TPOT (or E2E) is not."""
+    pool = _find(summary, "decode") or _find(summary, "aggregated")
+    limit = f" (target {summary.slo.tpot_ms:g} ms)" if summary.slo.tpot_ms is not None else ""
+    median, high = _ms(summary.number("tpot_p50_ms")), _ms(summary.number("tpot_p99_ms"))
+    speed = f"TPOT is {median} at the median and {high} at p99{limit}"
+    if pool is None or pool.utilization is None:
+        return Explanation("decode", "decode", (f"Decoding is the bottleneck: {speed}.", _line(summary, "")))
+    if summary.number("preemptions") > 0 and (pool.kv_used_max or 0.0) >= FULL:
+        return _memory(summary, pool, speed)
+    second = f"The {pool.role} workers decode {_batch(pool)} on average"
+    if pool.role == "aggregated" and (pool.prefill_time_share or 0.0) > NOTABLE:
+        second += f", and {pool.prefill_time_share:.0%} of their time goes to steps that also prefill prompts"
+    return Explanation("decode", pool.role, (f"Decoding is the bottleneck: {speed}.", f"{second}."))
+
+
+def _headroom(summary: Summary) -> Explanation:
+    """Nothing is short: say what is closest to it."""
+    uses: list[tuple[float, str]] = []
+    for pool in summary.pools:
+        if pool.utilization is not None and pool.role == "prefill":
+            uses.append((pool.utilization, f"prefill workers, busy {pool.utilization:.0%} of the time"))
+        if pool.kv_used_max is not None:
+            uses.append((pool.kv_used_max, f"KV cache of the {pool.role} workers, {pool.kv_used_max:.0%} full at most"))
+    uses += [(link.offered, f"KV link {link.name}, {link.offered:.0%} of its bandwidth") for link in summary.links]
+    busy = summary["retrieval_utilization"]
+    if busy is not None:
+        uses.append((busy, f"retrieval workers, busy {busy:.0%} of the time"))
+    for name in ("ttft", "tpot"):
+        limit: float | None = getattr(summary.slo, f"{name}_ms")
+        p99 = summary[f"{name}_p99_ms"]
+        if limit and p99 is not None:
+            uses.append((p99 / limit, f"{name.upper()} target, p99 at {p99 / limit:.0%} of it"))
+    closest = max(uses, default=None)
+    first = "Nothing is a bottleneck: there is headroom."
+    return Explanation("none", "", (first, f"Closest to its limit: {closest[1]}." if closest else _line(summary, "")))
+
+
+# --- words -------------------------------------------------------------------------------------
+
+
+def _line(summary: Summary, time: str) -> str:
+    """The second sentence: where the time goes, and how fast the line grows when it does."""
+    state = summary.saturation
+    if not state.saturated or state.offered_per_s is None:
+        return f"{time[:1].upper()}{time[1:]}." if time else "This run records no engine steps to say more."
+    growing = {stage: rate for stage, rate in summary.stage_growth_per_s.items() if rate > 0}
+    longest = max(growing, key=lambda stage: growing[stage], default="")
+    where = f", most of it in {longest.replace('_', ' ')}" if longest else ""
+    rate = f"the line grows by {state.waiting_slope_per_s:.2g} requests a second{where}"
+    text = f"{time}; {rate}." if time else f"{rate}."
+    return f"{text[:1].upper()}{text[1:]}"
+
+
+def _find(summary: Summary, role: str) -> PoolUse | None:
+    return next((pool for pool in summary.pools if pool.role == role), None)
+
+
+def _prefilling(summary: Summary) -> PoolUse | None:
+    return _find(summary, "prefill") or _find(summary, "aggregated")
+
+
+def _batch(pool: PoolUse) -> str:
+    return f"{pool.decode_seqs_mean or 0.0:.0f} sequences each"
+
+
+def _gb(rate: float) -> str:
+    return f"{rate / 1e9:.3g}"
+
+
+def _ms(value: float) -> str:
+    return f"{value / 1e3:.3g} s" if value >= 1000 else f"{value:.3g} ms"
