@@ -3,13 +3,263 @@
 Contract used by simulator/cluster.py (the cluster owns time; a worker never runs past what it was told):
 
 - `submit(sequence, now)`: the sequence enters the waiting queue at `now` (not before the last `advance`).
-- `next_event_s()`: when the worker's next outcome happens if nothing else is submitted; inf when idle.
-- `advance(now)`: run all steps that end at or before `now`; returns the outcomes in time order.
+- `next_event_s()`: when to call `advance` next if nothing else happens: the next outcome is not earlier, and `advance`
+  may return none; inf when idle. Ask again after each `advance`, `submit`, `kv_arrived` and `release`.
+- `advance(now)`: run all steps that end at or before `now`; returns the outcomes in time order. A step that begins at
+  `now` is decided then: what is submitted at `now` afterwards joins a later one. Only an idle worker waits for the next
+  `advance`, so that requests of one instant share a step.
 - `kv_arrived(sequence, now)`: the remote KV of a `remote` sequence has been read.
 - `release(sequence, now)`: frees the blocks of a `prefill_only` sequence that were held for the decode worker.
 - `cached_tokens(request)`: prompt tokens (whole blocks, at most prompt - 1) that a prefix lookup would hit now.
-- `load`: a `planner.routing.WorkerLoad`, kept current.
+- `refusal(request, mode)`: why the request can never run here, or None. Ask before `submit`.
+- `observe(now)`: count the steps that have begun by `now`. Call it before `load.active_blocks` or `cached_tokens` are
+  used in the middle of a run of steps; nothing else needs it.
+- `load`: a `planner.routing.WorkerLoad`, kept current (`active_blocks`: as of the latest `observe`, or outcome).
 
 Outcomes are `(time_s, kind, sequence)`: ADMITTED (remote only: blocks are allocated, the read may start),
 PREFILLED (the step that ends the prompt, and samples the first token), FINISHED (last token sampled), PREEMPTED.
+A `prefill_only` sequence is FINISHED with its first token. A `remote` one always has something to read, because the
+last token of a prompt never hits; `remote_blocks` is how much.
+
+With `limits.async_scheduling` step k+1 is decided when step k begins: what happens during step k joins step k+2, and
+blocks and places that step k frees serve step k+2. A request that stops before its max_tokens runs one wasted step.
 """
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence as Items
+
+from planner.profiles import StepTime
+from planner.requests import Request
+from planner.routing import WorkerLoad
+from planner.system import EngineLimits
+from simulator.batching import ADMITTED, FINISHED, PREEMPTED, PREFILLED, Mode, Outcome, Plan, Scheduler, Sequence
+from simulator.kv_cache import block_keys
+
+__all__ = ["ADMITTED", "FINISHED", "PREEMPTED", "PREFILLED", "Mode", "Outcome", "Sequence", "Worker"]
+
+# start_s, duration_s, prefill_tokens, decode_seqs, context_tokens, count, growth_s, running, waiting, kv_used_fraction
+StepRow = tuple[float, float, int, int, int, int, float, int, int, float]
+# (chunks as (new, computed)), decodes, their context, running, waiting, free blocks, preempted in this step
+Decision = tuple[tuple[tuple[int, int], ...], int, int, int, int, int, int]
+
+
+class Worker:
+    """See the module's docstring. `fast_forward=False` takes every step by itself: same outcomes, times within 1e-9 s.
+
+    `trace` collects the decision of every step (of every run of equal steps when fast-forwarding).
+    `shared_content=False` says that no two requests share content, so that nothing is looked up.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        limits: EngineLimits,
+        step: StepTime,
+        *,
+        fast_forward: bool = True,
+        record_steps: bool = True,
+        trace: list[Decision] | None = None,
+        shared_content: bool = True,
+    ) -> None:
+        self.name = name
+        self.limits = limits
+        self.steps: list[StepRow] = []
+        self._step = step
+        self._laws: dict[int, tuple[float, float]] = {}
+        self._record = record_steps
+        self._trace = trace
+        self._early = limits.async_scheduling
+        self._scheduler = Scheduler(limits, fast_forward, shared_content)
+        self.load = WorkerLoad(name, total_blocks=limits.kv_blocks)
+        self._wake = math.inf  # when an idle worker looks at its queue
+        self._plan: Plan | None = None  # running
+        self._next: Plan | None = None  # asynchronous: decided, begins when the plan ends
+        self._decided = False  # asynchronous: what follows the plan, if anything, is decided
+        self._changed = False  # something happened since then that the step after the next must see
+
+    # --- what the cluster asks ---
+
+    def observe(self, now: float) -> None:
+        plan = self._plan
+        if plan is not None and not self._decided and plan.settled < plan.count:
+            self._scheduler.settle(plan, min(plan.count, plan.steps_begun(now) + self._early))
+        self.load.active_blocks = self.limits.kv_blocks - self._scheduler.kv.free
+
+    def refusal(self, request: Request, mode: Mode = "full") -> str | None:
+        """One line: why the request can never run here. None: it can."""
+        limits = self.limits
+        tokens = request.prompt_tokens + (1 if mode == "prefill_only" else request.max_tokens)
+        if tokens > limits.max_model_len:
+            return f"{tokens} tokens (prompt + max_tokens) exceed max_model_len {limits.max_model_len}"
+        if tokens - 1 > limits.kv_blocks * limits.block_size:
+            room = limits.kv_blocks * limits.block_size
+            return f"{tokens} tokens (prompt + max_tokens) exceed the KV cache of {room} tokens"
+        if (limits.prefill_first or not limits.chunked_prefill) and tokens > limits.max_num_batched_tokens:
+            return (
+                f"{tokens} tokens (prompt + max_tokens) exceed max_num_batched_tokens {limits.max_num_batched_tokens}, "
+                "and prompts are not chunked"
+            )
+        return None
+
+    def cached_tokens(self, request: Request) -> int:
+        size = self.limits.block_size
+        if not self._scheduler.shared_content or request.shared_tokens < size:
+            return 0
+        keys = block_keys(request.segments, request.shared_tokens, size)
+        return len(self._scheduler.kv.lookup(keys, (request.prompt_tokens - 1) // size)) * size
+
+    def next_event_s(self) -> float:
+        plan = self._plan
+        if plan is None:
+            return self._wake
+        if self._early and not self._decided and self._scheduler.waiting:
+            return plan.boundary(plan.count - 1)  # a remote sequence may be admitted there
+        return plan.end
+
+    # --- what happens to it ---
+
+    def submit(self, sequence: Sequence, now: float) -> None:
+        sequence.queued_s = now
+        self._scheduler.enqueue(sequence)
+        self.load.waiting += 1
+        self.load.queued_tokens = self._scheduler.queued_tokens
+        if self._plan is None or not self._scheduler.blocked:
+            self._notice(now)
+
+    def kv_arrived(self, sequence: Sequence, now: float) -> None:
+        self._scheduler.loaded(sequence)
+        self._notice(now)
+
+    def release(self, sequence: Sequence, now: float) -> None:
+        self._notice(now)
+        if self._plan is not None and not self._decided:
+            self._scheduler.settle(self._plan, self._plan.count)
+        self._scheduler.release(sequence)
+        self._scheduler.blocked = False
+
+    def _notice(self, now: float) -> None:
+        """Something happened at `now` that the next decision must see: cut a run of equal steps short."""
+        plan = self._plan
+        if plan is None:
+            self._wake = min(self._wake, now)
+        elif self._decided:
+            self._changed = True
+        elif plan.count > 1:
+            count = plan.steps_begun(now) + self._early
+            if count < plan.count:
+                plan.count = count
+                plan.end = plan.boundary(count)
+
+    # --- time ---
+
+    def advance(self, now: float) -> list[Outcome]:
+        outcomes: list[Outcome] = []
+        early, scheduler = self._early, self._scheduler
+        while True:
+            plan = self._plan
+            if plan is None:
+                if self._wake > now:
+                    break
+                start, self._wake = self._wake, math.inf
+                self._begin(self._decide(start, outcomes), start)
+                continue
+            if early and not self._decided:
+                decision = plan.boundary(plan.count - 1)
+                if decision > now:
+                    break
+                scheduler.settle(plan, plan.count)
+                scheduler.retire(plan)
+                self._next = self._decide(decision, outcomes)
+                self._decided, self._changed = True, False
+            end = plan.end
+            if end > now:
+                break
+            if not early:
+                scheduler.settle(plan, plan.count)
+                scheduler.retire(plan)
+            self._complete(plan, outcomes)
+            follower = self._next
+            if follower is None:
+                follower = self._decide(end, outcomes)
+            elif self._changed or (plan.ending and scheduler.blocked):
+                follower.count = 1
+            self._next = None
+            self._begin(follower, end)
+        load = self.load
+        load.running = len(scheduler.running)
+        load.waiting = len(scheduler.waiting) + len(scheduler.loading) + len(scheduler.ready)
+        load.queued_tokens = scheduler.queued_tokens
+        load.active_blocks = scheduler.kv.total - scheduler.kv.free
+        return outcomes
+
+    def _decide(self, now: float, outcomes: list[Outcome]) -> Plan | None:
+        plan = self._scheduler.schedule(now, outcomes)
+        if plan is None:
+            return None
+        chunks = plan.chunks
+        if chunks:
+            plan.first = self._mixed(chunks, plan.batch, plan.context)
+        else:
+            base, slope = self._law(plan.batch)
+            plan.first = base + slope * plan.context
+            plan.growth = slope * plan.batch
+        if self._trace is not None:
+            free = self._scheduler.kv.free
+            self._trace.append(
+                (tuple(chunks), plan.batch, plan.context, plan.running, plan.waiting, free, plan.preempted)
+            )
+        return plan
+
+    def _law(self, batch: int) -> tuple[float, float]:
+        law = self._laws.get(batch)
+        if law is None:
+            law = self._laws[batch] = self._step.decode(batch)
+        return law
+
+    def _mixed(self, chunks: Items[tuple[int, int]], batch: int, context: int) -> float:
+        """A chunk of one token costs what a decode does: same kernels, same CUDA graph."""
+        wide = [chunk for chunk in chunks if chunk[0] > 1]
+        if len(wide) < len(chunks):
+            batch += len(chunks) - len(wide)
+            context += sum(done for tokens, done in chunks if tokens == 1)
+            if not wide:
+                base, slope = self._law(batch)
+                return base + slope * context
+        return self._step.mixed(wide, batch, context)
+
+    def _begin(self, plan: Plan | None, now: float) -> None:
+        self._plan = plan
+        self._decided = False
+        if plan is None:
+            return
+        plan.start = now
+        plan.end = plan.boundary(plan.count)
+        for sequence in plan.members:
+            if sequence.prefill_start_s != sequence.prefill_start_s:
+                sequence.prefill_start_s = now
+                if sequence.mode == "remote":
+                    sequence.decode_start_s = now
+
+    def _complete(self, plan: Plan, outcomes: list[Outcome]) -> None:
+        """The last step of the plan has ended: its tokens are there."""
+        end = plan.end
+        if self._record:
+            self.steps.append(
+                (plan.start, end - plan.start, plan.tokens, plan.batch, plan.context, plan.count,
+                 plan.growth, plan.running, plan.waiting, plan.used / self.limits.kv_blocks)
+            )  # fmt: skip
+        for sequence in plan.completed:
+            if sequence.prefill_end_s != sequence.prefill_end_s:
+                if sequence.mode == "prefill_only" and sequence.preemptions and sequence not in self._scheduler.running:
+                    continue  # preempted while its only token was on its way: it starts again
+                sequence.prefill_end_s = end
+                if sequence.mode == "full" and sequence.target > 1:
+                    sequence.decode_start_s = end
+                outcomes.append((end, PREFILLED, sequence))
+        for sequence in plan.ending:
+            if self._scheduler.finish(sequence):
+                sequence.last_token_s = end
+                sequence.finished = True
+                outcomes.append((end, FINISHED, sequence))
