@@ -242,14 +242,14 @@ def at_least(law: StepLaw, bound: StepLaw) -> tuple[StepLaw, tuple[str, ...]]:
 def roofline(model: ModelShape, hardware: Hardware, tp: int, engine: Engine) -> LatencyProfile:
     """An uncalibrated profile from datasheet figures at the efficiencies above; provenance "simulated".
 
-    Raises SpecError for mixtures of experts: which experts a batch reads is not modelled.
+    `model` is the shape under `engine`. Raises SpecError for mixtures of experts: which experts a batch reads is not
+    modelled.
     """
     if model.kind == "moe":
         raise SpecError(
             f"model: {model.name} is a mixture of experts, whose step times the roofline does not cover; "
             "allowed: a dense model, or a profile measured on it"
         )
-    model = model.for_engine(engine)
     bound = bounds(model, hardware, tp, engine)
     flops = hardware.flops(_compute_dtype(engine)) * tp
     fixed = STEP_OVERHEAD_S + (2 * model.layers * ALL_REDUCE_S if tp > 1 else 0.0)
@@ -267,7 +267,7 @@ def roofline(model: ModelShape, hardware: Hardware, tp: int, engine: Engine) -> 
         mixed_per_context_s=kv_s,
         eager_s=EAGER_S_PER_LAYER * model.layers,
     )
-    notes = ("uncalibrated: datasheet peaks at assumed efficiencies, nothing measured",)
+    notes: tuple[str, ...] = ("uncalibrated: datasheet peaks at assumed efficiencies, nothing measured",)
     if any(window is not None for window in model.windows):
         notes += ("windowed layers are taken as full attention: long contexts come out too slow",)
     file = ProfileFile(

@@ -1,0 +1,186 @@
+"""Fit the shipped H200 profile to recorded measurements, and predict the requests that it was not fitted on.
+
+    python benchmarks/fit_h200.py            fit, compare, write configs/profiles/h200-llama-3.1-8b-tp1.yaml
+    python benchmarks/fit_h200.py --check    the same without writing
+
+Fitted on the synchronous step table and on the first 80 requests of the served run; the last 80 are only predicted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from planner.catalogue import hardware
+from planner.fitting import Fitted, HostFit, digits, fit_host, fit_step, law_of, record
+from planner.model_config import load_model
+from planner.observations import from_steps, from_tokens, host_samples
+from planner.profile_file import HostLaw, Measured, ProfileFile, Source, StepLaw, Validity
+from planner.profiles import HOP_S, bounds, capture_sizes, dump_profile, roofline
+from planner.records import Run, frame
+from planner.spec import Engine
+
+ROOT = Path(__file__).resolve().parent.parent
+DATA = ROOT / "benchmarks" / "data" / "h200-llama-3.1-8b"
+STEPS, SERVED = DATA / "steps_sync_inprocess.csv", DATA / "agg_3000_100_r4.jsonl.gz"
+FITTED = 80  # requests of the served run that may be fitted on
+NAME = "h200-llama-3.1-8b-tp1"
+SIZES = capture_sizes()
+
+
+def step_rows() -> pd.DataFrame:
+    """The step table as rows. Decode rows hold about ctx + 30 tokens a sequence (median of 20 steps); `batch` counts
+    decodes, but prompts in rows of kind prefill_batch."""
+    table = pd.read_csv(STEPS)
+    prompts = table["kind"].str.startswith("prefill")
+    each = table["prefill_tokens"] / np.where(prompts, table["batch"], 1)
+    steps = pd.DataFrame(
+        {
+            "prefill_tokens": table["prefill_tokens"],
+            "prefill_pairs": table["prefill_tokens"] * each / 2,
+            "decode_seqs": np.where(prompts, 0, table["batch"]),
+            "context_tokens": np.where(prompts, 0, table["batch"] * (table["ctx"] + 30 * (table["kind"] == "decode"))),
+            "duration_s": table["ms_median"] / 1e3,
+        }
+    )
+    return from_steps(steps, SIZES, synchronous=True).assign(kind=table["kind"])
+
+
+def served_lines(first: int, last: int) -> list[bytes]:
+    with gzip.open(SERVED) as file:
+        return file.read().splitlines(keepends=True)[first:last]
+
+
+def served_run(first: int, last: int) -> Run:
+    """Requests [first, last) of the served run as the tables of a live run."""
+    lines = [json.loads(line) for line in served_lines(first, last)]
+    times = [line["token_times"] for line in lines]
+    count = len(lines)
+    requests = frame(
+        "requests",
+        {
+            "request_id": [line["i"] for line in lines],
+            "session_id": [line["i"] for line in lines],
+            "arrival_s": [line["sent"] for line in lines],
+            "prompt_tokens": [line["isl"] for line in lines],
+            "cached_tokens": [0] * count,
+            "output_tokens": [line["usage"] for line in lines],
+            "max_tokens": [line["osl"] for line in lines],
+            "worker": ["aggregated-0"] * count,
+            "decode_worker": ["aggregated-0"] * count,
+            "first_token_s": [time[0] for time in times],
+            "finish_s": [time[-1] for time in times],
+            "finish_reason": ["length"] * count,
+        },
+    )
+    tokens = frame(
+        "tokens",
+        {
+            "request_id": [line["i"] for line, time in zip(lines, times, strict=True) for _ in time],
+            "index": [index for time in times for index in range(len(time))],
+            "time_s": [moment for time in times for moment in time],
+        },
+    )
+    manifest = {"provenance": "measured", "gpus": 1, "sources": [slice_hash(first, last)]}
+    return Run(requests, frame("steps"), frame("samples"), frame("transfers"), tokens, manifest)
+
+
+def slice_hash(first: int, last: int) -> str:
+    return hashlib.sha256(b"".join(served_lines(first, last))).hexdigest()
+
+
+def fit(what: str) -> tuple[Fitted, HostFit | None]:
+    """Fit on `steps`, `served` (the first requests) or `both`."""
+    model, gpu = load_model("llama-3.1-8b"), hardware("h200")
+    bound = bounds(model, gpu, 1, Engine())
+    if what == "steps":
+        return fit_step(step_rows(), bound=bound), None
+    run = served_run(0, FITTED)
+    served = from_tokens(run.requests, run.tokens, SIZES)
+    plain = served.drop(columns="request_id")
+    if what == "both":
+        fitted = fit_step(pd.concat([step_rows(), plain], ignore_index=True), bound=bound)
+    else:
+        prior = roofline(model, gpu, 1, Engine()).file
+        assert prior is not None
+        fitted = fit_step(plain, prior=prior.step, bound=bound)
+    decode = {name: fitted.values[name] for name in ("decode_s", "decode_per_seq_s", "decode_per_context_s")}
+    prompts, seconds = host_samples(run.requests, served, **decode)
+    return fitted, fit_host(np.array(prompts), np.array(seconds))
+
+
+def profile(what: str) -> ProfileFile:
+    """The profile of a fit, with everything that says where it comes from."""
+    fitted, host = fit(what)
+    table = Source(what="steps_sync_inprocess.csv", sha256=hashlib.sha256(STEPS.read_bytes()).hexdigest())
+    served = Source(what=f"agg_3000_100_r4.jsonl.gz, lines 1 to {FITTED}, unpacked", sha256=slice_hash(0, FITTED))
+    model = load_model("llama-3.1-8b")
+    law = {name: digits(value) for name, value in law_of(fitted).model_dump().items()}
+    prior = roofline(model, hardware("h200"), 1, Engine()).file
+    assert prior is not None
+    notes = [
+        "eager_s and hop_s are estimates: no eager engine and no P/D pair was measured here",
+        "served decode steps saw batches of 1 to 11; larger ones follow the synchronous table less its host overhead",
+    ]
+    if what != "steps":
+        notes.append(
+            f"host time from {host.samples} prompts of 3000 tokens, +-{host.request_error_s * 1e3:.2f} ms"
+            if host
+            else ""
+        )
+        notes.append(
+            "shorter prompts were not served: their share of the host time and the prefill floor are less sure"
+        )
+    method = "relative residuals, soft_l1; covariance of an M-estimator"
+    if what != "served":
+        method += f"; synchronous rows carry {fitted.values['sync_s'] * 1e3:.2f} ms a step that serving hides"
+    return ProfileFile(
+        name=NAME,
+        provenance="calibrated",
+        model="llama-3.1-8b",
+        hardware="h200",
+        gpu_memory_utilization=0.92,
+        kv_cache_tokens=914_304 if what == "steps" else 919_824,
+        measured=Measured(
+            gpu="NVIDIA H200",
+            driver="580.159.04",
+            vllm="0.25.1",
+            torch="2.11.0+cu130",
+            date="2026-11-23",
+            samples=fitted.rows,
+            how={
+                "steps": "in process",
+                "served": "served",
+                "both": "steps in process for the shape, served for the level",
+            }[what],
+        ),
+        step=StepLaw(**(law | {"eager_s": digits(prior.step.eager_s)})),
+        host=HostLaw(request_s=digits(host.request_s), hop_s=HOP_S) if host else HostLaw(),
+        validity=Validity(batch=(1, 256), context=(1, 16_414), prefill_tokens=(1, 16_384)),
+        fit=record(fitted, method),
+        fitted_on={"steps": (table,), "served": (served,), "both": (table, served)}[what],
+        notes=tuple(notes),
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true", help="do not write the profile")
+    arguments = parser.parse_args()
+    shipped = profile("both")
+    text = dump_profile(shipped)
+    print(text)
+    if not arguments.check:
+        path = ROOT / "configs" / "profiles" / f"{NAME}.yaml"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text)
+
+
+if __name__ == "__main__":
+    main()

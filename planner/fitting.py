@@ -1,0 +1,299 @@
+"""Least squares from measured seconds to the parameters of the step law, host costs and links.
+
+A step law is linear in its parameters but for the prefill floor, so a row of measurements is a bag of counts (how many
+decode steps, padded sequences, context tokens, ...) and its seconds. Residuals are relative. The loss is soft_l1, so
+that a hiccup of the machine does not pull the fit; the covariance is that of an M-estimator (Huber 1973):
+cov = scale^2 * sum(psi^2) / (rows - parameters) / mean(psi')^2 * (J'J)^-1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy.optimize import least_squares
+
+from planner.profile_file import Fit, Residual, StepLaw
+
+Array = NDArray[np.float64]
+
+# The counts of a row. A row may span several steps, at most one of them with prompts. `sync` counts the steps of an
+# engine that schedules synchronously: they carry a host overhead (`sync_s`) that asynchronous scheduling hides.
+LINEAR: dict[str, str] = {
+    "decode_s": "decode_steps",
+    "decode_per_seq_s": "decode_padded",
+    "decode_per_context_s": "decode_context",
+    "prefill_per_pair_s": "prefill_pairs",
+    "mixed_per_seq_s": "mixed_seqs",
+    "mixed_per_context_s": "mixed_context",
+    "sync_s": "sync",
+}
+OBSERVATION_COLUMNS = ("kind", "seconds", "mixed_steps", "prefill_tokens", *LINEAR.values())
+LAW = tuple(name for name in StepLaw.model_fields if name != "eager_s")
+ROBUST_FROM = 2.0  # residuals beyond so many standard deviations count less
+OWN_NOISE_ROWS = 30  # a kind of rows with at least so many has its own noise
+PRIOR_WIDTH = 1.0  # relative standard deviation of a parameter that is taken from a prior
+
+
+class FitError(ValueError):
+    """Measurements that do not determine the law: one line that says what to measure."""
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A fitted vector. `covariance` is over `names`; a parameter raised to its lower bound is not among them."""
+
+    values: dict[str, float]
+    names: tuple[str, ...]
+    covariance: Array
+    residuals: dict[str, Residual]
+    raised: tuple[str, ...]
+    rows: int
+    ties: dict[str, str]  # parameter -> the one that it was set equal to
+
+    @property
+    def standard_errors(self) -> dict[str, float]:
+        errors = dict(zip(self.names, (float(value) for value in np.sqrt(np.diag(self.covariance))), strict=True))
+        return errors | {name: errors[other] for name, other in self.ties.items() if other in errors}
+
+
+def observations(columns: Mapping[str, object]) -> pd.DataFrame:
+    """A table of rows for `fit_step`; counts that are not given are zero."""
+    frame = pd.DataFrame(dict(columns))
+    for name in OBSERVATION_COLUMNS:
+        if name not in frame:
+            frame[name] = 0.0
+    return frame[list(OBSERVATION_COLUMNS)].astype({name: "float64" for name in OBSERVATION_COLUMNS if name != "kind"})
+
+
+def predict(values: Mapping[str, float], rows: pd.DataFrame) -> Array:
+    """Seconds of each row under the law."""
+    total: Array = np.zeros(len(rows))
+    for name, column in LINEAR.items():
+        total = total + values.get(name, 0.0) * rows[column].to_numpy()
+    linear = values["prefill_s"] + values["prefill_per_token_s"] * rows["prefill_tokens"].to_numpy()
+    floored: Array = rows["mixed_steps"].to_numpy() * np.maximum(values["prefill_floor_s"], linear)
+    return total + floored
+
+
+def _jacobian(values: Mapping[str, float], rows: pd.DataFrame, names: tuple[str, ...]) -> Array:
+    """d seconds / d parameter, analytic: the floor counts where it is the larger one."""
+    tokens, steps = rows["prefill_tokens"].to_numpy(), rows["mixed_steps"].to_numpy()
+    above = values["prefill_s"] + values["prefill_per_token_s"] * tokens >= values["prefill_floor_s"]
+    special = {
+        "prefill_floor_s": steps * ~above,
+        "prefill_s": steps * above,
+        "prefill_per_token_s": steps * above * tokens,
+    }
+    columns = [special[name] if name in special else rows[LINEAR[name]].to_numpy() for name in names]
+    return np.column_stack(columns) if columns else np.zeros((len(rows), 0))
+
+
+def _start(names: tuple[str, ...], rows: pd.DataFrame, prior: Mapping[str, float]) -> dict[str, float]:
+    """Where the search begins: the prior, else a plain least-squares solution with the floor taken as the prefill."""
+    guess = {name: prior.get(name, 0.0) for name in (*LAW, "sync_s")}
+    if all(prior.get(name) for name in names if name != "sync_s"):
+        return guess
+    seconds = rows["seconds"].to_numpy()
+    free = tuple(name for name in names if name != "prefill_floor_s")
+    matrix = _jacobian(dict.fromkeys((*LAW, "sync_s"), 0.0), rows, free) / seconds[:, None]
+    scale = np.where((norm := np.linalg.norm(matrix, axis=0)) > 0, norm, 1.0)
+    solution = np.linalg.lstsq(matrix / scale, np.ones(len(rows)), rcond=None)[0] / scale
+    guess |= dict(zip(free, np.maximum(solution, 0.0).tolist(), strict=True))
+    prompts = rows[(rows["mixed_steps"] > 0) & (rows["mixed_seqs"] == 0)]
+    if len(prompts) and "prefill_floor_s" in names:
+        guess["prefill_floor_s"] = float(prompts["seconds"].min())
+    return guess
+
+
+def _solve(
+    names: tuple[str, ...], fixed: Mapping[str, float], rows: pd.DataFrame, prior: Mapping[str, float], noise: Array
+) -> tuple[dict[str, float], Array]:
+    """Best values of `names`, the rest `fixed`; and the whitened Jacobian of rows and prior at the solution."""
+    seconds = rows["seconds"].to_numpy()
+    weighted = tuple(name for name in names if prior.get(name))
+    picks = np.array([[float(name == other) for other in names] for name in weighted]).reshape(-1, len(names))
+    centre = np.array([prior[name] for name in weighted])
+
+    def values(x: Array) -> dict[str, float]:
+        return dict(fixed) | dict(zip(names, x.tolist(), strict=True))
+
+    def residual(x: Array) -> Array:
+        data = (predict(values(x), rows) / seconds - 1.0) / (noise * ROBUST_FROM)
+        pull = (picks @ x / centre - 1.0) / (PRIOR_WIDTH * ROBUST_FROM) if len(weighted) else np.zeros(0)
+        return np.concatenate([data, pull])
+
+    def jacobian(x: Array) -> Array:
+        data = _jacobian(values(x), rows, names) / (seconds * noise * ROBUST_FROM)[:, None]
+        pull = picks / centre[:, None] / (PRIOR_WIDTH * ROBUST_FROM)
+        return np.vstack([data, pull])
+
+    start = _start(names, rows, prior) | {name: fixed[name] for name in fixed if name not in names}
+    x0 = np.array([max(start[name], 1e-12) for name in names])
+    found = least_squares(residual, x0, jacobian, bounds=(0.0, np.inf), loss="soft_l1", x_scale="jac", max_nfev=500)
+    return values(found.x), jacobian(found.x) * ROBUST_FROM
+
+
+def _covariance(design: Array, z: Array, parameters: int) -> Array:
+    """Covariance of an M-estimator. `design` and `z` (residuals) are in units of the noise."""
+    u = z / ROBUST_FROM
+    psi = z / np.sqrt(1.0 + u * u)
+    slope = float(np.mean((1.0 + u * u) ** -1.5))
+    spread = float(np.sum(psi * psi)) / max(len(z) - parameters, 1) / slope**2
+    scale = np.linalg.norm(design, axis=0)
+    if (scale == 0).any() or np.linalg.matrix_rank(design / np.where(scale > 0, scale, 1.0)) < parameters:
+        raise FitError("the rows do not determine every parameter; measure more lengths and batches, or give a prior")
+    inverse = np.linalg.inv((design / scale).T @ (design / scale)) / np.outer(scale, scale)
+    return np.asarray(inverse * spread)
+
+
+def _noise(kinds: pd.Series, wrong: Array) -> Array:
+    """Relative standard deviation of each row: of its kind where that has many rows, of all small kinds together."""
+    group = kinds.where(kinds.map(kinds.value_counts()) >= OWN_NOISE_ROWS, "")
+    size = pd.Series(np.abs(wrong), index=kinds.index).groupby(group).transform("median")
+    return np.maximum(1.4826 * size.to_numpy(dtype=float), 1e-6)
+
+
+def _check(rows: pd.DataFrame) -> None:
+    if rows.empty:
+        raise FitError("no rows to fit; allowed: at least one measured step")
+    bad = ~(np.isfinite(rows["seconds"].to_numpy()) & (rows["seconds"].to_numpy() > 0))
+    if bad.any():
+        raise FitError(
+            f"{int(bad.sum())} of {len(rows)} rows have no positive duration; allowed: finite seconds above 0"
+        )
+
+
+def _tied(rows: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, str]]:
+    """Rows with the columns merged that cannot be told apart, and {parameter: the one it equals}.
+
+    KV is read at one speed whatever else the step does, so without mixed steps at several contexts a sequence the
+    context term is that of decode; without any mixed step the term per sequence is too.
+    """
+    ties: dict[str, str] = {}
+    mixed = rows[rows["mixed_seqs"] > 0]
+    per_seq = (mixed["mixed_context"] / mixed["mixed_seqs"]).round(-2)
+    if per_seq.nunique() < 3 or per_seq.max() < 2 * per_seq.min():
+        ties["mixed_per_context_s"] = "decode_per_context_s"
+        rows = rows.assign(decode_context=rows["decode_context"] + rows["mixed_context"], mixed_context=0.0)
+    if mixed["mixed_seqs"].nunique() < 2:
+        ties["mixed_per_seq_s"] = "decode_per_seq_s"
+        rows = rows.assign(decode_padded=rows["decode_padded"] + rows["mixed_seqs"], mixed_seqs=0.0)
+    return rows, ties
+
+
+def residuals(values: Mapping[str, float], rows: pd.DataFrame) -> dict[str, Residual]:
+    """Mean and largest error in percent, by kind of row."""
+    wrong = pd.Series(100.0 * np.abs(predict(values, rows) / rows["seconds"].to_numpy() - 1.0), index=rows.index)
+    return {
+        str(kind): Residual(
+            rows=len(part), mean_abs_pct=round(float(part.mean()), 2), max_abs_pct=round(float(part.max()), 2)
+        )
+        for kind, part in wrong.groupby(rows["kind"])
+    }
+
+
+def fit_step(rows: pd.DataFrame, prior: StepLaw | None = None, bound: StepLaw | None = None) -> Fitted:
+    """The law's parameters from `observations`.
+
+    `prior` fills in what the rows do not say, with a standard deviation of its own size; `bound` is the hardware's
+    roofline: a parameter below it is raised to it and named. Raises FitError when the rows leave a parameter open.
+    """
+    _check(rows)
+    measured = rows
+    rows, ties = _tied(rows)
+    guess = {name: float(getattr(prior, name)) for name in LAW if name not in ties} if prior else {}
+    low = {name: float(getattr(bound, name)) for name in LAW} if bound else {}
+    names = tuple(name for name in LAW if name not in ties)
+    if 0 < rows["sync"].sum() < (rows["decode_steps"] + rows["mixed_steps"]).sum():
+        names += ("sync_s",)
+    else:
+        rows = rows.assign(sync=0.0)
+    seconds = rows["seconds"].to_numpy()
+    raised: dict[str, float] = {}
+    while True:
+        free = tuple(name for name in names if name not in raised)
+        fixed = dict.fromkeys((*LAW, "sync_s"), 0.0) | raised
+        noise = np.full(len(rows), 0.03)
+        for _ in range(4):  # the noise is found with the fit
+            values, design = _solve(free, fixed, rows, guess, noise)
+            wrong = predict(values, rows) / seconds - 1.0
+            used, noise = noise, _noise(rows["kind"], wrong)
+        below = {name: low[name] for name in free if values[name] < low.get(name, 0.0)}
+        if not below:
+            break
+        raised |= below
+    pull = np.array([(values[name] / guess[name] - 1.0) / PRIOR_WIDTH for name in free if guess.get(name)])
+    covariance = _covariance(design, np.concatenate([wrong / used, pull]), len(free))
+    values |= {name: values[other] for name, other in ties.items()}
+    return Fitted(values, free, covariance, residuals(values, measured), tuple(raised), len(rows), ties)
+
+
+def law_of(fitted: Fitted, eager_s: float = 0.0) -> StepLaw:
+    """The step law of a fit, without the host overhead of synchronous rows."""
+    return StepLaw(**{name: fitted.values[name] for name in LAW}, eager_s=eager_s)
+
+
+def record(fitted: Fitted, method: str) -> Fit:
+    """What a profile keeps of a fit; the nuisance term of synchronous rows is left out."""
+    keep = [index for index, name in enumerate(fitted.names) if name != "sync_s"]
+    covariance = fitted.covariance[np.ix_(keep, keep)]
+    return Fit(
+        method=method,
+        parameters=tuple(fitted.names[index] for index in keep),
+        standard_errors={name: digits(value) for name, value in fitted.standard_errors.items() if name != "sync_s"},
+        covariance=tuple(tuple(digits(value) for value in row) for row in covariance.tolist()),
+        residuals=fitted.residuals,
+        raised=fitted.raised,
+        ties=fitted.ties,
+    )
+
+
+def digits(value: float, count: int = 6) -> float:
+    """Rounded to `count` significant digits, for files that people read."""
+    return float(f"{value:.{count}g}")
+
+
+@dataclass(frozen=True)
+class HostFit:
+    """Seconds per request and per prompt token outside the engine, with standard errors."""
+
+    request_s: float
+    request_per_token_s: float
+    request_error_s: float
+    per_token_error_s: float
+    samples: int
+
+
+def fit_host(prompt_tokens: Array, seconds: Array) -> HostFit:
+    """Host time against prompt length; one number when the lengths do not differ by twice."""
+    if len(seconds) < 3:
+        raise FitError(f"{len(seconds)} host samples; allowed: at least 3 requests whose waiting is known")
+    slope = len(np.unique(prompt_tokens)) >= 3 and prompt_tokens.max() >= 2 * prompt_tokens.min()
+    design = np.column_stack([np.ones_like(seconds), prompt_tokens] if slope else [np.ones_like(seconds)])
+    values, errors = _robust_line(design, seconds)
+    per_token, per_token_error = (values[1], errors[1]) if slope else (0.0, 0.0)
+    return HostFit(max(values[0], 0.0), max(per_token, 0.0), errors[0], per_token_error, len(seconds))
+
+
+def _robust_line(design: Array, seconds: Array) -> tuple[list[float], list[float]]:
+    """Linear least squares with soft_l1; residuals absolute. Values and standard errors."""
+    scale = np.linalg.norm(design, axis=0)
+    noise = max(1.4826 * float(np.median(np.abs(seconds - np.median(seconds)))), 1e-9)
+    start = np.linalg.lstsq(design / scale, seconds, rcond=None)[0]
+    for _ in range(3):
+        unit = noise * ROBUST_FROM
+        found = least_squares(
+            lambda x, unit=unit: (design / scale @ x - seconds) / unit,
+            start,
+            jac=lambda x, unit=unit: design / scale / unit,
+            loss="soft_l1",
+        )
+        start = found.x
+        wrong = design / scale @ found.x - seconds
+        used, noise = noise, max(1.4826 * float(np.median(np.abs(wrong))), 1e-9)
+    covariance = _covariance(design / scale / used, wrong / used, design.shape[1])
+    return (found.x / scale).tolist(), (np.sqrt(np.diag(covariance)) / scale).tolist()

@@ -1,0 +1,152 @@
+"""Measured runs -> rows for `planner.fitting`: from an engine's own step records, or from token times at the client."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from planner.fitting import observations
+
+SAME_STEP_S = 0.0015  # tokens of one step reach the client within this time
+SMOOTH = 2.0  # a gap above so many medians hides something else than one decode step
+
+
+def padded(batch: int, sizes: Sequence[int]) -> int:
+    """The CUDA graph size that a decode batch runs at; the batch itself when no graph covers it."""
+    return sizes[bisect_left(sizes, batch)] if sizes and batch <= sizes[-1] else batch
+
+
+def from_steps(steps: pd.DataFrame, sizes: Sequence[int], *, synchronous: bool = False) -> pd.DataFrame:
+    """Rows from the steps table of a live run (`planner.records.STEP_COLUMNS`), one step each.
+
+    The optional column `prefill_pairs` holds the sum of n * (p + n / 2) over the step's prompt chunks. Without it each
+    step's prompt tokens are taken as one whole prompt, which is what `planner.calibrate` sends. Idle steps are dropped.
+    """
+    used = steps[(steps["prefill_tokens"] > 0) | (steps["decode_seqs"] > 0)]
+    tokens = used["prefill_tokens"].to_numpy(dtype=float)
+    seqs = used["decode_seqs"].to_numpy()
+    context = used["context_tokens"].to_numpy(dtype=float)
+    has_prompt = tokens > 0
+    pairs = used["prefill_pairs"].to_numpy(dtype=float) if "prefill_pairs" in used else tokens**2 / 2
+    kinds = np.where(~has_prompt, "decode", np.where(seqs > 0, "mixed", "prefill"))
+    return observations(
+        {
+            "kind": kinds,
+            "seconds": used["duration_s"].to_numpy(dtype=float),
+            "decode_steps": (~has_prompt).astype(float),
+            "decode_padded": np.array([padded(int(n), sizes) for n in seqs]) * ~has_prompt,
+            "decode_context": context * ~has_prompt,
+            "mixed_steps": has_prompt.astype(float),
+            "prefill_tokens": tokens,
+            "prefill_pairs": np.where(has_prompt, pairs, 0.0),
+            "mixed_seqs": seqs * has_prompt,
+            "mixed_context": context * has_prompt,
+            "sync": np.full(len(used), float(synchronous)),
+        }
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Emission:
+    """Tokens that one engine step produced, as the client saw them."""
+
+    time_s: float
+    members: tuple[tuple[int, int], ...]  # (request id, token index)
+
+    @property
+    def ids(self) -> frozenset[int]:
+        return frozenset(request for request, _ in self.members)
+
+    @property
+    def first(self) -> list[int]:
+        """Requests whose first token this is."""
+        return [request for request, index in self.members if index == 0]
+
+
+def emissions(tokens: pd.DataFrame) -> list[Emission]:
+    """Token arrivals grouped into steps: close in time, and no request twice."""
+    found: list[Emission] = []
+    current: list[tuple[float, int, int]] = []
+    ordered = tokens.sort_values(["time_s", "request_id", "index"])
+    rows = zip(ordered["time_s"].tolist(), ordered["request_id"].tolist(), ordered["index"].tolist(), strict=True)
+    for time_s, request, index in rows:
+        if current and (time_s - current[-1][0] > SAME_STEP_S or any(request == other for _, other, _ in current)):
+            found.append(Emission(current[0][0], tuple((other, n) for _, other, n in current)))
+            current = []
+        current.append((time_s, request, index))
+    if current:
+        found.append(Emission(current[0][0], tuple((other, n) for _, other, n in current)))
+    return found
+
+
+def from_tokens(requests: pd.DataFrame, tokens: pd.DataFrame, sizes: Sequence[int]) -> pd.DataFrame:
+    """Rows from what a client of an asynchronously scheduled server saw, prefix caching off.
+
+    Only unambiguous stretches count. A gap between two emissions of one unchanged batch is a decode step. The output of
+    the decode step before a prompt comes late, because the engine first launches the prompt's kernels; so a prompt is
+    seen as the span of that decode step and the prompt's own, from the emission before both, when exactly one prompt
+    waited and everything else was steady. Extra columns: `request_id` (-1 for decode rows).
+    """
+    steps = emissions(tokens)
+    prompt = dict(zip(requests["request_id"].tolist(), requests["prompt_tokens"].tolist(), strict=True))
+    sent = dict(zip(requests["request_id"].tolist(), requests["arrival_s"].tolist(), strict=True))
+    first_token = {request: step.time_s for step in steps for request in step.first}
+    gaps = np.diff([step.time_s for step in steps])
+    usual = SMOOTH * float(np.median(gaps)) if len(gaps) else 0.0
+    rows: list[dict[str, float | str]] = []
+    for j in range(3, len(steps) - 1):
+        before, here = steps[j - 3 : j], steps[j]
+        context = float(sum(prompt[request] + index for request, index in here.members if index))
+        if not here.first and before[1].ids == before[2].ids == here.ids == steps[j + 1].ids:
+            if not any(step.first for step in (*before[1:], steps[j + 1])) and max(gaps[j - 2 : j + 1]) < usual:
+                row: dict[str, float | str] = {
+                    "kind": "served decode",
+                    "seconds": float(gaps[j - 1]),
+                    "decode_steps": 1.0,
+                    "request_id": -1.0,
+                }
+                rows.append(row | {"decode_padded": padded(len(here.ids), sizes), "decode_context": context})
+        elif len(here.first) == 1 and not any(step.first for step in before) and gaps[j - 3] < usual:
+            request, others = here.first[0], here.ids - set(here.first)
+            waiting = [r for r, s in sent.items() if s < here.time_s and first_token.get(r, np.inf) >= here.time_s]
+            late = [r for r in waiting if r != request and sent[r] < before[1].time_s + usual]
+            if late or before[2].ids != others or before[1].ids != others:
+                continue
+            new = prompt[request]
+            rows.append(
+                {
+                    "kind": "served prompt",
+                    "seconds": here.time_s - before[1].time_s,
+                    "decode_steps": 1.0,
+                    "decode_padded": padded(len(others), sizes),
+                    "decode_context": context - len(others),
+                    "mixed_steps": 1.0,
+                    "prefill_tokens": new,
+                    "prefill_pairs": new * new / 2,
+                    "mixed_seqs": len(others),
+                    "mixed_context": context,
+                    "request_id": request,
+                }
+            )
+    columns = pd.DataFrame(rows).fillna(0.0)
+    found = observations({str(name): columns[name] for name in columns})
+    return found.assign(request_id=columns["request_id"].astype("int64"))
+
+
+def host_samples(
+    requests: pd.DataFrame, rows: pd.DataFrame, decode_s: float, decode_per_seq_s: float, decode_per_context_s: float
+) -> tuple[list[float], list[float]]:
+    """(prompt tokens, host seconds) of the prompts of `from_tokens`.
+
+    A prompt that arrives while only decodes run waits for the rest of the running step (half a step on average) and for
+    the one that asynchronous scheduling has queued already; what remains of its TTFT besides its own step is host time.
+    """
+    prompts = rows[rows["kind"] == "served prompt"].set_index("request_id")
+    known = requests.set_index("request_id").loc[prompts.index]
+    decode = decode_s + decode_per_seq_s * prompts["decode_padded"] + decode_per_context_s * prompts["decode_context"]
+    host = known["first_token_s"] - known["arrival_s"] - (prompts["seconds"] - decode) - 1.5 * decode
+    return prompts["prefill_tokens"].tolist(), host.tolist()
