@@ -124,7 +124,7 @@ def _walk(
             continue
         tagged = [candidate for candidate in inside if (tag := _tag(candidate)) and tag[1] == part]
         is_key = isinstance(data, dict) and part in data
-        if tagged and not is_key:
+        if tagged and len(inside) > 1:
             inside = tagged
             continue
         known = next((found for candidate in inside if (found := _field(candidate, part))), None)

@@ -1,0 +1,229 @@
+"""Model arithmetic against published figures."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from planner.catalogue import names
+from planner.model_config import load_model, model_config, shape
+from planner.spec import Engine, SpecError
+
+# Parameters as the checkpoints' safetensors hold them (tied embeddings counted once; DeepSeek-V3 without its extra
+# prediction layer), and KV bytes a token at 16 bits.
+PUBLISHED = {
+    "llama-3.1-8b": (8_030_261_248, 131_072),
+    "llama-3.1-70b": (70_553_706_496, 327_680),
+    "llama-3.2-1b": (1_235_814_400, 32_768),
+    "deepseek-r1-distill-llama-8b": (8_030_261_248, 131_072),
+    "qwen2.5-7b": (7_615_616_512, 57_344),
+    "qwen2.5-0.5b": (494_032_768, 12_288),
+    "qwen3-1.7b": (1_720_574_976, 114_688),
+    "qwen3-32b": (32_762_123_264, 262_144),
+    "mistral-7b-v0.1": (7_241_732_096, 131_072),
+    "gemma-2-9b": (9_241_705_984, 344_064),
+    "phi-3-mini": (3_821_079_552, 393_216),
+    "phi-4": (14_659_507_200, 204_800),
+    "mixtral-8x7b": (46_702_792_704, 131_072),
+    "qwen3-30b-a3b": (30_532_122_624, 98_304),
+    "gpt-oss-20b": (20_914_757_184, 49_152),
+    "deepseek-v3": (671_026_419_200, 70_272),
+}
+# What the model cards call active parameters, in thousand millions.
+ACTIVE = {"mixtral-8x7b": 12.9, "qwen3-30b-a3b": 3.3, "deepseek-v3": 37.0}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_published_figures(name: str) -> None:
+    parameters, kv = PUBLISHED[name]
+    model = load_model(name)
+    assert model.parameters.total == pytest.approx(parameters, rel=1e-5)
+    assert model.kv_bytes_per_token == kv
+
+
+@pytest.mark.parametrize("name", ACTIVE)
+def test_active_parameters(name: str) -> None:
+    model = load_model(name)
+    assert model.active_parameters / 1e9 == pytest.approx(ACTIVE[name], rel=0.03)
+    assert model.kind == "moe"
+
+
+@pytest.mark.parametrize("name", names("models"))
+def test_every_entry_reads(name: str) -> None:
+    model = load_model(name)
+    assert model.name == name
+    assert len(model.windows) == model.layers
+    assert 0 < model.active_parameters <= model.parameters.total
+    assert model.step_weight_bytes <= model.weight_bytes
+
+
+def test_small_models_of_the_cpu() -> None:
+    assert load_model("tiny").kv_bytes_per_token == 2_048
+    assert load_model("small").kv_bytes_per_token == 8_192
+    assert load_model("kvheavy").kv_bytes_per_token == 32_768
+
+
+def test_flops() -> None:
+    model = load_model("llama-3.1-8b")
+    matrices = 8_030_261_248 - 2 * 128_256 * 4096 - 65 * 4096
+    assert model.flops_per_token == 2 * matrices
+    assert model.attention_flops_per_pair == 4 * 32 * 32 * 128  # layers, heads, head size
+    assert model.head_flops == 2 * 4096 * 128_256
+    assert model.attention_flops(2, 0) == 3 * model.attention_flops_per_pair  # 1 + 2 keys seen
+    assert model.attention_flops(1, 9) == 10 * model.attention_flops_per_pair
+    mixtral = load_model("mixtral-8x7b")
+    assert mixtral.flops_per_token < 2 * mixtral.active_parameters
+
+
+# --- KV ----------------------------------------------------------------------------------------------
+
+
+def test_kv_heads_are_replicated_beyond_their_number() -> None:
+    model = load_model("llama-3.1-70b")  # 8 KV heads
+    assert model.kv_bytes_per_token_per_gpu(4) == 327_680 / 4
+    assert model.kv_bytes_per_token_per_gpu(8) == 327_680 / 8
+    assert model.kv_bytes_per_token_per_gpu(16) == 327_680 / 8
+
+
+def test_mla_keeps_one_latent_on_every_gpu() -> None:
+    model = load_model("deepseek-v3")
+    assert model.kv_bytes_per_token == 61 * (512 + 64) * 2
+    assert model.kv_bytes_per_token_per_gpu(8) == model.kv_bytes_per_token
+
+
+def test_windows_bound_the_kv_of_a_sequence() -> None:
+    mistral = load_model("mistral-7b-v0.1")
+    assert mistral.kv_bytes(1000) == 1000 * 131_072
+    assert mistral.kv_bytes(32_000) == 4096 * 131_072
+    gemma = load_model("gemma-2-9b")  # every second layer
+    assert gemma.kv_bytes(8192) == (4096 + 8192) * 344_064 / 2
+    oss = load_model("gpt-oss-20b")
+    assert oss.windows[:2] == (128, None)
+    dense = load_model("llama-3.1-8b")
+    assert dense.kv_bytes(100_000) == 100_000 * 131_072
+
+
+def test_windows_bound_attention() -> None:
+    mistral = load_model("mistral-7b-v0.1")
+    assert mistral.attention_flops(1, 20_000) == 4096 * mistral.attention_flops_per_pair
+    whole = mistral.attention_flops(6000, 0)
+    assert whole == pytest.approx(mistral.attention_flops(3000, 0) + mistral.attention_flops(3000, 3000))
+    pairs = sum(min(position + 1, 4096) for position in range(6000))
+    assert whole == pytest.approx(pairs * mistral.attention_flops_per_pair)
+
+
+# --- weights -----------------------------------------------------------------------------------------
+
+
+def test_weight_bytes() -> None:
+    model = load_model("llama-3.1-8b")
+    assert model.weight_bytes == 16_060_522_496
+    assert model.weight_bytes - model.step_weight_bytes == 128_256 * 4096 * 2  # the embedding is only looked up
+    assert model.weight_bytes_per_gpu(1) == model.weight_bytes
+    assert model.weight_bytes_per_gpu(4) == pytest.approx(model.weight_bytes / 4, rel=1e-3)
+
+
+def test_kv_projections_are_replicated_too() -> None:
+    model = load_model("llama-3.1-70b")
+    at_16, even = model.weight_bytes_per_gpu(16), model.weight_bytes / 16
+    extra = model.parameters.kv * 2 * (1 / 8 - 1 / 16)
+    assert at_16 - even == pytest.approx(extra, rel=0.05)
+
+
+def _with(name: str, **changes: Any) -> dict[str, Any]:
+    return {**model_config(name).config, **changes}
+
+
+@pytest.mark.parametrize(
+    ("quantization", "bits"),
+    [
+        ({"quant_method": "fp8"}, 8.0),
+        ({"quant_method": "fp8", "weight_block_size": [128, 128]}, 8 + 32 / 128**2),
+        ({"quant_method": "awq", "bits": 4, "group_size": 128}, 4 + 20 / 128),
+        ({"quant_method": "gptq", "bits": 8, "group_size": -1}, 8.0),
+        (
+            {"quant_method": "compressed-tensors", "config_groups": {"g": {"weights": {"num_bits": 8}}}},
+            8.0,
+        ),
+    ],
+)
+def test_quantised_checkpoints(quantization: dict[str, Any], bits: float) -> None:
+    plain = load_model("llama-3.1-8b")
+    model = shape("q", _with("llama-3.1-8b", quantization_config=quantization), "q")
+    assert model.linear_bits == bits
+    linear = plain.parameters.attention + plain.parameters.mlp
+    assert plain.weight_bytes - model.weight_bytes == pytest.approx(linear * (16 - bits) / 8, rel=1e-6)
+    assert model.kv_bytes_per_token == plain.kv_bytes_per_token
+    with pytest.raises(
+        SpecError, match=r"^engine\.quantization: 'fp8' on q, whose weights are quantised already; allo"
+    ):
+        model.for_engine(Engine(quantization="fp8"))
+
+
+def test_published_sizes_of_quantised_checkpoints() -> None:
+    """Llama-3.1-8B AWQ (group 128) is 5.73 GB on disk; gpt-oss-20b in MXFP4 13.76 GB."""
+    quantization = {"quant_method": "awq", "bits": 4, "group_size": 128}
+    awq = shape("q", _with("llama-3.1-8b", quantization_config=quantization), "q")
+    assert awq.weight_bytes / 1e9 == pytest.approx(5.73, rel=0.01)
+    assert load_model("gpt-oss-20b").weight_bytes / 1e9 == pytest.approx(13.76, rel=0.01)
+
+
+def test_the_engines_own_types() -> None:
+    model = load_model("llama-3.1-8b")
+    assert model.for_engine(Engine()) == model
+    assert model.for_engine(Engine(kv_cache_dtype="fp8")).kv_bytes_per_token == 65_536
+    assert model.for_engine(Engine(dtype="float32")).weight_bytes == 2 * model.weight_bytes
+    assert model.for_engine(Engine(dtype="float32")).kv_bytes_per_token == 2 * 131_072
+    assert model.for_engine(Engine(quantization="fp8")).weight_bytes == pytest.approx(9.08e9, rel=0.01)
+    wide = shape("w", _with("tiny", torch_dtype="float32"), "w")
+    assert wide.for_engine(Engine()).dtype == "bfloat16"  # vLLM casts unless told otherwise
+
+
+# --- reading -----------------------------------------------------------------------------------------
+
+
+def test_a_folder_and_its_config_are_the_same(tmp_path: Path) -> None:
+    folder = tmp_path / "my-model"
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps(_with("qwen3-1.7b")))
+    model = load_model(str(folder))
+    assert model == load_model(str(folder / "config.json"))
+    assert model.name == "my-model"
+    assert model.parameters == load_model("qwen3-1.7b").parameters
+    assert model_config(str(folder)).folder == folder
+
+
+@pytest.mark.parametrize(
+    ("changes", "line"),
+    [
+        ({"model_type": "mamba"}, "x: model_type: 'mamba' is not covered; allowed: llama, mistral, "),
+        ({"hidden_size": None}, "x: hidden_size: is missing; allowed: whole numbers from 1"),
+        ({"num_hidden_layers": -2}, "x: num_hidden_layers: -2 is not a positive whole number; allowed: whole numbers"),
+        ({"num_key_value_heads": 7}, "x: num_key_value_heads: 7 does not divide 32 heads; allowed: a divisor"),
+        ({"torch_dtype": "float8"}, "x: torch_dtype: 'float8' is unknown; did you mean 'float32'? allowed: bfloat16,"),
+        (
+            {"quantization_config": {"quant_method": "bitsandbytes"}},
+            "x: quantization_config: 'bitsandbytes' is not covered; allowed: fp8, gptq, awq, compressed-tensors",
+        ),
+    ],
+)
+def test_what_is_not_covered_is_refused(changes: dict[str, Any], line: str) -> None:
+    with pytest.raises(SpecError) as caught:
+        shape("x", _with("llama-3.1-8b", **changes), "x")
+    assert str(caught.value).startswith(line)
+    assert "\n" not in str(caught.value)
+
+
+def test_broken_folders_get_one_line(tmp_path: Path) -> None:
+    with pytest.raises(
+        SpecError, match=r"config\.json: no such file; allowed: the path of a Hugging Face config\.json$"
+    ):
+        load_model(str(tmp_path))
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(SpecError, match=r"config\.json: line 1: not valid JSON \(.*\); allowed: a config\.json$"):
+        load_model(str(tmp_path))
+    with pytest.raises(SpecError, match=r"^model: 'lama-3.1-8b' is unknown; did you mean 'llama-3\.1-8b'\? allowed: "):
+        load_model("lama-3.1-8b")
