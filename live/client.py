@@ -1,0 +1,264 @@
+"""The load client: sends a `Load` to OpenAI-compatible endpoints at the times it says and notes what comes back.
+
+The loop is open: a request is sent when it is due, whatever the servers do; how late it was sent is part of the result.
+Closed loops and sessions follow from `Load.finished`. Times are seconds since the run's start, taken from
+`time.monotonic()`; arrival is the moment before the request is handed to the HTTP client.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import heapq
+import json
+import logging
+import math
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import aiohttp
+
+from live.endpoints import Endpoint, PromptForm, find_endpoint
+from live.openai_api import EventSplitter, Kind, Usage, chunk_tokens
+from live.prompts import PromptMaker
+from live.results import ClientResult, Lag, Outcome
+from planner.requests import Arrival, Load, Request
+
+log = logging.getLogger("planner.client")
+LEAD_S = 0.05  # the clock starts this long after the call, so that the first request is not late already
+PREPARE_S = 0.25  # a request's body is made at most this long before it is due
+DEFAULT_VOCAB = 32_000  # ids below this exist in every model that is likely to be served
+Progress = Callable[[int, int], None]  # (requests ended, requests expected)
+
+
+@dataclass(frozen=True, slots=True)
+class ClientOptions:
+    """How to send. `rag`: requests carry a question, so that a frontend retrieves although the prompt is complete."""
+
+    vocab_size: int = DEFAULT_VOCAB
+    kind: Kind = "completions"
+    prompt: PromptForm = "token_ids"
+    token: str | None = None
+    timeout_s: float = 600.0
+    rag: bool = False
+
+
+@dataclass(order=True, slots=True)
+class _Due:
+    time_s: float
+    number: int
+    request: Request = field(compare=False)
+
+
+async def run_load(
+    endpoints: Sequence[str],
+    load: Load,
+    *,
+    model: str | None = None,
+    seed: int = 0,
+    options: ClientOptions | None = None,
+    progress: Progress | None = None,
+    stop: asyncio.Event | None = None,
+) -> ClientResult:
+    """Send every request of `load`, spread over `endpoints` in turn, and wait for all answers.
+
+    `stop`, once set, sends nothing more and ends what is in flight; what was measured is returned. Raises SpecError
+    when an endpoint cannot be used at all; later faults are rows with an error.
+    """
+    options = options or ClientOptions()
+    headers = {"authorization": f"Bearer {options.token}"} if options.token else {}
+    timeout = aiohttp.ClientTimeout(total=options.timeout_s, sock_connect=30)
+    connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=60)
+    async with aiohttp.ClientSession(connector=connector, timeout=timeout, headers=headers) as session:
+        found = [
+            await find_endpoint(session, url, model=model, kind=options.kind, prompt=options.prompt, headers=headers)
+            for url in endpoints
+        ]
+        return await _Run(session, found, load, seed, options, progress).run(stop or asyncio.Event())
+
+
+class _Run:
+    """One run: a heap of what is due, a task for each request in flight."""
+
+    def __init__(
+        self,
+        session: aiohttp.ClientSession,
+        endpoints: Sequence[Endpoint],
+        load: Load,
+        seed: int,
+        options: ClientOptions,
+        progress: Progress | None,
+    ) -> None:
+        self._session, self._endpoints, self._load, self._options = session, endpoints, load, options
+        self._progress = progress
+        self._prompts = PromptMaker(seed, options.vocab_size)
+        self._run_id = uuid.uuid4().hex[:12]
+        self._due: list[_Due] = []
+        self._numbers = 0
+        self._changed = asyncio.Event()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._outcomes: list[Outcome] = []
+        self._answers: dict[int, list[int]] = {}
+        self._lags: list[float] = []
+        self._ended_count = 0
+        self._fault: BaseException | None = None  # of the load or of this client, not of a server
+        self._start = 0.0
+
+    async def run(self, stop: asyncio.Event) -> ClientResult:
+        self._start = time.monotonic() + LEAD_S
+        self._plan(self._load.start())
+        sender = asyncio.create_task(self._send_all())
+        stopper = asyncio.create_task(stop.wait())
+        try:
+            await asyncio.wait({sender, stopper}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            stopped = not sender.done()
+            for task in (sender, stopper, *(self._tasks if stopped else ())):
+                task.cancel()
+            await asyncio.gather(sender, stopper, *self._tasks, return_exceptions=True)
+        if not sender.cancelled():
+            sender.result()
+        if self._fault is not None:
+            raise self._fault
+        return self._result(stopped)
+
+    # --- sending ------------------------------------------------------------------------------------
+
+    def _plan(self, arrivals: Sequence[Arrival]) -> None:
+        for arrival in arrivals:
+            self._numbers += 1
+            heapq.heappush(self._due, _Due(arrival.time_s, self._numbers, arrival.request))
+        if arrivals:
+            self._changed.set()
+
+    async def _send_all(self) -> None:
+        while self._due or self._tasks:
+            if self._fault is not None:
+                raise self._fault
+            self._changed.clear()
+            if not self._due:
+                await self._changed.wait()
+                continue
+            wait = self._due[0].time_s - self._now()
+            if wait > PREPARE_S:
+                await self._sleep(wait - PREPARE_S)
+                continue
+            due = heapq.heappop(self._due)
+            endpoint = self._endpoints[(due.number - 1) % len(self._endpoints)]
+            body = self._body(endpoint, due.request)  # made ahead of time: 10,000 ids take a millisecond
+            if await self._sleep_until(due):
+                heapq.heappush(self._due, due)  # something earlier has come up meanwhile
+                continue
+            outcome = Outcome(due.request, endpoint.url, f"{self._run_id}-{due.request.request_id}", self._now())
+            self._outcomes.append(outcome)
+            task = asyncio.create_task(self._send(endpoint, outcome, body, due.time_s))
+            self._tasks.add(task)
+            task.add_done_callback(self._ended)
+            await asyncio.sleep(0)  # lets the request go out before the next body is made
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            self._fault = task.exception()
+        self._changed.set()
+
+    def _now(self) -> float:
+        return time.monotonic() - self._start
+
+    async def _sleep(self, seconds: float) -> None:
+        """Until then, or until the plan changes."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._changed.wait(), seconds)
+
+    async def _sleep_until(self, due: _Due) -> bool:
+        """Wait for a request's time. True: another one is due before it."""
+        while (wait := due.time_s - self._now()) > 0:
+            if self._due and self._due[0] < due:
+                return True
+            self._changed.clear()
+            await self._sleep(wait)
+        return False
+
+    def _body(self, endpoint: Endpoint, request: Request) -> bytes:
+        if endpoint.prompt == "token_ids":
+            prompt: list[int] | str = self._prompts.token_ids(request, self._answers)
+        else:
+            prompt = self._prompts.text(request, endpoint.tokens_per_word, endpoint.overhead_tokens)
+        body = endpoint.body(prompt, request.output_tokens)
+        if self._options.rag:
+            body["retrieval"] = {
+                "query": self._prompts.question(request),
+                "assembled": True,
+                "known_prefix_tokens": request.known_prefix_tokens,
+            }
+        return json.dumps(body, separators=(",", ":")).encode()
+
+    # --- one request ----------------------------------------------------------------------------------
+
+    async def _send(self, endpoint: Endpoint, outcome: Outcome, body: bytes, due_s: float) -> None:
+        request = outcome.request
+        headers = {
+            "content-type": "application/json",
+            "x-request-id": outcome.header_id,
+            "x-session-id": str(request.session_id),
+        }
+        try:
+            outcome.arrival_s = self._now()
+            self._lags.append(outcome.arrival_s - due_s)
+            async with self._session.post(endpoint.path, data=body, headers=headers) as response:
+                if response.status != 200:
+                    outcome.refuse(response.status, await response.text())
+                else:
+                    await self._read(response, outcome)
+        except asyncio.CancelledError:
+            outcome.fail("stopped before it ended")
+            raise
+        except (aiohttp.ClientError, ConnectionError, TimeoutError, ValueError) as error:
+            outcome.fail(f"{type(error).__name__}: {error}" if str(error) else type(error).__name__)
+        finally:
+            outcome.close(self._now())
+        self._answers[request.request_id] = outcome.token_ids
+        self._ended_count += 1
+        self._plan(self._load.finished(request, self._now()))
+        if self._progress:
+            self._progress(self._ended_count, max(self._load.expected_requests, self._ended_count))
+
+    async def _read(self, response: aiohttp.ClientResponse, outcome: Outcome) -> None:
+        splitter = EventSplitter()
+        async for piece in response.content.iter_any():
+            now = self._now()
+            for data in splitter.feed(piece):
+                if data == b"[DONE]":
+                    outcome.complete = True
+                    continue
+                chunk = json.loads(data)
+                choices = chunk.get("choices") or ()
+                if not choices and "error" in chunk:
+                    outcome.fail(str(chunk["error"].get("message", chunk["error"])))
+                    continue
+                outcome.usage = Usage.of(chunk) or outcome.usage
+                for choice in choices:
+                    count, ids, _ = chunk_tokens(choice)
+                    outcome.token_times_s += [now] * count
+                    outcome.token_ids += ids
+                    outcome.finish_reason = choice.get("finish_reason") or outcome.finish_reason
+        if not outcome.complete and outcome.error is None:
+            outcome.fail("the stream ended without [DONE]")
+
+    # --- result ---------------------------------------------------------------------------------------
+
+    def _result(self, stopped: bool) -> ClientResult:
+        notes = [note for endpoint in self._endpoints for note in endpoint.notes]
+        if self._prompts.replaced_tokens:
+            notes.append(
+                f"{self._prompts.replaced_tokens} history tokens are made up: earlier answers were shorter than planned"
+            )
+        if stopped:
+            unsent = len(self._due)
+            notes.append(f"stopped early: {unsent} known requests were not sent, those in flight are errors")
+        outcomes = sorted(self._outcomes, key=lambda one: one.arrival_s)
+        lags = sorted(self._lags) or [math.nan]
+        lag = Lag(lags[len(lags) // 2], lags[min(len(lags) - 1, math.ceil(0.99 * len(lags)) - 1)], lags[-1])
+        return ClientResult(tuple(outcomes), self._start, lag, tuple(notes), stopped)

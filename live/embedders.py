@@ -1,0 +1,127 @@
+"""Texts to unit vectors: hashing (needs nothing), sentence-transformers, or an OpenAI-compatible service."""
+
+from __future__ import annotations
+
+import json
+import re
+import urllib.error
+import urllib.request
+import zlib
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from itertools import pairwise
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from planner.spec import SpecError
+
+Vectors = NDArray[np.float32]
+HASH_DIMENSIONS = 1024
+REMOTE_BATCH = 64
+
+# Words that say nothing about a text's subject.
+_STOP = frozenset(
+    """a an and are as at be because been but by can do does for from had has have how i if in into is it its me more
+    most my no not of on or our so some such than that the their them then there these they this to us was we were what
+    when where which while who why will with would you your""".split()
+)
+
+
+class Embedder(Protocol):
+    """Called from several threads at once."""
+
+    def embed(self, texts: Sequence[str]) -> Vectors:
+        """(texts, dimensions), each row of length 1 (or 0 for a text without words)."""
+        ...
+
+
+def unit(vectors: NDArray[np.floating]) -> Vectors:
+    """Rows scaled to length 1; empty rows stay."""
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return np.asarray(vectors / np.where(lengths > 0, lengths, 1.0), dtype=np.float32)
+
+
+@lru_cache(maxsize=100_000)
+def _slot(term: str) -> tuple[int, float]:
+    """Dimension and sign of a term; crc32, because Python's own hash changes from process to process."""
+    value = zlib.crc32(term.encode())
+    return value % HASH_DIMENSIONS, 1.0 if value & 0x8000_0000 else -1.0
+
+
+class Hashing:
+    """Feature hashing of words and word pairs with a damped count: keyword search as a vector, no model."""
+
+    def embed(self, texts: Sequence[str]) -> Vectors:
+        vectors = np.zeros((len(texts), HASH_DIMENSIONS))
+        for row, text in enumerate(texts):
+            words = [word.rstrip("s") for word in re.findall(r"[a-z0-9]+", text.lower()) if word not in _STOP]
+            counts: dict[str, int] = {}
+            for term in [*words, *(f"{a} {b}" for a, b in pairwise(words))]:
+                counts[term] = counts.get(term, 0) + 1
+            for term, count in counts.items():
+                at, sign = _slot(term)
+                vectors[row, at] += sign * np.log1p(count)
+        return unit(vectors)
+
+
+class SentenceTransformer:
+    """A model of the sentence-transformers library, by name or folder."""
+
+    def __init__(self, name: str) -> None:
+        try:
+            from sentence_transformers import SentenceTransformer as Model
+        except ImportError:
+            raise SpecError(
+                "retrieval.embedder: sentence-transformers is not installed; `pip install sentence-transformers`, "
+                "or use 'hashing'"
+            ) from None
+        self._model = Model(name)
+
+    def embed(self, texts: Sequence[str]) -> Vectors:
+        return unit(np.asarray(self._model.encode(list(texts), show_progress_bar=False)))
+
+
+class Remote:
+    """`/v1/embeddings` of an OpenAI-compatible service: `<base url>` or `<base url>#<model>`."""
+
+    def __init__(self, where: str) -> None:
+        base, _, model = where.partition("#")
+        base = base.rstrip("/")
+        self._base = base if base.endswith("/v1") else f"{base}/v1"
+        self._model = model or str(self._call("/models")["data"][0]["id"])
+
+    def _call(self, path: str, body: object = None) -> dict[str, list[dict[str, object]]]:
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(self._base + path, data, {"content-type": "application/json"})
+        try:
+            with urllib.request.urlopen(request, timeout=60) as response:
+                answer: dict[str, list[dict[str, object]]] = json.load(response)
+        except (urllib.error.URLError, TimeoutError, ValueError) as error:
+            raise SpecError(f"retrieval.embedder: {self._base}{path} failed: {error}") from None
+        return answer
+
+    def embed(self, texts: Sequence[str]) -> Vectors:
+        rows: list[object] = []
+        for start in range(0, len(texts), REMOTE_BATCH):
+            batch = list(texts[start : start + REMOTE_BATCH])
+            answer = self._call("/embeddings", {"model": self._model, "input": batch, "encoding_format": "float"})
+            rows += [item["embedding"] for item in answer["data"]]
+        return unit(np.asarray(rows, dtype=np.float64))
+
+
+EMBEDDERS: dict[str, Callable[[str], Embedder]] = {
+    "hashing": lambda _: Hashing(),
+    "sentence-transformers": SentenceTransformer,
+    "openai": Remote,
+}
+
+
+def embedder(name: str) -> Embedder:
+    """`hashing`, `sentence-transformers:<name or folder>`, `openai:<base url>[#model]`."""
+    kind, _, where = name.partition(":")
+    if kind not in EMBEDDERS or (kind != "hashing" and not where):
+        allowed = "hashing, sentence-transformers:<name or folder>, openai:<base url>"
+        raise SpecError(f"retrieval.embedder: {name!r} is unknown; allowed: {allowed}")
+    return EMBEDDERS[kind](where)

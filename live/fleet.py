@@ -1,0 +1,267 @@
+"""The workers as the frontend sees them: health, load, prefix caches, and who gets the next request.
+
+Load is the frontend's own count of what it has sent and not got back; only the split of a worker's unstarted
+requests into queued and being prefilled comes from its /metrics. The routing functions are the simulator's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import logging
+import math
+import random
+import re
+import time
+from collections import deque
+from collections.abc import Collection, Sequence
+
+import aiohttp
+
+from live.address import WorkerAddress
+from live.kv_events import KvEventFeed, overlaps
+from live.openai_api import ApiError
+from planner.routing import NEEDS_OVERLAP, POLICIES, Query, RouterState, WorkerLoad
+from planner.spec import SpecError
+from planner.system import Pool
+
+log = logging.getLogger("planner.frontend")
+POLL_S = 0.5  # how often a worker's /metrics is read
+_NAMES = "num_requests_running|num_requests_waiting|kv_cache_usage_perc"
+_SERIES = re.compile(rf"^vllm:({_NAMES})(?:\{{[^}}]*\}})? (\S+)$", re.M)
+
+
+class UpstreamError(Exception):
+    """A worker that could not be reached, broke off, or failed (5xx). Another one may do better."""
+
+    def __init__(self, worker: str, reason: str) -> None:
+        super().__init__(f"{worker}: {reason}")
+        self.worker = worker
+
+
+def parse_metrics(text: str) -> dict[str, float]:
+    """Running, waiting and KV use from vLLM's Prometheus text; data-parallel ranks of one server are summed."""
+    found: dict[str, float] = {}
+    for name, value in _SERIES.findall(text):
+        found[name] = found.get(name, 0.0) + float(value)
+    return found
+
+
+class Ticket:
+    """One request on one worker, from sent to answered; keeps the worker's counters. Use as a context manager."""
+
+    def __init__(self, worker: LiveWorker, prompt_tokens: int, uncached_tokens: int) -> None:
+        self.worker = worker
+        self.sent_s = time.monotonic()
+        self.started = False  # its first token has been seen
+        self._queued_tokens = max(0, uncached_tokens)
+        self._tokens = prompt_tokens
+        self._blocks = math.ceil(prompt_tokens / worker.block_size)
+
+    def __enter__(self) -> Ticket:
+        load = self.worker.load
+        self.worker.tickets.add(self)
+        load.queued_tokens += self._queued_tokens
+        load.active_blocks += self._blocks
+        self.worker.count()
+        return self
+
+    def tokens(self, count: int) -> None:
+        """`count` more tokens have come: the prompt is done and the request holds more KV."""
+        load = self.worker.load
+        if not self.started:
+            self.started = True
+            load.queued_tokens -= self._queued_tokens
+            self._queued_tokens = 0
+            self.worker.count()
+        self._tokens += count
+        blocks = math.ceil(self._tokens / self.worker.block_size)
+        load.active_blocks += blocks - self._blocks
+        self._blocks = blocks
+
+    def __exit__(self, *_: object) -> None:
+        load = self.worker.load
+        self.worker.tickets.discard(self)
+        load.queued_tokens -= self._queued_tokens
+        load.active_blocks -= self._blocks
+        self.worker.count()
+
+
+class LiveWorker:
+    """One server: where it is, how loaded, whether it answers."""
+
+    def __init__(self, address: WorkerAddress, pool: Pool) -> None:
+        self.address = address
+        self.name = address.name
+        self.url = address.url.rstrip("/")
+        self.block_size = pool.limits.block_size
+        self.load = WorkerLoad(address.name, total_blocks=max(1, pool.limits.kv_blocks))
+        self.healthy = True
+        self.tickets: set[Ticket] = set()
+        self.feed = KvEventFeed(address.name, address.kv_events, address.host) if address.kv_events else None
+        self.polled: dict[str, float] = {}  # from /metrics, empty when the server has none of vLLM's names
+        self.polled_at_s = -math.inf
+
+    def count(self) -> None:
+        """Recount running and waiting. Sent after the last poll and not started: taken as waiting."""
+        unstarted = [ticket for ticket in self.tickets if not ticket.started]
+        waiting = len(unstarted)
+        if "num_requests_waiting" in self.polled:
+            fresh = sum(ticket.sent_s > self.polled_at_s for ticket in unstarted)
+            waiting = min(waiting, int(self.polled["num_requests_waiting"]) + fresh)
+        self.load.waiting = waiting
+        self.load.running = len(self.tickets) - waiting
+
+    async def poll(self, session: aiohttp.ClientSession) -> None:
+        """Read /metrics; a server that does not answer is left out of routing until it does."""
+        asked_s = time.monotonic()
+        try:
+            async with session.get(f"{self.url}/metrics", timeout=aiohttp.ClientTimeout(total=5)) as response:
+                text = await response.text()
+                healthy = response.status < 500
+        except (aiohttp.ClientError, TimeoutError) as error:
+            healthy, text = isinstance(error, TimeoutError), ""  # busy is not dead: only a refused connection is
+        if healthy != self.healthy:
+            log.warning("%s is %s", self.name, "back" if healthy else "not answering; no requests go there")
+        self.healthy = healthy
+        if text:
+            self.polled, self.polled_at_s = parse_metrics(text), asked_s
+            self.count()
+
+
+class Crew:
+    """One pool behind its router."""
+
+    def __init__(self, pool: Pool, addresses: Sequence[WorkerAddress], seed: int) -> None:
+        self.pool = pool
+        self.role = pool.role
+        self.router = pool.router
+        self.workers = [LiveWorker(address, pool) for address in addresses if address.role == pool.role]
+        if not self.workers:
+            raise SpecError(f"frontend: no worker of role {pool.role!r} was given; the deployment needs one")
+        caching = pool.limits.prefix_caching and len(self.workers) > 1
+        self.needs_overlap = caching and pool.router.policy in NEEDS_OVERLAP
+        blind = [worker.name for worker in self.workers if worker.feed is None]
+        if self.needs_overlap and blind:
+            raise SpecError(
+                f"router.policy {pool.router.policy!r} needs the KV events of {', '.join(blind)}; start them with "
+                "--kv-events-config, or take a policy that needs none (least_loaded)"
+            )
+        self._policy = POLICIES[pool.router.policy]
+        self._state = RouterState(
+            random.Random(f"{seed}/router/{pool.role}"),
+            overlap_weight=pool.router.overlap_weight,
+            temperature=pool.router.temperature,
+        )
+        self._seen: dict[str, WorkerLoad] | None = None
+        self._queue: deque[asyncio.Future[LiveWorker]] = deque()
+        self._busy: set[str] = set()
+
+    # --- choosing ---------------------------------------------------------------------------------
+
+    def usable(self, excluded: Collection[str] = ()) -> list[LiveWorker]:
+        """Healthy workers that this request has not failed on. Raises ApiError 503 when there are none."""
+        usable = [worker for worker in self.workers if worker.healthy and worker.name not in excluded]
+        if not usable:
+            raise ApiError(503, f"no {self.role} worker can take the request", "server_error", code="no_worker")
+        return usable
+
+    def cached(self, worker: LiveWorker, token_ids: Sequence[int] | None) -> int:
+        """Prompt tokens in a worker's prefix cache, as far as its events tell."""
+        if token_ids is None or worker.feed is None:
+            return 0
+        return overlaps(token_ids, worker.block_size, [worker.feed.index])[0]
+
+    def choose(
+        self,
+        session_id: int,
+        prompt_tokens: int,
+        token_ids: Sequence[int] | None,
+        known_tokens: int | None = None,
+        excluded: Collection[str] = (),
+    ) -> LiveWorker:
+        """The policy's worker. `known_tokens` bounds the prefix that is known before retrieval."""
+        workers = self.usable(excluded)
+        if len(workers) == 1:
+            return workers[0]
+        overlap = [0] * len(workers)
+        if self.needs_overlap and token_ids is not None:
+            ids = token_ids if known_tokens is None else token_ids[: known_tokens + 1]
+            indexes = [worker.feed.index if worker.feed else None for worker in workers]
+            overlap = overlaps(ids, workers[0].block_size, indexes)
+        query = Query(session_id, prompt_tokens, workers[0].block_size, overlap)
+        loads = [worker.load if self._seen is None else self._seen[worker.name] for worker in workers]
+        return workers[self._policy(query, loads, self._state)]
+
+    @property
+    def waiting(self) -> int:
+        return sum(worker.load.waiting for worker in self.workers if worker.healthy) + len(self._queue)
+
+    def shed(self) -> None:
+        """Raises ApiError 429 when every worker has as many waiting as the router allows."""
+        bound = self.router.max_queue
+        if bound is not None and all(worker.load.waiting + len(self._queue) >= bound for worker in self.usable()):
+            raise ApiError(
+                429,
+                f"overloaded: every {self.role} worker has {bound} or more requests waiting",
+                "rate_limit_error",
+                code="overloaded",
+            )
+
+    # --- the shared prefill queue (one request at a time on each worker, oldest first) ----------------
+
+    async def pull(self, excluded: Collection[str] = ()) -> LiveWorker:
+        """An idle worker, when it is this request's turn. Give it back with `release`."""
+        idle = [worker for worker in self.usable(excluded) if worker.name not in self._busy]
+        if idle and not self._queue:
+            self._busy.add(idle[0].name)
+            return idle[0]
+        turn: asyncio.Future[LiveWorker] = asyncio.get_running_loop().create_future()
+        self._queue.append(turn)
+        try:
+            return await turn
+        except asyncio.CancelledError:
+            if turn.done() and not turn.cancelled() and turn.exception() is None:
+                self.release(turn.result())
+            raise
+        finally:
+            if turn in self._queue:
+                self._queue.remove(turn)
+
+    def release(self, worker: LiveWorker) -> None:
+        self._busy.discard(worker.name)
+        self._serve_queue()
+
+    def _serve_queue(self) -> None:
+        while self._queue:
+            try:
+                idle = [worker for worker in self.usable() if worker.name not in self._busy]
+            except ApiError as error:
+                turn = self._queue.popleft()
+                if not turn.done():
+                    turn.set_exception(error)
+                continue
+            if not idle:
+                return
+            turn = self._queue.popleft()
+            if not turn.done():
+                self._busy.add(idle[0].name)
+                turn.set_result(idle[0])
+
+    # --- watching ---------------------------------------------------------------------------------
+
+    async def watch(self, session: aiohttp.ClientSession) -> None:
+        """Poll every worker for ever."""
+        while True:
+            await asyncio.gather(*(worker.poll(session) for worker in self.workers))
+            self._serve_queue()
+            await asyncio.sleep(POLL_S)
+
+    async def age(self) -> None:
+        """Let the router see a copy of the loads that is renewed every `router.state_age_s`."""
+        while self.router.state_age_s:
+            self._seen = {worker.name: dataclasses.replace(worker.load) for worker in self.workers}
+            await asyncio.sleep(self.router.state_age_s)
+
+    def event_ages_s(self) -> list[float]:
+        return [age for worker in self.workers if worker.feed for age in worker.feed.ages_s]

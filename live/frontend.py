@@ -1,0 +1,282 @@
+"""The OpenAI-compatible service in front of the workers.
+
+    async with Frontend(system, workers) as frontend:
+        ...  # POST {frontend.base_url}/v1/chat/completions
+
+Extensions to OpenAI's API: `/chat` is `/v1/chat/completions`; answers name the retrieved `documents`; the request
+field `retrieval: false` switches retrieval off; the headers x-request-id (kept, or made) and x-session-id.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hmac
+import ipaddress
+import logging
+import time
+import uuid
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any
+
+import aiohttp
+import numpy as np
+from aiohttp import web
+
+from live.address import WorkerAddress
+from live.documents import load_chunks
+from live.fleet import Crew
+from live.frontend_metrics import FrontendMetrics, log_line
+from live.openai_api import CHARS_PER_TOKEN, DONE, PATHS, ApiError, Kind, error_type, event, parse
+from live.proxy import Proxy
+from live.records import FrontendRecord, RecordLog
+from live.relay import Call
+from live.retrieval import Retriever
+from planner.spec import Retrieval, SpecError
+from planner.system import System
+
+log = logging.getLogger("planner.frontend")
+MAX_BODY_BYTES = 256 * 2**20  # long prompts as token ids are long
+CLIENT_GONE = 499
+GpuUtilization = Callable[[], Mapping[str, float]]  # worker -> 0..1
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach it."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+class Frontend:
+    """Serves a system's workers. Use as an async context manager; `port` 0 takes a free one.
+
+    Raises SpecError when the arguments cannot work together: a host beyond loopback without a token, a role without
+    a worker, a routing policy without what it needs.
+    """
+
+    def __init__(
+        self,
+        system: System,
+        workers: Sequence[WorkerAddress],
+        *,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        retrieval: Retrieval | None = None,
+        token: str | None = None,
+        gpu_utilization: GpuUtilization | None = None,
+        log_interval_s: float = 5.0,
+    ) -> None:
+        if not is_loopback(host) and not token:
+            raise SpecError(f"frontend: listening on {host} lets others in; give a token, or listen on 127.0.0.1")
+        self._system, self._host, self._port, self._token = system, host, port, token
+        self._retrieval = retrieval or system.spec.retrieval
+        self._gpu_utilization: GpuUtilization = gpu_utilization or dict
+        self._log_interval_s = log_interval_s
+        self._log = RecordLog()
+        self._in_flight = 0
+        self._tasks: list[asyncio.Task[None]] = []
+        self._stack = contextlib.AsyncExitStack()
+        self.crews = [Crew(pool, workers, system.spec.run.seed) for pool in system.pools]
+        self.metrics = FrontendMetrics()
+        self.models: list[str] = []
+        self.retriever: Retriever | None = None
+        self.proxy: Proxy
+
+    # --- what callers read ----------------------------------------------------------------------------
+
+    @property
+    def base_url(self) -> str:
+        return f"http://{f'[{self._host}]' if ':' in self._host else self._host}:{self._port}"
+
+    def records(self) -> dict[str, FrontendRecord]:
+        """What is known of each request, by its x-request-id."""
+        return self._log.all()
+
+    def observations(self) -> dict[str, Any]:
+        """Figures for a run's manifest, and what routing had to do without."""
+        ages = [age for crew in self.crews for age in crew.event_ages_s()]
+        age = None
+        if ages:
+            p50, p99 = (round(float(value), 6) for value in np.percentile(ages, (50, 99)))
+            age = {"batches": len(ages), "p50": p50, "p99": p99}
+        return {
+            "kv_event_age_s": age,
+            "kv_event_gaps": sum(worker.feed.gaps for crew in self.crews for worker in crew.workers if worker.feed),
+            "retrieval_chunks": len(self.retriever.chunks) if self.retriever else None,
+            "notes": list(self.proxy.notes),
+        }
+
+    # --- life ---------------------------------------------------------------------------------------
+
+    async def __aenter__(self) -> Frontend:
+        try:
+            await self._start()
+        except BaseException:
+            await self._stack.aclose()
+            raise
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._stack.aclose()
+
+    async def _start(self) -> None:
+        connector = aiohttp.TCPConnector(limit=0)
+        session = await self._stack.enter_async_context(aiohttp.ClientSession(connector=connector))
+        self._stack.push_async_callback(self._stop_tasks)
+        for crew in self.crews:
+            for worker in crew.workers:
+                if worker.feed:
+                    worker.feed.start()
+                    self._stack.push_async_callback(worker.feed.stop)
+        self.models = await self._read_models(session)
+        if self._retrieval is not None:
+            ratio = await self._chars_per_token(session)
+            self.retriever = Retriever(self._retrieval, chars_per_token=ratio, observe=self.metrics.retrieved)
+            self._stack.callback(self.retriever.close)
+        self.proxy = Proxy(self._system, self.crews, session, self.retriever)
+        for crew in self.crews:
+            self._tasks += [asyncio.create_task(crew.watch(session)), asyncio.create_task(crew.age())]
+        self._tasks.append(asyncio.create_task(self._report()))
+        app = web.Application(client_max_size=MAX_BODY_BYTES, middlewares=[self._guard])
+        app.add_routes(
+            [
+                web.post("/v1/chat/completions", lambda request: self._serve("chat", request)),
+                web.post("/chat", lambda request: self._serve("chat", request)),
+                web.post("/v1/completions", lambda request: self._serve("completions", request)),
+                web.get("/v1/models", self._list_models),
+                web.get("/health", self._health),
+                web.get("/metrics", self._show_metrics),
+            ]
+        )
+        # Cancellation of the handler is how an abandoned request stops at its worker.
+        runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=2.0)
+        await runner.setup()
+        self._stack.push_async_callback(runner.cleanup)
+        site = web.TCPSite(runner, self._host, self._port)
+        try:
+            await site.start()
+        except OSError as error:
+            raise SpecError(f"frontend: cannot listen on {self._host}:{self._port}: {error.strerror}") from None
+        self._port = runner.addresses[0][1]
+
+    async def _stop_tasks(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _report(self) -> None:
+        while True:
+            await asyncio.sleep(self._log_interval_s)
+            log.info(log_line(self.crews, self._in_flight, self._gpu_utilization()))
+
+    async def _read_models(self, session: aiohttp.ClientSession) -> list[str]:
+        """The names that the workers answer to; the spec's own name stands for the first."""
+        worker = self.crews[0].workers[0]
+        try:
+            async with session.get(f"{worker.url}/v1/models", timeout=aiohttp.ClientTimeout(total=30)) as response:
+                body = await response.json()
+            return [str(item["id"]) for item in body["data"]]
+        except (aiohttp.ClientError, TimeoutError, ValueError, KeyError, TypeError) as error:
+            raise SpecError(f"frontend: {worker.name} at {worker.url} does not list its models: {error}") from None
+
+    async def _chars_per_token(self, session: aiohttp.ClientSession) -> float:
+        """Characters that a token of the served model stands for, measured on the corpus, so that chunks fit."""
+        assert self._retrieval is not None
+        sample = load_chunks(self._retrieval, CHARS_PER_TOKEN)[0].text
+        worker = self.crews[0].workers[0]
+        body = {"model": self.models[0], "prompt": sample}
+        try:
+            async with session.post(f"{worker.url}/tokenize", json=body) as response:
+                count = int((await response.json())["count"])
+        except (aiohttp.ClientError, TimeoutError, ValueError, KeyError, TypeError) as error:
+            log.warning("%s does not tokenise (%s): chunks are cut by an estimate", worker.name, error)
+            return CHARS_PER_TOKEN
+        return len(sample) / max(1, count)
+
+    # --- requests -----------------------------------------------------------------------------------
+
+    @web.middleware
+    async def _guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """The token, and OpenAI's error shape for everything that goes wrong before an answer starts."""
+        try:
+            given = request.headers.get("authorization", "")
+            if self._token and request.path != "/health" and not _same(given, f"Bearer {self._token}"):
+                raise ApiError(401, "wrong or missing token", "authentication_error", code="invalid_api_key")
+            return await handler(request)
+        except ApiError as error:
+            return web.json_response(error.body, status=error.status)
+        except web.HTTPException as error:
+            what = f"{request.method} {request.path}: {error.reason}"
+            refused = ApiError(error.status, what, error_type(error.status))
+            return web.json_response(refused.body, status=error.status)
+
+    async def _list_models(self, _: web.Request) -> web.Response:
+        names = list(dict.fromkeys([*self.models, self._system.spec.model]))
+        data = [{"id": name, "object": "model", "created": 0, "owned_by": "planner"} for name in names]
+        return web.json_response({"object": "list", "data": data})
+
+    async def _health(self, _: web.Request) -> web.Response:
+        """200 while every pool has a worker that answers."""
+        state = {worker.name: worker.healthy for crew in self.crews for worker in crew.workers}
+        serving = all(any(worker.healthy for worker in crew.workers) for crew in self.crews)
+        body = {"status": "ok" if serving else "unavailable", "workers": state}
+        return web.json_response(body, status=200 if serving else 503)
+
+    async def _show_metrics(self, _: web.Request) -> web.Response:
+        self.metrics.in_flight.set(self._in_flight)
+        text = self.metrics.render(self.crews, self._gpu_utilization())
+        return web.Response(body=text, headers={"content-type": "text/plain; version=0.0.4; charset=utf-8"})
+
+    async def _serve(self, kind: Kind, request: web.Request) -> web.StreamResponse:
+        request_id = request.headers.get("x-request-id") or uuid.uuid4().hex
+        record = self._log.open(request_id, time.monotonic())
+        self._in_flight += 1
+        try:
+            parsed = parse(kind, await request.read(), request.headers, self.models, self._system.spec.model)
+            call = Call(request_id, parsed, record)
+            if parsed.stream:
+                return await self._stream(request, call)
+            answer = await self.proxy.complete(call)
+            record.status = 200
+            return web.json_response(answer, headers={"x-request-id": request_id})
+        except ApiError as error:
+            record.status, record.error = error.status, str(error)
+            raise
+        except (asyncio.CancelledError, ConnectionError):
+            record.status, record.error = CLIENT_GONE, "the client closed the connection"
+            raise
+        except Exception as error:
+            record.status, record.error = 500, f"{type(error).__name__}: {error}"
+            log.exception("request %s", request_id)
+            raise ApiError(500, record.error, "server_error") from error
+        finally:
+            record.finish_s = time.monotonic()
+            self._in_flight -= 1
+            self.metrics.answered(PATHS[kind], record)
+
+    async def _stream(self, request: web.Request, call: Call) -> web.StreamResponse:
+        headers = {"content-type": "text/event-stream; charset=utf-8", "cache-control": "no-cache"}
+        response = web.StreamResponse(headers=headers | {"x-request-id": call.request_id})
+        async with contextlib.aclosing(self.proxy.stream(call)) as events:
+            try:
+                async for piece in events:
+                    if not response.prepared:
+                        await response.prepare(request)
+                    await response.write(piece)
+                call.record.status = 200
+            except ApiError as error:
+                if not response.prepared:
+                    raise
+                call.record.status, call.record.error = error.status, str(error)
+                await response.write(event(error.body) + DONE)
+        await response.write_eof()
+        return response
+
+
+def _same(given: str, wanted: str) -> bool:
+    return hmac.compare_digest(given.encode(), wanted.encode())

@@ -1,0 +1,202 @@
+"""The shapes of the OpenAI HTTP API that the frontend speaks: requests in, errors and event streams out. No I/O."""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+Kind = Literal["chat", "completions"]
+
+PATHS: dict[Kind, str] = {"chat": "/v1/chat/completions", "completions": "/v1/completions"}
+DONE = b"data: [DONE]\n\n"
+# Used where a prompt's length must be guessed before any tokenizer saw it: English text in common tokenizers.
+CHARS_PER_TOKEN = 4.0
+
+
+class ApiError(Exception):
+    """An answer other than 200: HTTP status and OpenAI's `type`, `param` and `code`."""
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        kind: str = "invalid_request_error",
+        *,
+        param: str | None = None,
+        code: str | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.body: dict[str, Any] = {"error": {"message": message, "type": kind, "param": param, "code": code}}
+
+    @staticmethod
+    def upstream(status: int, text: str) -> ApiError:
+        """An engine's refusal, kept as it is where it has OpenAI's shape already."""
+        error = ApiError(status, text.strip()[:2000] or f"the worker answered {status}", error_type(status))
+        try:
+            body = json.loads(text)
+        except ValueError:
+            return error
+        if isinstance(body, dict) and isinstance(body.get("error"), dict) and "message" in body["error"]:
+            error.args = (str(body["error"]["message"]),)
+            error.body = {"error": {"param": None, "code": None, "type": error_type(status)} | body["error"]}
+        return error
+
+
+def error_type(status: int) -> str:
+    """OpenAI's error type for an HTTP status."""
+    named = {401: "authentication_error", 404: "not_found_error", 429: "rate_limit_error"}
+    return named.get(status, "server_error" if status >= 500 else "invalid_request_error")
+
+
+@dataclass(frozen=True, slots=True)
+class ApiRequest:
+    """A parsed request body. `token_ids` is the prompt when it came as ids, else `text` holds all of it."""
+
+    kind: Kind
+    body: dict[str, Any]
+    stream: bool
+    include_usage: bool
+    text: str
+    token_ids: tuple[int, ...] | None
+    retrieval: Any = None  # the extension field `retrieval`: False turns it off, an object names the query
+    session_id: int = 0
+
+    @property
+    def prompt_tokens(self) -> int:
+        """Known length, or an estimate from the number of characters."""
+        if self.token_ids is not None:
+            return len(self.token_ids)
+        return max(1, round(len(self.text) / CHARS_PER_TOKEN))
+
+    @property
+    def greedy(self) -> bool:
+        return self.body.get("temperature") == 0
+
+
+def parse(
+    kind: Kind, raw: bytes, headers: Mapping[str, str], models: Sequence[str], alias: str | None = None
+) -> ApiRequest:
+    """Check what the frontend itself relies on; the engine checks the rest. `alias` stands for the first model.
+
+    Raises ApiError.
+    """
+    try:
+        body = json.loads(raw)
+    except ValueError as error:
+        raise ApiError(400, f"the body is not JSON: {error}") from None
+    if not isinstance(body, dict):
+        raise ApiError(400, "the body must be a JSON object")
+    if body.get("model") in (None, alias):
+        body["model"] = models[0]
+    if body["model"] not in models:
+        raise ApiError(
+            404,
+            f"the model {body['model']!r} does not exist; served: {', '.join(models)}",
+            "not_found_error",
+            param="model",
+            code="model_not_found",
+        )
+    stream = body.get("stream") or False
+    if not isinstance(stream, bool):
+        raise ApiError(400, "stream must be true or false", param="stream")
+    options = body.get("stream_options") or {}
+    if not isinstance(options, dict):
+        raise ApiError(400, "stream_options must be an object", param="stream_options")
+    text, token_ids = _chat_text(body) if kind == "chat" else _prompt(body)
+    retrieval = body.pop("retrieval", None)
+    return ApiRequest(
+        kind, body, stream, bool(options.get("include_usage")), text, token_ids, retrieval, _session(body, headers)
+    )
+
+
+def _chat_text(body: dict[str, Any]) -> tuple[str, None]:
+    messages = body.get("messages")
+    if not isinstance(messages, list) or not messages or not all(isinstance(item, dict) for item in messages):
+        raise ApiError(400, "messages must be a list of at least one object", param="messages")
+    return "\n".join(message_text(item) for item in messages), None
+
+
+def message_text(message: Mapping[str, Any]) -> str:
+    """The text of a chat message, whose content is a string or a list of parts."""
+    content = message.get("content")
+    if isinstance(content, str):
+        return content
+    if isinstance(content, list):
+        return "".join(str(part.get("text", "")) for part in content if isinstance(part, dict))
+    return ""
+
+
+def _prompt(body: dict[str, Any]) -> tuple[str, tuple[int, ...] | None]:
+    prompt = body.get("prompt")
+    if isinstance(prompt, list) and len(prompt) == 1 and isinstance(prompt[0], (str, list)):
+        prompt = body["prompt"] = prompt[0]
+    if isinstance(prompt, str):
+        return prompt, None
+    if isinstance(prompt, list) and prompt and all(type(item) is int for item in prompt):
+        return "", tuple(prompt)
+    raise ApiError(400, "prompt must be one text or one list of token ids", param="prompt")
+
+
+def _session(body: Mapping[str, Any], headers: Mapping[str, str]) -> int:
+    """A number for the session: a header, or OpenAI's `user` field; texts are hashed, the same way everywhere."""
+    name = headers.get("x-session-id") or headers.get("x-user-id") or body.get("user") or "0"
+    return int(name) if str(name).isdecimal() else zlib.crc32(str(name).encode())
+
+
+def event(payload: Any) -> bytes:
+    """One server-sent event."""
+    return b"data: " + json.dumps(payload, ensure_ascii=False, separators=(",", ":")).encode() + b"\n\n"
+
+
+class EventSplitter:
+    """Cuts a byte stream into the payloads of its `data:` lines, whatever the sizes of the pieces it comes in."""
+
+    def __init__(self) -> None:
+        self._rest = b""
+
+    def feed(self, piece: bytes) -> Iterator[bytes]:
+        lines = (self._rest + piece).split(b"\n")
+        self._rest = lines.pop()
+        for line in lines:
+            if line.startswith(b"data:"):
+                yield line[5:].strip()
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Token counts as a server reports them; `cached` is None where it does not."""
+
+    prompt: int
+    output: int
+    cached: int | None
+
+    @staticmethod
+    def of(body: Mapping[str, Any]) -> Usage | None:
+        usage = body.get("usage")
+        if not isinstance(usage, dict):
+            return None
+        details = usage.get("prompt_tokens_details") or {}
+        return Usage(
+            int(usage.get("prompt_tokens") or 0), int(usage.get("completion_tokens") or 0), details.get("cached_tokens")
+        )
+
+
+def chunk_tokens(choice: Mapping[str, Any]) -> tuple[int, list[int], str]:
+    """(number of tokens, their ids where given, text) that a streamed choice carries.
+
+    Without ids a chunk counts as one token when it has text, or (completions) when it is not the closing one: a token
+    may be half a character and show no text yet.
+    """
+    delta = choice.get("delta")
+    text = choice.get("text")
+    if isinstance(delta, dict):
+        text = (delta.get("reasoning_content") or delta.get("reasoning") or "") + (delta.get("content") or "")
+    ids = choice.get("token_ids")
+    if ids is not None:
+        return len(ids), list(ids), text or ""
+    counts = bool(text) or (delta is None and choice.get("finish_reason") is None)
+    return int(counts), [], text or ""

@@ -1,0 +1,196 @@
+"""An OpenAI-compatible engine of known timing, with vLLM's extensions, for tests that need no model."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from types import SimpleNamespace
+from typing import Any
+
+from aiohttp import web
+
+from live.address import WorkerAddress
+from planner.spec import Router, Spec
+
+
+class FakeEngine:
+    """First token after `ttft_s`, then one each `itl_s`. `requests` are the bodies it was sent.
+
+    `fail`: an HTTP status instead of an answer. `break_after`: drop the connection after so many tokens.
+    `refuse`: request fields answered with 400. An answer is over after `natural` tokens unless `ignore_eos`.
+    """
+
+    def __init__(self, name: str = "aggregated-0", role: str = "aggregated", **options: Any) -> None:
+        self.name, self.role = name, role
+        self.ttft_s: float = options.pop("ttft_s", 0.01)
+        self.itl_s: float = options.pop("itl_s", 0.002)
+        self.fail: int | None = options.pop("fail", None)
+        self.break_after: int | None = options.pop("break_after", None)
+        self.refuse: set[str] = set(options.pop("refuse", ()))
+        self.token_prompts: bool = options.pop("token_prompts", True)
+        self.natural: int = options.pop("natural", 12)
+        self.kv_events: str | None = options.pop("kv_events", None)
+        self.max_prompt: int = options.pop("max_prompt", 1_000_000)
+        assert not options, options
+        self.requests: list[dict[str, Any]] = []
+        self.ids: list[str] = []
+        self.running = 0
+        self.abandoned = 0
+        self.url = ""
+
+    async def __aenter__(self) -> FakeEngine:
+        app = web.Application(client_max_size=2**28)
+        app.router.add_post("/v1/chat/completions", self._generate)
+        app.router.add_post("/v1/completions", self._generate)
+        app.router.add_post("/tokenize", self._tokenize)
+        app.router.add_get("/v1/models", self._models)
+        app.router.add_get("/metrics", self._metrics)
+        self._runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=0.1)
+        await self._runner.setup()
+        await web.TCPSite(self._runner, "127.0.0.1", 0).start()
+        self.url = f"http://127.0.0.1:{self._runner.addresses[0][1]}"
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._runner.cleanup()
+
+    @property
+    def address(self) -> WorkerAddress:
+        return WorkerAddress(self.name, self.role, self.url, self.kv_events)  # type: ignore[arg-type]
+
+    async def _models(self, _: web.Request) -> web.Response:
+        return web.json_response({"object": "list", "data": [{"id": "fake", "object": "model"}]})
+
+    async def _metrics(self, _: web.Request) -> web.Response:
+        labels = '{engine="0",model_name="fake"}'
+        text = f"vllm:num_requests_running{labels} {self.running}.0\nvllm:kv_cache_usage_perc{labels} 0.25\n"
+        return web.Response(text=text + f"vllm:num_requests_waiting{labels} 0.0\n")
+
+    async def _tokenize(self, request: web.Request) -> web.Response:
+        body = await request.json()
+        text = body.get("prompt") or "".join(message["content"] for message in body["messages"])
+        tokens = [ord(letter) % 200 for letter in text]  # one token a character
+        return web.json_response({"count": len(tokens), "tokens": tokens})
+
+    def _prompt_tokens(self, body: dict[str, Any]) -> int:
+        if "messages" in body:
+            return 5 + sum(len(str(message["content"]).split()) for message in body["messages"])
+        prompt = body["prompt"]
+        return len(prompt.split()) if isinstance(prompt, str) else len(prompt)
+
+    def _refusal(self, body: dict[str, Any]) -> str | None:
+        for name in self.refuse & body.keys():
+            return f"unknown field {name}"
+        if not self.token_prompts and isinstance(body.get("prompt"), list):
+            return "prompt must be a string"
+        if body.get("temperature", 1) < 0:
+            return "temperature must not be negative"
+        if self._prompt_tokens(body) > self.max_prompt:
+            return f"the prompt is longer than {self.max_prompt} tokens"
+        return None
+
+    async def _generate(self, request: web.Request) -> web.StreamResponse:
+        arrived = asyncio.get_running_loop().time()
+        body = await request.json()
+        self.requests.append(body)
+        self.ids.append(request.headers.get("x-request-id", ""))
+        if self.fail is not None:
+            return web.json_response({"error": {"message": "engine is dead", "type": "x"}}, status=self.fail)
+        refusal = self._refusal(body)
+        if refusal is not None:
+            error = {"message": refusal, "type": "BadRequestError", "param": None, "code": 400}
+            return web.json_response({"error": error}, status=400)
+        self.running += 1
+        try:
+            return await (self._stream if body.get("stream") else self._answer)(request, body, arrived)
+        except (asyncio.CancelledError, ConnectionError):
+            self.abandoned += 1
+            raise
+        finally:
+            self.running -= 1
+
+    def _plan(self, body: dict[str, Any]) -> tuple[int, str]:
+        wanted = body.get("max_tokens") or body.get("max_completion_tokens") or 16
+        if body.get("ignore_eos") or wanted <= self.natural:
+            return wanted, "length"
+        return self.natural, "stop"
+
+    def _usage(self, body: dict[str, Any], made: int) -> dict[str, Any]:
+        prompt = self._prompt_tokens(body)
+        cached = prompt - 1 if (body.get("kv_transfer_params") or {}).get("do_remote_prefill") else 3
+        details = {"cached_tokens": cached}
+        return {
+            "prompt_tokens": prompt,
+            "completion_tokens": made,
+            "total_tokens": prompt + made,
+            "prompt_tokens_details": details,
+        }
+
+    def _head(self, body: dict[str, Any], chunk: bool) -> dict[str, Any]:
+        kind = ("chat.completion" if "messages" in body else "text_completion") + (
+            ".chunk" if chunk and "messages" in body else ""
+        )
+        return {"id": "gen-1", "object": kind, "created": 1, "model": body["model"]}
+
+    @staticmethod
+    async def _until(time_s: float) -> None:
+        await asyncio.sleep(time_s - asyncio.get_running_loop().time())
+
+    async def _answer(self, request: web.Request, body: dict[str, Any], arrived: float) -> web.StreamResponse:
+        count, reason = self._plan(body)
+        await self._until(arrived + self.ttft_s + (count - 1) * self.itl_s)
+        text = "".join(f"w{number} " for number in range(count))
+        choice: dict[str, Any] = {"index": 0, "finish_reason": reason, "logprobs": None}
+        if "messages" in body:
+            choice["message"] = {"role": "assistant", "content": text}
+        else:
+            choice["text"] = text
+        if body.get("return_token_ids"):
+            choice["token_ids"] = [100 + number for number in range(count)]
+        answer = self._head(body, False) | {"choices": [choice], "usage": self._usage(body, count)}
+        if (body.get("kv_transfer_params") or {}).get("do_remote_decode"):
+            answer["kv_transfer_params"] = {"do_remote_prefill": True, "remote_engine_id": self.name}
+        return web.json_response(answer)
+
+    async def _stream(self, request: web.Request, body: dict[str, Any], arrived: float) -> web.StreamResponse:
+        count, reason = self._plan(body)
+        response = web.StreamResponse(headers={"content-type": "text/event-stream"})
+        await self._until(arrived + self.ttft_s)
+        await response.prepare(request)
+        for number in range(count):
+            await self._until(arrived + self.ttft_s + number * self.itl_s)
+            if number == self.break_after:
+                assert request.transport is not None
+                request.transport.abort()
+                raise ConnectionResetError
+            last = number == count - 1
+            choice: dict[str, Any] = {"index": 0, "finish_reason": reason if last else None, "logprobs": None}
+            if "messages" in body:
+                choice["delta"] = {"content": f"w{number} "} | ({"role": "assistant"} if number == 0 else {})
+            else:
+                choice["text"] = f"w{number} "
+            if body.get("return_token_ids"):
+                choice["token_ids"] = [100 + number]
+            await self._write(response, self._head(body, True) | {"choices": [choice]})
+        if (body.get("stream_options") or {}).get("include_usage"):
+            await self._write(response, self._head(body, True) | {"choices": [], "usage": self._usage(body, count)})
+        await response.write(b"data: [DONE]\n\n")
+        await response.write_eof()
+        return response
+
+    @staticmethod
+    async def _write(response: web.StreamResponse, payload: dict[str, Any]) -> None:
+        await response.write(b"data: " + json.dumps(payload).encode() + b"\n\n")
+
+
+def system_of(deployment: dict[str, Any], **top: Any) -> Any:
+    """The parts of a resolved System that the frontend reads, without a catalogue."""
+    spec = Spec.model_validate({"schema": 1, "name": "test", "model": "llama-3.1-8b", "deployment": deployment} | top)
+    limits = SimpleNamespace(block_size=16, kv_blocks=1000, prefix_caching=True)
+    split = deployment["mode"] == "disaggregated"
+    pools = []
+    for role in ("prefill", "decode") if split else ("aggregated",):
+        own = getattr(spec.deployment, role, None)
+        router = (own.router if own is not None else None) or spec.deployment.router or Router()
+        pools.append(SimpleNamespace(role=role, limits=limits, router=router))
+    return SimpleNamespace(spec=spec, pools=tuple(pools), disaggregated=split)
