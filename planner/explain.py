@@ -13,11 +13,14 @@ from typing import Any, Literal
 
 from planner.metrics import Summary
 from planner.usage import LinkUse, PoolUse
+from planner.words import gigabytes, milliseconds, percent
 
 Kind = Literal["prefill", "decode", "kv-memory", "link", "retrieval", "none", "unknown"]
 
 BUSY = 0.9  # from here a station has no room for the next burst
-FULL = 0.9  # KV cache in use, averaged over the steps
+FULL = 0.9  # KV cache in use, averaged over the steps: no room for the next prompt
+PRESSED = 0.8  # KV cache in use at its highest: a long prompt may have had to wait for room
+BLOCKED = 0.5  # share of the time in steps that take no prompt although some wait
 TARGET = 0.8  # a link sized for this share keeps its queues short
 NOTABLE = 0.2  # a stage that takes this share of TTFT is worth naming
 
@@ -78,16 +81,16 @@ def _link_bound(summary: Summary, link: LinkUse) -> Explanation:
     enough = link.offered_bytes_s / TARGET
     verb = "cannot keep up" if link.offered > 1 else "is full"
     first = (
-        f"The KV link {link.name} {verb}: the traffic needs {_gb(link.offered_bytes_s)} GB/s moved and it carries"
-        f" {_gb(link.bandwidth_bytes_s)} GB/s ({link.offered:.0%})."
+        f"The KV link {link.name} {verb}: the traffic needs {gigabytes(link.offered_bytes_s)} moved"
+        f" and it carries {gigabytes(link.bandwidth_bytes_s)} at most."
     )
     return Explanation(
         "link",
         link.name,
         (
             first,
-            f"A transfer takes {_ms(link.transfer_mean_s * 1e3)} on average; {_gb(enough)} GB/s would be enough"
-            f" ({TARGET:.0%} busy).",
+            f"A transfer takes {milliseconds(link.transfer_mean_s * 1e3)} on average;"
+            f" {gigabytes(enough)} would be enough ({percent(TARGET)} busy).",
         ),
         enough,
     )
@@ -101,9 +104,10 @@ def _retrieval(summary: Summary) -> Explanation | None:
         "retrieval",
         "retrieval",
         (
-            f"Retrieval is the bottleneck: its {summary.retrieval_workers} workers are busy {busy:.0%} of the time.",
-            f"Waiting and searching take {_ms(summary.stages_ms['retrieval'])} of a mean TTFT of"
-            f" {_ms(summary.number('ttft_mean_ms'))}; {_workers_enough(summary, busy)}.",
+            f"Retrieval is the bottleneck: its {summary.retrieval_workers} workers are busy"
+            f" {percent(busy)} of the time.",
+            f"Waiting and searching take {milliseconds(summary.stages_ms['retrieval'])} of a mean TTFT of"
+            f" {milliseconds(summary.number('ttft_mean_ms'))}; {_workers_enough(summary, busy)}.",
         ),
     )
 
@@ -124,7 +128,7 @@ def _first_token(summary: Summary) -> Explanation:
     stages = summary.missed_stages_ms if any(summary.missed_stages_ms.values()) else summary.stages_ms
     stage = max(stages, key=lambda name: stages[name])
     share = stages[stage] / sum(stages.values()) if sum(stages.values()) else 0.0
-    time = f"{stage.replace('_', ' ')} is {share:.0%} of the time to first token ({_ms(stages[stage])})"
+    time = f"{stage.replace('_', ' ')} is {percent(share)} of the time to first token ({milliseconds(stages[stage])})"
     causes: dict[str, Callable[[Summary, str], Explanation]] = {
         "retrieval": lambda s, t: Explanation(
             "retrieval", "retrieval", ("Retrieval makes first tokens late.", _line(s, t))
@@ -139,21 +143,20 @@ def _first_token(summary: Summary) -> Explanation:
 
 
 def _queue(summary: Summary, time: str) -> Explanation:
-    """Prompts wait: for compute, or because KV blocks or batch slots are taken on this side or the other."""
+    """Prompts wait: for compute, or because KV blocks or batch slots are taken, on this side or the other."""
     pool = _prefilling(summary)
     if pool is None or pool.utilization is None:
         return _unknown(summary, time)
-    blocked = (pool.blocked_share or 0.0) > (1 - BUSY) * 5 or pool.utilization < BUSY
-    if not blocked:
+    idle = pool.role == "prefill" and pool.utilization < BUSY  # an aggregated worker is busy while anything decodes
+    if (pool.blocked_share or 0.0) < BLOCKED and not (idle and _most(pool) >= PRESSED):
         return _prefill_side(summary, time)
-    if pool.role == "prefill" and (pool.kv_used_mean or 0.0) >= FULL:
-        return _decode_side(summary, time)  # prompts stay until the decode side has read them
-    if (pool.kv_used_mean or 0.0) >= FULL or (pool.kv_used_max or 0.0) > 0.99:
+    decode = _find(summary, "decode")
+    if decode is not None and (_full(decode) or (decode.blocked_share or 0.0) >= BLOCKED):
+        return _decode_side(summary, time)  # prompts stay in the prefill workers until the decode side has read them
+    if pool.role == "prefill" or _full(pool):
         return _memory(summary, pool, time)
-    if pool.role == "aggregated":
-        first = f"Decoding is the bottleneck: every slot of the batch is taken ({_batch(pool)}) while prompts wait."
-        return Explanation("decode", "aggregated", (first, _line(summary, time)))
-    return _prefill_side(summary, time)
+    first = f"Decoding is the bottleneck: every slot of the batch is taken ({_batch(pool)}) while prompts wait."
+    return Explanation("decode", pool.role, (first, _line(summary, time)))
 
 
 def _prefill_side(summary: Summary, time: str) -> Explanation:
@@ -163,11 +166,11 @@ def _prefill_side(summary: Summary, time: str) -> Explanation:
         first = f"Prefill is the bottleneck of the {where} pool."
     elif pool.role == "aggregated":
         first = (
-            f"Prefill is the bottleneck: the aggregated workers are busy {pool.utilization:.0%} of the time,"
-            f" {pool.prefill_time_share or 0.0:.0%} of it in steps with prompt tokens."
+            f"Prefill is the bottleneck: the aggregated workers are busy {percent(pool.utilization)} of the time,"
+            f" {percent(pool.prefill_time_share or 0.0)} of it in steps with prompt tokens."
         )
     else:
-        first = f"Prefill is the bottleneck: the prefill workers are busy {pool.utilization:.0%} of the time."
+        first = f"Prefill is the bottleneck: the prefill workers are busy {percent(pool.utilization)} of the time."
     return Explanation("prefill", where, (first, _line(summary, time)))
 
 
@@ -175,7 +178,7 @@ def _decode_side(summary: Summary, time: str) -> Explanation:
     pool = _find(summary, "decode") or _find(summary, "aggregated")
     if pool is None or pool.utilization is None:
         return _unknown(summary, time)
-    if (pool.kv_used_mean or 0.0) >= FULL or (pool.kv_used_max or 0.0) > 0.99:
+    if _full(pool):
         return _memory(summary, pool, time)
     first = f"Decoding is the bottleneck: the {pool.role} workers hold {_batch(pool)} and take new ones slowly."
     return Explanation("decode", pool.role, (first, _line(summary, time)))
@@ -183,8 +186,8 @@ def _decode_side(summary: Summary, time: str) -> Explanation:
 
 def _memory(summary: Summary, pool: PoolUse, time: str) -> Explanation:
     first = (
-        f"KV memory is the bottleneck: the cache of the {pool.role} workers is {pool.kv_used_mean or 0.0:.0%} full on"
-        f" average and {pool.kv_used_max or 0.0:.0%} at most, with {summary.number('preemptions'):.0f} preemptions."
+        f"KV memory is the bottleneck: the cache of the {pool.role} workers is {percent(pool.kv_used_mean)} full on"
+        f" average and {percent(pool.kv_used_max)} at most, with {summary.number('preemptions'):.0f} preemptions."
     )
     return Explanation("kv-memory", pool.role, (first, _line(summary, time)))
 
@@ -193,7 +196,7 @@ def _slow_transfer(summary: Summary, time: str) -> Explanation:
     worst = max(summary.links, key=lambda link: link.offered, default=None)
     if worst is None:
         return _unknown(summary, time)
-    first = f"The KV link {worst.name} is slow rather than full ({worst.offered:.0%} offered): {time}."
+    first = f"The KV link {worst.name} is slow rather than full ({percent(worst.offered)} offered): {time}."
     size = worst.bytes / worst.transfers
     limit_ms = summary.slo.ttft_ms
     others = sum(ms for stage, ms in summary.missed_stages_ms.items() if stage != "transfer")
@@ -203,7 +206,7 @@ def _slow_transfer(summary: Summary, time: str) -> Explanation:
     return Explanation(
         "link",
         worst.name,
-        (first, f"{_gb(enough)} GB/s would bring the late requests to their target of {limit_ms:g} ms."),
+        (first, f"{gigabytes(enough)} would bring the late requests to their target of {limit_ms:g} ms."),
         enough,
     )
 
@@ -223,7 +226,7 @@ def _token_speed(summary: Summary) -> Explanation:
     """TTFT is within its target and TPOT (or E2E) is not."""
     pool = _find(summary, "decode") or _find(summary, "aggregated")
     limit = f" (target {summary.slo.tpot_ms:g} ms)" if summary.slo.tpot_ms is not None else ""
-    median, high = _ms(summary.number("tpot_p50_ms")), _ms(summary.number("tpot_p99_ms"))
+    median, high = milliseconds(summary.number("tpot_p50_ms")), milliseconds(summary.number("tpot_p99_ms"))
     speed = f"TPOT is {median} at the median and {high} at p99{limit}"
     if pool is None or pool.utilization is None:
         return Explanation("decode", "decode", (f"Decoding is the bottleneck: {speed}.", _line(summary, "")))
@@ -231,7 +234,7 @@ def _token_speed(summary: Summary) -> Explanation:
         return _memory(summary, pool, speed)
     second = f"The {pool.role} workers decode {_batch(pool)} on average"
     if pool.role == "aggregated" and (pool.prefill_time_share or 0.0) > NOTABLE:
-        second += f", and {pool.prefill_time_share:.0%} of their time goes to steps that also prefill prompts"
+        second += f", and {percent(pool.prefill_time_share)} of their time goes to steps that also prefill prompts"
     return Explanation("decode", pool.role, (f"Decoding is the bottleneck: {speed}.", f"{second}."))
 
 
@@ -240,18 +243,20 @@ def _headroom(summary: Summary) -> Explanation:
     uses: list[tuple[float, str]] = []
     for pool in summary.pools:
         if pool.utilization is not None and pool.role == "prefill":
-            uses.append((pool.utilization, f"prefill workers, busy {pool.utilization:.0%} of the time"))
+            uses.append((pool.utilization, f"prefill workers, busy {percent(pool.utilization)} of the time"))
         if pool.kv_used_max is not None:
-            uses.append((pool.kv_used_max, f"KV cache of the {pool.role} workers, {pool.kv_used_max:.0%} full at most"))
-    uses += [(link.offered, f"KV link {link.name}, {link.offered:.0%} of its bandwidth") for link in summary.links]
+            uses.append(
+                (pool.kv_used_max, f"KV cache of the {pool.role} workers, {percent(pool.kv_used_max)} full at most")
+            )
+    uses += [(link.offered, f"KV link {link.name}, {percent(link.offered)} of its bandwidth") for link in summary.links]
     busy = summary["retrieval_utilization"]
     if busy is not None:
-        uses.append((busy, f"retrieval workers, busy {busy:.0%} of the time"))
+        uses.append((busy, f"retrieval workers, busy {percent(busy)} of the time"))
     for name in ("ttft", "tpot"):
         limit: float | None = getattr(summary.slo, f"{name}_ms")
         p99 = summary[f"{name}_p99_ms"]
         if limit and p99 is not None:
-            uses.append((p99 / limit, f"{name.upper()} target, p99 at {p99 / limit:.0%} of it"))
+            uses.append((p99 / limit, f"{name.upper()} target, p99 at {percent(p99 / limit)} of it"))
     closest = max(uses, default=None)
     first = "Nothing is a bottleneck: there is headroom."
     return Explanation("none", "", (first, f"Closest to its limit: {closest[1]}." if closest else _line(summary, "")))
@@ -281,13 +286,13 @@ def _prefilling(summary: Summary) -> PoolUse | None:
     return _find(summary, "prefill") or _find(summary, "aggregated")
 
 
+def _full(pool: PoolUse) -> bool:
+    return (pool.kv_used_mean or 0.0) >= FULL
+
+
+def _most(pool: PoolUse) -> float:
+    return pool.kv_used_max or 0.0
+
+
 def _batch(pool: PoolUse) -> str:
     return f"{pool.decode_seqs_mean or 0.0:.0f} sequences each"
-
-
-def _gb(rate: float) -> str:
-    return f"{rate / 1e9:.3g}"
-
-
-def _ms(value: float) -> str:
-    return f"{value / 1e3:.3g} s" if value >= 1000 else f"{value:.3g} ms"

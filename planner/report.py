@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from planner.explain import Explanation, explain, waterfall
 from planner.metrics import METRICS, Metric, Summary
+from planner.words import number, percent
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -36,26 +36,6 @@ COMPARED = (
 
 
 # --- words -------------------------------------------------------------------------------------
-
-
-def number(value: float | None) -> str:
-    """Three significant digits, without an exponent up to a million; a dash when unknown."""
-    if value is None or not math.isfinite(value):
-        return "-"
-    size = abs(value)
-    if size >= 1e6:
-        return f"{value:.3g}"
-    if size >= 100:
-        return f"{value:,.0f}"
-    return f"{value:.3g}" if size >= 0.001 or size == 0 else f"{value:.1g}"
-
-
-def percent(share: float | None) -> str:
-    """A share as per cent; never rounded up to 100 %."""
-    if share is None:
-        return "-"
-    text = f"{share * 100:.1f}"
-    return "99.9 %" if text == "100.0" and share < 1 else f"{text.removesuffix('.0')} %"
 
 
 def shown(metric: Metric, value: float | None) -> str:
@@ -104,7 +84,7 @@ def answer(summary: Summary, found: Explanation | None = None) -> str:
     if state.saturated:
         text = (
             f"Past saturation: {machine(summary)} is offered {number(state.offered_per_s)} req/s and serves"
-            f" {number(state.achieved_per_s)}; {_limit(found)}"
+            f" {number(summary['requests_per_s'])}; {_limit(found)}"
         )
         if targets(summary):
             text += f", and {percent(summary['attainment'])} meet {targets(summary)}"
@@ -181,9 +161,28 @@ def value_table(summary: Summary, title: str, names: Iterable[str]) -> Table:
 def stage_table(summary: Summary) -> Table:
     table = _table("Where the time to first token goes", "", "mean ms", "share", "")
     for stage, mean, share in waterfall(summary):
-        table.add_row(stage.replace("_", " "), number(mean), percent(share), "#" * round(share * 30))
+        table.add_row(stage.replace("_", " "), number(mean), percent(share), "#" * round(share * 12))
     table.columns[3].justify = "left"
     return table
+
+
+def _uses(summary: Summary) -> list[str]:
+    """A simulated GPU's utilisation is its worker's busy share, so it is shown only where it was sampled."""
+    return [name for name in USES if name != "gpu_utilization" or summary.provenance == "measured"]
+
+
+def _beside(console: Console, tables: list[Table]) -> None:
+    """Tables side by side where they fit, else one under the other."""
+    from rich.table import Table
+
+    widths = [console.measure(table).maximum for table in tables]
+    if sum(widths) + 4 * (len(tables) - 1) > console.width:
+        for table in tables:
+            console.print(table)
+        return
+    row = Table.grid(padding=(0, 4, 0, 0))
+    row.add_row(*tables)
+    console.print(row)
 
 
 def write(console: Console, summary: Summary, folder: str | None) -> None:
@@ -191,14 +190,11 @@ def write(console: Console, summary: Summary, folder: str | None) -> None:
     found = explain(summary)
     say(console, answer(summary, found))
     say(console, "")
-    for table in (
-        latency_table(summary),
-        value_table(summary, "Rates", RATES),
-        value_table(summary, "In use (steady window)", USES),
-        stage_table(summary),
+    for tables in (
+        (latency_table(summary), value_table(summary, "Rates", RATES)),
+        (stage_table(summary), value_table(summary, "In use (steady window)", _uses(summary))),
     ):
-        if table.row_count:
-            console.print(table)
+        _beside(console, [table for table in tables if table.row_count])
     say(console, f"Bottleneck: {found.kind}. {found.text}")
     for warning in warnings(summary):
         say(console, f"Warning: {warning}")

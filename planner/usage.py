@@ -47,7 +47,7 @@ class LinkUse:
     bandwidth_bytes_s: float
     transfers: int
     bytes: int
-    carried_bytes_s: float  # in the steady window
+    carried_bytes_s: float  # bytes of all transfers / time from the first one's start to the last one's end
     offered_bytes_s: float  # bytes of all transfers / sending time
     utilization: float
     offered: float
@@ -150,9 +150,9 @@ def _links(facts: Facts) -> tuple[LinkUse, ...]:
 
     Transfers that leave a node also share its uplink (manifest: `nodes` {worker: node}, `uplinks` {node: bytes/s}).
     """
-    table, window = facts.run.transfers, facts.steady
+    table = facts.run.transfers
     wires: dict[str, float] = facts.manifest.get("links") or {}
-    if not len(table) or not wires or not window.length_s > 0:
+    if not len(table) or not wires:
         return ()
     ports: dict[str, tuple[float, Mask]] = {}  # name -> (bytes a second, its transfers)
     wire, source, target = (table[column].to_numpy(dtype=object) for column in ("link", "source", "target"))
@@ -170,17 +170,13 @@ def _links(facts: Facts) -> tuple[LinkUse, ...]:
                 ports[f"uplink {word} {node}"] = float(bandwidth), mine
     size, start, end = (table[column].to_numpy(np.float64) for column in ("bytes", "start_s", "end_s"))
     length = end - start
-    # a transfer of no measurable length is carried whole where it starts
-    inside = np.where(
-        length > 0,
-        window.overlap(start, end) / np.where(length > 0, length, 1.0),
-        (start >= window.start_s) & (start <= window.end_s),
-    )
     sending = float(facts.arrival[-1] - facts.arrival[0])
 
     def use(name: str, capacity: float, mine: Mask) -> LinkUse:
-        carried = float((size * inside)[mine].sum()) / window.length_s
-        offered = float(size[mine].sum()) / sending if sending > 0 else carried
+        total = float(size[mine].sum())
+        active = float(end[mine].max() - start[mine].min())
+        carried = total / active if active > 0 else 0.0
+        offered = total / sending if sending > 0 else carried
         return LinkUse(
             name=name,
             bandwidth_bytes_s=capacity,

