@@ -25,6 +25,8 @@ INSTALL_HINT = "install vLLM: `pip install vllm` on a GPU host, `python -m live.
 TRACED_VERSIONS = ((0, 25), (0, 32))  # the scheduler's interface is known to hold from the first to the last
 MODEL_NAME = "served"  # what the servers call the model
 _KV_DTYPES = {"auto": "auto", "fp8": "fp8", "bf16": "bfloat16", "fp16": "float16"}
+# Link presets that this host can really provide: what makes NIXL's UCX use them. Others leave the choice to UCX.
+_UCX_WIRES = {"cpu_tcp": {"UCX_TLS": "tcp,self", "UCX_NET_DEVICES": "lo"}, "cpu_shm": {"UCX_TLS": "sm,tcp,self"}}
 _ROLES = {"prefill": "kv_producer", "decode": "kv_consumer"}
 
 
@@ -263,6 +265,7 @@ def server_environment(
     ports: Ports,
     trace: Path | None,
     *,
+    wire: str | None = None,
     host: str = "127.0.0.1",
 ) -> dict[str, str]:
     """The environment of one server: this process's own, with what vLLM needs to be quiet, local and steady."""
@@ -291,5 +294,7 @@ def server_environment(
     # cores spin at barriers (decode steps 2 -> 28 ms), and every server would be bound to the same cores.
     environment |= {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "OMP_NUM_THREADS": "1"}
     environment["VLLM_CPU_OMP_THREADS_BIND"] = "nobind"
+    if wire is not None:
+        environment |= _UCX_WIRES.get(wire, {})
     environment.pop("VLLM_CPU_KVCACHE_SPACE", None)  # would override --kv-cache-memory-bytes
     return environment

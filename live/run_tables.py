@@ -1,7 +1,7 @@
 """Puts together what client, frontend, engines and wires know of a run into the tables of planner.records.
 
-The three join by the client's x-request-id: the frontend keeps it and passes `<id>-<attempt>` on to the engines.
-A column that none of them can see is null.
+The three join by the client's x-request-id, which the frontend passes on to the engines. A request that was tried
+again has the times of the workers that its record names, the last ones. A column that none of them can see is null.
 """
 
 from __future__ import annotations
@@ -23,11 +23,10 @@ _UNSEEN = FrontendRecord(received_s=float("nan"))  # never reached the frontend
 
 def engine_times(record: FrontendRecord, header: str, traces: Traces) -> tuple[EngineTimes | None, EngineTimes | None]:
     """What the prefilling and the decoding engine noted of a request's last attempt (the same when one did both)."""
-    key = f"{header}-{record.attempts}"
 
     def of(worker: str | None) -> EngineTimes | None:
         trace = traces.get(worker) if worker else None
-        return trace.requests.get(key) if trace else None
+        return trace.requests.get(header) if trace else None
 
     return of(record.worker), of(record.decode_worker)
 
@@ -39,54 +38,37 @@ def requests_table(
     traces: Traces,
     start_s: float,
 ) -> pd.DataFrame:
-    """records.REQUEST_COLUMNS. `client` holds the client's own columns; `headers` the x-request-id of each row."""
+    """records.REQUEST_COLUMNS: what client and frontend noted (`client`), and where an engine saw more, that.
+
+    `headers` are the x-request-ids of the rows.
+    """
+    columns = {name: list(values) for name, values in client.items()}
+    seen = [engine_times(records.get(header, _UNSEEN), header, traces) for header in headers]
     starts = {name: trace.steps["start_s"] for name, trace in traces.items()}
-    added: dict[str, list[Any]] = {name: [] for name in _ADDED}
-    for row, header in enumerate(headers):
-        record = records.get(header, _UNSEEN)
-        prefill, decode = engine_times(record, header, traces)
-        cached = client["cached_tokens"][row] if record.cached_tokens is None else record.cached_tokens
-        values = {
-            "cached_tokens": prefill.cached_tokens if cached is None and prefill else cached,
-            "worker": record.worker,
-            "decode_worker": record.decode_worker,
-            "retrieval_start_s": _since(record.retrieval_start_s, start_s),
-            "retrieval_end_s": _since(record.retrieval_end_s, start_s),
-            "queued_s": _since(prefill.queued_s if prefill else record.queued_s, start_s),
-            "prefill_start_s": _since(prefill.start_s if prefill else None, start_s),
-            "prefill_end_s": _since(prefill.prefilled_s if prefill else record.prefill_end_s, start_s),
-            "transfer_start_s": _since(decode.kv_start_s if decode else None, start_s),
-            "transfer_end_s": _since(decode.kv_end_s if decode else None, start_s),
-            "decode_start_s": _decode_start(prefill, decode, starts, start_s),
-            "preemptions": None if decode is None else decode.preemptions + _elsewhere(prefill, decode),
-        }
-        for name, value in values.items():
-            added[name].append(value)
-    return frame("requests", dict(client) | added)
 
+    def fill(name: str, values: Sequence[Any]) -> None:
+        before = columns.get(name, [None] * len(headers))
+        columns[name] = [old if new is None else new for old, new in zip(before, values, strict=True)]
 
-_ADDED = (
-    "cached_tokens",
-    "worker",
-    "decode_worker",
-    "retrieval_start_s",
-    "retrieval_end_s",
-    "queued_s",
-    "prefill_start_s",
-    "prefill_end_s",
-    "transfer_start_s",
-    "transfer_end_s",
-    "decode_start_s",
-    "preemptions",
-)
+    fill("queued_s", [_since(prefill.queued_s if prefill else None, start_s) for prefill, _ in seen])
+    fill("prefill_start_s", [_since(prefill.start_s if prefill else None, start_s) for prefill, _ in seen])
+    fill("prefill_end_s", [_since(prefill.prefilled_s if prefill else None, start_s) for prefill, _ in seen])
+    fill("transfer_start_s", [_since(decode.kv_start_s if decode else None, start_s) for _, decode in seen])
+    fill("transfer_end_s", [_since(decode.kv_end_s if decode else None, start_s) for _, decode in seen])
+    fill("decode_start_s", [_decode_start(prefill, decode, starts, start_s) for prefill, decode in seen])
+    fill("preemptions", [_preemptions(prefill, decode) for prefill, decode in seen])
+    fill("cached_tokens", [prefill.cached_tokens if prefill else None for prefill, _ in seen])
+    return frame("requests", columns)
 
 
 def _since(time_s: float | None, start_s: float) -> float | None:
     return None if time_s is None else time_s - start_s
 
 
-def _elsewhere(prefill: EngineTimes | None, decode: EngineTimes) -> int:
-    return prefill.preemptions if prefill is not None and prefill is not decode else 0
+def _preemptions(prefill: EngineTimes | None, decode: EngineTimes | None) -> int | None:
+    if decode is None:
+        return None
+    return decode.preemptions + (prefill.preemptions if prefill is not None and prefill is not decode else 0)
 
 
 def _decode_start(

@@ -225,7 +225,9 @@ class Servers:
             kv_events=self._kv_events,
             extra=self._extra + self._worker_extra.get(name, ()),
         )
-        environment = server_environment(self.runtime, self.model, gpus, ports, trace.resolve() if trace else None)
+        wire = self.system.wires.intra_node.name if self.system.wires else None
+        traced_to = trace.resolve() if trace else None
+        environment = server_environment(self.runtime, self.model, gpus, ports, traced_to, wire=wire)
         reading, writing = os.pipe()
         script = str(Path(__file__).with_name("watchdog.py"))
         watchdog = [sys.executable, "-I", "-S", script, str(reading), str(STOP_GRACE_S)]

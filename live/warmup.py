@@ -1,0 +1,70 @@
+"""What servers are sent before anything is measured: kernels compile, and P/D pairs shake hands, at first use."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import aiohttp
+
+from live.launch import MODEL_NAME, LiveError
+from live.openai_api import PATHS
+from live.pd import decode_body, prefill_body
+from live.prompts import token_range
+from live.servers import Worker
+from planner.system import System
+
+# (prompt tokens, output tokens, requests at once): one alone, a small batch, a long prompt.
+SHAPES = ((32, 4, 1), (64, 8, 8), (1024, 4, 1))
+TIMEOUT_S = 300.0
+
+
+async def warm_up(workers: Sequence[Worker], system: System, vocab: int, progress: Callable[[float], None]) -> None:
+    """Every worker, and every pair of a prefill and a decode worker, serves SHAPES once. Raises LiveError."""
+    prefills = [worker for worker in workers if worker.role == "prefill"]
+    pairs: list[tuple[Worker | None, Worker]]
+    if prefills:
+        pairs = [(one, other) for one in prefills for other in workers if other.role == "decode"]
+    else:
+        pairs = [(None, worker) for worker in workers]
+    rng = random.Random("warm up")
+    low, high = token_range(vocab)
+    longest = min(pool.limits.max_model_len for pool in system.pools)
+    timeout = aiohttp.ClientTimeout(total=TIMEOUT_S)
+    async with aiohttp.ClientSession(timeout=timeout, connector=aiohttp.TCPConnector(limit=0)) as session:
+        for done, (prefill, worker) in enumerate(pairs):
+            for prompt, output, together in SHAPES:
+                length = min(prompt, longest // 2)
+                bodies = [
+                    {
+                        "model": MODEL_NAME,
+                        "prompt": [rng.randrange(low, high) for _ in range(length)],
+                        "max_tokens": output,
+                        "ignore_eos": True,
+                        "temperature": 0,
+                    }
+                    for _ in range(together)
+                ]
+                await asyncio.gather(*(_serve(session, prefill, worker, body) for body in bodies))
+            progress((done + 1) / len(pairs))
+
+
+async def _serve(session: aiohttp.ClientSession, prefill: Worker | None, worker: Worker, body: dict[str, Any]) -> None:
+    if prefill is not None:
+        body = decode_body(body, await _post(session, prefill, prefill_body(body)))
+    await _post(session, worker, body)
+
+
+async def _post(session: aiohttp.ClientSession, worker: Worker, body: dict[str, Any]) -> dict[str, Any]:
+    try:
+        async with session.post(worker.url + PATHS["completions"], json=body) as answer:
+            if answer.status != 200:
+                text = " ".join((await answer.text()).split())[:300]
+                raise LiveError(f"{worker.name} refused a warm-up request: {answer.status} {text}; log: {worker.log}")
+            found: dict[str, Any] = await answer.json()
+            return found
+    except (aiohttp.ClientError, TimeoutError) as error:
+        reason = f"{type(error).__name__} {error}".strip()
+        raise LiveError(f"{worker.name} failed while warming up: {reason}; log: {worker.log}") from error
