@@ -139,6 +139,11 @@ def limits(
         )
     total = kv_blocks(model, hardware, tp, engine, profile, (budget, seqs, block_size), where, most)
     usable = total - 1
+    if usable < 1:
+        key = "num_gpu_blocks_override" if engine.num_gpu_blocks_override is not None else "kv_cache_memory_bytes"
+        raise SpecError(
+            f"engine.{key}: {getattr(engine, key)} gives {total} KV blocks and vLLM keeps one; allowed: at least 2 blocks"
+        )
     room = usable * block_size
     longest = engine.max_model_len or min(model.max_position, room)
     if longest > model.max_position:
@@ -146,10 +151,10 @@ def limits(
             f"engine.max_model_len: {longest} is beyond {model.name}'s {model.max_position} positions; "
             f"allowed: up to {model.max_position}"
         )
-    if usable < 1 or longest > room:
+    if longest > room:
         raise SpecError(
-            f"engine.max_model_len: one request of {longest} tokens does not fit the KV cache of {max(room, 0)} tokens "
-            f"({max(usable, 0)} blocks of {block_size}, {where}); allowed: up to {max(room, 0)}, or more KV memory"
+            f"engine.max_model_len: one request of {longest} tokens does not fit the KV cache of {room} tokens "
+            f"({usable} blocks of {block_size}, {where}); allowed: up to {room}, or more KV memory"
         )
     if not engine.enable_chunked_prefill and budget < longest:
         raise SpecError(
