@@ -145,9 +145,9 @@ class Frontend:
         app = web.Application(client_max_size=MAX_BODY_BYTES, middlewares=[self._guard])
         app.add_routes(
             [
-                web.post("/v1/chat/completions", lambda request: self._serve("chat", request)),
-                web.post("/chat", lambda request: self._serve("chat", request)),
-                web.post("/v1/completions", lambda request: self._serve("completions", request)),
+                web.post("/v1/chat/completions", self._chat),
+                web.post("/chat", self._chat),
+                web.post("/v1/completions", self._completions),
                 web.get("/v1/models", self._list_models),
                 web.get("/health", self._health),
                 web.get("/metrics", self._show_metrics),
@@ -231,6 +231,12 @@ class Frontend:
         self.metrics.in_flight.set(self._in_flight)
         text = self.metrics.render(self.crews, self._gpu_utilization())
         return web.Response(body=text, headers={"content-type": "text/plain; version=0.0.4; charset=utf-8"})
+
+    async def _chat(self, request: web.Request) -> web.StreamResponse:
+        return await self._serve("chat", request)
+
+    async def _completions(self, request: web.Request) -> web.StreamResponse:
+        return await self._serve("completions", request)
 
     async def _serve(self, kind: Kind, request: web.Request) -> web.StreamResponse:
         request_id = request.headers.get("x-request-id") or uuid.uuid4().hex

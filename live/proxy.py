@@ -200,8 +200,8 @@ class Proxy:
         finally:
             if shared:
                 self.entry.release(worker)
-        call.record.prefill_end_s = time.monotonic()
         note_usage(call.record, Usage.of(answer))
+        call.record.prefill_end_s = time.monotonic()
         try:
             decode_body({}, answer)
         except ValueError as error:
