@@ -142,7 +142,7 @@ def limits(
     if usable < 1:
         key = "num_gpu_blocks_override" if engine.num_gpu_blocks_override is not None else "kv_cache_memory_bytes"
         raise SpecError(
-            f"engine.{key}: {getattr(engine, key)} gives {total} KV blocks and vLLM keeps one; allowed: at least 2 blocks"
+            f"engine.{key}: {getattr(engine, key)} gives {total} KV blocks, one of them vLLM's own; allowed: 2 or more"
         )
     room = usable * block_size
     longest = engine.max_model_len or min(model.max_position, room)

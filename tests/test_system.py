@@ -283,11 +283,11 @@ IMPOSSIBLE = {
     ),
     "no KV at all": (
         AGG + "engine: {num_gpu_blocks_override: 1}",
-        "engine.num_gpu_blocks_override: 1 gives 1 KV blocks and vLLM keeps one; allowed: at least 2 blocks",
+        "engine.num_gpu_blocks_override: 1 gives 1 KV blocks, one of them vLLM's own; allowed: 2 or more",
     ),
     "no KV bytes": (
         AGG + "engine: {kv_cache_memory_bytes: 1000}",
-        "engine.kv_cache_memory_bytes: 1000 gives 0 KV blocks and vLLM keeps one; allowed: at least 2 blocks",
+        "engine.kv_cache_memory_bytes: 1000 gives 0 KV blocks, one of them vLLM's own; allowed: 2 or more",
     ),
     "prompt too long": (
         AGG + "engine: {max_model_len: 4096}\nworkload: {prompt_tokens: 4000}",
