@@ -301,7 +301,8 @@ for _role in ("aggregated", "prefill", "decode"):
         _pool(_role, lambda pool: pool.kv_used_mean),
     )  # fmt: skip
 _add(
-    "link_utilization", "Link busy", "share", "none", "Bytes moved / (bandwidth x time from first transfer to last); busiest link.",
+    "link_utilization", "Link busy", "share", "none",
+    "Bytes moved / (bandwidth x time from the first transfer to the end of the last); busiest link.",
     _busiest_link(lambda link: link.utilization),
 )  # fmt: skip
 _add(

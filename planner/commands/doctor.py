@@ -17,7 +17,7 @@ from planner.commands import Json, console, print_json
 
 CORE = ("simpy", "numpy", "scipy", "pandas", "pyarrow", "pydantic", "yaml", "rich")
 FRONTEND = ("aiohttp", "prometheus_client", "tokenizers", "zmq", "msgspec")
-SCRIPT = "scripts/install-cpu-vllm.sh"
+INSTALL_CPU = "python -m live.install_cpu"
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +98,6 @@ def checks(machine: Machine) -> list[Check]:
     def need(modules: list[str], fine: str) -> str:
         return f"missing: {', '.join(modules)}" if modules else fine
 
-    install_cpu = f"bash {SCRIPT}"
     install_gpu = "pip install 'llm-capacity-planner[live]'"
     live_cpu = cpu_build and not frontend
     live_gpu = gpu and machine.vllm is not None and not cpu_build and not frontend
@@ -109,7 +108,7 @@ def checks(machine: Machine) -> list[Check]:
             "simulate", not core, need(core, "needs nothing else"), "pip install llm-capacity-planner" if core else ""
         ),
         Check("UI (streamlit run app.py)", not ui, need(ui, "ready"), "pip install streamlit altair" if ui else ""),
-        Check("live on CPU", live_cpu, need(frontend, where), "" if live_cpu else install_cpu),
+        Check("live on CPU", live_cpu, need(frontend, where), "" if live_cpu else INSTALL_CPU),
         Check(
             "live on GPU",
             live_gpu,
@@ -120,7 +119,7 @@ def checks(machine: Machine) -> list[Check]:
             "P/D with real KV transfer",
             two and machine.nixl is not None,
             (machine.nixl or "nixl is not installed") + ("" if not live_gpu or many else "; needs two GPUs, found one"),
-            _pd_fix(two, machine, install_gpu if gpu else install_cpu, live_gpu),
+            _pd_fix(two, machine, install_gpu if gpu else INSTALL_CPU, live_gpu),
         ),
     ]
 
