@@ -241,8 +241,8 @@ class Facts:
         """The rule. Over the steady window a run is past saturation when
 
         - requests finish at less than 95 % of the rate at which they are sent, and
-        - the line of requests without a first token grows by more than 5 % of the requests sent (and by at least 5),
-          or more than 5 % are rejected.
+        - the line of requests without a first token grows by more than 5 % of the requests sent (and by more than 5),
+          or as many are rejected.
 
         The slope of the line is a least-squares fit. Where the prefill worker gives the first token, the line is of
         requests whose decoding has not started.
@@ -261,7 +261,7 @@ class Facts:
         sent = offered * window.length_s
         limit = max(SATURATED * sent, LEAST_GROWTH)
         behind = achieved < (1 - SATURATED) * offered
-        piles_up = waiting * window.length_s > limit or float(self.rejected.mean()) > SATURATED
+        piles_up = waiting * window.length_s > limit or self.rejected.sum() > max(SATURATED * n, LEAST_GROWTH)
         unsteady = behind and not piles_up and backlog * window.length_s > limit
         return Saturation(behind and piles_up, not unsteady, offered, achieved, waiting, backlog)
 
