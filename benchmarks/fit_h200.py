@@ -18,7 +18,8 @@ import numpy as np
 import pandas as pd
 
 from planner.catalogue import hardware
-from planner.fitting import Fitted, HostFit, digits, fit_host, fit_step, law_of, record
+from planner.cost_fits import HostFit, fit_host
+from planner.fitting import Fitted, digits, fit_step, law_of, record
 from planner.model_config import load_model
 from planner.observations import from_steps, from_tokens, host_samples
 from planner.profile_file import HostLaw, Measured, ProfileFile, Source, StepLaw, Validity
@@ -47,6 +48,8 @@ def step_rows() -> pd.DataFrame:
             "decode_seqs": np.where(prompts, 0, table["batch"]),
             "context_tokens": np.where(prompts, 0, table["batch"] * (table["ctx"] + 30 * (table["kind"] == "decode"))),
             "duration_s": table["ms_median"] / 1e3,
+            "worker": "engine",
+            "start_s": np.arange(len(table)) * 10.0,  # measured one by one
         }
     )
     return from_steps(steps, SIZES, synchronous=True).assign(kind=table["kind"])

@@ -1,9 +1,9 @@
-"""Least squares from measured seconds to the parameters of the step law, host costs and links.
+"""Least squares from measured seconds to the parameters of the step law.
 
 A step law is linear in its parameters but for the prefill floor, so a row of measurements is a bag of counts (how many
 decode steps, padded sequences, context tokens, ...) and its seconds. Residuals are relative. The loss is soft_l1, so
 that a hiccup of the machine does not pull the fit; the covariance is that of an M-estimator (Huber 1973):
-cov = scale^2 * sum(psi^2) / (rows - parameters) / mean(psi')^2 * (J'J)^-1.
+cov = sum(psi^2) / (rows - parameters) / mean(psi')^2 * (J'J)^-1, J in units of the noise.
 """
 
 from __future__ import annotations
@@ -34,7 +34,8 @@ LINEAR: dict[str, str] = {
 OBSERVATION_COLUMNS = ("kind", "seconds", "mixed_steps", "prefill_tokens", *LINEAR.values())
 LAW = tuple(name for name in StepLaw.model_fields if name != "eager_s")
 ROBUST_FROM = 2.0  # residuals beyond so many standard deviations count less
-OWN_NOISE_ROWS = 30  # a kind of rows with at least so many has its own noise
+OWN_NOISE_ROWS = 200  # a kind of rows with at least so many has its own noise
+LEAST_NOISE = 1e-3  # no clock and no machine repeats a step more exactly
 PRIOR_WIDTH = 1.0  # relative standard deviation of a parameter that is taken from a prior
 
 
@@ -110,16 +111,16 @@ def _start(names: tuple[str, ...], rows: pd.DataFrame, prior: Mapping[str, float
 
 
 def _solve(
-    names: tuple[str, ...], fixed: Mapping[str, float], rows: pd.DataFrame, prior: Mapping[str, float], noise: Array
-) -> tuple[dict[str, float], Array]:
-    """Best values of `names`, the rest `fixed`; and the whitened Jacobian of rows and prior at the solution."""
+    names: tuple[str, ...], start: Mapping[str, float], rows: pd.DataFrame, prior: Mapping[str, float], noise: Array
+) -> tuple[dict[str, float], Array, Array]:
+    """Best values of `names` from `start`, whose others stay; the Jacobians of rows and prior in units of the noise."""
     seconds = rows["seconds"].to_numpy()
     weighted = tuple(name for name in names if prior.get(name))
     picks = np.array([[float(name == other) for other in names] for name in weighted]).reshape(-1, len(names))
     centre = np.array([prior[name] for name in weighted])
 
     def values(x: Array) -> dict[str, float]:
-        return dict(fixed) | dict(zip(names, x.tolist(), strict=True))
+        return dict(start) | dict(zip(names, x.tolist(), strict=True))
 
     def residual(x: Array) -> Array:
         data = (predict(values(x), rows) / seconds - 1.0) / (noise * ROBUST_FROM)
@@ -131,30 +132,34 @@ def _solve(
         pull = picks / centre[:, None] / (PRIOR_WIDTH * ROBUST_FROM)
         return np.vstack([data, pull])
 
-    start = _start(names, rows, prior) | {name: fixed[name] for name in fixed if name not in names}
     x0 = np.array([max(start[name], 1e-12) for name in names])
     found = least_squares(residual, x0, jacobian, bounds=(0.0, np.inf), loss="soft_l1", x_scale="jac", max_nfev=500)
-    return values(found.x), jacobian(found.x) * ROBUST_FROM
+    design = jacobian(found.x) * ROBUST_FROM
+    return values(found.x), design[: len(rows)], design[len(rows) :]
 
 
-def _covariance(design: Array, z: Array, parameters: int) -> Array:
-    """Covariance of an M-estimator. `design` and `z` (residuals) are in units of the noise."""
-    u = z / ROBUST_FROM
-    psi = z / np.sqrt(1.0 + u * u)
-    slope = float(np.mean((1.0 + u * u) ** -1.5))
-    spread = float(np.sum(psi * psi)) / max(len(z) - parameters, 1) / slope**2
-    scale = np.linalg.norm(design, axis=0)
-    if (scale == 0).any() or np.linalg.matrix_rank(design / np.where(scale > 0, scale, 1.0)) < parameters:
+def covariance_of(design: Array, z: Array, pull: Array | None = None) -> Array:
+    """Covariance of an M-estimator. `design` and `z` (residuals) are in units of the noise; `pull` are prior rows."""
+    count = design.shape[1]
+    prior = np.zeros((0, count)) if pull is None else pull
+    scale = np.linalg.norm(np.vstack([design, prior]), axis=0)
+    if (scale == 0).any() or np.linalg.matrix_rank(np.vstack([design, prior]) / scale) < count:
         raise FitError("the rows do not determine every parameter; measure more lengths and batches, or give a prior")
-    inverse = np.linalg.inv((design / scale).T @ (design / scale)) / np.outer(scale, scale)
-    return np.asarray(inverse * spread)
+    u = z / ROBUST_FROM
+    psi, slopes = z / np.sqrt(1.0 + u * u), (1.0 + u * u) ** -1.5
+    slope = float(np.mean(slopes))
+    few = 1.0 + count / len(z) * float(np.var(slopes)) / slope**2  # Huber's correction for few rows
+    data, held = (design / scale).T @ (design / scale), (prior / scale).T @ (prior / scale)
+    bread = np.linalg.inv(slope * data + held)
+    meat = few**2 * float(np.sum(psi * psi)) / max(len(z) - count, 1) * data + held
+    return np.asarray(bread @ meat @ bread / np.outer(scale, scale))
 
 
 def _noise(kinds: pd.Series, wrong: Array) -> Array:
     """Relative standard deviation of each row: of its kind where that has many rows, of all small kinds together."""
     group = kinds.where(kinds.map(kinds.value_counts()) >= OWN_NOISE_ROWS, "")
     size = pd.Series(np.abs(wrong), index=kinds.index).groupby(group).transform("median")
-    return np.maximum(1.4826 * size.to_numpy(dtype=float), 1e-6)
+    return np.maximum(1.4826 * size.to_numpy(dtype=float), LEAST_NOISE)
 
 
 def _check(rows: pd.DataFrame) -> None:
@@ -216,18 +221,17 @@ def fit_step(rows: pd.DataFrame, prior: StepLaw | None = None, bound: StepLaw | 
     raised: dict[str, float] = {}
     while True:
         free = tuple(name for name in names if name not in raised)
-        fixed = dict.fromkeys((*LAW, "sync_s"), 0.0) | raised
+        values = _start(free, rows, guess) | raised
         noise = np.full(len(rows), 0.03)
         for _ in range(4):  # the noise is found with the fit
-            values, design = _solve(free, fixed, rows, guess, noise)
+            values, design, pull = _solve(free, values, rows, guess, noise)
             wrong = predict(values, rows) / seconds - 1.0
             used, noise = noise, _noise(rows["kind"], wrong)
         below = {name: low[name] for name in free if values[name] < low.get(name, 0.0)}
         if not below:
             break
         raised |= below
-    pull = np.array([(values[name] / guess[name] - 1.0) / PRIOR_WIDTH for name in free if guess.get(name)])
-    covariance = _covariance(design, np.concatenate([wrong / used, pull]), len(free))
+    covariance = covariance_of(design, wrong / used, pull)
     values |= {name: values[other] for name, other in ties.items()}
     return Fitted(values, free, covariance, residuals(values, measured), tuple(raised), len(rows), ties)
 
@@ -255,45 +259,3 @@ def record(fitted: Fitted, method: str) -> Fit:
 def digits(value: float, count: int = 6) -> float:
     """Rounded to `count` significant digits, for files that people read."""
     return float(f"{value:.{count}g}")
-
-
-@dataclass(frozen=True)
-class HostFit:
-    """Seconds per request and per prompt token outside the engine, with standard errors."""
-
-    request_s: float
-    request_per_token_s: float
-    request_error_s: float
-    per_token_error_s: float
-    samples: int
-
-
-def fit_host(prompt_tokens: Array, seconds: Array) -> HostFit:
-    """Host time against prompt length; one number when the lengths do not differ by twice."""
-    if len(seconds) < 3:
-        raise FitError(f"{len(seconds)} host samples; allowed: at least 3 requests whose waiting is known")
-    slope = len(np.unique(prompt_tokens)) >= 3 and prompt_tokens.max() >= 2 * prompt_tokens.min()
-    design = np.column_stack([np.ones_like(seconds), prompt_tokens] if slope else [np.ones_like(seconds)])
-    values, errors = _robust_line(design, seconds)
-    per_token, per_token_error = (values[1], errors[1]) if slope else (0.0, 0.0)
-    return HostFit(max(values[0], 0.0), max(per_token, 0.0), errors[0], per_token_error, len(seconds))
-
-
-def _robust_line(design: Array, seconds: Array) -> tuple[list[float], list[float]]:
-    """Linear least squares with soft_l1; residuals absolute. Values and standard errors."""
-    scale = np.linalg.norm(design, axis=0)
-    noise = max(1.4826 * float(np.median(np.abs(seconds - np.median(seconds)))), 1e-9)
-    start = np.linalg.lstsq(design / scale, seconds, rcond=None)[0]
-    for _ in range(3):
-        unit = noise * ROBUST_FROM
-        found = least_squares(
-            lambda x, unit=unit: (design / scale @ x - seconds) / unit,
-            start,
-            jac=lambda x, unit=unit: design / scale / unit,
-            loss="soft_l1",
-        )
-        start = found.x
-        wrong = design / scale @ found.x - seconds
-        used, noise = noise, max(1.4826 * float(np.median(np.abs(wrong))), 1e-9)
-    covariance = _covariance(design / scale / used, wrong / used, design.shape[1])
-    return (found.x / scale).tolist(), (np.sqrt(np.diag(covariance)) / scale).tolist()

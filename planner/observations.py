@@ -12,6 +12,7 @@ import pandas as pd
 from planner.fitting import observations
 
 SAME_STEP_S = 0.0015  # tokens of one step reach the client within this time
+LOOP_S = 0.005  # a longer pause between two steps is idling, not the loop's own work
 SMOOTH = 2.0  # a gap above so many medians hides something else than one decode step
 
 
@@ -25,8 +26,13 @@ def from_steps(steps: pd.DataFrame, sizes: Sequence[int], *, synchronous: bool =
 
     The optional column `prefill_pairs` holds the sum of n * (p + n / 2) over the step's prompt chunks. Without it each
     step's prompt tokens are taken as one whole prompt, which is what `planner.calibrate` sends. Idle steps are dropped.
+    A step that another follows at once lasts until that one starts: what the engine's loop does between them counts.
     """
-    used = steps[(steps["prefill_tokens"] > 0) | (steps["decode_seqs"] > 0)]
+    ordered = steps.sort_values(["worker", "start_s"], ignore_index=True)
+    gap = ordered.groupby("worker")["start_s"].shift(-1) - ordered["start_s"] - ordered["duration_s"]
+    follows = (gap > 0) & (gap <= np.minimum(ordered["duration_s"], LOOP_S))
+    ordered["duration_s"] += gap.where(follows, 0.0)
+    used = ordered[(ordered["prefill_tokens"] > 0) | (ordered["decode_seqs"] > 0)]
     tokens = used["prefill_tokens"].to_numpy(dtype=float)
     seqs = used["decode_seqs"].to_numpy()
     context = used["context_tokens"].to_numpy(dtype=float)

@@ -1,0 +1,206 @@
+"""Fits: truth from synthetic rows, robustness, rooflines, links and host costs; and the reading of measured runs."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from planner.cost_fits import fit_host, fit_link
+from planner.fitting import LAW, FitError, fit_step, law_of, observations, predict
+from planner.observations import from_steps, from_tokens, host_samples
+from planner.profile_file import StepLaw
+from planner.profiles import AffineStep, capture_sizes
+from planner.records import frame
+
+TRUTH = StepLaw(
+    decode_s=5e-3,
+    decode_per_seq_s=4e-5,
+    decode_per_context_s=3e-8,
+    prefill_floor_s=9e-3,
+    prefill_s=2e-3,
+    prefill_per_token_s=2e-5,
+    prefill_per_pair_s=1e-9,
+    mixed_per_seq_s=6e-5,
+    mixed_per_context_s=3e-8,
+)
+SIZES = capture_sizes()
+
+
+def synthetic() -> pd.DataFrame:
+    """Rows without noise as a calibration measures them: prompts, decode batches by context, and both together."""
+    law = AffineStep(TRUTH, SIZES)
+    rows = []
+    for batch in (1, 2, 4, 8, 16, 32, 64, 128, 256):
+        for each in (128, 1024, 4096):
+            base, per_context = law.decode(batch)
+            rows += [(0, 0.0, batch, batch * each, base + per_context * batch * each)] * 2
+    for tokens in (16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384):
+        rows += [(tokens, tokens**2 / 2, 0, 0, law.mixed([(tokens, 0)], 0, 0))] * 3
+    for tokens in (64, 512, 2048):
+        for batch in (4, 32, 128):
+            for each in (128, 1024, 4096):
+                rows.append((tokens, tokens**2 / 2, batch, batch * each, law.mixed([(tokens, 0)], batch, batch * each)))
+    names = ["prefill_tokens", "prefill_pairs", "decode_seqs", "context_tokens", "duration_s"]
+    # starts far apart: no step follows another
+    steps = pd.DataFrame(rows, columns=names).assign(worker="w", start_s=np.arange(len(rows)) * 10.0)
+    return from_steps(steps, SIZES)
+
+
+def test_exact_rows_give_the_law_back() -> None:
+    fitted = fit_step(synthetic())
+    for name in LAW:
+        assert fitted.values[name] == pytest.approx(getattr(TRUTH, name), rel=1e-4), name
+    assert law_of(fitted).decode_s == fitted.values["decode_s"]
+    assert not fitted.raised
+
+
+def test_truth_is_within_the_stated_errors_in_95_percent_of_200_trials() -> None:
+    rows = synthetic()
+    exact = rows["seconds"].to_numpy()
+    rng = np.random.default_rng(4)
+    inside = dict.fromkeys(LAW, 0)
+    for _ in range(200):
+        fitted = fit_step(rows.assign(seconds=exact * (1 + 0.03 * rng.standard_normal(len(rows)))))
+        for name, error in fitted.standard_errors.items():
+            inside[name] += abs(fitted.values[name] - getattr(TRUTH, name)) <= 1.96 * error
+    shares = {name: count / 200 for name, count in inside.items()}
+    # 0.95 of 1800 intervals together; one parameter alone varies by its own binomial spread (0.015)
+    assert np.mean(list(shares.values())) == pytest.approx(0.95, abs=0.02), shares
+    assert min(shares.values()) > 0.9, shares
+
+
+def test_outliers_hardly_move_the_fit() -> None:
+    rows = synthetic()
+    rng = np.random.default_rng(1)
+    seconds = rows["seconds"].to_numpy() * (1 + 0.01 * rng.standard_normal(len(rows)))
+    seconds[rng.choice(len(rows), 5, replace=False)] *= 4
+    fitted = fit_step(rows.assign(seconds=seconds))
+    assert fitted.values["decode_s"] == pytest.approx(TRUTH.decode_s, rel=0.02)
+    assert fitted.values["prefill_per_token_s"] == pytest.approx(TRUTH.prefill_per_token_s, rel=0.05)
+
+
+def test_synchronous_rows_carry_their_own_overhead() -> None:
+    rows = synthetic()
+    slow = rows.assign(seconds=rows["seconds"] + 2e-3, sync=1.0)
+    fitted = fit_step(pd.concat([rows, slow], ignore_index=True))
+    assert fitted.values["sync_s"] == pytest.approx(2e-3, rel=1e-3)
+    assert fitted.values["decode_s"] == pytest.approx(TRUTH.decode_s, rel=1e-3)
+
+
+def test_faster_than_the_roofline_is_raised_and_named() -> None:
+    bound = StepLaw(**dict.fromkeys(LAW, 0.0) | {"decode_per_context_s": 6e-8})
+    fitted = fit_step(synthetic(), bound=bound)
+    assert "decode_per_context_s" in fitted.raised
+    assert fitted.values["decode_per_context_s"] == 6e-8
+    assert "decode_per_context_s" not in fitted.standard_errors
+
+
+def test_what_rows_leave_open_is_an_error_or_the_prior() -> None:
+    rows = synthetic()
+    one_length = rows[(rows["kind"] == "decode") | (rows["prefill_tokens"] == 2048)]
+    with pytest.raises(FitError, match="do not determine"):
+        fit_step(one_length)
+    fitted = fit_step(one_length, prior=TRUTH)
+    assert fitted.values["prefill_per_token_s"] == pytest.approx(TRUTH.prefill_per_token_s, rel=0.2)
+    assert fitted.standard_errors["prefill_floor_s"] > 0.5 * TRUTH.prefill_floor_s  # nothing was measured there
+
+
+def test_rows_without_mixed_steps_tie_them_to_decode() -> None:
+    rows = synthetic()
+    fitted = fit_step(rows[rows["kind"] != "mixed"])
+    assert fitted.values["mixed_per_seq_s"] == fitted.values["decode_per_seq_s"]
+    assert fitted.standard_errors["mixed_per_seq_s"] == fitted.standard_errors["decode_per_seq_s"]
+
+
+def test_impossible_rows_are_refused() -> None:
+    with pytest.raises(FitError, match="no rows"):
+        fit_step(observations({"kind": [], "seconds": []}))
+    with pytest.raises(FitError, match="no positive duration"):
+        fit_step(observations({"kind": ["decode"], "seconds": [-1.0], "decode_steps": [1.0]}))
+
+
+def test_prediction_equals_the_law() -> None:
+    rows = synthetic()
+    assert np.allclose(predict(TRUTH.model_dump(), rows), rows["seconds"])
+
+
+def test_back_to_back_steps_of_a_synchronous_engine_count_from_start_to_start() -> None:
+    """The engine loop's own work between two steps belongs to the step; a pause does not."""
+    steps = pd.DataFrame(
+        {
+            "worker": ["a", "a", "a", "b"],
+            "start_s": [0.0, 0.011, 5.0, 0.005],
+            "duration_s": [0.010, 0.010, 0.010, 0.010],
+            "prefill_tokens": [0] * 4,
+            "decode_seqs": [1] * 4,
+            "context_tokens": [100] * 4,
+        }
+    )
+    assert from_steps(steps, SIZES)["seconds"].tolist() == pytest.approx([0.011, 0.010, 0.010, 0.010])
+
+
+def test_link_is_recovered() -> None:
+    sizes = np.array([2.0**power for power in range(17, 33)] * 4)
+    rng = np.random.default_rng(0)
+    seconds = (2e-3 + sizes / 20e9) * (1 + 0.02 * rng.standard_normal(len(sizes)))
+    link = fit_link(sizes, seconds)
+    assert link.bandwidth_gb_s == pytest.approx(20, rel=0.03)
+    assert link.fixed_s == pytest.approx(2e-3, rel=0.05)
+    with pytest.raises(FitError, match="sizes"):
+        fit_link(np.full(10, 1e6), np.full(10, 1e-3))
+
+
+def test_host_costs_are_recovered() -> None:
+    rng = np.random.default_rng(0)
+    tokens = np.array([100.0, 1000.0, 8000.0] * 30)
+    host = fit_host(tokens, 2e-3 + 5e-7 * tokens + 1e-4 * rng.standard_normal(90))
+    assert host.request_s == pytest.approx(2e-3, rel=0.05)
+    assert host.request_per_token_s == pytest.approx(5e-7, rel=0.05)
+    one_length = fit_host(np.full(30, 3000.0), 4e-3 + 1e-4 * rng.standard_normal(30))
+    assert one_length.request_per_token_s == 0.0
+    assert one_length.request_s == pytest.approx(4e-3, rel=0.02)
+
+
+def test_steps_are_read_back_from_token_times() -> None:
+    """A served run made with the law: 12 requests of 100 tokens, decode output before a prompt delayed as in vLLM."""
+    law, host_s, new = AffineStep(TRUTH, SIZES), 4e-3, 2000
+    arrivals = [0.4 * index + 0.001 * index for index in range(12)]
+    firsts, tokens, now = {}, [], 0.0
+    waiting, running, cutoff = list(range(12)), {}, 0.0
+    while waiting or running:
+        if not running and arrivals[waiting[0]] + host_s > now:
+            now = cutoff = arrivals[waiting[0]] + host_s
+        joins = [i for i in waiting[:1] if arrivals[i] + host_s <= cutoff]
+        context = sum(new + done for done in running.values())
+        base, per_context = law.decode(len(running)) if running else (0.0, 0.0)
+        duration = law.mixed([(new, 0)], len(running), context) if joins else base + per_context * context
+        late_s = 0.0
+        start, now = now, now + duration
+        upcoming = [i for i in waiting if i not in joins and arrivals[i] + host_s <= start]
+        if not joins and upcoming:
+            late_s = 0.02  # the next step's kernels are launched first
+        for request in [*running, *joins]:
+            index = running.get(request, 0)
+            tokens.append((request, index, now + late_s))
+            running[request] = index + 1
+            if index == 0:
+                firsts[request] = now
+                waiting.remove(request)
+            if index == 99:
+                del running[request]
+        cutoff = start
+    requests = frame(
+        "requests",
+        {name: [0] * 12 for name in ("session_id", "output_tokens", "max_tokens")}
+        | {"request_id": range(12), "arrival_s": arrivals, "prompt_tokens": [new] * 12}
+        | {"first_token_s": [firsts[i] for i in range(12)]},
+    )
+    table = frame("tokens", dict(zip(("request_id", "index", "time_s"), zip(*tokens, strict=True), strict=True)))
+    rows = from_tokens(requests, table, SIZES)
+    assert (rows["kind"] == "served decode").sum() > 500
+    assert (rows["kind"] == "served prompt").sum() >= 3
+    assert np.allclose(predict(TRUTH.model_dump(), rows), rows["seconds"], rtol=1e-3)
+    known = {name: getattr(TRUTH, name) for name in ("decode_s", "decode_per_seq_s", "decode_per_context_s")}
+    _, host = host_samples(requests, rows, **known)
+    assert np.mean(host) == pytest.approx(host_s, abs=2e-3)
