@@ -145,7 +145,7 @@ def _near(value: Any, choices: list[str]) -> str:
 def unknown(value: Any, choices: list[str]) -> str:
     """`'x' is unknown; did you mean 'y'? allowed: ...`"""
     near = _near(value, choices)
-    return f"{value!r} is unknown{near}{'' if near else ';'} allowed: {', '.join(choices)}"
+    return f"{_show(value)} is unknown{near}{'' if near else ';'} allowed: {', '.join(choices)}"
 
 
 def _show(value: Any) -> str:

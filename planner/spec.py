@@ -169,21 +169,18 @@ class Spec(Node):
 
 # --- reading and writing -------------------------------------------------------------------------
 
-_KINDS: dict[str, tuple[str, dict[str, type[Node]]]] = {
-    "workload": (
-        "kind",
-        {
-            "poisson": Poisson,
-            "gamma": Gamma,
-            "constant": Constant,
-            "concurrency": Concurrency,
-            "sessions": Sessions,
-            "rag": Rag,
-            "multi_round_qa": MultiRoundQa,
-            "trace": Trace,
-        },
-    ),
-    "deployment": ("mode", {"aggregated": Aggregated, "disaggregated": Disaggregated}),
+_KINDS: dict[str, dict[str, type[Node]]] = {
+    "workload": {
+        "poisson": Poisson,
+        "gamma": Gamma,
+        "constant": Constant,
+        "concurrency": Concurrency,
+        "sessions": Sessions,
+        "rag": Rag,
+        "multi_round_qa": MultiRoundQa,
+        "trace": Trace,
+    },
+    "deployment": {"aggregated": Aggregated, "disaggregated": Disaggregated},
 }
 
 
@@ -207,35 +204,45 @@ def find_config(name: str | Path) -> Path:
     raise SpecError(f"{name}: no such file: {unknown(str(inner.with_suffix('')), shipped)}, or the path of a YAML file")
 
 
-def _override(data: dict[str, Any], assignments: Sequence[str]) -> None:
-    """Apply `a.b=value` texts to raw data. A changed kind or mode drops the old kind's keys that the new one lacks."""
-    before = {section: (data[section] or {}).copy() for section in _KINDS if isinstance(data.get(section), dict)}
-    touched: dict[str, set[str]] = {section: set() for section in _KINDS}
+def _unshared(data: Any) -> Any:
+    """The same data without aliases, so that an override changes one place."""
+    if isinstance(data, dict):
+        return {key: _unshared(value) for key, value in data.items()}
+    return [_unshared(item) for item in data] if isinstance(data, list) else data
+
+
+def _prune(section: str, here: dict[str, Any], kind: Any) -> None:
+    """Before `kind` (or mode) is set: drop what the new kind does not know. A trace brings all of its own requests."""
+    kinds = _KINDS.get(section, {})
+    known = kinds[kind].model_fields if isinstance(kind, str) and kind in kinds and kind != "trace" else {}
+    for name in [name for name in here if name not in known]:
+        del here[name]
+
+
+def _override(data: dict[str, Any], assignments: Sequence[str]) -> dict[str, Any]:
+    """`data` with `a.b=value` texts applied, kinds and modes first. Raises SpecError."""
+    data = _unshared(data)
+    parsed: list[tuple[list[str], Any]] = []
     for text in assignments:
         key, equals, value = text.partition("=")
         parts = key.strip().split(".")
         if not equals or not all(parts):
             raise SpecError(f"--set {text}: not an assignment; allowed: --set key.inner=value")
+        parsed.append((parts, read_value(value, f"--set {key.strip()}")))
+    for parts, value in sorted(parsed, key=lambda item: item[0][-1] not in ("kind", "mode")):
         here = data
         for part in parts[:-1]:
             if not isinstance(here.get(part), dict):
                 here[part] = {}
             here = here[part]
-        here[parts[-1]] = read_value(value, f"--set {key}")
-        if parts[0] in touched and len(parts) > 1:
-            touched[parts[0]].add(parts[1])
-    for section, (key, kinds) in _KINDS.items():
-        now = data.get(section)
-        if not isinstance(now, dict) or key not in touched[section] or section not in before:
-            continue
-        kind = now.get(key)
-        if kind in kinds and kind != before[section].get(key):
-            keep = set(kinds[kind].model_fields) | touched[section]
-            data[section] = {name: value for name, value in now.items() if name in keep}
+        if parts[-1] in ("kind", "mode") and len(parts) > 1 and here.get(parts[-1]) != value:
+            _prune(".".join(parts[:-1]), here, value)
+        here[parts[-1]] = value
+    return data
 
 
 def _from_data(data: dict[str, Any], where: str, overrides: Sequence[str]) -> Spec:
-    _override(data, overrides)
+    data = _override(data, overrides)
     workload = data.get("workload")
     if isinstance(workload, dict) and "kind" not in workload:
         data["workload"] = {"kind": "poisson", **workload}

@@ -13,10 +13,12 @@ from planner.spec import (
     Concurrency,
     Constant,
     Disaggregated,
+    Fixed,
     Lognormal,
     Poisson,
     Spec,
     SpecError,
+    Trace,
     config_root,
     dump,
     load,
@@ -49,7 +51,7 @@ BROKEN = {
     ),
     "unknown mode": (
         "name: a\ndeployment: {mode: aggregate}",
-        "x.yaml: deployment.mode: 'aggregate' is unknown; did you mean 'aggregated'? allowed: aggregated, disaggregated",
+        "x.yaml: deployment.mode: 'aggregate' is unknown; did you mean 'aggregated'? allowed: ",
     ),
     "no mode": (
         "name: a\ndeployment: {replicas: 2}",
@@ -247,6 +249,27 @@ def test_changing_the_kind_keeps_what_the_new_kind_knows() -> None:
     assert spec.workload == Concurrency(kind="concurrency", concurrency=3, requests=9, prompt_tokens=77)
 
 
+def test_a_trace_brings_its_own_requests() -> None:
+    spec = parse(AGG + "workload: {requests: 9}", "x", ["workload.path=t.jsonl", "workload.kind=trace"])
+    assert spec.workload == Trace(kind="trace", path="t.jsonl")
+    kept = parse(AGG + "workload: {kind: trace, path: a, requests: 9}", "x", ["workload.kind=trace", "workload.path=b"])
+    assert kept.workload == Trace(kind="trace", path="b", requests=9)
+
+
+def test_the_kind_of_a_distribution_can_change() -> None:
+    text = AGG + "workload: {prompt_tokens: {kind: lognormal, mean: 5, sigma: 1}}"
+    spec = parse(text, "x", ["workload.prompt_tokens.value=3", "workload.prompt_tokens.kind=fixed"])
+    assert isinstance(spec.workload, Poisson)
+    assert spec.workload.prompt_tokens == Fixed(value=3)
+
+
+def test_an_override_changes_one_place_only() -> None:
+    text = "name: a\ndeployment: {mode: disaggregated, prefill: &pool {tp: 2}, decode: *pool}"
+    deployment = parse(text, "x", ["deployment.prefill.tp=4"]).deployment
+    assert isinstance(deployment, Disaggregated)
+    assert (deployment.prefill.tp, deployment.decode.tp) == (4, 2)
+
+
 def test_changing_the_mode_drops_the_old_modes_keys() -> None:
     spec = parse("name: a\ndeployment: {mode: aggregated, replicas: 4}", "x", ["deployment.mode=disaggregated"])
     assert spec.deployment == Disaggregated(mode="disaggregated")
@@ -262,6 +285,7 @@ def test_changing_the_mode_drops_the_old_modes_keys() -> None:
         ("slo.ttft_ms=[", "--set slo.ttft_ms: line 1, column 2: not valid YAML"),
         ("slo.ttft=1", "x.yaml: slo.ttft: unknown key; did you mean 'ttft_ms'? allowed: ttft_ms,"),
         ("workload.kind=concurrency", "x.yaml: workload.concurrency: is missing; allowed: whole numbers from 1"),
+        ("workload.kind=[1]", "x.yaml: workload.kind: a list is unknown; allowed: poisson, gamma,"),
         ("model.name=1", "x.yaml: model: a section is not text; allowed: text"),
         # A key of the wrong kind that the user asked for is an error, not dropped.
         ("workload.burstiness=2", "x.yaml: workload.burstiness: unknown key; allowed: "),
