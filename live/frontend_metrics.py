@@ -48,8 +48,7 @@ class FrontendMetrics:
             "kv_event_gaps": "KV event batches lost so far",
         }
         self.workers = {
-            key: Gauge(f"planner_worker_{key}", text, ["worker"], registry=registry)
-            for key, text in per_worker.items()
+            key: Gauge(f"planner_worker_{key}", text, ["worker"], registry=registry) for key, text in per_worker.items()
         }
 
     def retrieved(self, found: Found) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import statistics
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -148,7 +149,7 @@ def test_closed_loop_follows_the_answers() -> None:
     load = Chained([request(number, output=3) for number in range(4)], 0.03)
     result = run(load, FakeEngine(ttft_s=0.02, itl_s=0.001))
     rows = result.outcomes
-    for before, after in zip(rows, rows[1:], strict=False):
+    for before, after in pairwise(rows):
         assert after.arrival_s - before.finish_s >= 0.029
     assert [number for number, _ in load.ended] == [0, 1, 2, 3]
 

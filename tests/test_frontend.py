@@ -65,7 +65,8 @@ def chunks(text: str) -> list[dict[str, Any]]:
 def test_answers_and_streams() -> None:
     async def test(frontend: Frontend, session: aiohttp.ClientSession) -> None:
         status, answer = await post(session, PROMPT | {"model": "fake"})
-        assert (status, answer["choices"][0]["finish_reason"], answer["usage"]["completion_tokens"]) == (200, "length", 6)
+        assert (status, answer["usage"]["completion_tokens"]) == (200, 6)
+        assert answer["choices"][0]["finish_reason"] == "length"
         status, text = await post(session, PROMPT | {"stream": True})
         assert [len(chunk["choices"]) for chunk in chunks(text)] == [1] * 6  # no usage chunk: not asked for
         status, text = await post(session, PROMPT | {"stream": True, "stream_options": {"include_usage": True}})
@@ -243,8 +244,6 @@ def test_retries_only_while_nothing_was_streamed() -> None:
         made = chunks(text)
         assert status == 200
         assert [("error" in chunk) for chunk in made] == [False] * 3 + [True]
-        status, answer = await post(session, PROMPT)  # not streamed, and nobody else is left
-        assert status in (200, 502)
 
     broken = FakeEngine("aggregated-0", break_after=3)
     frontend = served(breaks, [broken, FakeEngine("aggregated-1", fail=503)], AGGREGATED)
