@@ -123,12 +123,9 @@ def profile(what: str) -> ProfileFile:
     fitted, host = fit(what)
     table = Source(what="steps_sync_inprocess.csv", sha256=hashlib.sha256(STEPS.read_bytes()).hexdigest())
     served = Source(what=f"agg_3000_100_r4.jsonl.gz, lines 1 to {FITTED}, unpacked", sha256=slice_hash(0, FITTED))
-    model = load_model("llama-3.1-8b")
     law = {name: digits(value) for name, value in law_of(fitted).model_dump().items()}
-    prior = roofline(model, hardware("h200"), 1, Engine()).file
-    assert prior is not None
     notes = [
-        "eager_s and hop_s are estimates: no eager engine and no P/D pair was measured here",
+        "hop_s is an estimate: no P/D pair was measured here",
         "served decode steps saw batches of 1 to 11; larger ones follow the synchronous table less its host overhead",
     ]
     if what != "steps":
@@ -163,7 +160,7 @@ def profile(what: str) -> ProfileFile:
                 "both": "steps in process for the shape, served for the level",
             }[what],
         ),
-        step=StepLaw(**(law | {"eager_s": digits(prior.step.eager_s)})),
+        step=StepLaw(**law),
         host=HostLaw(request_s=digits(host.request_s), hop_s=HOP_S) if host else HostLaw(),
         validity=Validity(batch=(1, 256), context=(1, 16_414), prefill_tokens=(1, 16_384)),
         fit=record(fitted, method),

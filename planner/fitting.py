@@ -32,7 +32,7 @@ LINEAR: dict[str, str] = {
     "sync_s": "sync",
 }
 OBSERVATION_COLUMNS = ("kind", "seconds", "mixed_steps", "prefill_tokens", *LINEAR.values())
-LAW = tuple(name for name in StepLaw.model_fields if name != "eager_s")
+LAW = tuple(StepLaw.model_fields)
 ROBUST_FROM = 2.0  # residuals beyond so many standard deviations count less
 OWN_NOISE_ROWS = 200  # a kind of rows with at least so many has its own noise
 LEAST_NOISE = 1e-3  # no clock and no machine repeats a step more exactly
@@ -236,9 +236,9 @@ def fit_step(rows: pd.DataFrame, prior: StepLaw | None = None, bound: StepLaw | 
     return Fitted(values, free, covariance, residuals(values, measured), tuple(raised), len(rows), ties)
 
 
-def law_of(fitted: Fitted, eager_s: float = 0.0) -> StepLaw:
+def law_of(fitted: Fitted) -> StepLaw:
     """The step law of a fit, without the host overhead of synchronous rows."""
-    return StepLaw(**{name: fitted.values[name] for name in LAW}, eager_s=eager_s)
+    return StepLaw(**{name: fitted.values[name] for name in LAW})
 
 
 def record(fitted: Fitted, method: str) -> Fit:

@@ -21,7 +21,6 @@ class StepLaw(Node):
     prefill_per_pair_s: NonNegative
     mixed_per_seq_s: NonNegative
     mixed_per_context_s: NonNegative
-    eager_s: NonNegative = 0.0  # what a decode-only step costs more without CUDA graphs
 
 
 class Residual(Node):

@@ -60,19 +60,20 @@ def capture_sizes(max_num_seqs: int = 1024, max_num_batched_tokens: int = 8192) 
 
 
 class AffineStep:
-    """`StepTime` of a `StepLaw`. `sizes` are the CUDA graph sizes; empty when the engine runs eagerly."""
+    """`StepTime` of a `StepLaw`. `sizes` are the CUDA graph sizes; empty when the engine runs eagerly.
+
+    `floor_s` is the least that a decode-only step takes without a graph: launching its kernels one by one.
+    """
 
     __slots__ = ("_bases", "law", "sizes")
 
-    def __init__(self, law: StepLaw, sizes: tuple[int, ...] = (), *, eager_s: float = 0.0) -> None:
-        """`eager_s` is added to decode-only steps that no graph covers (all of them when `sizes` is empty)."""
+    def __init__(self, law: StepLaw, sizes: tuple[int, ...] = (), *, floor_s: float = 0.0) -> None:
         self.law = law
         self.sizes = sizes
-        top = sizes[-1] if sizes else 0
         self._bases = [
-            law.decode_s
-            + law.decode_per_seq_s * (sizes[bisect_left(sizes, batch)] if batch <= top else batch)
-            + (0.0 if batch <= top else eager_s)
+            law.decode_s + law.decode_per_seq_s * sizes[bisect_left(sizes, batch)]
+            if sizes and batch <= sizes[-1]
+            else max(law.decode_s + law.decode_per_seq_s * batch, floor_s)
             for batch in range(1025)
         ]
 
@@ -161,16 +162,22 @@ class LatencyProfile:
             warnings += (f"profile {self.name} was measured with CUDA graphs; eager steps are an estimate",)
         if not file.cuda_graphs and not engine.enforce_eager:
             warnings += (f"profile {self.name} was measured without CUDA graphs; with them steps may be shorter",)
-        eager_s = file.step.eager_s if file.cuda_graphs else 0.0
-        return replace(self, step=AffineStep(file.step, sizes, eager_s=eager_s), warnings=warnings)
+        return replace(self, step=_step(file, sizes), warnings=warnings)
 
 
 def from_file(file: ProfileFile) -> LatencyProfile:
     """A profile ready for use, with vLLM's default CUDA graph sizes."""
     host = HostCosts(**file.host.model_dump())
     sizes = capture_sizes() if file.cuda_graphs else ()
-    step = AffineStep(file.step, sizes, eager_s=file.step.eager_s if file.cuda_graphs else 0.0)
-    return LatencyProfile(name=file.name, provenance=file.provenance, step=step, host=host, file=file)
+    return LatencyProfile(file.name, file.provenance, _step(file, sizes), host, file)
+
+
+def _step(file: ProfileFile, sizes: tuple[int, ...]) -> AffineStep:
+    """Without a graph a decode-only step launches as many kernels as a small prompt: the prefill floor bounds it.
+
+    A profile that was measured eagerly has that in its decode terms already.
+    """
+    return AffineStep(file.step, sizes, floor_s=file.step.prefill_floor_s if file.cuda_graphs else 0.0)
 
 
 def load_profile(name_or_path: str) -> LatencyProfile:
@@ -192,7 +199,6 @@ MEMORY_EFFICIENCY = 0.8
 MATMUL_EFFICIENCY = 0.6
 ATTENTION_EFFICIENCY = 0.5
 LAUNCH_S_PER_LAYER = 0.3e-3  # the same engine's smallest prefill took 10.4 ms for 32 layers: launching, not computing
-EAGER_S_PER_LAYER = 0.15e-3  # an eager decode step launches fewer and smaller kernels; an estimate
 STEP_OVERHEAD_S = 1e-3  # scheduling and sampling that asynchronous scheduling does not hide
 ALL_REDUCE_S = 15e-6  # a small all-reduce over NVLink; two a layer when tp > 1
 REQUEST_S = 3e-3  # HTTP, tokenisation and streaming of one request on a fast host
@@ -265,7 +271,6 @@ def roofline(model: ModelShape, hardware: Hardware, tp: int, engine: Engine) -> 
         prefill_per_pair_s=model.attention_flops_per_pair / flops / ATTENTION_EFFICIENCY,
         mixed_per_seq_s=per_seq,
         mixed_per_context_s=kv_s,
-        eager_s=EAGER_S_PER_LAYER * model.layers,
     )
     notes: tuple[str, ...] = ("uncalibrated: datasheet peaks at assumed efficiencies, nothing measured",)
     if any(window is not None for window in model.windows):
