@@ -18,6 +18,8 @@ from planner import commands
 # Typer brings its own copy of click; this is click's base class of usage errors, wherever it is from.
 UsageError: type[Exception] = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
 
+INTERRUPTED = 130  # Typer turns Ctrl-C into this exit code
+
 
 def build() -> typer.Typer:
     """The application with every command of planner/commands: each module there has a `register(app)`."""
@@ -50,15 +52,11 @@ def run(arguments: list[str]) -> int:
     try:
         code = build()(arguments or ["--help"], prog_name="planner", standalone_mode=False)
         sys.stdout.flush()  # a closed pipe shows here, not at exit
-    except KeyboardInterrupt:
-        return _say("interrupted", 130)
     except BrokenPipeError:  # the reader of our output has gone (`| head`)
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except UsageError as error:
         return _say(f"{getattr(error, 'format_message', error.__str__)()} (planner --help shows what is allowed)", 2)
-    except typer.Abort:
-        return _say("interrupted", 130)
     except FileNotFoundError as error:
         return _say(f"{error.filename}: no such file or folder" if error.filename else str(error), 2)
     except ValueError as error:
@@ -67,6 +65,8 @@ def run(arguments: list[str]) -> int:
         return _say(str(error), 2)
     except (ImportError, RuntimeError, OSError, TimeoutError) as error:
         return _say(str(error) or type(error).__name__, 1)
+    if code == INTERRUPTED:
+        return _say("interrupted", INTERRUPTED)
     return code if isinstance(code, int) else 0
 
 

@@ -261,7 +261,8 @@ class Facts:
         sent = offered * window.length_s
         limit = max(SATURATED * sent, LEAST_GROWTH)
         behind = achieved < (1 - SATURATED) * offered
-        piles_up = waiting * window.length_s > limit or self.rejected.sum() > max(SATURATED * n, LEAST_GROWTH)
+        rejected = int(self.rejected.sum()) > max(SATURATED * n, LEAST_GROWTH)
+        piles_up = waiting * window.length_s > limit or rejected
         unsteady = behind and not piles_up and backlog * window.length_s > limit
         return Saturation(behind and piles_up, not unsteady, offered, achieved, waiting, backlog)
 

@@ -7,10 +7,10 @@ import math
 
 import numpy as np
 import pytest
-from hand_made import manifest, requests, run
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hand_made import manifest, requests, run
 from planner import gaps
 from planner.facts import STAGES, Facts, Window, growth
 from planner.metrics import METRICS, summarise
