@@ -55,7 +55,7 @@ class Load(Protocol):
 
     @property
     def expected_requests(self) -> int:
-        """Exact where it is known, else an estimate for progress bars."""
+        """How many there will be: exact where that is known, else not too low. As many as `start` gives: none follow."""
         ...
 
     def start(self) -> list[Arrival]: ...

@@ -19,7 +19,7 @@ from planner.system import System
 from simulator.fabric import Fabric
 from simulator.retrieval import RetrievalStation
 from simulator.team import Station, Team
-from simulator.worker import ADMITTED, FINISHED, PREFILLED, Sequence
+from simulator.worker import ADMITTED, FINISHED, PREFILLED, Mode, Sequence
 
 NEVER = float("inf")
 NAN = float("nan")
@@ -70,6 +70,7 @@ class Cluster:
         self.transfers: list[tuple[int, str, str, str, int, float, float]] = []
         self.outstanding = 0
         self.stopped = False
+        self._open_loop = False  # nothing follows from the end of a request
         self._stop = stop
         self._by_id: dict[int, Visit] = {}
         retrieval = spec.retrieval
@@ -95,8 +96,9 @@ class Cluster:
     # --- running --------------------------------------------------------------------------------
 
     def run(self, progress: Progress | None = None) -> list[Visit]:
-        for arrival in self.load.start():
-            self._arrive(arrival)
+        arrivals = self.load.start()
+        self._open_loop = len(arrivals) >= self.load.expected_requests
+        self._feed(sorted((self._entrance(arrival) for arrival in arrivals), key=lambda entrance: entrance[0]))
         for team in self.teams:
             if team.router.state_age_s:
                 self.env.process(self._refresh(team))
@@ -132,15 +134,28 @@ class Cluster:
 
     # --- a request's way to an engine ---------------------------------------------------------------
 
-    def _arrive(self, arrival: Arrival) -> None:
+    def _feed(self, entrances: list[tuple[float, Visit]]) -> None:
+        """Let requests in that are known beforehand, one at a time: the event queue stays short."""
+        coming = iter(entrances)
+        enter = self._route if self._central is None else self._retrieve
+
+        def next_one(now: float, visit: Visit | None = None) -> None:
+            if visit is not None:
+                enter(visit, now)
+            following = next(coming, None)
+            if following is not None:
+                time_s, visit = following
+                self.at(time_s, lambda then: next_one(then, visit))
+
+        next_one(0.0)
+
+    def _entrance(self, arrival: Arrival) -> tuple[float, Visit]:
+        """A new visit, and when it reaches its first stage: retrieval, else the router."""
         visit = Visit(arrival.request, arrival.time_s)
         self.visits.append(visit)
         self._by_id[arrival.request.request_id] = visit
         self.outstanding += 1
-        if self._central is None:
-            self.at(self._door(visit, arrival.time_s), lambda now: self._route(visit, now))
-        else:
-            self.at(arrival.time_s, lambda now: self._retrieve(visit, now))
+        return (self._door(visit, arrival.time_s) if self._central is None else arrival.time_s), visit
 
     def _door(self, visit: Visit, now: float) -> float:
         """When a request that is complete at `now` reaches the router: after HTTP and tokenisation."""
@@ -202,7 +217,7 @@ class Cluster:
 
     def _assign(self, visit: Visit, station: Station, now: float) -> None:
         visit.worker = station
-        mode = "full" if self.split is None else "prefill_only"
+        mode: Mode = "full" if self.split is None else "prefill_only"
         if station.retrieval is None:
             self._submit(visit, station, mode, now)
             return
@@ -215,7 +230,7 @@ class Cluster:
 
         self.at(visit.retrieval_end_s, retrieved)
 
-    def _submit(self, visit: Visit, station: Station, mode: str, now: float) -> None:
+    def _submit(self, visit: Visit, station: Station, mode: Mode, now: float) -> None:
         sequence = Sequence(visit.request, mode)
         if mode != "remote":
             visit.prefill = sequence
@@ -267,7 +282,10 @@ class Cluster:
             self._release(visit, now)  # the decode worker had it all in its cache and read nothing
         visit.finish_s = now + host.response_s
         visit.finish_reason = "length" if visit.request.output_tokens >= visit.request.max_tokens else "stop"
-        self.at(visit.finish_s, lambda then: self._ended(visit, then))
+        if self._open_loop:
+            self.outstanding -= 1
+        else:
+            self.at(visit.finish_s, lambda then: self._ended(visit, then))
 
     def _hand_off(self, visit: Visit, now: float) -> None:
         station = visit.decode_worker or self.decoders.choose(visit.request)
@@ -298,4 +316,6 @@ class Cluster:
     def _ended(self, visit: Visit, now: float) -> None:
         self.outstanding -= 1
         for arrival in self.load.finished(visit.request, now):
-            self._arrive(arrival)
+            time_s, following = self._entrance(arrival)
+            enter = self._route if self._central is None else self._retrieve
+            self.at(time_s, lambda then, one=following: enter(one, then))  # type: ignore[misc]
