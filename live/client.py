@@ -29,6 +29,7 @@ from planner.requests import Arrival, Load, Request
 log = logging.getLogger("planner.client")
 LEAD_S = 0.05  # the clock starts this long after the call, so that the first request is not late already
 PREPARE_S = 0.25  # a request's body is made at most this long before it is due
+KEEPALIVE_S = 2.0  # servers close idle connections after 5 s; a request must not meet that moment
 DEFAULT_VOCAB = 32_000  # ids below this exist in every model that is likely to be served
 Progress = Callable[[int, int], None]  # (requests ended, requests expected)
 
@@ -70,7 +71,7 @@ async def run_load(
     options = options or ClientOptions()
     headers = {"authorization": f"Bearer {options.token}"} if options.token else {}
     timeout = aiohttp.ClientTimeout(total=options.timeout_s, sock_connect=30)
-    connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=60)
+    connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEPALIVE_S)
     async with aiohttp.ClientSession(connector=connector, timeout=timeout, headers=headers) as session:
         found = [
             await find_endpoint(session, url, model=model, kind=options.kind, prompt=options.prompt, headers=headers)

@@ -38,6 +38,7 @@ from planner.system import System
 log = logging.getLogger("planner.frontend")
 MAX_BODY_BYTES = 256 * 2**20  # long prompts as token ids are long
 CLIENT_GONE = 499
+KEEPALIVE_S = 2.0  # engines close idle connections after 5 s; a request must not meet that moment
 GpuUtilization = Callable[[], Mapping[str, float]]  # worker -> 0..1
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -125,7 +126,7 @@ class Frontend:
         await self._stack.aclose()
 
     async def _start(self) -> None:
-        connector = aiohttp.TCPConnector(limit=0)
+        connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEPALIVE_S)
         session = await self._stack.enter_async_context(aiohttp.ClientSession(connector=connector))
         self._stack.push_async_callback(self._stop_tasks)
         for crew in self.crews:
