@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -363,3 +364,32 @@ def test_the_schema_knows_the_keys() -> None:
     found = schema()
     assert set(found["properties"]) == {field.alias or name for name, field in Spec.model_fields.items()}
     assert found["additionalProperties"] is False
+
+
+anything = st.recursive(
+    st.none() | st.booleans() | st.integers(-3, 3) | st.floats(-2, 2) | st.sampled_from(["", "x", "kind", "poisson"]),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.sampled_from(["kind", "mode", "rate", "x"]), inner),
+    max_leaves=4,
+)
+paths = st.sampled_from(
+    "name schema workload workload.kind workload.rate workload.prompt_tokens workload.prompt_tokens.kind deployment "
+    "deployment.mode deployment.prefill deployment.prefill.engine deployment.link.inter_node cluster.nodes slo engine "
+    "retrieval retrieval.popularity optimizations.prefill run.seed hardware".split()
+)
+
+
+@given(specs, st.lists(st.tuples(paths, anything), min_size=1, max_size=3))
+def test_whatever_is_written_there_is_one_line_or_a_spec(
+    data: dict[str, object], changes: list[tuple[str, object]]
+) -> None:
+    overrides = [f"{path}={json.dumps(value)}" for path, value in changes]
+    try:
+        spec = parse(json.dumps(data, ensure_ascii=False), "x.yaml", overrides)
+    except SpecError as error:
+        message = str(error)
+        assert "\n" not in message
+        assert message.startswith(("x.yaml: ", "--set "))
+        assert "allowed: " in message
+        assert "cannot be used" not in message  # every fault of pydantic's has its own words
+    else:
+        assert parse(dump(spec)) == spec
