@@ -77,6 +77,7 @@ class Worker:
         self._plan: Plan | None = None  # running
         self._next: Plan | None = None  # asynchronous: decided, begins when the plan ends
         self._decided = False  # asynchronous: what follows the plan, if anything, is decided
+        self._late: list[Outcome] = []  # preemptions of decisions that were taken outside `advance`
         self._changed = False  # something happened since then that the step after the next must see
 
     # --- what the cluster asks ---
@@ -121,6 +122,7 @@ class Worker:
     # --- what happens to it ---
 
     def submit(self, sequence: Sequence, now: float) -> None:
+        self._catch_up(now)
         sequence.queued_s = now
         self._scheduler.enqueue(sequence)
         self.load.waiting += 1
@@ -129,10 +131,12 @@ class Worker:
             self._notice(now)
 
     def kv_arrived(self, sequence: Sequence, now: float) -> None:
+        self._catch_up(now)
         self._scheduler.loaded(sequence)
         self._notice(now)
 
     def release(self, sequence: Sequence, now: float) -> None:
+        self._catch_up(now)
         self._notice(now)
         if self._plan is not None and not self._decided:
             self._scheduler.settle(self._plan, self._plan.count)
@@ -155,7 +159,7 @@ class Worker:
     # --- time ---
 
     def advance(self, now: float) -> list[Outcome]:
-        outcomes: list[Outcome] = []
+        outcomes, self._late = self._late, []
         early, scheduler = self._early, self._scheduler
         while True:
             plan = self._plan
@@ -165,14 +169,8 @@ class Worker:
                 start, self._wake = self._wake, math.inf
                 self._begin(self._decide(start, outcomes), start)
                 continue
-            if early and not self._decided:
-                decision = plan.boundary(plan.count - 1)
-                if decision > now:
-                    break
-                scheduler.settle(plan, plan.count)
-                scheduler.retire(plan)
-                self._next = self._decide(decision, outcomes)
-                self._decided, self._changed = True, False
+            if early and not self._decided and not self._decide_early(plan, now, outcomes):
+                break
             end = plan.end
             if end > now:
                 break
@@ -193,6 +191,22 @@ class Worker:
         load.queued_tokens = scheduler.queued_tokens
         load.active_blocks = scheduler.kv.total - scheduler.kv.free
         return outcomes
+
+    def _decide_early(self, plan: Plan, now: float, outcomes: list[Outcome]) -> bool:
+        """Asynchronous: what follows the plan is decided when its last step begins. False: that is after `now`."""
+        decision = plan.boundary(plan.count - 1)
+        if decision > now:
+            return False
+        self._scheduler.settle(plan, plan.count)
+        self._scheduler.retire(plan)
+        self._next = self._decide(decision, outcomes)
+        self._decided, self._changed = True, False
+        return True
+
+    def _catch_up(self, now: float) -> None:
+        """A decision that was due by `now` is taken before it can see what happens at `now`."""
+        if self._early and self._plan is not None and not self._decided:
+            self._decide_early(self._plan, now, self._late)
 
     def _decide(self, now: float, outcomes: list[Outcome]) -> Plan | None:
         plan = self._scheduler.schedule(now, outcomes)
