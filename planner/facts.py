@@ -88,7 +88,7 @@ def growth(start: Array, end: Array, window: Window) -> float:
     times = np.linspace(window.start_s, window.end_s, 201)
     inside = np.searchsorted(begins, times, "right") - np.searchsorted(ends, times, "right")
     centred = times - times.mean()
-    return float(np.dot(centred, inside) / np.dot(centred, centred))
+    return float((centred * inside).sum() / (centred * centred).sum())
 
 
 class Facts:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +16,11 @@ import numpy.typing as npt
 Array = npt.NDArray[np.float64]
 
 _EXPAND = 20_000  # progressions are written out once no more than this many of their values are left in the bracket
+
+
+def _dot(a: Array, b: Array) -> float:
+    """Without BLAS, whose threads cost more than they save on arrays of this size when the cores are busy."""
+    return float((a * b).sum())
 
 
 @dataclass(frozen=True)
@@ -26,14 +32,14 @@ class Gaps:
     count: Array
     weight: Array
 
-    @property
+    @cached_property
     def total(self) -> float:
-        return float(np.dot(self.count, self.weight))
+        return _dot(self.count, self.weight)
 
     def mean(self) -> float:
         """Mean gap in seconds. nan when there is none."""
         c, f, g = self.count, self.first, self.growth
-        return float(np.dot(self.weight, c * f + g * c * (c - 1) / 2) / self.total) if self.total else float("nan")
+        return _dot(self.weight, c * f + g * c * (c - 1) / 2) / self.total if self.total else float("nan")
 
     def std(self) -> float:
         """Population standard deviation in seconds; deviations from the mean are summed in closed form."""
@@ -42,7 +48,7 @@ class Gaps:
         c, g = self.count, self.growth
         f = self.first - self.mean()
         squares = c * f * f + f * g * c * (c - 1) + g * g * (c - 1) * c * (2 * c - 1) / 6
-        return float(np.sqrt(np.dot(self.weight, squares) / self.total))
+        return float(np.sqrt(_dot(self.weight, squares) / self.total))
 
     def maximum(self) -> float:
         return float(np.max(self.first + (self.count - 1) * self.growth)) if self.total else float("nan")
@@ -70,8 +76,8 @@ class Gaps:
         while rows.count.sum() > _EXPAND:
             middle = float(np.median(rows.first + (rows.count - 1) * rows.growth / 2))
             less, less_or_equal = rows._steps_below(middle)
-            shorter = below + float(np.dot(less, rows.weight))
-            not_longer = below + float(np.dot(less_or_equal, rows.weight))
+            shorter = below + _dot(less, rows.weight)
+            not_longer = below + _dot(less_or_equal, rows.weight)
             if following < shorter:
                 rows = rows._part(np.zeros_like(less), less)
             elif rank >= not_longer:

@@ -75,21 +75,28 @@ def machine(summary: Summary) -> str:
     return f"{workers} on {summary.gpus}x {summary.hardware.upper()}"
 
 
+def _verb(summary: Summary, one: str, many: str) -> str:
+    """1P1D serves; 2 aggregated workers serve."""
+    return many if " workers " in machine(summary) else one
+
+
 def answer(summary: Summary, found: Explanation | None = None) -> str:
     """The one sentence: what it serves, who meets the targets, and where the numbers are from."""
     found = found or explain(summary)
     state = summary.saturation
     if not summary["completed"]:
-        return f"{machine(summary)} finishes none of {summary.number('requests'):.0f} requests. {provenance(summary)}"
+        none = f"{_verb(summary, 'finishes', 'finish')} none of {summary.number('requests'):.0f} requests"
+        return f"{machine(summary)} {none}. {provenance(summary)}"
     if state.saturated:
         text = (
-            f"Past saturation: {machine(summary)} is offered {number(state.offered_per_s)} req/s and serves"
+            f"Past saturation: {machine(summary)} {_verb(summary, 'is', 'are')} offered"
+            f" {number(state.offered_per_s)} req/s and {_verb(summary, 'serves', 'serve')}"
             f" {number(summary['requests_per_s'])}; {_limit(found)}"
         )
         if targets(summary):
             text += f", and {percent(summary['attainment'])} meet {targets(summary)}"
         return f"{text}. {provenance(summary)}"
-    text = f"{machine(summary)} serves {number(summary['requests_per_s'])} req/s"
+    text = f"{machine(summary)} {_verb(summary, 'serves', 'serve')} {number(summary['requests_per_s'])} req/s"
     if targets(summary):
         verdict = "meets the targets" if summary.meets_targets else f"misses the targets; {_limit(found)}"
         text += (
