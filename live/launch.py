@@ -154,6 +154,11 @@ def check(system: System, runtime: Runtime) -> None:
             raise SpecError(
                 f"engine.quantization: {engine.quantization} needs a checkpoint made for it; allowed with dummies: fp8"
             )
+        if runtime.kind == "cpu" and pool.hardware.kind == "gpu":
+            raise SpecError(
+                f"hardware: {pool.hardware.name} is a GPU, and vLLM's CPU build serves here; "
+                "allowed: cpu, with a small model (as in configs/cpu-agg.yaml)"
+            )
         if runtime.kind == "cpu" and pool.tp > 1:
             raise SpecError(f"deployment: tp {pool.tp} is not supported on the CPU; allowed: 1")
         if runtime.kind == "cpu" and engine.async_scheduling:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import re
 import time
+from collections import deque
 from collections.abc import Sequence
 from types import TracebackType
 from typing import Any
@@ -97,14 +98,16 @@ class GpuReader:
 class Telemetry:
     """Samples every worker each `interval_s` while the block runs, on the clock that starts at `start_s` (monotonic).
 
-    `counters` holds, after the block, what each worker's counters grew by; a worker that is gone by then has none and
-    is named in `lost`.
+    `keep` bounds the samples kept. `counters` holds, after the block, what each worker's counters grew by; a worker
+    that is gone by then has none and is named in `lost`.
     """
 
-    def __init__(self, workers: Sequence[Worker], interval_s: float) -> None:
+    def __init__(self, workers: Sequence[Worker], interval_s: float, keep: int | None = None) -> None:
         self.workers = tuple(workers)
         self.interval_s = interval_s
-        self.rows: list[tuple[Any, ...]] = []  # (monotonic time, worker, running, waiting, kv, gpu, watts, bytes)
+        self.rows: deque[tuple[Any, ...]] = deque(
+            maxlen=keep
+        )  # (monotonic time, worker, running, waiting, kv, gpu, watts, bytes)
         self.counters: dict[str, dict[str, float]] = {}
         self.lost: set[str] = set()
         self._gpu = GpuReader(workers)
@@ -159,7 +162,7 @@ class Telemetry:
 
     def gpu_utilization(self) -> dict[str, float]:
         """The newest of each worker that has GPUs, 0 to 1."""
-        return {row[1]: row[5] for row in self.rows[-len(self.workers) :] if row[5] is not None}
+        return {row[1]: row[5] for row in list(self.rows)[-len(self.workers) :] if row[5] is not None}
 
     def samples(self, start_s: float) -> dict[str, list[Any]]:
         """Columns of records.SAMPLE_COLUMNS, and the bytes in use on the GPUs, with times from `start_s` on."""

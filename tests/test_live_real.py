@@ -19,7 +19,7 @@ import pytest
 
 pytest.importorskip("aiohttp", reason="the live extra is not installed")
 
-from live.backend import LiveSession, model_of
+from live.session import LiveSession, model_of
 from live.launch import LiveError, Runtime, detect
 from live.servers import START_TIMEOUT_S, Servers
 from planner import workload

@@ -1,0 +1,109 @@
+"""What a live run was: the manifest beside its tables, with the simulator's keys and what only a real run has."""
+
+from __future__ import annotations
+
+import platform
+import re
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from live.launch import Runtime, step_tracing
+from live.models import ServedModel
+from live.results import ClientResult
+from live.servers import Worker
+from live.step_table import EngineTrace
+from live.telemetry import Telemetry
+from planner.system import System
+
+
+@dataclass(frozen=True)
+class Circumstances:
+    """Everything about a run that is not in its tables. `runtime` and `model` are None for endpoints of others."""
+
+    system: System
+    runtime: Runtime | None
+    model: ServedModel | None
+    workers: Sequence[Worker]
+    endpoints: Sequence[str]
+    result: ClientResult
+    telemetry: Telemetry
+    traces: Mapping[str, EngineTrace]
+    host: dict[str, Any]  # its load when the run began
+    frontend: dict[str, Any] | None
+    ended: Mapping[str, str]  # servers that ended by themselves, and why
+    folder: Path
+
+
+def manifest(run: Circumstances) -> dict[str, Any]:
+    """Same keys as the simulator's, plus counters, versions, lag and where the logs are."""
+    from planner.spec import dump, spec_hash
+
+    system, wires, runtime = run.system, run.system.wires, run.runtime
+    named = {place.name: pool.role for pool in system.pools for place in pool.workers}
+    links = (wires.intra_node, wires.inter_node, wires.inter_rack) if wires else ()
+    return {
+        "schema": 1,
+        "backend": "live",
+        "provenance": "measured",
+        "spec": system.spec.model_dump(mode="json", by_alias=True),
+        "spec_yaml": dump(system.spec),
+        "spec_hash": spec_hash(system.spec),
+        "seed": system.spec.run.seed,
+        "profile": {},
+        "gpus": system.gpus,
+        "gpus_by_role": {pool.role: len(pool.workers) * pool.tp for pool in system.pools},
+        "workers": dict.fromkeys(run.endpoints, "aggregated") if run.endpoints else named,
+        "kv_blocks": {pool.role: pool.limits.kv_blocks for pool in system.pools} if run.workers else {},
+        "kv_blocks_by_worker": {worker.name: worker.kv_blocks for worker in run.workers},
+        "links": {wire.name: wire.bandwidth for wire in links},
+        "warnings": _warnings(run),
+        "stopped": False,
+        "interrupted": run.result.stopped,
+        "versions": runtime.versions() if runtime else {"python": platform.python_version()},
+        "runtime": runtime.kind if runtime else "endpoint",
+        "host": run.host,
+        "started_at": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "server_start_s": {worker.name: round(worker.start_s, 1) for worker in run.workers},
+        "schedule_lag_s": asdict(run.result.lag),
+        "tokens": asdict(run.result.tokens()),
+        "counters": run.telemetry.counters,  # over the run, the client's few probes before it included
+        "frontend": run.frontend,
+        "logs": str(run.folder) if run.workers else None,
+    }
+
+
+def _warnings(run: Circumstances) -> list[str]:
+    result = run.result
+    found = [*run.system.warnings, *result.notes]
+    if run.model is not None and run.model.note:
+        found.append(run.model.note)
+    if run.runtime is not None:
+        found += [reason for reason in (step_tracing(run.runtime), other_hardware(run.system, run.runtime)) if reason]
+    if result.late:
+        found.append(f"the client was late: p99 of its schedule lag is {result.lag.p99_s:.2f} s")
+    if not result.tokens().equal:
+        found.append("prompt or output lengths differ from the plan (see tokens in the manifest)")
+    if run.frontend is not None:
+        found += run.frontend["notes"]
+    found += [f"{name} ended during the run: {why}" for name, why in run.ended.items()]
+    lost = sorted(run.telemetry.lost - run.ended.keys())
+    found += [f"{name} did not answer at the end: its counters are missing" for name in lost]
+    broken = {name: trace.broken_lines for name, trace in run.traces.items() if trace.broken_lines}
+    found += [f"{name}: {lines} lines of its step trace are broken" for name, lines in broken.items()]
+    if run.endpoints:
+        found.append("endpoints of others: engine steps, queues and transfers are not visible and stay null")
+    return found
+
+
+def other_hardware(system: System, runtime: Runtime) -> str | None:
+    """A sentence when the spec's hardware is not what serves here. Catalogue names hold the model number (h200, l4)."""
+    if runtime.kind == "cpu":
+        return None
+    there = runtime.gpus[0].name
+    numbers = re.findall(r"[a-z]*\d+", system.pools[0].hardware.name)
+    if numbers and re.search(rf"\b{numbers[0]}(?!\d)|\b\w*{numbers[0]}\b", there.lower()):
+        return None
+    return f"the spec says {system.pools[0].hardware.name}, but {there} serves here: a prediction is for other hardware"

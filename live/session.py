@@ -1,0 +1,284 @@
+"""Live runs: servers, frontend and client on one spec, and the tables that come of it.
+
+with LiveSession(system, folder) as session:   # servers start
+    run = session.measure(load)                # as often as wanted
+                                               # servers stop
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import tempfile
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from types import TracebackType
+from typing import Any, TypeVar
+
+from live.address import WorkerAddress
+from live.client import ClientOptions, run_load
+from live.frontend import Frontend
+from live.launch import LiveError, Runtime, check, detect, engine_of
+from live.manifest import Circumstances, manifest
+from live.models import ServedModel, served_model
+from live.results import ClientResult
+from live.run_tables import requests_table, steps_table, transfers_table
+from live.servers import Servers, Worker
+from live.step_table import EngineTrace, read_trace
+from live.telemetry import Telemetry
+from live.warmup import warm_up
+from planner.records import Progress, Run, frame
+from planner.requests import Load
+from planner.routing import NEEDS_OVERLAP
+from planner.spec import Disaggregated, Rag
+from planner.system import System
+
+T = TypeVar("T")
+CONTENT_SEEDS = 1_000_003  # repeats of a run on the same servers send other contents, so that no cache is warm
+
+
+def _silent(_stage: str, _fraction: float) -> None:
+    pass
+
+
+def needs_kv_events(system: System) -> bool:
+    """Whether routing looks into the prefix caches: prefix-aware policies, and prefill on the decode worker."""
+    deployment = system.spec.deployment
+    if isinstance(deployment, Disaggregated) and deployment.local_prefill.max_tokens:
+        return True
+    return any(
+        pool.router.policy in NEEDS_OVERLAP and pool.limits.prefix_caching and len(pool.workers) > 1
+        for pool in system.pools
+    )
+
+
+def model_of(system: System, weights_seed: int | None = None) -> ServedModel:
+    """The model that servers of this system load; a catalogue name becomes a folder made here."""
+    from planner.model_config import model_config
+
+    spec = system.spec
+    load_format = engine_of(system, system.pools[0]).load_format
+    found = None if Path(spec.model).expanduser().exists() else model_config(spec.model)
+    return served_model(spec.model, found.config if found else None, load_format, weights_seed=weights_seed)
+
+
+class LiveSession:
+    """The servers of one system, up for as many runs as wanted. A context manager.
+
+    `endpoints` are servers that run already: nothing is started, and what only engines see stays null.
+    `weights_seed` serves random weights that depend on it, for comparisons of tokens. The frontend listens on `bind`
+    (port 0: a free one); beyond loopback it needs a `token`.
+    """
+
+    def __init__(
+        self,
+        system: System,
+        folder: Path | None = None,
+        *,
+        endpoints: Sequence[str] = (),
+        weights_seed: int | None = None,
+        bind: tuple[str, int] = ("127.0.0.1", 0),
+        token: str | None = None,
+        progress: Progress | None = None,
+    ) -> None:
+        self.system = system
+        self.folder = folder or Path(tempfile.mkdtemp(prefix="planner-live-"))
+        self.endpoints = tuple(endpoints)
+        self.runtime: Runtime | None = None
+        self.model: ServedModel | None = None
+        self.workers: tuple[Worker, ...] = ()
+        self.results: list[ClientResult] = []
+        self._weights_seed, self._bind, self._token = weights_seed, bind, token
+        self._progress = progress or _silent
+        self._stack = contextlib.AsyncExitStack()
+        self._runner = asyncio.Runner()
+        self._servers: Servers | None = None
+        self._frontend: Frontend | None = None
+        self._telemetry: Telemetry | None = None
+
+    def __enter__(self) -> LiveSession:
+        if not self.endpoints:
+            self.runtime = detect()
+            check(self.system, self.runtime)
+            self.model = model_of(self.system, self._weights_seed)
+        try:
+            self._runner.run(self._start())
+        except BaseException:
+            self._runner.close()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            self._progress("stop servers", 0.0)
+            self._runner.run(self._stack.aclose())
+            self._progress("stop servers", 1.0)
+        finally:
+            self._runner.close()
+
+    async def _start(self) -> None:
+        if self.endpoints:
+            return
+        assert self.runtime is not None
+        assert self.model is not None
+        try:
+            self._progress("start servers", 0.0)
+            servers = Servers(
+                self.system,
+                self.runtime,
+                self.model,
+                self.folder,
+                kv_events=needs_kv_events(self.system),
+                progress=lambda _message, fraction: self._progress("start servers", fraction),
+            )
+            self._servers = await self._stack.enter_async_context(servers)
+            self.workers = self._servers.workers
+            self.system = with_reported_blocks(self.system, self.workers)
+            addresses = [WorkerAddress(one.name, one.role, one.url, one.kv_events) for one in self.workers]
+            host, port = self._bind
+            frontend = Frontend(
+                self.system, addresses, host=host, port=port, token=self._token, gpu_utilization=self._gpu_utilization
+            )
+            self._frontend = await self._stack.enter_async_context(frontend)
+            self._progress("warm up", 0.0)
+            vocab = self.model.vocab_size or self.system.model.vocab
+            await warm_up(self.workers, self.system, vocab, lambda done: self._progress("warm up", done))
+        except BaseException:
+            await self._stack.aclose()
+            raise
+
+    def _gpu_utilization(self) -> dict[str, float]:
+        return self._telemetry.gpu_utilization() if self._telemetry else {}
+
+    def measure(self, load: Load, *, repeat: int = 0, progress: Progress | None = None) -> Run:
+        """Send a load and return its tables. Ctrl-C or SIGTERM ends it early and keeps what was measured.
+
+        The manifest says so (`interrupted`). `repeat` numbers the runs of a session: each has its own contents.
+        """
+        return self._runner.run(self._measure(load, repeat, progress or self._progress))
+
+    async def _measure(self, load: Load, repeat: int, progress: Progress) -> Run:
+        seed = self.system.spec.run.seed + CONTENT_SEEDS * repeat
+        vocab = (self.model.vocab_size if self.model else None) or self.system.model.vocab
+        options = ClientOptions(
+            vocab_size=vocab, token=self._token, rag=isinstance(self.system.spec.workload, Rag) and not self.endpoints
+        )
+        targets = self.endpoints or (self.base_url,)
+        host = {"load_average": list(os.getloadavg()), "cpus": os.cpu_count()}
+        progress("load", 0.0)
+        with _stop_on_signals() as stop:
+            async with Telemetry(self.workers, self.system.spec.run.sample_interval_s) as telemetry:
+                self._telemetry = telemetry
+                result = await run_load(
+                    targets,
+                    load,
+                    seed=seed,
+                    options=options,
+                    progress=lambda done, expected: progress("load", min(1.0, done / expected)),
+                    stop=stop,
+                )
+        self._telemetry = None
+        self.results.append(result)
+        return self._tables(result, telemetry, host)
+
+    @property
+    def base_url(self) -> str:
+        """Where the frontend listens."""
+        assert self._frontend is not None
+        return self._frontend.base_url
+
+    def wait(self) -> None:
+        """Serve until SIGINT or SIGTERM. Raises LiveError when a pool has no server left."""
+        self._runner.run(self._wait())
+
+    async def _wait(self) -> None:
+        assert self._servers is not None
+        interval_s = self.system.spec.run.sample_interval_s
+        with _stop_on_signals() as stop:
+            async with Telemetry(self.workers, interval_s, keep=len(self.workers)) as self._telemetry:
+                while not stop.is_set():
+                    self._check_pools(self._servers.ended())
+                    with contextlib.suppress(TimeoutError):
+                        await asyncio.wait_for(stop.wait(), 1.0)
+
+    def _check_pools(self, ended: dict[str, str]) -> None:
+        for pool in self.system.pools:
+            names = [place.name for place in pool.workers]
+            if all(name in ended for name in names):
+                raise LiveError(f"no {pool.role} server is left: {names[0]} ended: {ended[names[0]]}")
+
+    # --- tables -----------------------------------------------------------------------------------
+
+    def _tables(self, result: ClientResult, telemetry: Telemetry, host: dict[str, Any]) -> Run:
+        traces: dict[str, EngineTrace] = {}
+        for worker in self.workers:
+            if worker.trace is not None:
+                traces[worker.name] = read_trace(worker.trace, worker.name, worker.kv_blocks, result.start_s)
+        records = self._frontend.records() if self._frontend else {}
+        headers = [one.header_id for one in result.outcomes]
+        columns = result.request_columns(records)
+        requests = requests_table(columns, headers, records, traces, result.start_s)
+        numbers = [one.request.request_id for one in result.outcomes]
+        samples = telemetry.samples(result.start_s)
+        memory = samples.pop("gpu_memory_bytes")
+        sampled = frame("samples", samples)
+        if any(value is not None for value in memory):
+            sampled = sampled.assign(gpu_memory_bytes=memory)
+        return Run(
+            requests=requests.sort_values("request_id", ignore_index=True),
+            steps=steps_table(traces),
+            samples=sampled,
+            transfers=transfers_table(self.system, numbers, headers, records, traces, result.start_s),
+            tokens=result.token_table() if any(one.token_times_s for one in result.outcomes) else frame("tokens"),
+            manifest=manifest(
+                Circumstances(
+                    system=self.system,
+                    runtime=self.runtime,
+                    model=self.model,
+                    workers=self.workers,
+                    endpoints=self.endpoints,
+                    result=result,
+                    telemetry=telemetry,
+                    traces=traces,
+                    host=host,
+                    frontend=self._frontend.observations() if self._frontend else None,
+                    ended=self._servers.ended() if self._servers else {},
+                    folder=self.folder,
+                )
+            ),
+        )
+
+
+def with_reported_blocks(system: System, workers: Sequence[Worker]) -> System:
+    """The system with the KV blocks and block size that its engines report (the fewest of a pool's workers)."""
+    pools = []
+    for pool in system.pools:
+        blocks = min(worker.kv_blocks for worker in workers if worker.role == pool.role)
+        size = next(worker.block_size for worker in workers if worker.role == pool.role)
+        pools.append(replace(pool, limits=replace(pool.limits, kv_blocks=blocks, block_size=size)))
+    return replace(system, pools=tuple(pools))
+
+
+@contextlib.contextmanager
+def _stop_on_signals() -> Iterator[asyncio.Event]:
+    """An event that SIGINT and SIGTERM set (in the main thread; elsewhere nobody sets it)."""
+    stop = asyncio.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+    loop = asyncio.get_running_loop()
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    for number in before:
+        loop.add_signal_handler(number, stop.set)
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            loop.remove_signal_handler(number)
+            signal.signal(number, handler)
