@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 from planner.catalogue import Hardware
 from planner.model_shape import ModelShape
-from planner.profiles import LatencyProfile
 from planner.spec import Engine, SpecError
 
 GIB = 1 << 30
@@ -97,14 +96,15 @@ def kv_blocks(
     hardware: Hardware,
     tp: int,
     engine: Engine,
-    profile: LatencyProfile,
+    measured: int | None,
     batch: tuple[int, int, int],
     where: str,
     most: int,
 ) -> int:
     """vLLM's num_gpu_blocks (null block counted): the override, what vLLM reported, or an estimate.
 
-    `batch` is (budget, sequences, block size); `most` is the largest tp of a node, for the remedy. Raises SpecError.
+    `measured`: KV tokens vLLM reported for this engine with its default batch sizes. `batch` is (budget, sequences,
+    block size); `most` is the largest tp of a node, for the remedy. Raises SpecError.
     """
     budget, seqs, block_size = batch
     block_bytes = block_size * model.kv_bytes_per_token_per_gpu(tp)
@@ -115,21 +115,13 @@ def kv_blocks(
     blocks = int(_kv_memory(model, hardware, tp, engine, budget, seqs) // block_bytes)
     if blocks < 2:
         raise _refuse_memory(model, hardware, tp, engine, budget, seqs, where, most)
-    file = profile.file
-    if (
-        file is not None
-        and profile.kv_cache_tokens
-        and (file.hardware, file.tp, file.gpu_memory_utilization) == (hardware.name, tp, engine.gpu_memory_utilization)
-        and (engine.dtype, engine.kv_cache_dtype, engine.quantization) == ("auto", "auto", None)
-        and file.model == model.name
-        and (budget, seqs) == batch_defaults(hardware, tp)
-    ):
-        return profile.kv_cache_tokens // block_size
+    if measured is not None and (budget, seqs) == batch_defaults(hardware, tp):
+        return measured // block_size
     return blocks
 
 
 def limits(
-    model: ModelShape, hardware: Hardware, tp: int, engine: Engine, profile: LatencyProfile, where: str, most: int
+    model: ModelShape, hardware: Hardware, tp: int, engine: Engine, measured: int | None, where: str, most: int
 ) -> EngineLimits:
     """The scheduler's limits of one pool; `where` is its key. Raises SpecError."""
     budget, seqs, block_size = batch_sizes(model, hardware, tp, engine)
@@ -137,7 +129,7 @@ def limits(
         raise SpecError(
             f"engine.max_num_batched_tokens: {budget} is below max_num_seqs {seqs}; allowed: at least max_num_seqs"
         )
-    total = kv_blocks(model, hardware, tp, engine, profile, (budget, seqs, block_size), where, most)
+    total = kv_blocks(model, hardware, tp, engine, measured, (budget, seqs, block_size), where, most)
     usable = total - 1
     if usable < 1:
         key = "num_gpu_blocks_override" if engine.num_gpu_blocks_override is not None else "kv_cache_memory_bytes"

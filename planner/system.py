@@ -121,6 +121,15 @@ def _twin(profile: LatencyProfile, model: ModelShape) -> str:
     return file.model if same else model.name
 
 
+def _measured_kv(profile: LatencyProfile, twin: str, entry: Hardware, tp: int, engine: Engine) -> int | None:
+    """KV tokens that vLLM reported for just this engine; None when the profile is of another one or says nothing."""
+    file = profile.file
+    if file is None or (engine.dtype, engine.kv_cache_dtype, engine.quantization) != ("auto", "auto", None):
+        return None
+    mine = (twin, entry.name, tp, engine.gpu_memory_utilization)
+    return file.kv_cache_tokens if mine == (file.model, file.hardware, file.tp, file.gpu_memory_utilization) else None
+
+
 def _pool(spec: Spec, base: ModelShape, role: Role, pool: PoolSpec, key: str, most: int) -> tuple[Pool, list[str]]:
     """One pool without its workers, and what to warn of."""
     engine, tp = _engine(spec, pool), pool.tp
@@ -136,8 +145,11 @@ def _pool(spec: Spec, base: ModelShape, role: Role, pool: PoolSpec, key: str, mo
     budget, seqs, _ = batch_sizes(model, entry, tp, engine)
     profile = load_profile(name) if name else roofline(model, entry, tp, engine)
     profile = profile.for_engine(engine, seqs, budget)
-    found = limits(model, entry, tp, engine, profile, key, most)
-    warnings = [*profile.mismatches(_twin(profile, model), entry.name, tp), *profile.warnings]
+    twin = _twin(profile, model)
+    found = limits(model, entry, tp, engine, _measured_kv(profile, twin, entry, tp, engine), key, most)
+    warnings = [*profile.mismatches(twin, entry.name, tp), *profile.warnings]
+    if profile.provenance == "calibrated" and (engine.quantization or engine.kv_cache_dtype == "fp8"):
+        warnings.append(f"profile {profile.name} does not say that it was measured with {key}'s quantised types")
     if any(window is not None and window < found.max_model_len for window in model.windows):
         warnings.append(f"{model.name}: attention windows are not modelled; KV and attention are counted in full")
     router = _router(pool.router or spec.deployment.router, f"{key}.router" if pool.router else "deployment.router")
@@ -223,6 +235,11 @@ def resolve(spec: Spec) -> System:
         hosts, placed = place_freely(demands, deployment.gpus_per_node)
     filled = tuple(replace(pool, workers=workers) for pool, workers in zip(pools, placed, strict=True))
     model = filled[0].model
+    if len({pool.model.kv_dtype_bytes for pool in filled}) > 1:
+        raise SpecError(
+            "deployment.decode.engine: its KV cache type differs from the prefill pool's; "
+            "allowed: the same dtype and kv_cache_dtype in both"
+        )
     if isinstance(deployment, Disaggregated) and deployment.link.inter_node is None and _crosses(filled):
         warnings.append("link.inter_node: not given, yet KV crosses nodes; a nominal link is assumed between them")
     net = wires(deployment.link, filled[0].hardware, hosts) if isinstance(deployment, Disaggregated) else None

@@ -63,6 +63,8 @@ def test_vllm_defaults(rest: str, expected: tuple[int, int, int, bool]) -> None:
 def test_measured_blocks_come_from_the_profile() -> None:
     found = limits("profile: h200-llama-3.1-8b-tp1")
     assert found.kv_blocks == 919_824 // 16 - 1  # less the null block
+    twin = "profile: h200-llama-3.1-8b-tp1\nmodel: deepseek-r1-distill-llama-8b"
+    assert limits(twin).kv_blocks == found.kv_blocks
     other = limits("profile: h200-llama-3.1-8b-tp1\nengine: {gpu_memory_utilization: 0.8}")
     assert other.kv_blocks < 0.9 * found.kv_blocks  # not measured at 0.8: estimated
 
@@ -118,6 +120,14 @@ def test_a_profile_of_something_else_is_warned_of() -> None:
     assert any("hardware h200, used for h100" in line for line in agg(rest=profile + "hardware: h100").warnings)
     assert any("model llama-3.1-8b, used for phi-4" in line for line in agg(rest=profile + "model: phi-4").warnings)
     assert any("tp 1, used for 2" in line for line in agg("tp: 2", profile).warnings)
+
+
+def test_types_that_a_profile_may_not_cover_are_warned_of() -> None:
+    quantised = agg(rest="profile: h200-llama-3.1-8b-tp1\nengine: {quantization: fp8}")
+    assert quantised.warnings == (
+        "profile h200-llama-3.1-8b-tp1 does not say that it was measured with deployment's quantised types",
+    )
+    assert agg(rest="engine: {quantization: fp8}").warnings == ()  # a roofline knows
 
 
 def test_windows_are_warned_of() -> None:
@@ -305,6 +315,10 @@ IMPOSSIBLE = {
     "budget below a prompt": (
         AGG + "engine: {max_num_batched_tokens: 2048, enable_chunked_prefill: false}",
         "engine.max_num_batched_tokens: 2048 is below max_model_len 131072 without chunked prefill; allowed: at least",
+    ),
+    "KV of two types": (
+        "name: a\ndeployment: {mode: disaggregated, decode: {engine: {kv_cache_dtype: fp8}}}",
+        "deployment.decode.engine: its KV cache type differs from the prefill pool's; allowed: the same dtype and ",
     ),
     "experts": (
         AGG + "model: mixtral-8x7b",
