@@ -98,13 +98,13 @@ class MultiRoundQaLoad:
         return tick < len(self._ticks) and passed < self._workload.num_rounds
 
     def _most_requests(self, plan: tuple[int, float, int]) -> int:
-        """Requests of a user whose answers come at once (exact for one round)."""
+        """Requests of a user whose answers come at once."""
         tick, _, passed = plan
-        if not self._sends(tick, passed):
-            return 0
-        left_s = self._ticks[-1] - self._ticks[tick]
-        launches = 1 + int(left_s / (self._gap_s + self._workload.tick_s / 2))  # a gap is rounded up to ticks
-        return min(self._workload.num_rounds - passed, launches)
+        launches = 0
+        while self._sends(tick, passed + launches):
+            launches += 1
+            tick = self._tick_after(self._ticks[tick], self._gap_s)
+        return launches
 
     def start(self) -> list[Arrival]:
         """The first request of each user: these depend on the clock alone."""

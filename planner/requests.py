@@ -55,7 +55,7 @@ class Load(Protocol):
 
     @property
     def expected_requests(self) -> int:
-        """How many there will be: exact where that is known, else not too low. As many as `start` gives: none follow."""
+        """How many there will be, or an upper bound: as many as `start` gives only if none can follow."""
         ...
 
     def start(self) -> list[Arrival]: ...

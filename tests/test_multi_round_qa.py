@@ -100,6 +100,8 @@ def test_equals_the_plain_loop(given_workload: MultiRoundQa, service_s: float) -
     expected = plain_loop(given_workload, service_s)
     assert [user for _, user in launches] == [user for _, user in expected]
     assert [time_s for time_s, _ in launches] == pytest.approx([time_s for time_s, _ in expected])
+    load = MultiRoundQaLoad(given_workload)
+    assert load.expected_requests == len(play(given_workload, 0.0)) >= len(launches)
 
 
 # --- facts ---------------------------------------------------------------------------------------

@@ -182,14 +182,16 @@ LOADS = st.one_of(
 )  # fmt: skip
 
 
-def tokens_of(segments: Segments) -> list[tuple[int, int]]:
-    """A prompt token by token: (content id, offset)."""
-    return [(content, offset) for content, tokens in segments for offset in range(tokens)]
-
-
 def common_prefix(one: Segments, two: Segments) -> int:
-    pairs = zip(tokens_of(one), tokens_of(two), strict=False)
-    return sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs))
+    """Tokens that two prompts begin with alike."""
+    shared = 0
+    for (content, tokens), (other, others_tokens) in zip(one, two, strict=False):
+        if content != other:
+            break
+        shared += min(tokens, others_tokens)
+        if tokens != others_tokens:
+            break
+    return shared
 
 
 @given(LOADS)
