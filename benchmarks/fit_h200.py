@@ -1,9 +1,10 @@
 """Fit the shipped H200 profile to recorded measurements, and predict the requests that it was not fitted on.
 
-    python benchmarks/fit_h200.py            fit, compare, write configs/profiles/h200-llama-3.1-8b-tp1.yaml
+    python benchmarks/fit_h200.py            write configs/profiles/h200-llama-3.1-8b-tp1.yaml and print the comparison
     python benchmarks/fit_h200.py --check    the same without writing
 
 Fitted on the synchronous step table and on the first 80 requests of the served run; the last 80 are only predicted.
+For comparison also from the steps alone and from the served requests alone. Prints Markdown.
 """
 
 from __future__ import annotations
@@ -12,20 +13,25 @@ import argparse
 import gzip
 import hashlib
 import json
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from planner.backends import backend
 from planner.catalogue import hardware
 from planner.cost_fits import HostFit, fit_host
-from planner.fitting import Fitted, digits, fit_step, law_of, record
+from planner.fitting import LAW, Fitted, digits, fit_step, law_of, record
 from planner.model_config import load_model
 from planner.observations import from_steps, from_tokens, host_samples
 from planner.profile_file import HostLaw, Measured, ProfileFile, Source, StepLaw, Validity
-from planner.profiles import HOP_S, bounds, capture_sizes, dump_profile, roofline
+from planner.profiles import HOP_S, bounds, capture_sizes, dump_profile, from_file, roofline
 from planner.records import Run, frame
-from planner.spec import Engine
+from planner.requests import Arrival, Request
+from planner.spec import Engine, load
+from planner.system import resolve
+from planner.validate import compare
 
 ROOT = Path(__file__).resolve().parent.parent
 DATA = ROOT / "benchmarks" / "data" / "h200-llama-3.1-8b"
@@ -90,7 +96,8 @@ def served_run(first: int, last: int) -> Run:
             "time_s": [moment for time in times for moment in time],
         },
     )
-    manifest = {"provenance": "measured", "gpus": 1, "sources": [slice_hash(first, last)]}
+    sources = [slice_hash(first, last)] + ([slice_hash(0, FITTED)] if first < FITTED else [])
+    manifest = {"provenance": "measured", "gpus": 1, "spec": {"name": "agg_3000_100_r4"}, "sources": sources}
     return Run(requests, frame("steps"), frame("samples"), frame("transfers"), tokens, manifest)
 
 
@@ -169,13 +176,87 @@ def profile(what: str) -> ProfileFile:
     )
 
 
+@dataclass(frozen=True)
+class Recorded:
+    """The recorded requests, sent at the recorded times."""
+
+    arrivals: tuple[Arrival, ...]
+    expected_requests: int
+
+    def start(self) -> list[Arrival]:
+        return list(self.arrivals)
+
+    def finished(self, request: Request, time_s: float) -> list[Arrival]:
+        return []
+
+
+def recorded() -> Recorded:
+    table = served_run(0, 160).requests
+    arrivals = []
+    for row in table.itertuples():
+        number, prompt, output = int(row.request_id), int(row.prompt_tokens), int(row.output_tokens)
+        request = Request(number, number, prompt, output, output, ((number, prompt),), 0, -1 - number)
+        arrivals.append(Arrival(float(row.arrival_s), request))
+    return Recorded(tuple(arrivals), len(arrivals))
+
+
+def simulated(file: ProfileFile) -> Run:
+    """All 160 requests on one engine with this profile, prefix caching off as in the recording."""
+    spec = load(None, ["deployment.mode=aggregated", "engine.enable_prefix_caching=false", f"profile={NAME}"])
+    system = resolve(spec)
+    pool = replace(system.pools[0], profile=from_file(file))
+    run = backend("simulate").run(replace(system, pools=(pool,)), recorded())
+    return replace(run, manifest=run.manifest | {"fitted_on": [source.sha256 for source in file.fitted_on]})
+
+
+def part(run: Run, first: int, last: int) -> Run:
+    """Requests [first, last) of a run, by id."""
+    requests = run.requests[run.requests["request_id"].between(first, last - 1)]
+    return replace(run, requests=requests, steps=run.steps.iloc[:0])
+
+
+COLUMNS = [(metric, name) for metric in ("ttft", "tpot", "e2e") for name in ("p50", "p90", "p99")]
+COLUMNS.append(("throughput", "requests"))
+
+
+def comparison() -> str:
+    """Errors in percent of each fit on both halves of the served run, as Markdown."""
+    head = "| fitted on | requests | label | " + " | ".join(f"{metric} {name}" for metric, name in COLUMNS) + " |"
+    lines = [head, "|" + "---|" * (len(COLUMNS) + 3)]
+    for what in ("steps", "served", "both"):
+        run = simulated(profile(what))
+        for first, last in ((0, FITTED), (FITTED, 160)):
+            found = compare(part(run, first, last), served_run(first, last))
+            assert found.tokens.agrees, found.tokens.sentence()
+            errors = " | ".join(f"{100 * found.error(*column).error:+.1f}" for column in COLUMNS)
+            lines.append(f"| {what} | {first + 1}-{last} | {found.label} | {errors} |")
+    return "\n".join(lines)
+
+
+def parameters() -> str:
+    """The parameters of each fit with their standard errors, in microseconds, as Markdown."""
+    fits = {what: fit(what) for what in ("steps", "served", "both")}
+    lines = ["| parameter, us | " + " | ".join(fits) + " |", "|---|---|---|---|"]
+    for name in (*LAW, "sync_s"):
+        cells = []
+        for fitted, _ in fits.values():
+            error = fitted.standard_errors.get(name)
+            known = "bound" if name in fitted.raised else "-" if error is None else f"{1e6 * error:.2g}"
+            cells.append(f"{1e6 * fitted.values[name]:.5g} +- {known}" if name in LAW or error else "-")
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    hosts = [
+        f"{1e6 * host.request_s:.0f} +- {1e6 * host.request_error_s:.0f}" if host else "-" for _, host in fits.values()
+    ]
+    return "\n".join([*lines, "| host request_s | " + " | ".join(hosts) + " |"])
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true", help="do not write the profile")
     arguments = parser.parse_args()
     shipped = profile("both")
     text = dump_profile(shipped)
-    print(text)
+    print(f"{parameters()}\n\nErrors in percent, predicted / measured - 1:\n\n{comparison()}")
     if not arguments.check:
         path = ROOT / "configs" / "profiles" / f"{NAME}.yaml"
         path.parent.mkdir(exist_ok=True)
