@@ -1,0 +1,210 @@
+"""The cluster as a whole: conservation, causality, determinism, P/D hand-off, contended links."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from planner import simulate
+from planner.explain import explain
+from planner.metrics import summarise
+from planner.records import Run
+from planner.spec import load, parse
+from planner.system import resolve
+from planner.workload import build
+from simulator.backend import SimulatorBackend
+
+ROOT = Path(__file__).parent.parent
+ORDER = [
+    "arrival_s",
+    "retrieval_start_s",
+    "retrieval_end_s",
+    "queued_s",
+    "prefill_start_s",
+    "prefill_end_s",
+    "transfer_start_s",
+    "transfer_end_s",
+    "decode_start_s",
+    "finish_s",
+]
+
+deployments = st.sampled_from(
+    [
+        "{mode: aggregated, replicas: 1}",
+        "{mode: aggregated, replicas: 3, router: {policy: prefix_aware}}",
+        "{mode: aggregated, replicas: 2, router: {policy: power_of_two, state_age_s: 0.5}}",
+        "{mode: disaggregated}",
+        "{mode: disaggregated, prefill: {replicas: 2}, decode: {replicas: 2}, link: {bandwidth_gb_s: 1}}",
+        "{mode: disaggregated, prefill: {replicas: 2}, router: {prefill_dispatch: shared_queue}}",
+        "{mode: disaggregated, local_prefill: {max_tokens: 200, max_queue: 2}, first_token: prefill}",
+        "{mode: disaggregated, router: {policy: prefix_aware, decode_choice: at_arrival}, link: {sharing: fifo}}",
+    ]
+)
+workloads = st.sampled_from(
+    [
+        "{kind: poisson, rate: 20, requests: 40, prompt_tokens: {kind: uniform, low: 1, high: 3000}, output_tokens: 20}",
+        "{kind: gamma, burstiness: 0.3, rate: 30, requests: 40, prompt_tokens: 400,"
+        " output_tokens: {kind: uniform, low: 1, high: 60}, shared_prefix_tokens: 333}",
+        "{kind: concurrency, concurrency: 7, requests: 40, prompt_tokens: 700, output_tokens: 9}",
+        "{kind: sessions, rate: 3, sessions: 12, turns: 4, think_time_s: 0.3, system_tokens: 100,"
+        " prompt_tokens: 90, output_tokens: 40}",
+        "{kind: multi_round_qa, num_users: 4, num_rounds: 3, qps: 4, time: 4, shared_system_prompt: 100,"
+        " user_history_prompt: 300}",
+        "{kind: rag, rate: 15, requests: 40}",
+    ]
+)
+engines = st.sampled_from(
+    [
+        "{}",
+        "{num_gpu_blocks_override: 260, max_num_seqs: 8, max_model_len: 4096}",
+        "{enable_prefix_caching: false, max_num_batched_tokens: 512, async_scheduling: false}",
+        "{scheduler: prefill_first, num_gpu_blocks_override: 600, max_model_len: 4096, enforce_eager: true}",
+    ]
+)
+
+
+def text(deployment: str, workload: str, engine: str = "{}", seed: int = 0) -> str:
+    return f"""
+name: case
+deployment: {deployment}
+workload: {workload}
+engine: {engine}
+retrieval: {{workers: 2, popularity: {{documents: 20}}, chunk_tokens: 100}}
+run: {{seed: {seed}, sample_interval_s: 0.2}}
+"""
+
+
+def run(yaml: str, *, fast_forward: bool = True) -> Run:
+    spec = parse(yaml, "test")
+    return SimulatorBackend(fast_forward=fast_forward).run(resolve(spec), build(spec))
+
+
+def check(run: Run, expected: int) -> None:
+    requests = run.requests
+    assert len(requests) == expected
+    assert requests["request_id"].is_unique
+    assert requests["finish_reason"].isin(["length", "stop", "rejected"]).all()
+    ended = requests[requests["finish_reason"] != "rejected"]
+    assert (ended["output_tokens"] >= 1).all()
+    # causality: every time that there is comes no earlier than the one before it
+    times = ended[ORDER].to_numpy()
+    for row in times:
+        known = row[~np.isnan(row)]
+        assert (np.diff(known) >= -1e-9).all(), row
+    assert (ended["first_token_s"] >= ended["prefill_end_s"] - 1e-9).all()
+    assert (ended["finish_s"] >= ended["first_token_s"] - 1e-9).all()
+    assert (ended["cached_tokens"] < ended["prompt_tokens"]).all()
+    rejected = requests[requests["finish_reason"] == "rejected"]
+    assert rejected["error"].notna().all()
+    assert (run.steps["kv_used_fraction"].between(0, 1)).all()
+    # one engine does one step at a time
+    for _, rows in run.steps.groupby("worker"):
+        start, end = rows["start_s"].to_numpy(), (rows["start_s"] + rows["duration_s"]).to_numpy()
+        assert (start[1:] >= end[:-1] - 1e-9).all()
+    remote = ended[ended["worker"] != ended["decode_worker"]]
+    assert sorted(run.transfers["request_id"]) == sorted(remote["request_id"])
+
+
+@settings(max_examples=40, deadline=None)
+@given(deployments, workloads, engines, st.integers(0, 3))
+def test_every_request_ends_once_and_nothing_precedes_its_cause(
+    deployment: str, workload: str, engine: str, seed: int
+) -> None:
+    yaml = text(deployment, workload, engine, seed)
+    spec = parse(yaml, "test")
+    source = build(spec)
+    result = SimulatorBackend().run(resolve(spec), source)
+    check(result, len(result.requests))
+    if not workload.startswith("{kind: multi"):
+        assert len(result.requests) == source.expected_requests
+
+
+@settings(max_examples=12, deadline=None)
+@given(deployments, workloads, engines)
+def test_fast_forward_equals_stepping(deployment: str, workload: str, engine: str) -> None:
+    yaml = text(deployment, workload, engine)
+    fast, slow = run(yaml), run(yaml, fast_forward=False)
+    assert len(fast.requests) == len(slow.requests)
+    assert fast.requests["worker"].equals(slow.requests["worker"])
+    for column in [*ORDER, "first_token_s"]:
+        assert np.allclose(fast.requests[column], slow.requests[column], atol=1e-9, rtol=0, equal_nan=True), column
+
+
+def parquet_bytes(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+
+
+def test_same_seed_same_bytes_in_two_processes(tmp_path: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; from planner import simulate; "
+        "simulate(sys.argv[1], seed=int(sys.argv[3])).save(Path(sys.argv[2]))"
+    )
+    folders = []
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        folder = tmp_path / name
+        subprocess.run(
+            [sys.executable, "-c", code, str(ROOT / "configs/disagg.yaml"), str(folder), str(seed)], check=True
+        )
+        folders.append(parquet_bytes(folder))
+    assert folders[0] == folders[1]
+    assert folders[0]["requests.parquet"] != folders[2]["requests.parquet"]
+
+
+def busy_link(bandwidth_gb_s: float, requests: int) -> Run:
+    """40 req/s of 3,005-token prompts: 15.7 GB/s of KV."""
+    return simulate(
+        load(
+            ROOT / "configs/disagg.yaml",
+            [
+                "deployment.prefill.replicas=5",
+                "deployment.decode.replicas=3",
+                f"deployment.link={{bandwidth_gb_s: {bandwidth_gb_s}}}",
+                f"workload={{kind: poisson, rate: 40, requests: {requests}, prompt_tokens: 3005, output_tokens: 140}}",
+            ],
+        )
+    )
+
+
+def mean_ttft_s(result: Run) -> float:
+    return float((result.requests["first_token_s"] - result.requests["arrival_s"]).mean())
+
+
+def test_an_overloaded_link_diverges_and_is_named() -> None:
+    slow, longer = busy_link(0.5, 300), busy_link(0.5, 600)
+    assert explain(summarise(slow)).kind == "link"
+    assert mean_ttft_s(longer) > 1.8 * mean_ttft_s(slow) > 100  # grows with the length of the run
+
+
+def test_a_wide_link_does_not_diverge() -> None:
+    fast, longer = busy_link(50, 300), busy_link(50, 600)
+    assert explain(summarise(fast)).kind != "link"
+    assert mean_ttft_s(longer) < 1.2 * mean_ttft_s(fast) < 1
+
+
+def test_transferred_bytes_are_whole_blocks_of_the_prompts() -> None:
+    result = simulate(load(ROOT / "configs/disagg.yaml"))
+    blocks = -(-result.requests["prompt_tokens"] // 16)
+    assert result.transfers["bytes"].sum() == (blocks * 16 * 131_072).sum()
+
+
+@pytest.mark.parametrize("policy", ["random", "round_robin", "least_loaded", "power_of_two", "session_affinity"])
+def test_policies_use_every_worker(policy: str) -> None:
+    spec = load(ROOT / "configs/agg.yaml", ["deployment.replicas=3", f"deployment.router.policy={policy}"])
+    counts = simulate(spec).requests["worker"].value_counts()
+    assert len(counts) == 3
+    assert counts.min() > 0.5 * counts.max()
+
+
+def test_prefix_aware_routing_finds_the_cache() -> None:
+    def hit_share(policy: str) -> float:
+        spec = load(ROOT / "configs/multi-turn.yaml", [f"deployment.router.policy={policy}"])
+        requests = simulate(spec).requests
+        return float(requests["cached_tokens"].sum() / requests["prompt_tokens"].sum())
+
+    assert hit_share("prefix_aware") > hit_share("round_robin") + 0.05
