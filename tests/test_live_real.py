@@ -19,9 +19,9 @@ import pytest
 
 pytest.importorskip("aiohttp", reason="the live extra is not installed")
 
-from live.session import LiveSession, model_of
 from live.launch import LiveError, Runtime, detect
 from live.servers import START_TIMEOUT_S, Servers
+from live.session import LiveSession, model_of
 from planner import workload
 from planner.records import Run
 from planner.spec import Spec, parse

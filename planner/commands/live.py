@@ -1,0 +1,245 @@
+"""`planner live` and `planner serve`: the same YAML on real vLLM servers."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Optional
+
+import typer
+
+from planner.commands import (
+    Json,
+    NoSave,
+    Out,
+    Seed,
+    Set,
+    TableOption,
+    check_table,
+    console,
+    overrides,
+    print_json,
+    progress,
+    run_folder,
+    show,
+)
+
+if TYPE_CHECKING:
+    from planner.records import Run
+    from planner.spec import Spec
+    from planner.system import System
+    from planner.validate import Comparison
+
+Config = Annotated[
+    Optional[str],  # noqa: UP045 - typer reads the annotation when the command is built
+    typer.Argument(metavar="[CONFIG]", help="A YAML file, or the name of one that ships. Default: one that fits here."),
+]
+Endpoint = Annotated[
+    Optional[list[str]],  # noqa: UP045
+    typer.Option("--endpoint", metavar="URL", help="An OpenAI-compatible server that runs already. May be repeated."),
+]
+Token = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option("--token", envvar="PLANNER_TOKEN", help="Bearer token: of the endpoints, or to ask of clients."),
+]
+START_S = {"cpu": 45, "gpu": 100}  # seconds until servers are up and warm, as seen with small and 8B models
+STOP_S = 5
+
+
+def live(
+    config: Config = None,
+    validate: Annotated[bool, typer.Option("--validate", help="Simulate the same requests; print the error.")] = False,
+    endpoint: Endpoint = None,
+    calibrate: Annotated[
+        bool, typer.Option("--calibrate/--no-calibrate", help="Measure a profile first when --validate finds none.")
+    ] = True,
+    repeat: Annotated[int, typer.Option("--repeat", min=1, help="Runs on the same servers, to see the spread.")] = 1,
+    token: Token = None,
+    assignments: Set = None,
+    seed: Seed = None,
+    out: Out = None,
+    as_json: Json = False,
+    table: TableOption = None,
+    no_save: NoSave = False,
+) -> None:
+    """Run a deployment on real vLLM servers, started for it and stopped after it."""
+    from live.session import LiveSession
+    from planner import workload
+    from planner.system import resolve
+
+    check_table(table)
+    spec = _spec(config, overrides(assignments, seed), bool(endpoint))
+    system = resolve(spec)
+    folder = None if no_save else run_folder(spec.name, out)
+    report = progress(0.0)
+    _estimate(system, spec, repeat, bool(endpoint), validate and calibrate)
+    session = LiveSession(
+        system, folder / "logs" if folder else None, endpoints=endpoint or (), token=token, progress=report
+    )
+    comparison = None
+    with session:
+        predictor = session.system if validate else None  # with the KV blocks that the engines report
+        runs = []
+        for number in range(repeat):
+            run = session.measure(workload.build(spec), repeat=number)
+            runs.append(run)
+            if folder is not None:
+                _save(run, folder if number == 0 else folder / f"repeat-{number + 1}")
+            if run.manifest["interrupted"]:
+                break
+    interrupted = runs[-1].manifest["interrupted"]
+    if predictor is not None and not interrupted:
+        comparison = _compare(predictor, spec, runs, folder)
+    _print(runs[0], comparison, folder, as_json, table)
+    if interrupted:
+        raise KeyboardInterrupt
+
+
+def _spec(config: str | None, assignments: list[str], elsewhere: bool) -> Spec:
+    """The file, or a shipped one that this machine can serve."""
+    from live.launch import detect
+    from planner.spec import load
+
+    if config is not None:
+        return load(config, assignments)
+    if elsewhere:
+        return load(None, assignments)
+    runtime = detect()
+    if runtime.kind == "cpu":
+        return load("cpu-agg", assignments)
+    from planner.catalogue import names
+
+    gpu = runtime.gpus[0].name.lower().replace(" ", "-")
+    hardware = next((name for name in sorted(names("hardware"), key=len, reverse=True) if name in gpu), None)
+    fitting = [] if hardware in (None, "h200") else [f"hardware={hardware}", "profile=null"]
+    return load(None, [*fitting, "engine.load_format=dummy", *assignments])
+
+
+def _estimate(system: System, spec: Spec, repeat: int, elsewhere: bool, calibrates: bool) -> None:
+    """How long it will take, said before anything starts; the load's length is the simulator's."""
+    from planner import workload
+    from planner.backends import backend
+
+    simulated = backend("simulate").run(system, workload.build(spec))
+    load_s = float(simulated.requests["finish_s"].max())
+    start_s = 0 if elsewhere else START_S["cpu" if system.pools[0].hardware.kind == "cpu" else "gpu"] + STOP_S
+    more = ", and before it a calibration unless a profile fits" if calibrates else ""
+    total = start_s + repeat * load_s
+    count = "" if repeat == 1 else f"{repeat} x "
+    print(
+        f"About {total:.0f} s: {start_s} s to start and stop {_servers(system, elsewhere)}, "
+        f"{count}{load_s:.0f} s of load ({len(simulated.requests)} requests){more}.",
+        file=sys.stderr,
+        flush=True,
+    )
+
+
+def _save(run: Run, folder: Path) -> None:
+    from planner.records import TABLES
+
+    for table in TABLES:  # of an earlier run in the same folder
+        (folder / f"{table}.parquet").unlink(missing_ok=True)
+    run.save(folder)
+
+
+def _servers(system: System, elsewhere: bool) -> str:
+    count = sum(len(pool.workers) for pool in system.pools)
+    return "nothing" if elsewhere else f"{count} server{'s' if count > 1 else ''}"
+
+
+# --- simulated against measured ---------------------------------------------------------------------
+
+
+def _compare(predictor: System, spec: Spec, runs: Sequence[Run], folder: Path | None) -> Comparison:
+    from planner import validate, workload
+    from planner.backends import backend
+
+    simulated = backend("simulate").run(predictor, workload.build(spec))
+    if folder is not None:
+        _save(simulated, folder / "simulated")
+    return validate.compare(simulated, runs[0], repeats=runs[1:])
+
+
+def _print(run: Run, comparison: Comparison | None, folder: Path | None, as_json: bool, table: str | None) -> None:
+    where = None if folder is None else str(folder)
+    if comparison is None:
+        show(run, where, as_json, table)
+        return
+    if as_json:
+        print_json(_finite(comparison.to_dict() | {"run": where}))
+        return
+    from planner import report
+
+    screen = console()
+    report.say(screen, comparison.sentence())
+    screen.print(_error_table(comparison))
+    report.say(screen, comparison.tokens.sentence())
+    for warning in run.manifest["warnings"]:
+        report.say(screen, f"Warning: {warning}")
+    if where is not None:
+        report.say(screen, f"Run: {where} (simulated: {where}/simulated)")
+
+
+def _error_table(comparison: Comparison) -> Any:
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    repeated = comparison.repeats > 1
+    for column in ("metric", "", "simulated", "measured", "error", "95 % interval", *(["spread"] if repeated else [])):
+        table.add_column(column, justify="left" if column in ("metric", "") else "right", no_wrap=True)
+    for row in comparison.errors:
+        interval = "" if row.low is None or row.high is None else f"{100 * row.low:+.1f} .. {100 * row.high:+.1f} %"
+        spread = [] if not repeated else ["" if row.spread is None else f"{100 * row.spread:.1f} %"]
+        name = f"{row.metric} (1/s)" if row.metric == "throughput" else f"{row.metric} (ms)"
+        values = f"{row.predicted:.4g}", f"{row.measured:.4g}", f"{100 * row.error:+.1f} %"
+        table.add_row(name, row.statistic, *values, interval, *spread)
+    return table
+
+
+def _finite(data: Any) -> Any:
+    """JSON has no NaN: null instead."""
+    if isinstance(data, dict):
+        return {key: _finite(value) for key, value in data.items()}
+    if isinstance(data, list | tuple):
+        return [_finite(value) for value in data]
+    return None if isinstance(data, float) and data != data else data
+
+
+# --- serve -----------------------------------------------------------------------------------------
+
+
+def serve(
+    config: Config = None,
+    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="Where the service listens; 0: any.")] = 8080,
+    bind: Annotated[
+        str, typer.Option("--bind", help="Address to listen on; beyond loopback --token is needed.")
+    ] = "127.0.0.1",
+    token: Token = None,
+    assignments: Set = None,
+    out: Out = None,
+) -> None:
+    """Serve a deployment behind one OpenAI-compatible address until Ctrl-C."""
+    from live.session import LiveSession
+    from planner.system import resolve
+
+    spec = _spec(config, overrides(assignments, None), elsewhere=False)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
+    logging.getLogger("aiohttp").setLevel(logging.WARNING)
+    folder = run_folder(f"{spec.name}-serve", out)
+    with LiveSession(resolve(spec), folder, bind=(bind, port), token=token, progress=progress(0.0)) as session:
+        secret = " -H 'authorization: Bearer TOKEN'" if token else ""
+        print(f"Serving {spec.name} on {session.base_url} (logs: {folder}); Ctrl-C stops it. Try:", file=sys.stderr)
+        print(
+            f"curl {session.base_url}/v1/chat/completions{secret} -H 'content-type: application/json' "
+            '-d \'{"messages": [{"role": "user", "content": "What is chunked prefill?"}], "max_tokens": 64}\'',
+            flush=True,
+        )
+        session.wait()
+
+
+def register(app: typer.Typer) -> None:
+    app.command()(live)
+    app.command()(serve)
