@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from planner.facts import SATURATED
 from planner.metrics import Summary
 from planner.usage import LinkUse, PoolUse
 from planner.words import gigabytes, milliseconds, percent
@@ -44,18 +45,24 @@ class Explanation:
 
 def explain(summary: Summary) -> Explanation:
     """Name the bottleneck, or say that there is none and what is closest to being one."""
-    for suspect in (_link, _retrieval):
-        found = suspect(summary)
-        if found is not None:
-            return found
-    slo = summary.slo
-    late = slo.ttft_ms is not None and (summary["ttft_attainment"] or 0.0) < slo.attainment
-    slow = slo.tpot_ms is not None and (summary["tpot_attainment"] or 0.0) < slo.attainment
+    late, slow, long = (_misses(summary, name) for name in ("ttft", "tpot", "e2e"))
+    behind = summary.saturation.saturated or not summary.saturation.steady
+    if behind or late or long:
+        for suspect in (_link, _retrieval):
+            found = suspect(summary)
+            if found is not None:
+                return found
     if summary.saturation.saturated or late:
         return _first_token(summary)
-    if slow or (slo.e2e_ms is not None and (summary["e2e_attainment"] or 0.0) < slo.attainment):
+    if slow or long:
         return _token_speed(summary)
     return _headroom(summary)
+
+
+def _misses(summary: Summary, name: str) -> bool:
+    """Too few requests are within the target of a latency, where one is set."""
+    attained = summary[f"{name}_attainment"]
+    return attained is not None and attained < summary.slo.attainment
 
 
 def waterfall(summary: Summary) -> list[tuple[str, float, float]]:
@@ -70,9 +77,9 @@ def waterfall(summary: Summary) -> list[tuple[str, float, float]]:
 
 
 def _link(summary: Summary) -> Explanation | None:
-    """A link that is offered nearly all it can carry; or whose transfers take most of a first token that is late."""
+    """A link that is offered nearly all it can carry, or more."""
     worst = max(summary.links, key=lambda link: link.offered, default=None)
-    if worst is None or max(worst.offered, worst.utilization) < BUSY:
+    if worst is None or worst.offered < BUSY:
         return None
     return _link_bound(summary, worst)
 
@@ -104,7 +111,7 @@ def _retrieval(summary: Summary) -> Explanation | None:
         "retrieval",
         "retrieval",
         (
-            f"Retrieval is the bottleneck: its {summary.retrieval_workers} workers are busy"
+            f"Retrieval is the bottleneck: its workers ({summary.retrieval_workers}) are busy"
             f" {percent(busy)} of the time.",
             f"Waiting and searching take {milliseconds(summary.stages_ms['retrieval'])} of a mean TTFT of"
             f" {milliseconds(summary.number('ttft_mean_ms'))}; {_workers_enough(summary, busy)}.",
@@ -127,6 +134,10 @@ def _first_token(summary: Summary) -> Explanation:
     """TTFT misses its target or the line grows: which stage holds the requests, and what holds the stage?"""
     stages = summary.missed_stages_ms if any(summary.missed_stages_ms.values()) else summary.stages_ms
     stage = max(stages, key=lambda name: stages[name])
+    growing = summary.stage_growth_per_s
+    longest = max(growing, key=lambda name: growing[name], default=stage)
+    if summary.saturation.saturated and growing.get(longest, 0.0) > _grows(summary):
+        stage = longest  # it may wait after the first token, where TTFT does not see it
     share = stages[stage] / sum(stages.values()) if sum(stages.values()) else 0.0
     time = f"{stage.replace('_', ' ')} is {percent(share)} of the time to first token ({milliseconds(stages[stage])})"
     causes: dict[str, Callable[[Summary, str], Explanation]] = {
@@ -139,7 +150,7 @@ def _first_token(summary: Summary) -> Explanation:
         "queue": _queue,
         "prefill": _prefill_side,
     }
-    return causes.get(stage, _unknown)(summary, time)
+    return causes.get(stage, _unknown)(summary, time if share > 0 else "")
 
 
 def _queue(summary: Summary, time: str) -> Explanation:
@@ -202,11 +213,12 @@ def _slow_transfer(summary: Summary, time: str) -> Explanation:
     others = sum(ms for stage, ms in summary.missed_stages_ms.items() if stage != "transfer")
     if limit_ms is None or others >= limit_ms:
         return Explanation("link", worst.name, (first, _line(summary, f"a transfer moves {size / 1e6:.0f} MB")))
-    enough = size / ((limit_ms - others) / 1e3)
+    # n transfers at once share the link, so one takes size / (bandwidth - offered) on average
+    enough = worst.offered_bytes_s + size / ((limit_ms - others) / 1e3)
     return Explanation(
         "link",
         worst.name,
-        (first, f"{gigabytes(enough)} would bring the late requests to their target of {limit_ms:g} ms."),
+        (first, f"About {gigabytes(enough)} would bring the mean of the late requests to the {limit_ms:g} ms target."),
         enough,
     )
 
@@ -270,6 +282,9 @@ def _line(summary: Summary, time: str) -> str:
     state = summary.saturation
     if not state.saturated or state.offered_per_s is None:
         return f"{time[:1].upper()}{time[1:]}." if time else "This run records no engine steps to say more."
+    if state.waiting_slope_per_s <= _grows(summary):
+        turned = f"{summary.number('rejected'):.0f} requests are turned away"
+        return f"{time[:1].upper()}{time[1:]}; {turned}." if time else f"{turned}."
     growing = {stage: rate for stage, rate in summary.stage_growth_per_s.items() if rate > 0}
     longest = max(growing, key=lambda stage: growing[stage], default="")
     where = f", most of it in {longest.replace('_', ' ')}" if longest else ""
@@ -284,6 +299,11 @@ def _find(summary: Summary, role: str) -> PoolUse | None:
 
 def _prefilling(summary: Summary) -> PoolUse | None:
     return _find(summary, "prefill") or _find(summary, "aggregated")
+
+
+def _grows(summary: Summary) -> float:
+    """Requests a second from which a line counts as growing: the share of the offered rate that saturation allows."""
+    return SATURATED * (summary.saturation.offered_per_s or 0.0)
 
 
 def _full(pool: PoolUse) -> bool:

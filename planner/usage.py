@@ -170,13 +170,16 @@ def _links(facts: Facts) -> tuple[LinkUse, ...]:
                 ports[f"uplink {word} {node}"] = float(bandwidth), mine
     size, start, end = (table[column].to_numpy(np.float64) for column in ("bytes", "start_s", "end_s"))
     length = end - start
-    sending = float(facts.arrival[-1] - facts.arrival[0])
+    n = len(facts.arrival)
+    span = float(facts.arrival[-1] - facts.arrival[0])
+    # n requests have n - 1 gaps; all sent at once, they are offered over the whole run
+    sending = span * n / (n - 1) if span > 0 else facts.base.length_s
 
     def use(name: str, capacity: float, mine: Mask) -> LinkUse:
         total = float(size[mine].sum())
         active = float(end[mine].max() - start[mine].min())
         carried = total / active if active > 0 else 0.0
-        offered = total / sending if sending > 0 else carried
+        offered = total / sending if sending > 0 else 0.0
         return LinkUse(
             name=name,
             bandwidth_bytes_s=capacity,

@@ -62,9 +62,9 @@ def test_a_full_link_comes_before_the_queues_it_causes() -> None:
     table = made.pop("table")
     found = explained(run(table, [busy("prefill-0", 9)], transfers=transfers, **made))
     assert found.kind == "link"
-    assert found.enough_bytes_s == pytest.approx(200 * 4e8 / 19.9 / 0.8)
-    assert "needs 4.02 GB/s moved and it carries 1 GB/s at most" in found.text
-    assert "5.03 GB/s would be enough" in found.text
+    assert found.enough_bytes_s == pytest.approx(199 * 4e8 / 19.9 / 0.8)
+    assert "needs 4 GB/s moved and it carries 1 GB/s at most" in found.text
+    assert "5 GB/s would be enough" in found.text
     answer = report.answer(summarise(run(table, transfers=transfers, **made)))
     assert answer.startswith("Past saturation: 1P1D on 2x H200 is offered 10 req/s and serves")
     assert "the KV link is the bottleneck" in answer
@@ -110,7 +110,7 @@ def test_retrieval_that_is_always_busy() -> None:
     table = requests(SEND, [1.0] * 200, retrieval_start_s=SEND, retrieval_end_s=SEND + 0.19, queued_s=SEND + 0.2)
     found = explained(run(table, retrieval={"workers": 2}))
     assert found.kind == "retrieval"
-    assert "2 workers are busy 95.0 % of the time" in found.text or "95 % of the time" in found.text
+    assert "its workers (2) are busy 95 % of the time" in found.text
     assert "3 workers would be enough" in found.text
 
 
@@ -135,7 +135,7 @@ def test_a_slow_link_that_is_not_full_gets_the_bandwidth_that_would_do() -> None
     }  # fmt: skip
     found = explained(run(table, transfers=transfers, mode="disaggregated"))
     assert found.kind == "link"
-    assert found.enough_bytes_s == pytest.approx(1e6 / (0.5 - 0.11))
+    assert found.enough_bytes_s == pytest.approx(1e7 + 1e6 / (0.5 - 0.11))
 
 
 def test_a_run_that_recorded_nothing_says_so() -> None:
@@ -218,3 +218,27 @@ def test_report_fits_80_columns_and_adds_its_warnings() -> None:
     tables = [line for line in text.splitlines() if not line.startswith(("Past", "Bottleneck", "Warning"))]
     assert max(len(line) for line in tables) <= 80
     assert "\x1b" not in text
+
+
+def test_what_waits_after_the_first_token_is_found_too() -> None:
+    """The prefill worker gives the first token, so TTFT is fine while the decode side falls behind."""
+    n = len(SEND)
+    columns = {
+        "queued_s": SEND, "prefill_start_s": SEND, "prefill_end_s": SEND + 0.1, "transfer_start_s": SEND * 3 + 0.1,
+        "transfer_end_s": SEND * 3 + 0.2, "decode_start_s": SEND * 3 + 0.2, "finish_s": SEND * 3 + 0.5,
+    }  # fmt: skip
+    table = requests(SEND, [0.11] * n, worker=["prefill-0"] * n, decode_worker=["decode-0"] * n, **columns)
+    rows = [busy("prefill-0", 9), busy("decode-0", decode_seqs=8, waiting=3, kv_used_fraction=0.4)]
+    deployment = {"mode": "disaggregated", "first_token": "prefill"}
+    summary = summarise(run(table, rows, mode="disaggregated", deployment=deployment))
+    assert summary["ttft_attainment"] == 1.0
+    assert summary.saturation.saturated
+    found = explain(summary)
+    assert (found.kind, found.where) == ("decode", "decode")
+
+
+def test_a_router_that_turns_requests_away_is_past_saturation() -> None:
+    reasons = ["length", "rejected"] * 100
+    found = explain(summarise(run(requests(SEND, [0.1] * 200, finish_reason=reasons), [busy("aggregated-0", 9)])))
+    assert found.kind == "prefill"
+    assert "100 requests are turned away" in found.text

@@ -269,14 +269,14 @@ def test_link_use_per_port_and_per_uplink() -> None:
     summary = summarise(made)
     assert [link.name for link in summary.links] == ["wire out of prefill-0", "wire into decode-0"]
     assert summary["link_utilization"] == pytest.approx(0.5)  # 2 GB in 4 s over 1 GB/s
-    assert summary["link_offered"] == pytest.approx(2.0)  # 2 GB asked for within 1 s of sending
+    assert summary["link_offered"] == pytest.approx(1.0)  # 2 GB, one request a second
     assert summary["transfer_bytes"] == 2e9
     apart = {**made.manifest, "nodes": {"prefill-0": "a", "decode-0": "b"}, "uplinks": {"a": 5e8, "b": 1e12}}
     summary = summarise(Run(**{**made.__dict__, "manifest": apart}))
-    assert summary["link_offered"] == pytest.approx(4.0)
+    assert summary["link_offered"] == pytest.approx(2.0)
     two_gpus = {**made.manifest, "gpus_by_role": {"prefill": 2, "decode": 1}}
     summary = summarise(Run(**{**made.__dict__, "manifest": two_gpus}))
-    assert summary.links[0].offered == pytest.approx(1.0)  # a port for each GPU of the worker
+    assert summary.links[0].offered == pytest.approx(0.5)  # a port for each GPU of the worker
 
 
 # --- saturation --------------------------------------------------------------------------------
