@@ -218,7 +218,7 @@ def _slow_transfer(summary: Summary, time: str) -> Explanation:
     return Explanation(
         "link",
         worst.name,
-        (first, f"About {gigabytes(enough)} would bring the mean of the late requests to the {limit_ms:g} ms target."),
+        (first, f"About {gigabytes(enough)} would bring TTFT within the {limit_ms:g} ms target on average."),
         enough,
     )
 

@@ -11,6 +11,7 @@ import pytest
 
 from hand_made import requests, run
 from planner import dialects
+from planner.dialects import multi_round_qa
 from planner.facts import Facts
 from planner.records import Run, frame
 from planner.spec import SpecError
@@ -151,7 +152,7 @@ def test_multi_round_qa_prints_the_tools_summary_line_for_line() -> None:
 
 
 def test_multi_round_qa_summary_is_recomputed_from_its_own_csv(tmp_path: Path) -> None:
-    rows = dialects.multi_round_qa_rows(Facts(qa_run()))
+    rows = multi_round_qa.rows_of(Facts(qa_run()))
     assert list(rows.columns) == [
         "prompt_tokens", "generation_tokens", "ttft", "generation_time", "user_id", "question_id", "launch_time",
         "finish_time",
@@ -160,18 +161,18 @@ def test_multi_round_qa_summary_is_recomputed_from_its_own_csv(tmp_path: Path) -
     file = tmp_path / "summary.csv"
     rows.to_csv(file, index=False)
     # the tool's --process-summary does not know the configured rate and prints 0
-    assert dialects.multi_round_qa_csv(file) == SUMMARY.replace("QPS: 10.0000", "QPS: 0.0000")
-    assert dialects.multi_round_qa_summary(pd.read_csv(file), 10.0).generation_speed == 37.5
+    assert multi_round_qa.summary_of_csv(file) == SUMMARY.replace("QPS: 10.0000", "QPS: 0.0000")
+    assert multi_round_qa.summary_of(pd.read_csv(file), 10.0).generation_speed == 37.5
 
 
 def test_a_csv_of_something_else_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "x.csv"
     file.write_text("a,b\n1,2\n")
     with pytest.raises(SpecError, match="column prompt_tokens is missing"):
-        dialects.multi_round_qa_csv(file)
+        multi_round_qa.summary_of_csv(file)
     file.write_text("prompt_tokens,generation_tokens,ttft,generation_time,launch_time,finish_time\n")
     with pytest.raises(SpecError, match="holds no requests"):
-        dialects.multi_round_qa_csv(file)
+        multi_round_qa.summary_of_csv(file)
 
 
 def test_no_finished_request_is_one_clear_line() -> None:
