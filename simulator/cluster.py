@@ -129,7 +129,7 @@ class Cluster:
 
     def _refresh(self, team: Team) -> Generator[simpy.Event, None, None]:
         while self.outstanding or self.env.peek() != NEVER:
-            team.refresh()
+            team.refresh(self.env.now)
             yield self.env.timeout(team.router.state_age_s)
 
     # --- a request's way to an engine ---------------------------------------------------------------
@@ -173,7 +173,7 @@ class Cluster:
             visit.finish_s = now
             visit.finish_reason, visit.error = "rejected", reason
             self._ended(visit, now)
-        elif self.split is not None and self._stays_on_decode_worker(visit):
+        elif self.split is not None and self._stays_on_decode_worker(visit, now):
             visit.worker = visit.decode_worker
             assert visit.worker is not None
             self._submit(visit, visit.worker, "full", now)
@@ -181,7 +181,7 @@ class Cluster:
             self._shared_queue.append(visit)
             self._pull(now)
         else:
-            self._assign(visit, self.entry.choose(request), now)
+            self._assign(visit, self.entry.choose(request, now), now)
 
     def _refusal(self, request: Request) -> str | None:
         for team in self.teams:
@@ -192,16 +192,17 @@ class Cluster:
             return f"every worker has {self.entry.router.max_queue} or more requests waiting"
         return None
 
-    def _stays_on_decode_worker(self, visit: Visit) -> bool:
+    def _stays_on_decode_worker(self, visit: Visit, now: float) -> bool:
         """Conditional disaggregation. Chooses the decode worker where the rule or the router needs it now."""
         assert self.split is not None
         rule = self.split.local_prefill
         conditional = rule.max_tokens > 0 or rule.max_queue is not None
         if not conditional and self.split.router.decode_choice == "after_prefill":
             return False
-        visit.decode_worker = self.decoders.choose(visit.request)
+        visit.decode_worker = self.decoders.choose(visit.request, now)
         if not conditional:
             return False
+        visit.decode_worker.engine.observe(now)
         uncached = visit.request.prompt_tokens - visit.decode_worker.engine.cached_tokens(visit.request)
         queued = self.entry.waiting + len(self._shared_queue or ())
         return prefills_locally(uncached, queued, rule.max_tokens, rule.max_queue)
@@ -288,12 +289,13 @@ class Cluster:
             self.at(visit.finish_s, lambda then: self._ended(visit, then))
 
     def _hand_off(self, visit: Visit, now: float) -> None:
-        station = visit.decode_worker or self.decoders.choose(visit.request)
+        station = visit.decode_worker or self.decoders.choose(visit.request, now)
         self._submit(visit, station, "remote", now)
 
     def _transfer(self, visit: Visit, sequence: Sequence, target: Station, now: float) -> None:
         """The decode worker has allocated its blocks and reads those that it lacks from the prefill worker."""
-        assert self.fabric is not None and visit.worker is not None
+        assert self.fabric is not None
+        assert visit.worker is not None
         source = visit.worker.place
         size = sequence.remote_blocks * self.fabric.block_bytes
 
@@ -309,13 +311,12 @@ class Cluster:
         wire = self.fabric.send(source, target.place, size, now, arrived)
 
     def _release(self, visit: Visit, now: float) -> None:
-        assert visit.worker is not None and visit.prefill is not None
+        assert visit.worker is not None
+        assert visit.prefill is not None
         visit.worker.engine.release(visit.prefill, now)
         self._plan(visit.worker)
 
     def _ended(self, visit: Visit, now: float) -> None:
         self.outstanding -= 1
         for arrival in self.load.finished(visit.request, now):
-            time_s, following = self._entrance(arrival)
-            enter = self._route if self._central is None else self._retrieve
-            self.at(time_s, lambda then, one=following: enter(one, then))  # type: ignore[misc]
+            self._feed([self._entrance(arrival)])

@@ -53,17 +53,22 @@ class Team:
             temperature=pool.router.temperature,
         )
 
-    def refresh(self) -> None:
+    def refresh(self, now: float) -> None:
         """The router reads the workers' state and works on that copy until it reads again."""
+        for station in self.stations:
+            station.engine.observe(now)
         self.seen = [dataclasses.replace(load) for load in self.loads]
 
-    def choose(self, request: Request) -> Station:
+    def choose(self, request: Request, now: float) -> Station:
         if len(self.stations) == 1:
             return self.stations[0]
         overlap = self._nothing
         if self._needs_overlap:
             known = request.prompt_tokens if request.known_prefix_tokens is None else request.known_prefix_tokens
-            overlap = [min(station.engine.cached_tokens(request), known) for station in self.stations]
+            overlap = []
+            for station in self.stations:
+                station.engine.observe(now)
+                overlap.append(min(station.engine.cached_tokens(request), known))
         query = Query(request.session_id, request.prompt_tokens, self.pool.limits.block_size, overlap)
         return self.stations[self._policy(query, self.seen, self._state)]
 
