@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
-from planner.fitting import observations
+from planner.fitting import FitError, observations
 
 SAME_STEP_S = 0.0015  # tokens of one step reach the client within this time
 LOOP_S = 0.005  # a longer pause between two steps is idling, not the loop's own work
@@ -22,7 +24,7 @@ def padded(batch: int, sizes: Sequence[int]) -> int:
 
 
 def from_steps(steps: pd.DataFrame, sizes: Sequence[int], *, synchronous: bool = False) -> pd.DataFrame:
-    """Rows from the steps table of a live run (`planner.records.STEP_COLUMNS`), one step each.
+    """Rows from the steps table of a run (`planner.records.STEP_COLUMNS`), one a step or a run of equal steps.
 
     The optional column `prefill_pairs` holds the sum of n * (p + n / 2) over the step's prompt chunks. Without it each
     step's prompt tokens are taken as one whole prompt, which is what `planner.calibrate` sends. Idle steps are dropped.
@@ -34,15 +36,19 @@ def from_steps(steps: pd.DataFrame, sizes: Sequence[int], *, synchronous: bool =
     ordered["duration_s"] += gap.where(follows, 0.0)
     used = ordered[(ordered["prefill_tokens"] > 0) | (ordered["decode_seqs"] > 0)]
     tokens = used["prefill_tokens"].to_numpy(dtype=float)
-    seqs = used["decode_seqs"].to_numpy()
-    context = used["context_tokens"].to_numpy(dtype=float)
-    has_prompt = tokens > 0
+    seqs = used["decode_seqs"].to_numpy(dtype=float)
+    count = used["count"].to_numpy(dtype=float) if "count" in used else np.ones(len(used))
+    context = used["context_tokens"].to_numpy(dtype=float) + seqs * (count - 1) / 2
     pairs = used["prefill_pairs"].to_numpy(dtype=float) if "prefill_pairs" in used else tokens**2 / 2
+    if "chunks" in used:
+        ones, had = _single_tokens(used["chunks"])
+        tokens, seqs, context, pairs = tokens - ones, seqs + ones, context + had, pairs - had - ones / 2
+    has_prompt = tokens > 0
     kinds = np.where(~has_prompt, "decode", np.where(seqs > 0, "mixed", "prefill"))
     return observations(
         {
             "kind": kinds,
-            "seconds": used["duration_s"].to_numpy(dtype=float),
+            "seconds": used["duration_s"].to_numpy(dtype=float) / count,
             "decode_steps": (~has_prompt).astype(float),
             "decode_padded": np.array([padded(int(n), sizes) for n in seqs]) * ~has_prompt,
             "decode_context": context * ~has_prompt,
@@ -54,6 +60,15 @@ def from_steps(steps: pd.DataFrame, sizes: Sequence[int], *, synchronous: bool =
             "sync": np.full(len(used), float(synchronous)),
         }
     )
+
+
+def _single_tokens(chunks: pd.Series) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """(how many, tokens there before) of each step's prompt chunks of one token: they run as decodes do."""
+    found = [
+        [(new, done) for new, done in json.loads(text) if new == 1] if isinstance(text, str) else [] for text in chunks
+    ]
+    ones = np.array([float(len(step)) for step in found])
+    return ones, np.array([float(sum(done for _, done in step)) for step in found])
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +153,8 @@ def from_tokens(requests: pd.DataFrame, tokens: pd.DataFrame, sizes: Sequence[in
                     "request_id": request,
                 }
             )
+    if not rows:
+        raise FitError("the token times hold no stretch of steady steps; allowed: streamed answers of many tokens")
     columns = pd.DataFrame(rows).fillna(0.0)
     found = observations({str(name): columns[name] for name in columns})
     return found.assign(request_id=columns["request_id"].astype("int64"))

