@@ -136,7 +136,7 @@ def _prompt(body: dict[str, Any]) -> tuple[str, tuple[int, ...] | None]:
         prompt = body["prompt"] = prompt[0]
     if isinstance(prompt, str):
         return prompt, None
-    if isinstance(prompt, list) and prompt and all(type(item) is int for item in prompt):
+    if isinstance(prompt, list) and set(map(type, prompt)) == {int}:
         return "", tuple(prompt)
     raise ApiError(400, "prompt must be one text or one list of token ids", param="prompt")
 

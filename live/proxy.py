@@ -186,6 +186,7 @@ class Proxy:
     async def _prefill(self, call: Call) -> dict[str, Any]:
         """The prefill worker's answer, which says where the KV lies."""
         assert self._split is not None
+        self.decoders.usable(call.excluded)  # no prompt is computed that nobody could continue
         shared = self._split.router.prefill_dispatch == "shared_queue"
         worker = await self.entry.pull(call.excluded) if shared else self._choose(self.entry, call)
         try:
