@@ -177,6 +177,14 @@ class Facts:
         same = (requests["worker"] == requests["decode_worker"]).fillna(False)
         return same.to_numpy(np.bool_)[self.rows]
 
+    @cached_property
+    def transfers(self) -> pd.DataFrame:
+        """The transfers of counted requests."""
+        table = self.run.transfers
+        if len(self.rows) == len(self.run.requests):
+            return table
+        return table[table["request_id"].isin(self.run.requests["request_id"].iloc[self.rows])]
+
     # --- windows -------------------------------------------------------------------------------
 
     @cached_property

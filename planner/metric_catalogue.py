@@ -256,7 +256,7 @@ def _local_prefill_share(facts: Facts) -> float | None:
 
 
 def _transfer_bytes(facts: Facts) -> float | None:
-    return float(facts.run.transfers["bytes"].sum()) if len(facts.run.transfers) else None
+    return float(facts.transfers["bytes"].sum()) if len(facts.transfers) else None
 
 
 def _busiest_link(value: Callable[[usage.LinkUse], float]) -> Callable[[Facts], float | None]:

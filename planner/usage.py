@@ -150,7 +150,7 @@ def _links(facts: Facts) -> tuple[LinkUse, ...]:
 
     Transfers that leave a node also share its uplink (manifest: `nodes` {worker: node}, `uplinks` {node: bytes/s}).
     """
-    table = facts.run.transfers
+    table = facts.transfers
     wires: dict[str, float] = facts.manifest.get("links") or {}
     if not len(table) or not wires:
         return ()

@@ -87,6 +87,31 @@ def test_compare_two_runs(config: str, capsys: pytest.CaptureFixture[str]) -> No
     assert rows["ttft_p50_ms"]["better"] == "A"
 
 
+def test_show_prints_an_earlier_run_again(config: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(["simulate", config, "--out", "a"]) == 0
+    first = capsys.readouterr().out
+    assert cli.run(["show", "a"]) == 0
+    assert capsys.readouterr().out == first
+    assert cli.run(["show", "a", "--table", "vllm"]) == 0
+    assert "Serving Benchmark Result" in capsys.readouterr().out
+    Path("qa.csv").write_text(
+        "prompt_tokens,generation_tokens,ttft,generation_time,launch_time,finish_time\n3043,100,1.0,2.0,0.0,4.0\n"
+    )
+    assert cli.run(["show", "qa.csv"]) == 0
+    assert "per request): 50.0000 tokens/req/s" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "requests.parquet", "steps.parquet"])
+def test_a_damaged_run_is_one_line(config: str, name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(["simulate", config, "--out", "a"]) == 0
+    (Path("a") / name).write_bytes(b"{")
+    capsys.readouterr()
+    assert cli.run(["show", "a"]) == 2
+    told = capsys.readouterr().err
+    assert told.startswith("planner: a: damaged (")
+    assert told.count("\n") == 1
+
+
 def test_replay_puts_a_trace_on_a_config(config: str, capsys: pytest.CaptureFixture[str]) -> None:
     lines = [{"timestamp": 500 * i, "input_length": 600, "output_length": 10, "hash_ids": [0, i + 1]} for i in range(8)]
     Path("t.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))

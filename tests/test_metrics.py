@@ -274,6 +274,8 @@ def test_link_use_per_port_and_per_uplink() -> None:
     apart = {**made.manifest, "nodes": {"prefill-0": "a", "decode-0": "b"}, "uplinks": {"a": 5e8, "b": 1e12}}
     summary = summarise(Run(**{**made.__dict__, "manifest": apart}))
     assert summary["link_offered"] == pytest.approx(2.0)
+    later = {**apart, "spec": {**apart["spec"], "run": {"warmup_requests": 1}}}
+    assert summarise(Run(**{**made.__dict__, "manifest": later}))["transfer_bytes"] == 1e9
     two_gpus = {**made.manifest, "gpus_by_role": {"prefill": 2, "decode": 1}}
     summary = summarise(Run(**{**made.__dict__, "manifest": two_gpus}))
     assert summary.links[0].offered == pytest.approx(0.5)  # a port for each GPU of the worker

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from planner.records import Run
 
 # Where a command stands in --help; the others follow by name.
-ORDER = {name: place for place, name in enumerate(["simulate", "live", "suggest", "compare"])}
+ORDER = {name: place for place, name in enumerate(["simulate", "live", "suggest", "compare", "serve", "calibrate"])}
 
 Config = Annotated[
     Optional[str],  # noqa: UP045 - typer reads the annotation when the command is built
@@ -87,6 +87,23 @@ def save(run: Run, name: str, out: Path | None, no_save: bool) -> str | None:
     for table in TABLES:  # of an earlier run in the same folder
         (folder / f"{table}.parquet").unlink(missing_ok=True)
     return str(run.save(folder))
+
+
+def read_run(folder: Path) -> Run:
+    """A run that was written before. Raises SpecError when the folder holds none, or a damaged one."""
+    from pyarrow.lib import ArrowException
+
+    from planner.records import Run
+    from planner.spec import SpecError
+
+    for name in ("manifest.json", "requests.parquet"):
+        if not (folder / name).is_file():
+            raise SpecError(f"{folder}: not a run folder (it has no {name}); allowed: a folder that a run wrote")
+    try:
+        return Run.load(folder)
+    except (json.JSONDecodeError, ArrowException) as error:
+        fault = " ".join(str(error).split())
+        raise SpecError(f"{folder}: damaged ({fault}); allowed: a folder as a run wrote it") from error
 
 
 def show(run: Run, folder: str | None, as_json: bool, table: str | None) -> None:

@@ -1,4 +1,4 @@
-"""`planner compare`: two run folders side by side."""
+"""`planner compare` and `planner show`: runs that were written before."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from planner.commands import Json, console, print_json
+from planner.commands import Json, TableOption, check_table, console, print_json, read_run, show
 
 if TYPE_CHECKING:
     from planner.metrics import Summary
@@ -34,15 +34,27 @@ def compare(
     report.say(screen, f"A: {first}\nB: {second}")
 
 
+def show_run(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, or a CSV that multi-round-qa wrote.")],
+    as_json: Json = False,
+    table: TableOption = None,
+) -> None:
+    """Print the report of an earlier run."""
+    check_table(table)
+    if run.suffix == ".csv" and run.is_file():
+        from planner.dialects.multi_round_qa import summary_of_csv
+
+        print(summary_of_csv(run))
+        return
+    show(read_run(run), str(run), as_json, table)
+
+
 def _summary(folder: Path) -> Summary:
     from planner.metrics import summarise
-    from planner.records import Run
-    from planner.spec import SpecError
 
-    if not (folder / "manifest.json").is_file():
-        raise SpecError(f"{folder}: not a run folder (it has no manifest.json); allowed: a folder that a run wrote")
-    return summarise(Run.load(folder))
+    return summarise(read_run(folder))
 
 
 def register(app: typer.Typer) -> None:
     app.command()(compare)
+    app.command("show")(show_run)

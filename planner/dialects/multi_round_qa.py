@@ -108,6 +108,7 @@ def _text(found: QaSummary, colour: bool) -> str:
 
 
 def export(facts: Facts) -> dict[str, Any]:
+    """The tool has no JSON of its own: the lines of its summary by name, and its CSV rows."""
     found = _summary(facts)
     return {
         "qps": found.qps,
@@ -115,7 +116,8 @@ def export(facts: Facts) -> dict[str, Any]:
         "requests_on_the_fly": found.pending,
         "input_tokens_per_second": found.input_tokens_s,
         "output_tokens_per_second": found.output_tokens_s,
-        "average_generation_throughput": found.generation_speed,
+        # answers of one token take no time to generate, and infinity is not JSON
+        "average_generation_throughput": found.generation_speed if np.isfinite(found.generation_speed) else None,
         "average_ttft": found.ttft_s,
         "time_range": [found.start_s, found.end_s],
         "requests": rows_of(facts).to_dict(orient="records"),
@@ -123,4 +125,5 @@ def export(facts: Facts) -> dict[str, Any]:
 
 
 def table(facts: Facts, colour: bool) -> str:
+    """The performance summary; `colour` as on a terminal."""
     return _text(_summary(facts), colour)
