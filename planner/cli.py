@@ -18,6 +18,7 @@ from planner import commands
 # Typer brings its own copy of click; this is click's base class of usage errors, wherever it is from.
 UsageError: type[Exception] = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
 
+OURS = ("planner", "simulator", "live")  # errors defined here are written for users
 INTERRUPTED = 130  # Typer turns Ctrl-C into this exit code
 
 
@@ -60,9 +61,9 @@ def run(arguments: list[str]) -> int:
     except FileNotFoundError as error:
         return _say(f"{error.filename}: no such file or folder" if error.filename else str(error), 2)
     except ValueError as error:
-        if type(error) is ValueError or not _is_spec_error(error):
-            raise
-        return _say(str(error), 2)
+        if type(error).__module__.partition(".")[0] not in OURS:
+            raise  # a bug, not a message
+        return _say(str(error), 2 if _is_spec_error(error) else 1)
     except (ImportError, RuntimeError, OSError, TimeoutError) as error:
         return _say(str(error) or type(error).__name__, 1)
     if code == INTERRUPTED:

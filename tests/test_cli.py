@@ -175,6 +175,19 @@ def test_exit_codes(
     assert capsys.readouterr().err == f"planner: {text}\n"
 
 
+def test_errors_written_for_users_are_one_line(
+    config: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from planner.fitting import FitError
+
+    def fail(*_: object, **__: object) -> None:
+        raise FitError("too few steps")
+
+    monkeypatch.setattr("planner.simulate", fail)
+    assert cli.run(["simulate", config]) == 1
+    assert capsys.readouterr().err == "planner: too few steps\n"
+
+
 def test_a_bug_is_not_dressed_up_as_bad_input(config: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object, **__: object) -> None:
         raise ValueError("a bug")

