@@ -9,6 +9,8 @@ from planner.records import Progress, Run
 from planner.requests import Load
 from planner.system import System
 
+FIRST_CALIBRATION = 1000  # repeat numbers from here on are calibrations
+
 
 class LiveBackend:
     """Real servers as a backend: started for the run and stopped after it."""
@@ -20,3 +22,19 @@ class LiveBackend:
         """Serve a load on servers started here. Raises LiveError, SpecError, or ImportError without vLLM."""
         with LiveSession(system, self._folder, weights_seed=self._weights_seed, progress=progress) as session:
             return session.measure(load)
+
+
+class SessionBackend:
+    """Servers that are up already, as a backend: each run has contents of its own, unlike those of any repeat."""
+
+    def __init__(self, session: LiveSession) -> None:
+        self._session = session
+        self._runs = 0
+
+    def run(self, system: System, load: Load, progress: Progress | None = None) -> Run:
+        """Serve a load on the session's servers. Raises KeyboardInterrupt when it was stopped."""
+        self._runs += 1
+        run = self._session.measure(load, repeat=FIRST_CALIBRATION + self._runs, progress=progress)
+        if run.manifest["interrupted"]:
+            raise KeyboardInterrupt
+        return run

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from live.models import ServedModel
-from planner.spec import Disaggregated, Engine, SpecError
+from planner.spec import Disaggregated, SpecError
 from planner.system import Pool, System
 
 INSTALL_HINT = "install vLLM: `pip install vllm` on a GPU host, `python -m live.install_cpu` on a CPU one"
@@ -129,15 +129,6 @@ def step_tracing(runtime: Runtime) -> str | None:
     )
 
 
-def engine_of(system: System, pool: Pool) -> Engine:
-    """The engine options of a pool: its own, over those of the top level."""
-    spec = system.spec
-    if not isinstance(spec.deployment, Disaggregated):
-        return spec.engine
-    own = (spec.deployment.prefill if pool.role == "prefill" else spec.deployment.decode).engine
-    return spec.engine if own is None else spec.engine.model_copy(update=own.model_dump(exclude_unset=True))
-
-
 def check(system: System, runtime: Runtime) -> None:
     """Refuse in one line what this runtime cannot serve."""
     if system.disaggregated and runtime.nixl is None:
@@ -145,7 +136,7 @@ def check(system: System, runtime: Runtime) -> None:
     if runtime.kind == "gpu" and system.gpus > len(runtime.gpus):
         raise LiveError(f"the deployment needs {system.gpus} GPUs; {len(runtime.gpus)} are visible here")
     for pool in system.pools:
-        engine = engine_of(system, pool)
+        engine = pool.engine
         if engine.scheduler == "prefill_first":
             raise SpecError(
                 "engine.scheduler: prefill_first was vLLM V0's; only the simulator has it; allowed live: v1"
@@ -174,7 +165,7 @@ class Ports:
 
 def kv_cache_bytes(system: System, pool: Pool) -> int:
     """Bytes of the KV cache: as the spec says, else what the resolved limits stand for (vLLM's null block included)."""
-    set_bytes = engine_of(system, pool).kv_cache_memory_bytes
+    set_bytes = pool.engine.kv_cache_memory_bytes
     return set_bytes or (pool.limits.kv_blocks + 1) * pool.limits.block_size * system.kv_bytes_per_token
 
 
@@ -184,7 +175,7 @@ def _flag(name: str, on: bool) -> str:
 
 def engine_options(system: System, pool: Pool, runtime: Runtime) -> list[str]:
     """vLLM's options for what the spec sets, and for the limits that simulator and server must share."""
-    engine, limits = engine_of(system, pool), pool.limits
+    engine, limits = pool.engine, pool.limits
     options = [
         f"--max-model-len={limits.max_model_len}",
         f"--max-num-batched-tokens={limits.max_num_batched_tokens}",

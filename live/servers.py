@@ -37,7 +37,7 @@ from live.launch import (
 from live.models import ServedModel
 from planner.system import Pool, Role, System
 
-START_TIMEOUT_S = {"cpu": 300.0, "gpu": 900.0}
+START_TIMEOUT_S = {"cpu": 600.0, "gpu": 900.0}
 STOP_GRACE_S = 10.0
 POLL_S = 0.25
 HOST = "127.0.0.1"

@@ -22,7 +22,7 @@ from typing import Any, TypeVar
 from live.address import WorkerAddress
 from live.client import ClientOptions, run_load
 from live.frontend import Frontend
-from live.launch import LiveError, Runtime, check, detect, engine_of
+from live.launch import LiveError, Runtime, check, detect
 from live.manifest import Circumstances, manifest
 from live.models import ServedModel, served_model
 from live.results import ClientResult
@@ -61,7 +61,7 @@ def model_of(system: System, weights_seed: int | None = None) -> ServedModel:
     from planner.model_config import model_config
 
     spec = system.spec
-    load_format = engine_of(system, system.pools[0]).load_format
+    load_format = system.pools[0].engine.load_format
     found = None if Path(spec.model).expanduser().exists() else model_config(spec.model)
     return served_model(spec.model, found.config if found else None, load_format, weights_seed=weights_seed)
 

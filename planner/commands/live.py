@@ -1,10 +1,10 @@
-"""`planner live` and `planner serve`: the same YAML on real vLLM servers."""
+"""`planner live`: the same YAML on real vLLM servers, and how far the simulation of it is off."""
 
 from __future__ import annotations
 
-import logging
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
 
@@ -27,7 +27,9 @@ from planner.commands import (
 )
 
 if TYPE_CHECKING:
-    from planner.records import Run
+    from live.session import LiveSession
+    from planner.profile_file import ProfileFile
+    from planner.records import Progress, Run
     from planner.spec import Spec
     from planner.system import System
     from planner.validate import Comparison
@@ -46,6 +48,9 @@ Token = Annotated[
 ]
 START_S = {"cpu": 45, "gpu": 100}  # seconds until servers are up and warm, as seen with small and 8B models
 STOP_S = 5
+# What a calibration takes here; its phases are planned for less, because the roofline that plans them is too fast.
+CALIBRATION_S = {"cpu": 90, "gpu": 200}
+PLANNED_SHARE = {"cpu": 0.2, "gpu": 0.6}
 
 
 def live(
@@ -70,17 +75,18 @@ def live(
     from planner.system import resolve
 
     check_table(table)
-    spec = _spec(config, overrides(assignments, seed), bool(endpoint))
+    spec = spec_of(config, overrides(assignments, seed), bool(endpoint))
     system = resolve(spec)
     folder = None if no_save else run_folder(spec.name, out)
     report = progress(0.0)
-    _estimate(system, spec, repeat, bool(endpoint), validate and calibrate)
+    calibrates = validate and calibrate and not endpoint and not _calibrated(system)
+    _estimate(system, spec, repeat, bool(endpoint), calibrates)
     session = LiveSession(
         system, folder / "logs" if folder else None, endpoints=endpoint or (), token=token, progress=report
     )
     comparison = None
     with session:
-        predictor = session.system if validate else None  # with the KV blocks that the engines report
+        predictor = _predictor(session, calibrate, folder, report) if validate else None
         runs = []
         for number in range(repeat):
             run = session.measure(workload.build(spec), repeat=number)
@@ -92,12 +98,12 @@ def live(
     interrupted = runs[-1].manifest["interrupted"]
     if predictor is not None and not interrupted:
         comparison = _compare(predictor, spec, runs, folder)
-    _print(runs[0], comparison, folder, as_json, table)
+    _print(runs[0], comparison, predictor, folder, as_json, table)
     if interrupted:
         raise KeyboardInterrupt
 
 
-def _spec(config: str | None, assignments: list[str], elsewhere: bool) -> Spec:
+def spec_of(config: str | None, assignments: list[str], elsewhere: bool) -> Spec:
     """The file, or a shipped one that this machine can serve."""
     from live.launch import detect
     from planner.spec import load
@@ -124,9 +130,11 @@ def _estimate(system: System, spec: Spec, repeat: int, elsewhere: bool, calibrat
 
     simulated = backend("simulate").run(system, workload.build(spec))
     load_s = float(simulated.requests["finish_s"].max())
-    start_s = 0 if elsewhere else START_S["cpu" if system.pools[0].hardware.kind == "cpu" else "gpu"] + STOP_S
-    more = ", and before it a calibration unless a profile fits" if calibrates else ""
-    total = start_s + repeat * load_s
+    start_s = 0 if elsewhere else START_S[system.pools[0].hardware.kind] + STOP_S
+    kind = system.pools[0].hardware.kind
+    calibration_s = CALIBRATION_S[kind] if calibrates else 0
+    more = f", {calibration_s} s to calibrate" if calibrates else ""
+    total = start_s + calibration_s + repeat * load_s
     count = "" if repeat == 1 else f"{repeat} x "
     print(
         f"About {total:.0f} s: {start_s} s to start and stop {_servers(system, elsewhere)}, "
@@ -152,6 +160,53 @@ def _servers(system: System, elsewhere: bool) -> str:
 # --- simulated against measured ---------------------------------------------------------------------
 
 
+def _calibrated(system: System) -> bool:
+    return all(pool.profile.provenance == "calibrated" for pool in system.pools)
+
+
+def _predictor(session: LiveSession, calibrate: bool, folder: Path | None, report: Progress) -> System:
+    """The system to simulate: with the KV blocks that the engines report, and a profile of this machine.
+
+    Where the spec's profile is a roofline, or of another GPU, one is measured first, on other contents than the load's.
+    """
+    from live.manifest import other_hardware
+
+    foreign = session.runtime is not None and other_hardware(session.system, session.runtime) is not None
+    if not calibrate or session.endpoints or (_calibrated(session.system) and not foreign):
+        return session.system
+    from live.backend import SessionBackend
+    from live.session import with_reported_blocks
+    from planner.calibrate import calibrate as measure
+    from planner.profiles import dump_profile, from_file
+    from planner.system import resolve
+
+    kind = session.system.pools[0].hardware.kind
+    seconds = CALIBRATION_S[kind] * PLANNED_SHARE[kind]
+    found = measure(session.system, SessionBackend(session), seconds=seconds, rounds=2, progress=report)
+    if folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "profile.yaml").write_text(dump_profile(found.file))
+    profile = from_file(found.file)
+    spec = _with_link(session.system.spec, found.file)
+    system = with_reported_blocks(resolve(spec), session.workers)
+    pools = []
+    for pool in system.pools:
+        limits = pool.limits
+        fitted = profile.for_engine(pool.engine, limits.max_num_seqs, limits.max_num_batched_tokens)
+        pools.append(replace(pool, profile=fitted))
+    notes = (*system.warnings, *found.file.notes)
+    return replace(system, pools=tuple(pools), warnings=notes)
+
+
+def _with_link(spec: Spec, profile: ProfileFile) -> Spec:
+    """The measured wire in place of the preset's figures."""
+    if profile.link is None or spec.deployment.mode != "disaggregated":
+        return spec
+    wire = {"bandwidth_gb_s": profile.link.bandwidth_gb_s, "setup_us": 1e6 * profile.link.setup_s, "latency_us": 0.0}
+    deployment = spec.deployment.model_copy(update={"link": spec.deployment.link.model_copy(update=wire)})
+    return spec.model_copy(update={"deployment": deployment})
+
+
 def _compare(predictor: System, spec: Spec, runs: Sequence[Run], folder: Path | None) -> Comparison:
     from planner import validate, workload
     from planner.backends import backend
@@ -159,27 +214,43 @@ def _compare(predictor: System, spec: Spec, runs: Sequence[Run], folder: Path | 
     simulated = backend("simulate").run(predictor, workload.build(spec))
     if folder is not None:
         _save(simulated, folder / "simulated")
-    return validate.compare(simulated, runs[0], repeats=runs[1:])
+    hashes = frozenset(one for pool in predictor.pools for one in pool.profile.fitted_hashes)
+    return validate.compare(simulated, runs[0], repeats=runs[1:], fitted_on=hashes)
 
 
-def _print(run: Run, comparison: Comparison | None, folder: Path | None, as_json: bool, table: str | None) -> None:
+def _print(
+    run: Run,
+    comparison: Comparison | None,
+    predictor: System | None,
+    folder: Path | None,
+    as_json: bool,
+    table: str | None,
+) -> None:
     where = None if folder is None else str(folder)
-    if comparison is None:
+    if comparison is None or predictor is None:
         show(run, where, as_json, table)
         return
     if as_json:
-        print_json(_finite(comparison.to_dict() | {"run": where}))
+        print_json(_finite(comparison.to_dict() | {"profile": _profiles(predictor), "run": where}))
         return
     from planner import report
 
     screen = console()
-    report.say(screen, comparison.sentence())
+    report.say(screen, f"{comparison.sentence()} [{_profiles(predictor)}]")
     screen.print(_error_table(comparison))
     report.say(screen, comparison.tokens.sentence())
-    for warning in run.manifest["warnings"]:
+    for warning in dict.fromkeys([*run.manifest["warnings"], *predictor.warnings]):
         report.say(screen, f"Warning: {warning}")
     if where is not None:
         report.say(screen, f"Run: {where} (simulated: {where}/simulated)")
+
+
+def _profiles(system: System) -> str:
+    known = {
+        f"calibrated: {pool.profile.name}" if pool.profile.provenance == "calibrated" else "uncalibrated: roofline"
+        for pool in system.pools
+    }
+    return ", ".join(sorted(known))
 
 
 def _error_table(comparison: Comparison) -> Any:
@@ -208,38 +279,5 @@ def _finite(data: Any) -> Any:
     return None if isinstance(data, float) and data != data else data
 
 
-# --- serve -----------------------------------------------------------------------------------------
-
-
-def serve(
-    config: Config = None,
-    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="Where the service listens; 0: any.")] = 8080,
-    bind: Annotated[
-        str, typer.Option("--bind", help="Address to listen on; beyond loopback --token is needed.")
-    ] = "127.0.0.1",
-    token: Token = None,
-    assignments: Set = None,
-    out: Out = None,
-) -> None:
-    """Serve a deployment behind one OpenAI-compatible address until Ctrl-C."""
-    from live.session import LiveSession
-    from planner.system import resolve
-
-    spec = _spec(config, overrides(assignments, None), elsewhere=False)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
-    logging.getLogger("aiohttp").setLevel(logging.WARNING)
-    folder = run_folder(f"{spec.name}-serve", out)
-    with LiveSession(resolve(spec), folder, bind=(bind, port), token=token, progress=progress(0.0)) as session:
-        secret = " -H 'authorization: Bearer TOKEN'" if token else ""
-        print(f"Serving {spec.name} on {session.base_url} (logs: {folder}); Ctrl-C stops it. Try:", file=sys.stderr)
-        print(
-            f"curl {session.base_url}/v1/chat/completions{secret} -H 'content-type: application/json' "
-            '-d \'{"messages": [{"role": "user", "content": "What is chunked prefill?"}], "max_tokens": 64}\'',
-            flush=True,
-        )
-        session.wait()
-
-
 def register(app: typer.Typer) -> None:
     app.command()(live)
-    app.command()(serve)

@@ -1,0 +1,45 @@
+"""`planner serve`: a deployment behind one OpenAI-compatible address."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import Annotated
+
+import typer
+
+from planner.commands import Out, Set, overrides, progress, run_folder
+from planner.commands.live import Config, Token
+
+
+def serve(
+    config: Config = None,
+    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="Where the service listens; 0: any.")] = 8080,
+    bind: Annotated[
+        str, typer.Option("--bind", help="Address to listen on; beyond loopback --token is needed.")
+    ] = "127.0.0.1",
+    token: Token = None,
+    assignments: Set = None,
+    out: Out = None,
+) -> None:
+    """Serve a deployment behind one OpenAI-compatible address until Ctrl-C."""
+    from live.session import LiveSession
+    from planner.system import resolve
+
+    spec = spec_of(config, overrides(assignments, None), elsewhere=False)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
+    logging.getLogger("aiohttp").setLevel(logging.WARNING)
+    folder = run_folder(f"{spec.name}-serve", out)
+    with LiveSession(resolve(spec), folder, bind=(bind, port), token=token, progress=progress(0.0)) as session:
+        secret = " -H 'authorization: Bearer TOKEN'" if token else ""
+        print(f"Serving {spec.name} on {session.base_url} (logs: {folder}); Ctrl-C stops it. Try:", file=sys.stderr)
+        print(
+            f"curl {session.base_url}/v1/chat/completions{secret} -H 'content-type: application/json' "
+            '-d \'{"messages": [{"role": "user", "content": "What is chunked prefill?"}], "max_tokens": 64}\'',
+            flush=True,
+        )
+        session.wait()
+
+
+def register(app: typer.Typer) -> None:
+    app.command()(serve)
