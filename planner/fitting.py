@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from scipy.optimize import least_squares
 
 from planner.profile_file import Fit, Residual, StepLaw
+from planner.strict_yaml import SpecError
 
 Array = NDArray[np.float64]
 
@@ -39,7 +40,7 @@ LEAST_NOISE = 1e-3  # no clock and no machine repeats a step more exactly
 PRIOR_WIDTH = 1.0  # relative standard deviation of a parameter that is taken from a prior
 
 
-class FitError(ValueError):
+class FitError(SpecError):
     """Measurements that do not determine the law: one line that says what to measure."""
 
 

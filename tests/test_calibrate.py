@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
+from pathlib import Path
 
 import pandas as pd
 import pytest
 
+from planner import cli
 from planner.backends import backend
 from planner.calibrate import calibrate, fit, instability, one_pool
 from planner.calibration_load import PhasedLoad, plan
+from planner.calibration_sources import read_source
 from planner.fitting import FitError, fit_step
-from planner.observations import from_steps
+from planner.observations import from_steps, from_tokens
 from planner.profiles import dump_profile, from_file, load_profile
 from planner.records import Progress, Run, frame
 from planner.requests import Load
@@ -156,3 +160,71 @@ def test_prompt_chunks_of_one_token_count_as_decodes() -> None:
     assert rows["decode_context"].tolist() == [399, 0]
     assert rows["prefill_tokens"].tolist() == [0, 10]
     assert rows["prefill_pairs"].tolist() == [0, 50]
+
+
+def test_a_profile_from_a_run_folder_a_csv_and_a_vllm_bench_result(tmp_path: Path) -> None:
+    system = aggregated(*H200)
+    run = TracedSimulator().run(system, PhasedLoad(plan(system, 30)))
+    measured = replace(run, manifest=run.manifest | {"provenance": "measured"})
+    folder = measured.save(tmp_path / "run")
+    table = tmp_path / "steps.csv"
+    run.steps.to_csv(table, index=False)
+    truth = load_profile("h200-llama-3.1-8b-tp1").file
+    assert truth is not None
+    for path in (folder, table):
+        file = fit(system, [read_source(path)])
+        assert file.step.decode_s == pytest.approx(truth.step.decode_s, rel=0.01), path
+    result = tmp_path / "bench.json"
+    count, gap = 40, 0.006
+    requests = {
+        "start_times": [100.0 + 0.5 * index for index in range(count)],
+        "ttfts": [0.08] * count,
+        "itls": [[gap] * 99] * count,
+        "input_lens": [3000] * count,
+        "output_lens": [100] * count,
+    }
+    result.write_text(json.dumps(requests))
+    read = read_source(result)
+    assert len(read.tokens) == 100 * count
+    rows = from_tokens(read.requests, read.tokens, ())
+    assert rows.loc[rows["kind"] == "served decode", "seconds"].median() == pytest.approx(gap)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "fault"),
+    [
+        ("steps.csv", "a,b\n1,2\n", "no column prefill_tokens"),
+        ("steps.csv", "prefill_tokens,decode_seqs,context_tokens,duration_s\n1,x,1,1\n", "decode_seqs: not numbers"),
+        ("result.json", "{", "not JSON"),
+        ("result.json", '{"ttfts": []}', "no input_lens"),
+        ("notes.txt", "", "not a source"),
+    ],
+)
+def test_a_broken_source_is_one_line(tmp_path: Path, name: str, text: str, fault: str) -> None:
+    path = tmp_path / name
+    path.write_text(text)
+    with pytest.raises(SpecError, match=fault) as found:
+        read_source(path)
+    assert str(path) in str(found.value)
+    assert "\n" not in str(found.value)
+
+
+def test_a_simulated_run_is_no_source(tmp_path: Path) -> None:
+    system = aggregated(*H200)
+    run = TracedSimulator().run(system, PhasedLoad(plan(system, 20)))
+    with pytest.raises(SpecError, match="a calibrated run; allowed: a measured one"):
+        read_source(run.save(tmp_path / "run"))
+
+
+def test_the_command_writes_a_profile_from_a_source(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    system = aggregated(*H200)
+    run = TracedSimulator().run(system, PhasedLoad(plan(system, 30)))
+    table, out = tmp_path / "steps.csv", tmp_path / "mine.yaml"
+    run.steps.to_csv(table, index=False)
+    assert cli.run(["calibrate", "agg", "--from", str(table), "--out", str(out), "--name", "mine"]) == 0
+    assert capsys.readouterr().out.startswith("Profile mine: ")
+    assert load_profile(str(out)).provenance == "calibrated"
+    assert cli.run(["simulate", "agg", "--set", f"profile={out}", "--no-save"]) == 0
+    assert "[calibrated: mine]" in capsys.readouterr().out
+    assert cli.run(["calibrate", "agg", "--from", str(tmp_path / "none.csv")]) == 2
+    assert "not a source" in capsys.readouterr().err

@@ -1,0 +1,121 @@
+"""`planner calibrate`: measure the engine that a YAML describes, and write its latency profile."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Optional
+
+import typer
+
+from planner.commands import Config, Json, Seed, Set, console, overrides, print_json, progress
+
+if TYPE_CHECKING:
+    from planner.calibrate import Calibration
+    from planner.profile_file import ProfileFile
+
+
+def calibrate(
+    config: Config = None,
+    source: Annotated[
+        Optional[list[Path]],  # noqa: UP045 - typer reads the annotation when the command is built
+        typer.Option(
+            "--from", metavar="PATH", help="Fit a measured run folder, steps .csv or vllm bench .json instead."
+        ),
+    ] = None,
+    name: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option("--name", help="Name of the profile. Default: MODEL-HARDWARE-tpN."),
+    ] = None,
+    seconds: Annotated[float, typer.Option("--seconds", min=1.0, help="Length of one round of loads.")] = 120.0,
+    rounds: Annotated[int, typer.Option("--rounds", min=1, help="Rounds at most, until the fit is stable.")] = 3,
+    out: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option("--out", metavar="FILE", help="The profile. Default: configs/profiles/NAME.yaml."),
+    ] = None,
+    assignments: Set = None,
+    seed: Seed = None,
+    as_json: Json = False,
+) -> None:
+    """Measure an engine's step times and write a latency profile.
+
+    Every simulation with that profile then says what it was measured on.
+    """
+    from planner.profiles import dump_profile
+    from planner.spec import load
+    from planner.system import resolve
+
+    system = resolve(load(config, [*overrides(assignments, seed), "profile=null"]))
+    if source:
+        from planner.calibrate import fit
+        from planner.calibration_sources import read_source
+
+        file, runs, doubt = fit(system, [read_source(path) for path in source], name), len(source), None
+    else:
+        found = _measure(system, name, seconds, rounds)
+        file, runs, doubt = found.file, len(found.runs), found.unstable
+    path = out or Path("configs") / "profiles" / f"{file.name}.yaml"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(dump_profile(file))
+    if as_json:
+        print_json({"profile": file.model_dump(mode="json", by_alias=True), "path": str(path), "unstable": doubt})
+        return
+    _print(file, path, runs, doubt)
+
+
+def _measure(system: Any, name: str | None, seconds: float, rounds: int) -> Calibration:
+    from planner.backends import backend
+    from planner.calibrate import calibrate as measure
+    from planner.calibration_load import plan
+
+    phases = plan(system, seconds)
+    estimate = sum(phase.estimate_s for phase in phases)
+    requests = sum(len(phase.requests) for phase in phases)
+    print(
+        f"{len(phases)} phases, {requests} requests; about {estimate:.0f} s a round (at most {rounds}) "
+        "and the servers' start.",
+        file=sys.stderr,
+        flush=True,
+    )
+    return measure(system, backend("live"), name=name, seconds=seconds, rounds=rounds, progress=progress(0.0))
+
+
+def _print(file: ProfileFile, path: Path, runs: int, doubt: str | None) -> None:
+    from rich import box
+    from rich.table import Table
+
+    from planner import report
+
+    assert file.fit is not None
+    screen = console()
+    rows = sum(residual.rows for residual in file.fit.residuals.values())
+    mean = sum(residual.rows * residual.mean_abs_pct for residual in file.fit.residuals.values()) / rows
+    report.say(
+        screen,
+        f"Profile {file.name}: {rows} steps of {runs} run{'s' if runs > 1 else ''} fitted to {mean:.1f} % on average.",
+    )
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for column in ("parameter", "value", "+-"):
+        table.add_column(column, justify="left" if column == "parameter" else "right")
+    for key, value in file.step.model_dump().items():
+        error = file.fit.standard_errors.get(key)
+        note = "at the roofline" if key in file.fit.raised else "" if error is None else f"{1e6 * error:.2g} us"
+        table.add_row(key, f"{1e6 * value:.4g} us", note)
+    for key, value in file.host.model_dump().items():
+        table.add_row(f"host {key}", f"{1e6 * value:.4g} us", "")
+    if file.link is not None:
+        table.add_row("link bandwidth", f"{file.link.bandwidth_gb_s:.3g} GB/s", "")
+        table.add_row("link setup_s", f"{1e6 * file.link.setup_s:.4g} us", "")
+    screen.print(table)
+    for kind, residual in file.fit.residuals.items():
+        mean, worst = residual.mean_abs_pct, residual.max_abs_pct
+        report.say(screen, f"{kind}: {residual.rows} steps, off by {mean:.1f} % (at most {worst:.0f} %)")
+    for note in file.notes:
+        report.say(screen, f"Note: {note}")
+    if doubt is not None:
+        report.say(screen, f"Warning: {doubt}")
+    report.say(screen, f"Written: {path}. Use it with `profile: {path}`.")
+
+
+def register(app: typer.Typer) -> None:
+    app.command()(calibrate)
