@@ -46,7 +46,7 @@ class PromptMaker:
         self._seed = seed
         self._low, self._high = token_range(vocab_size)
         self._cached = lru_cache(maxsize=4096)(self._draw)
-        self.replaced_tokens = 0  # of answers in a history that came shorter than the spec has them
+        self.replaced_tokens = 0  # of answers in a history that came shorter than planned, or without their ids
 
     def _draw(self, content: int, tokens: int) -> NDArray[np.uint32]:
         rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence([self._seed, content & _MASK])))
@@ -62,15 +62,11 @@ class PromptMaker:
         history = dict(request.history)
         ids: list[int] = []
         for content, tokens in request.segments:
-            answer = answers.get(history[content], ()) if content in history else None
-            if answer:
-                ids += answer[:tokens]
-                missing = tokens - len(answer)
-                if missing > 0:
-                    self.replaced_tokens += missing
-                    ids += self.segment(content, tokens)[-missing:]
-            else:
-                ids += self.segment(content, tokens)
+            answer = answers.get(history[content], ())[:tokens] if content in history else ()
+            ids += answer
+            ids += self.segment(content, tokens)[len(answer) :]
+            if content in history:
+                self.replaced_tokens += tokens - len(answer)
         return ids
 
     def words(self, content: int, count: int) -> list[str]:

@@ -405,3 +405,21 @@ def test_client_and_frontend_records_join(split: bool) -> None:
 
     served(test, engines, SPLIT if split else {"mode": "aggregated"})
     assert 0 <= statistics.median(overheads) < 0.2  # one clock; the figure itself is a benchmark
+
+
+def test_an_aged_router_sees_a_copy() -> None:
+    """`router.state_age_s`: between two looks the loads stand still, as in the simulator."""
+    engines = [FakeEngine("aggregated-0", ttft_s=0.2), FakeEngine("aggregated-1", ttft_s=0.2)]
+    seen: list[tuple[int, int]] = []
+
+    async def test(frontend: Frontend, session: aiohttp.ClientSession) -> None:
+        (crew,) = frontend.crews
+        await asyncio.sleep(0.05)
+        calls = [asyncio.create_task(post(session, PROMPT)) for _ in range(4)]
+        await asyncio.sleep(0.1)
+        assert crew._seen is not None
+        seen.append((sum(load.requests for load in crew._seen.values()), sum(w.load.requests for w in crew.workers)))
+        await asyncio.gather(*calls)
+
+    served(test, engines, AGGREGATED | {"router": {"state_age_s": 60.0}})
+    assert seen == [(0, 4)]
