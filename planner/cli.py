@@ -10,6 +10,7 @@ import os
 import pkgutil
 import sys
 from collections.abc import Sequence
+from typing import Annotated
 
 import typer
 
@@ -34,13 +35,23 @@ def build() -> typer.Typer:
     )
 
     @app.callback()
-    def planner() -> None:
+    def planner(
+        version: Annotated[bool, typer.Option("--version", is_eager=True, callback=_version, help="And exit.")] = False,
+    ) -> None:
         pass
 
     names = [module.name for module in pkgutil.iter_modules(commands.__path__)]
     for name in sorted(names, key=lambda name: (commands.ORDER.get(name, len(commands.ORDER)), name)):
         importlib.import_module(f"planner.commands.{name}").register(app)
     return app
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        print(f"planner {version('llm-capacity-planner')}")
+        raise typer.Exit
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -21,6 +21,7 @@ Kind = Literal["prefill", "decode", "kv-memory", "link", "retrieval", "none", "u
 BUSY = 0.9  # from here a station has no room for the next burst
 FULL = 0.9  # KV cache in use, averaged over the steps: no room for the next prompt
 PRESSED = 0.8  # KV cache in use at its highest: a long prompt may have had to wait for room
+ROOM = 0.7  # busy less than this, a pool has time to spare
 BLOCKED = 0.5  # share of the time in steps that take no prompt although some wait
 TARGET = 0.8  # a link sized for this share keeps its queues short
 NOTABLE = 0.2  # a stage that takes this share of TTFT is worth naming
@@ -148,7 +149,7 @@ def _first_token(summary: Summary) -> Explanation:
         "decode_wait": _decode_side,
         "first_decode": _decode_side,
         "queue": _queue,
-        "prefill": _prefill_side,
+        "prefill": _long_prefill,
     }
     return causes.get(stage, _unknown)(summary, time if share > 0 else "")
 
@@ -168,6 +169,18 @@ def _queue(summary: Summary, time: str) -> Explanation:
         return _memory(summary, pool, time)
     first = f"Decoding is the bottleneck: every slot of the batch is taken ({_batch(pool)}) while prompts wait."
     return Explanation("decode", pool.role, (first, _line(summary, time)))
+
+
+def _long_prefill(summary: Summary, time: str) -> Explanation:
+    """Prompts are being computed rather than waiting: too long for the target, or too many at once."""
+    pool = _find(summary, "prefill")  # aggregated workers share their steps with decodes, so busy says nothing
+    if pool is None or pool.utilization is None or pool.utilization >= ROOM:
+        return _prefill_side(summary, time)
+    first = (
+        f"Prefill takes too long by itself: the prefill workers are busy only {percent(pool.utilization)} of the time,"
+        " so more of them would help little; a larger tp or a faster GPU would."
+    )
+    return Explanation("prefill", "prefill", (first, _line(summary, time)))
 
 
 def _prefill_side(summary: Summary, time: str) -> Explanation:

@@ -178,10 +178,10 @@ def test_exit_codes(
 def test_errors_written_for_users_are_one_line(
     config: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from planner.fitting import FitError
+    mine = type("TooFewError", (ValueError,), {"__module__": "planner.fitting"})
 
     def fail(*_: object, **__: object) -> None:
-        raise FitError("too few steps")
+        raise mine("too few steps")
 
     monkeypatch.setattr("planner.simulate", fail)
     assert cli.run(["simulate", config]) == 1
@@ -195,6 +195,11 @@ def test_a_bug_is_not_dressed_up_as_bad_input(config: str, monkeypatch: pytest.M
     monkeypatch.setattr("planner.simulate", fail)
     with pytest.raises(ValueError, match="a bug"):
         cli.run(["simulate", config])
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(["--version"]) == 0
+    assert capsys.readouterr().out.startswith("planner ")
 
 
 def test_schema_metrics_and_doctor(capsys: pytest.CaptureFixture[str]) -> None:

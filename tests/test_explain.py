@@ -78,6 +78,16 @@ def test_busy_prefill_workers_with_a_growing_queue_are_prefill_bound() -> None:
     assert "most of it in queue" in found.text
 
 
+def test_prompts_too_long_for_the_target_are_not_cured_by_more_workers() -> None:
+    n = len(SEND)
+    at = {"queued_s": SEND, "prefill_start_s": SEND, "prefill_end_s": SEND + 0.8, "decode_start_s": SEND + 0.8}
+    table = requests(SEND, [0.81] * n, worker=["prefill-0"] * n, decode_worker=["decode-0"] * n, **at)
+    half = {"worker": "prefill-0", "start_s": 0.0, "duration_s": 11.0, "prefill_tokens": 9}
+    found = explained(run(table, [half], mode="disaggregated"))
+    assert found.kind == "prefill"
+    assert "more of them would help little" in found.text
+
+
 def test_prompts_that_wait_for_a_full_decode_side_are_its_fault() -> None:
     made = growing("queue")
     rows = [
