@@ -13,7 +13,7 @@ from typing import Any
 from planner import load, simulate, summarise
 
 ROOT = Path(__file__).resolve().parent.parent
-CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
+CONFIGS = sorted(path for path in (ROOT / "configs").rglob("*.yaml") if "\ndeployment:" in path.read_text())
 NAMES = (
     "completed", "rejected", "failed", "requests_per_s", "output_tokens_per_s", "attainment",
     "ttft_p50_ms", "ttft_p99_ms", "tpot_p50_ms", "tpot_p99_ms", "e2e_p50_ms", "cache_hit_rate", "preemptions",
@@ -21,7 +21,8 @@ NAMES = (
 
 
 def page(config: Path) -> Path:
-    return ROOT / "tests" / "golden" / f"{config.stem}.json"
+    name = "-".join(config.relative_to(ROOT / "configs").with_suffix("").parts)
+    return ROOT / "tests" / "golden" / f"{name}.json"
 
 
 def summary(config: Path) -> dict[str, Any]:
@@ -42,4 +43,4 @@ if __name__ == "__main__":
         text = json.dumps(summary(path), indent=2) + "\n"
         if not page(path).is_file() or page(path).read_text() != text:
             page(path).write_text(text)
-            print(path.stem, "changed", file=sys.stderr)
+            print(page(path).stem, "changed", file=sys.stderr)
