@@ -58,6 +58,8 @@ def manifest(system: System, stopped: bool = False) -> dict[str, Any]:
         "gpus": system.gpus,
         "gpus_by_role": {pool.role: len(pool.workers) * pool.tp for pool in system.pools},
         "workers": {place.name: pool.role for pool in system.pools for place in pool.workers},
+        "nodes": {place.name: place.node for pool in system.pools for place in pool.workers},
+        "uplinks": wires.nic if wires else {},
         "kv_blocks": {pool.role: pool.limits.kv_blocks for pool in system.pools},
         "links": {w.name: w.bandwidth for w in (wires.intra_node, wires.inter_node, wires.inter_rack)} if wires else {},
         "warnings": list(system.warnings),
