@@ -253,19 +253,23 @@ def _profiles(system: System) -> str:
     return ", ".join(sorted(known))
 
 
+def _percent(share: float) -> str:
+    return f"{100 * share:+.1f} %" if abs(share) < 1 else f"{100 * share:+.0f} %"
+
+
 def _error_table(comparison: Comparison) -> Any:
     from rich import box
     from rich.table import Table
 
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
     repeated = comparison.repeats > 1
     for column in ("metric", "", "simulated", "measured", "error", "95 % interval", *(["spread"] if repeated else [])):
         table.add_column(column, justify="left" if column in ("metric", "") else "right", no_wrap=True)
     for row in comparison.errors:
-        interval = "" if row.low is None or row.high is None else f"{100 * row.low:+.1f} .. {100 * row.high:+.1f} %"
+        interval = "" if row.low is None or row.high is None else f"{_percent(row.low)} to {_percent(row.high)}"
         spread = [] if not repeated else ["" if row.spread is None else f"{100 * row.spread:.1f} %"]
-        name = f"{row.metric} (1/s)" if row.metric == "throughput" else f"{row.metric} (ms)"
-        values = f"{row.predicted:.4g}", f"{row.measured:.4g}", f"{100 * row.error:+.1f} %"
+        name = "rate, 1/s" if row.metric == "throughput" else f"{row.metric.upper()}, ms"
+        values = f"{row.predicted:.4g}", f"{row.measured:.4g}", _percent(row.error)
         table.add_row(name, row.statistic, *values, interval, *spread)
     return table
 

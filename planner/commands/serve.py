@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from planner.commands import Out, Set, overrides, progress, run_folder
-from planner.commands.live import Config, Token
+from planner.commands.live import Config, Token, spec_of
 
 
 def serve(
