@@ -28,6 +28,7 @@ from planner.validate import fingerprint
 NOISY = 0.15  # median error of a row above which single rows say little
 UNSURE = 0.1  # relative standard error above which a parameter is measured again
 ROUNDS = 3
+LONELY = 10  # requests without company from which host times are taken
 KEY_PARAMETERS = ("decode_s", "prefill_per_token_s")
 
 
@@ -135,8 +136,9 @@ def _fit_rows(pool: Pool, rows: pd.DataFrame, notes: list[str]) -> Fitted:
 
 def _host(runs: Sequence[Run], rows: pd.DataFrame, decode: dict[str, float], notes: list[str]) -> HostLaw:
     """Client to engine queue, engine to client, and the hop between pools."""
-    requests = pd.concat([run.requests for run in runs], ignore_index=True)
-    done = requests[requests["finish_reason"].isin(["stop", "length"])]
+    done = pd.concat([_finished(run.requests) for run in runs], ignore_index=True)
+    if done["lonely"].sum() >= LONELY:  # under load host times hold the host's own queues
+        done = done[done["lonely"]]
     queued = done.dropna(subset=["queued_s"])
     found: HostFit
     if len(queued) >= 3:
@@ -162,6 +164,14 @@ def _host(runs: Sequence[Run], rows: pd.DataFrame, decode: dict[str, float], not
         response_s=digits(response or 0.0),
         hop_s=digits(hop or 0.0),
     )
+
+
+def _finished(requests: pd.DataFrame) -> pd.DataFrame:
+    """Finished requests, and whether each was the only one from its sending to its first token (`lonely`)."""
+    table = requests[requests["finish_reason"].isin(["stop", "length"])].sort_values("arrival_s", ignore_index=True)
+    before = table["finish_s"].cummax().shift(1, fill_value=-np.inf)
+    after = table["arrival_s"].shift(-1, fill_value=np.inf)
+    return table.assign(lonely=(before <= table["arrival_s"]) & (after >= table["first_token_s"]))
 
 
 def _median(values: pd.Series) -> float | None:

@@ -228,3 +228,15 @@ def test_the_command_writes_a_profile_from_a_source(tmp_path: Path, capsys: pyte
     assert "[calibrated: mine]" in capsys.readouterr().out
     assert cli.run(["calibrate", "agg", "--from", str(tmp_path / "none.csv")]) == 2
     assert "not a source" in capsys.readouterr().err
+
+
+def test_host_times_come_from_requests_without_company() -> None:
+    """In a burst the host has queues of its own."""
+    system = aggregated(*H200)
+    run = TracedSimulator().run(system, PhasedLoad(plan(system, 30)))
+    crowd = run.requests["arrival_s"].duplicated(keep=False)
+    slow = run.requests.assign(queued_s=run.requests["queued_s"] + 0.5 * crowd)
+    found = fit(system, [replace(run, requests=slow)])
+    truth = load_profile("h200-llama-3.1-8b-tp1").file
+    assert truth is not None
+    assert found.host.request_s == pytest.approx(truth.host.request_s, rel=1e-3)
