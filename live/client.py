@@ -254,8 +254,8 @@ class _Run:
         notes = [note for endpoint in self._endpoints for note in endpoint.notes]
         if self._prompts.replaced_tokens:
             notes.append(
-                f"{self._prompts.replaced_tokens} history tokens are made up: earlier answers were shorter than planned, "
-                "or came without token ids"
+                f"{self._prompts.replaced_tokens} history tokens are made up: earlier answers were shorter than "
+                "planned, or came without token ids"
             )
         if stopped:
             unsent = len(self._due)

@@ -17,6 +17,7 @@ class FakeEngine:
     """First token after `ttft_s`, then one each `itl_s`. `requests` are the bodies it was sent.
 
     `fail`: an HTTP status instead of an answer. `break_after`: drop the connection after so many tokens.
+    `written` holds for each streamed request when it came in and when each token was written (loop time).
     `refuse`: request fields answered with 400. An answer is over after `natural` tokens unless `ignore_eos`.
     """
 
@@ -34,6 +35,7 @@ class FakeEngine:
         assert not options, options
         self.requests: list[dict[str, Any]] = []
         self.ids: list[str] = []
+        self.written: dict[str, list[float]] = {}
         self.running = 0
         self.abandoned = 0
         self.url = ""
@@ -155,6 +157,7 @@ class FakeEngine:
     async def _stream(self, request: web.Request, body: dict[str, Any], arrived: float) -> web.StreamResponse:
         count, reason = self._plan(body)
         response = web.StreamResponse(headers={"content-type": "text/event-stream"})
+        times = self.written.setdefault(request.headers.get("x-request-id", ""), [arrived])
         await self._until(arrived + self.ttft_s)
         await response.prepare(request)
         for number in range(count):
@@ -171,6 +174,7 @@ class FakeEngine:
                 choice["text"] = f"w{number} "
             if body.get("return_token_ids"):
                 choice["token_ids"] = [100 + number]
+            times.append(asyncio.get_running_loop().time())
             await self._write(response, self._head(body, True) | {"choices": [choice]})
         if (body.get("stream_options") or {}).get("include_usage"):
             await self._write(response, self._head(body, True) | {"choices": [], "usage": self._usage(body, count)})

@@ -66,21 +66,46 @@ def run(load: Listed, *engines: FakeEngine, **options: object) -> ClientResult:
     return asyncio.run(main())
 
 
+async def _timed_run(engine: FakeEngine) -> tuple[ClientResult, float, float]:
+    """A run of 30 requests, and by how much this event loop overslept meanwhile (median and most)."""
+    late: list[float] = []
+
+    async def sleeper() -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            due = loop.time() + 0.01
+            await asyncio.sleep(0.01)
+            late.append(loop.time() - due)
+
+    async with engine:
+        watching = asyncio.create_task(sleeper())
+        result = await run_load([engine.url], Listed([Arrival(0.02 * n, request(n)) for n in range(30)]))
+        watching.cancel()
+    return result, statistics.median(late), max(late)
+
+
 def test_known_timing_is_recovered() -> None:
-    """TTFT 40 ms, TPOT 5 ms, sent on time: each within 2 ms (medians; one repeat, the machine may be busy)."""
-    for attempt in (1, 2):
-        load = Listed([Arrival(0.02 * number, request(number)) for number in range(30)])
-        result = run(load, FakeEngine(ttft_s=0.040, itl_s=0.005))
-        rows = result.outcomes
-        assert [row.error for row in rows] == [None] * 30
-        ttft = statistics.median(row.first_token_s - row.arrival_s for row in rows)
-        tpot = statistics.median((row.finish_s - row.first_token_s) / (row.output_tokens - 1) for row in rows)
-        good = abs(ttft - 0.040) < 0.002 and abs(tpot - 0.005) < 0.002 and 0 <= result.lag.p50_s < 0.002
-        if good or attempt == 2:
-            assert (abs(ttft - 0.040) < 0.002, abs(tpot - 0.005) < 0.002, result.lag.p50_s < 0.002) == (True,) * 3
+    """TTFT, TPOT, gaps and lag within 2 ms of what the engine did (medians).
+
+    Tried again only where the machine did not let this process run: plain sleeps end 1.5 ms late, or one 30 ms.
+    """
+    for _ in range(5):
+        engine = FakeEngine(ttft_s=0.040, itl_s=0.005)
+        result, overslept, most = asyncio.run(_timed_run(engine))
+        if overslept < 0.0015 and most < 0.03:
             break
-    gaps = np.diff([row.arrival_s for row in rows])
-    assert statistics.median(gaps) == pytest.approx(0.02, abs=0.002)
+    else:
+        pytest.skip(f"this machine is too busy to time anything: sleeps end {1e3 * most:.0f} ms late")
+    rows = result.outcomes
+    assert [row.error for row in rows] == [None] * 30
+    truth = [engine.written[row.header_id] for row in rows]  # came in, first token, ..., last token
+    ttft = statistics.median(row.first_token_s - row.arrival_s for row in rows)
+    tpot = statistics.median((row.finish_s - row.first_token_s) / (row.output_tokens - 1) for row in rows)
+    assert ttft == pytest.approx(statistics.median(times[1] - times[0] for times in truth), abs=0.002)
+    assert tpot == pytest.approx(statistics.median((times[-1] - times[1]) / 9 for times in truth), abs=0.002)
+    assert (ttft, tpot) == (pytest.approx(0.040, abs=0.006), pytest.approx(0.005, abs=0.002))
+    assert statistics.median(np.diff([row.arrival_s for row in rows])) == pytest.approx(0.02, abs=0.002)
+    assert 0 <= result.lag.p50_s < 0.002
 
 
 def test_open_loop_does_not_wait_for_answers() -> None:
