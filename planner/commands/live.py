@@ -266,7 +266,7 @@ def _error_table(comparison: Comparison) -> Any:
     for column in ("metric", "", "simulated", "measured", "error", "95 % interval", *(["spread"] if repeated else [])):
         table.add_column(column, justify="left" if column in ("metric", "") else "right", no_wrap=True)
     for row in comparison.errors:
-        interval = "" if row.low is None or row.high is None else f"{_percent(row.low)} to {_percent(row.high)}"
+        interval = "" if row.low is None or row.high is None else f"{100 * row.low:+.0f} to {100 * row.high:+.0f} %"
         spread = [] if not repeated else ["" if row.spread is None else f"{100 * row.spread:.1f} %"]
         name = "rate, 1/s" if row.metric == "throughput" else f"{row.metric.upper()}, ms"
         values = f"{row.predicted:.4g}", f"{row.measured:.4g}", _percent(row.error)
