@@ -1,8 +1,8 @@
 """The scheduler of one engine: which request computes how many tokens in the next step.
 
 `v1` is vLLM V1 (`v1/core/sched/scheduler.py`, 0.32): running requests first, in the order they were admitted, then
-waiting ones, one token budget, chunked prefill, preemption of the latest by recompute. `prefill_first` is vLLM V0: whole
-prompts alone as long as any fits, else one decode step.
+waiting ones, one token budget, chunked prefill, preemption of the latest by recompute. `prefill_first` is vLLM V0:
+whole prompts alone as long as any fits, else one decode step.
 
 Decodes are counters, not a list: their number, their summed context, how many start a new block at each residue of the
 decode clock, and a heap of the clock at which each ends. Cost follows requests, not tokens. A step in which some
@@ -187,9 +187,7 @@ class Scheduler:
             plan.count = self._run_length()
         return plan
 
-    def _schedule_running(
-        self, plan: Plan, budget: int, threshold: int, now: float, outcomes: list[Outcome]
-    ) -> int:
+    def _schedule_running(self, plan: Plan, budget: int, threshold: int, now: float, outcomes: list[Outcome]) -> int:
         """Every running request gets its tokens. Returns the budget left."""
         kv, size, batch = self.kv, self.limits.block_size, self.batch
         blocks = self.starts[self.clock % size] if batch else 0
@@ -221,9 +219,7 @@ class Scheduler:
             self.partial = [seq for seq in self.partial if seq.state == PREFILL]
         return left
 
-    def _schedule_one_by_one(
-        self, plan: Plan, budget: int, threshold: int, now: float, outcomes: list[Outcome]
-    ) -> int:
+    def _schedule_one_by_one(self, plan: Plan, budget: int, threshold: int, now: float, outcomes: list[Outcome]) -> int:
         """As `_schedule_running` where blocks or budget run out: the last admitted are preempted or left out."""
         kv, size, running = self.kv, self.limits.block_size, self.running
         clock = self.clock

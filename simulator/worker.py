@@ -2,7 +2,8 @@
 
 Contract used by simulator/cluster.py (the cluster owns time; a worker never runs past what it was told):
 
-- `submit(sequence, now)`: the sequence enters the waiting queue at `now` (not before the last `advance`).
+- `submit(sequence, now)`: the sequence enters the waiting queue at `now`. As with all that carries a time, every event
+  before `now` must have been advanced (not those at `now`).
 - `next_event_s()`: when to call `advance` next if nothing else happens: the next outcome is not earlier, and `advance`
   may return none; inf when idle. Ask again after each `advance`, `submit`, `kv_arrived` and `release`.
 - `advance(now)`: run all steps that end at or before `now`; returns the outcomes in time order. A step that begins at

@@ -1,0 +1,222 @@
+"""One engine in time: the closed form against single steps, invariants, P/D roles, asynchronous scheduling."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from engine_cases import Draw, limits_of, random_case
+from engine_replay import Case, Job, LinearLaw, replay
+from planner.requests import Request
+from planner.system import EngineLimits
+from simulator.worker import ADMITTED, FINISHED, PREFILLED, Sequence, Worker
+
+KINDS = st.sampled_from(["sync", "decode", "prefill", "async", "async-decode", "async-prefill", "first"])
+
+
+def case_of(seed: int, kind: str) -> Case:
+    case = random_case(seed, kind)
+    if kind == "first":
+        limits = dataclasses.replace(case.limits, prefill_first=True, max_num_batched_tokens=2048)
+        case = dataclasses.replace(case, limits=limits)
+    return case
+
+
+@given(st.integers(0, 10**6), KINDS)
+def test_fast_forward_equals_stepping(seed: int, kind: str) -> None:
+    case = case_of(seed, kind)
+    slow, fast = replay(case), replay(case, fast_forward=True)
+    assert len(fast.outcomes) == len(slow.outcomes)
+    for ours, theirs in zip(fast.outcomes, slow.outcomes, strict=True):
+        assert ours[0] == pytest.approx(theirs[0], abs=1e-9)
+        assert (ours[1], ours[2].request.request_id) == (theirs[1], theirs[2].request.request_id)
+    for ours, theirs in zip(fast.sequences, slow.sequences, strict=True):
+        for name in ("queued_s", "prefill_start_s", "prefill_end_s", "decode_start_s", "last_token_s"):
+            assert getattr(ours, name) == pytest.approx(getattr(theirs, name), abs=1e-9, nan_ok=True)
+        assert (ours.cached_tokens, ours.remote_tokens) == (theirs.cached_tokens, theirs.remote_tokens)
+    totals = [
+        (sum(row[5] for row in steps), sum(row[2] for row in steps), sum(row[3] * row[5] for row in steps))
+        for steps in (slow.worker.steps, fast.worker.steps)
+    ]
+    assert totals[0] == totals[1]
+
+
+@given(st.integers(0, 10**6), KINDS, st.booleans())
+def test_invariants(seed: int, kind: str, fast: bool) -> None:
+    case = case_of(seed, kind)
+    limits = case.limits
+
+    def check(worker: Worker, now: float) -> None:
+        scheduler = worker._scheduler
+        kv = scheduler.kv
+        evictable = sum(getattr(entry, "extent", 1) for entry in kv.order)
+        assert kv.free == kv.blank + evictable
+        assert 0 <= kv.free <= kv.total
+        assert len(scheduler.running) <= limits.max_num_seqs
+        assert scheduler.queued_tokens >= 0
+        assert worker.load.running == len(scheduler.running) or worker.next_event_s() <= now
+
+    again = replay(case, fast_forward=fast, check=check)
+    kv = again.worker._scheduler.kv
+    assert kv.free == kv.total
+    assert again.worker._scheduler.queued_tokens == 0
+    assert again.worker.next_event_s() == math.inf
+    finished = [seq.request.request_id for _, what, seq in again.outcomes if what == FINISHED]
+    assert sorted(finished) == sorted(job.request.request_id for job in case.jobs)
+    times = [outcome[0] for outcome in again.outcomes]
+    assert times == sorted(times)
+    for chunks, decodes, *_ in again.decisions:
+        assert sum(tokens for tokens, _ in chunks) + decodes <= limits.max_num_batched_tokens
+        assert len(chunks) + decodes <= limits.max_num_seqs
+        if limits.prefill_first:
+            assert not (chunks and decodes)
+    for seq in again.sequences:
+        assert seq.queued_s <= seq.prefill_start_s < seq.prefill_end_s <= seq.last_token_s
+    ends = [row[0] + row[1] for row in again.worker.steps]
+    assert all(end <= row[0] + 1e-9 for end, row in zip(ends, again.worker.steps[1:], strict=False))
+
+
+# --- by hand ---------------------------------------------------------------------------------------
+
+LAW = LinearLaw(step=1.0, per_token=0.0, per_decode=0.0, per_context=0.0)  # every step takes a second
+
+
+def request(prompt: int, output: int, number: int = 1, spare: int = 0) -> Request:
+    return Request(number, number, prompt, output, output + spare, ((number, prompt),), 0, -number)
+
+
+def worker_of(**changes: object) -> Worker:
+    return Worker("w", dataclasses.replace(limits_of(), **changes), LAW)  # type: ignore[arg-type]
+
+
+def run(worker: Worker) -> list[tuple[float, str, int]]:
+    seen = []
+    while worker.next_event_s() < math.inf:
+        seen += [(t, kind, seq.request.request_id) for t, kind, seq in worker.advance(worker.next_event_s())]
+    return seen
+
+
+@pytest.mark.parametrize(("asynchronous", "first"), [(False, 3.0), (True, 4.0)])
+def test_an_arrival_during_a_step_joins_the_next_or_with_async_the_one_after(asynchronous: bool, first: float) -> None:
+    worker = worker_of(async_scheduling=asynchronous)
+    worker.submit(Sequence(request(10, 20, 1)), 0.0)
+    worker.advance(0.0)
+    worker.advance(1.5)
+    late = Sequence(request(10, 5, 2))
+    worker.submit(late, 1.5)
+    outcomes = run(worker)
+    assert late.prefill_start_s == first - 1.0
+    assert (first, PREFILLED, 2) in outcomes
+    assert (20.0, FINISHED, 1) in outcomes
+
+
+def test_async_wastes_a_step_on_a_request_that_stops_early() -> None:
+    for spare, decodes in ((0, 4), (3, 5)):
+        worker = worker_of(async_scheduling=True)
+        worker.submit(Sequence(request(10, 5, 1, spare)), 0.0)
+        assert run(worker)[-1] == (5.0, FINISHED, 1)
+        assert sum(row[3] * row[5] for row in worker.steps) == decodes
+
+
+def test_requests_of_one_instant_share_the_first_step() -> None:
+    worker = worker_of()
+    for number in (1, 2, 3):
+        worker.submit(Sequence(request(20, 2, number)), 1.0)
+    assert run(worker)[:3] == [(2.0, PREFILLED, 1), (2.0, PREFILLED, 2), (2.0, PREFILLED, 3)]
+    assert worker.steps[0][2] == 60
+
+
+def test_prefill_worker_keeps_blocks_until_released() -> None:
+    worker = worker_of(kv_blocks=4)
+    first, second = Sequence(request(40, 9, 1), "prefill_only"), Sequence(request(40, 9, 2), "prefill_only")
+    worker.submit(first, 0.0)
+    worker.submit(second, 0.0)
+    assert run(worker) == [(1.0, PREFILLED, 1), (1.0, FINISHED, 1)]
+    assert worker.load.active_blocks == 3
+    assert (worker.load.running, worker.load.waiting) == (0, 1)
+    worker.release(first, 5.0)
+    assert run(worker) == [(6.0, PREFILLED, 2), (6.0, FINISHED, 2)]
+
+
+def test_decode_worker_allocates_then_computes_one_prompt_token() -> None:
+    worker = worker_of()
+    remote = Sequence(request(40, 3, 1), "remote")
+    worker.submit(remote, 0.0)
+    assert run(worker) == [(0.0, ADMITTED, 1)]
+    assert (remote.remote_tokens, remote.remote_blocks, worker.load.active_blocks) == (40, 3, 3)
+    worker.kv_arrived(remote, 2.5)
+    assert run(worker) == [(3.5, PREFILLED, 1), (5.5, FINISHED, 1)]
+    assert remote.decode_start_s == 2.5
+    assert [row[2:5] for row in worker.steps] == [(1, 0, 0), (0, 1, 40)]
+
+
+def test_decode_worker_reads_only_what_it_lacks() -> None:
+    worker = worker_of()
+    shared = dataclasses.replace(request(40, 3, 1), shared_tokens=40)
+    worker.submit(Sequence(shared), 0.0)
+    run(worker)
+    assert worker.cached_tokens(shared) == 32
+    again = Sequence(dataclasses.replace(shared, request_id=2), "remote")
+    worker.submit(again, 10.0)
+    run(worker)
+    assert (again.cached_tokens, again.remote_tokens, again.remote_blocks) == (32, 8, 1)
+
+
+def test_loaded_requests_go_ahead_of_the_queue() -> None:
+    worker = worker_of(max_num_seqs=1)
+    remote, full = Sequence(request(40, 2, 1), "remote"), Sequence(request(40, 8, 2))
+    later = Sequence(request(40, 2, 3))
+    for seq in (remote, full, later):
+        worker.submit(seq, 0.0)
+    worker.advance(0.0)
+    worker.kv_arrived(remote, 0.5)
+    order = [number for _, kind, number in run(worker) if kind == PREFILLED]
+    assert order == [2, 1, 3]
+
+
+def test_observe_counts_the_steps_that_have_begun() -> None:
+    for asynchronous, blocks in ((False, 3), (True, 4)):
+        worker = worker_of(block_size=1, async_scheduling=asynchronous)
+        worker.submit(Sequence(request(1, 50, 1)), 0.0)
+        worker.advance(0.0)
+        worker.advance(1.0)
+        worker.observe(2.5)
+        assert worker.load.active_blocks == blocks
+        assert run(worker) == [(50.0, FINISHED, 1)]
+
+
+@pytest.mark.parametrize(
+    ("changes", "mode", "fault"),
+    [
+        ({}, "full", None),
+        ({"max_model_len": 120}, "full", "max_model_len 120"),
+        ({"max_model_len": 120}, "prefill_only", None),
+        ({"kv_blocks": 7}, "full", "KV cache of 112 tokens"),
+        ({"chunked_prefill": False, "max_num_batched_tokens": 110}, "full", "max_num_batched_tokens 110"),
+        ({"prefill_first": True, "max_num_batched_tokens": 110}, "full", "not chunked"),
+    ],
+)
+def test_refusal(changes: dict[str, object], mode: str, fault: str | None) -> None:
+    reason = worker_of(**changes).refusal(request(100, 21), mode)  # type: ignore[arg-type]
+    assert reason is None if fault is None else (reason is not None and fault in reason and "\n" not in reason)
+
+
+def test_steps_table_has_one_row_a_run() -> None:
+    law = LinearLaw()
+    worker = Worker("w", limits_of(), law)
+    worker.submit(Sequence(request(100, 11)), 0.0)
+    run(worker)
+    prefill, decode = worker.steps
+    assert prefill[2:6] == (100, 0, 0, 1)
+    assert decode[2:7] == (0, 1, 100, 10, law.per_context)
+    expected = sum(law.duration((), 1, 100 + step) for step in range(10))
+    assert decode[1] == pytest.approx(expected, abs=1e-12)
+
+
+def test_limits_type_is_the_shared_one() -> None:
+    assert isinstance(worker_of().limits, EngineLimits)
+    assert Job(0.0, Draw(1).plain(5, 5)).mode == "full"
