@@ -30,6 +30,7 @@ log = logging.getLogger("planner.client")
 LEAD_S = 0.05  # the clock starts this long after the call, so that the first request is not late already
 PREPARE_S = 0.25  # a request's body is made at most this long before it is due
 KEEPALIVE_S = 2.0  # servers close idle connections after 5 s; a request must not meet that moment
+SPIN_S = 0.0015  # timers fire up to a millisecond late: the rest is waited for in turns of the event loop
 DEFAULT_VOCAB = 32_000  # ids below this exist in every model that is likely to be served
 Progress = Callable[[int, int], None]  # (requests ended, requests expected)
 
@@ -179,7 +180,10 @@ class _Run:
             if self._due and self._due[0] < due:
                 return True
             self._changed.clear()
-            await self._sleep(wait)
+            if wait > SPIN_S:
+                await self._sleep(wait - SPIN_S)
+            else:
+                await asyncio.sleep(0)
         return False
 
     def _body(self, endpoint: Endpoint, request: Request) -> bytes:

@@ -87,25 +87,38 @@ async def _timed_run(engine: FakeEngine) -> tuple[ClientResult, float, float]:
 def test_known_timing_is_recovered() -> None:
     """TTFT, TPOT, gaps and lag within 2 ms of what the engine did (medians).
 
-    Tried again only where the machine did not let this process run: plain sleeps end 1.5 ms late, or one 30 ms.
+    Three failures fail. A try does not count where the machine did not let this process run: plain sleeps that end
+    1.5 ms late, or a single one 30 ms.
     """
-    for _ in range(5):
+    failures: list[dict[str, float]] = []
+    most = 0.0
+    for _ in range(6):
         engine = FakeEngine(ttft_s=0.040, itl_s=0.005)
         result, overslept, most = asyncio.run(_timed_run(engine))
+        assert [row.error for row in result.outcomes] == [None] * 30
+        errors = _timing_errors(engine, result)
+        if all(abs(error) < 0.002 for error in errors.values()):
+            assert result.lag.p50_s >= 0
+            return
         if overslept < 0.0015 and most < 0.03:
-            break
-    else:
-        pytest.skip(f"this machine is too busy to time anything: sleeps end {1e3 * most:.0f} ms late")
+            failures.append(errors)
+        assert len(failures) < 3, failures
+    if failures:
+        pytest.fail(f"{failures}")
+    pytest.skip(f"this machine is too busy to time anything: a sleep ended {1e3 * most:.0f} ms late")
+
+
+def _timing_errors(engine: FakeEngine, result: ClientResult) -> dict[str, float]:
     rows = result.outcomes
-    assert [row.error for row in rows] == [None] * 30
     truth = [engine.written[row.header_id] for row in rows]  # came in, first token, ..., last token
     ttft = statistics.median(row.first_token_s - row.arrival_s for row in rows)
     tpot = statistics.median((row.finish_s - row.first_token_s) / (row.output_tokens - 1) for row in rows)
-    assert ttft == pytest.approx(statistics.median(times[1] - times[0] for times in truth), abs=0.002)
-    assert tpot == pytest.approx(statistics.median((times[-1] - times[1]) / 9 for times in truth), abs=0.002)
-    assert (ttft, tpot) == (pytest.approx(0.040, abs=0.006), pytest.approx(0.005, abs=0.002))
-    assert statistics.median(np.diff([row.arrival_s for row in rows])) == pytest.approx(0.02, abs=0.002)
-    assert 0 <= result.lag.p50_s < 0.002
+    return {
+        "ttft": ttft - statistics.median(times[1] - times[0] for times in truth),
+        "tpot": tpot - statistics.median((times[-1] - times[1]) / 9 for times in truth),
+        "gap": float(statistics.median(np.diff([row.arrival_s for row in rows]))) - 0.02,
+        "lag": result.lag.p50_s,
+    }
 
 
 def test_open_loop_does_not_wait_for_answers() -> None:
