@@ -21,7 +21,6 @@ import atexit
 import json
 import os
 import time
-from collections import deque
 from typing import Any
 
 from vllm.v1.core.sched.async_scheduler import AsyncScheduler
@@ -40,7 +39,7 @@ class _Tracing:
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._trace = open(os.environ[TRACE_VARIABLE], "a", buffering=1 << 16)  # noqa: SIM115 (open while the engine runs)
-        self._steps: deque[tuple[float, dict[str, Any] | None]] = deque()
+        self._steps: dict[int, tuple[float, dict[str, Any] | None]] = {}  # by id() of the scheduler's output
         self._open: dict[str, dict[str, Any]] = {}
         self._last_result = 0.0
         self._flushed = time.monotonic()
@@ -67,7 +66,7 @@ class _Tracing:
         if self.connector is not None:  # type: ignore[attr-defined]
             self._note_waits(start)
         record = self._composition(output, start) if output.total_num_scheduled_tokens else None
-        self._steps.append((start, record))
+        self._steps[id(output)] = (start, record)
         return output
 
     def _note_waits(self, now: float) -> None:
@@ -122,7 +121,7 @@ class _Tracing:
                 entry["kv1"] = round(time.monotonic(), 6)
         result = super().update_from_output(scheduler_output, model_runner_output, *args, **kwargs)  # type: ignore[misc]
         now = time.monotonic()
-        start, record = self._steps.popleft()
+        start, record = self._steps.pop(id(scheduler_output), (now, None))
         if record is not None:
             begin = max(start, self._last_result) if self.overlapping else start
             self._last_result = now
