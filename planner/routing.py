@@ -91,7 +91,7 @@ def power_of_two(query: Query, workers: Sequence[WorkerLoad], state: RouterState
 def prefix_aware(query: Query, workers: Sequence[WorkerLoad], state: RouterState) -> int:
     """Dynamo's KV router: prompt blocks still to prefill, less what is cached, plus decode blocks in use.
 
-    cost = (queued + new prompt tokens - overlap_weight * cached tokens) / block_size + active blocks + new prompt blocks.
+    cost = (queued + new - overlap_weight * cached prompt tokens) / block_size + active blocks + new prompt blocks.
     The lowest cost wins, ties at random; with a temperature a softmax over the negated, range-normalised costs.
     Source: Dynamo's router documentation (cost of prefill blocks with overlap credit plus projected decode blocks).
     """
