@@ -15,6 +15,7 @@ from planner.fitting import FitError, observations
 
 SAME_STEP_S = 0.0015  # tokens of one step reach the client within this time
 LOOP_S = 0.005  # a longer pause between two steps is idling, not the loop's own work
+OVERLAP_S = 1e-5  # time stamps are rounded to microseconds
 SMOOTH = 2.0  # a gap above so many medians hides something else than one decode step
 
 
@@ -29,6 +30,8 @@ def from_steps(steps: pd.DataFrame, sizes: Sequence[int], *, synchronous: bool =
     The optional column `prefill_pairs` holds the sum of n * (p + n / 2) over the step's prompt chunks. Without it each
     step's prompt tokens are taken as one whole prompt, which is what `planner.calibrate` sends. Idle steps are dropped.
     A step that another follows at once lasts until that one starts: what the engine's loop does between them counts.
+    With asynchronous scheduling steps overlap, and the results of a decode step are taken in late when a prompt comes
+    next, because its kernels are launched first: there the two steps make one row.
     """
     ordered = steps.sort_values(["worker", "start_s"], ignore_index=True)
     gap = ordered.groupby("worker")["start_s"].shift(-1) - ordered["start_s"] - ordered["duration_s"]
@@ -45,7 +48,7 @@ def from_steps(steps: pd.DataFrame, sizes: Sequence[int], *, synchronous: bool =
         tokens, seqs, context, pairs = tokens - ones, seqs + ones, context + had, pairs - had - ones / 2
     has_prompt = tokens > 0
     kinds = np.where(~has_prompt, "decode", np.where(seqs > 0, "mixed", "prefill"))
-    return observations(
+    rows = observations(
         {
             "kind": kinds,
             "seconds": used["duration_s"].to_numpy(dtype=float) / count,
@@ -60,6 +63,20 @@ def from_steps(steps: pd.DataFrame, sizes: Sequence[int], *, synchronous: bool =
             "sync": np.full(len(used), float(synchronous)),
         }
     )
+    early = (gap < -OVERLAP_S)[used.index].to_numpy()  # the next step of the worker is scheduled before this one ends
+    return _joined(rows, early)
+
+
+def _joined(rows: pd.DataFrame, early: NDArray[np.bool_]) -> pd.DataFrame:
+    """Each decode step that a step with prompts overlaps is added to that one."""
+    if not early.any():
+        return rows
+    prompt = rows["mixed_steps"].to_numpy() > 0
+    first = np.flatnonzero(early[:-1] & ~prompt[:-1] & prompt[1:])
+    numbers = [name for name in rows if name != "kind"]
+    joined = rows.copy()
+    joined.loc[first + 1, numbers] += rows.loc[first, numbers].to_numpy()
+    return joined.drop(index=first.tolist()).reset_index(drop=True)
 
 
 def _single_tokens(chunks: pd.Series) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -140,6 +140,28 @@ def test_back_to_back_steps_of_a_synchronous_engine_count_from_start_to_start() 
     assert from_steps(steps, SIZES)["seconds"].tolist() == pytest.approx([0.011, 0.010, 0.010, 0.010])
 
 
+def test_a_decode_step_whose_results_wait_for_a_prompts_launch_is_joined_with_it() -> None:
+    """Asynchronous: decode, decode (5 ms, seen 20 ms late), prompt (70 ms, seen 20 ms short), decode."""
+    steps = pd.DataFrame(
+        {
+            "worker": ["a"] * 4,
+            "start_s": [0.0, 0.001, 0.005, 0.030],  # scheduled while the one before runs
+            "duration_s": [0.005, 0.025, 0.050, 0.005],
+            "prefill_tokens": [0, 0, 3000, 0],
+            "decode_seqs": [2, 2, 2, 3],
+            "context_tokens": [100, 102, 104, 3106],
+        }
+    )
+    rows = from_steps(steps, SIZES)
+    assert rows["seconds"].tolist() == pytest.approx([0.005, 0.075, 0.005])
+    assert rows["decode_steps"].tolist() == [1, 1, 1]
+    assert rows["mixed_steps"].tolist() == [0, 1, 0]
+    assert rows["decode_context"].tolist() == [100, 102, 3106]
+    assert rows["mixed_context"].tolist() == [0, 104, 0]
+    alone = from_steps(steps.assign(start_s=[0.0, 0.005, 0.030, 0.080]), SIZES)
+    assert len(alone) == 4
+
+
 def test_link_is_recovered() -> None:
     sizes = np.array([2.0**power for power in range(17, 33)] * 4)
     rng = np.random.default_rng(0)
