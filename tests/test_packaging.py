@@ -55,7 +55,7 @@ def test_every_pin_satisfies_the_project(root: Path, project: dict[str, Any]) ->
 
 
 def test_the_core_imports_only_what_is_declared(root: Path, project: dict[str, Any]) -> None:
-    """planner and simulator need no extra, but for Ray, which one module imports when asked. live has extras of its own."""
+    """planner and simulator need no extra, but for Ray, which one module imports when asked; live has its own."""
     requirements = pytest.importorskip("packaging.requirements")
     extras = project["project"]["optional-dependencies"]
     lines = [*project["project"]["dependencies"], *extras["ray"]]
