@@ -20,7 +20,7 @@ from live.client import ClientOptions, run_load
 from live.documents import load_chunks, split
 from live.embedders import Hashing, embedder
 from live.frontend import Frontend
-from live.retrieval import NumpyIndex, Retriever
+from live.retrieval import FaissIndex, NumpyIndex, Retriever
 from planner.requests import Arrival
 from planner.spec import Retrieval, SpecError
 from test_client import Listed, request
@@ -78,6 +78,16 @@ def test_numpy_index_is_exact_and_ordered() -> None:
     best = np.argsort(-(vectors @ query[0]))[:7].tolist()
     assert NumpyIndex(vectors).search(query, 7) == best
     assert len(NumpyIndex(vectors).search(query, 1000)) == 500
+
+
+def test_faiss_finds_the_same() -> None:
+    pytest.importorskip("faiss", reason="the faiss extra is not installed")
+    rng = np.random.default_rng(1)
+    vectors = rng.normal(size=(500, 16)).astype(np.float32)
+    ours, theirs = NumpyIndex(vectors), FaissIndex(vectors)
+    for query in rng.normal(size=(20, 1, 16)).astype(np.float32):
+        assert ours.search(query, 5) == theirs.search(query, 5)
+    assert len(theirs.search(query, 1000)) == 500
 
 
 def test_hashing_is_stable() -> None:
