@@ -36,6 +36,7 @@ OBSERVATION_COLUMNS = ("kind", "seconds", "mixed_steps", "prefill_tokens", *LINE
 LAW = tuple(StepLaw.model_fields)
 ROBUST_FROM = 2.0  # residuals beyond so many standard deviations count less
 OWN_NOISE_ROWS = 200  # a kind of rows with at least so many has its own noise
+SHORT_PROMPT = 64  # tokens; a floor shows at such prompts if there is one
 LEAST_NOISE = 1e-3  # no clock and no machine repeats a step more exactly
 PRIOR_WIDTH = 1.0  # relative standard deviation of a parameter that is taken from a prior
 
@@ -219,22 +220,34 @@ def fit_step(rows: pd.DataFrame, prior: StepLaw | None = None, bound: StepLaw | 
     else:
         rows = rows.assign(sync=0.0)
     seconds = rows["seconds"].to_numpy()
-    raised: dict[str, float] = {}
+    held: dict[str, float] = {}
     while True:
-        free = tuple(name for name in names if name not in raised)
-        values = _start(free, rows, guess) | raised
+        free = tuple(name for name in names if name not in held)
+        values = _start(free, rows, guess) | held
         noise = np.full(len(rows), 0.03)
         for _ in range(4):  # the noise is found with the fit
             values, design, pull = _solve(free, values, rows, guess, noise)
             wrong = predict(values, rows) / seconds - 1.0
             used, noise = noise, _noise(rows["kind"], wrong)
         below = {name: low[name] for name in free if values[name] < low.get(name, 0.0)}
+        if not below and "prefill_floor_s" in free and _no_floor(values, rows, bool(guess)):
+            below = {"prefill_floor_s": low.get("prefill_floor_s", 0.0)}
         if not below:
             break
-        raised |= below
+        held |= below
     covariance = covariance_of(design, wrong / used, pull)
     values |= {name: values[other] for name, other in ties.items()}
-    return Fitted(values, free, covariance, residuals(values, measured), tuple(raised), len(rows), ties)
+    raised = tuple(name for name, value in held.items() if value > 0)
+    return Fitted(values, free, covariance, residuals(values, measured), raised, len(rows), ties)
+
+
+def _no_floor(values: Mapping[str, float], rows: pd.DataFrame, guessed: bool) -> bool:
+    """Short prompts were measured, and all of them lie on the line: a CPU launches no kernels."""
+    tokens = rows.loc[rows["mixed_steps"] > 0, "prefill_tokens"]
+    if guessed or tokens.empty or tokens.min() > SHORT_PROMPT:
+        return False
+    line = values["prefill_s"] + values["prefill_per_token_s"] * float(tokens.min())
+    return line >= values["prefill_floor_s"]
 
 
 def law_of(fitted: Fitted) -> StepLaw:

@@ -113,6 +113,14 @@ def test_rows_without_mixed_steps_tie_them_to_decode() -> None:
     assert fitted.standard_errors["mixed_per_seq_s"] == fitted.standard_errors["decode_per_seq_s"]
 
 
+def test_an_engine_without_a_floor_needs_no_guess_of_one() -> None:
+    flat = TRUTH.model_copy(update={"prefill_floor_s": 0.0})
+    rows = synthetic()
+    fitted = fit_step(rows.assign(seconds=predict(flat.model_dump(), rows)))
+    assert fitted.values["prefill_s"] == pytest.approx(TRUTH.prefill_s, rel=1e-3)
+    assert fitted.values["prefill_floor_s"] <= TRUTH.prefill_s + 64 * TRUTH.prefill_per_token_s
+
+
 def test_impossible_rows_are_refused() -> None:
     with pytest.raises(FitError, match="no rows"):
         fit_step(observations({"kind": [], "seconds": []}))
@@ -160,6 +168,21 @@ def test_a_decode_step_whose_results_wait_for_a_prompts_launch_is_joined_with_it
     assert rows["mixed_context"].tolist() == [0, 104, 0]
     alone = from_steps(steps.assign(start_s=[0.0, 0.005, 0.030, 0.080]), SIZES)
     assert len(alone) == 4
+
+
+def test_a_decode_step_after_a_slow_one_keeps_its_own_time_where_steps_overlap() -> None:
+    """Asynchronous: each step is scheduled when the one before it starts to run, so starts follow the earlier step."""
+    steps = pd.DataFrame(
+        {
+            "worker": ["a"] * 5,
+            "start_s": [0.0, 0.001, 0.009, 0.014, 0.019],
+            "duration_s": [0.009, 0.005, 0.005, 0.005, 0.005],
+            "prefill_tokens": [64, 0, 0, 0, 0],
+            "decode_seqs": [2, 3, 3, 3, 3],
+            "context_tokens": [100, 166, 169, 172, 175],
+        }
+    )
+    assert from_steps(steps, SIZES)["seconds"].tolist() == pytest.approx([0.009, 0.005, 0.005, 0.005, 0.005])
 
 
 def test_link_is_recovered() -> None:
