@@ -34,7 +34,7 @@ def from_steps(steps: pd.DataFrame, sizes: Sequence[int], *, synchronous: bool =
     next, because its kernels are launched first: there the two steps make one row.
     """
     ordered = steps.sort_values(["worker", "start_s"], ignore_index=True)
-    gap = ordered.groupby("worker")["start_s"].shift(-1) - ordered["start_s"] - ordered["duration_s"]
+    gap = ordered.groupby("worker")["start_s"].shift(-1) - _ends(ordered)
     follows = (gap > 0) & (gap <= np.minimum(ordered["duration_s"], LOOP_S))
     ordered["duration_s"] += gap.where(follows, 0.0)
     used = ordered[(ordered["prefill_tokens"] > 0) | (ordered["decode_seqs"] > 0)]
@@ -65,6 +65,16 @@ def from_steps(steps: pd.DataFrame, sizes: Sequence[int], *, synchronous: bool =
     )
     early = (gap < -OVERLAP_S)[used.index].to_numpy()  # the next step of the worker is scheduled before this one ends
     return _joined(rows, early)
+
+
+def _ends(ordered: pd.DataFrame) -> NDArray[np.float64]:
+    """When each step's results were taken in: one that was scheduled while another ran lasts from that one's end on."""
+    ends: NDArray[np.float64] = ordered["start_s"].to_numpy(dtype=float) + ordered["duration_s"].to_numpy(dtype=float)
+    workers, durations = ordered["worker"].tolist(), ordered["duration_s"].tolist()
+    for index in range(1, len(ends)):
+        if workers[index] == workers[index - 1]:
+            ends[index] = max(ends[index], ends[index - 1] + durations[index])
+    return ends
 
 
 def _joined(rows: pd.DataFrame, early: NDArray[np.bool_]) -> pd.DataFrame:
