@@ -170,7 +170,7 @@ def profile(what: str) -> ProfileFile:
         step=StepLaw(**law),
         host=HostLaw(request_s=digits(host.request_s), hop_s=HOP_S) if host else HostLaw(),
         validity=Validity(batch=(1, 256), context=(1, 16_414), prefill_tokens=(1, 16_384)),
-        fit=record(fitted, method),
+        fit=record(fitted, method, host.errors if host else None),
         fitted_on={"steps": (table,), "served": (served,), "both": (table, served)}[what],
         notes=tuple(notes),
     )

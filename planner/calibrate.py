@@ -86,7 +86,7 @@ def _profile(system: System, runs: Sequence[Run], name: str | None) -> tuple[Pro
     notes: list[str] = []
     fitted = _fit_rows(pool, rows, notes)
     decode = {key: fitted.values[key] for key in ("decode_s", "decode_per_seq_s", "decode_per_context_s")}
-    host = _host(runs, rows, decode, notes)
+    host, host_errors = _host(runs, rows, decode, notes)
     # Engines that share a host's cores: what the other takes is inside these times.
     workers = sum(len(one.workers) for one in system.pools)
     if pool.hardware.kind == "cpu" and workers > 1:
@@ -105,7 +105,7 @@ def _profile(system: System, runs: Sequence[Run], name: str | None) -> tuple[Pro
         host=host,
         link=_link(system, runs, notes),
         validity=validity(rows),
-        fit=record(fitted, "relative residuals, soft_l1; covariance of an M-estimator"),
+        fit=record(fitted, "relative residuals, soft_l1; covariance of an M-estimator", host_errors),
         fitted_on=tuple(Source(what=_what(run), sha256=fingerprint(run)) for run in runs),
         notes=tuple(notes),
     )
@@ -134,8 +134,10 @@ def _fit_rows(pool: Pool, rows: pd.DataFrame, notes: list[str]) -> Fitted:
     return fitted
 
 
-def _host(runs: Sequence[Run], rows: pd.DataFrame, decode: dict[str, float], notes: list[str]) -> HostLaw:
-    """Client to engine queue, engine to client, and the hop between pools."""
+def _host(
+    runs: Sequence[Run], rows: pd.DataFrame, decode: dict[str, float], notes: list[str]
+) -> tuple[HostLaw, dict[str, float]]:
+    """Client to engine queue, engine to client, and the hop between pools; and the standard errors."""
     done = pd.concat([_finished(run.requests) for run in runs], ignore_index=True)
     if done["lonely"].sum() >= LONELY:  # under load host times hold the host's own queues
         done = done[done["lonely"]]
@@ -150,7 +152,7 @@ def _host(runs: Sequence[Run], rows: pd.DataFrame, decode: dict[str, float], not
         prompts, seconds = host_samples(done, rows, **decode) if "request_id" in rows else ([], [])
         if len(seconds) < 3:
             notes.append("host times were not seen and are taken as 0")
-            return HostLaw()
+            return HostLaw(), {}
         found = fit_host(np.array(prompts), np.array(seconds))
     local = done[done["worker"] == done["decode_worker"]]
     moved = done[done["worker"] != done["decode_worker"]]
@@ -158,12 +160,13 @@ def _host(runs: Sequence[Run], rows: pd.DataFrame, decode: dict[str, float], not
     hop = _median(moved["transfer_start_s"] - moved["prefill_end_s"])
     if response is None:
         notes.append("the way from engine to client was not seen; it is part of the request's host time or missing")
-    return HostLaw(
+    law = HostLaw(
         request_s=digits(found.request_s),
         request_per_token_s=digits(found.request_per_token_s),
         response_s=digits(response or 0.0),
         hop_s=digits(hop or 0.0),
     )
+    return law, found.errors
 
 
 def _finished(requests: pd.DataFrame) -> pd.DataFrame:

@@ -20,6 +20,11 @@ class HostFit:
     per_token_error_s: float
     samples: int
 
+    @property
+    def errors(self) -> dict[str, float]:
+        """Standard errors by the names of a profile's host section."""
+        return {"request_s": self.request_error_s, "request_per_token_s": self.per_token_error_s}
+
 
 def fit_host(prompt_tokens: Array, seconds: Array) -> HostFit:
     """Host time against prompt length; one number when the lengths do not differ by twice."""

@@ -255,7 +255,7 @@ def law_of(fitted: Fitted) -> StepLaw:
     return StepLaw(**{name: fitted.values[name] for name in LAW})
 
 
-def record(fitted: Fitted, method: str) -> Fit:
+def record(fitted: Fitted, method: str, host_errors: Mapping[str, float] | None = None) -> Fit:
     """What a profile keeps of a fit; the nuisance term of synchronous rows is left out."""
     keep = [index for index, name in enumerate(fitted.names) if name != "sync_s"]
     covariance = fitted.covariance[np.ix_(keep, keep)]
@@ -264,6 +264,7 @@ def record(fitted: Fitted, method: str) -> Fit:
         parameters=tuple(fitted.names[index] for index in keep),
         standard_errors={name: digits(value) for name, value in fitted.standard_errors.items() if name != "sync_s"},
         covariance=tuple(tuple(digits(value) for value in row) for row in covariance.tolist()),
+        host_errors={name: digits(value) for name, value in (host_errors or {}).items()},
         residuals=fitted.residuals,
         raised=fitted.raised,
         ties=fitted.ties,

@@ -38,6 +38,7 @@ class Fit(Node):
     parameters: Annotated[tuple[str, ...], Field(strict=False)]
     standard_errors: dict[str, NonNegative]
     covariance: Annotated[tuple[Annotated[tuple[float, ...], Field(strict=False)], ...], Field(strict=False)]
+    host_errors: dict[str, NonNegative] = {}  # standard errors of the host's seconds
     residuals: dict[str, Residual]  # by kind of row
     raised: Annotated[tuple[str, ...], Field(strict=False)] = ()  # parameters that were below the hardware's roofline
     ties: dict[str, str] = {}  # parameter -> the one it was set equal to, for want of rows that tell them apart

@@ -36,7 +36,12 @@ def sample_files(file: ProfileFile, count: int, rng: np.random.Generator) -> lis
     for row in drawn.tolist():
         values = dict(zip(names, row, strict=True))
         values |= {name: values[other] for name, other in file.fit.ties.items() if other in values}
-        files.append(file.model_copy(update={"step": file.step.model_copy(update=values)}))
+        host = {
+            name: max(0.0, float(rng.normal(getattr(file.host, name), error)))
+            for name, error in file.fit.host_errors.items()
+        }
+        drawn_parts = {"step": file.step.model_copy(update=values), "host": file.host.model_copy(update=host)}
+        files.append(file.model_copy(update=drawn_parts))
     return files
 
 

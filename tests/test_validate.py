@@ -134,6 +134,8 @@ def test_sampled_profiles_scatter_as_the_covariance_says() -> None:
     values = [one.file.step.decode_s for one in drawn if one.file]
     assert np.mean(values) == pytest.approx(profile.file.step.decode_s, rel=1e-3)
     assert np.std(values) == pytest.approx(profile.file.fit.standard_errors["decode_s"], rel=0.15)
+    hosts = [one.host.request_s for one in drawn]
+    assert np.std(hosts) == pytest.approx(profile.file.fit.host_errors["request_s"], rel=0.15)
 
 
 def test_a_prediction_carries_an_interval() -> None:
