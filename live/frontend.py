@@ -69,6 +69,7 @@ class Frontend:
         port: int = 0,
         retrieval: Retrieval | None = None,
         token: str | None = None,
+        worker_token: str | None = None,
         gpu_utilization: GpuUtilization | None = None,
         log_interval_s: float = 5.0,
     ) -> None:
@@ -80,6 +81,7 @@ class Frontend:
         self._log_interval_s = log_interval_s
         self._log = RecordLog()
         self._in_flight = 0
+        self._worker_headers = {"authorization": f"Bearer {worker_token}"} if worker_token else {}
         self._tasks: list[asyncio.Task[None]] = []
         self._stack = contextlib.AsyncExitStack()
         self.crews = [Crew(pool, workers, system.spec.run.seed) for pool in system.pools]
@@ -127,7 +129,9 @@ class Frontend:
 
     async def _start(self) -> None:
         connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEPALIVE_S)
-        session = await self._stack.enter_async_context(aiohttp.ClientSession(connector=connector))
+        session = await self._stack.enter_async_context(
+            aiohttp.ClientSession(connector=connector, headers=self._worker_headers)
+        )
         self._stack.push_async_callback(self._stop_tasks)
         for crew in self.crews:
             for worker in crew.workers:

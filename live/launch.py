@@ -129,12 +129,13 @@ def step_tracing(runtime: Runtime) -> str | None:
     )
 
 
-def check(system: System, runtime: Runtime) -> None:
-    """Refuse in one line what this runtime cannot serve."""
+def check(system: System, runtime: Runtime, gpus: int | None = None) -> None:
+    """Refuse in one line what this runtime cannot serve. `gpus`: how many there are when not only this host's count."""
+    there = len(runtime.gpus) if gpus is None else gpus
     if system.disaggregated and runtime.nixl is None:
         raise LiveError("prefill/decode disaggregation needs NIXL for the KV transfer; `pip install nixl`")
-    if runtime.kind == "gpu" and system.gpus > len(runtime.gpus):
-        raise LiveError(f"the deployment needs {system.gpus} GPUs; {len(runtime.gpus)} are visible here")
+    if runtime.kind == "gpu" and system.gpus > there:
+        raise LiveError(f"the deployment needs {system.gpus} GPUs; {there} are visible here")
     for pool in system.pools:
         engine = pool.engine
         if engine.scheduler == "prefill_first":

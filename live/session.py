@@ -15,6 +15,7 @@ import tempfile
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
@@ -71,7 +72,7 @@ class LiveSession:
 
     `endpoints` are servers that run already: nothing is started, and what only engines see stays null.
     `weights_seed` serves random weights that depend on it, for comparisons of tokens. The frontend listens on `bind`
-    (port 0: a free one); beyond loopback it needs a `token`.
+    (port 0: a free one); beyond loopback it needs a `token`. `ray` is the address of a Ray cluster to run on.
     """
 
     def __init__(
@@ -83,6 +84,7 @@ class LiveSession:
         weights_seed: int | None = None,
         bind: tuple[str, int] = ("127.0.0.1", 0),
         token: str | None = None,
+        ray: str | None = None,
         progress: Progress | None = None,
     ) -> None:
         self.system = system
@@ -93,6 +95,8 @@ class LiveSession:
         self.workers: tuple[Worker, ...] = ()
         self.results: list[ClientResult] = []
         self._weights_seed, self._bind, self._token = weights_seed, bind, token
+        self._ray = ray
+        self._worker_token = token if ray is not None else None  # on this host nobody else reaches the servers
         self._progress = progress or _silent
         self._stack = contextlib.AsyncExitStack()
         self._runner = asyncio.Runner()
@@ -101,10 +105,6 @@ class LiveSession:
         self._telemetry: Telemetry | None = None
 
     def __enter__(self) -> LiveSession:
-        if not self.endpoints:
-            self.runtime = detect()
-            check(self.system, self.runtime)
-            self.model = model_of(self.system, self._weights_seed)
         try:
             self._runner.run(self._start())
         except BaseException:
@@ -125,33 +125,53 @@ class LiveSession:
     async def _start(self) -> None:
         if self.endpoints:
             return
-        assert self.runtime is not None
-        assert self.model is not None
         try:
             self._progress("start servers", 0.0)
-            servers = Servers(
-                self.system,
-                self.runtime,
-                self.model,
-                self.folder,
-                kv_events=needs_kv_events(self.system),
-                progress=lambda _message, fraction: self._progress("start servers", fraction),
-            )
-            self._servers = await self._stack.enter_async_context(servers)
+            self._servers = await self._stack.enter_async_context(self._make_servers())
+            self.runtime, self.model = self._servers.runtime, self._servers.model
             self.workers = self._servers.workers
             self.system = with_reported_blocks(self.system, self.workers)
             addresses = [WorkerAddress(one.name, one.role, one.url, one.kv_events) for one in self.workers]
             host, port = self._bind
             frontend = Frontend(
-                self.system, addresses, host=host, port=port, token=self._token, gpu_utilization=self._gpu_utilization
+                self.system,
+                addresses,
+                host=host,
+                port=port,
+                token=self._token,
+                worker_token=self._worker_token,
+                gpu_utilization=self._gpu_utilization,
             )
             self._frontend = await self._stack.enter_async_context(frontend)
             self._progress("warm up", 0.0)
             vocab = self.model.vocab_size or self.system.model.vocab
-            await warm_up(self.workers, self.system, vocab, lambda done: self._progress("warm up", done))
+            report = partial(self._progress, "warm up")
+            await warm_up(self.workers, self.system, vocab, report, token=self._worker_token)
         except BaseException:
             await self._stack.aclose()
             raise
+
+    def _make_servers(self) -> Servers:
+        def report(_message: str, fraction: float) -> None:
+            self._progress("start servers", fraction)
+
+        make_model = partial(model_of, self.system, self._weights_seed)
+        events = needs_kv_events(self.system)
+        if self._ray is not None:
+            from live.ray_cluster import RayServers
+
+            return RayServers(
+                self.system,
+                self.folder,
+                make_model,
+                address=self._ray,
+                kv_events=events,
+                token=self._worker_token,
+                progress=report,
+            )
+        runtime = detect()
+        check(self.system, runtime)
+        return Servers(self.system, runtime, make_model(), self.folder, kv_events=events, progress=report)
 
     def _gpu_utilization(self) -> dict[str, float]:
         return self._telemetry.gpu_utilization() if self._telemetry else {}
@@ -185,6 +205,8 @@ class LiveSession:
                 )
         self._telemetry = None
         self.results.append(result)
+        if self._servers is not None:
+            await self._servers.refresh()
         return self._tables(result, telemetry, host)
 
     @property
@@ -203,6 +225,7 @@ class LiveSession:
         with _stop_on_signals() as stop:
             async with Telemetry(self.workers, interval_s, keep=len(self.workers)) as self._telemetry:
                 while not stop.is_set():
+                    await self._servers.refresh()
                     self._check_pools(self._servers.ended())
                     with contextlib.suppress(TimeoutError):
                         await asyncio.wait_for(stop.wait(), 1.0)
@@ -219,7 +242,9 @@ class LiveSession:
         traces: dict[str, EngineTrace] = {}
         for worker in self.workers:
             if worker.trace is not None:
-                traces[worker.name] = read_trace(worker.trace, worker.name, worker.kv_blocks, result.start_s)
+                traces[worker.name] = read_trace(
+                    worker.trace, worker.name, worker.kv_blocks, result.start_s, worker.clock_offset_s
+                )
         records = self._frontend.records() if self._frontend else {}
         headers = [one.header_id for one in result.outcomes]
         columns = result.request_columns(records)

@@ -47,8 +47,11 @@ def header_id(engine_id: str) -> str:
     return engine_id if found is None else found["plain"] or found["chat"]
 
 
-def read_trace(path: Path, worker: str, kv_blocks: int, start_s: float) -> EngineTrace:
-    """Steps from `start_s` (monotonic) on, with times counted from there, and the requests queued from there on."""
+def read_trace(path: Path, worker: str, kv_blocks: int, start_s: float, offset_s: float = 0.0) -> EngineTrace:
+    """Steps from `start_s` (monotonic) on, with times counted from there, and the requests queued from there on.
+
+    `offset_s` turns the times of the worker's host into those of this one.
+    """
     names = ("start_s", "duration_s", "prefill_tokens", "decode_seqs", "context_tokens", "running", "waiting")
     others = ("worker", "count", "growth_s", "kv_used_fraction", *EXTRA_COLUMNS)
     steps: dict[str, list[Any]] = {name: [] for name in names + others}
@@ -61,12 +64,12 @@ def read_trace(path: Path, worker: str, kv_blocks: int, start_s: float) -> Engin
             broken += 1
             continue
         if "r" in entry:
-            if entry["queued"] >= start_s:
-                requests[header_id(entry["r"])] = _times(entry, worker)
-        elif entry["t"] >= start_s:
+            if entry["queued"] + offset_s >= start_s:
+                requests[header_id(entry["r"])] = _times(entry, worker, offset_s)
+        elif entry["t"] + offset_s >= start_s:
             chunks = entry["pf"]
             row = (
-                entry["t"] - start_s,
+                entry["t"] + offset_s - start_s,
                 entry["d"],
                 sum(new for new, _ in chunks),
                 entry["dec"],
@@ -85,16 +88,19 @@ def read_trace(path: Path, worker: str, kv_blocks: int, start_s: float) -> Engin
     return EngineTrace(steps, requests, broken)
 
 
-def _times(entry: dict[str, Any], worker: str) -> EngineTimes:
+def _times(entry: dict[str, Any], worker: str, offset_s: float) -> EngineTimes:
+    def at(name: str) -> float | None:
+        return entry[name] + offset_s if name in entry else None
+
     return EngineTimes(
         worker=worker,
-        queued_s=entry["queued"],
-        start_s=entry.get("start"),
-        prefilled_s=entry.get("prefilled"),
-        kv_start_s=entry.get("kv0"),
-        kv_end_s=entry.get("kv1"),
+        queued_s=entry["queued"] + offset_s,
+        start_s=at("start"),
+        prefilled_s=at("prefilled"),
+        kv_start_s=at("kv0"),
+        kv_end_s=at("kv1"),
         kv_blocks=entry.get("kv_blocks"),
         cached_tokens=entry.get("cached"),
         preemptions=entry.get("pre", 0),
-        end_s=entry["end"],
+        end_s=entry["end"] + offset_s,
     )

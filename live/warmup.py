@@ -21,7 +21,14 @@ SHAPES = ((32, 4, 1), (64, 8, 8), (1024, 4, 1))
 TIMEOUT_S = 300.0
 
 
-async def warm_up(workers: Sequence[Worker], system: System, vocab: int, progress: Callable[[float], None]) -> None:
+async def warm_up(
+    workers: Sequence[Worker],
+    system: System,
+    vocab: int,
+    progress: Callable[[float], None],
+    *,
+    token: str | None = None,
+) -> None:
     """Every worker, and every pair of a prefill and a decode worker, serves SHAPES once. Raises LiveError."""
     prefills = [worker for worker in workers if worker.role == "prefill"]
     pairs: list[tuple[Worker | None, Worker]]
@@ -33,7 +40,9 @@ async def warm_up(workers: Sequence[Worker], system: System, vocab: int, progres
     low, high = token_range(vocab)
     longest = min(pool.limits.max_model_len for pool in system.pools)
     timeout = aiohttp.ClientTimeout(total=TIMEOUT_S)
-    async with aiohttp.ClientSession(timeout=timeout, connector=aiohttp.TCPConnector(limit=0)) as session:
+    headers = {"authorization": f"Bearer {token}"} if token else {}
+    connector = aiohttp.TCPConnector(limit=0)
+    async with aiohttp.ClientSession(timeout=timeout, connector=connector, headers=headers) as session:
         for done, (prefill, worker) in enumerate(pairs):
             for prompt, output, together in SHAPES:
                 length = min(prompt, longest // 2)

@@ -21,7 +21,9 @@ pytest.importorskip("aiohttp", reason="the live extra is not installed")
 from live import launch, servers
 from live.launch import Gpu, LiveError, Ports, Runtime
 from live.models import ServedModel, make_folder, served_model
-from live.servers import Servers, explain_log, free_ports
+from live.server_log import explain_log
+from live.server_process import free_ports, port_is_free
+from live.servers import Servers
 from live.step_table import header_id, read_trace
 from live.telemetry import difference, parse_metrics
 from planner.spec import SpecError, parse
@@ -235,7 +237,7 @@ def test_servers_die_with_a_driver_that_is_killed(tmp_path: Path) -> None:
 def test_ports_are_free_and_different() -> None:
     ports = free_ports(20)
     assert len(set(ports)) == 20
-    assert all(map(servers.port_is_free, ports))
+    assert all(map(port_is_free, ports))
 
 
 def test_log_is_explained_by_its_cause(tmp_path: Path) -> None:

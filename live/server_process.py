@@ -1,0 +1,82 @@
+"""One server process on this host, below its watchdog, and the ports it may use."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+HOST = "127.0.0.1"
+STOP_GRACE_S = 10.0
+
+
+def free_ports(count: int, host: str = HOST) -> list[int]:
+    """Ports of this host's address that nobody listens on now, all different."""
+    sockets = [socket.socket() for _ in range(count)]
+    try:
+        for item in sockets:
+            item.bind((host, 0))
+        return [int(item.getsockname()[1]) for item in sockets]
+    finally:
+        for item in sockets:
+            item.close()
+
+
+def port_is_free(port: int) -> bool:
+    """Whether a server could listen there now."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, port))
+        except OSError:
+            return False
+        return True
+
+
+class ServerProcess:
+    """A running command. It ends when `stop` is called or when this process dies in any way (live/watchdog.py)."""
+
+    def __init__(self, command: Sequence[str], environment: Mapping[str, str], log: Path) -> None:
+        reading, self._lifeline = os.pipe()
+        script = str(Path(__file__).with_name("watchdog.py"))
+        watchdog = [sys.executable, "-I", "-S", script, str(reading), str(STOP_GRACE_S)]
+        try:
+            with log.open("wb") as output:
+                output.write(f"# {' '.join(command)}\n".encode())
+                output.flush()
+                self._process = subprocess.Popen(
+                    [*watchdog, *command],
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=output,
+                    env=dict(environment),
+                    pass_fds=(reading,),
+                    start_new_session=True,
+                )
+        except BaseException:
+            os.close(self._lifeline)
+            raise
+        finally:
+            os.close(reading)
+        self.pid = self._process.pid  # of the watchdog; its descendants are all the server's
+
+    @property
+    def returncode(self) -> int | None:
+        return self._process.poll()
+
+    def stop(self) -> None:
+        """End it and wait until it has; safe to call twice."""
+        with contextlib.suppress(OSError):
+            os.close(self._lifeline)
+        self._lifeline = -1
+        try:
+            self._process.wait(STOP_GRACE_S + 5)
+        except subprocess.TimeoutExpired:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
