@@ -4,9 +4,8 @@
 waiting ones, one token budget, chunked prefill, preemption of the latest by recompute. `prefill_first` is vLLM V0:
 whole prompts alone as long as any fits, else one decode step.
 
-Decodes are counters, not a list: their number, their summed context, how many start a new block at each residue of the
-decode clock, and a heap of the clock at which each ends. Cost follows requests, not tokens. A step in which some
-running request may not get what it wants (blocks or budget run out) goes through the requests one by one instead.
+Decodes are counters, not a list (simulator/decodes.py). A step in which some running request may not get what it wants
+(blocks or budget run out) goes through the requests one by one instead.
 
 State runs ahead of the clock as in vLLM: a token counts as computed once its step is scheduled. The true output length
 ends a request; it decides nothing.
@@ -14,107 +13,31 @@ ends a request; it decides nothing.
 
 from __future__ import annotations
 
-import math
 from collections import deque
-from heapq import heappop, heappush
-from typing import Literal
 
-from planner.requests import Request
 from planner.system import EngineLimits
-from simulator.kv_cache import Block, Holding, KvCache, block_keys
-
-Mode = Literal["full", "prefill_only", "remote"]
-Outcome = tuple[float, str, "Sequence"]
-
-ADMITTED, PREFILLED, FINISHED, PREEMPTED = "ADMITTED", "PREFILLED", "FINISHED", "PREEMPTED"
-
-# Where a sequence is: in the queue, reading remote KV, in the batch with prompt left, decoding, in the batch with all
-# its tokens scheduled, out of the batch with its blocks held for the decode worker, or gone.
-WAITING, LOADING, PREFILL, DECODE, ENDING, HELD, GONE = range(7)
-
-
-class Sequence(Holding):
-    """One request on one worker. Times are stamped by the worker, NaN until then; seconds.
-
-    `prefill_only` leaves after one token and keeps its blocks until they are released. `remote` reads its prompt's KV
-    from another worker and computes the last prompt token only. `remote_tokens` (`remote_blocks`) is what it must read:
-    its prompt less the blocks cached here. `cached_tokens` are the prompt tokens hit at its first admission.
-    """
-
-    __slots__ = (
-        "cached_tokens", "decode_start_s", "finished", "last_token_s", "mode", "preemptions", "prefill_end_s",
-        "prefill_start_s", "queued_s", "remote_blocks", "remote_tokens", "request",
-        "blocks", "computed", "index", "join", "lagged", "last", "length", "limit", "sampled", "state", "target",
-        "wasted",
-    )  # fmt: skip
-
-    def __init__(self, request: Request, mode: Mode = "full") -> None:
-        self.request = request
-        self.mode: Mode = mode
-        self.queued_s = self.prefill_start_s = self.prefill_end_s = math.nan
-        self.decode_start_s = self.last_token_s = math.nan
-        self.cached_tokens = self.preemptions = self.remote_tokens = self.remote_blocks = 0
-        self.finished = self.wasted = False
-        self.state = WAITING
-        self.keys = ()
-        self.shared: list[Block] = []
-        self.extent = 0
-        once = mode == "prefill_only"
-        self.target = 1 if once else min(request.output_tokens, request.max_tokens)  # tokens it samples in all
-        self.limit = 1 if once else request.max_tokens  # what the scheduler knows of that
-        self.sampled = 0  # tokens sampled before the current admission
-        self.length = request.prompt_tokens  # tokens to compute before the next one is sampled
-        self.computed = 0  # tokens scheduled so far; while decoding see Scheduler.tokens
-        self.blocks = 0  # blocks held while in prefill
-        self.index = 0  # order of admission
-        self.join = 0  # decode clock at which it starts to decode
-        self.last = 0  # decode clock at which it leaves the decodes
-        self.lagged = -1  # decode clock after a step that had no budget for it
+from simulator.decodes import Decodes
+from simulator.kv_cache import Block, block_keys
+from simulator.sequence import (
+    ADMITTED,
+    DECODE,
+    GONE,
+    HELD,
+    LOADING,
+    PREEMPTED,
+    PREFILL,
+    WAITING,
+    Outcome,
+    Plan,
+    Sequence,
+)
 
 
-class Plan:
-    """What was decided for one step, or for `count` equal decode-only steps; the worker fills in its times."""
-
-    __slots__ = (
-        "batch", "chunks", "completed", "context", "count", "end", "ending", "first", "growth", "members", "preempted",
-        "running", "settled", "start", "tokens", "used", "waiting",
-    )  # fmt: skip
-
-    def __init__(self) -> None:
-        self.chunks: list[tuple[int, int]] = []  # (new tokens, tokens already computed)
-        self.members: list[Sequence] = []  # whose chunks these are
-        self.completed: list[Sequence] = []  # members whose prompt ends here
-        self.ending: list[Sequence] = []  # whose last token comes with the last step, in batch order
-        self.tokens = 0  # of all chunks
-        self.batch = self.context = 0  # decodes, and the tokens they hold
-        self.count = self.settled = 1  # steps, and how many of them the scheduler has counted
-        self.start = self.end = self.first = self.growth = 0.0
-        self.running = self.waiting = self.used = self.preempted = 0
-
-    def boundary(self, steps: int) -> float:
-        """When the first `steps` steps have ended."""
-        return self.start + (steps * self.first + self.growth * (steps * (steps - 1) // 2))
-
-    def steps_begun(self, now: float) -> int:
-        """Steps that have begun at `now`: the fewest whose end lies after it, at least 1. May exceed `count`."""
-        x = now - self.start
-        if x < self.first:
-            return 1
-        h = self.first - 0.5 * self.growth
-        steps = max(1, math.ceil(2.0 * x / (h + math.sqrt(h * h + 2.0 * self.growth * x))))
-        while steps > 1 and self.boundary(steps - 1) > now:
-            steps -= 1
-        while self.boundary(steps) <= now:
-            steps += 1
-        return steps
-
-
-class Scheduler:
+class Scheduler(Decodes):
     """Queues, batch and cache of one engine. `schedule` decides the next step, `retire` closes what was decided."""
 
     def __init__(self, limits: EngineLimits, fast_forward: bool, shared_content: bool) -> None:
-        self.limits = limits
-        self.kv = KvCache(limits.kv_blocks, limits.block_size, limits.prefix_caching)
+        super().__init__(limits)
         self.fast_forward = fast_forward
         self.shared_content = shared_content and limits.prefix_caching
         self.chunked = limits.chunked_prefill and not limits.prefill_first
@@ -126,11 +49,6 @@ class Scheduler:
         self.admissions = 0
         self.queued_tokens = 0  # prompt tokens not scheduled yet
         self.blocked = False  # the head of the queue waits for blocks or a place, which no arrival can give
-        self.clock = 0  # decode steps so far
-        self.batch = 0  # decodes of the next step
-        self.context = 0  # tokens they hold
-        self.starts = [0] * limits.block_size  # decodes that need a new block when clock % block_size is the index
-        self.ends: list[tuple[int, int, Sequence]] = []  # heap of (clock, order of admission, who)
 
     # --- queues ---
 
@@ -160,7 +78,7 @@ class Scheduler:
 
     def schedule(self, now: float, outcomes: list[Outcome]) -> Plan | None:
         """Decide the next step; None when there is nothing to compute. Appends ADMITTED and PREEMPTED outcomes."""
-        limits = self.limits
+        limits, kv = self.limits, self.kv
         plan = Plan()
         budget = limits.max_num_batched_tokens
         threshold = limits.long_prefill_token_threshold
@@ -176,15 +94,22 @@ class Scheduler:
             budget = self._schedule_running(plan, budget, threshold, now, outcomes)
             if waits and not plan.preempted:
                 self._admit(plan, budget, threshold, now, outcomes)
-        if not plan.batch and not plan.members:
-            if plan.preempted and not self.limits.async_scheduling:
+        plan.running = len(self.running)
+        plan.waiting = len(self.waiting) + len(self.loading) + len(self.ready)
+        plan.used = kv.total - kv.free
+        if plan.members:
+            self.blocked = False
+            return plan
+        if not plan.batch:
+            if plan.preempted and not limits.async_scheduling:
                 return self.schedule(now, outcomes)  # vLLM's empty step takes no time
             return None
-        plan.running, plan.waiting = len(self.running), self.queue_length()
-        plan.used = self.kv.total - self.kv.free
-        self.blocked = bool(self.waiting or self.ready) and not plan.members and not plan.preempted
-        if self.fast_forward and not plan.members and not plan.preempted and plan.batch == self.batch:
-            plan.count = self._run_length()
+        if plan.preempted:
+            self.blocked = False
+        else:
+            self.blocked = bool(self.waiting or self.ready)
+            if self.fast_forward and plan.batch == self.batch:
+                plan.count = self.run_length()
         return plan
 
     def _schedule_running(self, plan: Plan, budget: int, threshold: int, now: float, outcomes: list[Outcome]) -> int:
@@ -201,21 +126,21 @@ class Scheduler:
                 tokens = left  # only the last admitted can be here, see _admit
             need = (seq.computed + tokens + size - 1) // size - seq.blocks
             chunks.append((seq, tokens, need))
-            left -= tokens
+            left = left - tokens if tokens > 0 else -1
             blocks += need
-            if tokens <= 0:
-                left = -1
         if left < 0 or blocks > kv.free:
             return self._schedule_one_by_one(plan, budget, threshold, now, outcomes)
-        kv.take(blocks)
+        if blocks:
+            kv.take(blocks)
         if batch:
-            plan.batch, plan.context = batch, self.context
+            plan.batch = batch
+            plan.context = self.context
             self.context += batch
             self.clock += 1
-        for seq, tokens, need in chunks:
-            seq.blocks += need
-            self._chunk(plan, seq, tokens)
         if chunks:
+            for seq, tokens, need in chunks:
+                seq.blocks += need
+                self._chunk(plan, seq, tokens)
             self.partial = [seq for seq in self.partial if seq.state == PREFILL]
         return left
 
@@ -257,7 +182,7 @@ class Scheduler:
         self.context += len(decodes)
         self.clock += 1
         for seq in late:
-            self._delay(seq)
+            self.delay(seq)
         for seq, tokens in chunks:
             self._chunk(plan, seq, tokens)
         self.partial = [seq for seq in self.partial if seq.state == PREFILL]
@@ -352,8 +277,8 @@ class Scheduler:
     def _chunk(self, plan: Plan, seq: Sequence, tokens: int) -> None:
         """`tokens` of the prompt are in this step; the blocks they fill can be hit at once."""
         done = seq.computed
-        plan.chunks.append((tokens, done))
-        plan.members.append(seq)
+        plan.chunks = (*plan.chunks, (tokens, done))
+        plan.members = (*plan.members, seq)
         plan.tokens += tokens
         seq.computed = done = done + tokens
         if seq.keys and self.kv.caching:
@@ -361,121 +286,15 @@ class Scheduler:
         if seq.mode != "remote" or seq.preemptions:
             self.queued_tokens -= tokens
         if done == seq.length:
-            plan.completed.append(seq)
-            self._join(plan, seq)
-
-    # --- decodes ---
-
-    def tokens(self, seq: Sequence) -> int:
-        """Tokens of a sequence in the batch that are scheduled."""
-        return seq.length + self.clock - seq.join if seq.state == DECODE else seq.computed
-
-    def _join(self, plan: Plan, seq: Sequence) -> None:
-        """The step samples a token, the next one decodes; unless that token was its last."""
-        clock = seq.join = self.clock
-        steps = seq.target - seq.sampled - 1
-        if steps <= 0:
-            plan.ending.append(seq)
-            if not self._unforeseen(seq):
-                seq.state = ENDING
-                return
-            seq.wasted = True
-            steps = 1
-        length = seq.length
-        seq.state = DECODE
-        seq.last = clock + steps
-        self.batch += 1
-        self.context += length
-        self.starts[(clock - length) % self.limits.block_size] += 1
-        heappush(self.ends, (seq.last, seq.index, seq))
-
-    def _unforeseen(self, seq: Sequence) -> bool:
-        """It stops before max_tokens: with asynchronous scheduling the step after is already decided, and wasted."""
-        return self.limits.async_scheduling and seq.target < seq.limit
-
-    def _leave(self, seq: Sequence) -> None:
-        """Out of the counters of decodes."""
-        seq.computed = tokens = seq.length + self.clock - seq.join
-        self.batch -= 1
-        self.context -= tokens
-        self.starts[(seq.join - seq.length) % self.limits.block_size] -= 1
-
-    def _delay(self, seq: Sequence) -> None:
-        """The step that was just decided had no budget for this decode."""
-        size = self.limits.block_size
-        self.starts[(seq.join - seq.length) % size] -= 1
-        seq.join += 1
-        seq.last += 1
-        seq.lagged = self.clock
-        self.starts[(seq.join - seq.length) % size] += 1
-        heappush(self.ends, (seq.last, seq.index, seq))
-
-    def _run_length(self) -> int:
-        """Equal decode-only steps, the one just decided included, until one ends or blocks run out."""
-        ends = self.ends
-        while ends[0][2].state != DECODE or ends[0][2].last != ends[0][0]:
-            heappop(ends)
-        more = ends[0][0] - self.clock
-        free, size, batch = self.kv.free, self.limits.block_size, self.batch
-        if batch * (more // size + 1) <= free or self.blocks_of(more) <= free:
-            return 1 + more
-        cycles = free // batch  # every block_size steps, each decode takes one block
-        more = cycles * size
-        free -= cycles * batch
-        for clock in range(self.clock, self.clock + size):
-            free -= self.starts[clock % size]
-            if free < 0:
-                break
-            more += 1
-        return 1 + more
-
-    def blocks_of(self, steps: int) -> int:
-        """Blocks that the next `steps` decode-only steps take."""
-        size, starts = self.limits.block_size, self.starts
-        cycles, rest = divmod(steps, size)
-        at = self.clock % size
-        blocks = sum(starts[at : at + rest])
-        if at + rest > size:
-            blocks += sum(starts[: at + rest - size])
-        return cycles * self.batch + blocks
-
-    def settle(self, plan: Plan, steps: int) -> None:
-        """Count the first `steps` steps of the latest plan as scheduled."""
-        more = steps - plan.settled
-        if more > 0:
-            blocks = self.blocks_of(more)
-            if blocks:
-                self.kv.take(blocks)
-            self.clock += more
-            self.context += more * self.batch
-            plan.settled = steps
-
-    def retire(self, plan: Plan) -> None:
-        """All steps of the latest plan are scheduled: those who decode no more leave the counters."""
-        ends, clock = self.ends, self.clock
-        old = len(plan.ending)
-        while ends and ends[0][0] <= clock:
-            last, _, seq = heappop(ends)
-            if seq.state != DECODE or seq.last != last:
-                continue  # preempted or delayed meanwhile
-            if not seq.wasted:
-                plan.ending.append(seq)
-                if self._unforeseen(seq):
-                    seq.wasted = True
-                    seq.last = last + 1
-                    heappush(ends, (seq.last, seq.index, seq))
-                    continue
-            self._leave(seq)
-            seq.state = ENDING
-        if old and len(plan.ending) > old:
-            plan.ending.sort(key=lambda seq: seq.index)
+            plan.completed = (*plan.completed, seq)
+            self.join(plan, seq)
 
     # --- leaving the batch ---
 
     def _preempt(self, seq: Sequence, now: float, outcomes: list[Outcome]) -> None:
         """Free its blocks and put it first in the queue; all its tokens are to be computed again."""
         if seq.state == DECODE:
-            self._leave(seq)
+            self.leave(seq)
         if seq.state == PREFILL:
             self.queued_tokens += seq.computed
             self._free(seq, seq.computed)
@@ -511,7 +330,7 @@ class Scheduler:
             return True
         wasted = 0
         if seq.state == DECODE:  # the step after is already scheduled
-            self._leave(seq)
+            self.leave(seq)
             wasted = self._flying(seq)
         self._free(seq, seq.computed - wasted)
         seq.state = GONE

@@ -35,8 +35,9 @@ from planner.profiles import StepTime
 from planner.requests import Request
 from planner.routing import WorkerLoad
 from planner.system import EngineLimits
-from simulator.batching import ADMITTED, FINISHED, PREEMPTED, PREFILLED, Mode, Outcome, Plan, Scheduler, Sequence
+from simulator.batching import Scheduler
 from simulator.kv_cache import block_keys
+from simulator.sequence import ADMITTED, FINISHED, PREEMPTED, PREFILLED, Mode, Outcome, Plan, Sequence
 
 __all__ = ["ADMITTED", "FINISHED", "PREEMPTED", "PREFILLED", "Mode", "Outcome", "Sequence", "Worker"]
 
@@ -222,9 +223,7 @@ class Worker:
             plan.growth = slope * plan.batch
         if self._trace is not None:
             free = self._scheduler.kv.free
-            self._trace.append(
-                (tuple(chunks), plan.batch, plan.context, plan.running, plan.waiting, free, plan.preempted)
-            )
+            self._trace.append((chunks, plan.batch, plan.context, plan.running, plan.waiting, free, plan.preempted))
         return plan
 
     def _law(self, batch: int) -> tuple[float, float]:
@@ -235,6 +234,8 @@ class Worker:
 
     def _mixed(self, chunks: Items[tuple[int, int]], batch: int, context: int) -> float:
         """A chunk of one token costs what a decode does: same kernels, same CUDA graph."""
+        if len(chunks) == 1 and chunks[0][0] > 1:
+            return self._step.mixed(chunks, batch, context)
         wide = [chunk for chunk in chunks if chunk[0] > 1]
         if len(wide) < len(chunks):
             batch += len(chunks) - len(wide)

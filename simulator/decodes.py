@@ -1,0 +1,129 @@
+"""The decoding part of a batch as counters: cost follows requests, not tokens.
+
+Their number, their summed context, how many start a new block at each residue of the decode clock, and a heap of the
+clock at which each ends. So a run of equal decode-only steps is counted at once, and no request is touched in between.
+"""
+
+from __future__ import annotations
+
+from heapq import heappop, heappush
+
+from planner.system import EngineLimits
+from simulator.kv_cache import KvCache
+from simulator.sequence import DECODE, ENDING, Plan, Sequence
+
+
+class Decodes:
+    """Who decodes in the next step. `settle` and `retire` are for the latest plan only."""
+
+    def __init__(self, limits: EngineLimits) -> None:
+        self.limits = limits
+        self.kv = KvCache(limits.kv_blocks, limits.block_size, limits.prefix_caching)
+        self.clock = 0  # decode steps so far
+        self.batch = 0  # decodes of the next step
+        self.context = 0  # tokens they hold
+        self.starts = [0] * limits.block_size  # decodes that need a new block when clock % block_size is the index
+        self.ends: list[tuple[int, int, Sequence]] = []  # heap of (clock, order of admission, who)
+
+    def join(self, plan: Plan, seq: Sequence) -> None:
+        """The step samples a token, the next one decodes; unless that token was its last."""
+        clock = seq.join = self.clock
+        steps = seq.target - seq.sampled - 1
+        if steps <= 0:
+            plan.ending = (*plan.ending, seq)
+            if not self.unforeseen(seq):
+                seq.state = ENDING
+                return
+            seq.wasted = True
+            steps = 1
+        length = seq.length
+        seq.state = DECODE
+        seq.last = clock + steps
+        self.batch += 1
+        self.context += length
+        self.starts[(clock - length) % self.limits.block_size] += 1
+        heappush(self.ends, (seq.last, seq.index, seq))
+
+    def unforeseen(self, seq: Sequence) -> bool:
+        """It stops before max_tokens: with asynchronous scheduling the step after is already decided, and wasted."""
+        return self.limits.async_scheduling and seq.target < seq.limit
+
+    def leave(self, seq: Sequence) -> None:
+        """Out of the counters of decodes."""
+        seq.computed = tokens = seq.length + self.clock - seq.join
+        self.batch -= 1
+        self.context -= tokens
+        self.starts[(seq.join - seq.length) % self.limits.block_size] -= 1
+
+    def delay(self, seq: Sequence) -> None:
+        """The step that was just decided had no budget for this decode."""
+        size = self.limits.block_size
+        self.starts[(seq.join - seq.length) % size] -= 1
+        seq.join += 1
+        seq.last += 1
+        seq.lagged = self.clock
+        self.starts[(seq.join - seq.length) % size] += 1
+        heappush(self.ends, (seq.last, seq.index, seq))
+
+    def run_length(self) -> int:
+        """Equal decode-only steps, the one just decided included, until one ends or blocks run out."""
+        ends = self.ends
+        while ends[0][2].state != DECODE or ends[0][2].last != ends[0][0]:
+            heappop(ends)
+        more = ends[0][0] - self.clock
+        free, size, batch = self.kv.free, self.limits.block_size, self.batch
+        if batch * (more // size + 1) <= free or self.blocks_of(more) <= free:
+            return 1 + more
+        cycles = free // batch  # every block_size steps, each decode takes one block
+        more = cycles * size
+        free -= cycles * batch
+        for clock in range(self.clock, self.clock + size):
+            free -= self.starts[clock % size]
+            if free < 0:
+                break
+            more += 1
+        return 1 + more
+
+    def blocks_of(self, steps: int) -> int:
+        """Blocks that the next `steps` decode-only steps take."""
+        size, starts = self.limits.block_size, self.starts
+        cycles, rest = divmod(steps, size)
+        at = self.clock % size
+        blocks = sum(starts[at : at + rest])
+        if at + rest > size:
+            blocks += sum(starts[: at + rest - size])
+        return cycles * self.batch + blocks
+
+    def settle(self, plan: Plan, steps: int) -> None:
+        """Count the first `steps` steps of the latest plan as scheduled."""
+        more = steps - plan.settled
+        if more > 0:
+            blocks = self.blocks_of(more)
+            if blocks:
+                self.kv.take(blocks)
+            self.clock += more
+            self.context += more * self.batch
+            plan.settled = steps
+
+    def retire(self, plan: Plan) -> None:
+        """All steps of the latest plan are scheduled: those who decode no more leave the counters."""
+        ends, clock = self.ends, self.clock
+        if not ends or ends[0][0] > clock:
+            return
+        ending = list(plan.ending)
+        while ends and ends[0][0] <= clock:
+            last, _, seq = heappop(ends)
+            if seq.state != DECODE or seq.last != last:
+                continue  # preempted or delayed meanwhile
+            if not seq.wasted:
+                ending.append(seq)
+                if self.unforeseen(seq):
+                    seq.wasted = True
+                    seq.last = last + 1
+                    heappush(ends, (seq.last, seq.index, seq))
+                    continue
+            self.leave(seq)
+            seq.state = ENDING
+        if plan.ending:
+            ending.sort(key=lambda seq: seq.index)
+        plan.ending = tuple(ending)

@@ -1,0 +1,91 @@
+"""What the scheduler handles: one request on one worker, and what was decided for a step."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+from planner.requests import Request
+from simulator.kv_cache import Holding
+
+Mode = Literal["full", "prefill_only", "remote"]
+Outcome = tuple[float, str, "Sequence"]
+
+ADMITTED, PREFILLED, FINISHED, PREEMPTED = "ADMITTED", "PREFILLED", "FINISHED", "PREEMPTED"
+
+# Where a sequence is: in the queue, reading remote KV, in the batch with prompt left, decoding, in the batch with all
+# its tokens scheduled, out of the batch with its blocks held for the decode worker, or gone.
+WAITING, LOADING, PREFILL, DECODE, ENDING, HELD, GONE = range(7)
+
+
+class Sequence(Holding):
+    """One request on one worker. Times are stamped by the worker, NaN until then; seconds.
+
+    `prefill_only` leaves after one token and keeps its blocks until they are released. `remote` reads its prompt's KV
+    from another worker and computes the last prompt token only. `remote_tokens` (`remote_blocks`) is what it must read:
+    its prompt less the blocks cached here. `cached_tokens` are the prompt tokens hit at its first admission.
+    """
+
+    __slots__ = (
+        "cached_tokens", "decode_start_s", "finished", "last_token_s", "mode", "preemptions", "prefill_end_s",
+        "prefill_start_s", "queued_s", "remote_blocks", "remote_tokens", "request",
+        "blocks", "computed", "index", "join", "lagged", "last", "length", "limit", "sampled", "state", "target",
+        "wasted",
+    )  # fmt: skip
+
+    def __init__(self, request: Request, mode: Mode = "full") -> None:
+        self.request = request
+        self.mode: Mode = mode
+        self.queued_s = self.prefill_start_s = self.prefill_end_s = math.nan
+        self.decode_start_s = self.last_token_s = math.nan
+        self.cached_tokens = self.preemptions = self.remote_tokens = self.remote_blocks = 0
+        self.finished = self.wasted = False
+        self.state = WAITING
+        self.keys = ()
+        self.shared = []
+        self.extent = 0
+        once = mode == "prefill_only"
+        self.target = 1 if once else min(request.output_tokens, request.max_tokens)  # tokens it samples in all
+        self.limit = 1 if once else request.max_tokens  # what the scheduler knows of that
+        self.sampled = 0  # tokens sampled before the current admission
+        self.length = request.prompt_tokens  # tokens to compute before the next one is sampled
+        self.computed = 0  # tokens scheduled so far; while decoding see Scheduler.tokens
+        self.blocks = 0  # blocks held while in prefill
+        self.index = 0  # order of admission
+        self.join = 0  # decode clock at which it starts to decode
+        self.last = 0  # decode clock at which it leaves the decodes
+        self.lagged = -1  # decode clock after a step that had no budget for it
+
+
+class Plan:
+    """What was decided for one step, or for `count` equal decode-only steps; the worker fills in its times.
+
+    Class attributes are the values of a plan without prompts: most plans set few of them.
+    """
+
+    chunks: tuple[tuple[int, int], ...] = ()  # (new tokens, tokens already computed)
+    members: tuple[Sequence, ...] = ()  # whose chunks these are
+    completed: tuple[Sequence, ...] = ()  # members whose prompt ends here
+    ending: tuple[Sequence, ...] = ()  # whose last token comes with the last step, in batch order
+    tokens = 0  # of all chunks
+    batch = context = 0  # decodes, and the tokens they hold
+    count = settled = 1  # steps, and how many of them the scheduler has counted
+    start = end = first = growth = 0.0
+    running = waiting = used = preempted = 0
+
+    def boundary(self, steps: int) -> float:
+        """When the first `steps` steps have ended."""
+        return self.start + (steps * self.first + self.growth * (steps * (steps - 1) // 2))
+
+    def steps_begun(self, now: float) -> int:
+        """Steps that have begun at `now`: the fewest whose end lies after it, at least 1. May exceed `count`."""
+        x = now - self.start
+        if x < self.first:
+            return 1
+        h = self.first - 0.5 * self.growth
+        steps = max(1, math.ceil(2.0 * x / (h + math.sqrt(h * h + 2.0 * self.growth * x))))
+        while steps > 1 and self.boundary(steps - 1) > now:
+            steps -= 1
+        while self.boundary(steps) <= now:
+            steps += 1
+        return steps
