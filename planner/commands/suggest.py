@@ -1,0 +1,174 @@
+"""`planner suggest`: how to use N GPUs, and whether prefill/decode disaggregation is worth it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Optional
+
+import typer
+
+from planner.commands import Config, Json, Seed, Set, console, overrides, print_json, progress
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from planner.suggestion import Row, Suggestion
+
+SWEEPS = ("router", "local_prefill")
+
+
+def suggest(
+    config: Config = None,
+    gpus: Annotated[int, typer.Option("--gpus", "-n", min=1, help="GPUs to use.")] = 8,
+    rate: Annotated[
+        Optional[float],  # noqa: UP045 - typer reads the annotation when the command is built
+        typer.Option("--rate", help="Also find the fewest GPUs that serve this many requests per second."),
+    ] = None,
+    slo: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option("--slo", metavar="PRESET", help="Named targets, as in mlperf-llama-3.1-8b-interactive."),
+    ] = None,
+    sweep: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option("--sweep", metavar="WHAT", help="Also try routers, local prefill: router,local_prefill."),
+    ] = None,
+    seeds: Annotated[int, typer.Option("--seeds", min=1, help="Lists of requests to search with.")] = 5,
+    requests: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option("--requests", min=10, help="Requests of each list. Default: 250 a GPU, 1000 to 4000."),
+    ] = None,
+    verify: Annotated[int, typer.Option("--verify", min=0, help="Run the best K for real on the GPUs here.")] = 0,
+    processes: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option("--processes", min=1, help="Default: all cores."),
+    ] = None,
+    cluster: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option("--cluster", metavar="ray", help="Spread the work over an existing Ray cluster."),
+    ] = None,
+    rows: Annotated[int, typer.Option("--rows", min=1, help="Candidates to print.")] = 10,
+    assignments: Set = None,
+    seed: Seed = None,
+    out: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option("--out", metavar="FILE", help="Write the suggested deployment's YAML here."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Find the best use of N GPUs.
+
+    Aggregated or split into prefill and decode, in which ratio, and is it worth it?
+    """
+    from dataclasses import replace
+
+    import planner
+    from planner.fewest import smallest
+    from planner.slo_presets import preset
+    from planner.spec import SpecError
+    from planner.suggest import suggest as answer
+    from planner.verify import checked
+
+    wanted = frozenset(part.strip() for part in (sweep or "").split(",") if part.strip())
+    if wanted - set(SWEEPS):
+        raise SpecError(f"--sweep {sweep}: allowed: {', '.join(SWEEPS)}, or both with a comma")
+    if cluster not in (None, "ray"):
+        raise SpecError(f"--cluster {cluster}: allowed: ray")
+    if rate is not None and not rate > 0:
+        raise SpecError(f"--rate {rate:g}: must be above 0")
+    spec = planner.load(config, overrides(assignments, seed))
+    targets = preset(slo) if slo else None
+    found = answer(
+        spec, gpus, seeds=seeds, requests=requests, sweep=wanted, slo=targets,
+        processes=processes, cluster=cluster, progress=progress(),
+    )  # fmt: skip
+    if rate is not None:
+        fewest = smallest(
+            spec, rate, requests=requests, slo=targets, processes=processes, cluster=cluster, progress=progress()
+        )
+        found = replace(found, smallest=fewest)
+    if verify:
+        found = checked(found, spec, verify, progress())
+    if out is not None:
+        out.write_text(found.yaml)
+    if as_json:
+        print_json(found.to_dict())
+    else:
+        show(found, rows, out)
+
+
+def show(found: Suggestion, rows: int, out: Path | None) -> None:
+    """The sentence, why, the table, what to know."""
+    from planner import report
+    from planner.suggestion_words import check_sentences, explanation, smallest_sentence
+
+    screen = console()
+    report.say(screen, found.sentence)
+    if found.verdict is not None:
+        for line in explanation(found.verdict):
+            report.say(screen, line)
+    for text in (smallest_sentence(found), *check_sentences(found)):
+        if text:
+            report.say(screen, text)
+    screen.print(table(found, rows))
+    if len(found.rows) > rows:
+        report.say(screen, f"{len(found.rows) - rows} more candidates: --rows {len(found.rows)}")
+    screen.print(pareto_table(found))
+    for note in found.notes:
+        report.say(screen, f"Note: {note}")
+    if out is not None:
+        report.say(screen, f"Deployment: {out}")
+
+
+def table(found: Suggestion, rows: int) -> Table:
+    from planner.words import number
+
+    priced = any(row.cost_per_million_tokens is not None for row in found.rows)
+    columns = ["", "req/s", "range (seeds)", "/GPU", "tok/s/GPU", "/user"]
+    made = _table(
+        f"Highest rate within the targets, {found.gpus} GPUs; output tokens/s; cost of 1e6 tokens",
+        *columns,
+        *(["cost/M"] * priced),
+    )
+    for row in found.rows[:rows]:
+        cells = [
+            row.name,
+            number(row.rate),
+            _spread(row),
+            number(row.per_gpu),
+            number(row.output_tokens_s_gpu),
+            number(row.tokens_s_user),
+        ]
+        made.add_row(*cells, *([number(row.cost_per_million_tokens)] if priced else []))
+    return made
+
+
+def _table(title: str, *columns: str) -> Table:
+    from rich import box
+    from rich.table import Table
+
+    made = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, title_style="bold")
+    for index, column in enumerate(columns):
+        made.add_column(column, justify="left" if index == 0 else "right", no_wrap=index > 0)
+    return made
+
+
+def _spread(row: Row) -> str:
+    """61.2 to 62.0 (5): lowest and highest of the seeds' rates."""
+    from planner.words import number
+
+    if row.seeds == 1:
+        return "(1)"
+    return f"{number(row.low)}-{number(row.high)} ({row.seeds})"
+
+
+def pareto_table(found: Suggestion) -> Table:
+    from planner.words import number
+
+    made = _table("Pareto front: speed for a user against output of a GPU", "", "req/s", "tok/s/user", "tok/s/GPU")
+    for point in found.pareto[:8]:
+        made.add_row(point.name, number(point.rate), number(point.tokens_s_user), number(point.output_tokens_s_gpu))
+    return made
+
+
+def register(app: typer.Typer) -> None:
+    app.command()(suggest)
