@@ -1,0 +1,1 @@
+"""Configurations of other stacks, in and out."""

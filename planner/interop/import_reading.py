@@ -1,0 +1,174 @@
+"""What the importers share: a foreign mapping that remembers what was read of it, notes, and the spec they build.
+
+Nothing of a foreign file may vanish: whatever an importer does not read is listed as having no counterpart.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from planner.catalogue import names
+from planner.spec import SpecError
+from planner.strict_yaml import join
+
+NoteKind = Literal["no counterpart", "assumed", "warning"]
+Key = str | int
+Role = Literal["aggregated", "prefill", "decode"]
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """Something about a foreign key that the imported YAML does not say by itself."""
+
+    kind: NoteKind
+    key: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.kind}: {self.key}: {self.text}"
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Equal workers of a foreign deployment; `engine` holds planner's engine keys."""
+
+    role: Role
+    replicas: int = 1
+    tp: int = 1
+    engine: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Imported:
+    """A foreign file as the data of planner's YAML."""
+
+    dialect: str
+    data: dict[str, Any]
+    notes: tuple[Note, ...]
+
+
+class Source:
+    """A foreign mapping. `get` marks what it reads; `left` lists the rest, whole sections where nothing was read."""
+
+    def __init__(self, data: Mapping[str, Any], where: str) -> None:
+        self.data = data
+        self.where = where
+        self._read: set[tuple[Key, ...]] = set()
+
+    def get(self, *path: Key, default: Any = None) -> Any:
+        """The value at `path`, or `default` where there is none."""
+        here: Any = self.data
+        for key in path:
+            if isinstance(here, list):
+                here = dict(enumerate(here))
+            if not isinstance(here, Mapping) or key not in here:
+                return default
+            here = here[key]
+        self._read.add(path)
+        return here
+
+    def section(self, *path: Key) -> Mapping[str, Any]:
+        """The mapping at `path` without marking its values as read; empty when absent. Raises SpecError."""
+        here: Any = self.data
+        for key in path:
+            if isinstance(here, list) and isinstance(key, int):
+                here = here[key]
+            else:
+                here = here.get(key) if isinstance(here, Mapping) else None
+            if here is None:
+                return {}
+        if not isinstance(here, Mapping):
+            raise SpecError(f"{self.where}: {join(*path)}: holds {type(here).__name__}; allowed: a section of keys")
+        return here
+
+    def integer(self, *path: Key, default: int = 1) -> int:
+        """A count of at least 1. Raises SpecError."""
+        value = self.get(*path, default=default)
+        if isinstance(value, str) and value.isdigit():
+            value = int(value)
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise SpecError(f"{self.where}: {join(*path)}: {value!r} is not a count; allowed: whole numbers from 1")
+        return value
+
+    def left(self) -> Iterator[tuple[str, Any]]:
+        """(path, value) of all that was not read."""
+        return self._left((), self.data)
+
+    def _left(self, path: tuple[Key, ...], value: Any) -> Iterator[tuple[str, Any]]:
+        if any(path[: len(read)] == read for read in self._read):
+            return
+        if not any(read[: len(path)] == path for read in self._read):
+            yield join(*path), value
+            return
+        items = value.items() if isinstance(value, Mapping) else enumerate(value)
+        for key, inner in items:
+            yield from self._left((*path, key), inner)
+
+
+def short(value: Any, most: int = 60) -> str:
+    """A value for a note, on one line."""
+    if isinstance(value, Mapping):
+        text = f"section with {', '.join(map(str, value))}"
+    elif isinstance(value, list):
+        text = f"list of {len(value)}"
+    else:
+        text = " ".join(str(value).split())
+    return text if len(text) <= most else text[: most - 3] + "..."
+
+
+def unread(source: Source, reasons: Mapping[str, str], other: str) -> list[Note]:
+    """Notes on all that was not read: the reason whose pattern matches the end of its path, else `other`."""
+    notes = []
+    for key, value in source.left():
+        reason = next((text for pattern, text in reasons.items() if re.search(f"(?:{pattern})$", key)), other)
+        notes.append(Note("no counterpart", key, f"{short(value)} ({reason})"))
+    return notes
+
+
+def model_name(foreign: str, key: str) -> tuple[str, list[Note]]:
+    """The catalogue's name of a model given by its hub id, or the id itself with a warning."""
+    known = names("models")
+    stem = foreign.rstrip("/").rsplit("/", 1)[-1].lower()
+    for candidate in (stem, re.sub(r"^meta-", "", stem), re.sub(r"-(instruct|chat|it)(-.*)?$", "", stem)):
+        plain = re.sub(r"^meta-", "", candidate)
+        if plain in known:
+            exact = [] if plain == stem else [Note("assumed", key, f"{foreign} has the shape of {plain}")]
+            return plain, exact
+    text = f"{foreign} is not in the catalogue; give `model` a folder with its config.json, or --set model=NAME"
+    return foreign, [Note("warning", key, text)]
+
+
+def deployment(groups: list[Group], where: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """(deployment, engine) sections: engine keys that both pools share go to the top. Raises SpecError."""
+    by_role: dict[Role, Group] = {}
+    for group in groups:
+        same = by_role.get(group.role)
+        if same is not None and (same.tp, same.engine) != (group.tp, group.engine):
+            raise SpecError(f"{where}: {group.role} workers differ from each other; allowed: equal workers in a pool")
+        replicas = group.replicas + (same.replicas if same else 0)
+        by_role[group.role] = Group(group.role, replicas, group.tp, group.engine)
+    if set(by_role) == {"aggregated"}:
+        only = by_role["aggregated"]
+        return {"mode": "aggregated", "replicas": only.replicas, "tp": only.tp}, dict(only.engine)
+    if set(by_role) != {"prefill", "decode"}:
+        there = ", ".join(sorted(by_role)) or "none"
+        raise SpecError(f"{where}: found workers: {there}; allowed: aggregated ones, or prefill and decode ones")
+    prefill, decode = by_role["prefill"], by_role["decode"]
+    shared = {key: value for key, value in prefill.engine.items() if decode.engine.get(key) == value}
+    section: dict[str, Any] = {"mode": "disaggregated"}
+    for group in (prefill, decode):
+        pool: dict[str, Any] = {"replicas": group.replicas, "tp": group.tp}
+        own = {key: value for key, value in group.engine.items() if key not in shared}
+        if own:
+            pool["engine"] = own
+        section[group.role] = pool
+    return section, shared
+
+
+def plain_name(text: str) -> str:
+    """A spec's name made of `text`."""
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-._")
+    return name or "imported"
