@@ -48,7 +48,8 @@ deployments = st.sampled_from(
 )
 workloads = st.sampled_from(
     [
-        "{kind: poisson, rate: 20, requests: 40, output_tokens: 20, prompt_tokens: {kind: uniform, low: 1, high: 3000}}",
+        "{kind: poisson, rate: 20, requests: 40, output_tokens: 20,"
+        " prompt_tokens: {kind: uniform, low: 1, high: 3000}}",
         "{kind: gamma, burstiness: 0.3, rate: 30, requests: 40, prompt_tokens: 400,"
         " output_tokens: {kind: uniform, low: 1, high: 60}, shared_prefix_tokens: 333}",
         "{kind: concurrency, concurrency: 7, requests: 40, prompt_tokens: 700, output_tokens: 9}",
