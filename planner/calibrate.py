@@ -14,21 +14,20 @@ import numpy as np
 import pandas as pd
 
 from planner.backends import Backend
+from planner.calibration_costs import host_of, interference, link_of
 from planner.calibration_load import PhasedLoad, plan
-from planner.cost_fits import HostFit, LinkFit, fit_host, fit_link
-from planner.fitting import FitError, Fitted, digits, fit_step, law_of, record
-from planner.observations import from_steps, from_tokens, host_samples
-from planner.profile_file import HostLaw, Measured, ProfileFile, Source, StepLaw, Validity, WireLaw
+from planner.fitting import FitError, Fitted, digits, fit_step, law_of, predict, record
+from planner.observations import from_steps, from_tokens
+from planner.profile_file import Measured, ProfileFile, Source, StepLaw, Validity
 from planner.profiles import bounds, capture_sizes, roofline
 from planner.records import Progress, Run
-from planner.spec import Link, SpecError
+from planner.spec import SpecError
 from planner.system import Pool, System
 from planner.validate import fingerprint
 
 NOISY = 0.15  # median error of a row above which single rows say little
 UNSURE = 0.1  # relative standard error above which a parameter is measured again
 ROUNDS = 3
-LONELY = 10  # requests without company from which host times are taken
 KEY_PARAMETERS = ("decode_s", "prefill_per_token_s")
 
 
@@ -86,11 +85,11 @@ def _profile(system: System, runs: Sequence[Run], name: str | None) -> tuple[Pro
     notes: list[str] = []
     fitted = _fit_rows(pool, rows, notes)
     decode = {key: fitted.values[key] for key in ("decode_s", "decode_per_seq_s", "decode_per_context_s")}
-    host, host_errors = _host(runs, rows, decode, notes)
+    host, host_errors = host_of(runs, rows, decode, notes)
     # Engines that share a host's cores: what the other takes is inside these times.
     workers = sum(len(one.workers) for one in system.pools)
     if pool.hardware.kind == "cpu" and workers > 1:
-        notes.append(f"{workers} engines shared one host while this was measured; one alone may be faster")
+        notes.append(f"{workers} engines shared one host while this was measured{interference(runs, sizes, fitted)}")
     file = ProfileFile(
         name=name or f"{pool.model.name}-{pool.hardware.name}-tp{pool.tp}",
         provenance="calibrated",
@@ -103,7 +102,7 @@ def _profile(system: System, runs: Sequence[Run], name: str | None) -> tuple[Pro
         measured=_measured(runs, fitted),
         step=StepLaw(**{key: digits(value) for key, value in law_of(fitted).model_dump().items()}),
         host=host,
-        link=_link(system, runs, notes),
+        link=link_of(system, runs, notes),
         validity=validity(rows),
         fit=record(fitted, "relative residuals, soft_l1; covariance of an M-estimator", host_errors),
         fitted_on=tuple(Source(what=_what(run), sha256=fingerprint(run)) for run in runs),
@@ -132,83 +131,6 @@ def _fit_rows(pool: Pool, rows: pd.DataFrame, notes: list[str]) -> Fitted:
     if fitted.raised:
         notes.append(f"raised to the roofline of {pool.hardware.name}: {', '.join(fitted.raised)}")
     return fitted
-
-
-def _host(
-    runs: Sequence[Run], rows: pd.DataFrame, decode: dict[str, float], notes: list[str]
-) -> tuple[HostLaw, dict[str, float]]:
-    """Client to engine queue, engine to client, and the hop between pools; and the standard errors."""
-    done = pd.concat([_finished(run.requests) for run in runs], ignore_index=True)
-    if done["lonely"].sum() >= LONELY:  # under load host times hold the host's own queues
-        done = done[done["lonely"]]
-    queued = done.dropna(subset=["queued_s"])
-    found: HostFit
-    if len(queued) >= 3:
-        found = fit_host(
-            queued["prompt_tokens"].to_numpy(dtype=float),
-            (queued["queued_s"] - queued["arrival_s"]).to_numpy(dtype=float),
-        )
-    else:
-        prompts, seconds = host_samples(done, rows, **decode) if "request_id" in rows else ([], [])
-        if len(seconds) < 3:
-            notes.append("host times were not seen and are taken as 0")
-            return HostLaw(), {}
-        found = fit_host(np.array(prompts), np.array(seconds))
-    local = done[done["worker"] == done["decode_worker"]]
-    moved = done[done["worker"] != done["decode_worker"]]
-    response = _median(local["first_token_s"] - local["prefill_end_s"])
-    hop = _median(moved["transfer_start_s"] - moved["prefill_end_s"])
-    if response is None:
-        notes.append("the way from engine to client was not seen; it is part of the request's host time or missing")
-    law = HostLaw(
-        request_s=digits(found.request_s),
-        request_per_token_s=digits(found.request_per_token_s),
-        response_s=digits(response or 0.0),
-        hop_s=digits(hop or 0.0),
-    )
-    return law, found.errors
-
-
-def _finished(requests: pd.DataFrame) -> pd.DataFrame:
-    """Finished requests, and whether each was the only one from its sending to its first token (`lonely`)."""
-    table = requests[requests["finish_reason"].isin(["stop", "length"])].sort_values("arrival_s", ignore_index=True)
-    before = table["finish_s"].cummax().shift(1, fill_value=-np.inf)
-    after = table["arrival_s"].shift(-1, fill_value=np.inf)
-    return table.assign(lonely=(before <= table["arrival_s"]) & (after >= table["first_token_s"]))
-
-
-def _median(values: pd.Series) -> float | None:
-    """None when there is no value; clocks of one host do not give negative ones but by rounding."""
-    known = values.dropna()
-    return max(float(known.median()), 0.0) if len(known) else None
-
-
-def _link(system: System, runs: Sequence[Run], notes: list[str]) -> WireLaw | None:
-    """Time against bytes of transfers that had the link to themselves.
-
-    Engines notice an arrival at a step's border, which is in the fixed part.
-    """
-    if system.wires is None:
-        return None
-    table = pd.concat([_alone(run.transfers) for run in runs], ignore_index=True)
-    seconds = (table["end_s"] - table["start_s"]).to_numpy(dtype=float)
-    sizes = table["bytes"].to_numpy(dtype=float)
-    seen = (seconds > 0) & (sizes > 0)
-    try:
-        found: LinkFit = fit_link(sizes[seen], seconds[seen])
-    except FitError as error:
-        notes.append(f"no link was fitted: {error}")
-        return None
-    link = getattr(system.spec.deployment, "link", Link())
-    return WireLaw(bandwidth_gb_s=digits(found.bandwidth_gb_s), setup_s=digits(found.fixed_s), connector=link.connector)
-
-
-def _alone(transfers: pd.DataFrame) -> pd.DataFrame:
-    """Transfers during which no other was under way."""
-    table = transfers.dropna(subset=["start_s", "end_s"]).sort_values("start_s", ignore_index=True)
-    before = table["end_s"].cummax().shift(1, fill_value=-np.inf)
-    after = table["start_s"].shift(-1, fill_value=np.inf)
-    return table[(before <= table["start_s"]) & (after >= table["end_s"])]
 
 
 def validity(rows: pd.DataFrame) -> Validity:
@@ -264,8 +186,6 @@ def instability(fitted: Fitted, noise: float) -> str | None:
 
 
 def median_error(fitted: Fitted, rows: pd.DataFrame) -> float:
-    from planner.fitting import predict
-
     return float(np.median(np.abs(predict(fitted.values, rows) / rows["seconds"].to_numpy() - 1.0)))
 
 

@@ -98,6 +98,21 @@ def _single_tokens(chunks: pd.Series) -> tuple[NDArray[np.float64], NDArray[np.f
     return ones, np.array([float(sum(done for _, done in step)) for step in found])
 
 
+def company(steps: pd.DataFrame) -> NDArray[np.float64]:
+    """Share of each step's time in which an engine other than its own was in a step too; 0 for a lone engine."""
+    start = steps["start_s"].to_numpy(dtype=float)
+    end = start + steps["duration_s"].to_numpy(dtype=float)
+    shared = np.zeros(len(steps))
+    for worker in steps["worker"].unique():
+        own = (steps["worker"] == worker).to_numpy(dtype=bool)
+        order = np.argsort(start[own], kind="stable")
+        edges = np.maximum.accumulate(np.column_stack([start[own][order], end[own][order]]).ravel())
+        busy = np.concatenate([[0.0], np.cumsum(np.diff(edges) * (np.arange(len(edges) - 1) % 2 == 0))])
+        found = (np.interp(end, edges, busy) - np.interp(start, edges, busy)) / (end - start)
+        shared = np.where(own, shared, np.maximum(shared, found))
+    return np.minimum(shared, 1.0)
+
+
 @dataclass(frozen=True, slots=True)
 class Emission:
     """Tokens that one engine step produced, as the client saw them."""

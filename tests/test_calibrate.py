@@ -6,15 +6,17 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
 from planner import cli
 from planner.backends import backend
 from planner.calibrate import calibrate, fit, instability, one_pool
+from planner.calibration_costs import interference
 from planner.calibration_load import PhasedLoad, plan
 from planner.calibration_sources import read_source
-from planner.fitting import FitError, fit_step
+from planner.fitting import LAW, FitError, Fitted, fit_step
 from planner.observations import from_steps, from_tokens
 from planner.profiles import dump_profile, from_file, load_profile
 from planner.records import Progress, Run, frame
@@ -240,3 +242,24 @@ def test_host_times_come_from_requests_without_company() -> None:
     truth = load_profile("h200-llama-3.1-8b-tp1").file
     assert truth is not None
     assert found.host.request_s == pytest.approx(truth.host.request_s, rel=1e-3)
+
+
+def test_engines_that_slow_each_other_are_noted() -> None:
+    """Two engines decode, first one, then both: each step is then half as long again."""
+    worker, start, duration, now = [], [], [], 0.0
+    for index in range(40):
+        both = index >= 20
+        for name in ("a", "b")[: 1 + both]:
+            worker.append(name)
+            start.append(now)
+            duration.append(0.010 * (1 + 0.5 * both))
+        now += 0.020
+    zeros = [0] * len(worker)
+    columns = {"worker": worker, "start_s": start, "duration_s": duration, "prefill_tokens": zeros}
+    columns |= {"decode_seqs": [1] * len(worker), "context_tokens": zeros, "count": [1] * len(worker)}
+    table = frame("steps", columns | dict.fromkeys(("running", "waiting"), zeros))
+    run = Run(frame("requests"), table, frame("samples"), frame("transfers"))
+    values = dict.fromkeys(LAW, 0.0) | {"decode_s": 0.012}
+    fitted = Fitted(values, (), np.zeros((0, 0)), {}, (), 60, {})
+    assert interference([run], (), fitted) == ": with both busy a step took 1.50 times as long as with one"
+    assert interference([replace(run, steps=table.iloc[:20])], (), fitted) == ""

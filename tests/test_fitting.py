@@ -8,7 +8,7 @@ import pytest
 
 from planner.cost_fits import fit_host, fit_link
 from planner.fitting import LAW, FitError, fit_step, law_of, observations, predict
-from planner.observations import from_steps, from_tokens, host_samples
+from planner.observations import company, from_steps, from_tokens, host_samples
 from planner.profile_file import StepLaw
 from planner.profiles import AffineStep, capture_sizes
 from planner.records import frame
@@ -183,6 +183,14 @@ def test_a_decode_step_after_a_slow_one_keeps_its_own_time_where_steps_overlap()
         }
     )
     assert from_steps(steps, SIZES)["seconds"].tolist() == pytest.approx([0.009, 0.005, 0.005, 0.005, 0.005])
+
+
+def test_company_is_the_share_of_a_step_that_another_engine_works() -> None:
+    steps = pd.DataFrame(
+        {"worker": ["a", "b", "a", "b"], "start_s": [0.0, 0.5, 2.0, 5.0], "duration_s": [1.0, 2.0, 1.0, 1.0]}
+    )
+    assert company(steps).tolist() == pytest.approx([0.5, 0.5, 0.5, 0.0])
+    assert company(steps[steps["worker"] == "a"]).tolist() == [0.0, 0.0]
 
 
 def test_link_is_recovered() -> None:

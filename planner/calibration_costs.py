@@ -1,0 +1,108 @@
+"""What a calibration finds besides step times: host times, the link, and how engines of one host slow each other."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from planner.cost_fits import HostFit, LinkFit, fit_host, fit_link
+from planner.fitting import FitError, Fitted, digits, predict
+from planner.observations import company, from_steps, host_samples
+from planner.profile_file import HostLaw, WireLaw
+from planner.records import Run
+from planner.spec import Link
+from planner.system import System
+
+LONELY = 10  # requests without company from which host times are taken; steps to compare
+
+
+def interference(runs: Sequence[Run], sizes: Sequence[int], fitted: Fitted) -> str:
+    """How much longer a step takes while another engine of the host works, against one that has the host to itself."""
+    steps = pd.concat([run.steps for run in runs], ignore_index=True)
+    shared = np.concatenate([company(run.steps) for run in runs]) if len(steps) else np.zeros(0)
+    alone, together = (from_steps(steps[chosen], sizes) for chosen in (shared < 0.1, shared > 0.9))
+    if min(len(alone), len(together)) < LONELY:
+        return ""
+    slow, quick = (
+        float(np.median(rows["seconds"].to_numpy() / predict(fitted.values, rows))) for rows in (together, alone)
+    )
+    return f": with both busy a step took {slow / quick:.2f} times as long as with one"
+
+
+def host_of(
+    runs: Sequence[Run], rows: pd.DataFrame, decode: dict[str, float], notes: list[str]
+) -> tuple[HostLaw, dict[str, float]]:
+    """Client to engine queue, engine to client, and the hop between pools; and the standard errors."""
+    done = pd.concat([_finished(run.requests) for run in runs], ignore_index=True)
+    if done["lonely"].sum() >= LONELY:  # under load host times hold the host's own queues
+        done = done[done["lonely"]]
+    queued = done.dropna(subset=["queued_s"])
+    found: HostFit
+    if len(queued) >= 3:
+        found = fit_host(
+            queued["prompt_tokens"].to_numpy(dtype=float),
+            (queued["queued_s"] - queued["arrival_s"]).to_numpy(dtype=float),
+        )
+    else:
+        prompts, seconds = host_samples(done, rows, **decode) if "request_id" in rows else ([], [])
+        if len(seconds) < 3:
+            notes.append("host times were not seen and are taken as 0")
+            return HostLaw(), {}
+        found = fit_host(np.array(prompts), np.array(seconds))
+    local = done[done["worker"] == done["decode_worker"]]
+    moved = done[done["worker"] != done["decode_worker"]]
+    response = _median(local["first_token_s"] - local["prefill_end_s"])
+    hop = _median(moved["transfer_start_s"] - moved["prefill_end_s"])
+    if response is None:
+        notes.append("the way from engine to client was not seen; it is part of the request's host time or missing")
+    law = HostLaw(
+        request_s=digits(found.request_s),
+        request_per_token_s=digits(found.request_per_token_s),
+        response_s=digits(response or 0.0),
+        hop_s=digits(hop or 0.0),
+    )
+    return law, found.errors
+
+
+def _finished(requests: pd.DataFrame) -> pd.DataFrame:
+    """Finished requests, and whether each was the only one from its sending to its first token (`lonely`)."""
+    table = requests[requests["finish_reason"].isin(["stop", "length"])].sort_values("arrival_s", ignore_index=True)
+    before = table["finish_s"].cummax().shift(1, fill_value=-np.inf)
+    after = table["arrival_s"].shift(-1, fill_value=np.inf)
+    return table.assign(lonely=(before <= table["arrival_s"]) & (after >= table["first_token_s"]))
+
+
+def _median(values: pd.Series) -> float | None:
+    """None when there is no value; clocks of one host do not give negative ones but by rounding."""
+    known = values.dropna()
+    return max(float(known.median()), 0.0) if len(known) else None
+
+
+def link_of(system: System, runs: Sequence[Run], notes: list[str]) -> WireLaw | None:
+    """Time against bytes of transfers that had the link to themselves.
+
+    Engines notice an arrival at a step's border, which is in the fixed part.
+    """
+    if system.wires is None:
+        return None
+    table = pd.concat([_alone(run.transfers) for run in runs], ignore_index=True)
+    seconds = (table["end_s"] - table["start_s"]).to_numpy(dtype=float)
+    sizes = table["bytes"].to_numpy(dtype=float)
+    seen = (seconds > 0) & (sizes > 0)
+    try:
+        found: LinkFit = fit_link(sizes[seen], seconds[seen])
+    except FitError as error:
+        notes.append(f"no link was fitted: {error}")
+        return None
+    link = getattr(system.spec.deployment, "link", Link())
+    return WireLaw(bandwidth_gb_s=digits(found.bandwidth_gb_s), setup_s=digits(found.fixed_s), connector=link.connector)
+
+
+def _alone(transfers: pd.DataFrame) -> pd.DataFrame:
+    """Transfers during which no other was under way."""
+    table = transfers.dropna(subset=["start_s", "end_s"]).sort_values("start_s", ignore_index=True)
+    before = table["end_s"].cummax().shift(1, fill_value=-np.inf)
+    after = table["start_s"].shift(-1, fill_value=np.inf)
+    return table[(before <= table["start_s"]) & (after >= table["end_s"])]
