@@ -36,11 +36,24 @@ class SimulatorBackend:
             steps=steps,
             samples=_samples(steps, system.spec.run.sample_interval_s),
             transfers=_transfers(cluster),
-            manifest=manifest(system, cluster.stopped),
+            manifest=manifest(system, _extrapolations(cluster), cluster.stopped),
         )
 
 
-def manifest(system: System, stopped: bool = False) -> dict[str, Any]:
+def _extrapolations(cluster: Cluster) -> list[str]:
+    """Where the run left the range that its profiles were measured in. Needs step records."""
+    served = [visit.request for visit in cluster.visits if visit.prefill]
+    longest = max((request.prompt_tokens + request.output_tokens for request in served), default=0)
+    warnings: list[str] = []
+    for team in cluster.teams:
+        steps = [row for station in team.stations for row in station.engine.steps]
+        prefill_tokens = max((row[2] for row in steps), default=0)
+        batch = max((row[3] for row in steps), default=0)
+        warnings += team.pool.profile.outside(batch, longest if batch else 0, prefill_tokens)
+    return list(dict.fromkeys(warnings))
+
+
+def manifest(system: System, extrapolations: list[str], stopped: bool = False) -> dict[str, Any]:
     """What the run was: enough to repeat it. No wall-clock time, so that equal runs give equal bytes."""
     from planner.spec import dump, spec_hash
 
@@ -62,7 +75,8 @@ def manifest(system: System, stopped: bool = False) -> dict[str, Any]:
         "uplinks": wires.nic if wires else {},
         "kv_blocks": {pool.role: pool.limits.kv_blocks for pool in system.pools},
         "links": {w.name: w.bandwidth for w in (wires.intra_node, wires.inter_node, wires.inter_rack)} if wires else {},
-        "warnings": list(system.warnings),
+        "fitted_on": sorted(set().union(*(profile.fitted_hashes for profile in profiles.values()))),
+        "warnings": [*system.warnings, *extrapolations],
         "stopped": stopped,
         "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
     }
