@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from planner.search import Found
 from planner.system import System
 from planner.words import percent
 
+Array = NDArray[np.float64]
 Word = Literal["worth it", "not worth it", "too close to call"]
 
 DRAWS = 4000
@@ -53,7 +55,7 @@ def advantage(ours: Sequence[Found], theirs: Sequence[Found], seed: int = 0) -> 
         raise ValueError(f"{n} and {len(theirs)} searches; allowed: as many of each, all with a rate above zero")
     rng = np.random.default_rng(seed)
 
-    def logs(found: Sequence[Found]) -> tuple[np.ndarray, np.ndarray]:  # type: ignore[type-arg]
+    def logs(found: Sequence[Found]) -> tuple[Array, Array]:
         return np.log([one.rate for one in found]), np.log([one.above for one in found])
 
     index = rng.integers(0, n, size=(DRAWS, n))

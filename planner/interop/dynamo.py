@@ -1,0 +1,68 @@
+"""NVIDIA Dynamo: a DynamoGraphDeployment whose workers run vLLM.
+
+API nvidia.com/v1alpha1 and the worker options as in Dynamo 1.6's vLLM backend: `--disaggregation-mode` names the role
+and every vLLM option may follow. Images follow Dynamo's own releases: set VERSION.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from planner.interop.workers import dns_name, needed_hub_id, pool_options, transfer_option
+from planner.spec import SpecError
+from planner.system import Pool, System
+
+API = "nvidia.com/v1alpha1"
+IMAGE = "nvcr.io/nvidia/ai-dynamo/vllm-runtime:1.6.1"
+SERVICES = {"aggregated": "VllmWorker", "prefill": "VllmPrefillWorker", "decode": "VllmDecodeWorker"}
+# Dynamo's router modes for our policies; the others have no counterpart there.
+MODES = {"prefix_aware": "kv", "round_robin": "round-robin", "random": "random", "least_loaded": "least-loaded"}
+MODES["power_of_two"] = "power-of-two"
+
+
+def graph(system: System) -> dict[str, Any]:
+    """The custom resource as data. Raises SpecError for a CPU or a policy that Dynamo does not have."""
+    if system.pools[0].hardware.kind == "cpu":
+        raise SpecError("--to dynamo: its vLLM workers need GPUs; allowed for cpu: --to vllm")
+    policy = system.pools[0].router.policy
+    if policy not in MODES:
+        raise SpecError(f"deployment.router.policy: Dynamo has no {policy!r}; allowed: {', '.join(MODES)}")
+    services: dict[str, Any] = {
+        "Frontend": {
+            "componentType": "frontend",
+            "replicas": 1,
+            "envs": [{"name": "DYN_ROUTER_MODE", "value": MODES[policy]}],
+            "extraPodSpec": {"mainContainer": {"image": IMAGE}},
+        }
+    }
+    for pool in system.pools:
+        services[SERVICES[pool.role]] = _service(system, pool)
+    return {
+        "apiVersion": API,
+        "kind": "DynamoGraphDeployment",
+        "metadata": {"name": dns_name(system.spec.name)},
+        "spec": {"services": services},
+    }
+
+
+def _service(system: System, pool: Pool) -> dict[str, Any]:
+    split = system.disaggregated
+    arguments = ["--model", needed_hub_id(system.spec.model)]
+    if split:
+        arguments += ["--disaggregation-mode", pool.role, *transfer_option(system, pool.role, both=True)]
+    arguments += pool_options(system, pool)
+    return {
+        "envFromSecret": "hf-token-secret",
+        "componentType": "worker",
+        **({"subComponentType": pool.role} if split else {}),
+        "replicas": len(pool.workers),
+        "resources": {"limits": {"gpu": str(pool.tp)}},
+        "extraPodSpec": {
+            "mainContainer": {
+                "image": IMAGE,
+                "workingDir": "/workspace/examples/backends/vllm",
+                "command": ["python3", "-m", "dynamo.vllm"],
+                "args": arguments,
+            }
+        },
+    }

@@ -1,0 +1,83 @@
+"""A deployment as the files of another stack, and the load to go with them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from planner import workload
+from planner.interop import compose, dynamo, llmd, load_commands, vllm_script
+from planner.interop.workers import VLLM, hub_id
+from planner.spec import Spec, SpecError
+from planner.system import System, resolve
+from planner.traces import write_mooncake
+
+
+def _dump(data: dict[str, Any], note: str) -> str:
+    return f"# {note}\n" + yaml.safe_dump(data, sort_keys=False, width=110)
+
+
+def _proxy() -> str:
+    return (Path(__file__).parent / "proxy.txt").read_text()
+
+
+def _vllm(system: System, out: Path) -> dict[str, str]:
+    folder = None if hub_id(system.spec.model) else _made_model(system, out)
+    return {"launch.sh": vllm_script.script(system, folder), "proxy.py": _proxy()}
+
+
+def _compose(system: System, out: Path) -> dict[str, str]:
+    note = f"{system.spec.name}: docker compose up; vLLM {VLLM}; the service is on 127.0.0.1:8000"
+    return {"compose.yaml": _dump(compose.compose(system), note), "proxy.py": _proxy()}
+
+
+def _dynamo(system: System, out: Path) -> dict[str, str]:
+    note = f"{system.spec.name}: kubectl apply -f dynamo.yaml; {dynamo.API}, checked against Dynamo 1.6"
+    return {"dynamo.yaml": _dump(dynamo.graph(system), note)}
+
+
+def _llmd(system: System, out: Path) -> dict[str, str]:
+    note = f"{system.spec.name}: values for {llmd.CHART}"
+    return {"llm-d-values.yaml": _dump(llmd.values(system), note)}
+
+
+TARGETS: dict[str, Callable[[System, Path], dict[str, str]]] = {
+    "vllm": _vllm,
+    "compose": _compose,
+    "dynamo": _dynamo,
+    "llm-d": _llmd,
+}
+
+
+def _made_model(system: System, out: Path) -> str:
+    """A folder with the config and tokenizer of a model without published weights; returns its name."""
+    from live.models import served_model
+    from planner.model_config import model_config
+
+    out.mkdir(parents=True, exist_ok=True)
+    made = served_model(system.spec.model, model_config(system.spec.model).config, "dummy", root=out)
+    return Path(made.path).name
+
+
+def export(spec: Spec, target: str, out: Path) -> list[Path]:
+    """Write the files for `target` and the load commands to `out`; returns their paths. Raises SpecError."""
+    if target not in TARGETS:
+        raise SpecError(f"--to {target}: is unknown; allowed: {', '.join(TARGETS)}")
+    system = resolve(spec)
+    files = TARGETS[target](system, out)
+    files["load.sh"] = load_commands.script(system)
+    out.mkdir(parents=True, exist_ok=True)
+    written = []
+    for name, text in files.items():
+        path = out / name
+        path.write_text(text)
+        if name.endswith(".sh"):
+            path.chmod(0o755)
+        written.append(path)
+    if not load_commands.in_options(spec):
+        write_mooncake(workload.build(spec), out / load_commands.TRACE, load_commands.BLOCK_TOKENS)
+        written.append(out / load_commands.TRACE)
+    return written
