@@ -291,7 +291,11 @@ def main() -> None:
         model = Path(name)
         (model / "config.json").write_text(json.dumps(MODEL))
         if options.fuzz:
-            kinds = [options.kind] if options.kind else ["sync", "sync", "decode", "prefill", "async", "async-prefill"]
+            kinds = (
+                [options.kind]
+                if options.kind
+                else ["sync", "sync", "decode", "prefill", "async", "async-decode", "async-prefill"]
+            )
             bad = steps = 0
             for seed in range(options.seed, options.seed + options.fuzz):
                 case = record(random_case(seed, kinds[seed % len(kinds)]), model)

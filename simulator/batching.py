@@ -36,8 +36,16 @@ from simulator.sequence import (
 class Scheduler(Decodes):
     """Queues, batch and cache of one engine. `schedule` decides the next step, `retire` closes what was decided."""
 
-    def __init__(self, limits: EngineLimits, fast_forward: bool, shared_content: bool) -> None:
+    def __init__(
+        self, limits: EngineLimits, fast_forward: bool, shared_content: bool, kv_consumer: bool = False
+    ) -> None:
         super().__init__(limits)
+        # A decode worker's transfers are not ordered with its steps, so with asynchronous scheduling the blocks of a
+        # request that is in a running step are neither freed nor preempted (vLLM's defer_block_free).
+        self.defers = kv_consumer and limits.async_scheduling
+        self.deferred: list[Sequence] = []  # finished, blocks freed when the running step ends
+        self.flying = False  # the latest plan has not ended
+        self.turn = 0  # plans so far
         self.fast_forward = fast_forward
         self.shared_content = shared_content and limits.prefix_caching
         self.chunked = limits.chunked_prefill and not limits.prefill_first
@@ -80,6 +88,7 @@ class Scheduler(Decodes):
         """Decide the next step; None when there is nothing to compute. Appends ADMITTED and PREEMPTED outcomes."""
         limits, kv = self.limits, self.kv
         plan = Plan()
+        self.turn += 1
         budget = limits.max_num_batched_tokens
         threshold = limits.long_prefill_token_threshold
         if threshold and len(self.running) + self.queue_length() < 2:
@@ -101,14 +110,14 @@ class Scheduler(Decodes):
             self.blocked = False
             return plan
         if not plan.batch:
-            if plan.preempted and not limits.async_scheduling:
+            if plan.preempted and not self.flying:
                 return self.schedule(now, outcomes)  # vLLM's empty step takes no time
             return None
         if plan.preempted:
             self.blocked = False
         else:
             self.blocked = bool(self.waiting or self.ready)
-            if self.fast_forward and plan.batch == self.batch:
+            if self.fast_forward and plan.batch == self.batch and not self.partial:
                 plan.count = self.run_length()
         return plan
 
@@ -148,6 +157,7 @@ class Scheduler(Decodes):
         """As `_schedule_running` where blocks or budget run out: the last admitted are preempted or left out."""
         kv, size, running = self.kv, self.limits.block_size, self.running
         clock = self.clock
+        stuck = False
         decodes: list[Sequence] = []
         chunks: list[tuple[Sequence, int]] = []
         late: list[Sequence] = []
@@ -155,7 +165,7 @@ class Scheduler(Decodes):
             if seq.state != DECODE and seq.state != PREFILL:  # preempted just now, or all its tokens are scheduled
                 continue
             decoding = seq.state == DECODE
-            if budget <= 0:
+            if budget <= 0 or stuck:
                 if decoding:
                     late.append(seq)
                 continue
@@ -164,12 +174,20 @@ class Scheduler(Decodes):
             else:
                 tokens = min(seq.length - seq.computed, budget, threshold or budget)
                 need = (seq.computed + tokens + size - 1) // size - seq.blocks
-            while need > kv.free and seq.state != WAITING:
-                victim = running.popitem()[0]
+            while need > kv.free and seq.state != WAITING and not stuck:
+                victim = next(reversed(running))
+                if self.defers and self._in_flight(victim):
+                    stuck = True
+                    continue
+                del running[victim]
                 self._preempt(victim, now, outcomes)
                 plan.preempted += 1
             if seq.state == WAITING:
                 break
+            if stuck:
+                if decoding:
+                    late.append(seq)
+                continue
             kv.take(need)
             budget -= tokens
             if decoding:
@@ -280,6 +298,7 @@ class Scheduler(Decodes):
         plan.chunks = (*plan.chunks, (tokens, done))
         plan.members = (*plan.members, seq)
         plan.tokens += tokens
+        seq.turn = self.turn
         seq.computed = done = done + tokens
         if seq.keys and self.kv.caching:
             self.kv.register(seq, done // self.limits.block_size)
@@ -311,6 +330,12 @@ class Scheduler(Decodes):
         self.waiting.appendleft(seq)
         outcomes.append((now, PREEMPTED, seq))
 
+    def _in_flight(self, seq: Sequence) -> bool:
+        """It is in the latest plan, which runs."""
+        if not self.flying:
+            return False
+        return seq.turn == self.turn - 1 if seq.state == PREFILL else seq.lagged != self.clock
+
     def _flying(self, seq: Sequence) -> int:
         """1 when the latest token was scheduled in a step that has not ended, so that its block is not cached yet."""
         return int(self.limits.async_scheduling and seq.computed > seq.length and seq.lagged != self.clock)
@@ -332,9 +357,18 @@ class Scheduler(Decodes):
         if seq.state == DECODE:  # the step after is already scheduled
             self.leave(seq)
             wasted = self._flying(seq)
-        self._free(seq, seq.computed - wasted)
         seq.state = GONE
+        if wasted and self.defers:
+            self.deferred.append(seq)
+        else:
+            self._free(seq, seq.computed - wasted)
         return True
+
+    def ended(self) -> None:
+        """A step has ended: blocks that waited for it are free."""
+        for seq in self.deferred:
+            self._free(seq, seq.computed - 1)
+        self.deferred.clear()
 
     def release(self, seq: Sequence) -> None:
         """Free the blocks of a finished `prefill_only` sequence."""

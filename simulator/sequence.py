@@ -30,7 +30,7 @@ class Sequence(Holding):
         "cached_tokens", "decode_start_s", "finished", "last_token_s", "mode", "preemptions", "prefill_end_s",
         "prefill_start_s", "queued_s", "remote_blocks", "remote_tokens", "request",
         "blocks", "computed", "index", "join", "lagged", "last", "length", "limit", "sampled", "state", "target",
-        "wasted",
+        "turn", "wasted",
     )  # fmt: skip
 
     def __init__(self, request: Request, mode: Mode = "full") -> None:
@@ -54,6 +54,7 @@ class Sequence(Holding):
         self.index = 0  # order of admission
         self.join = 0  # decode clock at which it starts to decode
         self.last = 0  # decode clock at which it leaves the decodes
+        self.turn = -1  # the latest plan with a chunk of its prompt
         self.lagged = -1  # decode clock after a step that had no budget for it
 
 

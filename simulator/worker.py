@@ -51,6 +51,7 @@ class Worker:
     """See the module's docstring. `fast_forward=False` takes every step by itself: same outcomes, times within 1e-9 s.
 
     `trace` collects the decision of every step (of every run of equal steps when fast-forwarding).
+    `kv_consumer` says that this is a decode worker, whose blocks are freed a step later with asynchronous scheduling.
     `shared_content=False` says that no two requests share content, so that nothing is looked up.
     """
 
@@ -64,6 +65,7 @@ class Worker:
         record_steps: bool = True,
         trace: list[Decision] | None = None,
         shared_content: bool = True,
+        kv_consumer: bool = False,
     ) -> None:
         self.name = name
         self.limits = limits
@@ -73,7 +75,7 @@ class Worker:
         self._record = record_steps
         self._trace = trace
         self._early = limits.async_scheduling
-        self._scheduler = Scheduler(limits, fast_forward, shared_content)
+        self._scheduler = Scheduler(limits, fast_forward, shared_content, kv_consumer)
         self.load = WorkerLoad(name, total_blocks=limits.kv_blocks)
         self._wake = math.inf  # when an idle worker looks at its queue
         self._plan: Plan | None = None  # running
@@ -169,6 +171,7 @@ class Worker:
                 if self._wake > now:
                     break
                 start, self._wake = self._wake, math.inf
+                scheduler.flying = False
                 self._begin(self._decide(start, outcomes), start)
                 continue
             if early and not self._decided and not self._decide_early(plan, now, outcomes):
@@ -182,6 +185,7 @@ class Worker:
             self._complete(plan, outcomes)
             follower = self._next
             if follower is None:
+                scheduler.flying = False
                 follower = self._decide(end, outcomes)
             elif self._changed or (plan.ending and scheduler.blocked):
                 follower.count = 1
@@ -214,6 +218,7 @@ class Worker:
         plan = self._scheduler.schedule(now, outcomes)
         if plan is None:
             return None
+        self._scheduler.flying = True
         chunks = plan.chunks
         if chunks:
             plan.first = self._mixed(chunks, plan.batch, plan.context)
@@ -266,6 +271,9 @@ class Worker:
                 (plan.start, end - plan.start, plan.tokens, plan.batch, plan.context, plan.count,
                  plan.growth, plan.running, plan.waiting, plan.used / self.limits.kv_blocks)
             )  # fmt: skip
+        if self._scheduler.deferred:
+            self._scheduler.ended()
+            self._changed = True
         for sequence in plan.completed:
             if sequence.prefill_end_s != sequence.prefill_end_s:
                 if sequence.mode == "prefill_only" and sequence.preemptions and sequence not in self._scheduler.running:

@@ -156,6 +156,8 @@ def named_cases() -> list[Case]:
         limits_of(kv_blocks=60, async_scheduling=True),
         prefixed(60, 4, (50, 300), 200, "prefill_only"),
     )
+    tight = limits_of(kv_blocks=50, async_scheduling=True)
+    case("async-decode-side", tight, prefixed(80, 6, (50, 300), 200, *remote))
     return cases
 
 

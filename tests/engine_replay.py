@@ -8,7 +8,7 @@ import itertools
 import json
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +54,11 @@ class Job:
     transfer_s: float = 0.0
 
 
+def chosen(limits: EngineLimits) -> dict[str, Any]:
+    """The limits that are not left at their defaults, so that a recording outlives new options."""
+    return {f.name: value for f in fields(limits) if (value := getattr(limits, f.name)) != f.default}
+
+
 @dataclass(frozen=True)
 class Case:
     name: str
@@ -64,7 +69,7 @@ class Case:
     ends: dict[int, tuple[float, int, int]] = field(default_factory=dict)  # last token, cached tokens, preemptions
 
     def save(self, path: Path) -> None:
-        head: dict[str, Any] = {"name": self.name, "limits": asdict(self.limits), "law": asdict(self.law)}
+        head: dict[str, Any] = {"name": self.name, "limits": chosen(self.limits), "law": asdict(self.law)}
         lines: list[Any] = [head, *([job.time_s, job.mode, job.transfer_s, asdict(job.request)] for job in self.jobs)]
         lines += [[str(key), *value] for key, value in sorted(self.ends.items())]
         lines += self.decisions
@@ -83,11 +88,11 @@ class Case:
             elif isinstance(line[0], list):
                 decisions.append((tuple((n, done) for n, done in line[0]), *line[1:]))
             else:
-                fields = dict(line[3])
+                known = dict(line[3])
                 for name in ("segments", "history"):
-                    fields[name] = tuple(tuple(pair) for pair in fields[name])
-                fields["documents"] = tuple(fields["documents"])
-                jobs.append(Job(line[0], Request(**fields), line[1], line[2]))
+                    known[name] = tuple(tuple(pair) for pair in known[name])
+                known["documents"] = tuple(known["documents"])
+                jobs.append(Job(line[0], Request(**known), line[1], line[2]))
         limits, law = EngineLimits(**head["limits"]), LinearLaw(**head["law"])
         return Case(head["name"], limits, tuple(jobs), law, tuple(decisions), ends)
 
@@ -109,7 +114,8 @@ class Replay:
 def replay(case: Case, *, fast_forward: bool = False, check: Callable[[Worker, float], None] | None = None) -> Replay:
     """Play a case through one Worker. `check(worker, now)` is called after every event."""
     decisions: list[Decision] = []
-    worker = Worker("w", case.limits, case.law, fast_forward=fast_forward, trace=decisions)
+    consumer = any(job.mode == "remote" for job in case.jobs)
+    worker = Worker("w", case.limits, case.law, fast_forward=fast_forward, trace=decisions, kv_consumer=consumer)
     sequences = [EngineSequence(job.request, job.mode) for job in case.jobs]  # type: ignore[arg-type]
     wait = {id(seq): job.transfer_s for seq, job in zip(sequences, case.jobs, strict=True)}
     outcomes: list[Outcome] = []
