@@ -11,7 +11,7 @@ import yaml
 from planner import workload
 from planner.interop import compose, dynamo, llmd, load_commands, vllm_script
 from planner.interop.workers import VLLM, hub_id
-from planner.spec import Spec, SpecError
+from planner.spec import Spec, SpecError, dump
 from planner.system import System, resolve
 from planner.traces import write_mooncake
 
@@ -25,8 +25,12 @@ def _proxy() -> str:
 
 
 def _vllm(system: System, out: Path) -> dict[str, str]:
-    folder = None if hub_id(system.spec.model) else _made_model(system, out)
-    return {"launch.sh": vllm_script.script(system, folder), "proxy.py": _proxy()}
+    made = _made_model(system, out)
+    return {
+        "launch.sh": vllm_script.script(system, made),
+        "proxy.py": _proxy(),
+        "load.sh": load_commands.script(system, made),
+    }
 
 
 def _compose(system: System, out: Path) -> dict[str, str]:
@@ -52,8 +56,10 @@ TARGETS: dict[str, Callable[[System, Path], dict[str, str]]] = {
 }
 
 
-def _made_model(system: System, out: Path) -> str:
-    """A folder with the config and tokenizer of a model without published weights; returns its name."""
+def _made_model(system: System, out: Path) -> str | None:
+    """The name of a folder with config and tokenizer, written for a model without published weights."""
+    if hub_id(system.spec.model) is not None:
+        return None
     from live.models import served_model
     from planner.model_config import model_config
 
@@ -68,7 +74,8 @@ def export(spec: Spec, target: str, out: Path) -> list[Path]:
         raise SpecError(f"--to {target}: is unknown; allowed: {', '.join(TARGETS)}")
     system = resolve(spec)
     files = TARGETS[target](system, out)
-    files["load.sh"] = load_commands.script(system)
+    files.setdefault("load.sh", load_commands.script(system))
+    files[load_commands.SPEC] = dump(spec)
     out.mkdir(parents=True, exist_ok=True)
     written = []
     for name, text in files.items():
@@ -77,7 +84,7 @@ def export(spec: Spec, target: str, out: Path) -> list[Path]:
         if name.endswith(".sh"):
             path.chmod(0o755)
         written.append(path)
-    if not load_commands.in_options(spec):
+    if load_commands.replayable(spec):
         write_mooncake(workload.build(spec), out / load_commands.TRACE, load_commands.BLOCK_TOKENS)
         written.append(out / load_commands.TRACE)
     return written

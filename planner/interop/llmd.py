@@ -1,8 +1,8 @@
 """llm-d: values of its model service chart (llm-d-modelservice v0.4).
 
 The chart writes `vllm serve MODEL --port ...` and the TP size itself (modelCommand: vllmServe, parallelism.tensor).
-With both pools the decode pods get its routing sidecar, which asks the prefill pods. Routing between pods is the job of the
-gateway's inference scheduler, which has charts of its own.
+With both pools the decode pods get its routing sidecar, which asks the prefill pods. Routing between pods is the job of
+the gateway's inference scheduler, which has charts of its own.
 """
 
 from __future__ import annotations

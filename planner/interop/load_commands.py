@@ -1,7 +1,8 @@
 """The same load for other tools: `vllm bench serve` (vLLM 0.32) and AIPerf (0.12).
 
 Poisson, gamma, and closed-loop loads of fixed lengths are said in options; whatever has other lengths or contents is
-replayed from `requests.jsonl` (Mooncake's format), which both tools read.
+replayed from `requests.jsonl` (Mooncake's format), which both tools read. Requests that wait for others (sessions) are
+sent by `planner live` only.
 """
 
 from __future__ import annotations
@@ -10,11 +11,13 @@ import shlex
 
 from planner.interop.vllm_script import served_name
 from planner.interop.workers import hub_id
-from planner.spec import Concurrency, Constant, Gamma, Poisson, Spec
+from planner.spec import Concurrency, Gamma, MultiRoundQa, Poisson, Sessions, Spec
 from planner.system import System
 
 TRACE = "requests.jsonl"
+SPEC = "planner.yaml"
 BLOCK_TOKENS = 512  # of that file
+URL = "http://127.0.0.1:${PORT:-8000}"
 
 
 def in_options(spec: Spec) -> bool:
@@ -25,15 +28,20 @@ def in_options(spec: Spec) -> bool:
     return isinstance(workload.prompt_tokens, int) and isinstance(workload.output_tokens, int)
 
 
-def vllm_bench(system: System) -> list[str]:
+def replayable(spec: Spec) -> bool:
+    """Whether all send times are known beforehand, so that the load can be a trace."""
+    return not in_options(spec) and not isinstance(spec.workload, Concurrency | Sessions | MultiRoundQa)
+
+
+def vllm_bench(system: System, model: str | None = None) -> list[str]:
     """The command. vLLM's random prompts are exactly as long as asked for, and `--ignore-eos` fixes the answers."""
     spec = system.spec
     command = ["vllm", "bench", "serve", "--backend", "openai", "--endpoint", "/v1/completions"]
     command += [
         "--base-url",
-        "http://127.0.0.1:8000",
+        URL,
         "--model",
-        _model(spec),
+        model or _model(spec),
         "--served-model-name",
         served_name(system),
     ]
@@ -61,12 +69,12 @@ def vllm_bench(system: System) -> list[str]:
     return command + (["--goodput", *targets] if targets else [])
 
 
-def aiperf(system: System) -> list[str]:
+def aiperf(system: System, model: str | None = None) -> list[str]:
     """The command. AIPerf calls TPOT `inter_token_latency`; `ignore_eos` and `min_tokens` fix the answers' lengths."""
     spec = system.spec
     workload = spec.workload
-    command = ["aiperf", "profile", "--model", served_name(system), "--tokenizer", _model(spec)]
-    command += ["--url", "http://127.0.0.1:8000", "--endpoint-type", "completions", "--streaming"]
+    command = ["aiperf", "profile", "--model", served_name(system), "--tokenizer", model or _model(spec)]
+    command += ["--url", URL, "--endpoint-type", "completions", "--streaming"]
     command += ["--random-seed", str(spec.run.seed), "--extra-inputs", "ignore_eos:true"]
     if in_options(spec) and isinstance(workload, Poisson | Gamma | Concurrency):
         command += [
@@ -100,28 +108,31 @@ def _model(spec: Spec) -> str:
     return hub_id(spec.model) or spec.model
 
 
-def script(system: System) -> str:
-    """A bash script with both commands; the first runs, the second is chosen with `bash load.sh aiperf`."""
+def script(system: System, model: str | None = None) -> str:
+    """A bash script with a command for each tool. `model`: the folder of a model without published weights."""
+    own = ["planner", "live", SPEC, "--endpoint", URL]
+    commands = {"planner": own}
+    if in_options(system.spec) or replayable(system.spec):
+        commands = {"vllm": vllm_bench(system, model), "aiperf": aiperf(system, model), "planner": own}
 
     def shown(command: list[str]) -> str:
         lines: list[str] = []
         for word in command:
-            quoted = shlex.quote(word)
+            quoted = f'"{word}"' if word == URL else shlex.quote(word)
             if word.startswith("--") or not lines:
                 lines.append(quoted)
             else:
                 lines[-1] += f" {quoted}"
         return " \\\n    ".join(lines)
 
-    constant = " (equal gaps)" if isinstance(system.spec.workload, Constant) else ""
+    usage = f"bash load.sh [{'|'.join(commands)}]"
+    cases = "".join(f"  {name})\n    {shown(command)} ;;\n" for name, command in commands.items())
     return (
         "#!/usr/bin/env bash\n"
-        f"# The load of {system.spec.name}{constant}: bash load.sh [vllm|aiperf]\n"
+        f"# The load of {system.spec.name}: {usage}\n"
         "set -euo pipefail\n"
         'cd "$(dirname "${BASH_SOURCE[0]}")"\n'
-        "case ${1:-vllm} in\n"
-        f"  vllm)\n    {shown(vllm_bench(system))} ;;\n"
-        f"  aiperf)\n    {shown(aiperf(system))} ;;\n"
-        '  *)\n    echo "usage: bash load.sh [vllm|aiperf]" >&2; exit 2 ;;\n'
+        f"case ${{1:-{next(iter(commands))}}} in\n{cases}"
+        f'  *)\n    echo "usage: {usage}" >&2; exit 2 ;;\n'
         "esac\n"
     )

@@ -1,0 +1,111 @@
+"""Enumeration of the ways to use N GPUs, and profiles at other TP sizes."""
+
+from __future__ import annotations
+
+from itertools import product
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import planner
+from planner.profiles import bounds
+from planner.spec import Disaggregated, SpecError
+from planner.splits import Split, Workers, apply, splits, tp_sizes, variants
+from planner.system import resolve
+from planner.tp_scaling import scaled_system
+
+
+def test_eight_gpus_in_ones() -> None:
+    names = [split.name for split in splits(8, [1])]
+    assert names == ["8 agg", *(f"{x}P{8 - x}D" for x in range(1, 8))]
+
+
+def test_unequal_tp_and_idle_gpus() -> None:
+    names = {split.name: split.gpus for split in splits(4, [1, 2])}
+    assert names == {
+        "4 agg": 4, "2 agg TP2": 4, "1P3D": 4, "2P2D": 4, "3P1D": 4, "2P+1D(TP2)": 4, "1P(TP2)+2D": 4,
+        "1P(TP2)+1D(TP2)": 4,
+    }  # fmt: skip
+    assert [split.gpus for split in splits(3, [2])] == [2]  # one aggregated engine, one GPU idle
+
+
+@given(st.integers(1, 12), st.lists(st.sampled_from([1, 2, 4]), min_size=1, max_size=3, unique=True))
+def test_every_pair_of_pools_is_there_once(gpus: int, sizes: list[int]) -> None:
+    found = [split for split in splits(gpus, sizes) if split.second]
+    assert len(found) == len(set(found))
+    for split in found:
+        assert split.second is not None
+        assert gpus - split.gpus < min(split.first.tp, split.second.tp)
+    pairs = {
+        (x, a, y, b)
+        for a, b in product(sizes, sizes)
+        for x, y in product(range(1, gpus + 1), repeat=2)
+        if 0 <= gpus - x * a - y * b < min(a, b)
+    }
+    assert {(s.first.replicas, s.first.tp, s.second.replicas, s.second.tp) for s in found if s.second} >= {
+        (x, a, y, b) for x, a, y, b in pairs if (x, a, y, b) == (x, a, (gpus - x * a) // b, b)
+    }
+
+
+def test_a_model_that_needs_two_gpus() -> None:
+    spec = planner.load("agg", ["model=llama-3.1-70b", "profile=null"])
+    sizes, left_out = tp_sizes(spec, 8)
+    assert sizes == [2, 4, 8]
+    assert len(left_out) == 1
+    assert left_out[0].startswith("TP 1: deployment.tp: llama-3.1-70b does not fit at tp 1")
+    with pytest.raises(SpecError, match="does not fit at tp 1"):
+        tp_sizes(spec, 1)
+
+
+def test_pools_keep_what_the_spec_says_of_them() -> None:
+    spec = planner.load(
+        "disagg",
+        ["deployment.prefill.hardware=h100", "profile=null", "deployment.link.preset=roce_400gbe"],
+    )
+    made = apply(spec, Split(Workers(3, 1), Workers(2, 2)))
+    assert isinstance(made.deployment, Disaggregated)
+    assert (made.deployment.prefill.replicas, made.deployment.decode.tp) == (3, 2)
+    assert made.deployment.prefill.hardware == "h100"
+    assert made.deployment.link.preset == "roce_400gbe"
+    assert resolve(made).gpus == 7
+
+
+def test_variants_of_a_split() -> None:
+    split = Split(Workers(1, 1), Workers(1, 1))
+    found = variants(split, frozenset({"router", "local_prefill"}), [0, 100])
+    assert len(found) == 8
+    spec = apply(planner.load("disagg"), found[-1])
+    assert isinstance(spec.deployment, Disaggregated)
+    assert (spec.deployment.router.policy, spec.deployment.local_prefill.max_tokens) == ("prefix_aware", 100)
+    aggregated = variants(Split(Workers(2, 1)), frozenset({"local_prefill"}), [0, 100])
+    assert aggregated == [Split(Workers(2, 1))]
+
+
+# --- TP sizes that were not measured ---------------------------------------------------------------
+
+
+def _agg(tp: int, profile: str = "h200-llama-3.1-8b-tp1") -> planner.spec.Spec:
+    return planner.load("agg", [f"deployment.tp={tp}", "deployment.replicas=1", f"profile={profile}"])
+
+
+def test_a_measured_profile_is_kept_at_its_own_tp() -> None:
+    system = resolve(_agg(1))
+    assert scaled_system(system) == system
+
+
+@pytest.mark.parametrize("tp", [2, 4, 8])
+def test_scaled_profiles_say_so_and_stay_above_the_roofline(tp: int) -> None:
+    pool = scaled_system(resolve(_agg(tp))).pools[0]
+    before = resolve(_agg(1)).pools[0]
+    assert pool.profile.file is not None
+    assert before.profile.file is not None
+    assert "scaled from it by the roofline" in " ".join(pool.profile.warnings)
+    assert not any("not to be trusted" in text for text in scaled_system(resolve(_agg(tp))).warnings)
+    law, old = pool.profile.file.step, before.profile.file.step
+    floor = bounds(pool.model, pool.hardware, tp, pool.engine)
+    for name in ("decode_s", "decode_per_context_s", "prefill_per_token_s", "prefill_per_pair_s"):
+        assert getattr(floor, name) <= getattr(law, name) * (1 + 1e-9)
+        assert getattr(law, name) < getattr(old, name)
+    # faster than one GPU, slower than perfect scaling
+    assert old.prefill_per_token_s / tp < law.prefill_per_token_s < old.prefill_per_token_s
