@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from planner.backends import Backend
-from planner.calibration_costs import host_of, interference, link_of
+from planner.calibration_costs import host_of, interference, link_of, stretched
 from planner.calibration_load import PhasedLoad, plan
 from planner.fitting import FitError, Fitted, digits, fit_step, law_of, predict, record
 from planner.observations import from_steps, from_tokens
@@ -28,6 +28,7 @@ from planner.validate import fingerprint
 NOISY = 0.15  # median error of a row above which single rows say little
 UNSURE = 0.1  # relative standard error above which a parameter is measured again
 ROUNDS = 3
+SLOWING_PASSES = 4
 KEY_PARAMETERS = ("decode_s", "prefill_per_token_s")
 
 
@@ -60,12 +61,15 @@ def graph_sizes(pool: Pool) -> tuple[int, ...]:
     return capture_sizes(pool.limits.max_num_seqs, pool.limits.max_num_batched_tokens)
 
 
-def rows_of(runs: Sequence[Run], sizes: Sequence[int]) -> pd.DataFrame:
-    """Rows of all runs: from the engines' steps where they were traced, else from the tokens' arrival."""
+def rows_of(runs: Sequence[Run], sizes: Sequence[int], slowing: float | None = None) -> pd.DataFrame:
+    """Rows of all runs: from the engines' steps where they were traced, else from the tokens' arrival.
+
+    `slowing` is what another engine on the host costs: taken out, so that the law is that of an engine alone.
+    """
     parts = []
     for run in runs:
         if len(run.steps):
-            parts.append(from_steps(run.steps, sizes))
+            parts.append(from_steps(run.steps if slowing is None else stretched(run, slowing), sizes))
         elif len(run.tokens):
             parts.append(from_tokens(run.requests, run.tokens, sizes))
     if not parts:
@@ -81,15 +85,9 @@ def fit(system: System, runs: Sequence[Run], name: str | None = None) -> Profile
 def _profile(system: System, runs: Sequence[Run], name: str | None) -> tuple[ProfileFile, Fitted]:
     pool = one_pool(system)
     sizes = graph_sizes(pool)
-    rows = rows_of(runs, sizes)
-    notes: list[str] = []
-    fitted = _fit_rows(pool, rows, notes)
+    fitted, rows, slowing, notes = _fit_apart(system, pool, runs)
     decode = {key: fitted.values[key] for key in ("decode_s", "decode_per_seq_s", "decode_per_context_s")}
     host, host_errors = host_of(runs, rows, decode, notes)
-    # Engines that share a host's cores: what the other takes is inside these times.
-    workers = sum(len(one.workers) for one in system.pools)
-    if pool.hardware.kind == "cpu" and workers > 1:
-        notes.append(f"{workers} engines shared one host while this was measured{interference(runs, sizes, fitted)}")
     file = ProfileFile(
         name=name or f"{pool.model.name}-{pool.hardware.name}-tp{pool.tp}",
         provenance="calibrated",
@@ -103,12 +101,41 @@ def _profile(system: System, runs: Sequence[Run], name: str | None) -> tuple[Pro
         step=StepLaw(**{key: digits(value) for key, value in law_of(fitted).model_dump().items()}),
         host=host,
         link=link_of(system, runs, notes),
+        interference=None if slowing is None else digits(slowing),
         validity=validity(rows),
         fit=record(fitted, "relative residuals, soft_l1; covariance of an M-estimator", host_errors),
         fitted_on=tuple(Source(what=_what(run), sha256=fingerprint(run)) for run in runs),
         notes=tuple(notes),
     )
     return file, fitted
+
+
+def _fit_apart(
+    system: System, pool: Pool, runs: Sequence[Run]
+) -> tuple[Fitted, pd.DataFrame, float | None, list[str]]:
+    """The fit of an engine with its host to itself, its rows, how engines of one host slow each other, and notes.
+
+    The slowing is a ratio to the fit, and the fit is of times without the slowing: a few passes settle both.
+    """
+    sizes = graph_sizes(pool)
+    workers = sum(len(one.workers) for one in system.pools)
+    shares = pool.hardware.kind == "cpu" and workers > 1
+    slowing: float | None = None
+    for _ in range(SLOWING_PASSES):
+        rows, notes = rows_of(runs, sizes, slowing), list[str]()
+        fitted = _fit_rows(pool, rows, notes)
+        if not shares:
+            return fitted, rows, None, notes
+        found = interference(runs, sizes, fitted)
+        if found is None:
+            notes.append(f"{workers} engines shared one host; how they slow each other was not seen and is in the times")
+            return fitted, rows, None, notes
+        slowing = found
+    notes.append(
+        f"{workers} engines shared one host, not pinned to cores: with another at work a step took {slowing:.2f} times "
+        "as long; the law is of an engine alone"
+    )
+    return fitted, rows, slowing, notes
 
 
 def _fit_rows(pool: Pool, rows: pd.DataFrame, notes: list[str]) -> Fitted:
@@ -205,7 +232,7 @@ def calibrate(
     while True:
         runs.append(backend.run(system, PhasedLoad(phases), progress))
         file, fitted = _profile(system, runs, name)
-        noise = median_error(fitted, rows_of(runs, graph_sizes(pool)))
+        noise = median_error(fitted, rows_of(runs, graph_sizes(pool), file.interference))
         unstable = instability(fitted, noise)
         if unstable is None or len(runs) == rounds:
             break

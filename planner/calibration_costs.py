@@ -16,19 +16,25 @@ from planner.spec import Link
 from planner.system import System
 
 LONELY = 10  # requests without company from which host times are taken; steps to compare
+ALONE, TOGETHER = 0.1, 0.9  # share of a step's time in which another engine of the host worked
 
 
-def interference(runs: Sequence[Run], sizes: Sequence[int], fitted: Fitted) -> str:
-    """How much longer a step takes while another engine of the host works, against one that has the host to itself."""
+def interference(runs: Sequence[Run], sizes: Sequence[int], fitted: Fitted) -> float | None:
+    """How many times as long a step takes while another engine of the host works; None: too few steps show it."""
     steps = pd.concat([run.steps for run in runs], ignore_index=True)
     shared = np.concatenate([company(run.steps) for run in runs]) if len(steps) else np.zeros(0)
-    alone, together = (from_steps(steps[chosen], sizes) for chosen in (shared < 0.1, shared > 0.9))
+    alone, together = (from_steps(steps[chosen], sizes) for chosen in (shared < ALONE, shared > TOGETHER))
     if min(len(alone), len(together)) < LONELY:
-        return ""
+        return None
     slow, quick = (
         float(np.median(rows["seconds"].to_numpy() / predict(fitted.values, rows))) for rows in (together, alone)
     )
-    return f": with both busy a step took {slow / quick:.2f} times as long as with one"
+    return max(1.0, slow / quick)
+
+
+def stretched(run: Run, slowing: float) -> pd.DataFrame:
+    """The run's steps with how much longer than alone each took, for the time that another engine worked too."""
+    return run.steps.assign(stretch=1.0 + (slowing - 1.0) * company(run.steps))
 
 
 def host_of(
@@ -87,7 +93,8 @@ def link_of(system: System, runs: Sequence[Run], notes: list[str]) -> WireLaw | 
     """
     if system.wires is None:
         return None
-    table = pd.concat([_alone(run.transfers) for run in runs], ignore_index=True)
+    quiet = pd.concat([_quiet(run) for run in runs], ignore_index=True)
+    table = quiet if len(quiet) >= LONELY else pd.concat([_alone(run.transfers) for run in runs], ignore_index=True)
     seconds = (table["end_s"] - table["start_s"]).to_numpy(dtype=float)
     sizes = table["bytes"].to_numpy(dtype=float)
     seen = (seconds > 0) & (sizes > 0)
@@ -98,6 +105,20 @@ def link_of(system: System, runs: Sequence[Run], notes: list[str]) -> WireLaw | 
         return None
     link = getattr(system.spec.deployment, "link", Link())
     return WireLaw(bandwidth_gb_s=digits(found.bandwidth_gb_s), setup_s=digits(found.fixed_s), connector=link.connector)
+
+
+def _quiet(run: Run) -> pd.DataFrame:
+    """Those of `_alone` whose target computed nothing meanwhile: a busy engine notices an arrival late."""
+    table = _alone(run.transfers)
+    steps = run.steps[(run.steps["prefill_tokens"] > 0) | (run.steps["decode_seqs"] > 0)].sort_values("start_s")
+    busy = np.zeros(len(table), dtype=bool)
+    for worker, own in steps.groupby("worker"):
+        ends = (own["start_s"] + own["duration_s"]).cummax().to_numpy(dtype=float)
+        here = (table["target"] == worker).to_numpy(dtype=bool)
+        begun = np.searchsorted(own["start_s"].to_numpy(dtype=float), table["end_s"].to_numpy(dtype=float))
+        last = np.concatenate([[-np.inf], ends])[begun]
+        busy |= here & (last > table["start_s"].to_numpy(dtype=float))
+    return table[~busy]
 
 
 def _alone(transfers: pd.DataFrame) -> pd.DataFrame:

@@ -13,7 +13,7 @@ from planner.requests import Arrival, Request
 from planner.spec import SpecError
 from planner.system import System
 
-Kind = Literal["idle", "decode", "mixed"]
+Kind = Literal["idle", "decode", "mixed", "company"]
 
 PAUSE_S = 0.2  # between phases, so that one does not run into the next
 STEADY_STEPS = 24  # decode steps that a batch is held for
@@ -23,6 +23,7 @@ BATCHES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 CONTEXTS = (128, 1024, 4096, 16384)
 MIXED_BATCHES = (4, 16, 64)
 MIXED_PROMPTS = (32, 128, 512, 2048, 8192)
+COMPANY_PROMPTS = (64, 256, 256, 1024)  # prefilled while the decode engine of the same host works
 REQUEST_S = 0.02  # what a request costs besides the engine, for the estimate of time
 KV_SHARE = 0.8  # of the KV cache that a phase may fill
 
@@ -115,6 +116,7 @@ class _Room:
     seqs: int
     budget: int
     disaggregated: bool
+    shared: bool  # the engines take their time from one host's cores
 
     def prefill_s(self, prompt: int, prompts: int = 1) -> float:
         chunks = math.ceil(prompt / self.budget)
@@ -135,6 +137,7 @@ def _room(system: System) -> _Room:
         seqs=min(one.max_num_seqs for one in limits),
         budget=min(one.max_num_batched_tokens for one in limits),
         disaggregated=system.disaggregated,
+        shared=all(pool.hardware.kind == "cpu" for pool in system.pools),
     )
 
 
@@ -183,14 +186,33 @@ def _mixed(room: _Room, numbers: Iterator[int]) -> Iterator[Phase]:
             yield Phase("mixed", f"prompts into {batch} decodes at {context}", together, after, estimate)
 
 
+def _company(room: _Room, numbers: Iterator[int]) -> Iterator[Phase]:
+    """Prompts for the prefill engine while the decode engine of the same host works: how they slow each other."""
+    if not (room.disaggregated and room.shared):
+        return
+    for context in CONTEXTS[:2]:
+        prompts = [prompt for prompt in COMPANY_PROMPTS if prompt + 2 <= room.length]
+        joined_s = sum(room.prefill_s(prompt) + REQUEST_S for prompt in prompts)
+        output = STEADY_STEPS + math.ceil(2 * joined_s / room.decode_s(2, context, 1))
+        output = min(output, room.length - context, int(KV_SHARE * room.tokens) // 2 - context)
+        if output < STEADY_STEPS:
+            continue
+        together = tuple(_request(next(numbers), context, output) for _ in range(2))
+        after = tuple(_request(next(numbers), prompt, 1) for prompt in prompts)
+        estimate = room.prefill_s(context, 2) + max(room.decode_s(2, context, output), joined_s) + PAUSE_S
+        yield Phase("company", f"prompts beside 2 decodes at {context}", together, after, estimate)
+
+
 def plan(system: System, seconds: float = 120.0) -> tuple[Phase, ...]:
-    """Phases that take about `seconds` by the profile at hand (usually a roofline): idle prompts, decodes, mixed steps.
+    """Phases that take about `seconds` by the profile at hand (usually a roofline): idle prompts, decodes,
+    mixed steps or engines side by side.
 
     In a disaggregated system the idle prompts are the sweep of KV transfer sizes too. Raises SpecError when the engine
     is too small for any of them.
     """
     room, numbers = _room(system), count()
-    kinds = [list(_idle(room, numbers)), list(_decode(room, numbers)), list(_mixed(room, numbers))]
+    beside = [*_mixed(room, numbers), *_company(room, numbers)]
+    kinds = [list(_idle(room, numbers)), list(_decode(room, numbers)), beside]
     shares = (0.3, 0.4, 0.3)
     chosen = [phase for found, share in zip(kinds, shares, strict=True) for phase in _cheapest(found, share * seconds)]
     missing = {"idle", "decode"} - {phase.kind for phase in chosen}

@@ -27,7 +27,8 @@ def padded(batch: int, sizes: Sequence[int]) -> int:
 def from_steps(steps: pd.DataFrame, sizes: Sequence[int], *, synchronous: bool = False) -> pd.DataFrame:
     """Rows from the steps table of a run (`planner.records.STEP_COLUMNS`), one a step or a run of equal steps.
 
-    The optional column `prefill_pairs` holds the sum of n * (p + n / 2) over the step's prompt chunks. Without it each
+    The optional column `stretch` says how many times as long a step took as it would have with the host to itself. The
+    optional column `prefill_pairs` holds the sum of n * (p + n / 2) over the step's prompt chunks. Without it each
     step's prompt tokens are taken as one whole prompt, which is what `planner.calibrate` sends. Idle steps are dropped.
     A step that another follows at once lasts until that one starts: what the engine's loop does between them counts.
     With asynchronous scheduling steps overlap, and the results of a decode step are taken in late when a prompt comes
@@ -46,12 +47,13 @@ def from_steps(steps: pd.DataFrame, sizes: Sequence[int], *, synchronous: bool =
     if "chunks" in used:
         ones, had = _single_tokens(used["chunks"])
         tokens, seqs, context, pairs = tokens - ones, seqs + ones, context + had, pairs - had - ones / 2
+    stretch = used["stretch"].to_numpy(dtype=float) if "stretch" in used else 1.0
     has_prompt = tokens > 0
     kinds = np.where(~has_prompt, "decode", np.where(seqs > 0, "mixed", "prefill"))
     rows = observations(
         {
             "kind": kinds,
-            "seconds": used["duration_s"].to_numpy(dtype=float) / count,
+            "seconds": used["duration_s"].to_numpy(dtype=float) / count / stretch,
             "decode_steps": (~has_prompt).astype(float),
             "decode_padded": np.array([padded(int(n), sizes) for n in seqs]) * ~has_prompt,
             "decode_context": context * ~has_prompt,

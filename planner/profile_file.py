@@ -108,6 +108,7 @@ class ProfileFile(Node):
     step: StepLaw
     host: HostLaw = HostLaw()
     link: WireLaw | None = None
+    interference: Annotated[float, Field(ge=1)] | None = None  # a step's time while another engine of the host works
     validity: Validity | None = None
     fit: Fit | None = None
     fitted_on: Annotated[tuple[Source, ...], Field(strict=False)] = ()

@@ -113,6 +113,11 @@ class LatencyProfile:
         return self.file.kv_cache_tokens if self.file else None
 
     @property
+    def interference(self) -> float | None:
+        """How many times as long a step takes while one other engine of its host works; None: not measured."""
+        return self.file.interference if self.file else None
+
+    @property
     def fitted_hashes(self) -> frozenset[str]:
         """SHA-256 of everything it was fitted on: a run among these is never called predicted."""
         return frozenset(source.sha256 for source in self.file.fitted_on) if self.file else frozenset()

@@ -6,6 +6,7 @@ Both backends, `suggest` and `explain` work on a `System`; only `planner.engine_
 from __future__ import annotations
 
 import difflib
+from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -15,12 +16,14 @@ from planner.engine_limits import EngineLimits, batch_sizes, divides, limits
 from planner.model_config import load_model
 from planner.model_shape import ModelShape
 from planner.placement import Demand, WorkerPlace, given_hosts, place_freely, place_on
+from planner.profile_file import WireLaw
 from planner.profiles import LatencyProfile, load_profile, roofline
 from planner.routing import POLICIES
 from planner.spec import (
     Aggregated,
     Disaggregated,
     Engine,
+    Link,
     LocalPrefill,
     PoolSpec,
     Router,
@@ -206,6 +209,25 @@ def _crosses(pools: tuple[Pool, ...]) -> bool:
     return len(prefill | decode) > 1
 
 
+def _host_warnings(pools: tuple[Pool, ...]) -> list[str]:
+    """CPU workers that share a host, where nobody measured how they slow each other."""
+    workers = [(worker, pool) for pool in pools if pool.hardware.kind == "cpu" for worker in pool.workers]
+    counts = Counter(worker.node for worker, _ in workers)
+    unknown = {pool.profile.name for worker, pool in workers if counts[worker.node] > 1 and not pool.profile.interference}
+    return [
+        f"workers share one host's CPU, and profile {name} does not say how they slow each other: "
+        "times are those of a worker alone"
+        for name in sorted(unknown)
+    ]
+
+
+def _measured_link(spec: Link, pools: tuple[Pool, ...]) -> WireLaw | None:
+    """The link of a pool's profile, where the spec leaves the wire open."""
+    if spec.intra_node is not None or spec.preset is not None or spec.bandwidth_gb_s is not None:
+        return None
+    return next((pool.profile.file.link for pool in pools if pool.profile.file and pool.profile.file.link), None)
+
+
 def resolve(spec: Spec) -> System:
     """Look everything up. Raises `SpecError` when the model does not fit, TP does not divide, a name is unknown."""
     spec = _expanded(spec)
@@ -242,5 +264,8 @@ def resolve(spec: Spec) -> System:
         )
     if isinstance(deployment, Disaggregated) and deployment.link.inter_node is None and _crosses(filled):
         warnings.append("link.inter_node: not given, yet KV crosses nodes; a nominal link is assumed between them")
-    net = wires(deployment.link, filled[0].hardware, hosts) if isinstance(deployment, Disaggregated) else None
+    warnings += _host_warnings(filled)
+    net = None
+    if isinstance(deployment, Disaggregated):
+        net = wires(deployment.link, filled[0].hardware, hosts, _measured_link(deployment.link, filled))
     return System(spec, model, filled, net, model.kv_bytes_per_token, tuple(dict.fromkeys(warnings)))

@@ -7,6 +7,7 @@ from typing import Literal
 
 from planner.catalogue import Hardware, LinkPreset, link
 from planner.placement import Host
+from planner.profile_file import WireLaw
 from planner.spec import Link, LinkClass
 
 
@@ -41,9 +42,16 @@ def default_preset(hardware: Hardware) -> str:
     return "pcie5" if hardware.pcie_gb_s > 40 else "pcie4"
 
 
-def _wire(layers: list[LinkClass], default: str) -> Wire:
-    """Later layers win key by key; a preset named in a layer replaces everything before it."""
+def _wire(layers: list[LinkClass], default: str, measured: WireLaw | None = None) -> Wire:
+    """Later layers win key by key; a preset named in a layer replaces everything before it.
+
+    A `measured` wire stands in for the default preset, but for how it is shared.
+    """
     base: LinkPreset = link(default)
+    if measured is not None:
+        update = {"bandwidth_gb_s": measured.bandwidth_gb_s, "latency_us": 1e6 * measured.latency_s}
+        update |= {"setup_us": 1e6 * measured.setup_s, "name": "measured"}
+        base = base.model_copy(update=update | {"source": "measured with the latency profile"})
     name, bandwidth, latency, setup = base.name, base.bandwidth_gb_s, base.latency_us, base.setup_us
     sharing, source = base.sharing, base.source
     for layer in layers:
@@ -63,14 +71,17 @@ def _wire(layers: list[LinkClass], default: str) -> Wire:
     return Wire(name, bandwidth * 1e9, latency * 1e-6, setup * 1e-6, sharing, source)
 
 
-def wires(spec: Link, hardware: Hardware, hosts: list[Host]) -> Wires:
-    """`spec`'s top level is the wire of one node; between nodes InfiniBand (CPU: 10 Gb/s Ethernet) unless given."""
+def wires(spec: Link, hardware: Hardware, hosts: list[Host], measured: WireLaw | None = None) -> Wires:
+    """`spec`'s top level is the wire of one node; between nodes InfiniBand (CPU: 10 Gb/s Ethernet) unless given.
+
+    `measured` is the wire of one node as a profile has it.
+    """
     between = "ethernet_10g" if hardware.kind == "cpu" else "ib_400"
     top = LinkClass(**{key: getattr(spec, key) for key in LinkClass.model_fields})
     inter_node = [spec.inter_node] if spec.inter_node else []
     inter_rack = [*inter_node, *([spec.inter_rack] if spec.inter_rack else [])]
     return Wires(
-        intra_node=_wire([top, *([spec.intra_node] if spec.intra_node else [])], default_preset(hardware)),
+        intra_node=_wire([top, *([spec.intra_node] if spec.intra_node else [])], default_preset(hardware), measured),
         inter_node=_wire(inter_node, between),
         inter_rack=_wire(inter_rack, between),
         nic={host.name: host.nic_gb_s * 1e9 for host in hosts},

@@ -15,11 +15,14 @@ from planner.records import Progress
 from planner.requests import Arrival, Load, Request
 from planner.routing import prefills_locally
 from planner.spec import Disaggregated
-from planner.system import System
+from planner.system import System, WorkerPlace
 from simulator.fabric import Fabric
+from simulator.layers import Push
 from simulator.retrieval import RetrievalStation
+from simulator.roles import RoleSwitcher
+from simulator.sharing import SharedCores, shares_cores
 from simulator.team import Station, Team
-from simulator.worker import ADMITTED, FINISHED, PREFILLED, Mode, Sequence
+from simulator.worker import ADMITTED, FINISHED, PREFILLED, PROMPT_ENDING, Mode, Sequence
 
 NEVER = float("inf")
 NAN = float("nan")
@@ -31,7 +34,7 @@ class Visit:
 
     __slots__ = (
         "request", "arrival_s", "worker", "decode_worker", "retrieval_start_s", "retrieval_end_s", "prefill", "decode",
-        "transfer_start_s", "transfer_end_s", "first_token_s", "finish_s", "finish_reason", "error",
+        "transfer_start_s", "transfer_end_s", "first_token_s", "finish_s", "finish_reason", "error", "push",
     )  # fmt: skip
 
     def __init__(self, request: Request, arrival_s: float) -> None:
@@ -46,6 +49,7 @@ class Visit:
         self.first_token_s = self.finish_s = NAN
         self.finish_reason: str | None = None
         self.error: str | None = None
+        self.push: Push | None = None  # its KV goes ahead, layer by layer
 
 
 class Cluster:
@@ -73,25 +77,34 @@ class Cluster:
         self._open_loop = False  # nothing follows from the end of a request
         self._stop = stop
         self._by_id: dict[int, Visit] = {}
-        retrieval = spec.retrieval
+        retrieval, knobs = spec.retrieval, spec.optimizations
+        self._layers = knobs.transfer.layerwise
+        self._prefetch = knobs.prefill.prefetch_retrieval
+        switch = knobs.separation.role_switch
         central = retrieval is not None and retrieval.at == "frontend"
         self._central = RetrievalStation(retrieval, f"{spec.run.seed}/retrieval") if retrieval and central else None
+        # Every step by itself where a neighbour may slow it: what it does then depends on when each begins.
+        sharing = sum(len(pool.workers) for pool in system.pools if pool.hardware.kind == "cpu") > 1
         self.teams = [
             Team(
                 pool,
                 spec.run.seed,
                 None if central or pool.role == "decode" else retrieval,
-                fast_forward=fast_forward,
+                fast_forward=fast_forward and not (sharing and shares_cores(pool)),
                 record_steps=record_steps,
+                announce=self._layers is not None,
             )
             for pool in system.pools
         ]
         self.entry, self.decoders = self.teams[0], self.teams[-1]
         self._host = self.entry.pool.profile.host
+        shares = sharing and any(shares_cores(pool) for pool in system.pools)
+        self._cores = SharedCores(one for team in self.teams for one in team.stations) if shares else None
         self.split = spec.deployment if isinstance(spec.deployment, Disaggregated) else None
-        self.fabric = Fabric(system, self.at) if self.split else None
+        self.fabric = Fabric(system, self.at, both_ways=switch is not None) if self.split else None
         shared = self.split is not None and self.split.router.prefill_dispatch == "shared_queue"
         self._shared_queue: deque[Visit] | None = deque() if shared else None
+        self._switcher = RoleSwitcher(switch, self.entry, self.decoders) if switch and self.split else None
 
     # --- running --------------------------------------------------------------------------------
 
@@ -102,6 +115,8 @@ class Cluster:
         for team in self.teams:
             if team.router.state_age_s:
                 self.env.process(self._refresh(team))
+        if self._switcher is not None:
+            self.env.process(self._switch(self._switcher))
         if progress is None and self._stop is None:
             self.env.run()
         else:
@@ -131,6 +146,13 @@ class Cluster:
         while self.outstanding or self.env.peek() != NEVER:
             team.refresh(self.env.now)
             yield self.env.timeout(team.router.state_age_s)
+
+    def _switch(self, switcher: RoleSwitcher) -> Generator[simpy.Event, None, None]:
+        while self.outstanding or self.env.peek() != NEVER:
+            switcher.look(self.env.now, len(self._shared_queue or ()))
+            if self._shared_queue:
+                self._pull(self.env.now)
+            yield self.env.timeout(switcher.knob.check_every_s)
 
     # --- a request's way to an engine ---------------------------------------------------------------
 
@@ -210,11 +232,13 @@ class Cluster:
     def _pull(self, now: float) -> None:
         """Dynamo v0.3's prefill queue: an idle prefill worker takes the oldest request, one at a time."""
         assert self._shared_queue is not None
-        for station in self.entry.stations:
+        free = [one for one in self.entry.stations if one.engine.load.requests == 0 and one.assigned == 0]
+        if self._prefetch:  # retrieval for the next request goes on beside the prefill of one
+            free += [one for one in self.entry.stations if one.engine.load.requests == 1 and one.assigned == 0]
+        for station in free:
             if not self._shared_queue:
                 return
-            if station.engine.load.requests == 0 and station.assigned == 0:
-                self._assign(self._shared_queue.popleft(), station, now)
+            self._assign(self._shared_queue.popleft(), station, now)
 
     def _assign(self, visit: Visit, station: Station, now: float) -> None:
         visit.worker = station
@@ -262,7 +286,12 @@ class Cluster:
                 self._prefilled(visit, sequence, station, time_s)
             elif kind == ADMITTED:
                 self._transfer(visit, sequence, station, time_s)
+            elif kind == PROMPT_ENDING and sequence.mode == "prefill_only":
+                self._push(visit, sequence, time_s)
         self._plan(station)
+        if self._cores is not None:
+            for neighbour in self._cores.looked_at(station, now):
+                self._plan(neighbour)
         if self._shared_queue:
             self._pull(now)
 
@@ -289,11 +318,33 @@ class Cluster:
             self.at(visit.finish_s, lambda then: self._ended(visit, then))
 
     def _hand_off(self, visit: Visit, now: float) -> None:
-        station = visit.decode_worker or self.decoders.choose(visit.request, now)
-        self._submit(visit, station, "remote", now)
+        if visit.push is None:
+            self._submit(visit, self._decoder(visit, now), "remote", now)
+        else:
+            visit.push.handed_s = now
+            self._pushed(visit, now)
+
+    def _decoder(self, visit: Visit, now: float) -> Station:
+        return visit.decode_worker or self.decoders.choose(visit.request, now, self._distance(visit))
+
+    def _distance(self, visit: Visit) -> Callable[[WorkerPlace], float]:
+        """Seconds that the prompt's KV would take, alone on the wires, from where it was prefilled."""
+        assert self.fabric is not None
+        assert visit.worker is not None
+        fabric, source, limits = self.fabric, visit.worker.place, self.entry.pool.limits
+        size = -(-visit.request.prompt_tokens // limits.block_size) * fabric.block_bytes
+
+        def seconds(place: WorkerPlace) -> float:
+            wire = fabric.wire(source, place)
+            return wire.setup_s + wire.latency_s + size / wire.bandwidth
+
+        return seconds
 
     def _transfer(self, visit: Visit, sequence: Sequence, target: Station, now: float) -> None:
         """The decode worker has allocated its blocks and reads those that it lacks from the prefill worker."""
+        if visit.push is not None:
+            self._send_layers(visit, visit.push, target, sequence.remote_blocks, now)
+            return
         assert self.fabric is not None
         assert visit.worker is not None
         source = visit.worker.place
@@ -301,14 +352,58 @@ class Cluster:
 
         def arrived(then: float) -> None:
             visit.transfer_end_s = then
-            row = (visit.request.request_id, source.name, target.place.name, wire, size, now, then)
+            row = (visit.request.request_id, source.name, target.place.name, wire, moved, now, then)
             self.transfers.append(row)
             self._release(visit, then)
             target.engine.kv_arrived(sequence, then)
             self._plan(target)
 
         visit.transfer_start_s = now
-        wire = self.fabric.send(source, target.place, size, now, arrived)
+        wire, moved = self.fabric.send(source, target.place, size, now, arrived)
+
+    # --- KV layer by layer, while the prompt still computes ---
+
+    def _push(self, visit: Visit, sequence: Sequence, now: float) -> None:
+        """The step that ends a prompt begins: the decode worker makes room now, layers follow as they are done."""
+        assert self._layers is not None
+        if visit.push is None:  # else it was preempted after that and starts again: what has left need not leave twice
+            visit.push = Push(now, sequence.due_s, self._layers.groups)
+            self._submit(visit, self._decoder(visit, now), "remote", now)
+
+    def _send_layers(self, visit: Visit, push: Push, target: Station, blocks: int, now: float) -> None:
+        assert self.fabric is not None
+        assert visit.worker is not None
+        fabric, source = self.fabric, visit.worker.place
+
+        def arrived(then: float) -> None:
+            push.left -= 1
+            push.last_s = then
+            self._pushed(visit, then)
+
+        def send(size: int, then: float) -> None:
+            push.first_s = min(push.first_s, then)
+            push.wire, moved = fabric.send(source, target.place, size, then, arrived)
+            push.moved += moved
+
+        for ready_s, size in push.parts(blocks * fabric.block_bytes):
+            self.at(max(ready_s, now), lambda then, size=size: send(size, then))  # type: ignore[misc]
+
+    def _pushed(self, visit: Visit, now: float) -> None:
+        """Its layers are there and its prefill is over: the decode worker may go on. Only what is exposed counts."""
+        push, target = visit.push, visit.decode_worker
+        assert push is not None
+        assert target is not None
+        assert visit.worker is not None
+        assert visit.decode is not None
+        if push.left or push.handed_s != push.handed_s:
+            return
+        visit.transfer_start_s, visit.transfer_end_s = push.handed_s, now
+        row = (visit.request.request_id, visit.worker.place.name, target.place.name, push.wire, push.moved,
+               push.first_s, push.last_s)  # fmt: skip
+        self.transfers.append(row)
+        self._release(visit, now)
+        target.engine.kv_arrived(visit.decode, now)
+        self._plan(target)
 
     def _release(self, visit: Visit, now: float) -> None:
         assert visit.worker is not None

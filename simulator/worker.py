@@ -15,6 +15,7 @@ Contract used by simulator/cluster.py (the cluster owns time; a worker never run
 - `refusal(request, mode)`: why the request can never run here, or None. Ask before `submit`.
 - `observe(now)`: count the steps that have begun by `now`. Call it before `load.active_blocks` or `cached_tokens` are
   used in the middle of a run of steps; nothing else needs it.
+- `set_pace(pace, now)`: others take their share of the host's cores (simulator/sharing.py). Ask for `next_event_s` again.
 - `load`: a `planner.routing.WorkerLoad`, kept current (`active_blocks`: as of the latest `observe`, or outcome).
 
 Outcomes are `(time_s, kind, sequence)`: ADMITTED (remote only: blocks are allocated, the read may start),
@@ -81,6 +82,7 @@ class Worker:
         self._plan: Plan | None = None  # running
         self._next: Plan | None = None  # asynchronous: decided, begins when the plan ends
         self._decided = False  # asynchronous: what follows the plan, if anything, is decided
+        self._pace = 1.0
         self._late: list[Outcome] = []  # preemptions of decisions that were taken outside `advance`
         self._changed = False  # something happened since then that the step after the next must see
 
@@ -123,6 +125,10 @@ class Worker:
             return plan.boundary(plan.count - 1)  # a remote sequence may be admitted there
         return plan.end
 
+    @property
+    def in_step(self) -> bool:
+        return self._plan is not None
+
     # --- what happens to it ---
 
     def submit(self, sequence: Sequence, now: float) -> None:
@@ -146,6 +152,14 @@ class Worker:
             self._scheduler.settle(self._plan, self._plan.count)
         self._scheduler.release(sequence)
         self._scheduler.blocked = False
+
+    def set_pace(self, pace: float, now: float) -> None:
+        """Steps take `pace` times as long from `now` on; the running one, the rest of it. Not with `fast_forward`."""
+        plan = self._plan
+        if plan is not None and now < plan.end:
+            plan.first = now - plan.start + (plan.end - now) * pace / self._pace
+            plan.end = plan.boundary(plan.count)
+        self._pace = pace
 
     def _notice(self, now: float) -> None:
         """Something happened at `now` that the next decision must see: cut a run of equal steps short."""
@@ -256,6 +270,8 @@ class Worker:
         if plan is None:
             return
         plan.start = now
+        if self._pace != 1.0:
+            plan.first *= self._pace
         plan.end = plan.boundary(plan.count)
         for sequence in plan.members:
             if sequence.prefill_start_s != sequence.prefill_start_s:
