@@ -1,0 +1,263 @@
+"""Records of campaign.py -> fitted profiles and the table of errors, each load judged by a profile that never saw it.
+
+    python benchmarks/gpu/evaluate.py RECORDS                        print the report
+    python benchmarks/gpu/evaluate.py RECORDS --docs docs/validation.md    write it between that file's marks
+    python benchmarks/gpu/evaluate.py RECORDS --profiles configs/profiles  keep the fitted profiles
+    python benchmarks/gpu/evaluate.py RECORDS --ship benchmarks/data/h200-served   keep small copies of the runs
+
+Nothing but a part's own calibration runs is fitted. A load is compared with its first run; the second gives live's own
+spread, which no prediction can be asked to beat. `--profile NAME` judges a profile that exists instead of fitting.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from planner import workload
+from planner.backends import backend
+from planner.calibrate import fit
+from planner.profile_file import ProfileFile
+from planner.profiles import dump_profile, load_profile
+from planner.records import Run, frame
+from planner.spec import Spec, parse
+from planner.system import resolve
+from planner.validate import Comparison, MetricError, compare, rank_agreement
+
+BEGIN, END = "<!-- gpu: begin -->", "<!-- gpu: end -->"
+# (metric, statistic): what the prediction aims at, as a share, or live's own spread where that is larger.
+AIMS = {
+    ("throughput", "requests"): 0.01,
+    ("tpot", "p50"): 0.03,
+    ("tpot", "p99"): 0.08,
+    ("ttft", "p50"): 0.05,
+    ("ttft", "p99"): 0.15,
+    ("e2e", "p50"): 0.05,
+}
+PAIRED = ("pair-agg", "pair-pull")  # parts that serve the same loads in two ways
+TIME_DIGITS = 5  # of shipped copies: 10 us
+
+
+@dataclass(frozen=True)
+class Judged:
+    load: str
+    measured: tuple[Run, ...]
+    simulated: Run
+    comparison: Comparison
+
+
+@dataclass(frozen=True)
+class Part:
+    name: str
+    profile: ProfileFile
+    rounds: int
+    loads: tuple[Judged, ...]
+
+
+def spec_of(run: Run, profile: Path | str | None) -> Spec:
+    """The spec that a run was made with, its KV blocks as the engine reported them (with vLLM's null block)."""
+    blocks = min(run.manifest["kv_blocks"].values())
+    overrides = [f"engine.num_gpu_blocks_override={blocks + 1}", "engine.kv_cache_memory_bytes=null"]
+    return parse(
+        run.manifest["spec_yaml"], "spec_yaml", [*overrides, f"profile={'null' if profile is None else profile}"]
+    )
+
+
+def runs_of(folder: Path, stem: str) -> tuple[Run, ...]:
+    found = [path for path in folder.iterdir() if re.fullmatch(rf"{re.escape(stem)}-\d+", path.name)]
+    return tuple(Run.load(path) for path in sorted(found, key=lambda path: int(path.name.rsplit("-", 1)[1])))
+
+
+def judge(folder: Path, profiles: Path, named: str | None) -> Part:
+    """Fit a part's calibration, predict its loads. Raises SpecError when the calibration does not show the law."""
+    rounds = runs_of(folder, "calibration")
+    if named is None:
+        spec = spec_of(rounds[0], None)
+        file = fit(resolve(spec), rounds, str(rounds[0].manifest["spec"]["name"]))
+        profiles.mkdir(parents=True, exist_ok=True)
+        path: Path | str = profiles / f"{file.name}.yaml"
+        Path(path).write_text(dump_profile(file))
+    else:
+        path, known = named, load_profile(named).file
+        assert known is not None
+        file = known
+    stems = {
+        path.name.rsplit("-", 1)[0]: None for path in sorted(folder.iterdir()) if (path / "manifest.json").exists()
+    }
+    loads = []
+    for stem in stems:
+        if stem == "calibration":
+            continue
+        measured = runs_of(folder, stem)
+        simulated = predict(measured[0], path, file)
+        found = compare(simulated, measured[0], repeats=measured[1:], fitted_on=hashes(file))
+        loads.append(Judged(stem, measured, simulated, found))
+    return Part(folder.name, file, len(rounds), tuple(loads))
+
+
+def hashes(file: ProfileFile) -> frozenset[str]:
+    return frozenset(source.sha256 for source in file.fitted_on)
+
+
+def predict(run: Run, profile: Path | str, file: ProfileFile) -> Run:
+    spec = spec_of(run, profile)
+    if file.link is not None and spec.deployment.mode == "disaggregated":
+        wire = {"bandwidth_gb_s": file.link.bandwidth_gb_s, "setup_us": 1e6 * file.link.setup_s, "latency_us": 0.0}
+        link = spec.deployment.link.model_copy(update=wire)
+        spec = spec.model_copy(update={"deployment": spec.deployment.model_copy(update={"link": link})})
+    return backend("simulate").run(resolve(spec), workload.build(spec))
+
+
+# --- the report -------------------------------------------------------------------------------------------------------
+
+
+def report(parts: Sequence[Part]) -> str:
+    lines: list[str] = []
+    for part in parts:
+        lines += [*_heading(part), "", *_errors(part), ""]
+    return "\n".join([*lines, *_winners({part.name: part for part in parts})]).rstrip() + "\n"
+
+
+def _heading(part: Part) -> list[str]:
+    measured, fitted = part.profile.measured, part.profile.fit
+    assert measured is not None
+    assert fitted is not None
+    rows = "; ".join(
+        f"{kind}: {one.rows} rows, off by {one.mean_abs_pct:.1f} % (at most {one.max_abs_pct:.0f} %)"
+        for kind, one in fitted.residuals.items()
+    )
+    law = ", ".join(f"{name} {1e6 * value:.4g} us" for name, value in part.profile.step.model_dump().items())
+    lines = [
+        f"### {part.profile.name}",
+        "",
+        f"{measured.gpu}, driver {measured.driver}, {measured.vllm}, torch {measured.torch}, {measured.date}. "
+        f"{part.rounds} calibration rounds. Fit by kind of step: {rows}.",
+        "",
+        f"Law: {law}.",
+    ]
+    if part.profile.link is not None:
+        link = part.profile.link
+        lines += ["", f"Link ({link.connector}): {link.bandwidth_gb_s:.3g} GB/s, set-up {1e3 * link.setup_s:.2f} ms."]
+    return lines + [line for note in part.profile.notes for line in ("", f"Note: {note}.")]
+
+
+def _errors(part: Part) -> list[str]:
+    head = "| load | requests | statistic | predicted | measured | error | live's spread | within the aim |"
+    lines = [head, "|---|---|---|---|---|---|---|---|"]
+    for load in part.loads:
+        tokens = load.comparison.tokens
+        label = load.load + ("" if load.comparison.label == "predicted" else " (fitted)")
+        label += "" if tokens.agrees else " (tokens differ)"
+        for key in AIMS:
+            error = next((one for one in load.comparison.errors if (one.metric, one.statistic) == key), None)
+            if error is not None:
+                lines.append(f"| {label} | {tokens.requests} | {_cells(error, AIMS[key])} |")
+                label = ""
+    for load in part.loads:
+        if not load.comparison.tokens.agrees:
+            lines += ["", f"{load.load}: {load.comparison.tokens.sentence()}."]
+        doubts = dict.fromkeys(warning for run in load.measured for warning in run.manifest["warnings"])
+        lines += [line for doubt in doubts for line in ("", f"{load.load}: {doubt}.")]
+    missed = [load.load for load in part.loads if any(not within(one, aim) for one, aim in _aimed(load.comparison))]
+    lines += ["", f"Every aim is met in {len(part.loads) - len(missed)} of {len(part.loads)} loads."]
+    return lines
+
+
+def _aimed(comparison: Comparison) -> list[tuple[MetricError, float]]:
+    return [(one, AIMS[key]) for one in comparison.errors if (key := (one.metric, one.statistic)) in AIMS]
+
+
+def within(error: MetricError, aim: float) -> bool:
+    return abs(error.error) <= max(aim, error.spread or 0.0)
+
+
+def _cells(error: MetricError, aim: float) -> str:
+    name = "requests per s" if error.metric == "throughput" else f"{error.metric.upper()} {error.statistic}, ms"
+    spread = "not repeated" if error.spread is None else f"{100 * error.spread:.1f} %"
+    verdict = "yes" if within(error, aim) else f"no ({100 * aim:.0f} %)"
+    values = f"{error.predicted:.4g} | {error.measured:.4g} | {100 * error.error:+.1f} %"
+    return f"{name} | {values} | {spread} | {verdict}"
+
+
+def _winners(parts: dict[str, Part]) -> list[str]:
+    """1P1D against two replicas on the same requests, as predicted and as measured."""
+    if not all(name in parts for name in PAIRED):
+        return []
+    lines = ["### 1P1D against two replicas", "", "| load | statistic | predicted winner | measured winner |"]
+    lines.append("|---|---|---|---|")
+    first, second = ({load.load: load for load in parts[name].loads} for name in PAIRED)
+    for name in (load for load in first if load in second):
+        for key in (("ttft", "p50"), ("tpot", "p50"), ("e2e", "p50")):
+            pair = [side[name].comparison.error(*key) for side in (first, second)]
+            noise = max(one.spread or 0.0 for one in pair)
+            predicted, measured = [one.predicted for one in pair], [one.measured for one in pair]
+            agree = rank_agreement(predicted, measured, higher=False).same_winner
+            close = abs(measured[0] / measured[1] - 1) <= noise
+            lines.append(
+                f"| {name} | {key[0].upper()} {key[1]} | {_winner(predicted)} "
+                f"| {_winner(measured)}{'' if agree else ' (wrong)'}{' (within the spread)' if close else ''} |"
+            )
+    return lines
+
+
+def _winner(pair: Sequence[float]) -> str:
+    return f"{'aggregated' if pair[0] <= pair[1] else '1P1D'} ({pair[0]:.4g} against {pair[1]:.4g} ms)"
+
+
+# --- files ------------------------------------------------------------------------------------------------------------
+
+
+def small(run: Run) -> Run:
+    """Without single tokens, times to 10 us."""
+
+    def rounded(name: str) -> object:
+        table = getattr(run, name)
+        floats = [column for column in table if table[column].dtype == "float64"]
+        return table.assign(**{column: table[column].round(TIME_DIGITS) for column in floats})
+
+    tables = {name: rounded(name) for name in ("requests", "steps", "samples", "transfers")}
+    return Run(**tables, tokens=frame("tokens"), manifest=run.manifest | {"logs": None})  # type: ignore[arg-type]
+
+
+def write_docs(path: Path, text: str) -> None:
+    """Between the marks; a file without them gets them at its end."""
+    section = f"{BEGIN}\n{text}{END}\n"
+    old = path.read_text() if path.exists() else "# Validation\n"
+    if BEGIN in old and END in old:
+        head, rest = old.split(BEGIN, 1)
+        path.write_text(head + section + rest.split(END, 1)[1].lstrip("\n"))
+    else:
+        path.write_text(f"{old.rstrip()}\n\n## On the GPU\n\n{section}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("records", type=Path)
+    parser.add_argument("--docs", type=Path)
+    parser.add_argument("--profiles", type=Path, help="default: RECORDS/profiles")
+    parser.add_argument("--profile", help="judge this one instead of fitting")
+    parser.add_argument("--ship", type=Path, help="a folder for small copies of the first run of each load")
+    options = parser.parse_args()
+    folders = [path for path in sorted(options.records.iterdir()) if (path / "calibration-1").is_dir()]
+    if not folders:
+        parser.error(f"{options.records} holds no part with a calibration")
+    profiles = options.profiles or options.records / "profiles"
+    parts = [judge(folder, profiles, options.profile) for folder in folders]
+    text = report(parts)
+    print(text)
+    if options.docs:
+        write_docs(options.docs, text)
+    if options.ship:
+        for part in parts:
+            for load in part.loads:
+                small(load.measured[0]).save(options.ship / part.name / load.load)
+
+
+if __name__ == "__main__":
+    main()
