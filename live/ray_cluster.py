@@ -18,7 +18,7 @@ from typing import Any
 
 from live.launch import LiveError, Ports, Runtime, check, detect, server_command, server_environment
 from live.models import ServedModel
-from live.server_process import ServerProcess, free_ports
+from live.server_process import HOST, ServerProcess, free_ports
 from live.servers import Servers, check_memory
 from planner.spec import SpecError
 from planner.system import Pool, System, WorkerPlace
@@ -180,12 +180,11 @@ class RayServers(Servers):
         import ray
 
         if not ray.is_initialized():
+            _reachable(self._address)
             try:
                 ray.init(address=self._address, log_to_driver=False, logging_level="ERROR")
             except ConnectionError as error:
-                raise LiveError(
-                    f"no Ray cluster at {self._address!r}: {error}; start one with `ray start --head`"
-                ) from None
+                raise no_cluster(self._address, error) from None
             self._owns_connection = True
         places = [(pool, place) for pool in self.system.pools for place in pool.workers]
         nodes = list(dict.fromkeys(place.node for _, place in places))
@@ -197,8 +196,10 @@ class RayServers(Servers):
         self.runtime = views[0][1]
         check(self.system, self.runtime, gpus=sum(len(gpus) for _, _, gpus in views))
         check_memory(self.system, self.runtime)
+        here = ray.util.get_node_ip_address()
+        alone = all(host == here for host, _, _ in views)  # every node is this host: nobody else need reach them
         for server, (host, _, gpus) in zip(servers, views, strict=True):
-            await self._start_on(server, host, gpus)
+            await self._start_on(server, HOST if alone else host, gpus)
 
     async def _reserve(self, places: list[tuple[Pool, WorkerPlace]], nodes: list[str]) -> Any:
         """One bundle for each node of the spec."""
@@ -241,10 +242,8 @@ class RayServers(Servers):
         return RemoteServer(place.name, pool, actor, "", log, self.folder / f"{place.name}.steps.jsonl")
 
     async def _start_on(self, server: RemoteServer, host: str, gpus: list[int]) -> None:
-        if not host.startswith("127."):
-            if self._token is None:
-                raise SpecError(f"--cluster ray: servers on {host} can be reached from elsewhere; give a --token")
-            host = socket.gethostbyname(host)
+        if host != HOST and self._token is None:
+            raise SpecError(f"--cluster ray: servers on {host} can be reached from elsewhere; give a --token")
         if self.trace_of(server.name) is None:
             server.trace = None
         wires = self.system.wires
@@ -273,6 +272,21 @@ class RayServers(Servers):
         if self._owns_connection:
             ray.shutdown()
             self._owns_connection = False
+
+
+def no_cluster(address: str, error: Exception) -> LiveError:
+    return LiveError(f"no Ray cluster at {address!r}: {error}; start one with `ray start --head`")
+
+
+def _reachable(address: str) -> None:
+    """Ray itself tries for minutes. Raises LiveError when nobody listens at an address that has a port."""
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdecimal():
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=5).close()
+    except OSError as error:
+        raise no_cluster(address, error) from None
 
 
 def _free_nodes(ray: Any) -> list[dict[str, float]]:

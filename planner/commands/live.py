@@ -61,6 +61,10 @@ def live(
         bool, typer.Option("--calibrate/--no-calibrate", help="Measure a profile first when --validate finds none.")
     ] = True,
     repeat: Annotated[int, typer.Option("--repeat", min=1, help="Runs on the same servers, to see the spread.")] = 1,
+    cluster: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option("--cluster", metavar="ray", help="On a Ray cluster that exists: ray, or ray=HOST:PORT."),
+    ] = None,
     token: Token = None,
     assignments: Set = None,
     seed: Seed = None,
@@ -82,7 +86,12 @@ def live(
     calibrates = validate and calibrate and not endpoint and not _calibrated(system)
     _estimate(system, spec, repeat, bool(endpoint), calibrates)
     session = LiveSession(
-        system, folder / "logs" if folder else None, endpoints=endpoint or (), token=token, progress=report
+        system,
+        folder / "logs" if folder else None,
+        endpoints=endpoint or (),
+        token=token,
+        ray=ray_address(cluster),
+        progress=report,
     )
     comparison = None
     with session:
@@ -101,6 +110,18 @@ def live(
     _print(runs[0], comparison, predictor, folder, as_json, table)
     if interrupted:
         raise KeyboardInterrupt
+
+
+def ray_address(cluster: str | None) -> str | None:
+    """Ray's own address for the --cluster option. Raises SpecError for another kind of cluster."""
+    from planner.spec import SpecError
+
+    if cluster is None:
+        return None
+    kind, _, address = cluster.partition("=")
+    if kind != "ray":
+        raise SpecError(f"--cluster: {cluster!r} is unknown; allowed: ray, ray=HOST:PORT")
+    return address or "auto"
 
 
 def spec_of(config: str | None, assignments: list[str], elsewhere: bool) -> Spec:
