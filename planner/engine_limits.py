@@ -31,6 +31,9 @@ class EngineLimits:
     long_prefill_token_threshold: int = 0
     reserve_full_prompt: bool = True
     watermark_blocks: int = 0
+    swap_blocks: int = 0  # host room for preempted KV; 0: it is computed again
+    swap_s_per_block: float = 0.0  # a copy, one way
+    tiers: tuple[tuple[int, float, float], ...] = ()  # evicted KV: (blocks, seconds a block read, and written)
 
 
 def batch_defaults(hardware: Hardware, tp: int) -> tuple[int, int]:

@@ -40,6 +40,7 @@ class Query:
     prompt_tokens: int
     block_size: int
     overlap_tokens: Sequence[int]
+    distance_s: Sequence[float] = ()  # to move its KV to each worker; empty: not known, or nothing to move
 
 
 @dataclass(slots=True)
@@ -115,6 +116,24 @@ def session_affinity(query: Query, workers: Sequence[WorkerLoad], state: RouterS
     return ((query.session_id * 0x9E3779B97F4A7C15) >> 17) % len(workers)
 
 
+NEAR_SLACK = 2  # requests more than on the idlest worker that a nearer one may have
+
+
+def topology_aware(query: Query, workers: Sequence[WorkerLoad], state: RouterState) -> int:
+    """The worker that the KV reaches soonest, among those with at most `NEAR_SLACK` more requests than the idlest.
+
+    Without distances it is least_loaded. Source: Dynamo's router keeps transfers within a topology domain the same way
+    (`kv_transfer_domain`, preferred rather than enforced).
+    """
+    if not query.distance_s:
+        return least_loaded(query, workers, state)
+    limit = min(worker.requests for worker in workers) + NEAR_SLACK
+    state.turn += 1
+    order = [(state.turn - 1 + step) % len(workers) for step in range(len(workers))]
+    near = [index for index in order if workers[index].requests <= limit]
+    return min(near, key=lambda index: (query.distance_s[index], workers[index].requests))
+
+
 POLICIES: dict[str, Policy] = {
     "random": random_choice,
     "round_robin": round_robin,
@@ -122,9 +141,11 @@ POLICIES: dict[str, Policy] = {
     "power_of_two": power_of_two,
     "prefix_aware": prefix_aware,
     "session_affinity": session_affinity,
+    "topology_aware": topology_aware,
 }
 
 NEEDS_OVERLAP = frozenset({"prefix_aware"})
+NEEDS_DISTANCE = frozenset({"topology_aware"})
 
 
 def prefills_locally(uncached_tokens: int, prefill_queue: int, max_tokens: int, max_queue: int | None) -> bool:

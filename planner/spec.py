@@ -29,6 +29,7 @@ from planner.deployment_spec import (
     Router,
 )
 from planner.faults import unknown
+from planner.optimizations import Optimizations
 from planner.strict_yaml import (
     Fraction,
     Node,
@@ -131,14 +132,6 @@ class RunOptions(Node):
     sample_interval_s: Positive = 1.0
     step_records: bool = True
     margin: NonNegative = 0.05  # suggest: P/D must win by this share to be worth it
-
-
-class Optimizations(Node):
-    """Knobs of the four areas; each is off when empty."""
-
-    prefill: dict[str, Any] = Field(default_factory=dict)
-    transfer: dict[str, Any] = Field(default_factory=dict)
-    decode: dict[str, Any] = Field(default_factory=dict)
 
 
 class Spec(Node):

@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from planner.catalogue import Hardware, hardware, names
 from planner.engine_limits import EngineLimits, batch_sizes, divides, limits
+from planner.knobs import changed_limits, changed_step
 from planner.model_config import load_model
 from planner.model_shape import ModelShape
 from planner.placement import Demand, WorkerPlace, given_hosts, place_freely, place_on
@@ -150,6 +151,9 @@ def _pool(spec: Spec, base: ModelShape, role: Role, pool: PoolSpec, key: str, mo
     profile = profile.for_engine(engine, seqs, budget)
     twin = _twin(profile, model)
     found = limits(model, entry, tp, engine, _measured_kv(profile, twin, entry, tp, engine), key, most)
+    knobs = spec.optimizations
+    found = changed_limits(found, model, entry, tp, knobs)
+    profile = changed_step(profile, model, entry, tp, engine, knobs)
     warnings = [*profile.mismatches(twin, entry.name, tp), *profile.warnings]
     if profile.provenance == "calibrated" and (engine.quantization or engine.kv_cache_dtype == "fp8"):
         warnings.append(f"profile {profile.name} does not say that it was measured with {key}'s quantised types")
@@ -213,7 +217,9 @@ def _host_warnings(pools: tuple[Pool, ...]) -> list[str]:
     """CPU workers that share a host, where nobody measured how they slow each other."""
     workers = [(worker, pool) for pool in pools if pool.hardware.kind == "cpu" for worker in pool.workers]
     counts = Counter(worker.node for worker, _ in workers)
-    unknown = {pool.profile.name for worker, pool in workers if counts[worker.node] > 1 and not pool.profile.interference}
+    unknown = {
+        pool.profile.name for worker, pool in workers if counts[worker.node] > 1 and not pool.profile.interference
+    }
     return [
         f"workers share one host's CPU, and profile {name} does not say how they slow each other: "
         "times are those of a worker alone"
@@ -226,6 +232,26 @@ def _measured_link(spec: Link, pools: tuple[Pool, ...]) -> WireLaw | None:
     if spec.intra_node is not None or spec.preset is not None or spec.bandwidth_gb_s is not None:
         return None
     return next((pool.profile.file.link for pool in pools if pool.profile.file and pool.profile.file.link), None)
+
+
+def _knob_warnings(spec: Spec) -> list[str]:
+    """Knobs that change answers, and those that have nothing to work on. Raises SpecError for one that cannot work."""
+    knobs, deployment = spec.optimizations, spec.deployment
+    warnings = [f"optimizations.{name} changes what the model answers" for name in knobs.changes_output]
+    if isinstance(deployment, Aggregated):
+        idle = [name for name in ("transfer", "separation") if getattr(knobs, name) != type(getattr(knobs, name))()]
+        return warnings + [f"optimizations.{name}: nothing to do in an aggregated deployment" for name in idle]
+    if knobs.separation.role_switch is not None and deployment.router.decode_choice != "after_prefill":
+        raise SpecError(
+            "optimizations.separation.role_switch: a worker chosen at arrival could leave before its prompt comes; "
+            "allowed: with router.decode_choice: after_prefill"
+        )
+    if knobs.separation.role_switch is not None and spec.retrieval and spec.retrieval.at == "prefill_worker":
+        raise SpecError(
+            "optimizations.separation.role_switch: a decode worker has no retrieval stage to bring along; "
+            "allowed: with retrieval.at: frontend"
+        )
+    return warnings
 
 
 def resolve(spec: Spec) -> System:
@@ -264,8 +290,9 @@ def resolve(spec: Spec) -> System:
         )
     if isinstance(deployment, Disaggregated) and deployment.link.inter_node is None and _crosses(filled):
         warnings.append("link.inter_node: not given, yet KV crosses nodes; a nominal link is assumed between them")
-    warnings += _host_warnings(filled)
+    warnings += [*_knob_warnings(spec), *_host_warnings(filled)]
     net = None
     if isinstance(deployment, Disaggregated):
         net = wires(deployment.link, filled[0].hardware, hosts, _measured_link(deployment.link, filled))
-    return System(spec, model, filled, net, model.kv_bytes_per_token, tuple(dict.fromkeys(warnings)))
+    kv_bytes = model.kv_bytes_per_token // (2 if spec.optimizations.decode.key_only else 1)
+    return System(spec, model, filled, net, kv_bytes, tuple(dict.fromkeys(warnings)))

@@ -36,7 +36,7 @@ class SimulatorBackend:
             steps=steps,
             samples=_samples(steps, system.spec.run.sample_interval_s),
             transfers=_transfers(cluster),
-            manifest=manifest(system, _extrapolations(cluster), cluster.stopped),
+            manifest=manifest(system, _extrapolations(cluster), cluster.stopped, _cross_node(cluster, system)),
         )
 
 
@@ -53,7 +53,25 @@ def _extrapolations(cluster: Cluster) -> list[str]:
     return list(dict.fromkeys(warnings))
 
 
-def manifest(system: System, extrapolations: list[str], stopped: bool = False) -> dict[str, Any]:
+def _cross_node(cluster: Cluster, system: System) -> dict[str, int]:
+    """KV bytes between nodes, and what choosing decode workers without looking at places would have moved there."""
+    nodes = {place.name: place.node for pool in system.pools for place in pool.workers}
+    if system.wires is None or len(set(nodes.values())) < 2:
+        return {}
+    targets = [nodes[place.name] for place in system.pools[-1].workers]
+    moved = blind = 0.0
+    for _, source, target, _, size, _, _ in cluster.transfers:
+        moved += size * (nodes[source] != nodes[target])
+        blind += size * sum(node != nodes[source] for node in targets) / len(targets)
+    return {"bytes": int(moved), "blind_bytes": int(blind), "saved_bytes": int(blind - moved)}
+
+
+def manifest(
+    system: System,
+    extrapolations: list[str],
+    stopped: bool = False,
+    cross_node: dict[str, int] | None = None,
+) -> dict[str, Any]:
     """What the run was: enough to repeat it. No wall-clock time, so that equal runs give equal bytes."""
     from planner.spec import dump, spec_hash
 
@@ -73,6 +91,7 @@ def manifest(system: System, extrapolations: list[str], stopped: bool = False) -
         "workers": {place.name: pool.role for pool in system.pools for place in pool.workers},
         "nodes": {place.name: place.node for pool in system.pools for place in pool.workers},
         "uplinks": wires.nic if wires else {},
+        **({"cross_node": cross_node} if cross_node else {}),
         "kv_blocks": {pool.role: pool.limits.kv_blocks for pool in system.pools},
         "links": {w.name: w.bandwidth for w in (wires.intra_node, wires.inter_node, wires.inter_rack)} if wires else {},
         "fitted_on": sorted(set().union(*(profile.fitted_hashes for profile in profiles.values()))),

@@ -17,6 +17,7 @@ from collections import deque
 
 from planner.system import EngineLimits
 from simulator.decodes import Decodes
+from simulator.host_memory import HostMemory
 from simulator.kv_cache import Block, block_keys
 from simulator.sequence import (
     ADMITTED,
@@ -40,6 +41,9 @@ class Scheduler(Decodes):
         self, limits: EngineLimits, fast_forward: bool, shared_content: bool, kv_consumer: bool = False
     ) -> None:
         super().__init__(limits)
+        self.host = HostMemory.of(limits)
+        if self.host is not None:
+            self.kv.on_evict = self.host.evicted
         # A decode worker's transfers are not ordered with its steps, so with asynchronous scheduling the blocks of a
         # request that is in a running step are neither freed nor preempted (vLLM's defer_block_free).
         self.defers = kv_consumer and limits.async_scheduling
@@ -88,6 +92,8 @@ class Scheduler(Decodes):
         """Decide the next step; None when there is nothing to compute. Appends ADMITTED and PREEMPTED outcomes."""
         limits, kv = self.limits, self.kv
         plan = Plan()
+        if self.host is not None:
+            self.host.now = now
         self.turn += 1
         budget = limits.max_num_batched_tokens
         threshold = limits.long_prefill_token_threshold
@@ -250,6 +256,8 @@ class Scheduler(Decodes):
                 self.loading[seq] = None
                 outcomes.append((now, ADMITTED, seq))
                 continue
+            if self.host is not None:
+                done = max(done, self.host.restorable(seq, found))
             tokens = length - done
             if 0 < threshold < tokens:
                 tokens = threshold
@@ -264,6 +272,8 @@ class Scheduler(Decodes):
             self._allocate(seq, hits, own, need)
             if not seq.preemptions:
                 seq.cached_tokens = done
+            if self.host is not None:
+                self.host.restore(seq, found)
             seq.computed = done
             self.queued_tokens -= done
             self._enter(seq)
@@ -314,6 +324,8 @@ class Scheduler(Decodes):
         """Free its blocks and put it first in the queue; all its tokens are to be computed again."""
         if seq.state == DECODE:
             self.leave(seq)
+        if self.host is not None and seq.mode != "prefill_only":
+            self.host.swap_out(seq, seq.computed if seq.state == PREFILL else seq.computed - self._flying(seq))
         if seq.state == PREFILL:
             self.queued_tokens += seq.computed
             self._free(seq, seq.computed)
@@ -347,6 +359,8 @@ class Scheduler(Decodes):
                 return False
             self.waiting.remove(seq)
             self.queued_tokens -= seq.length
+            if self.host is not None:
+                self.host.forget(seq)
             seq.state = GONE
             return True
         del self.running[seq]

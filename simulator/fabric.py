@@ -1,9 +1,15 @@
-"""The wires between workers: which ports and uplinks a KV transfer occupies, and when it ends."""
+"""The wires between workers: which ports and uplinks a KV transfer occupies, and when it ends.
+
+A transfer is a chain of stages, each a flow over shared resources: with `staging: host` a copy down the sender's PCIe
+before the wire and one up the receiver's after it; with compression the sender's and the receiver's codecs around all.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
+from planner.knobs import PCIE_EFFICIENCY
+from planner.optimizations import Compression
 from planner.system import Pool, System, Wire, WorkerPlace
 from simulator.link import Network, Path
 
@@ -11,24 +17,65 @@ Schedule = Callable[[float, Callable[[float], None]], None]  # (time, action(tim
 
 
 class Fabric:
-    """All transfers of a cluster. `at` is the cluster's clock: it calls an action at a time."""
+    """All transfers of a cluster. `at` is the cluster's clock: it calls an action at a time.
 
-    def __init__(self, system: System, at: Schedule) -> None:
+    `both_ways`: any worker may send to any other, because roles change.
+    """
+
+    def __init__(self, system: System, at: Schedule, both_ways: bool = False) -> None:
         assert system.wires is not None, "an aggregated deployment has no KV transfers"
         self._wires = system.wires
         self._at = at
         self._paths: dict[tuple[str, str], Path] = {}
         self._wake = float("inf")
         prefill, decode = system.pools
-        self.network = Network(self._capacities(prefill, decode))
+        knobs = system.spec.optimizations.transfer
+        self._staged = knobs.staging == "host"
+        self._compression = knobs.compression
+        self._on_wire: dict[Path, int] = {}  # transfers from their start to the last byte off the wire
+        self.network = Network(self._capacities(prefill, decode, both_ways))
         self.block_bytes = system.kv_bytes_per_token * decode.limits.block_size
 
     def send(
         self, source: WorkerPlace, target: WorkerPlace, size: int, now: float, done: Callable[[float], None]
-    ) -> str:
-        """Move `size` bytes; `done(time_s)` is called when the last one has arrived. Returns the wire's name."""
+    ) -> tuple[str, int]:
+        """Move `size` bytes; `done(time_s)` is called when the last one has arrived. Returns (wire, bytes on it)."""
         path = self._path(source, target)
+        codec = self._codec(path)
+        on_wire = size if codec is None else int(size / codec.ratio)
+        before, after = [], []
+        if codec is not None:
+            before.append((Path("codec", (f"{source.name}>codec",), 0.0, 0.0, True), size))
+            after.append((Path("codec", (f"codec>{target.name}",), 0.0, 0.0, True), size))
+        if self._staged:
+            before.append((Path("pcie", (f"{source.name}>pcie",), 0.0, 0.0, False), on_wire))
+            after.insert(0, (Path("pcie", (f"pcie>{target.name}",), 0.0, 0.0, False), on_wire))
+        if not before and self._compression is None:
+            self._flow(path, on_wire, now, done)
+            return path.name, on_wire
+        self._on_wire[path] = self._on_wire.get(path, 0) + 1
 
+        def left(then: float) -> None:
+            self._on_wire[path] -= 1
+            self._chain(after, then, done)
+
+        self._chain([*before, (path, on_wire)], now, left)
+        return path.name, on_wire
+
+    def _codec(self, path: Path) -> Compression | None:
+        """Compression, when enough transfers are on this path already."""
+        codec = self._compression
+        return codec if codec is not None and self._on_wire.get(path, 0) >= codec.queue else None
+
+    def _chain(self, stages: list[tuple[Path, int]], now: float, done: Callable[[float], None]) -> None:
+        """One stage after the other."""
+        if not stages:
+            done(now)
+            return
+        (path, size), *rest = stages
+        self._flow(path, size, now, lambda then: self._chain(rest, then, done))
+
+    def _flow(self, path: Path, size: int, now: float, done: Callable[[float], None]) -> None:
         def drained(then: float) -> None:
             if path.latency_s:
                 self._at(then + path.latency_s, done)
@@ -43,7 +90,6 @@ class Fabric:
             self._at(now + path.setup_s, flow)
         else:
             flow(now)
-        return path.name
 
     def _plan(self) -> None:
         when = self.network.next_event_s()
@@ -59,7 +105,7 @@ class Fabric:
         self.network.advance(now)
         self._plan()
 
-    def _wire(self, source: WorkerPlace, target: WorkerPlace) -> Wire:
+    def wire(self, source: WorkerPlace, target: WorkerPlace) -> Wire:
         if source.node == target.node:
             return self._wires.intra_node
         return self._wires.inter_node if source.rack == target.rack else self._wires.inter_rack
@@ -68,7 +114,7 @@ class Fabric:
         key = (source.name, target.name)
         path = self._paths.get(key)
         if path is None:
-            wire = self._wire(source, target)
+            wire = self.wire(source, target)
             resources = [f"{source.name}>{wire.name}", f"{wire.name}>{target.name}"]
             if source.node != target.node:
                 resources += [f"{source.node}>uplink", f"uplink>{target.node}"]
@@ -76,15 +122,29 @@ class Fabric:
             self._paths[key] = path
         return path
 
-    def _capacities(self, prefill: Pool, decode: Pool) -> dict[str, float]:
+    def _capacities(self, prefill: Pool, decode: Pool, both_ways: bool) -> dict[str, float]:
         """Bytes a second of every port and uplink. A worker has one port of each wire for each of its GPUs."""
         capacity: dict[str, float] = {}
-        for source in prefill.workers:
-            for target in decode.workers:
-                wire = self._wire(source, target)
-                capacity[f"{source.name}>{wire.name}"] = wire.bandwidth * prefill.tp
-                capacity[f"{wire.name}>{target.name}"] = wire.bandwidth * decode.tp
-                for node in (source.node, target.node):
-                    nic = self._wires.nic.get(node, float("inf"))
-                    capacity[f"{node}>uplink"] = capacity[f"uplink>{node}"] = nic
+        directions = [(prefill, decode), (decode, prefill), (prefill, prefill), (decode, decode)]
+        for one, other in directions if both_ways else directions[:1]:
+            for source in one.workers:
+                for target in other.workers:
+                    wire = self.wire(source, target)
+                    capacity[f"{source.name}>{wire.name}"] = wire.bandwidth * one.tp
+                    capacity[f"{wire.name}>{target.name}"] = wire.bandwidth * other.tp
+                    for node in (source.node, target.node):
+                        nic = self._wires.nic.get(node, float("inf"))
+                        capacity[f"{node}>uplink"] = capacity[f"uplink>{node}"] = nic
+        for pool in (prefill, decode):
+            for worker in pool.workers:
+                capacity |= self._own(worker, pool)
         return capacity
+
+    def _own(self, worker: WorkerPlace, pool: Pool) -> dict[str, float]:
+        """What a worker has for itself: PCIe in both directions and, when KV is compressed, its codecs."""
+        pcie = pool.hardware.pcie_gb_s * 1e9 * PCIE_EFFICIENCY * pool.tp
+        own = {f"{worker.name}>pcie": pcie, f"pcie>{worker.name}": pcie}
+        if self._compression is not None:
+            own[f"{worker.name}>codec"] = self._compression.compress_gb_s * 1e9 * pool.tp
+            own[f"codec>{worker.name}"] = self._compression.expand_gb_s * 1e9 * pool.tp
+        return own

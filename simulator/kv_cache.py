@@ -13,6 +13,7 @@ the request it belongs to can hit it again (after a preemption). Content that ma
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Callable
 from functools import lru_cache
 
 from planner.requests import Segments
@@ -80,7 +81,7 @@ class Holding:
 class KvCache:
     """Counts of blocks. `free` includes cached blocks that nobody uses; `blank` are the free ones without content."""
 
-    __slots__ = ("blank", "block_size", "caching", "evicted", "free", "order", "table", "total")
+    __slots__ = ("blank", "block_size", "caching", "evicted", "free", "on_evict", "order", "table", "total")
 
     def __init__(self, total: int, block_size: int, caching: bool) -> None:
         self.total = self.free = self.blank = total
@@ -88,6 +89,7 @@ class KvCache:
         self.caching = caching
         self.table: dict[int, Block | list[Block]] = {}  # a list: copies, oldest first
         self.order: OrderedDict[Block | Holding, None] = OrderedDict()  # unused cached content, next victim first
+        self.on_evict: Callable[[int], None] | None = None  # told the key of a block that no copy is left of
         self.evicted = 0  # blocks, since the start
 
     def take(self, blocks: int) -> None:
@@ -118,6 +120,8 @@ class KvCache:
         copies = self.table[block.key]
         if copies is block:
             del self.table[block.key]
+            if self.on_evict is not None:
+                self.on_evict(block.key)
         else:
             assert isinstance(copies, list)
             copies.remove(block)

@@ -12,6 +12,7 @@ Mode = Literal["full", "prefill_only", "remote"]
 Outcome = tuple[float, str, "Sequence"]
 
 ADMITTED, PREFILLED, FINISHED, PREEMPTED = "ADMITTED", "PREFILLED", "FINISHED", "PREEMPTED"
+PROMPT_ENDING = "PROMPT_ENDING"
 
 # Where a sequence is: in the queue, reading remote KV, in the batch with prompt left, decoding, in the batch with all
 # its tokens scheduled, out of the batch with its blocks held for the decode worker, or gone.
@@ -27,10 +28,10 @@ class Sequence(Holding):
     """
 
     __slots__ = (
-        "cached_tokens", "decode_start_s", "finished", "last_token_s", "mode", "preemptions", "prefill_end_s",
+        "cached_tokens", "decode_start_s", "due_s", "finished", "last_token_s", "mode", "preemptions", "prefill_end_s",
         "prefill_start_s", "queued_s", "remote_blocks", "remote_tokens", "request",
-        "blocks", "computed", "index", "join", "lagged", "last", "length", "limit", "sampled", "state", "target",
-        "turn", "wasted",
+        "blocks", "computed", "index", "join", "lagged", "last", "length", "limit", "sampled", "state", "swapped",
+        "target", "turn", "wasted",
     )  # fmt: skip
 
     def __init__(self, request: Request, mode: Mode = "full") -> None:
@@ -51,6 +52,8 @@ class Sequence(Holding):
         self.length = request.prompt_tokens  # tokens to compute before the next one is sampled
         self.computed = 0  # tokens scheduled so far; while decoding see Scheduler.tokens
         self.blocks = 0  # blocks held while in prefill
+        self.swapped = 0  # tokens whose KV is on the host since the latest preemption
+        self.due_s = math.nan  # when the step that ends its prompt ends
         self.index = 0  # order of admission
         self.join = 0  # decode clock at which it starts to decode
         self.last = 0  # decode clock at which it leaves the decodes

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import random
+from collections.abc import Callable
 
 from planner.requests import Request
-from planner.routing import NEEDS_OVERLAP, POLICIES, Query, RouterState, WorkerLoad
+from planner.routing import NEEDS_DISTANCE, NEEDS_OVERLAP, POLICIES, Query, RouterState, WorkerLoad
 from planner.spec import Retrieval
 from planner.system import Pool, WorkerPlace
 from simulator.retrieval import RetrievalStation
@@ -31,14 +32,26 @@ class Team:
     """One pool. The router sees `seen`, which is the workers' live state unless `state_age_s` makes it old."""
 
     def __init__(
-        self, pool: Pool, seed: int, retrieval: Retrieval | None, *, fast_forward: bool, record_steps: bool
+        self,
+        pool: Pool,
+        seed: int,
+        retrieval: Retrieval | None,
+        *,
+        fast_forward: bool,
+        record_steps: bool,
+        announce: bool = False,
     ) -> None:
         self.pool = pool
         self.router = pool.router
         self.stations = []
         for place in pool.workers:
             engine = Worker(
-                place.name, pool.limits, pool.profile.step, fast_forward=fast_forward, record_steps=record_steps
+                place.name,
+                pool.limits,
+                pool.profile.step,
+                fast_forward=fast_forward,
+                record_steps=record_steps,
+                announce=announce,
             )
             own = RetrievalStation(retrieval, f"{seed}/retrieval/{place.name}") if retrieval else None
             self.stations.append(Station(place, pool, engine, own))
@@ -46,7 +59,7 @@ class Team:
         self.seen = self.loads
         self._policy = POLICIES[pool.router.policy]
         self._needs_overlap = pool.router.policy in NEEDS_OVERLAP
-        self._nothing = [0] * len(self.stations)
+        self._needs_distance = pool.router.policy in NEEDS_DISTANCE
         self._state = RouterState(
             random.Random(f"{seed}/router/{pool.role}"),
             overlap_weight=pool.router.overlap_weight,
@@ -59,17 +72,33 @@ class Team:
             station.engine.observe(now)
         self.seen = [dataclasses.replace(load) for load in self.loads]
 
-    def choose(self, request: Request, now: float) -> Station:
+    def add(self, station: Station) -> None:
+        """Another worker takes requests from now on."""
+        self.stations.append(station)
+        self._read()
+
+    def remove(self, station: Station) -> None:
+        """The worker takes no more requests."""
+        self.stations.remove(station)
+        self._read()
+
+    def _read(self) -> None:
+        self.loads = [station.engine.load for station in self.stations]
+        self.seen = [dataclasses.replace(load) for load in self.loads] if self.router.state_age_s else self.loads
+
+    def choose(self, request: Request, now: float, distance_s: Callable[[WorkerPlace], float] | None = None) -> Station:
+        """The worker for a request; `distance_s` is how long its KV takes to a place, where that is known."""
         if len(self.stations) == 1:
             return self.stations[0]
-        overlap = self._nothing
+        overlap = [0] * len(self.stations)
         if self._needs_overlap:
             known = request.prompt_tokens if request.known_prefix_tokens is None else request.known_prefix_tokens
             overlap = []
             for station in self.stations:
                 station.engine.observe(now)
                 overlap.append(min(station.engine.cached_tokens(request), known))
-        query = Query(request.session_id, request.prompt_tokens, self.pool.limits.block_size, overlap)
+        far = [distance_s(station.place) for station in self.stations] if self._needs_distance and distance_s else ()
+        query = Query(request.session_id, request.prompt_tokens, self.pool.limits.block_size, overlap, far)
         return self.stations[self._policy(query, self.seen, self._state)]
 
     @property

@@ -19,7 +19,8 @@ Contract used by simulator/cluster.py (the cluster owns time; a worker never run
 - `load`: a `planner.routing.WorkerLoad`, kept current (`active_blocks`: as of the latest `observe`, or outcome).
 
 Outcomes are `(time_s, kind, sequence)`: ADMITTED (remote only: blocks are allocated, the read may start),
-PREFILLED (the step that ends the prompt, and samples the first token), FINISHED (last token sampled), PREEMPTED.
+PREFILLED (the step that ends the prompt, and samples the first token), FINISHED (last token sampled), PREEMPTED, and
+with `announce` PROMPT_ENDING (that step begins; it ends at `sequence.due_s`).
 A `prefill_only` sequence is FINISHED with its first token. A `remote` one always has something to read, because the
 last token of a prompt never hits; `remote_blocks` is how much.
 
@@ -38,9 +39,9 @@ from planner.routing import WorkerLoad
 from planner.system import EngineLimits
 from simulator.batching import Scheduler
 from simulator.kv_cache import block_keys
-from simulator.sequence import ADMITTED, FINISHED, PREEMPTED, PREFILLED, Mode, Outcome, Plan, Sequence
+from simulator.sequence import ADMITTED, FINISHED, PREEMPTED, PREFILLED, PROMPT_ENDING, Mode, Outcome, Plan, Sequence
 
-__all__ = ["ADMITTED", "FINISHED", "PREEMPTED", "PREFILLED", "Mode", "Outcome", "Sequence", "Worker"]
+__all__ = ["ADMITTED", "FINISHED", "PREEMPTED", "PREFILLED", "PROMPT_ENDING", "Mode", "Outcome", "Sequence", "Worker"]
 
 # start_s, duration_s, prefill_tokens, decode_seqs, context_tokens, count, growth_s, running, waiting, kv_used_fraction
 StepRow = tuple[float, float, int, int, int, int, float, int, int, float]
@@ -64,6 +65,7 @@ class Worker:
         *,
         fast_forward: bool = True,
         record_steps: bool = True,
+        announce: bool = False,
         trace: list[Decision] | None = None,
         shared_content: bool = True,
         kv_consumer: bool = False,
@@ -74,6 +76,7 @@ class Worker:
         self._step = step
         self._laws: dict[int, tuple[float, float]] = {}
         self._record = record_steps
+        self._announce = announce
         self._trace = trace
         self._early = limits.async_scheduling
         self._scheduler = Scheduler(limits, fast_forward, shared_content, kv_consumer)
@@ -186,7 +189,7 @@ class Worker:
                     break
                 start, self._wake = self._wake, math.inf
                 scheduler.flying = False
-                self._begin(self._decide(start, outcomes), start)
+                self._begin(self._decide(start, outcomes), start, outcomes)
                 continue
             if early and not self._decided and not self._decide_early(plan, now, outcomes):
                 break
@@ -204,7 +207,7 @@ class Worker:
             elif self._changed or (plan.ending and scheduler.blocked):
                 follower.count = 1
             self._next = None
-            self._begin(follower, end)
+            self._begin(follower, end, outcomes)
         load = self.load
         load.running = len(scheduler.running)
         load.waiting = len(scheduler.waiting) + len(scheduler.loading) + len(scheduler.ready)
@@ -240,6 +243,10 @@ class Worker:
             base, slope = self._law(plan.batch)
             plan.first = base + slope * plan.context
             plan.growth = slope * plan.batch
+        host = self._scheduler.host
+        if host is not None and host.copies_s:
+            plan.first += host.claim()
+            plan.count = 1
         if self._trace is not None:
             free = self._scheduler.kv.free
             self._trace.append((chunks, plan.batch, plan.context, plan.running, plan.waiting, free, plan.preempted))
@@ -264,7 +271,7 @@ class Worker:
                 return base + slope * context
         return self._step.mixed(wide, batch, context)
 
-    def _begin(self, plan: Plan | None, now: float) -> None:
+    def _begin(self, plan: Plan | None, now: float, outcomes: list[Outcome]) -> None:
         self._plan = plan
         self._decided = False
         if plan is None:
@@ -278,6 +285,10 @@ class Worker:
                 sequence.prefill_start_s = now
                 if sequence.mode == "remote":
                     sequence.decode_start_s = now
+        if self._announce:
+            for sequence in plan.completed:
+                sequence.due_s = plan.end
+                outcomes.append((now, PROMPT_ENDING, sequence))
 
     def _complete(self, plan: Plan, outcomes: list[Outcome]) -> None:
         """The last step of the plan has ended: its tokens are there."""

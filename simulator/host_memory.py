@@ -1,0 +1,129 @@
+"""KV below the GPU: preempted sequences swapped to the host, and tiers that keep evicted blocks of shared prompts.
+
+Copies are part of a step: it starts computing when they are done, as vLLM V0's blocking swaps do. Evicted blocks leave
+beside the steps, one after the other over each tier's link; a block can be read once it is written. A tier that is an
+eighth of its room behind with writing takes no more. What falls out of a tier goes to the next one.
+Sources: vLLM 0.8 `CacheEngine.swap_in/swap_out` and `swap_space`; vLLM's KV offloading connector; Dynamo's KVBM tiers.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+from planner.system import EngineLimits
+from simulator.sequence import Sequence
+
+
+class Tier:
+    """Blocks by key, the least recently used first. Times are seconds; `ready` is when a block has been written."""
+
+    def __init__(self, blocks: int, read_s: float, write_s: float, below: Tier | None) -> None:
+        self.blocks = blocks
+        self.read_s = read_s
+        self.below = below
+        self._write_s = write_s
+        self._free_at = 0.0
+        self._ready: OrderedDict[int, float] = OrderedDict()
+
+    def put(self, key: int, now: float) -> None:
+        if key in self._ready:
+            self._ready.move_to_end(key)
+            return
+        start = max(now, self._free_at)
+        if start - now > self.blocks * self._write_s / 8 or not self.blocks:
+            return
+        self._free_at = self._ready[key] = start + self._write_s
+        if len(self._ready) > self.blocks:
+            lost, _ = self._ready.popitem(last=False)
+            if self.below is not None:
+                self.below.put(lost, now)
+
+    def read_time(self, key: int, now: float) -> float | None:
+        """Seconds to read the block from here or below; None when no tier has it."""
+        ready = self._ready.get(key)
+        if ready is not None and ready <= now:
+            return self.read_s
+        return self.below.read_time(key, now) if self.below is not None else None
+
+    def touch(self, key: int) -> None:
+        if key in self._ready:
+            self._ready.move_to_end(key)
+
+
+class HostMemory:
+    """What one worker keeps off its GPU. `copies_s` are seconds of copies that the next step waits for."""
+
+    def __init__(self, limits: EngineLimits) -> None:
+        self._size = limits.block_size
+        self._swap_free = limits.swap_blocks
+        self._swap_s = limits.swap_s_per_block
+        self._tier: Tier | None = None
+        for blocks, read_s, write_s in reversed(limits.tiers):
+            self._tier = Tier(blocks, read_s, write_s, self._tier)
+        self.now = 0.0  # of the decision that is being taken
+        self.copies_s = 0.0
+        self.read_blocks = 0  # from tiers, since the start
+
+    @staticmethod
+    def of(limits: EngineLimits) -> HostMemory | None:
+        return HostMemory(limits) if limits.swap_blocks or limits.tiers else None
+
+    def claim(self) -> float:
+        """The copies' time, once."""
+        copies, self.copies_s = self.copies_s, 0.0
+        return copies
+
+    # --- preemption by swapping ---
+
+    def swap_out(self, seq: Sequence, tokens: int) -> None:
+        """Copy `tokens` of a preempted sequence to the host; without room it is computed again."""
+        blocks = -(-tokens // self._size)
+        if seq.swapped or not 0 < blocks <= self._swap_free:
+            return
+        self._swap_free -= blocks
+        seq.swapped = tokens
+        self.copies_s += blocks * self._swap_s
+
+    def forget(self, seq: Sequence) -> None:
+        """It will not come back: its room on the host is free."""
+        self._swap_free += -(-seq.swapped // self._size)
+        seq.swapped = 0
+
+    # --- both ---
+
+    def restorable(self, seq: Sequence, found: int) -> int:
+        """Tokens whose KV need not be computed: `found` blocks are on the GPU, what else is here? Not the last one."""
+        if seq.swapped:
+            return min(seq.swapped, seq.length - 1)
+        return (found + len(self._tail(seq, found))) * self._size
+
+    def restore(self, seq: Sequence, found: int) -> None:
+        """Copy back what `restorable` promised; its blocks are allocated."""
+        if seq.swapped:
+            blocks = -(-seq.swapped // self._size)
+            self._swap_free += blocks
+            self.copies_s += max(blocks - found, 0) * self._swap_s
+            seq.swapped = 0
+            return
+        for key, read_s in self._tail(seq, found):
+            assert self._tier is not None
+            self._tier.touch(key)
+            self.copies_s += read_s
+            self.read_blocks += 1
+
+    def _tail(self, seq: Sequence, found: int) -> list[tuple[int, float]]:
+        """(key, seconds) of the blocks after the found ones that a tier holds."""
+        if self._tier is None:
+            return []
+        tail = []
+        for key in seq.keys[found : (seq.length - 1) // self._size]:
+            read_s = self._tier.read_time(key, self.now)
+            if read_s is None:
+                break
+            tail.append((key, read_s))
+        return tail
+
+    def evicted(self, key: int) -> None:
+        """The GPU's cache has dropped its last copy of a block."""
+        if self._tier is not None:
+            self._tier.put(key, self.now)
