@@ -10,10 +10,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import signal
 import tempfile
-import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -30,6 +28,7 @@ from live.results import ClientResult
 from live.run_tables import requests_table, steps_table, transfers_table
 from live.servers import Servers, Worker
 from live.step_table import EngineTrace, read_trace
+from live.stop_signal import stop_on_signals
 from live.telemetry import Telemetry
 from live.warmup import warm_up
 from planner.records import Progress, Run, frame
@@ -192,7 +191,7 @@ class LiveSession:
         targets = self.endpoints or (self.base_url,)
         host = {"load_average": list(os.getloadavg()), "cpus": os.cpu_count()}
         progress("load", 0.0)
-        with _stop_on_signals() as stop:
+        with stop_on_signals() as stop:
             async with Telemetry(self.workers, self.system.spec.run.sample_interval_s) as telemetry:
                 self._telemetry = telemetry
                 result = await run_load(
@@ -222,7 +221,7 @@ class LiveSession:
     async def _wait(self) -> None:
         assert self._servers is not None
         interval_s = self.system.spec.run.sample_interval_s
-        with _stop_on_signals() as stop:
+        with stop_on_signals() as stop:
             async with Telemetry(self.workers, interval_s, keep=len(self.workers)) as self._telemetry:
                 while not stop.is_set():
                     await self._servers.refresh()
@@ -288,22 +287,3 @@ def with_reported_blocks(system: System, workers: Sequence[Worker]) -> System:
         size = next(worker.block_size for worker in workers if worker.role == pool.role)
         pools.append(replace(pool, limits=replace(pool.limits, kv_blocks=blocks, block_size=size)))
     return replace(system, pools=tuple(pools))
-
-
-@contextlib.contextmanager
-def _stop_on_signals() -> Iterator[asyncio.Event]:
-    """An event that SIGINT and SIGTERM set (in the main thread; elsewhere nobody sets it)."""
-    stop = asyncio.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield stop
-        return
-    loop = asyncio.get_running_loop()
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    for number in before:
-        loop.add_signal_handler(number, stop.set)
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            loop.remove_signal_handler(number)
-            signal.signal(number, handler)
