@@ -1,0 +1,163 @@
+"""Answer: the sentence, where it is from, the targets, the splits, why, and what would change it."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from planner import charts
+from planner.metrics import METRICS, Summary
+from planner.report import shown
+from planner.spec import SpecError, dump
+from planner.suggestion import Suggestion
+from planner.suggestion_words import explanation, pick
+from planner.ui import compute
+from planner.ui.frame import badge, failed, help_of, link, read_this, scenario, title
+from planner.ui.scenario import Scenario
+from planner.ui.texts import say, t
+from planner.words import number, percent
+
+
+def page() -> None:
+    now = scenario()
+    title(t("Answer"), t("{gpus} x {hardware}, {model}", gpus=now.gpus, hardware=now.hardware.upper(), model=now.model))
+    try:
+        found = with_progress(now)
+        rate = compute.rate_of(now.spec())
+    except SpecError as error:
+        failed(error)
+        link("ask", t("Change the question"), ":material/help:")
+        return
+    st.subheader(say(sentence_of(found)), anchor=False)
+    badge(found.provenance)
+    chosen = pick(found.rows, found.verdict)
+    if chosen.rate > 0:
+        _cards(found, chosen.rate, rate)
+    st.altair_chart(charts.which_split(found, rate, say), alt=t("Bar chart of every split"))
+    read_this(
+        t(
+            "A longer bar serves more. Hollow bars are simulated; the thick line is the range over seeds. The dotted line "
+            "is the best aggregated deployment, the dashed line your traffic."
+        )
+    )
+    _reasons(found)
+    _next(now, found)
+
+
+def sentence_of(found: Suggestion) -> str:
+    """The verdict without the brackets that the badge shows."""
+    return found.sentence.removesuffix(found.provenance).strip()
+
+
+def with_progress(now: Scenario) -> Suggestion:
+    """The answer, with a bar while it is worked out."""
+    place = st.empty()
+
+    def progress(stage: str, done: float) -> None:
+        place.progress(min(1.0, done), text=f"{say(stage)} …")
+
+    with place.container():
+        st.progress(0.0, text=t("Simulating every split …"))
+    found = compute.answer(now, progress)
+    place.empty()
+    return found
+
+
+def _cards(found: Suggestion, highest: float, rate: float | None) -> None:
+    """The suggested deployment under the user's own traffic, or at its highest rate where that is less."""
+    offered = highest if rate is None else rate
+    summary = compute.summary_of(found.yaml, None if rate is None else rate)
+    chosen = pick(found.rows, found.verdict)
+    if rate is not None and rate > highest:
+        st.warning(
+            t(
+                "Your {rate} requests/s are more than {gpus} GPUs serve within the targets ({highest}).",
+                rate=number(rate),
+                gpus=found.gpus,
+                highest=number(highest),
+            )  # fmt: skip
+        )
+    st.markdown(t("**{name}** under your traffic of {rate} requests/s", name=chosen.name, rate=number(offered)))
+    columns = st.columns(3)
+    for column, (metric, limit) in zip(
+        columns, (("ttft_p99_ms", found.slo.ttft_ms), ("tpot_p99_ms", found.slo.tpot_ms)), strict=False
+    ):
+        with column:
+            _latency(summary, metric, limit)
+    with columns[2]:
+        used = offered / highest
+        st.metric(
+            t("Room"), percent(max(0.0, 1 - used)), border=True,
+            delta=t("at most {rate} requests/s", rate=number(highest)), delta_arrow="off",
+            delta_color="normal" if used <= 1 else "inverse", help=t("What is left of the highest rate."),
+        )  # fmt: skip
+
+
+def _latency(summary: Summary, metric: str, limit: float | None) -> None:
+    value = summary[metric]
+    kept = limit is None or (value is not None and value <= limit)
+    against = (
+        None
+        if limit is None
+        else t("target {limit} ms: {verdict}", limit=f"{limit:g}", verdict=t("met") if kept else t("missed"))
+    )
+    st.metric(
+        METRICS[metric].label, shown(METRICS[metric], value), delta=against, border=True, help=help_of(metric),
+        delta_color="normal" if kept else "inverse", delta_arrow="off",
+    )  # fmt: skip
+
+
+def _reasons(found: Suggestion) -> None:
+    if found.verdict is None:
+        for note in found.notes:
+            st.caption(say(note))
+        return
+    left, right = st.columns(2)
+    with left:
+        st.subheader(t("Why"), anchor=False)
+        for line in explanation(found.verdict):
+            if line != found.verdict.change:
+                st.markdown(f"- {say(line)}")
+        link("why", t("See the curves"), ":material/query_stats:")
+    with right:
+        st.subheader(t("What would change it"), anchor=False)
+        st.markdown(say(found.verdict.change))
+        st.altair_chart(charts.what_would_change(found, say), alt=t("P/D's advantage under changes of 20 %"))
+        read_this(t("Right of the dashed line P/D is worth it; around it, it is too close to call."))
+    for note in found.notes:
+        st.caption(say(note))
+
+
+def _next(now: Scenario, found: Suggestion) -> None:
+    st.subheader(t("Next"), anchor=False)
+    with st.container(horizontal=True):
+        link("check", t("Check it for real"), ":material/fact_check:")
+        st.download_button(
+            t("Download the YAML"), found.yaml, f"{now.traffic}-{now.gpus}.yaml", "application/yaml",
+            icon=":material/download:", on_click="ignore",
+        )  # fmt: skip
+        st.download_button(
+            t("Export a report"), lambda: _report(now, found), f"{now.traffic}-{now.gpus}.html", "text/html",
+            icon=":material/description:", on_click="ignore",
+        )  # fmt: skip
+    with st.expander(t("The same from the command line"), icon=":material/terminal:"):
+        st.code(command(now), language="bash")
+        st.markdown(t("with this file as question.yaml:"))
+        st.code(dump(now.spec()), language="yaml")
+    st.caption(
+        t(
+            "A first look: {seeds} list of {requests} requests. More of both, in More for experts, give a range.",
+            seeds=found.seeds,
+            requests=now.requests,
+        )  # fmt: skip
+    )
+
+
+def command(now: Scenario) -> str:
+    """The command line that gives the same sentence for the same file."""
+    return f"planner suggest question.yaml --gpus {now.gpus} --seeds {now.seeds} --requests {now.requests}"
+
+
+def _report(now: Scenario, found: Suggestion) -> str:
+    from planner.html_report import suggestion_report
+
+    return suggestion_report(found, compute.summary_of(found.yaml), compute.rate_of(now.spec()), say)

@@ -1,0 +1,267 @@
+"""Check for real: pre-flight, the plan, start, progress, stop, and how close the simulation was."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from pathlib import Path
+
+import pandas as pd
+import streamlit as st
+
+from planner import charts, validate
+from planner.commands import doctor
+from planner.records import Run
+from planner.spec import Spec, SpecError, dump, load, parse
+from planner.ui import compute, jobs
+from planner.ui.answer import with_progress
+from planner.ui.frame import badge, failed, link, read_this, scenario, title
+from planner.ui.recorded import about, recorded_runs
+from planner.ui.texts import say, t
+from planner.words import number
+
+START_S = {"cpu": 135, "gpu": 300}  # servers, warm-up and a calibration where there is no profile yet
+CPU_CONFIGS = {"1P1D": "cpu-1p1d", "aggregated": "cpu-agg"}
+
+
+@st.cache_data(ttl=60, show_spinner=False)
+def machine() -> doctor.Machine:
+    return doctor.look()
+
+
+def page() -> None:
+    title(
+        t("Check for real"),
+        t("The same file on real vLLM servers, the same requests, and the error of the simulation."),
+    )
+    job = jobs.latest()
+    if job is not None and jobs.running(job):
+        _watch(job)
+        return
+    if job is not None:
+        _ended(job)
+    _preflight()
+    _plan()
+    _show_recorded()
+
+
+# --- before ------------------------------------------------------------------------------------
+
+
+def _preflight() -> None:
+    st.subheader(t("What can run here"), anchor=False)
+    here = machine()
+    rows = [
+        {
+            t("Check"): say(check.what), t("Works"): "✔" if check.works else "✘", t("What was found"): say(check.detail),
+            t("To make it work"): say(check.fix),
+        }
+        for check in doctor.checks(here)
+    ]  # fmt: skip
+    st.dataframe(pd.DataFrame(rows), hide_index=True)
+    memory = "" if here.memory_gb is None else f"{here.memory_gb:.0f} GB"
+    st.caption(
+        t("{cores} CPU cores, {memory} memory, {count} GPUs", cores=here.cores, memory=memory, count=len(here.gpus))
+        + "".join(f" · {gpu}" for gpu in here.gpus)
+    )
+
+
+def _plan() -> None:
+    st.subheader(t("The plan"), anchor=False)
+    here = machine()
+    ways = ["endpoints"]
+    if here.vllm is not None:
+        ways = [*(["gpu"] if here.gpus else []), *(["cpu"] if "cpu" in here.vllm else []), *ways]
+    names = {
+        "gpu": t("On the GPUs here"),
+        "cpu": t("On the CPU, with a small model"),
+        "endpoints": t("On servers that run already"),
+    }
+    way = st.radio(t("Where"), ways, format_func=names.__getitem__, horizontal=True, key="check_way")
+    try:
+        spec, endpoints = {"gpu": _on_gpus, "cpu": _on_cpu, "endpoints": _on_endpoints}[way]()
+        run = compute.run_of(dump(spec))
+    except SpecError as error:
+        failed(error)
+        return
+    load_s = float(run.requests["finish_s"].max())
+    seconds = load_s + (0 if endpoints else START_S["gpu" if way == "gpu" else "cpu"])
+    st.markdown(
+        t(
+            "{requests} requests in {load} s; with starting and stopping about {minutes} minutes.",
+            requests=len(run.requests),
+            load=number(load_s),
+            minutes=number(max(1, round(seconds / 60))),
+        )  # fmt: skip
+    )
+    shown = jobs.command(Path("config.yaml"), Path("runs/check"), endpoints)[3:]
+    st.code("planner " + shlex.join(part for part in shown if part != "--json"), language="bash")
+    with st.expander(t("The file"), icon=":material/data_object:"):
+        st.code(dump(spec), language="yaml")
+    _start(spec, endpoints, way == "endpoints" and not endpoints)
+
+
+def _on_gpus() -> tuple[Spec, list[str]]:
+    """The suggested deployment where it fits; else the largest part of it at its share of the rate."""
+    from planner.splits import apply
+    from planner.suggestion_words import pick
+    from planner.verify import largest_part
+    from planner.workload import scaled
+
+    now = scenario()
+    found = with_progress(now)
+    chosen = pick(found.rows, found.verdict)
+    part = largest_part(chosen.split, chosen.rate, len(machine().gpus))
+    if part is None:
+        raise SpecError(f"{chosen.name}: needs {chosen.gpus} GPUs, {len(machine().gpus)} are here; allowed: fewer")
+    for line in (*part.tested, *part.untested):
+        st.caption(line)
+    return scaled(apply(now.spec(), part.split), part.rate), []
+
+
+def _on_cpu() -> tuple[Spec, list[str]]:
+    chosen = st.radio(t("Deployment"), list(CPU_CONFIGS), format_func=say, horizontal=True, key="check_cpu")
+    st.caption(t("A small model on the CPU checks the method with real servers and a real KV transfer, not your GPUs."))
+    return load(CPU_CONFIGS[chosen]), []
+
+
+def _on_endpoints() -> tuple[Spec, list[str]]:
+    text = st.text_area(
+        t("Addresses, one a line"), key="check_urls", height=80, placeholder="http://127.0.0.1:8000"
+    )  # fmt: skip
+    st.caption(
+        t("A token is read from the environment variable {name} and never stored.", name=jobs.TOKEN)
+        + (" " + t("It is set.") if os.environ.get(jobs.TOKEN) else "")
+    )
+    urls = [line.strip() for line in text.splitlines() if line.strip()]
+    for url in urls:
+        if not url.startswith(("http://", "https://")):
+            raise SpecError(f"{url}: not an address; allowed: http://HOST:PORT or https://...")
+    left, right = st.columns(2)
+    rate = left.number_input(t("Requests per second"), 0.1, 10_000.0, 2.0, key="check_rate")
+    count = right.number_input(t("Requests"), 10, 5000, 60, key="check_requests")
+    now = scenario()
+    spec = now.spec()
+    lines = [
+        f"workload.rate={rate}", f"workload.requests={count}", "deployment.mode=aggregated",
+        f"deployment.replicas={max(1, len(urls))}",
+    ]  # fmt: skip
+    if not hasattr(spec.workload, "requests") or not hasattr(spec.workload, "rate"):
+        lines[0:2] = ["workload.kind=poisson", *lines[0:2]]
+    return parse(dump(spec), "check", lines), urls
+
+
+def _start(spec: Spec, endpoints: list[str], empty: bool) -> None:
+    free = jobs.allowed(str(st.get_option("server.address") or ""))
+    if not free:
+        st.info(
+            t("This page is served beyond this machine, so it starts nothing. {name}=1 allows it.", name=jobs.ALLOW)
+        )
+    pressed = st.button(
+        t("Start the check"),
+        type="primary",
+        icon=":material/play_arrow:",
+        disabled=empty or not free,
+        key="check_start",
+    )
+    if pressed:
+        try:
+            jobs.start(dump(spec), endpoints)
+        except jobs.Busy as error:
+            failed(error)
+        else:
+            st.rerun()
+
+
+# --- during ------------------------------------------------------------------------------------
+
+
+def _watch(job: jobs.Job) -> None:
+    st.info(t("A check is running. You may close or reload this page: it goes on."), icon=":material/hourglass_top:")
+    if st.button(t("Stop"), icon=":material/stop:", key="check_stop"):
+        jobs.stop(job)
+    _progress(job)
+
+
+@st.fragment(run_every=1.5)
+def _progress(job: jobs.Job) -> None:
+    if not jobs.running(job):
+        st.rerun()
+    steps = jobs.steps(job)
+    if steps:
+        last = steps[-1]
+        st.progress(last.share, text=f"{say(last.stage)}: {last.share:.0%}, {last.seconds:.0f} s")
+    else:
+        st.progress(0.0, text=t("Starting …"))
+    loading = [step for step in steps if step.stage == "load"]
+    if loading:
+        begun = loading[0].seconds
+        sofar = pd.DataFrame([{"time_s": step.seconds - begun, "share": step.share} for step in loading])
+        expected = charts.done_table(compute.run_of((job.path / "config.yaml").read_text()))
+        st.altair_chart(charts.how_many_done(expected, sofar, say), alt=t("Requests finished over time"))
+        read_this(t("The dashed line is the simulation. Points below it: the servers are slower than predicted."))
+    with st.expander(t("Log")):
+        st.code(jobs.log(job)[-4000:] or " ", language=None)
+
+
+# --- after -------------------------------------------------------------------------------------
+
+
+def _ended(job: jobs.Job) -> None:
+    state = jobs.state(job)
+    if state == "stopped":
+        st.warning(t("The last check was stopped."), icon=":material/stop:")
+        return
+    if state == "failed":
+        st.error(t("The last check failed: {fault}", fault=jobs.fault(job)))
+        with st.expander(t("Log")):
+            st.code(jobs.log(job)[-6000:], language=None)
+        return
+    result = jobs.result(job) or {}
+    st.subheader(say(str(result.get("answer", ""))), anchor=False)
+    badge("[measured]")
+    _compared(job.run_folder / "simulated", job.run_folder)
+
+
+def _compared(simulated: Path, measured: Path) -> None:
+    """Parity plots, the error table and the waterfall of both."""
+    if not (simulated / "manifest.json").exists():
+        st.info(t("This run has no simulation beside it."))
+        return
+    ours, theirs = Run.load(simulated), Run.load(measured)
+    comparison = validate.compare(ours, theirs)
+    parity = st.columns(2)
+    for column, metric in zip(parity, ("ttft", "tpot"), strict=True):
+        with column:
+            st.altair_chart(charts.how_close(ours, theirs, metric, say), alt=t("Simulated against measured"))
+    read_this(t("Each point is a request. On the dashed line simulation and measurement agree."))
+    left, right = st.columns(2)
+    with left:
+        st.altair_chart(charts.how_far_off(comparison, say), alt=t("Errors with their intervals"))
+    with right:
+        rows = [
+            {
+                t("Metric"): f"{e.metric.upper() if e.metric != 'throughput' else say('rate')} {e.statistic}",
+                t("simulated"): number(e.predicted), t("measured"): number(e.measured), t("error"): f"{100 * e.error:+.1f} %",
+            }
+            for e in comparison.errors
+        ]  # fmt: skip
+        st.dataframe(pd.DataFrame(rows), hide_index=True, height=420)
+    st.caption(say(comparison.tokens.sentence()))
+
+
+def _show_recorded() -> None:
+    found = recorded_runs()
+    if not found:
+        return
+    st.divider()
+    st.subheader(t("A recorded run"), anchor=False)
+    name = list(found)[0] if len(found) == 1 else st.selectbox(t("Recorded run"), list(found), key="check_recorded")
+    folder = found[name]
+    st.badge(t("recorded earlier on a GPU, not on this machine"), color="violet", icon=":material/history:")
+    measured = Run.load(folder)
+    comparison = validate.compare(Run.load(folder / "simulated"), measured)
+    st.markdown(f"**{say(comparison.sentence())}**")
+    st.caption(about(measured))
+    _compared(folder / "simulated", folder)
+    link("why", t("See the curves"), ":material/query_stats:")

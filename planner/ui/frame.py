@@ -1,0 +1,128 @@
+"""What every page has: navigation, the language, the scenario in the URL, and how errors and answers look."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import fields
+
+import streamlit as st
+from streamlit.navigation.page import StreamlitPage
+
+from planner.metrics import METRICS
+from planner.ui.scenario import Scenario, read
+from planner.ui.texts import LANGUAGES, say, t
+
+PAGES = ("ask", "answer", "why", "check", "replay", "workbench")
+
+
+def main() -> None:
+    """One run of the app."""
+    from planner.ui import answer, ask, check, replay, why, workbench
+
+    st.set_page_config(page_title="LLM capacity planner", page_icon=":material/call_split:", layout="wide")
+    begin()
+    made: dict[str, tuple[Callable[[], None], str, str]] = {
+        "ask": (ask.page, t("Ask"), ":material/help:"),
+        "answer": (answer.page, t("Answer"), ":material/lightbulb:"),
+        "why": (why.page, t("Why"), ":material/query_stats:"),
+        "check": (check.page, t("Check for real"), ":material/fact_check:"),
+        "replay": (replay.page, t("Replay"), ":material/replay:"),
+        "workbench": (workbench.page, t("Workbench"), ":material/build:"),
+    }
+    pages = {
+        name: st.Page(function, title=title, icon=icon, url_path=name, default=name == "ask")
+        for name, (function, title, icon) in made.items()
+    }
+    st.session_state["pages"] = pages
+    current = st.navigation(list(pages.values()), position="top")
+    _language()
+    current.run()
+
+
+def begin() -> None:
+    """Language and scenario: from the URL on a first visit, else from the session; then the URL follows the session."""
+    if "scenario" not in st.session_state:
+        found, faults = read(st.query_params.to_dict())
+        st.session_state["scenario"], st.session_state["faults"] = found, faults
+        wanted = st.query_params.get("lang", "")
+        preferred = "zh" if (st.context.locale or "").startswith("zh") else "en"
+        st.session_state["lang"] = wanted if wanted in LANGUAGES else preferred
+    remember(scenario())
+
+
+def scenario() -> Scenario:
+    found: Scenario = st.session_state["scenario"]
+    return found
+
+
+def params(of: Scenario) -> dict[str, str]:
+    lang = st.session_state["lang"]
+    return {**of.params(), **({"lang": lang} if lang != "en" else {})}
+
+
+def remember(now: Scenario) -> None:
+    """Make `now` the session's scenario and its URL."""
+    st.session_state["scenario"] = now
+    wanted, there = params(now), st.query_params.to_dict()
+    ours = {*(field.name for field in fields(Scenario)), "lang"}
+    if {name: value for name, value in there.items() if name in ours} != wanted:
+        others = {name: value for name, value in there.items() if name not in ours}
+        st.query_params.from_dict({**others, **wanted})
+
+
+def _language() -> None:
+    """The switch at the top right."""
+
+    def switch() -> None:
+        st.session_state["lang"] = st.session_state["language_switch"] or st.session_state["lang"]
+        remember(scenario())
+
+    st.session_state["language_switch"] = st.session_state["lang"]
+    with st.container(horizontal=True, horizontal_alignment="right"):
+        st.segmented_control(
+            t("Language"), list(LANGUAGES), format_func=LANGUAGES.__getitem__, key="language_switch",
+            on_change=switch, label_visibility="collapsed",
+        )  # fmt: skip
+
+
+def go(name: str) -> None:
+    """Another page, with the scenario in its URL."""
+    page: StreamlitPage = st.session_state["pages"][name]
+    st.switch_page(page, query_params=params(scenario()))
+
+
+def link(name: str, label: str, icon: str) -> None:
+    """A link to another page; plain text where a page is shown by itself."""
+    pages = st.session_state.get("pages")
+    if pages is None:
+        st.markdown(f"{icon} {label}")
+    else:
+        st.page_link(pages[name], label=label, icon=icon, query_params=params(scenario()))
+
+
+def title(text: str, about: str) -> None:
+    st.header(text, anchor=False)
+    st.caption(about)
+
+
+def badge(provenance: str) -> None:
+    """Where numbers are from: measured, calibrated on ..., or simulated. `provenance` is the text in brackets."""
+    text = provenance.strip("[]")
+    kinds = {"measured": ("green", ":material/verified:"), "calibrated": ("blue", ":material/straighten:")}
+    colour, icon = kinds.get(text.split(":")[0].split(";")[0], ("orange", ":material/warning:"))
+    st.badge(say(text), color=colour, icon=icon)  # type: ignore[arg-type]
+
+
+def help_of(metric: str) -> str:
+    """The catalogue's definition of a metric."""
+    return say(METRICS[metric].help)
+
+
+def read_this(text: str) -> None:
+    """How to read the chart above."""
+    st.caption(f":material/visibility: {text}")
+
+
+def failed(error: Exception) -> None:
+    """A user's mistake: one line, with what is allowed."""
+    st.error(str(error), icon=":material/error:")

@@ -1,0 +1,114 @@
+"""Replay: the shape of a trace, and what one or two deployments make of it."""
+
+from __future__ import annotations
+
+import pandas as pd
+import streamlit as st
+
+from planner import charts, report, traces
+from planner.metrics import METRICS
+from planner.records import Run
+from planner.spec import Spec, SpecError, config_root, dump, load, parse
+from planner.ui import compute
+from planner.ui import scenario as scenarios
+from planner.ui.frame import badge, failed, help_of, read_this, title
+from planner.ui.texts import say, t
+from planner.words import number, percent
+
+SHOWN = (
+    "attainment", "requests_per_s", "goodput_requests_per_s_per_gpu", "ttft_p50_ms", "ttft_p99_ms", "tpot_p99_ms",
+    "cache_hit_rate",
+)  # fmt: skip
+
+
+def page() -> None:
+    title(t("Replay"), t("Recorded traffic, sent again to simulated deployments at the times it really came."))
+    left, right = st.columns(2)
+    with right:
+        uploaded = st.file_uploader(t("Upload a trace"), type=["jsonl", "json", "csv", "gz"], key="replay_upload")
+        if uploaded is not None:
+            st.session_state["replay_trace"] = scenarios.keep_upload(uploaded.name, uploaded.getvalue())
+    with left:
+        name = st.selectbox(t("Trace"), list(scenarios.traces()), key="replay_trace")
+        st.caption(t("Mooncake, Bailian, Azure, BurstGPT or vLLM bench files, plain or gzip."))
+    try:
+        path = scenarios.trace_path(name or "")
+        trace = _read(str(path), path.stat().st_mtime_ns)
+        _shape(trace)
+        _replay(str(path))
+    except SpecError as error:
+        failed(error)
+
+
+@st.cache_resource(max_entries=8, show_spinner=False)
+def _read(path: str, _stamp: int) -> traces.TraceFile:
+    return traces.read(path)
+
+
+def _shape(trace: traces.TraceFile) -> None:
+    found = traces.summarise(trace.requests)
+    st.subheader(t("Its shape"), anchor=False)
+    columns = st.columns(5)
+    columns[0].metric(t("Requests"), f"{found.requests:,}", help=t("Format: {form}", form=trace.format))
+    columns[1].metric(t("Requests per second"), number(found.rate), help=t("Requests over the time they span."))
+    columns[2].metric(
+        t("Burstiness"), number(found.gap_cv),
+        help=t("Standard deviation of the gaps over their mean: 1 is Poisson, above is burstier."),
+    )  # fmt: skip
+    lengths = f"{number(found.prompt_tokens['mean'])} / {number(found.output_tokens['mean'])}"
+    columns[3].metric(t("Prompt / answer tokens"), lengths, help=t("Means."))
+    reuse = "-" if found.infinite_cache_hit_share is None else percent(found.infinite_cache_hit_share)
+    columns[4].metric(
+        t("Reuse"), reuse, help=t("Share of prompt blocks that came before; a dash: the trace does not say.")
+    )
+    left, middle, right = st.columns(3)
+    times = [row.arrival_s for row in trace.requests if row.arrival_s is not None]
+    with left:
+        st.altair_chart(charts.how_it_arrives(times, say), alt=t("Requests per second over time"))
+    with middle:
+        prompts = [row.prompt_tokens for row in trace.requests]
+        st.altair_chart(charts.how_long(prompts, t("Prompt tokens"), "prefill", say), alt=t("Prompt tokens"))
+    with right:
+        outputs = [row.output_tokens for row in trace.requests]
+        st.altair_chart(charts.how_long(outputs, t("Answer tokens"), "decode", say), alt=t("Answer tokens"))
+    read_this(t("Peaks on the left need room; long prompts load prefill, long answers load decode."))
+
+
+def _replay(path: str) -> None:
+    st.subheader(t("Two deployments"), anchor=False)
+    shipped = sorted(file.stem for file in config_root().glob("*.yaml") if not file.stem.startswith("cpu"))
+    columns = st.columns([2, 2, 1])
+    first = columns[0].selectbox("A", shipped, index=shipped.index("agg"), key="replay_a")
+    second = columns[1].selectbox("B", shipped, index=shipped.index("disagg"), key="replay_b")
+    speedup = columns[2].number_input(
+        t("Speed-up"), 0.05, 100.0, 1.0, key="replay_speedup", help=t("Sends the trace this many times faster.")
+    )
+    specs = {"A": _spec(first, path, speedup), "B": _spec(second, path, speedup)}
+    with st.spinner(t("Replaying …")):
+        runs: dict[str, Run] = {key: compute.run_of(dump(spec)) for key, spec in specs.items()}
+        summaries = {key: compute.summary_of(dump(spec)) for key, spec in specs.items()}
+    st.markdown(f"**{say(report.compared(summaries['A'], summaries['B']))}**")
+    badge(report.provenance(summaries["A"]))
+    rows = [
+        {t("Metric"): say(METRICS[name].label), **{key: report.shown(METRICS[name], s[name]) for key, s in summaries.items()}}
+        for name in SHOWN
+    ]  # fmt: skip
+    left, right = st.columns(2)
+    slo = specs["A"].slo
+    with left:
+        named = {f"{key}: {specs[key].name}": (specs[key].deployment.mode, run) for key, run in runs.items()}
+        st.altair_chart(charts.how_latency_spreads(named, "ttft", slo.ttft_ms, say), alt=t("TTFT of both"))
+        read_this(t("The line further left and higher is faster; where it meets the target is the share within it."))
+    with right:
+        st.dataframe(pd.DataFrame(rows), hide_index=True)
+        with st.expander(t("What these mean"), icon=":material/help:"):
+            for name in SHOWN:
+                st.markdown(f"**{say(METRICS[name].label)}**: {help_of(name)}")
+    shown = {f"{key}: {specs[key].name}": summary for key, summary in summaries.items()}
+    st.altair_chart(charts.where_time_goes(shown, say), alt=t("Stages of the time to first token"))
+
+
+def _spec(name: str, path: str, speedup: float) -> Spec:
+    return parse(
+        dump(load(name)), name, ["workload.kind=trace", f"workload.path={path}", f"workload.speedup={speedup}"]
+    )

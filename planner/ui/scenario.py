@@ -1,0 +1,243 @@
+"""What the Ask page asks, as one frozen value: it is read from and written to the URL, and becomes a Spec."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from planner.catalogue import names
+from planner.profiles import load_profile
+from planner.spec import Spec, SpecError, config_root, parse
+from planner.workload import scaled
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """A kind of traffic: its name, what it means, typical lengths and targets. Lengths are means, in tokens."""
+
+    title: str
+    about: str
+    icon: str
+    prompt: int
+    output: int
+    rate: float
+    ttft_ms: int
+    tpot_ms: int
+
+
+# Chat and code: means of the Azure LLM inference traces of 2023 (conversation 1155 / 211, code 2048 / 28).
+CARDS: dict[str, Card] = {
+    "chat": Card(
+        "Chat", "Short questions, answers of a paragraph", ":material/chat:", 1155, 211, 20.0, 500, 30
+    ),
+    "rag": Card(
+        "Document Q&A", "Retrieved passages and a question (RAG)", ":material/menu_book:", 3000, 100, 20.0, 500, 30
+    ),
+    "code": Card("Code", "Much context, a few lines back", ":material/code:", 2048, 28, 20.0, 300, 20),
+    "writing": Card("Long writing", "A short request, pages of text", ":material/edit_note:", 300, 1500, 5.0, 1000, 30),
+    "agents": Card(
+        "Agents", "Many turns that each repeat the history", ":material/smart_toy:", 600, 150, 10.0, 1000, 30
+    ),
+}  # fmt: skip
+TRACE = "trace"
+SIGMA = 0.9  # of the logarithm of lengths, as in the Azure conversation trace
+SYSTEM, QUESTION, CHUNKS = 200, 50, 4  # document Q&A: system prompt, question, passages
+MOST_GPUS = 16  # of one answer in the browser; the command line has no limit
+LONGEST = 128_000
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """Every field is a key of the URL. `prompt` and `output` are mean tokens, `rate` requests per second."""
+
+    model: str = "llama-3.1-8b"
+    hardware: str = "h200"
+    gpus: int = 8
+    traffic: str = "chat"
+    rate: float = 20.0
+    prompt: int = 1155
+    output: int = 211
+    ttft_ms: int = 500
+    tpot_ms: int = 30
+    attainment: float = 99.0  # per cent
+    link: str = "nvlink"
+    trace: str = ""  # a name in one of the trace folders
+    requests: int = 200
+    seeds: int = 1
+    extra: str = ""  # more keys, one `key=value` a line
+
+    def with_card(self, name: str) -> Scenario:
+        """Another kind of traffic with its typical numbers."""
+        if name not in CARDS:
+            return replace(self, traffic=name)
+        card = CARDS[name]
+        return replace(
+            self, traffic=name, rate=card.rate, prompt=card.prompt, output=card.output, ttft_ms=card.ttft_ms,
+            tpot_ms=card.tpot_ms,
+        )  # fmt: skip
+
+    def params(self) -> dict[str, str]:
+        """What differs from the defaults, for the URL."""
+        default = asdict(Scenario())
+        return {name: _text(value) for name, value in asdict(self).items() if value != default[name]}
+
+    def spec(self) -> Spec:
+        """The question as a Spec: a deployment to start from, the traffic and the targets. Raises SpecError."""
+        data: dict[str, Any] = {
+            "name": self.traffic if self.traffic in CARDS else "trace",
+            "model": self.model,
+            "hardware": self.hardware,
+            "deployment": {
+                "mode": "disaggregated",
+                "prefill": {"replicas": 1},
+                "decode": {"replicas": 1},
+                "link": {"preset": self.link},
+            },
+            "slo": {"ttft_ms": self.ttft_ms, "tpot_ms": self.tpot_ms, "attainment": self.attainment / 100},
+            **self._traffic(),
+        }
+        profile = profile_for(self.model, self.hardware)
+        if profile is not None:
+            data["profile"] = profile
+        lines = [line.strip() for line in self.extra.splitlines() if line.strip()]
+        spec = parse(yaml.safe_dump(data), "scenario", lines)
+        if self.traffic == TRACE or any(line.startswith("workload.") for line in lines):
+            return spec
+        return scaled(spec, self.rate)
+
+    def _traffic(self) -> dict[str, Any]:
+        lengths = {"prompt_tokens": spread(self.prompt, LONGEST), "output_tokens": spread(self.output, 16_000)}
+        if self.traffic == TRACE:
+            return {"workload": {"kind": "trace", "path": str(trace_path(self.trace))}}
+        if self.traffic == "rag":
+            chunk = max(16, (self.prompt - SYSTEM - QUESTION) // CHUNKS)
+            workload = {
+                "kind": "rag", "rate": self.rate, "requests": self.requests, "system_tokens": SYSTEM,
+                "question_tokens": QUESTION, "output_tokens": lengths["output_tokens"],
+            }  # fmt: skip
+            return {"workload": workload, "retrieval": {"workers": 32, "top_k": CHUNKS, "chunk_tokens": chunk}}
+        if self.traffic == "agents":
+            workload = {
+                "kind": "sessions", "rate": self.rate / 8, "sessions": max(8, self.requests // 8), "turns": 8,
+                "think_time_s": 1.0, "system_tokens": 2000, **lengths,
+            }  # fmt: skip
+            return {"workload": workload}
+        return {"workload": {"kind": "poisson", "rate": self.rate, "requests": self.requests, **lengths}}
+
+
+def spread(mean: int, most: int) -> dict[str, Any]:
+    """Lengths around a mean, as real traffic has them."""
+    return {"kind": "lognormal", "mean": mean, "sigma": SIGMA, "min": 4, "max": min(most, 8 * mean)}
+
+
+def _text(value: object) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+LIMITS: dict[str, tuple[float, float]] = {
+    "gpus": (1, MOST_GPUS),
+    "rate": (0.01, 100_000),
+    "prompt": (1, LONGEST),
+    "output": (1, 16_000),
+    "ttft_ms": (1, 600_000),
+    "tpot_ms": (1, 10_000),
+    "attainment": (1, 100),
+    "requests": (50, 4000),
+    "seeds": (1, 10),
+}
+
+
+def read(params: Mapping[str, str]) -> tuple[Scenario, list[str]]:
+    """A scenario from a URL's keys, and one line for each value that cannot be used (its default is kept then)."""
+    values: dict[str, Any] = {}
+    faults: list[str] = []
+    for field in fields(Scenario):
+        text = params.get(field.name)
+        if text is None:
+            continue
+        try:
+            values[field.name] = _value(field.name, str(field.type), text)
+        except ValueError as error:
+            faults.append(f"{field.name}={text}: {error}")
+    return Scenario(**values), faults
+
+
+def _value(name: str, kind: str, text: str) -> int | float | str:
+    """Raises ValueError with what is allowed."""
+    if kind in ("int", "float"):
+        low, high = LIMITS[name]
+        try:
+            number = float(text)
+        except ValueError:
+            number = math.nan
+        if not low <= number <= high:
+            raise ValueError(f"allowed: a number from {low:g} to {high:g}")
+        return int(number) if kind == "int" else number
+    allowed = {
+        "model": names("models"), "hardware": names("hardware"), "link": names("links"),
+        "traffic": [*CARDS, TRACE], "trace": [*traces()],
+    }.get(name)  # fmt: skip
+    if allowed is not None and text not in allowed:
+        raise ValueError(f"allowed: {', '.join(allowed)}")
+    return text
+
+
+@lru_cache(maxsize=1)
+def _profiles() -> dict[tuple[str, str], str]:
+    found = {}
+    for name in names("profiles"):
+        file = load_profile(name).file
+        if file is not None and file.tp == 1 and file.provenance == "calibrated":
+            found.setdefault((file.model, file.hardware), name)
+    return found
+
+
+def profile_for(model: str, hardware: str) -> str | None:
+    """The shipped calibration of a model on a GPU; None: a roofline is used, and says so."""
+    return _profiles().get((model, hardware))
+
+
+# --- traces ------------------------------------------------------------------------------------
+
+UPLOADS = Path("runs") / "uploads"
+
+
+def trace_folders() -> list[Path]:
+    """Where traces are looked for: those that ship, and uploaded ones. Names in a URL reach nothing else."""
+    packaged = config_root().parent / "_traces"
+    return [packaged if packaged.is_dir() else config_root().parent / "traces", UPLOADS]
+
+
+def traces() -> dict[str, Path]:
+    """Trace files by name."""
+    return {
+        path.name: path
+        for folder in trace_folders()
+        if folder.is_dir()
+        for path in sorted(folder.iterdir())
+        if path.is_file() and path.suffix in (".jsonl", ".json", ".csv", ".gz")
+    }
+
+
+def trace_path(name: str) -> Path:
+    """Raises SpecError."""
+    known = traces()
+    if name not in known:
+        raise SpecError(f"trace: {name or 'none chosen'}; allowed: {', '.join(known)}, or an uploaded file")
+    return known[name]
+
+
+def keep_upload(name: str, data: bytes) -> str:
+    """Store an uploaded trace under its own file name; returns the name."""
+    UPLOADS.mkdir(parents=True, exist_ok=True)
+    safe = "".join(letter if letter.isalnum() or letter in "._-" else "_" for letter in Path(name).name).lstrip(".")
+    if not safe.endswith((".jsonl", ".json", ".csv", ".gz")):
+        safe += ".jsonl"
+    (UPLOADS / safe).write_bytes(data)
+    return safe

@@ -1,0 +1,46 @@
+"""Everything that the browser says, in English and 简体中文.
+
+Pages write English: `t("Ask")`. CHINESE is the one table of translations, SENTENCES the patterns of what the product
+layer says with numbers in it. A test holds both complete, and their placeholders equal.
+"""
+
+from __future__ import annotations
+
+import re
+
+import streamlit as st
+
+from planner.ui.chinese import CHINESE, SENTENCES
+
+LANGUAGES = {"en": "English", "zh": "简体中文"}
+
+
+def language() -> str:
+    """The language of this session: en or zh."""
+    return str(st.session_state.get("lang", "en"))
+
+
+def t(text: str, **values: object) -> str:
+    """`text` in the session's language, with {placeholders} filled in."""
+    found = text if language() == "en" else CHINESE.get(text, text)
+    return found.format(**values) if values else found
+
+
+def say(text: str) -> str:
+    """A sentence that the product layer made, in the session's language; unknown sentences stay English."""
+    return text if language() == "en" else chinese(text)
+
+
+def chinese(text: str) -> str:
+    """The Chinese of one text, or of each sentence of it."""
+    if text in CHINESE:
+        return CHINESE[text]
+    for pattern, translation in _PATTERNS:
+        found = pattern.fullmatch(text)
+        if found:
+            parts = {name: chinese(value or "") for name, value in found.groupdict().items()}
+            return translation.format(**parts)
+    return text
+
+
+_PATTERNS = [(re.compile(pattern, flags=re.DOTALL), translation) for pattern, translation in SENTENCES]

@@ -1,0 +1,133 @@
+"""Why: how latency grows with load, which ratio, what trade, where the time goes, and when workers are busy."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import streamlit as st
+
+from planner import charts
+from planner.explain import explain
+from planner.spec import SpecError, dump
+from planner.splits import apply
+from planner.suggestion import Row, Suggestion, best_of
+from planner.ui import compute
+from planner.ui.answer import with_progress
+from planner.ui.frame import failed, link, read_this, scenario, title
+from planner.ui.scenario import Scenario
+from planner.ui.texts import say, t
+
+Texts = dict[str, tuple[Row, str]]  # name -> (candidate, YAML)
+
+
+def page() -> None:
+    now = scenario()
+    title(t("Why"), t("What stands behind the answer, chart by chart. Simulated is hollow or dashed."))
+    try:
+        found = with_progress(now)
+        spec = now.spec()
+        rows = [row for mode in charts.MODES if (row := best_of(found.rows, mode)) is not None]
+        texts = {row.name: (row, dump(apply(spec, row.split))) for row in rows}
+        if not texts:
+            st.info(say(found.sentence))
+            return
+        _views(now, found, texts)
+    except SpecError as error:
+        failed(error)
+        link("ask", t("Change the question"), ":material/help:")
+
+
+def _views(now: Scenario, found: Suggestion, texts: Texts) -> None:
+    views: dict[str, Callable[[Scenario, Suggestion, Texts, float], None]] = {
+        "Load": _load,
+        "Ratio": _ratio,
+        "Trade-off": _trade,
+        "First token": _first_token,
+        "Timeline": _timeline,
+    }
+    highest = max(row.rate for row, _ in texts.values())
+    asked = compute.rate_of(now.spec())
+    start = min(asked if asked is not None else highest, 1.25 * highest)
+    left, right = st.columns([3, 2])
+    with left:
+        view = st.segmented_control(
+            t("Chart"), list(views), default="Load", format_func=t, key="why_view", required=True,
+            label_visibility="collapsed",
+        )  # fmt: skip
+    with right:
+        most = 1.25 * highest
+        step = 10.0 ** math.floor(math.log10(most / 100))
+        rate = st.slider(
+            t("Requests per second"), step, most, max(step, start), step=step, key="why_rate", format="%g"
+        )
+    views[view or "Load"](now, found, texts, rate)
+
+
+def _load(now: Scenario, found: Suggestion, texts: Texts, rate: float) -> None:
+    highest = max(row.rate for row, _ in texts.values())
+    with st.spinner(t("Simulating the load curves …")):
+        curves = {name: (row.mode, compute.curve_of(text, highest)) for name, (row, text) in texts.items()}
+    columns = st.columns(2)
+    for column, metric in zip(columns, ("ttft", "tpot"), strict=True):
+        with column:
+            chart = charts.how_latency_grows(curves, metric, found.slo, rate, say)
+            st.altair_chart(chart, alt=f"{metric} / rate")
+    read_this(
+        t(
+            "Follow a line to the right until it crosses the dashed target: that is how much load a deployment takes. "
+            "The grey line is the chosen rate. Each point is a run of {requests} requests, so p99 is coarse.",
+            requests=compute.CURVE_REQUESTS,
+        )
+    )
+
+
+def _ratio(now: Scenario, found: Suggestion, texts: Texts, rate: float) -> None:
+    if now.gpus < 2:
+        st.info(t("One GPU cannot be split."))
+        return
+    with st.spinner(t("Searching every ratio …")):
+        table = compute.map_of(dump(now.spec()), min(now.gpus, 8))
+    columns = st.columns(2)
+    for column, per_gpu in zip(columns, (False, True), strict=True):
+        with column:
+            st.altair_chart(charts.which_ratio(table, per_gpu, say), alt=t("Heat map of prefill and decode workers"))
+    read_this(
+        t(
+            "Each cell is x prefill and y decode workers of one GPU each; brighter serves more within the targets. "
+            "Along the brightest ridge the two pools are in balance. Searched with lists of {requests} requests.",
+            requests=compute.MAP_REQUESTS,
+        )
+    )
+
+
+def _trade(now: Scenario, found: Suggestion, texts: Texts, rate: float) -> None:
+    if not found.pareto:
+        st.info(say(found.sentence))
+        return
+    st.altair_chart(charts.what_trade(found, say), alt=t("Speed for a user against output of a GPU"))
+    read_this(
+        t("Up is cheaper, right is faster for each user. On the grey line nothing beats a point in both: choose there.")
+    )
+
+
+def _first_token(now: Scenario, found: Suggestion, texts: Texts, rate: float) -> None:
+    summaries = {name: compute.summary_of(text, rate, now.requests) for name, (_, text) in texts.items()}
+    st.altair_chart(charts.where_time_goes(summaries, say), alt=t("Stages of the time to first token"))
+    read_this(t("The longest piece is where time goes; a long queue means too few prefill workers for this rate."))
+    for name, summary in summaries.items():
+        st.markdown(f"**{name}** · {' '.join(say(line) for line in explain(summary).sentences)}")
+
+
+def _timeline(now: Scenario, found: Suggestion, texts: Texts, rate: float) -> None:
+    left, right = st.columns(2)
+    with left:
+        name = st.radio(t("Deployment"), list(texts), horizontal=True, key="why_deployment")
+    run = compute.run_of(texts[name][1], rate, now.requests)
+    measures = {"busy": "Busy share", **charts.TIMELINE}
+    with right:
+        measure = st.radio(
+            t("Show"), list(measures), format_func=lambda key: say(measures[key]), horizontal=True, key="why_measure"
+        )
+    st.altair_chart(charts.when_busy(run, measure, say), alt=t("Workers over time"))
+    read_this(t("One row a worker, time to the right. Rows of one pool that differ in brightness are unevenly loaded."))

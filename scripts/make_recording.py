@@ -1,0 +1,43 @@
+"""Writes the recorded GPU run that the browser shows where there is no GPU: measured requests and their prediction.
+
+    python scripts/make_recording.py
+
+Requests 80 to 159 of the served run in benchmarks/data, which the shipped profile has not seen.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+from planner.profiles import load_profile
+from planner.records import Run
+
+ROOT = Path(__file__).resolve().parent.parent
+FOLDER = ROOT / "planner" / "ui" / "recordings" / "h200-llama-3.1-8b-aggregated"
+ABOUT = (
+    "One H200, Llama-3.1-8B shape with dummy weights, vLLM 0.25.1, bf16, 4 req/s, 3000 prompt and 100 output tokens,"
+    " 2026-11-23. The profile was fitted on other requests (0 to 79) of the same run; these are 80 to 159."
+)
+
+
+def main() -> None:
+    found = importlib.util.spec_from_file_location("fit_h200", ROOT / "benchmarks" / "fit_h200.py")
+    assert found is not None
+    assert found.loader is not None
+    study = importlib.util.module_from_spec(found)
+    sys.modules["fit_h200"] = study  # dataclasses look their module up
+    found.loader.exec_module(study)
+    measured: Run = study.served_run(study.FITTED, 160)
+    simulated: Run = study.part(study.simulated(load_profile(study.NAME).file), study.FITTED, 160)
+    ids = set(measured.requests["request_id"])
+    transfers = simulated.transfers[simulated.transfers["request_id"].isin(ids)]
+    replace(measured, manifest=measured.manifest | {"recorded": ABOUT}).save(FOLDER)
+    replace(simulated, samples=simulated.samples.iloc[:0], transfers=transfers).save(FOLDER / "simulated")
+    print(FOLDER)
+
+
+if __name__ == "__main__":
+    main()
