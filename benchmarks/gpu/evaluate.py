@@ -244,9 +244,16 @@ def main() -> None:
     parser.add_argument("--profile", help="judge this one instead of fitting")
     parser.add_argument("--ship", type=Path, help="a folder for small copies of the first run of each load")
     options = parser.parse_args()
-    folders = [path for path in sorted(options.records.iterdir()) if (path / "calibration-1").is_dir()]
+    folders = [path for path in sorted(options.records.iterdir()) if any(path.glob("*-1/manifest.json"))]
+    for path in folders:
+        if not options.profile and not (path / "calibration-1").is_dir():
+            print(
+                f"{path.name}: left out, it has no calibration; --profile judges it with one that exists",
+                file=sys.stderr,
+            )
+    folders = [path for path in folders if options.profile or (path / "calibration-1").is_dir()]
     if not folders:
-        parser.error(f"{options.records} holds no part with a calibration")
+        parser.error(f"{options.records} holds no part that can be judged")
     profiles = options.profiles or options.records / "profiles"
     parts = [judge(folder, profiles, options.profile) for folder in folders]
     text = report(parts)
