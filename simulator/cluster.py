@@ -207,7 +207,8 @@ class Cluster:
 
     def _refusal(self, request: Request) -> str | None:
         for team in self.teams:
-            reason = team.stations[0].engine.refusal(request)
+            mode: Mode = "prefill_only" if team.pool.role == "prefill" else "full"
+            reason = team.stations[0].engine.refusal(request, mode)
             if reason is not None:
                 return reason
         if self.entry.full:
@@ -308,8 +309,6 @@ class Cluster:
         if sequence.mode == "prefill_only":
             self.at(now + host.hop_s, lambda then: self._hand_off(visit, then))
             return
-        if sequence.mode == "remote" and visit.transfer_start_s != visit.transfer_start_s:
-            self._release(visit, now)  # the decode worker had it all in its cache and read nothing
         visit.finish_s = now + host.response_s
         visit.finish_reason = "length" if visit.request.output_tokens >= visit.request.max_tokens else "stop"
         if self._open_loop:

@@ -52,6 +52,7 @@ class Team:
                 fast_forward=fast_forward,
                 record_steps=record_steps,
                 announce=announce,
+                kv_consumer=pool.role == "decode",
             )
             own = RetrievalStation(retrieval, f"{seed}/retrieval/{place.name}") if retrieval else None
             self.stations.append(Station(place, pool, engine, own))
