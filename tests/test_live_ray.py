@@ -75,6 +75,16 @@ def session(cluster: Any, spec: Spec, tmp_path_factory: pytest.TempPathFactory) 
         yield running
 
 
+def test_no_cluster_is_one_line(tmp_path: Path, spec: Spec) -> None:
+    assert not ray.is_initialized(), "this test comes first"
+    with (
+        pytest.raises(LiveError, match="no Ray cluster") as error,
+        LiveSession(resolve(spec), tmp_path, ray="127.0.0.1:1"),
+    ):
+        pass
+    assert "\n" not in str(error.value)
+
+
 def test_tokens_are_those_of_one_engine(session: LiveSession, spec: Spec) -> None:
     """The prefill server computes the same prompts alone: no KV moves, so its tokens are the reference."""
     import aiohttp
@@ -126,12 +136,3 @@ def test_a_lost_node_loses_no_request(session: LiveSession, spec: Spec, cluster:
     assert len(failed) > 0
     assert failed["error"].notna().all()
     assert any("ended during the run" in warning for warning in run.manifest["warnings"])
-
-
-def test_no_cluster_is_one_line(tmp_path: Path, spec: Spec) -> None:
-    with (
-        pytest.raises(LiveError, match="no Ray cluster") as error,
-        LiveSession(resolve(spec), tmp_path, ray="127.0.0.1:1"),
-    ):
-        pass
-    assert "\n" not in str(error.value)
