@@ -231,7 +231,7 @@ def run_below() -> None:
                 )  # fmt: skip
                 run = planner.simulate(spec)
                 found, gpus = summarise(run), int(run.manifest["gpus"])
-                served = found.number("request_throughput")
+                served = found.number("requests_per_s")
                 print(
                     f"| {pair.format('report')} | {rate} | {column} | {gpus} | {served:.2f} | {served / gpus:.2f} | "
                     f"{found.number('ttft_p50_ms') / 1e3:.2f} | {found.number('ttft_p99_ms') / 1e3:.2f} | "

@@ -151,9 +151,18 @@ def _key_only(model: ModelShape, hardware: Hardware, tp: int, engine: Engine, st
 
 
 def changed_step(
-    profile: LatencyProfile, model: ModelShape, hardware: Hardware, tp: int, engine: Engine, knobs: Optimizations
+    profile: LatencyProfile,
+    model: ModelShape,
+    hardware: Hardware,
+    tp: int,
+    engine: Engine,
+    knobs: Optimizations,
+    decodes: bool,
 ) -> LatencyProfile:
-    """The profile with the step-time knobs applied. Raises SpecError where one has no meaning."""
+    """The profile with the step-time knobs applied; `decodes`: not a prefill pool. Raises SpecError.
+
+    Knobs that have no meaning for the model or the profile are refused.
+    """
     step = profile.step
     prefill, decode = knobs.prefill, knobs.decode
     if prefill.sparse_attention is not None:
@@ -163,7 +172,7 @@ def changed_step(
         step = Sparse(step, profile.file.step.prefill_per_pair_s, sparse.keys, sparse.indexer_share)
     if decode.key_only:
         step = _key_only(model, hardware, tp, engine, step)
-    if decode.persistent is not None:
+    if decode.persistent is not None and decodes:
         floor_s = bounds(model, hardware, tp, engine).decode_s
         step = Resident(step, decode.persistent.removed_ms / 1e3, floor_s, decode.persistent.sm_share)
     if decode.micro_batches > 1:

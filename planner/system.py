@@ -153,8 +153,8 @@ def _pool(spec: Spec, base: ModelShape, role: Role, pool: PoolSpec, key: str, mo
     found = limits(model, entry, tp, engine, _measured_kv(profile, twin, entry, tp, engine), key, most)
     knobs = spec.optimizations
     found = changed_limits(found, model, entry, tp, knobs)
-    profile = changed_step(profile, model, entry, tp, engine, knobs)
-    warnings = [*profile.mismatches(twin, entry.name, tp), *profile.warnings]
+    profile = changed_step(profile, model, entry, tp, engine, knobs, role != "prefill")
+    warnings = [*profile.mismatches(twin, entry.name, tp), *profile.other_release(entry.kind), *profile.warnings]
     if profile.provenance == "calibrated" and (engine.quantization or engine.kv_cache_dtype == "fp8"):
         warnings.append(f"profile {profile.name} does not say that it was measured with {key}'s quantised types")
     if any(window is not None and window < found.max_model_len for window in model.windows):

@@ -1,0 +1,392 @@
+"""Every knob of `optimizations`: a case where it helps, one where it does nothing or hurts, and off it is not there."""
+
+from __future__ import annotations
+
+import pytest
+
+from planner import simulate
+from planner.engine_limits import EngineLimits
+from planner.knobs import MicroBatches, Resident, TwoStreams, pairs, selected_pairs
+from planner.metrics import Summary, summarise
+from planner.optimizations import Optimizations
+from planner.profile_file import StepLaw
+from planner.profiles import AffineStep
+from planner.records import Run
+from planner.routing import Query, RouterState, WorkerLoad, topology_aware
+from planner.spec import SpecError, parse
+from planner.system import resolve
+from simulator.host_memory import HostMemory, Tier
+from simulator.sequence import Sequence
+
+PD = """
+name: knobs
+model: llama-3.1-8b
+hardware: h200
+profile: h200-llama-3.1-8b-tp1
+deployment: {mode: disaggregated, link: {preset: ethernet_10g}}
+workload: {kind: poisson, rate: 2, requests: 80, prompt_tokens: 3000, output_tokens: 50}
+"""
+AGG = PD.replace("{mode: disaggregated, link: {preset: ethernet_10g}}", "{mode: aggregated}")
+NVLINK = "deployment.link.preset=nvlink"
+
+
+def run(text: str, *overrides: str) -> Run:
+    return simulate(parse(text, overrides=overrides))
+
+
+def summary(text: str, *overrides: str) -> Summary:
+    return summarise(run(text, *overrides))
+
+
+def effect(text: str, metric: str, base: tuple[str, ...], knob: str) -> float:
+    """The metric with the knob over the metric without it."""
+    return summary(text, *base, f"optimizations.{knob}").number(metric) / summary(text, *base).number(metric)
+
+
+def test_off_is_off() -> None:
+    plain, explicit = run(PD), run(PD, "optimizations={prefill: {}, transfer: {}, decode: {}}")
+    assert plain.requests.equals(explicit.requests)
+    assert Optimizations().changes_output == ()
+    limits = resolve(parse(PD)).pools[0].limits
+    assert HostMemory.of(limits) is None
+
+
+# --- KV transfer ------------------------------------------------------------------------------------
+
+
+def test_staged_copies_cost_two_pcie_copies_and_queue_there() -> None:
+    """H200: 64 GB/s nominal, 0.8 of it usable; 3,000 tokens are 188 blocks of 2 MiB."""
+    direct, staged = (run(PD, NVLINK, f"optimizations.transfer.staging={how}") for how in ("zero_copy", "host"))
+    copy_s = 188 * 16 * 131072 / (64e9 * 0.8)
+    alone = (staged.transfers["end_s"] - staged.transfers["start_s"]).min()
+    before = (direct.transfers["end_s"] - direct.transfers["start_s"]).min()
+    assert alone - before == pytest.approx(2 * copy_s, rel=0.01)
+    assert effect(PD, "ttft_mean_ms", (NVLINK,), "transfer.staging=host") > 1.05
+    busy = effect(PD, "ttft_mean_ms", (), "transfer.staging=host")  # beside a slow wire it hardly shows
+    assert 1.0 < busy < 1.05
+
+
+def test_compression_helps_a_slow_wire_and_costs_on_a_fast_one() -> None:
+    always = "transfer.compression={queue: 0}"
+    assert effect(PD, "ttft_mean_ms", (), always) < 0.85
+    slow_codec = "transfer.compression={queue: 0, compress_gb_s: 20, expand_gb_s: 20}"
+    assert effect(PD, "ttft_mean_ms", (NVLINK,), slow_codec) > 1.02
+
+
+def test_compression_waits_until_the_wire_queues() -> None:
+    """Alone on the wire nothing is compressed: bytes and times are those without the knob."""
+    alone = ("workload={kind: constant, rate: 0.5, requests: 10, prompt_tokens: 3000, output_tokens: 50}",)
+    plain, knob = run(PD, *alone), run(PD, *alone, "optimizations.transfer.compression={}")
+    assert plain.transfers.equals(knob.transfers)
+    burst = ("workload={kind: constant, rate: 50, requests: 10, prompt_tokens: 3000, output_tokens: 50}",)
+    sizes = run(PD, *burst, "optimizations.transfer.compression={}").transfers["bytes"]
+    assert sizes.max() == 2 * sizes.min()  # some were compressed, some were not
+
+
+def test_layers_leave_before_the_prefill_ends_and_arrive_earlier() -> None:
+    plain, layered = run(PD), run(PD, "optimizations.transfer.layerwise={}")
+    requests = layered.requests.set_index("request_id")
+    moves = layered.transfers.set_index("request_id")
+    assert (moves["start_s"] < requests["prefill_end_s"][moves.index]).all()
+    assert (moves["start_s"] > requests["prefill_start_s"][moves.index]).all()  # nothing before it is computed
+    assert (requests["transfer_start_s"] >= requests["prefill_end_s"]).all()  # only what is exposed counts
+    assert layered.transfers["bytes"].sum() == plain.transfers["bytes"].sum()
+    even = ("deployment.link={bandwidth_gb_s: 6}",)  # a transfer takes as long as a prefill
+    assert effect(PD, "ttft_mean_ms", even, "transfer.layerwise={}") < 0.75
+
+
+def test_layers_change_little_on_a_fast_wire_and_cannot_widen_a_full_one() -> None:
+    assert effect(PD, "ttft_mean_ms", (NVLINK,), "transfer.layerwise={}") == pytest.approx(1.0, abs=0.03)
+    full = ("workload.rate=12",)  # 12 * 394 MB/s, four times what the wire carries
+    rate = effect(PD, "requests_per_s", full, "transfer.layerwise={}")
+    assert rate == pytest.approx(1.0, abs=0.03)
+
+
+def test_layerwise_survives_preemption_of_prompts() -> None:
+    tight = ("engine.num_gpu_blocks_override=600", "workload.rate=6", "engine.scheduler_reserve_full_isl=false")
+    done = run(PD, *tight, "optimizations.transfer.layerwise={}")
+    assert set(done.requests["finish_reason"]) == {"length"}
+    assert len(done.transfers) == len(done.requests)
+
+
+NODES = """
+deployment:
+  mode: disaggregated
+  prefill: {replicas: 2, placement: spread}
+  decode: {replicas: 2, placement: spread}
+  link: {preset: nvlink, inter_node: {preset: ethernet_10g}}
+  router: {policy: random}
+cluster: {nodes: [{name: a, gpus: 2}, {name: b, gpus: 2}]}
+"""
+TWO_NODES = PD.replace("deployment: {mode: disaggregated, link: {preset: ethernet_10g}}\n", NODES)
+TOPOLOGY = "deployment.router.policy=topology_aware"
+
+
+def test_a_topology_aware_router_saves_bytes_between_nodes_and_says_how_many() -> None:
+    blind, aware = run(TWO_NODES), run(TWO_NODES, TOPOLOGY)
+    crossed = aware.manifest["cross_node"]
+    assert blind.manifest["cross_node"]["bytes"] > 5 * crossed["bytes"]
+    assert crossed["saved_bytes"] == crossed["blind_bytes"] - crossed["bytes"] > 0
+    assert summarise(aware).number("ttft_mean_ms") < 0.8 * summarise(blind).number("ttft_mean_ms")
+
+
+def test_placement_decides_whether_there_is_anything_to_save() -> None:
+    """Packed, all prefill workers stand on one node and all decode workers on the other: every byte crosses."""
+    packed = ("deployment.prefill.placement=pack", "deployment.decode.placement=pack", TOPOLOGY)
+    assert run(TWO_NODES, *packed).manifest["cross_node"]["saved_bytes"] == 0
+    assert "cross_node" not in run(PD).manifest  # one node
+
+
+def test_a_near_worker_is_left_when_it_has_too_many_requests() -> None:
+    import random
+
+    workers = [WorkerLoad("near", running=4), WorkerLoad("far", running=1)]
+    query = Query(0, 100, 16, (0, 0), (0.001, 1.0))
+    assert topology_aware(query, workers, RouterState(random.Random(0))) == 1
+    workers[0].running = 3
+    assert topology_aware(query, workers, RouterState(random.Random(0))) == 0
+    nowhere = Query(0, 100, 16, (0, 0))
+    assert topology_aware(nowhere, workers, RouterState(random.Random(0))) == 1  # least loaded
+
+
+def test_fp8_kv_halves_the_bytes_moved_and_doubles_the_blocks() -> None:
+    plain, small = run(PD), run(PD, "engine.kv_cache_dtype=fp8")
+    assert small.transfers["bytes"].sum() * 2 == plain.transfers["bytes"].sum()
+    assert effect_of_fp8(()) < 0.8
+    assert effect_of_fp8((NVLINK,)) == pytest.approx(1.0, abs=0.02)
+
+
+def effect_of_fp8(base: tuple[str, ...]) -> float:
+    fp8 = "engine.kv_cache_dtype=fp8"
+    return summary(PD, *base, fp8).number("ttft_mean_ms") / summary(PD, *base).number("ttft_mean_ms")
+
+
+# --- prefill ----------------------------------------------------------------------------------------
+
+
+def test_selected_pairs_are_counted_as_a_loop_counts_them() -> None:
+    for new, done, keys in ((10, 0, 100), (100, 0, 10), (50, 80, 100), (20, 200, 100)):
+        loop = sum(min(done + index + 0.5, keys) for index in range(new))
+        assert selected_pairs(new, done, keys) == pytest.approx(loop, rel=0.01)
+        assert selected_pairs(new, done, keys) <= pairs(new, done)
+
+
+def test_sparse_attention_helps_long_prompts_and_costs_short_ones() -> None:
+    long = ("workload={kind: constant, rate: 0.05, requests: 3, prompt_tokens: 60000, output_tokens: 5}",)
+    assert effect(AGG, "ttft_mean_ms", long, "prefill.sparse_attention={}") < 0.6
+    short = ("workload.prompt_tokens=1500",)  # all keys are kept, and the indexer looks at all of them
+    assert 1.0 < effect(AGG, "ttft_mean_ms", short, "prefill.sparse_attention={}") < 1.02
+    warned = resolve(parse(AGG, overrides=["optimizations.prefill.sparse_attention={}"])).warnings
+    assert any("changes what the model answers" in text for text in warned)
+
+
+LAW = StepLaw(
+    decode_s=5e-3, decode_per_seq_s=2e-5, decode_per_context_s=3e-8, prefill_floor_s=8e-3, prefill_s=2e-3,
+    prefill_per_token_s=2e-5, prefill_per_pair_s=0.0, mixed_per_seq_s=5e-5, mixed_per_context_s=3e-8,
+)  # fmt: skip
+
+
+def test_two_streams_win_when_decodes_are_long_and_lose_when_prompts_are() -> None:
+    """The step is the longer of the two, each on its part of the GPU: exact, by hand."""
+    step = AffineStep(LAW)
+    streams = TwoStreams(step, decode_share=0.3, bandwidth_share=0.4)
+    assert streams.mixed([(500, 0)], 64, 500_000) == pytest.approx(21.28e-3 / 0.75)
+    balanced = streams.mixed([(1000, 0)], 64, 300_000)
+    assert balanced < step.mixed([(1000, 0)], 64, 300_000) < balanced * 1.3
+    assert streams.mixed([(8000, 0)], 8, 8000) > 1.3 * step.mixed([(8000, 0)], 8, 8000)
+    assert streams.mixed([(1000, 0)], 0, 0) == step.mixed([(1000, 0)], 0, 0)
+    assert streams.decode(8) == step.decode(8)
+
+
+def test_streams_do_nothing_where_prompts_and_decodes_never_share_a_step() -> None:
+    first = ("engine.scheduler=prefill_first", "engine.max_model_len=4096", "engine.max_num_batched_tokens=4096")
+    assert effect(AGG, "ttft_mean_ms", first, "prefill.streams={}") == 1.0
+
+
+RETRIEVAL = PD.replace("deployment:", "retrieval: {at: prefill_worker, search_ms: 150, workers: 1}\ndeployment:")
+
+
+def test_prefetched_retrieval_hides_behind_the_prefill_of_another() -> None:
+    rag = RETRIEVAL.replace("workload: {kind: poisson", "workload: {kind: poisson")
+    shared = ("deployment.router={policy: round_robin, prefill_dispatch: shared_queue}", NVLINK, "workload.rate=6")
+    assert effect(rag, "requests_per_s", shared, "prefill.prefetch_retrieval=true") > 1.2
+    push = ("deployment.router={policy: round_robin}", NVLINK, "workload.rate=4")
+    assert effect(rag, "ttft_mean_ms", push, "prefill.prefetch_retrieval=true") == 1.0  # it never waited
+
+
+# --- decode -----------------------------------------------------------------------------------------
+
+
+def test_micro_batches_read_the_weights_again_and_hide_all_reduces() -> None:
+    step = AffineStep(LAW)
+    assert MicroBatches(step, 2, 0.0, 32).decode(64)[0] == pytest.approx(2 * step.decode(32)[0])
+    wide = AffineStep(LAW.model_copy(update={"decode_s": 1.5e-3, "decode_per_seq_s": 1e-5}))  # 1 ms of it all-reduces
+    hidden = MicroBatches(wide, 2, 1e-3, 32).decode(1000)[0]
+    assert hidden == pytest.approx(2 * (0.5e-3 + 5e-3) + 1e-3 / 32)
+    assert hidden < wide.decode(1000)[0]
+    assert MicroBatches(wide, 2, 1e-3, 32).decode(1) == wide.decode(1)
+    assert effect(AGG, "tpot_mean_ms", (), "decode.micro_batches=2") > 1.5  # one GPU: nothing to hide
+
+
+def test_persistent_kernels_shorten_decodes_and_slow_prompts_beside_them() -> None:
+    step = AffineStep(LAW)
+    resident = Resident(step, 1e-3, 3e-3, 0.1)
+    assert resident.decode(8)[0] == pytest.approx(step.decode(8)[0] - 1e-3)
+    assert Resident(step, 1.0, 3e-3, 0.1).decode(8)[0] == 3e-3  # never below reading the weights
+    assert effect(PD, "tpot_mean_ms", (NVLINK,), "decode.persistent={}") < 0.9
+    assert effect(AGG, "ttft_mean_ms", (), "decode.persistent={}") > 1.05
+    assert effect(PD, "ttft_mean_ms", (NVLINK,), "decode.persistent={}") < 1.0  # the prefill pool keeps its GPU
+
+
+def test_eager_steps_are_slower_where_launching_is_the_bound_and_the_same_where_it_is_not() -> None:
+    small = summary(AGG, "engine.enforce_eager=true").number("tpot_mean_ms")
+    assert small > 1.3 * summary(AGG).number("tpot_mean_ms")
+    slow = ("hardware=l40s", "profile=null", "workload.rate=0.5")  # reading the weights takes longer than launching
+    eager = summary(AGG, *slow, "engine.enforce_eager=true").number("tpot_mean_ms")
+    assert eager == pytest.approx(summary(AGG, *slow).number("tpot_mean_ms"), rel=0.02)
+
+
+CROWDED = ("engine.num_gpu_blocks_override=1200", "workload.rate=6", "workload.output_tokens=600",
+           "engine.async_scheduling=false", "workload.prompt_tokens=1000")  # fmt: skip
+SLOW_GPU = AGG.replace("hardware: h200\nprofile: h200-llama-3.1-8b-tp1", "hardware: l4\nmodel_: x").replace(
+    "model_: x\n", ""
+)
+
+
+def test_swapping_saves_computing_again_where_computing_is_slow() -> None:
+    """An L4 computes a prompt token in 0.2 ms and copies it over PCIe in 5 us; without preemption nothing happens."""
+    crowded = ("engine.num_gpu_blocks_override=300", "workload.rate=0.5", "workload.output_tokens=400",
+               "workload.prompt_tokens=800", "workload.requests=40")  # fmt: skip
+    plain = summary(SLOW_GPU, *crowded)
+    assert plain.number("preemptions") > 5
+    swapped = summary(SLOW_GPU, *crowded, "optimizations.decode={preemption: swap, swap_gb: 16}")
+    assert swapped.number("tpot_mean_ms") < plain.number("tpot_mean_ms")
+    assert effect(AGG, "tpot_mean_ms", (), "decode.preemption=swap") == 1.0
+
+
+def test_swapped_sequences_come_back_whole() -> None:
+    done = run(AGG, *CROWDED, "optimizations.decode={preemption: swap, swap_gb: 4}")
+    assert done.requests["preemptions"].sum() > 0
+    assert (done.requests["output_tokens"] == 600).all()
+    little = run(AGG, *CROWDED, "optimizations.decode={preemption: swap, swap_gb: 0.001}")  # no room: computed again
+    assert little.requests.equals(run(AGG, *CROWDED).requests)
+
+
+def limits(**fields: object) -> EngineLimits:
+    base = {"max_num_batched_tokens": 100, "max_num_seqs": 8, "block_size": 4, "kv_blocks": 8, "max_model_len": 64}
+    return EngineLimits(**{**base, **fields})  # type: ignore[arg-type]
+
+
+def test_a_tier_keeps_the_most_recent_blocks_and_takes_what_its_link_can_write() -> None:
+    below = Tier(2, 4.0, 1.0, None)
+    tier = Tier(16, 1.0, 0.5, below)
+    tier.put(1, 0.0)
+    assert tier.read_time(1, 0.4) is None  # being written
+    assert tier.read_time(1, 0.5) == 1.0
+    tier.put(2, 0.0)
+    tier.put(3, 0.0)
+    tier.put(4, 0.0)  # 1.5 s behind, an eighth of its room is 1 s: not taken
+    assert tier.read_time(4, 99.0) is None
+    small = Tier(1, 1.0, 0.01, below)
+    small.put(1, 10.0)
+    small.put(2, 20.0)  # 1 falls into the tier below
+    assert (small.read_time(1, 30.0), small.read_time(2, 30.0)) == (4.0, 1.0)
+
+
+def test_swap_room_is_given_back() -> None:
+    memory = HostMemory(limits(swap_blocks=3, swap_s_per_block=0.5))
+    request = run_request()
+    first, second = Sequence(request), Sequence(request)
+    memory.swap_out(first, 9)
+    memory.swap_out(second, 1)  # no room left
+    assert (first.swapped, second.swapped, memory.claim(), memory.claim()) == (9, 0, 1.5, 0.0)
+    assert memory.restorable(first, 0) == 9
+    memory.restore(first, 1)
+    assert memory.claim() == 1.0  # one of its three blocks was still on the GPU
+    memory.swap_out(second, 9)
+    memory.forget(second)
+    memory.swap_out(first, 12)
+    assert first.swapped == 12
+
+
+def run_request():  # type: ignore[no-untyped-def]
+    from planner.requests import Request
+
+    return Request(0, 0, 20, 4, 4, ((1, 20),), 0, 2)
+
+
+TURNS = """
+name: turns
+model: llama-3.1-8b
+hardware: l4
+deployment: {mode: aggregated}
+engine: {num_gpu_blocks_override: 500}
+workload: {kind: sessions, rate: 0.05, sessions: 12, turns: 4, think_time_s: 30, prompt_tokens: 900,
+  output_tokens: 30}
+"""
+
+
+def test_offloaded_blocks_are_read_back_instead_of_computed() -> None:
+    plain = summary(TURNS)
+    kept = summary(TURNS, "optimizations.decode.offload=[{capacity_gb: 32}]")
+    assert kept.number("cache_hit_rate") > plain.number("cache_hit_rate") + 0.1
+    assert kept.number("ttft_mean_ms") < 0.8 * plain.number("ttft_mean_ms")
+    slow = summary(TURNS, "optimizations.decode.offload=[{capacity_gb: 32, read_gb_s: 0.05}]")
+    assert slow.number("ttft_mean_ms") > plain.number("ttft_mean_ms")  # a disk that is slower than computing
+    assert effect(AGG, "ttft_mean_ms", (), "decode.offload=[{capacity_gb: 32}]") == 1.0  # nothing is shared
+
+
+def test_keys_alone_double_the_blocks_and_slow_every_step() -> None:
+    knob = "optimizations.decode.key_only=true"
+    plain, keys = resolve(parse(PD)), resolve(parse(PD, overrides=[knob]))
+    assert keys.pools[1].limits.kv_blocks == 2 * plain.pools[1].limits.kv_blocks
+    assert keys.kv_bytes_per_token * 2 == plain.kv_bytes_per_token
+    assert effect(PD, "tpot_mean_ms", (NVLINK,), "decode.key_only=true") > 1.02
+    full = ("engine.num_gpu_blocks_override=300", "workload.rate=6", "workload.output_tokens=300")
+    assert effect(AGG, "requests_per_s", full, "decode.key_only=true") > 1.2  # where memory is the bound
+
+
+# --- separation -------------------------------------------------------------------------------------
+
+SWITCH = PD.replace("{mode: disaggregated, link: {preset: ethernet_10g}}",
+                    "{mode: disaggregated, decode: {replicas: 3}, link: {preset: nvlink}}")  # fmt: skip
+
+
+def test_a_lent_decode_worker_relieves_prefill_unless_it_takes_too_long() -> None:
+    burst = ("workload.rate=25", "workload.requests=400")
+    quick = "separation.role_switch={queue: 4, check_every_s: 0.2, delay_s: 0.5}"
+    assert effect(SWITCH, "ttft_mean_ms", burst, quick) < 0.8
+    late = "separation.role_switch={queue: 4, check_every_s: 0.2, delay_s: 1000}"
+    assert effect(SWITCH, "ttft_mean_ms", burst, late) >= 0.99
+    calm = ("workload.rate=2",)
+    assert effect(SWITCH, "ttft_mean_ms", calm, quick) == 1.0
+    done = run(SWITCH, *burst, f"optimizations.{quick}")
+    assert set(done.requests["finish_reason"]) == {"length"}
+    assert len(set(done.requests["worker"])) > 1
+
+
+# --- what cannot be ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("override", "part"),
+    [
+        ("optimizations.decode.micro_batches=0", "optimizations.decode.micro_batches"),
+        ("optimizations.transfer.compression={ratio: 1}", "ratio"),
+        ("optimizations.transfer.zero=true", "zero"),
+        ("optimizations.prefill.streams={decode_sm_share: 1}", "decode_sm_share"),
+    ],
+)
+def test_impossible_knobs_are_refused(override: str, part: str) -> None:
+    with pytest.raises(SpecError, match="allowed") as caught:
+        parse(PD, overrides=[override])
+    assert part in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_knobs_that_cannot_work_here_are_refused_or_warned_of() -> None:
+    chosen = ["optimizations.separation.role_switch={}", "deployment.router.decode_choice=at_arrival"]
+    with pytest.raises(SpecError, match="after_prefill"):
+        resolve(parse(PD, overrides=chosen))
+    warned = resolve(parse(AGG, overrides=["optimizations.transfer.layerwise={}"])).warnings
+    assert any("nothing to do in an aggregated deployment" in text for text in warned)
