@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from live import knobs
 from live.models import ServedModel
 from planner.spec import Disaggregated, SpecError
 from planner.system import Pool, System
@@ -131,6 +132,7 @@ def step_tracing(runtime: Runtime) -> str | None:
 
 def check(system: System, runtime: Runtime, gpus: int | None = None) -> None:
     """Refuse in one line what this runtime cannot serve. `gpus`: how many there are when not only this host's count."""
+    knobs.check(system)
     there = len(runtime.gpus) if gpus is None else gpus
     if system.disaggregated and runtime.nixl is None:
         raise LiveError("prefill/decode disaggregation needs NIXL for the KV transfer; `pip install nixl`")
@@ -186,6 +188,7 @@ def engine_options(system: System, pool: Pool, runtime: Runtime) -> list[str]:
         f"--seed={system.spec.run.seed}",
         _flag("enable-prefix-caching", engine.enable_prefix_caching),
         _flag("enable-chunked-prefill", engine.enable_chunked_prefill),
+        *knobs.options(system),
     ]
     if engine.block_size is not None:
         options.append(f"--block-size={engine.block_size}")

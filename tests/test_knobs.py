@@ -365,6 +365,27 @@ def test_a_lent_decode_worker_relieves_prefill_unless_it_takes_too_long() -> Non
     assert len(set(done.requests["worker"])) > 1
 
 
+# --- live -------------------------------------------------------------------------------------------
+
+
+def test_knobs_with_a_real_switch_reach_vllm_and_the_others_are_refused() -> None:
+    knobs = pytest.importorskip("live.knobs")
+    offload = "optimizations.decode.offload=[{capacity_gb: 8}]"
+    assert knobs.options(resolve(parse(AGG))) == []
+    system = resolve(parse(AGG, overrides=[offload]))
+    knobs.check(system)
+    assert knobs.options(system) == ["--kv-offloading-size=7.451", "--kv-offloading-backend=native"]
+    for override in (
+        "prefill.streams={}",
+        "decode.preemption=swap",
+        "decode.offload=[{capacity_gb: 1}, {capacity_gb: 9}]",
+    ):
+        with pytest.raises(SpecError, match="only the simulator has it"):
+            knobs.check(resolve(parse(AGG, overrides=[f"optimizations.{override}"])))
+    with pytest.raises(SpecError, match="only the simulator has it"):
+        knobs.check(resolve(parse(PD, overrides=[offload])))
+
+
 # --- what cannot be ---------------------------------------------------------------------------------
 
 
