@@ -21,7 +21,7 @@ from planner.observations import from_steps, from_tokens
 from planner.profile_file import Measured, ProfileFile, Source, StepLaw, Validity
 from planner.profiles import bounds, capture_sizes, roofline
 from planner.records import Progress, Run
-from planner.spec import SpecError
+from planner.spec import Spec, SpecError
 from planner.system import Pool, System
 from planner.validate import fingerprint
 
@@ -59,6 +59,16 @@ def graph_sizes(pool: Pool) -> tuple[int, ...]:
     if pool.engine.enforce_eager or pool.hardware.kind == "cpu":
         return ()
     return capture_sizes(pool.limits.max_num_seqs, pool.limits.max_num_batched_tokens)
+
+
+def with_link(spec: Spec, file: ProfileFile) -> Spec:
+    """The spec with the profile's measured wire over whatever it says of the wire of one node."""
+    if file.link is None or spec.deployment.mode != "disaggregated":
+        return spec
+    link = file.link
+    wire = {"bandwidth_gb_s": link.bandwidth_gb_s, "setup_us": 1e6 * link.setup_s, "latency_us": 1e6 * link.latency_s}
+    deployment = spec.deployment.model_copy(update={"link": spec.deployment.link.model_copy(update=wire)})
+    return spec.model_copy(update={"deployment": deployment})
 
 
 def rows_of(runs: Sequence[Run], sizes: Sequence[int], slowing: float | None = None) -> pd.DataFrame:
@@ -104,15 +114,13 @@ def _profile(system: System, runs: Sequence[Run], name: str | None) -> tuple[Pro
         interference=None if slowing is None else digits(slowing),
         validity=validity(rows),
         fit=record(fitted, "relative residuals, soft_l1; covariance of an M-estimator", host_errors),
-        fitted_on=tuple(Source(what=_what(run), sha256=fingerprint(run)) for run in runs),
+        fitted_on=tuple(Source(what=_what(run), sha256=_hash(run)) for run in runs),
         notes=tuple(notes),
     )
     return file, fitted
 
 
-def _fit_apart(
-    system: System, pool: Pool, runs: Sequence[Run]
-) -> tuple[Fitted, pd.DataFrame, float | None, list[str]]:
+def _fit_apart(system: System, pool: Pool, runs: Sequence[Run]) -> tuple[Fitted, pd.DataFrame, float | None, list[str]]:
     """The fit of an engine with its host to itself, its rows, how engines of one host slow each other, and notes.
 
     The slowing is a ratio to the fit, and the fit is of times without the slowing: a few passes settle both.
@@ -128,7 +136,9 @@ def _fit_apart(
             return fitted, rows, None, notes
         found = interference(runs, sizes, fitted)
         if found is None:
-            notes.append(f"{workers} engines shared one host; how they slow each other was not seen and is in the times")
+            notes.append(
+                f"{workers} engines shared one host; how they slow each other was not seen and is in the times"
+            )
             return fitted, rows, None, notes
         slowing = found
     notes.append(
@@ -190,10 +200,21 @@ def _measured(runs: Sequence[Run], fitted: Fitted) -> Measured:
         torch=str(versions.get("torch") or "unknown"),
         date=str(runs[0].manifest.get("started_at") or time.strftime("%Y-%m-%d"))[:10],
         samples=fitted.rows,
-        how="served; steps as the engine's scheduler saw them"
-        if len(runs[0].steps)
-        else "served; tokens at the client",
+        how=_how(runs[0]),
+        composed=runs[0].manifest.get("composed"),
     )
+
+
+def _how(run: Run) -> str:
+    if run.manifest.get("composed"):
+        return "operators, summed to steps"
+    return "served; steps as the engine's scheduler saw them" if len(run.steps) else "served; tokens at the client"
+
+
+def _hash(run: Run) -> str:
+    """Of the file that it was read from, where there is one."""
+    sources = run.manifest.get("sources")
+    return str(sources[0]) if sources else fingerprint(run)
 
 
 def _what(run: Run) -> str:

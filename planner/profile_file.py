@@ -72,6 +72,7 @@ class Measured(Node):
     date: str = "unknown"
     samples: PositiveInt
     how: str = ""
+    composed: str | None = None  # where the times are summed up from parts and no engine was run: from what
 
 
 class HostLaw(Node):

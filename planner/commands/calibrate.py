@@ -13,6 +13,8 @@ from planner.commands import Config, Json, Seed, Set, console, overrides, print_
 if TYPE_CHECKING:
     from planner.calibrate import Calibration
     from planner.profile_file import ProfileFile
+    from planner.records import Run
+    from planner.system import System
 
 
 def calibrate(
@@ -20,7 +22,9 @@ def calibrate(
     source: Annotated[
         Optional[list[Path]],  # noqa: UP045 - typer reads the annotation when the command is built
         typer.Option(
-            "--from", metavar="PATH", help="Fit a measured run folder, steps .csv or vllm bench .json instead."
+            "--from",
+            metavar="SOURCE",
+            help="Instead of measuring: a run folder, steps .csv, vllm bench .json, aiconfigurator[:vllm[/VERSION]].",
         ),
     ] = None,
     name: Annotated[
@@ -48,9 +52,8 @@ def calibrate(
     system = resolve(load(config, [*overrides(assignments, seed), "profile=null"]))
     if source:
         from planner.calibrate import fit
-        from planner.calibration_sources import read_source
 
-        file, runs, doubt = fit(system, [read_source(path) for path in source], name), len(source), None
+        file, runs, doubt = fit(system, [_read(path, system) for path in source], name), len(source), None
     else:
         found = _measure(system, name, seconds, rounds)
         file, runs, doubt = found.file, len(found.runs), found.unstable
@@ -61,6 +64,16 @@ def calibrate(
         print_json({"profile": file.model_dump(mode="json", by_alias=True), "path": str(path), "unstable": doubt})
         return
     _print(file, path, runs, doubt)
+
+
+def _read(source: Path, system: System) -> Run:
+    from planner.calibrate import one_pool
+    from planner.calibration_aiconfigurator import PREFIX, read_aiconfigurator
+    from planner.calibration_sources import read_source
+
+    if str(source).split(":")[0] == PREFIX and not source.exists():
+        return read_aiconfigurator(str(source), system, one_pool(system))
+    return read_source(source)
 
 
 def _measure(system: Any, name: str | None, seconds: float, rounds: int) -> Calibration:
