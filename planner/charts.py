@@ -26,7 +26,7 @@ Chart = Any  # Altair's classes are many, and all of them are placed alike
 
 COLOURS = {
     "prefill": "#E69F00",
-    "decode": "#0072B2",
+    "decode": "#1F7FC4",
     "transfer": "#CC79A7",
     "aggregated": "#009E73",
     "disaggregated": "#56B4E9",
@@ -108,7 +108,7 @@ def which_split(found: Suggestion, rate: float | None = None, say: Say = _plain)
         .mark_bar(fillOpacity=HOLLOW, strokeWidth=2)
         .encode(
             y=y,
-            x=alt.X("rate:Q", title=say("Highest rate within the targets, requests/s")),
+            x=alt.X("rate:Q", title=say("Highest rate within the targets, requests/s"), axis=alt.Axis(tickCount=8)),
             color=alt.Color("kind:N", scale=_scale(MODES, say), legend=alt.Legend(title=None, orient="top")),
             stroke=alt.Stroke("kind:N", scale=_scale(MODES, say), legend=None),
             tooltip=[
@@ -159,7 +159,7 @@ def what_would_change(found: Suggestion, say: Say = _plain) -> Chart:
         .mark_point(filled=False, size=90, strokeWidth=2.5)
         .encode(
             y=y,
-            x=alt.X("advantage:Q", title=say("P/D against aggregated, %")),
+            x=alt.X("advantage:Q", title=say("P/D against aggregated, %"), axis=alt.Axis(tickCount=8)),
             color=alt.Color("word:N", scale=colour, legend=alt.Legend(title=None, orient="top")),
             tooltip=["what", alt.Tooltip("advantage:Q", format="+.1f"), "word"],
         )
@@ -453,12 +453,12 @@ def how_it_arrives(times: Sequence[float], say: Say = _plain) -> Chart:
 def how_long(lengths: Sequence[int], title: str, colour: str, say: Say = _plain) -> Chart:
     """Histogram of token counts."""
     counts, edges = np.histogram(lengths, bins=min(40, max(5, len(set(lengths)))))
-    data = pd.DataFrame({"from": edges[:-1], "to": edges[1:], "count": counts})
+    data = pd.DataFrame({"from": edges[:-1], "to": edges[1:], "count": counts, "zero": 0})
     return (
         alt.Chart(data)
         .mark_bar(color=COLOURS[colour])
         .encode(
-            x=alt.X("from:Q", title=title), x2="to:Q", y=alt.Y("count:Q", title=say("requests")),
+            x=alt.X("from:Q", title=title), x2="to:Q", y=alt.Y("count:Q", title=say("requests")), y2="zero:Q",
             tooltip=["from", "to", "count"],
         )
         .properties(height=200)

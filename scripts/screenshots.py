@@ -84,12 +84,17 @@ def settle(page: Any) -> None:
     page.wait_for_selector('[data-testid="stAppViewContainer"] h2', timeout=PATIENCE_S * 1000)
     page.wait_for_timeout(700)
     page.wait_for_function(
-        """() => !document.querySelector('[data-testid="stStatusWidget"]')
+        """() => document.querySelector('[data-testid="stApp"]')?.dataset.testScriptState === 'notRunning'
               && !document.querySelector('[data-testid="stSpinner"]')
+              && !document.querySelector('[data-testid*="keleton"]')
               && !document.querySelector('[data-testid="stProgress"]')""",
         timeout=PATIENCE_S * 1000,
     )
-    page.wait_for_timeout(1200)
+    page.wait_for_function(
+        """() => [...document.querySelectorAll('[data-testid="stVegaLiteChart"]')].every(c => c.querySelector('canvas,svg'))""",
+        timeout=PATIENCE_S * 1000,
+    )
+    page.wait_for_timeout(1500)
 
 
 def shoot(page: Any, file: Path) -> None:
@@ -121,7 +126,8 @@ def main() -> None:
                     for name in options.pages.split(","):
                         query = urlencode({"lang": language}) + (f"&{options.query}" if options.query else "")
                         page.set_viewport_size(size)
-                        page.goto(f"{url}/{name}?{query}")
+                        place = "" if name == "ask" else name  # the first page has no name of its own
+                        page.goto(f"{url}/{place}?{query}")
                         settle(page)
                         file = options.out / f"{name}-{theme}-{language}-{width}.png"
                         shoot(page, file)

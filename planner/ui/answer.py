@@ -11,7 +11,7 @@ from planner.spec import SpecError, dump
 from planner.suggestion import Suggestion
 from planner.suggestion_words import explanation, pick
 from planner.ui import compute
-from planner.ui.frame import badge, failed, help_of, link, read_this, scenario, title
+from planner.ui.frame import badge, failed, go, help_of, link, read_this, scenario, title
 from planner.ui.scenario import Scenario
 from planner.ui.texts import say, t
 from planner.words import number, percent
@@ -76,7 +76,8 @@ def _cards(found: Suggestion, highest: float, rate: float | None) -> None:
                 highest=number(highest),
             )  # fmt: skip
         )
-    st.markdown(t("**{name}** under your traffic of {rate} requests/s", name=chosen.name, rate=number(offered)))
+    text = t("To run: **{name}**. Under your traffic of {rate} requests/s:", name=chosen.name, rate=number(offered))
+    st.markdown(text)
     columns = st.columns(3)
     for column, (metric, limit) in zip(
         columns, (("ttft_p99_ms", found.slo.ttft_ms), ("tpot_p99_ms", found.slo.tpot_ms)), strict=False
@@ -130,7 +131,8 @@ def _reasons(found: Suggestion) -> None:
 def _next(now: Scenario, found: Suggestion) -> None:
     st.subheader(t("Next"), anchor=False)
     with st.container(horizontal=True):
-        link("check", t("Check it for real"), ":material/fact_check:")
+        if st.button(t("Check it for real"), type="primary", icon=":material/fact_check:", key="answer_check"):
+            go("check")
         st.download_button(
             t("Download the YAML"), found.yaml, f"{now.traffic}-{now.gpus}.yaml", "application/yaml",
             icon=":material/download:", on_click="ignore",
@@ -139,7 +141,7 @@ def _next(now: Scenario, found: Suggestion) -> None:
             t("Export a report"), lambda: _report(now, found), f"{now.traffic}-{now.gpus}.html", "text/html",
             icon=":material/description:", on_click="ignore",
         )  # fmt: skip
-    with st.expander(t("The same from the command line"), icon=":material/terminal:"):
+    with st.expander(t("Copy the command"), icon=":material/terminal:"):
         st.code(command(now), language="bash")
         st.markdown(t("with this file as question.yaml:"))
         st.code(dump(now.spec()), language="yaml")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import shlex
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
@@ -20,7 +22,7 @@ from planner.ui.recorded import about, recorded_runs
 from planner.ui.texts import say, t
 from planner.words import number
 
-START_S = {"cpu": 135, "gpu": 300}  # servers, warm-up and a calibration where there is no profile yet
+START_S, CPU_START_S = 300, 135  # seconds: servers, warm-up and a calibration where there is no profile yet
 CPU_CONFIGS = {"1P1D": "cpu-1p1d", "aggregated": "cpu-agg"}
 
 
@@ -66,26 +68,45 @@ def _preflight() -> None:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a press of Start runs. `endpoints`: servers that run already; `ray`: the address of a cluster."""
+
+    spec: Spec
+    endpoints: tuple[str, ...] = ()
+    ray: str | None = None
+
+
 def _plan() -> None:
     st.subheader(t("The plan"), anchor=False)
     here = machine()
-    ways = ["endpoints"]
-    if here.vllm is not None:
-        ways = [*(["gpu"] if here.gpus else []), *(["cpu"] if "cpu" in here.vllm else []), *ways]
-    names = {
-        "gpu": t("On the GPUs here"),
-        "cpu": t("On the CPU, with a small model"),
-        "endpoints": t("On servers that run already"),
-    }
-    way = st.radio(t("Where"), ways, format_func=names.__getitem__, horizontal=True, key="check_way")
+    ways: dict[str, tuple[str, Callable[[], Plan | None]]] = {}
+    if here.vllm is not None and here.gpus:
+        ways["gpu"] = (t("On the GPUs here"), _on_gpus)
+    if here.vllm is not None and "cpu" in here.vllm:
+        ways["cpu"] = (t("On the CPU, with a small model"), _on_cpu)
+    ways["endpoints"] = (t("On servers that run already"), _on_endpoints)
+    ways["ray"] = (t("On a Ray cluster"), _on_ray)
+    if "gpu" not in ways and "cpu" not in ways:
+        st.info(
+            t("Servers cannot be started here yet; this installs vLLM for the CPU, with real P/D on a small model:")
+        )
+        st.code(doctor.INSTALL_CPU, language="bash")
+    way = st.radio(t("Where"), list(ways), format_func=lambda key: ways[key][0], horizontal=True, key="check_way")
     try:
-        spec, endpoints = {"gpu": _on_gpus, "cpu": _on_cpu, "endpoints": _on_endpoints}[way]()
-        run = compute.run_of(dump(spec))
+        plan = ways[way][1]()
+        if plan is not None:
+            _estimate(plan, way)
+        _start(plan)
     except SpecError as error:
         failed(error)
-        return
+
+
+def _estimate(plan: Plan, way: str) -> None:
+    """How long it takes, the command and the file."""
+    run = compute.run_of(dump(plan.spec))
     load_s = float(run.requests["finish_s"].max())
-    seconds = load_s + (0 if endpoints else START_S["gpu" if way == "gpu" else "cpu"])
+    seconds = load_s + {"gpu": START_S, "ray": START_S, "cpu": CPU_START_S}.get(way, 0)
     st.markdown(
         t(
             "{requests} requests in {load} s; with starting and stopping about {minutes} minutes.",
@@ -94,14 +115,13 @@ def _plan() -> None:
             minutes=number(max(1, round(seconds / 60))),
         )  # fmt: skip
     )
-    shown = jobs.command(Path("config.yaml"), Path("runs/check"), endpoints)[3:]
+    shown = jobs.command(Path("config.yaml"), Path("runs/check"), plan.endpoints, plan.ray)[3:]
     st.code("planner " + shlex.join(part for part in shown if part != "--json"), language="bash")
     with st.expander(t("The file"), icon=":material/data_object:"):
-        st.code(dump(spec), language="yaml")
-    _start(spec, endpoints, way == "endpoints" and not endpoints)
+        st.code(dump(plan.spec), language="yaml")
 
 
-def _on_gpus() -> tuple[Spec, list[str]]:
+def _on_gpus() -> Plan:
     """The suggested deployment where it fits; else the largest part of it at its share of the rate."""
     from planner.splits import apply
     from planner.suggestion_words import pick
@@ -116,16 +136,25 @@ def _on_gpus() -> tuple[Spec, list[str]]:
         raise SpecError(f"{chosen.name}: needs {chosen.gpus} GPUs, {len(machine().gpus)} are here; allowed: fewer")
     for line in (*part.tested, *part.untested):
         st.caption(line)
-    return scaled(apply(now.spec(), part.split), part.rate), []
+    return Plan(scaled(apply(now.spec(), part.split), part.rate))
 
 
-def _on_cpu() -> tuple[Spec, list[str]]:
+def _on_cpu() -> Plan:
     chosen = st.radio(t("Deployment"), list(CPU_CONFIGS), format_func=say, horizontal=True, key="check_cpu")
     st.caption(t("A small model on the CPU checks the method with real servers and a real KV transfer, not your GPUs."))
-    return load(CPU_CONFIGS[chosen]), []
+    return Plan(load(CPU_CONFIGS[chosen]))
 
 
-def _on_endpoints() -> tuple[Spec, list[str]]:
+def _on_ray() -> Plan:
+    """The suggested deployment, whole, on the nodes of a cluster."""
+    address = st.text_input(t("Address of a Ray cluster"), key="check_ray", placeholder="127.0.0.1:6379").strip()
+    st.caption(t("Left empty: the cluster that this machine belongs to. vLLM must be installed on its nodes."))
+    now = scenario()
+    found = with_progress(now)
+    return Plan(parse(found.yaml, "suggested"), ray=address)
+
+
+def _on_endpoints() -> Plan | None:
     text = st.text_area(
         t("Addresses, one a line"), key="check_urls", height=80, placeholder="http://127.0.0.1:8000"
     )  # fmt: skip
@@ -148,25 +177,22 @@ def _on_endpoints() -> tuple[Spec, list[str]]:
     ]  # fmt: skip
     if not hasattr(spec.workload, "requests") or not hasattr(spec.workload, "rate"):
         lines[0:2] = ["workload.kind=poisson", *lines[0:2]]
-    return parse(dump(spec), "check", lines), urls
+    return Plan(parse(dump(spec), "check", lines), tuple(urls)) if urls else None
 
 
-def _start(spec: Spec, endpoints: list[str], empty: bool) -> None:
+def _start(plan: Plan | None) -> None:
     free = jobs.allowed(str(st.get_option("server.address") or ""))
     if not free:
         st.info(
             t("This page is served beyond this machine, so it starts nothing. {name}=1 allows it.", name=jobs.ALLOW)
         )
     pressed = st.button(
-        t("Start the check"),
-        type="primary",
-        icon=":material/play_arrow:",
-        disabled=empty or not free,
+        t("Start the check"), type="primary", icon=":material/play_arrow:", disabled=plan is None or not free,
         key="check_start",
-    )
-    if pressed:
+    )  # fmt: skip
+    if pressed and plan is not None:
         try:
-            jobs.start(dump(spec), endpoints)
+            jobs.start(dump(plan.spec), plan.endpoints, plan.ray)
         except jobs.Busy as error:
             failed(error)
         else:
@@ -178,7 +204,8 @@ def _start(spec: Spec, endpoints: list[str], empty: bool) -> None:
 
 def _watch(job: jobs.Job) -> None:
     st.info(t("A check is running. You may close or reload this page: it goes on."), icon=":material/hourglass_top:")
-    if st.button(t("Stop"), icon=":material/stop:", key="check_stop"):
+    free = jobs.allowed(str(st.get_option("server.address") or ""))
+    if st.button(t("Stop"), icon=":material/stop:", key="check_stop", disabled=not free):
         jobs.stop(job)
     _progress(job)
 

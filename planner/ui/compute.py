@@ -61,7 +61,12 @@ def answer(scenario: Scenario, progress: Progress | None = None) -> Suggestion:
 
     def make() -> Suggestion:
         return suggest(
-            spec, scenario.gpus, seeds=scenario.seeds, requests=scenario.requests, processes=PROCESSES, progress=progress
+            spec,
+            scenario.gpus,
+            seeds=scenario.seeds,
+            requests=scenario.requests,
+            processes=PROCESSES,
+            progress=progress,
         )
 
     return answers().get(key, make)

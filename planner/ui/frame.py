@@ -35,7 +35,6 @@ def main() -> None:
     }
     st.session_state["pages"] = pages
     current = st.navigation(list(pages.values()), position="top")
-    _language()
     current.run()
 
 
@@ -71,18 +70,17 @@ def remember(now: Scenario) -> None:
 
 
 def _language() -> None:
-    """The switch at the top right."""
+    """The switch beside the title."""
 
     def switch() -> None:
         st.session_state["lang"] = st.session_state["language_switch"] or st.session_state["lang"]
         remember(scenario())
 
     st.session_state["language_switch"] = st.session_state["lang"]
-    with st.container(horizontal=True, horizontal_alignment="right"):
-        st.segmented_control(
-            t("Language"), list(LANGUAGES), format_func=LANGUAGES.__getitem__, key="language_switch",
-            on_change=switch, label_visibility="collapsed",
-        )  # fmt: skip
+    st.segmented_control(
+        t("Language"), list(LANGUAGES), format_func=LANGUAGES.__getitem__, key="language_switch", on_change=switch,
+        label_visibility="collapsed",
+    )  # fmt: skip
 
 
 def go(name: str) -> None:
@@ -101,7 +99,10 @@ def link(name: str, label: str, icon: str) -> None:
 
 
 def title(text: str, about: str) -> None:
-    st.header(text, anchor=False)
+    """The head of a page: what it is for, and the switch of language."""
+    with st.container(horizontal=True, horizontal_alignment="distribute", vertical_alignment="center"):
+        st.header(text, anchor=False, width="content")
+        _language()
     st.caption(about)
 
 

@@ -77,16 +77,20 @@ def running(job: Job) -> bool:
     return _born(job.pid) == job.born
 
 
-def command(config: Path, folder: Path, endpoints: Sequence[str] = (), validate: bool = True) -> list[str]:
-    """The command line of a check. The token is left to the environment, never written anywhere."""
-    parts = [sys.executable, "-m", "planner.cli", "live", str(config), "--out", str(folder), "--json"]
-    parts += ["--validate"] if validate else []
+def command(config: Path, folder: Path, endpoints: Sequence[str] = (), ray: str | None = None) -> list[str]:
+    """The command line of a check. The token is left to the environment, never written anywhere.
+
+    `ray` is the address of a Ray cluster to start the servers on, "" for the one this machine belongs to.
+    """
+    parts = [sys.executable, "-m", "planner.cli", "live", str(config), "--validate", "--out", str(folder), "--json"]
+    if ray is not None:
+        parts += ["--cluster", f"ray={ray}" if ray else "ray"]
     for url in endpoints:
         parts += ["--endpoint", url]
     return parts
 
 
-def start(text: str, endpoints: Sequence[str] = (), root: Path = JOBS) -> Job:
+def start(text: str, endpoints: Sequence[str] = (), ray: str | None = None, root: Path = JOBS) -> Job:
     """Start a check of this YAML. Raises Busy when another one runs."""
     root.mkdir(parents=True, exist_ok=True)
     folder = root / f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}-{time.monotonic_ns() % 10**6}"
@@ -95,7 +99,7 @@ def start(text: str, endpoints: Sequence[str] = (), root: Path = JOBS) -> Job:
         folder.mkdir()
         config = folder / "config.yaml"
         config.write_text(text)
-        parts = command(config, folder / "run", endpoints)
+        parts = command(config, folder / "run", endpoints, ray)
         with (folder / "out.json").open("w") as out, (folder / "log.txt").open("w") as log:
             process = subprocess.Popen(parts, stdout=out, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True)
         job = Job(str(folder), tuple(parts), process.pid, _born(process.pid) or "", time.time())

@@ -10,7 +10,8 @@ import re
 
 import streamlit as st
 
-from planner.ui.chinese import CHINESE, SENTENCES
+from planner.ui.chinese import CHINESE
+from planner.ui.chinese_sentences import SENTENCES
 
 LANGUAGES = {"en": "English", "zh": "简体中文"}
 

@@ -58,9 +58,7 @@ def _views(now: Scenario, found: Suggestion, texts: Texts) -> None:
     with right:
         most = 1.25 * highest
         step = 10.0 ** math.floor(math.log10(most / 100))
-        rate = st.slider(
-            t("Requests per second"), step, most, max(step, start), step=step, key="why_rate", format="%g"
-        )
+        rate = st.slider(t("Requests per second"), step, most, max(step, start), step=step, key="why_rate", format="%g")
     views[view or "Load"](now, found, texts, rate)
 
 

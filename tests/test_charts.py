@@ -1,0 +1,129 @@
+"""Every chart is valid Vega-Lite, keeps its colours, and its drawing needs nothing from elsewhere."""
+
+from __future__ import annotations
+
+import json
+
+import pandas as pd
+import pytest
+
+from planner import charts, curves, load, summarise
+from planner.html_report import run_report, suggestion_report
+from planner.records import Run
+from planner.spec import Spec
+from planner.suggest import suggest
+from planner.suggestion import Suggestion
+from planner.ui.recorded import recorded_runs
+from planner.validate import compare
+
+
+@pytest.fixture(scope="module")
+def spec() -> Spec:
+    return load("disagg", ["workload.requests=60"])
+
+
+@pytest.fixture(scope="module")
+def run(spec: Spec) -> Run:
+    return curves.simulated(spec)
+
+
+@pytest.fixture(scope="module")
+def found(spec: Spec) -> Suggestion:
+    return suggest(spec, 2, seeds=2, requests=60, processes=1)
+
+
+def valid(chart: charts.Chart) -> str:
+    """The chart as JSON; Altair checks it against Vega-Lite's schema on the way."""
+    return json.dumps(chart.to_dict())
+
+
+def test_the_answer_s_charts(found: Suggestion) -> None:
+    text = valid(charts.which_split(found, 8.0))
+    assert charts.COLOURS["aggregated"] in text
+    assert charts.COLOURS["disaggregated"] in text
+    assert "Your traffic" in text
+    valid(charts.what_would_change(found))
+    valid(charts.what_trade(found))
+
+
+def test_both_modes_are_shown_however_few_rows(found: Suggestion) -> None:
+    assert set(charts.split_table(found, most=1)["mode"]) == {"aggregated", "disaggregated"}
+
+
+def test_load_curve_grows(spec: Spec) -> None:
+    table = curves.load_curve(spec, [2.0, 8.0, 40.0], 80)
+    assert table["ttft_p99_ms"].is_monotonic_increasing
+    chart = charts.how_latency_grows({"1P1D": ("disaggregated", table)}, "ttft", spec.slo, 8.0)
+    assert '"Target"' in valid(chart)
+
+
+def test_rates_begin_low_and_end_past_the_highest() -> None:
+    rates = curves.rates_up_to(100.0)
+    assert rates == sorted(rates)
+    assert 0 < rates[0] < 50
+    assert rates[-1] == pytest.approx(125.0)
+
+
+def test_split_map_covers_every_pair(spec: Spec) -> None:
+    table = curves.split_map(spec, 3, 40)
+    assert set(zip(table["prefill"], table["decode"], strict=True)) == {(1, 1), (1, 2), (2, 1)}
+    assert (table["rate"] > 0).all()
+    valid(charts.which_ratio(table, per_gpu=True))
+
+
+def test_stages_add_up_in_the_chart(run: Run) -> None:
+    summary = summarise(run)
+    chart = charts.where_time_goes({"1P1D": summary})
+    data = chart.data
+    assert data["end"].iloc[-1] == pytest.approx(summary.number("ttft_mean_ms"), rel=1e-6)
+    valid(chart)
+
+
+def test_simulated_is_hollow_and_measured_filled(run: Run) -> None:
+    recorded = Run.load(next(iter(recorded_runs().values())))
+    hollow = charts.where_time_goes({"a": summarise(run)}).data["fill"]
+    filled = charts.where_time_goes({"a": summarise(recorded)}).data["fill"]
+    assert hollow.max() < 1 == filled.min()
+
+
+@pytest.mark.parametrize("measure", ["busy", "running", "waiting", "kv_used_fraction"])
+def test_timeline(run: Run, measure: str) -> None:
+    table = charts.timeline_table(run)
+    assert set(table["worker"]) == {"prefill-0", "decode-0"}
+    assert table["busy"].between(0, 1).all()
+    valid(charts.when_busy(run, measure))
+
+
+def test_recorded_run_has_its_charts() -> None:
+    folder = next(iter(recorded_runs().values()))
+    measured, simulated = Run.load(folder), Run.load(folder / "simulated")
+    comparison = compare(simulated, measured)
+    assert comparison.label == "predicted"
+    valid(charts.how_close(simulated, measured, "ttft"))
+    valid(charts.how_far_off(comparison))
+
+
+def test_share_done_ends_at_one(run: Run) -> None:
+    table = charts.done_table(run)
+    assert table["share"].iloc[-1] == 1.0
+    valid(charts.how_many_done(table, table))
+
+
+def test_traces_sweeps_residuals(spec: Spec, run: Run) -> None:
+    valid(charts.how_it_arrives([0.0, 1.0, 1.1]))
+    valid(charts.how_long([10, 20, 20], "tokens", "prefill"))
+    valid(charts.how_latency_spreads({"A": ("aggregated", run)}, "ttft", 500))
+    table = curves.sweep(spec, "workload.rate", ["2", "4"])
+    valid(charts.how_it_varies(table, "ttft_p99_ms", "TTFT p99"))
+    residuals = pd.DataFrame([{"kind": "decode", "rows": 3, "mean": 1.0, "max": 2.0}])
+    valid(charts.how_well_fitted(residuals))
+
+
+def test_reports_stand_alone(found: Suggestion, run: Run) -> None:
+    """No script, no address to load from, the sentence and drawings inside."""
+    for text in (suggestion_report(found, summarise(run), 8.0), run_report(summarise(run), run)):
+        assert "<script" not in text
+        assert "src=" not in text
+        assert "href=" not in text.replace('xlink:href="#', "").replace('href="#', "")
+        assert text.count("<svg") >= 1
+    assert found.sentence.removesuffix(found.provenance).strip() in suggestion_report(found, summarise(run), None)

@@ -1,0 +1,369 @@
+"""The pages in Streamlit's own test runner: as they come, empty, with absurd input, without GPUs, in both languages."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from planner.commands import doctor
+from planner.facts import STAGES
+from planner.metrics import METRICS
+from planner.spec import dump, load
+from planner.ui import compute, jobs
+from planner.ui.answer import command
+from planner.ui.chinese import CHINESE
+from planner.ui.chinese_sentences import SENTENCES
+from planner.ui.scenario import CARDS, Scenario, read
+from planner.ui.texts import chinese
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = ("ask", "answer", "why", "check", "replay", "workbench")
+SMALL = {"gpus": "2", "requests": "60"}
+
+
+@pytest.fixture(autouse=True)
+def _small_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """One process, no GPU, and a folder of its own for runs."""
+    monkeypatch.setattr(compute, "PROCESSES", 1)
+    monkeypatch.setattr(doctor, "gpus", lambda: ())
+    monkeypatch.chdir(tmp_path)
+
+
+def page(name: str, **params: str) -> AppTest:
+    """One page by itself, run once."""
+    text = f"from planner.ui.frame import begin\nbegin()\nfrom planner.ui import {name}\n{name}.page()\n"
+    app = AppTest.from_string(text, default_timeout=120)
+    for key, value in {**SMALL, **params}.items():
+        app.query_params[key] = value
+    return app.run()
+
+
+def fine(app: AppTest) -> AppTest:
+    assert not app.exception, [one.message for one in app.exception]
+    assert not app.error, [one.value for one in app.error]
+    return app
+
+
+def texts(app: AppTest) -> str:
+    kinds = (app.header, app.subheader, app.markdown, app.caption, app.info, app.warning)
+    return "\n".join(str(one.value) for kind in kinds for one in kind)
+
+
+# --- every page --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("language", ["en", "zh"])
+@pytest.mark.parametrize("name", PAGES)
+def test_page_as_it_comes(name: str, language: str) -> None:
+    app = fine(page(name, lang=language))
+    assert len(app.header) == 1
+    assert bool(re.search("[\u4e00-\u9fff]", app.header[0].value)) == (language == "zh")
+
+
+def test_whole_app_starts_on_ask() -> None:
+    app = fine(AppTest.from_file(str(ROOT / "app.py"), default_timeout=60).run())
+    assert app.header[0].value == "How should your GPUs serve this model?"
+
+
+def test_no_gpu_is_said_and_needed_nowhere() -> None:
+    assert "No GPU was found" in texts(fine(page("ask")))
+    checked = texts(fine(page("check")))
+    assert "recorded earlier on a GPU" in checked
+    assert "Predicted against measured over 80 requests" in checked
+
+
+def test_absurd_address_keeps_defaults_and_says_so() -> None:
+    app = fine(page("ask", gpus="-3", rate="nan", model="gpt-99", ttft_ms="1e99", traffic="nonsense"))
+    assert len(app.warning) == 5
+    assert app.number_input(key="ask_gpus").value == Scenario().gpus
+
+
+def test_impossible_targets_are_answered() -> None:
+    app = page("answer", ttft_ms="1", tpot_ms="1")
+    assert not app.exception
+    assert "No use of 2 GPUs meets the targets at any rate." in texts(app)
+
+
+def test_a_model_that_does_not_fit_is_one_line() -> None:
+    app = page("answer", model="deepseek-v3", gpus="1")
+    assert not app.exception
+    assert len(app.error) == 1
+    assert "allowed" in app.error[0].value
+
+
+def test_one_gpu_has_an_answer_and_reasons() -> None:
+    assert "can only run aggregated" in texts(fine(page("answer", gpus="1")))
+    app = fine(page("why", gpus="1"))
+    app.segmented_control(key="why_view").set_value("Ratio")
+    assert "One GPU cannot be split." in texts(fine(app.run()))
+
+
+@pytest.mark.parametrize("card", CARDS)
+def test_cards_fill_in_their_numbers(card: str) -> None:
+    app = page("ask")
+    app.button(key=f"card_{card}").click()
+    fine(app.run())
+    assert app.number_input(key="ask_prompt").value == CARDS[card].prompt
+    found, faults = read({key: value[0] for key, value in app.query_params.items()})
+    assert (found.traffic, faults) == (card, [])
+    assert found.spec().slo.ttft_ms == CARDS[card].ttft_ms
+
+
+def test_own_trace_becomes_the_workload() -> None:
+    app = page("ask")
+    app.button(key="card_trace").click()
+    fine(app.run())
+    found, _ = read({key: value[0] for key, value in app.query_params.items()})
+    assert found.spec().workload.kind == "trace"
+
+
+def test_traces_outside_the_folders_are_out_of_reach() -> None:
+    found, faults = read({"traffic": "trace", "trace": "../../etc/passwd"})
+    assert found.trace == ""
+    assert len(faults) == 1
+
+
+def test_wrong_extra_key_is_one_line_and_no_button() -> None:
+    app = page("ask")
+    app.text_area(key="ask_extra").set_value("engine.max_num_seq=3")
+    app.run()
+    assert not app.exception
+    assert "did you mean" in app.error[0].value
+    assert not [one for one in app.button if one.key == "ask_button"]
+
+
+def test_scenario_survives_its_address() -> None:
+    asked = Scenario(gpus=3, traffic="rag", rate=2.5, extra="engine.max_num_seqs=64\nrun.margin=0.1")
+    assert read(asked.params()) == (asked, [])
+
+
+@pytest.mark.parametrize("view", ["Load", "Ratio", "Trade-off", "First token", "Timeline"])
+def test_why_views(view: str) -> None:
+    app = page("why")
+    app.segmented_control(key="why_view").set_value(view)
+    app.slider(key="why_rate").set_value(app.slider(key="why_rate").max / 2)
+    fine(app.run())
+    assert any(":material/visibility:" in one.value for one in app.caption), "how to read the chart"
+
+
+def test_workbench_tools() -> None:
+    app = page("workbench")
+    app.text_area(key="bench_text").set_value("name: x\nmodle: y\n")
+    app.run()
+    assert not app.exception
+    assert "modle" in app.error[0].value
+    app = page("workbench")
+    app.segmented_control(key="bench_view").set_value("Sweep")
+    fine(app.run())
+    app.text_input(key="bench_values").set_value(",,")
+    app.run()
+    assert len(app.error) == 1
+    app = page("workbench")
+    app.segmented_control(key="bench_view").set_value("Compare runs")
+    assert "Fewer than two runs" in texts(fine(app.run()))
+    app = page("workbench")
+    app.segmented_control(key="bench_view").set_value("Calibration")
+    fine(app.run())
+
+
+def test_replay_of_an_empty_trace_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "runs" / "uploads").mkdir(parents=True)
+    (tmp_path / "runs" / "uploads" / "empty.jsonl").write_text("")
+    app = page("replay")
+    app.selectbox(key="replay_trace").set_value("empty.jsonl")
+    app.run()
+    assert not app.exception
+    assert "empty" in app.error[0].value
+
+
+# --- the same as the command line --------------------------------------------------------------
+
+
+def test_verdict_is_the_command_line_s(tmp_path: Path) -> None:
+    """The page's sentence is that of the command it offers to copy, run on the file that it shows."""
+    asked, _ = read(SMALL)
+    (tmp_path / "question.yaml").write_text(dump(asked.spec()))
+    arguments = command(asked).split()[1:]
+    done = subprocess.run(
+        [sys.executable, "-m", "planner.cli", *arguments, "--processes", "1", "--json"],
+        capture_output=True, text=True, check=True, env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    said = json.loads(done.stdout)
+    app = fine(page("answer"))
+    shown = app.subheader[0].value
+    assert said["answer"] == f"{shown} {said['provenance']}"
+
+
+# --- texts -------------------------------------------------------------------------------------
+
+
+def written() -> set[str]:
+    """Every literal that a page or a chart hands to a translator."""
+    found: set[str] = set()
+    files = [
+        *(ROOT / "planner" / "ui").glob("*.py"),
+        ROOT / "planner" / "charts.py",
+        ROOT / "planner" / "html_report.py",
+    ]
+    for file in files:
+        for node in ast.walk(ast.parse(file.read_text())):
+            if (
+                isinstance(node, ast.Call)
+                and getattr(node.func, "id", "") in ("t", "say")
+                and node.args
+                and isinstance(node.args[0], ast.Constant)
+            ):
+                found.add(str(node.args[0].value))
+    return found
+
+
+def spoken() -> set[str]:
+    """Texts that reach a translator through a variable."""
+    from planner import charts
+    from planner.ui.check import CPU_CONFIGS
+
+    machine = doctor.Machine("3.11", 2, None, (), None, None)
+    found = {text for card in CARDS.values() for text in (card.title, card.about)}
+    found |= {*charts.NAMES.values(), *charts.TIMELINE.values(), *STAGES.values()}
+    found |= {check.what for check in doctor.checks(machine)} | {*CPU_CONFIGS} - {"1P1D"}
+    found |= {"Load", "Ratio", "Trade-off", "First token", "Timeline", "search", "all seeds", "why", "equal rate"}
+    return found | {"Edit and simulate", "Sweep", "Compare runs", "Calibration", "start servers", "warm up", "load"}
+
+
+SAME = {"GPU", "YAML", "P/D"}  # the same word in both languages
+
+
+def test_every_text_has_its_chinese() -> None:
+    assert sorted(text for text in written() | spoken() if text not in CHINESE and text not in SAME) == []
+
+
+def test_no_translation_is_left_over() -> None:
+    known = written() | spoken() | {text for metric in METRICS.values() for text in (metric.label, metric.help)}
+    stems = {
+        re.sub(r"^(Mean of|Longest|\d+th percentile of): | (mean|max|p\d+|share of TTFT)$", "", text) for text in known
+    }
+    source = "".join(
+        (ROOT / "planner" / name).read_text()
+        for name in ("commands/doctor.py", "suggest.py", "suggestion_words.py", "verdict.py")
+    )
+    live = (
+        "".join(path.read_text() for path in (ROOT / "live").glob("*.py"))
+        + (ROOT / "planner" / "calibrate.py").read_text()
+    )
+    unused = [text for text in CHINESE if text not in known | stems | SAME and text not in source + live]
+    assert unused == []
+
+
+def test_placeholders_are_equal() -> None:
+    def names(text: str) -> set[str]:
+        return set(re.findall(r"\{(\w+)\}", text))
+
+    for text, translation in CHINESE.items():
+        assert names(text) == names(translation), text
+    for pattern, translation in SENTENCES:
+        assert names(translation) <= set(re.compile(pattern).groupindex), pattern
+
+
+def test_every_metric_is_explained_in_chinese() -> None:
+    english = [metric.help for metric in METRICS.values() if chinese(metric.help) == metric.help]
+    assert english == []
+
+
+SENTENCES_SEEN = (
+    "7P1D serves 195 req/s within the targets, 3.2 % (2.4 to 4 %) more than eight aggregated engines: too close to call.",
+    "The best split, 3P1D, serves 84 req/s within the targets, 4 % (3 to 5 %) less than two aggregated engines of TP 2: "
+    "not worth it.",
+    "With prompts 20 % shorter it would be: not worth it (P/D -10.7 %).",
+    "Past saturation: 1P1D on 2x H200 is offered 90 req/s and serves 20; prefill is the bottleneck, and 3 % meet "
+    "TTFT <= 500 ms and TPOT <= 30 ms. [calibrated: x]",
+    "Queue is 70 % of the time to first token (1.2 s); the line grows by 3.1 requests a second, most of it in queue.",
+)
+
+
+@pytest.mark.parametrize("sentence", SENTENCES_SEEN)
+def test_sentences_keep_every_number(sentence: str) -> None:
+    told = chinese(sentence)
+    assert re.search("[\u4e00-\u9fff]", told)
+    assert not re.search(r"\b(the|of|and|with|than|would)\b", told), told
+    for number in re.findall(r"\d+\.\d+|\d{2,}", sentence):
+        assert number in told
+
+
+# --- jobs --------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def sleeper(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
+    """Jobs whose command reports progress, ends with Ctrl-C, and would last a minute."""
+    code = (
+        "import sys, time\nprint('load:  50 %, 1 s', file=sys.stderr, flush=True)\n"
+        "try: time.sleep(60)\nexcept KeyboardInterrupt: sys.exit(130)"
+    )
+    monkeypatch.setattr(jobs, "command", lambda *_: [sys.executable, "-c", code])
+    root = tmp_path / "jobs"
+    yield root
+    job = jobs.latest(root)
+    if job is not None and jobs.running(job):
+        os.killpg(job.pid, 9)
+
+
+def test_a_job_outlives_its_page_and_stops(sleeper: Path) -> None:
+    started = jobs.start(dump(load()), root=sleeper)
+    job = jobs.latest(sleeper)  # what a reloaded page does
+    assert job == started
+    with pytest.raises(jobs.Busy):
+        jobs.start(dump(load()), root=sleeper)
+    wait(lambda: bool(jobs.steps(job)))
+    assert jobs.steps(job) == [jobs.Step("load", 0.5, 1.0)]
+    assert jobs.state(job) == "running"
+    jobs.stop(job)
+    wait(lambda: not jobs.running(job))
+    assert jobs.state(job) == "stopped"
+    again = jobs.start(dump(load()), root=sleeper)  # the lock of a run that has ended is taken over
+    assert again != job
+
+
+def wait(what: object, seconds: float = 30.0) -> None:
+    assert callable(what)
+    until = time.monotonic() + seconds
+    while not what():
+        assert time.monotonic() < until
+        time.sleep(0.05)
+
+
+def test_a_check_that_failed_says_why(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    code = "import sys; print('planner: no such thing', file=sys.stderr); sys.exit(1)"
+    monkeypatch.setattr(jobs, "command", lambda *_: [sys.executable, "-c", code])
+    job = jobs.start(dump(load()), root=tmp_path / "runs" / "jobs")
+    wait(lambda: not jobs.running(job))
+    assert (jobs.state(job), jobs.fault(job)) == ("failed", "planner: no such thing")
+    app = page("check")
+    assert not app.exception
+    assert "planner: no such thing" in app.error[0].value
+
+
+def test_controls_are_off_beyond_loopback(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert jobs.allowed("127.0.0.1")
+    assert jobs.allowed("localhost")
+    assert not jobs.allowed("0.0.0.0")
+    assert not jobs.allowed("")
+    monkeypatch.setenv(jobs.ALLOW, "1")
+    assert jobs.allowed("0.0.0.0")
+
+
+def test_a_token_is_never_in_a_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(jobs.TOKEN, "secret")
+    parts = jobs.command(Path("config.yaml"), Path("run"), ["http://127.0.0.1:1"], "127.0.0.1:6379")
+    assert "secret" not in " ".join(parts)
+    assert parts[-2:] == ["--endpoint", "http://127.0.0.1:1"]
+    assert "ray=127.0.0.1:6379" in parts
