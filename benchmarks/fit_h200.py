@@ -1,6 +1,6 @@
 """Fit the shipped H200 profile to recorded measurements, and predict the requests that it was not fitted on.
 
-    python benchmarks/fit_h200.py            write the profile and benchmarks/recorded/h200-llama-3.1-8b; print the comparison
+    python benchmarks/fit_h200.py            write the profile and the record; print the comparison
     python benchmarks/fit_h200.py --check    the same without writing
 
 Fitted on the synchronous step table and on the first 80 requests of the served run; the last 80 are only predicted.

@@ -93,7 +93,7 @@ def link_of(system: System, runs: Sequence[Run], notes: list[str]) -> WireLaw | 
     """
     if system.wires is None:
         return None
-    quiet = pd.concat([_quiet(run) for run in runs], ignore_index=True)
+    quiet = pd.concat([quiet_transfers(run) for run in runs], ignore_index=True)
     table = quiet if len(quiet) >= LONELY else pd.concat([_alone(run.transfers) for run in runs], ignore_index=True)
     seconds = (table["end_s"] - table["start_s"]).to_numpy(dtype=float)
     sizes = table["bytes"].to_numpy(dtype=float)
@@ -107,7 +107,7 @@ def link_of(system: System, runs: Sequence[Run], notes: list[str]) -> WireLaw | 
     return WireLaw(bandwidth_gb_s=digits(found.bandwidth_gb_s), setup_s=digits(found.fixed_s), connector=link.connector)
 
 
-def _quiet(run: Run) -> pd.DataFrame:
+def quiet_transfers(run: Run) -> pd.DataFrame:
     """Those of `_alone` whose target computed nothing meanwhile: a busy engine notices an arrival late."""
     table = _alone(run.transfers)
     steps = run.steps[(run.steps["prefill_tokens"] > 0) | (run.steps["decode_seqs"] > 0)].sort_values("start_s")

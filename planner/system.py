@@ -213,7 +213,7 @@ def _crosses(pools: tuple[Pool, ...]) -> bool:
     return len(prefill | decode) > 1
 
 
-def _host_warnings(pools: tuple[Pool, ...]) -> list[str]:
+def host_warnings(pools: tuple[Pool, ...]) -> list[str]:
     """CPU workers that share a host, where nobody measured how they slow each other."""
     workers = [(worker, pool) for pool in pools if pool.hardware.kind == "cpu" for worker in pool.workers]
     counts = Counter(worker.node for worker, _ in workers)
@@ -290,7 +290,7 @@ def resolve(spec: Spec) -> System:
         )
     if isinstance(deployment, Disaggregated) and deployment.link.inter_node is None and _crosses(filled):
         warnings.append("link.inter_node: not given, yet KV crosses nodes; a nominal link is assumed between them")
-    warnings += [*_knob_warnings(spec), *_host_warnings(filled)]
+    warnings += [*_knob_warnings(spec), *host_warnings(filled)]
     net = None
     if isinstance(deployment, Disaggregated):
         net = wires(deployment.link, filled[0].hardware, hosts, _measured_link(deployment.link, filled))

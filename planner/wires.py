@@ -49,9 +49,9 @@ def _wire(layers: list[LinkClass], default: str, measured: WireLaw | None = None
     """
     base: LinkPreset = link(default)
     if measured is not None:
-        update = {"bandwidth_gb_s": measured.bandwidth_gb_s, "latency_us": 1e6 * measured.latency_s}
-        update |= {"setup_us": 1e6 * measured.setup_s, "name": "measured"}
-        base = base.model_copy(update=update | {"source": "measured with the latency profile"})
+        numbers = {"latency_us": 1e6 * measured.latency_s, "setup_us": 1e6 * measured.setup_s}
+        told = {"name": "measured", "source": "measured with the latency profile"}
+        base = base.model_copy(update={"bandwidth_gb_s": measured.bandwidth_gb_s, **numbers, **told})
     name, bandwidth, latency, setup = base.name, base.bandwidth_gb_s, base.latency_us, base.setup_us
     sharing, source = base.sharing, base.source
     for layer in layers:

@@ -12,6 +12,7 @@ from planner.commands import Json, TableOption, check_table, console, print_json
 
 if TYPE_CHECKING:
     from planner.metrics import Summary
+    from planner.records import Run
 
 
 def compare(
@@ -21,16 +22,21 @@ def compare(
 ) -> None:
     """Put two runs side by side."""
     from planner import report
-    from planner.metrics import METRICS
+    from planner.metrics import METRICS, summarise
 
-    a, b = _summary(first), _summary(second)
+    runs = read_run(first), read_run(second)
+    a, b = (summarise(run) for run in runs)
+    warnings = doubted(runs, (a, b))
     if as_json:
         rows = [{**asdict(row), "unit": METRICS[row.name].unit} for row in report.compare(a, b)]
-        print_json({"answer": report.compared(a, b), "a": a.to_dict(), "b": b.to_dict(), "differences": rows})
+        answer = {"answer": report.compared(a, b), "a": a.to_dict(), "b": b.to_dict(), "differences": rows}
+        print_json(answer | {"warnings": warnings})
         return
     screen = console()
     report.say(screen, report.compared(a, b))
     screen.print(report.compare_table(a, b))
+    for warning in warnings:
+        report.say(screen, f"Warning: {warning}")
     report.say(screen, f"A: {first}\nB: {second}")
 
 
@@ -49,10 +55,18 @@ def show_run(
     show(read_run(run), str(run), as_json, table)
 
 
-def _summary(folder: Path) -> Summary:
-    from planner.metrics import summarise
+def doubted(runs: tuple[Run, Run], summaries: tuple[Summary, Summary]) -> list[str]:
+    """What a reader must know of A, of B, and of one as a prediction of the other."""
+    from planner import report
+    from planner.validate import doubts
 
-    return summarise(read_run(folder))
+    found = [f"{name}: {text}" for name, one in zip("AB", summaries, strict=True) for text in report.warnings(one)]
+    said = {text.partition(": ")[2] for text in found}
+    for predicted, measured in (runs, runs[::-1]):
+        kinds = [run.manifest.get("provenance") for run in (predicted, measured)]
+        if kinds[0] != "measured" and kinds[1] == "measured":
+            found += [text for text in doubts(predicted, measured) if text not in said]
+    return found
 
 
 def register(app: typer.Typer) -> None:

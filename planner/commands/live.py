@@ -28,7 +28,6 @@ from planner.commands import (
 
 if TYPE_CHECKING:
     from live.session import LiveSession
-    from planner.profile_file import ProfileFile
     from planner.records import Progress, Run
     from planner.spec import Spec
     from planner.system import System
@@ -198,8 +197,9 @@ def _predictor(session: LiveSession, calibrate: bool, folder: Path | None, repor
     from live.backend import SessionBackend
     from live.session import with_reported_blocks
     from planner.calibrate import calibrate as measure
+    from planner.calibrate import with_link
     from planner.profiles import dump_profile, from_file
-    from planner.system import resolve
+    from planner.system import host_warnings, resolve
 
     kind = session.system.pools[0].hardware.kind
     seconds = CALIBRATION_S[kind] * PLANNED_SHARE[kind]
@@ -208,24 +208,17 @@ def _predictor(session: LiveSession, calibrate: bool, folder: Path | None, repor
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "profile.yaml").write_text(dump_profile(found.file))
     profile = from_file(found.file)
-    spec = _with_link(session.system.spec, found.file)
+    spec = with_link(session.system.spec, found.file)
     system = with_reported_blocks(resolve(spec), session.workers)
     pools = []
     for pool in system.pools:
         limits = pool.limits
         fitted = profile.for_engine(pool.engine, limits.max_num_seqs, limits.max_num_batched_tokens)
         pools.append(replace(pool, profile=fitted))
-    notes = (*system.warnings, *found.file.notes)
-    return replace(system, pools=tuple(pools), warnings=notes)
-
-
-def _with_link(spec: Spec, profile: ProfileFile) -> Spec:
-    """The measured wire in place of the preset's figures."""
-    if profile.link is None or spec.deployment.mode != "disaggregated":
-        return spec
-    wire = {"bandwidth_gb_s": profile.link.bandwidth_gb_s, "setup_us": 1e6 * profile.link.setup_s, "latency_us": 0.0}
-    deployment = spec.deployment.model_copy(update={"link": spec.deployment.link.model_copy(update=wire)})
-    return spec.model_copy(update={"deployment": deployment})
+    roofline = host_warnings(system.pools)
+    known = [text for text in system.warnings if text not in roofline]
+    warnings = (*known, *host_warnings(tuple(pools)), *found.file.notes)
+    return replace(system, pools=tuple(pools), warnings=warnings)
 
 
 def _compare(predictor: System, spec: Spec, runs: Sequence[Run], folder: Path | None) -> Comparison:
@@ -260,7 +253,7 @@ def _print(
     report.say(screen, f"{comparison.sentence()} [{_profiles(predictor)}]")
     screen.print(_error_table(comparison))
     report.say(screen, comparison.tokens.sentence())
-    for warning in dict.fromkeys([*run.manifest["warnings"], *predictor.warnings]):
+    for warning in dict.fromkeys([*run.manifest["warnings"], *comparison.warnings]):
         report.say(screen, f"Warning: {warning}")
     if where is not None:
         report.say(screen, f"Run: {where} (simulated: {where}/simulated)")
