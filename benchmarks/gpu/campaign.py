@@ -23,6 +23,7 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -207,6 +208,7 @@ class Campaign:
         if "calibrate" in part:
             with self._guarded(f"{folder.name}/calibrate"):
                 self._calibrate(session, recorder, part["calibrate"], folder)
+        contents = count(1)  # of its own for every run: with another load's, the prefix cache would be warm
         for number in range(1, part["repeats"] + 1):
             for key, spec in specs.items():
                 run = f"{key}-{number}"
@@ -214,7 +216,7 @@ class Campaign:
                     self.journal.note(part=folder.name, skipped=run)
                     continue
                 with self._guarded(f"{folder.name}/{run}"):
-                    recorder.measure(spec, workload.build(spec), run, number)
+                    recorder.measure(spec, workload.build(spec), run, next(contents))
 
     def _calibrate(self, session: LiveSession, recorder: Recorder, wanted: dict[str, Any], folder: Path) -> None:
         """`planner calibrate` on servers that stay up; its rounds are kept even where the fit fails."""
