@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import os
 import tempfile
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -38,6 +39,7 @@ from planner.spec import Disaggregated, Rag
 from planner.system import System
 
 T = TypeVar("T")
+SETTLE_S = 15.0
 CONTENT_SEEDS = 1_000_003  # repeats of a run on the same servers send other contents, so that no cache is warm
 
 
@@ -205,8 +207,16 @@ class LiveSession:
         self._telemetry = None
         self.results.append(result)
         if self._servers is not None:
-            await self._servers.refresh()
+            await self._settle(self._servers, telemetry.lost)
         return self._tables(result, telemetry, host)
+
+    async def _settle(self, servers: Servers, silent: set[str]) -> None:
+        """Bring files home. A server that fell silent may still be on its way out: its end is waited for a little."""
+        deadline = time.monotonic() + SETTLE_S
+        await servers.refresh()
+        while not silent <= servers.ended().keys() and time.monotonic() < deadline:
+            await asyncio.sleep(0.1)
+            await servers.refresh()
 
     @property
     def base_url(self) -> str:
