@@ -1,7 +1,6 @@
 """Latency targets that others have agreed on, by name. TTFT and TPOT are bounds on the 99th percentile.
 
-Source: MLPerf Inference rules, datacenter suite, server and interactive scenarios (mlcommons/inference_policies,
-"inference_rules.adoc", constraint tables of v5.0 to v6.0).
+Source: the latency constraints of MLPerf Inference, datacenter suite, server and interactive scenarios.
 """
 
 from __future__ import annotations

@@ -13,6 +13,7 @@ from planner.records import Progress, Run
 from planner.search import system_of
 from planner.spec import Spec
 from planner.splits import Split, Workers, apply
+from planner.spread import cores
 from planner.suggest import prepared
 from planner.suggestion import Check, Row, Suggestion, best_of
 from planner.validate import compare
@@ -24,7 +25,7 @@ REQUESTS = 300
 
 @dataclass(frozen=True, slots=True)
 class Here:
-    """The accelerators of this machine that vLLM can use."""
+    """What vLLM can use on this machine: GPUs, or, with its CPU build, cores (one a worker)."""
 
     kind: str  # gpu or cpu
     names: tuple[str, ...]
@@ -46,7 +47,9 @@ def here() -> Here:
     from live.launch import detect
 
     runtime = detect()
-    return Here(runtime.kind, tuple(gpu.name for gpu in runtime.gpus))
+    if runtime.kind == "cpu":
+        return Here("cpu", ("core",) * cores())
+    return Here("gpu", tuple(gpu.name for gpu in runtime.gpus))
 
 
 def largest_part(split: Split, rate: float, gpus: int) -> Part | None:
@@ -148,13 +151,16 @@ def _check(
         tested += [f"{row.name}: {text}" for text in part.tested]
         untested += [f"{row.name}: {text}" for text in part.untested]
     if not errors:
-        return Check(
-            "not checked", f"Not checked: no candidate fits the {len(there.names)} GPUs here.", (), tuple(untested)
-        )
+        return Check("not checked", f"Not checked: no candidate fits the {_count(there)} here.", (), tuple(untested))
     kind = "checked" if whole else "partly checked"
     outcome = f"missed the targets: {', '.join(failed)}" if failed else "all met the targets"
-    text = f"{kind.capitalize()} on {len(there.names)} GPUs at {LOAD:.0%} of the rates: {outcome}."
+    text = f"{kind.capitalize()} on {_count(there)} at {LOAD:.0%} of the rates: {outcome}."
     return Check(kind, text, tuple(tested), tuple(untested), errors)
+
+
+def _count(there: Here) -> str:
+    count, word = len(there.names), "GPU" if there.kind == "gpu" else "core"
+    return f"{count} {word}{'' if count == 1 else 's'}"
 
 
 def _errors(spec: Spec, measured: Run) -> dict[str, float]:

@@ -66,7 +66,7 @@ def suggest(
     from planner.slo_presets import preset
     from planner.spec import SpecError
     from planner.suggest import suggest as answer
-    from planner.verify import checked
+    from planner.verify import checked, here
 
     wanted = frozenset(part.strip() for part in (sweep or "").split(",") if part.strip())
     if wanted - set(SWEEPS):
@@ -75,6 +75,8 @@ def suggest(
         raise SpecError(f"--cluster {cluster}: allowed: ray")
     if rate is not None and not rate > 0:
         raise SpecError(f"--rate {rate:g}: must be above 0")
+    if verify:
+        here()  # without vLLM there is nothing to check with: say so before the work
     spec = planner.load(config, overrides(assignments, seed))
     targets = preset(slo) if slo else None
     found = answer(
