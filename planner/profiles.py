@@ -193,7 +193,8 @@ class LatencyProfile:
         warnings = self.warnings
         if file.cuda_graphs and engine.enforce_eager and file.provenance == "calibrated":
             warnings += (f"profile {self.name} was measured with CUDA graphs; eager steps are an estimate",)
-        if not file.cuda_graphs and not engine.enforce_eager:
+        on_gpu = file.measured is None or file.measured.gpu != "none"
+        if on_gpu and not file.cuda_graphs and not engine.enforce_eager:
             warnings += (f"profile {self.name} was measured without CUDA graphs; with them steps may be shorter",)
         return replace(self, step=_step(file, sizes), warnings=warnings)
 
