@@ -20,6 +20,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import yaml
 from scipy.optimize import minimize
 
 import planner
@@ -29,6 +30,7 @@ from planner.profile_file import ProfileFile
 from planner.profiles import MEMORY_EFFICIENCY, bounds, dump_profile, roofline
 from planner.records import Run
 from planner.spec import Engine, Spec, load
+from planner.system import resolve
 
 ROOT = Path(__file__).parent.parent
 MODEL = "deepseek-r1-distill-llama-8b"
@@ -61,6 +63,28 @@ class Parameters:
 
 # L40S, both columns; `fit` prints them.
 FITTED = Parameters(prefill_us_per_token=138.3, step_overhead_ms=5.82, kv_tokens=172_822)
+
+
+# GPUs that the catalogue lacks, by their datasheets: memory bandwidth GB/s, dense bf16 TFLOP/s, memory MiB.
+OTHERS = {
+    "a100-40g": (1555.0, 312.0, 40960),
+    "l40": (864.0, 181.0, 46068),
+    "rtx-6000-ada": (960.0, 364.2, 49140),
+    "rtx-a6000": (768.0, 154.8, 49140),
+}
+
+
+def datasheet(gpu: str, folder: Path) -> str:
+    """A catalogue name as it is; one of `OTHERS` as a file in `folder`."""
+    if gpu not in OTHERS:
+        return gpu
+    bandwidth, tflops, memory = OTHERS[gpu]
+    entry = hardware("l40s").model_copy(
+        update={"name": gpu, "bandwidth_gb_s": bandwidth, "tflops": {"bf16": tflops}, "memory_mib": memory}
+    )
+    path = folder / f"{gpu}.yaml"
+    path.write_text(yaml.safe_dump(entry.model_dump(mode="json", exclude_none=True)))
+    return str(path)
 
 
 def profile(parameters: Parameters, gpu: str, name: str = "report-fit") -> ProfileFile:
@@ -110,13 +134,14 @@ class World:
 
     def spec(self, column: str, parameters: Parameters, folder: Path) -> Spec:
         path = folder / "profile.yaml"
-        path.write_text(dump_profile(profile(parameters, self.gpu)))
+        gpu = datasheet(self.gpu, folder)
+        path.write_text(dump_profile(profile(parameters, gpu)))
         own = self.agg if column == "agg" else self.disagg
         kv = parameters.kv_tokens
         blocks = "null" if kv is None else str(max(int(kv / 64) + 1, 60))
         return load(
             ROOT / "configs" / "report" / f"{column}.yaml",
-            [f"profile={path}", f"hardware={self.gpu}", f"engine.num_gpu_blocks_override={blocks}",
+            [f"profile={path}", f"hardware={gpu}", f"engine.num_gpu_blocks_override={blocks}",
              "run.step_records=false", *self.changes, *own],
         )  # fmt: skip
 
@@ -203,6 +228,7 @@ ALTERNATIVES: tuple[World, ...] = (
     World("two aggregated GPUs against 2P1D, GPUs half as fast", agg=TWO, disagg=("deployment.prefill.replicas=2",),
           start=Parameters(prefill_us_per_token=272.0, kv_tokens=90_000)),
     World("A100 80 GB, V0", gpu="a100-80g", start=Parameters(step_overhead_ms=18.0)),
+    *(World(f"{gpu}, V0", gpu=gpu) for gpu in OTHERS),
     World("RTX 4090, V0", gpu="rtx-4090", start=Parameters(kv_tokens=None),
           free=("prefill_us_per_token", "step_overhead_ms")),
     World("H100 80 GB, V0", gpu="h100", start=Parameters(step_overhead_ms=25.0)),
@@ -210,10 +236,16 @@ ALTERNATIVES: tuple[World, ...] = (
 
 
 def run_alternatives() -> None:
-    print("| world | fitted | largest error |\n|---|---|---:|")
+    """Beside each fit: what its parameters would mean on that GPU."""
+    print("| world | fitted | share of peak FLOP/s | memory's KV estimate | largest error |\n|---|---|---:|---:|---:|")
     for world in ALTERNATIVES:
         best, worst = fit(world, tries=50)
-        print(f"| {world.title} | {describe(best)} | {worst:.1%} |", flush=True)
+        with tempfile.TemporaryDirectory() as folder:
+            gpu = datasheet(world.gpu, Path(folder))
+            share = load_model(MODEL).flops_per_token / (best.prefill_us_per_token / 1e6) / hardware(gpu).flops("bf16")
+            limits = resolve(world.spec("agg", replace(best, kv_tokens=None), Path(folder))).pools[0].limits
+        room = limits.kv_blocks * limits.block_size
+        print(f"| {world.title} | {describe(best)} | {share:.0%} | {room:,} | {worst:.1%} |", flush=True)
 
 
 def run_below() -> None:

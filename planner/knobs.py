@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from planner.catalogue import Hardware
 from planner.engine_limits import EngineLimits
@@ -21,6 +22,9 @@ from planner.profiles import (
     bounds,
 )
 from planner.spec import Engine, SpecError
+
+if TYPE_CHECKING:
+    from planner.system import Pool
 
 PCIE_EFFICIENCY = 0.8  # of the nominal rate, for large copies: see configs/links/pcie4.yaml
 
@@ -181,6 +185,11 @@ def changed_step(
     if prefill.streams is not None:
         step = TwoStreams(step, prefill.streams.decode_sm_share, prefill.streams.bandwidth_sm_share)
     return profile if step is profile.step else replace(profile, step=step)
+
+
+def knobbed(profile: LatencyProfile, pool: Pool, knobs: Optimizations) -> LatencyProfile:
+    """A profile made anew for a resolved pool, with the knobs that its first one had."""
+    return changed_step(profile, pool.model, pool.hardware, pool.tp, pool.engine, knobs, pool.role != "prefill")
 
 
 def changed_limits(

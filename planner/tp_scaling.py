@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from planner.engine_limits import batch_sizes
+from planner.knobs import knobbed
 from planner.profile_file import ProfileFile, StepLaw
 from planner.profiles import LatencyProfile, from_file, roofline
 from planner.system import Pool, System
@@ -68,6 +69,6 @@ def scaled_system(system: System) -> System:
             wrong = pool.profile.mismatches(pool.model.name, pool.hardware.name, pool.tp)
             right = profile.mismatches(pool.model.name, pool.hardware.name, pool.tp)
             warnings = [text for text in warnings if text not in wrong] + right + list(profile.warnings)
-            pool = replace(pool, profile=profile)
+            pool = replace(pool, profile=knobbed(profile, pool, system.spec.optimizations))
         pools.append(pool)
     return replace(system, pools=tuple(pools), warnings=tuple(dict.fromkeys(warnings)))

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from planner.knobs import knobbed
 from planner.profile_file import ProfileFile
 from planner.profiles import LatencyProfile, from_file
 from planner.records import Run
@@ -62,7 +63,7 @@ def _drawn(system: System, rng: np.random.Generator) -> System:
         profile = drawn[pool.profile.name].for_engine(
             pool.engine, pool.limits.max_num_seqs, pool.limits.max_num_batched_tokens
         )
-        pools.append(replace(pool, profile=profile))
+        pools.append(replace(pool, profile=knobbed(profile, pool, system.spec.optimizations)))
     return replace(system, pools=tuple(pools))
 
 

@@ -365,6 +365,25 @@ def test_a_lent_decode_worker_relieves_prefill_unless_it_takes_too_long() -> Non
     assert len(set(done.requests["worker"])) > 1
 
 
+def test_suggest_and_intervals_keep_the_knobs() -> None:
+    """Both make profiles anew: scaled to another TP size, or drawn from the fit."""
+    from planner.tp_scaling import scaled_system
+    from planner.uncertainty import prediction_intervals
+
+    base = ("deployment.tp=2", "profile=h200-llama-3.1-8b-tp1")
+    steps = [
+        scaled_system(resolve(parse(AGG, overrides=[*base, *knob]))).pools[0].profile.step.decode(8)[0]
+        for knob in ((), ("optimizations.decode.persistent={removed_ms: 0.5}",))
+    ]
+    assert steps[0] - steps[1] == pytest.approx(0.5e-3)
+    few = ("workload.requests=20", NVLINK)
+    plain, knob = (
+        prediction_intervals(parse(PD, overrides=[*few, *more]), ["tpot_mean_ms"], draws=4)["tpot_mean_ms"]
+        for more in ((), ("optimizations.decode.persistent={removed_ms: 2}",))
+    )
+    assert knob.high < plain.low
+
+
 # --- live -------------------------------------------------------------------------------------------
 
 
