@@ -44,18 +44,20 @@ def quick(plan: Plan) -> Plan:
     }
 
 
-def ship(part: dict[str, Any], source: Path, target: Path) -> None:
-    """Small copies of a part's runs, in place of those of an earlier campaign."""
+def ship(part: dict[str, Any], source: Path, target: Path) -> bool:
+    """Small copies of a part's whole runs, in place of those of an earlier campaign. False: there are too few."""
     folders = [path for path in sorted(source.iterdir()) if NUMBERED.fullmatch(path.name) and path.is_dir()]
     making = target.with_name(f".{target.name}")
     shutil.rmtree(making, ignore_errors=True)
-    for folder in folders:
-        run = Run.load(folder)
-        if not run.manifest["interrupted"]:
-            small(run).save(making / folder.name)
+    whole = {folder.name: run for folder in folders if not (run := Run.load(folder)).manifest["interrupted"]}
+    if "calibration-1" not in whole or all(name.startswith("calibration") for name in whole):
+        return False  # nothing that can be judged
+    for name, run in whole.items():
+        small(run).save(making / name)
     (making / "record.yaml").write_text(yaml.safe_dump(part["record"], sort_keys=False, width=120))
     shutil.rmtree(target, ignore_errors=True)
     making.rename(target)
+    return True
 
 
 def main() -> None:
@@ -80,9 +82,8 @@ def main() -> None:
     campaign.run()
     options.out.mkdir(parents=True, exist_ok=True)
     for name, part in chosen.items():
-        if (raw / name / "calibration-1").is_dir():
-            ship(part, raw / name, options.out / name)
-            print(f"{options.out / name}", flush=True)
+        shipped = (raw / name / "calibration-1").is_dir() and ship(part, raw / name, options.out / name)
+        print(options.out / name if shipped else f"{name}: not measured whole, no record", flush=True)
     print(f"everything that was measured: {raw}", flush=True)
     sys.exit(1 if campaign.failed else 0)
 
