@@ -6,7 +6,7 @@ Measured is filled, simulated is hollow (or a dashed line). `say` translates wha
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import altair as alt
@@ -160,7 +160,7 @@ def what_would_change(found: Suggestion, say: Say = _plain) -> Chart:
         .encode(
             y=y,
             x=alt.X("advantage:Q", title=say("P/D against aggregated, %"), axis=alt.Axis(tickCount=8)),
-            color=alt.Color("word:N", scale=colour, legend=alt.Legend(title=None, orient="top")),
+            color=alt.Color("word:N", scale=colour, legend=alt.Legend(title=None, orient="top", columns=2)),
             tooltip=["what", alt.Tooltip("advantage:Q", format="+.1f"), "word"],
         )
     )
@@ -188,20 +188,16 @@ def how_latency_grows(
     limit = slo.ttft_ms if metric == "ttft" else slo.tpot_ms
     top = None if limit is None else max(2.2 * limit, float(data["value"].quantile(0.5)))
     scale = alt.Scale(domain=[0, top], clamp=True) if top else alt.Scale()
-    lines = (
-        alt.Chart(data)
-        .mark_line(point=alt.OverlayMarkDef(filled=False, fill="transparent", size=30), clip=True)
-        .encode(
-            x=alt.X("rate:Q", title=say("Rate, requests/s")),
-            y=alt.Y("value:Q", title=f"{metric.upper()}, ms", scale=scale),
-            color=alt.Color("name:N", scale=alt.Scale(domain=names, range=colours), title=None),
-            strokeDash=alt.StrokeDash(
-                "point:N", scale=alt.Scale(domain=list(DASHES), range=list(DASHES.values())), title=None
-            ),
-            tooltip=["name", "point", alt.Tooltip("rate:Q", format=".3g"), alt.Tooltip("value:Q", format=".4g")],
-        )
-    )
-    layers = [lines]
+    x = alt.X("rate:Q", title=say("Rate, requests/s"), axis=alt.Axis(tickCount=6))
+    y = alt.Y("value:Q", title=f"{metric.upper()}, ms", scale=scale)
+    top_legend = alt.Legend(title=None, orient="top")
+    colour = alt.Color("name:N", scale=alt.Scale(domain=names, range=colours), legend=top_legend)
+    dash = alt.Scale(domain=list(DASHES), range=list(DASHES.values()))
+    tooltip = ["name", "point", alt.Tooltip("rate:Q", format=".3g"), alt.Tooltip("value:Q", format=".4g")]
+    base = alt.Chart(data).encode(x=x, y=y, color=colour, tooltip=tooltip)
+    lines = base.mark_line(clip=True).encode(strokeDash=alt.StrokeDash("point:N", scale=dash, legend=top_legend))
+    points = base.mark_point(filled=False, size=22, clip=True)
+    layers = [lines, points]
     if limit is not None:
         layers.append(_rule({"y": [limit]}, say("Target"), y="y:Q"))
     if rate is not None:
@@ -465,7 +461,9 @@ def how_long(lengths: Sequence[int], title: str, colour: str, say: Say = _plain)
     )  # fmt: skip
 
 
-def how_latency_spreads(runs: dict[str, tuple[str, Run]], metric: str, limit: float | None, say: Say = _plain) -> Chart:
+def how_latency_spreads(
+    runs: Mapping[str, tuple[str, Run]], metric: str, limit: float | None, say: Say = _plain
+) -> Chart:
     """Share of the requests within a latency, one line a run. `runs`: name -> (mode, run)."""
     from planner.facts import Facts
 
@@ -473,8 +471,8 @@ def how_latency_spreads(runs: dict[str, tuple[str, Run]], metric: str, limit: fl
     for name, (_, run) in runs.items():
         values = np.sort(getattr(Facts(run), metric) * 1e3)
         values = values[~np.isnan(values)]
-        for i in np.unique(np.linspace(0, len(values) - 1, 120).astype(int)) if len(values) else ():
-            rows.append({"name": name, "ms": float(values[i]), "share": (i + 1) / len(values)})
+        at = np.unique(np.linspace(0, len(values) - 1, 120).astype(int)) if len(values) else ()
+        rows += [{"name": name, "ms": float(values[i]), "share": (i + 1) / len(values)} for i in at]
     data = pd.DataFrame(rows, columns=["name", "ms", "share"])
     names = list(runs)
     scale = alt.Scale(domain=names, range=[COLOURS[runs[name][0]] for name in names])

@@ -38,8 +38,8 @@ def spec_gpus(spec: Spec) -> int:
 
 
 def rates_up_to(highest: float, count: int = 9) -> list[float]:
-    """Rates from a tenth of `highest` to 1.25 times it, closer together towards the end, where curves bend."""
-    return [round(float(share) * highest, 6) for share in 1.25 * np.linspace(0.08**0.5, 1, count) ** 0.8]
+    """Equally spaced rates from a tenth of `highest` to 1.25 times it."""
+    return [round(float(share) * highest, 6) for share in np.linspace(0.1, 1.25, count)]
 
 
 def load_curve(spec: Spec, rates: Sequence[float], requests: int) -> pd.DataFrame:

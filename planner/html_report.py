@@ -13,10 +13,14 @@ from planner.suggestion import Suggestion
 from planner.suggestion_words import explanation
 from planner.words import number
 
-STYLE = """body{font:16px/1.5 system-ui,"Noto Sans CJK SC",sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;
-color:#1b1b1b;background:#fff}table{border-collapse:collapse;font-variant-numeric:tabular-nums}td,th{padding:.25rem .8rem;
-border-bottom:1px solid #ddd;text-align:left}svg{max-width:100%;height:auto}pre{background:#f4f4f4;padding:1rem;
-overflow:auto}.badge{border:1px solid #0072b2;color:#0072b2;border-radius:1rem;padding:.1rem .7rem;font-size:.85rem}"""
+STYLE = """
+body{font:16px/1.5 system-ui,"Noto Sans CJK SC",sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem}
+table{border-collapse:collapse;font-variant-numeric:tabular-nums}
+td,th{padding:.25rem .8rem;border-bottom:1px solid #ddd;text-align:left}
+svg{max-width:100%;height:auto}
+pre{background:#f4f4f4;padding:1rem;overflow:auto}
+.badge{border:1px solid #0072b2;color:#0072b2;border-radius:1rem;padding:.1rem .7rem;font-size:.85rem}
+"""
 
 
 def _svg(chart: charts.Chart, width: int = 760) -> str:
@@ -34,7 +38,8 @@ def _table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 def _page(title: str, parts: Iterable[str]) -> str:
     return (
-        f'<!doctype html><html><head><meta charset="utf-8"><title>{html.escape(title)}</title><style>{STYLE}</style></head>'
+        f'<!doctype html><html><head><meta charset="utf-8"><title>{html.escape(title)}</title>'
+        f"<style>{STYLE}</style></head>"
         f"<body>{''.join(parts)}</body></html>\n"
     )
 

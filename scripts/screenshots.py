@@ -91,7 +91,8 @@ def settle(page: Any) -> None:
         timeout=PATIENCE_S * 1000,
     )
     page.wait_for_function(
-        """() => [...document.querySelectorAll('[data-testid="stVegaLiteChart"]')].every(c => c.querySelector('canvas,svg'))""",
+        """() => [...document.querySelectorAll('[data-testid="stVegaLiteChart"]')]
+              .every(chart => chart.querySelector('canvas,svg'))""",
         timeout=PATIENCE_S * 1000,
     )
     page.wait_for_timeout(1500)

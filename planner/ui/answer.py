@@ -35,7 +35,8 @@ def page() -> None:
     st.altair_chart(charts.which_split(found, rate, say), alt=t("Bar chart of every split"))
     read_this(
         t(
-            "A longer bar serves more. Hollow bars are simulated; the thick line is the range over seeds. The dotted line "
+            "A longer bar serves more. Hollow bars are simulated; the thick line is the range over seeds. "
+            "The dotted line "
             "is the best aggregated deployment, the dashed line your traffic."
         )
     )
@@ -74,7 +75,7 @@ def _cards(found: Suggestion, highest: float, rate: float | None) -> None:
                 rate=number(rate),
                 gpus=found.gpus,
                 highest=number(highest),
-            )  # fmt: skip
+            )
         )
     text = t("To run: **{name}**. Under your traffic of {rate} requests/s:", name=chosen.name, rate=number(offered))
     st.markdown(text)
@@ -150,7 +151,7 @@ def _next(now: Scenario, found: Suggestion) -> None:
             "A first look: {seeds} list of {requests} requests. More of both, in More for experts, give a range.",
             seeds=found.seeds,
             requests=now.requests,
-        )  # fmt: skip
+        )
     )
 
 

@@ -55,11 +55,13 @@ def _preflight() -> None:
     here = machine()
     rows = [
         {
-            t("Check"): say(check.what), t("Works"): "✔" if check.works else "✘", t("What was found"): say(check.detail),
+            t("Check"): say(check.what),
+            t("Works"): "✔" if check.works else "✘",
+            t("What was found"): say(check.detail),
             t("To make it work"): say(check.fix),
         }
         for check in doctor.checks(here)
-    ]  # fmt: skip
+    ]
     st.dataframe(pd.DataFrame(rows), hide_index=True)
     memory = "" if here.memory_gb is None else f"{here.memory_gb:.0f} GB"
     st.caption(
@@ -113,7 +115,7 @@ def _estimate(plan: Plan, way: str) -> None:
             requests=len(run.requests),
             load=number(load_s),
             minutes=number(max(1, round(seconds / 60))),
-        )  # fmt: skip
+        )
     )
     shown = jobs.command(Path("config.yaml"), Path("runs/check"), plan.endpoints, plan.ray)[3:]
     st.code("planner " + shlex.join(part for part in shown if part != "--json"), language="bash")
@@ -269,10 +271,12 @@ def _compared(simulated: Path, measured: Path) -> None:
         rows = [
             {
                 t("Metric"): f"{e.metric.upper() if e.metric != 'throughput' else say('rate')} {e.statistic}",
-                t("simulated"): number(e.predicted), t("measured"): number(e.measured), t("error"): f"{100 * e.error:+.1f} %",
+                t("simulated"): number(e.predicted),
+                t("measured"): number(e.measured),
+                t("error"): f"{100 * e.error:+.1f} %",
             }
             for e in comparison.errors
-        ]  # fmt: skip
+        ]
         st.dataframe(pd.DataFrame(rows), hide_index=True, height=420)
     st.caption(say(comparison.tokens.sentence()))
 
@@ -283,7 +287,7 @@ def _show_recorded() -> None:
         return
     st.divider()
     st.subheader(t("A recorded run"), anchor=False)
-    name = list(found)[0] if len(found) == 1 else st.selectbox(t("Recorded run"), list(found), key="check_recorded")
+    name = next(iter(found)) if len(found) == 1 else st.selectbox(t("Recorded run"), list(found), key="check_recorded")
     folder = found[name]
     st.badge(t("recorded earlier on a GPU, not on this machine"), color="violet", icon=":material/history:")
     measured = Run.load(folder)

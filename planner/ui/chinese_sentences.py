@@ -10,8 +10,10 @@ _ROLE = r"aggregated|prefill|decode"
 SENTENCES: tuple[tuple[str, str], ...] = (
     # --- suggestion ---
     (
-        r"(?P<best>The best split, )?(?P<name>\S+?),? serves (?P<rate>\S+) req/s within the targets, (?P<v>\S+) % \((?P<low>\S+) to "
-        r"(?P<high>\S+) %\) (?P<how>more than|less than) (?P<base>.+): (?P<word>worth it|not worth it|too close to call)\.",
+        r"(?P<best>The best split, )?(?P<name>\S+?),? serves (?P<rate>\S+) req/s within the targets, "
+        r"(?P<v>\S+) % \((?P<low>\S+) to "
+        r"(?P<high>\S+) %\) (?P<how>more than|less than) (?P<base>.+): (?P<word>worth it|not worth it|too "
+        r"close to call)\.",
         "{best}{name} 在目标内每秒可服务 {rate} 个请求，比 {base}{how} {v} %（{low} 至 {high} %）：{word}。",
     ),
     (r"The best split, ", "最好的拆分 "),
@@ -30,7 +32,8 @@ SENTENCES: tuple[tuple[str, str], ...] = (
     (r"No use of (?P<n>\d+) GPUs meets the targets at any rate\.", "{n} 个 GPU 的任何用法在任何速率下都达不到目标。"),
     (r"(?P<n>\d+) GPUs can only run aggregated: (?P<rest>.+)\.", "{n} 个 GPU 只能聚合部署：{rest}。"),
     (
-        r"(?P<name>.+) serves? (?P<rate>\S+) req/s within the targets; no aggregated deployment meets them at any rate\.",
+        r"(?P<name>.+) serves? (?P<rate>\S+) req/s within the targets; no aggregated deployment meets "
+        r"them at any rate\.",
         "{name} 在目标内每秒可服务 {rate} 个请求；聚合部署在任何速率下都达不到目标。",
     ),
     (
@@ -79,7 +82,8 @@ SENTENCES: tuple[tuple[str, str], ...] = (
     (r"Left out: (?P<what>.+)", "未考虑：{what}"),
     (r"GPUs left idle by (?P<who>.+); rates per GPU count them\.", "{who} 有闲置 GPU；每 GPU 速率已计入。"),
     (
-        r"(?P<who>.+): profile (?P<p>\S+) was measured at TP (?P<a>\d+); TP (?P<b>\d+) is scaled from it by the roofline",
+        r"(?P<who>.+): profile (?P<p>\S+) was measured at TP (?P<a>\d+); TP (?P<b>\d+) is scaled from it "
+        r"by the roofline",
         "{who}：性能档案 {p} 在 TP {a} 下实测；TP {b} 由屋顶线模型换算。",
     ),
     (r"(?P<who>\d\S* ?\S*): uncalibrated: (?P<rest>.+)", "{who}：未校准：{rest}"),
@@ -89,8 +93,8 @@ SENTENCES: tuple[tuple[str, str], ...] = (
     # --- explanations ---
     (r"(?P<who>\d\w* ?\w*(?: TP\d+)?|\d+P\S*D\S*): (?P<rest>[A-Z].+\.)", "{who}：{rest}"),
     (
-        rf"Prefill is the bottleneck: the (?P<role>{_ROLE}) workers are busy (?P<a>.+?) of the time, (?P<b>.+?) of it in "
-        r"steps with prompt tokens\.",
+        rf"Prefill is the bottleneck: the (?P<role>{_ROLE}) workers are busy (?P<a>.+?) of the time, (?P<b>.+?) "
+        r"of it in steps with prompt tokens\.",
         "瓶颈是预填充：{role}实例 {a} 的时间忙碌，其中 {b} 用于含提示词的步。",
     ),
     (
@@ -125,12 +129,14 @@ SENTENCES: tuple[tuple[str, str], ...] = (
     (r"The (?P<role>\w+) workers decode (?P<a>.+?) on average\.", "{role}实例平均解码{a}。"),
     (r"(?P<n>\d+) sequences each", "每个 {n} 条序列"),
     (
-        r"KV memory is the bottleneck: the cache of the (?P<role>\w+) workers is (?P<a>.+?) full on average and (?P<b>.+?) "
+        r"KV memory is the bottleneck: the cache of the (?P<role>\w+) workers is (?P<a>.+?) full on "
+        r"average and (?P<b>.+?) "
         r"at most, with (?P<c>\S+) preemptions\.",
         "瓶颈是 KV 显存：{role}实例的缓存平均占用 {a}，最高 {b}，抢占 {c} 次。",
     ),
     (
-        r"The KV link (?P<l>\S+) (?P<v>cannot keep up|is full): the traffic needs (?P<a>.+?) moved and it carries (?P<b>.+?) "
+        r"The KV link (?P<l>\S+) (?P<v>cannot keep up|is full): the traffic needs (?P<a>.+?) moved and it "
+        r"carries (?P<b>.+?) "
         r"at most\.",
         "KV 链路 {l} {v}：流量需要传输 {a}，而它最多 {b}。",
     ),
@@ -189,7 +195,8 @@ SENTENCES: tuple[tuple[str, str], ...] = (
     (r"retrieval", "检索"),
     # --- a run ---
     (
-        r"(?P<m>.+) serves? (?P<r>\S+) req/s; (?P<a>.+?) meet (?P<t>.+?) \(target (?P<g>.+?)\): (?P<v>meets the targets|misses "
+        r"(?P<m>.+) serves? (?P<r>\S+) req/s; (?P<a>.+?) meet (?P<t>.+?) \(target (?P<g>.+?)\): "
+        r"(?P<v>meets the targets|misses "
         r"the targets; .+?)\.(?P<p> \[.+\])?",
         "{m} 每秒服务 {r} 个请求；{a} 满足 {t}（目标 {g}）：{v}。{p}",
     ),
@@ -200,7 +207,8 @@ SENTENCES: tuple[tuple[str, str], ...] = (
         "已过饱和：{m} 每秒收到 {a} 个请求，服务 {b} 个；{l}，{s} 满足 {t}。{p}",
     ),
     (
-        r"Past saturation: (?P<m>.+) (?:is|are) offered (?P<a>\S+) req/s and serves? (?P<b>\S+); (?P<l>.+?)\.(?P<p> \[.+\])?",
+        r"Past saturation: (?P<m>.+) (?:is|are) offered (?P<a>\S+) req/s and serves? (?P<b>\S+); "
+        r"(?P<l>.+?)\.(?P<p> \[.+\])?",
         "已过饱和：{m} 每秒收到 {a} 个请求，服务 {b} 个；{l}。{p}",
     ),
     (r"misses the targets; (?P<l>.+)", "未达目标；{l}"),
@@ -220,7 +228,8 @@ SENTENCES: tuple[tuple[str, str], ...] = (
         "运行太短，未达稳态：结束时系统中的请求仍在增长。请发送更多请求。",
     ),
     (
-        r"A \((?P<a>.+?)\) has a goodput of (?P<x>\S+) req/s per GPU and B \((?P<b>.+?)\) of (?P<y>\S+): (?P<v>.+?)(?P<n> "
+        r"A \((?P<a>.+?)\) has a goodput of (?P<x>\S+) req/s per GPU and B \((?P<b>.+?)\) of (?P<y>\S+): "
+        r"(?P<v>.+?)(?P<n> "
         r"\(.+ past saturation\))?\. A (?P<p>\[.+?\]), B (?P<q>\[.+?\])",
         "A（{a}）的有效吞吐为每 GPU {x} 请求/秒，B（{b}）为 {y}：{v}{n}。A {p}，B {q}",
     ),

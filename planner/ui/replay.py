@@ -90,9 +90,12 @@ def _replay(path: str) -> None:
     st.markdown(f"**{say(report.compared(summaries['A'], summaries['B']))}**")
     badge(report.provenance(summaries["A"]))
     rows = [
-        {t("Metric"): say(METRICS[name].label), **{key: report.shown(METRICS[name], s[name]) for key, s in summaries.items()}}
+        {
+            t("Metric"): say(METRICS[name].label),
+            **{key: report.shown(METRICS[name], found[name]) for key, found in summaries.items()},
+        }
         for name in SHOWN
-    ]  # fmt: skip
+    ]
     left, right = st.columns(2)
     slo = specs["A"].slo
     with left:

@@ -190,7 +190,7 @@ def _value(name: str, kind: str, text: str) -> int | float | str:
 
 @lru_cache(maxsize=1)
 def _profiles() -> dict[tuple[str, str], str]:
-    found = {}
+    found: dict[tuple[str, str], str] = {}
     for name in names("profiles"):
         file = load_profile(name).file
         if file is not None and file.tp == 1 and file.provenance == "calibrated":

@@ -78,7 +78,8 @@ def _edit() -> None:
         summary = compute.summary_of(dump(spec))
         _summary(summary)
         st.download_button(
-            t("Export a report"), lambda: _report(summary, compute.run_of(dump(spec))), f"{spec.name}.html", "text/html",
+            t("Export a report"), lambda: _report(summary, compute.run_of(dump(spec))), f"{spec.name}.html",
+            mime="text/html",
             icon=":material/description:", on_click="ignore",
         )  # fmt: skip
 
@@ -199,7 +200,7 @@ def _calibration() -> None:
                 batch="{}–{}".format(*valid.batch),
                 context="{}–{}".format(*valid.context),
                 prefill="{}–{}".format(*valid.prefill_tokens),
-            )  # fmt: skip
+            )
         )
     for note in file.notes:
         st.caption(note)
