@@ -1,9 +1,9 @@
-"""The knobs that vLLM has a switch for, on real CPU servers beside their simulation: the same requests, one server at a time.
+"""The knobs that vLLM has a switch for, on real CPU servers beside their simulation, one server at a time.
 
     python benchmarks/live_knobs.py            Markdown for docs/knobs.md; about a minute a line on two free cores
 
-Needs the CPU build of vLLM. Chats share their history, so that the prefix cache has something to find. Effects are
-compared, not times: the CPU here has no profile of its own, so the simulation is a roofline.
+Needs the CPU build of vLLM. Both get the same requests: chats that share their history, so that the prefix cache has
+something to find. Effects are compared, not times: the CPU has no profile of its own, so the simulation is a roofline.
 """
 
 from __future__ import annotations
@@ -26,7 +26,10 @@ SMALL_KV = ("engine.kv_cache_memory_bytes=33554432",)
 KNOBS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "enable_prefix_caching: false": ((), ("engine.enable_prefix_caching=false",)),
     "max_num_batched_tokens: 256": ((), ("engine.max_num_batched_tokens=256", "engine.max_num_seqs=64")),
-    "enable_chunked_prefill: false": (("engine.max_num_batched_tokens=4096",), ("engine.enable_chunked_prefill=false",)),
+    "enable_chunked_prefill: false": (
+        ("engine.max_num_batched_tokens=4096",),
+        ("engine.enable_chunked_prefill=false",),
+    ),
     "decode.offload: 1 GB, small KV cache": (SMALL_KV, ("optimizations.decode.offload=[{capacity_gb: 1}]",)),
 }
 METRICS = (("TTFT", "ttft_mean_ms"), ("TPOT", "tpot_mean_ms"), ("req/s", "requests_per_s"))

@@ -341,13 +341,15 @@ class Cluster:
 
     def _transfer(self, visit: Visit, sequence: Sequence, target: Station, now: float) -> None:
         """The decode worker has allocated its blocks and reads those that it lacks from the prefill worker."""
-        if visit.push is not None:
-            self._send_layers(visit, visit.push, target, sequence.remote_blocks, now)
-            return
         assert self.fabric is not None
         assert visit.worker is not None
         source = visit.worker.place
         size = sequence.remote_blocks * self.fabric.block_bytes
+        if visit.push is not None:
+            visit.push.send(
+                self.fabric, self.at, source, target.place, size, now, lambda then: self._pushed(visit, then)
+            )
+            return
 
         def arrived(then: float) -> None:
             visit.transfer_end_s = then
@@ -369,24 +371,6 @@ class Cluster:
             visit.push = Push(now, sequence.due_s, self._layers.groups)
             self._submit(visit, self._decoder(visit, now), "remote", now)
 
-    def _send_layers(self, visit: Visit, push: Push, target: Station, blocks: int, now: float) -> None:
-        assert self.fabric is not None
-        assert visit.worker is not None
-        fabric, source = self.fabric, visit.worker.place
-
-        def arrived(then: float) -> None:
-            push.left -= 1
-            push.last_s = then
-            self._pushed(visit, then)
-
-        def send(size: int, then: float) -> None:
-            push.first_s = min(push.first_s, then)
-            push.wire, moved = fabric.send(source, target.place, size, then, arrived)
-            push.moved += moved
-
-        for ready_s, size in push.parts(blocks * fabric.block_bytes):
-            self.at(max(ready_s, now), lambda then, size=size: send(size, then))  # type: ignore[misc]
-
     def _pushed(self, visit: Visit, now: float) -> None:
         """Its layers are there and its prefill is over: the decode worker may go on. Only what is exposed counts."""
         push, target = visit.push, visit.decode_worker
@@ -394,7 +378,7 @@ class Cluster:
         assert target is not None
         assert visit.worker is not None
         assert visit.decode is not None
-        if push.left or push.handed_s != push.handed_s:
+        if not push.complete:
             return
         visit.transfer_start_s, visit.transfer_end_s = push.handed_s, now
         row = (visit.request.request_id, visit.worker.place.name, target.place.name, push.wire, push.moved,

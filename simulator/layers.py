@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+
+from planner.system import WorkerPlace
+from simulator.fabric import Fabric, Schedule
 
 
 class Push:
@@ -22,8 +26,34 @@ class Push:
         self.moved = 0
         self.wire = ""
 
-    def parts(self, size: int) -> list[tuple[float, int]]:
-        """(when it is computed, bytes) of each group."""
+    @property
+    def complete(self) -> bool:
+        return not self.left and self.handed_s == self.handed_s
+
+    def send(
+        self,
+        fabric: Fabric,
+        at: Schedule,
+        source: WorkerPlace,
+        target: WorkerPlace,
+        size: int,
+        now: float,
+        arrived: Callable[[float], None],
+    ) -> None:
+        """The target has room since `now`: each group leaves when it is computed; `arrived(time_s)` for each."""
+
+        def landed(then: float) -> None:
+            self.left -= 1
+            self.last_s = then
+            arrived(then)
+
+        def leave(part: int, then: float) -> None:
+            self.first_s = min(self.first_s, then)
+            self.wire, moved = fabric.send(source, target, part, then, landed)
+            self.moved += moved
+
         n = self.groups
-        step = (self.due_s - self.start_s) / n
-        return [(self.start_s + (g + 1) * step, size * (g + 1) // n - size * g // n) for g in range(n)]
+        for g in range(n):
+            ready_s = self.start_s + (g + 1) / n * (self.due_s - self.start_s)
+            part = size * (g + 1) // n - size * g // n
+            at(max(ready_s, now), lambda then, part=part: leave(part, then))  # type: ignore[misc]
