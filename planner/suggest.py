@@ -8,7 +8,7 @@ other seeds too; then ask why the two best stop where they stop, and what would 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from planner import changes
 from planner.catalogue import hardware
@@ -29,6 +29,7 @@ COARSE, FINE = 0.02, 0.01  # widths of the brackets that searches end with
 NEAR = 0.9  # candidates above this share of the best of their mode are searched with every seed
 FINALISTS = 3  # of each mode at most
 OVERLOAD = 1.1  # how far past its highest rate a candidate is run to see what limits it
+SHORT = 1500  # requests that long lists begin their search with, and that changes are searched with
 REQUESTS_PER_GPU, FEWEST, MOST = 250, 1000, 4000  # requests of one seed's list
 
 
@@ -58,9 +59,23 @@ def search(task: SearchTask) -> Searched:
     """One candidate, one seed. Raises SpecError when the candidate cannot be built."""
     system = system_of(task.spec)
     guessed = first_guess(system, task.seed)
-    start = guessed if task.start is None else task.start
-    found = highest_rate(lambda rate: probe(system, rate, task.seed), start, tolerance=task.tolerance, step=task.step)
+    start, step = (guessed, task.step) if task.start is None else (task.start, task.step)
+    few = first_requests(task.spec, SHORT)
+    if task.start is None and few is not task.spec:  # begin where the first requests of the list lead
+        brief = replace(system, spec=few)
+        near = highest_rate(lambda rate: probe(brief, rate, task.seed), start, tolerance=2 * task.tolerance, step=step)
+        if near.rate > 0:
+            start, step = near.rate, 1 + task.tolerance
+    found = highest_rate(lambda rate: probe(system, rate, task.seed), start, tolerance=task.tolerance, step=step)
     return Searched(guessed, found)
+
+
+def first_requests(spec: Spec, count: int) -> Spec:
+    """The spec with only the first `count` requests of its list; the spec itself where it has no more, or no count."""
+    requests = getattr(spec.workload, "requests", None)
+    if spec.workload.kind == "trace" or requests is None or requests <= count:
+        return spec
+    return spec.model_copy(update={"workload": spec.workload.model_copy(update={"requests": count})})
 
 
 def attained(task: ProbeTask) -> Probe:
@@ -203,7 +218,9 @@ class _Session:
             why,
             [ProbeTask(one, seed, OVERLOAD * row.rate) for one, row in zip(both, (ours, theirs), strict=True)],
         )
-        names, tasks = changes.tasks(self.spec, (ours.split, ours.rate), (theirs.split, theirs.rate), seed)
+        names, tasks = changes.tasks(
+            first_requests(self.spec, SHORT), (ours.split, ours.rate), (theirs.split, theirs.rate), seed
+        )
         outcomes: list[Found] = self._map("what would change it", changes.search_change, tasks)  # type: ignore[assignment]
         half = (found.high - found.low) / 2
         judged = changes.judged(names, outcomes, half, margin, error)
