@@ -1,0 +1,132 @@
+"""Which split, and what would change the verdict."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import altair as alt
+import pandas as pd
+
+from planner.charts.style import COLOURS, HOLLOW, MODES, NAMES, Chart, Say, plain, rule_at, scale_of
+from planner.suggestion import Suggestion, best_of
+
+
+def split_table(found: Suggestion, most: int = 12) -> pd.DataFrame:
+    """The best candidates with their range over seeds; the best of each mode is always among them."""
+    keep = list(found.rows[:most])
+    for mode in MODES:
+        best = best_of(found.rows, mode)
+        if best is not None and best not in keep:
+            keep.append(best)
+    return pd.DataFrame(
+        [
+            {
+                "name": row.name, "mode": row.mode, "rate": row.rate, "low": row.low, "high": row.high,
+                "per_gpu": row.per_gpu, "idle": row.idle, "seeds": row.seeds,
+                "output_tokens_s_gpu": row.output_tokens_s_gpu, "tokens_s_user": row.tokens_s_user,
+            }
+            for row in keep
+        ]
+    )  # fmt: skip
+
+
+def which_split(found: Suggestion, rate: float | None = None, say: Say = plain) -> Chart:
+    """Highest rate of each way to use the GPUs, its range over seeds, the aggregated baseline and the user's rate."""
+    table = split_table(found)
+    table["kind"] = [say(NAMES[mode]) for mode in table["mode"]]
+    order = table["name"].tolist()
+    y = alt.Y("name:N", sort=order, title=None, axis=alt.Axis(labelLimit=180))
+    bars = (
+        alt.Chart(table)
+        .mark_bar(fillOpacity=HOLLOW, strokeWidth=2)
+        .encode(
+            y=y,
+            x=alt.X("rate:Q", title=say("Highest rate within the targets, requests/s"), axis=alt.Axis(tickCount=8)),
+            color=alt.Color("kind:N", scale=scale_of(MODES, say), legend=alt.Legend(title=None, orient="top")),
+            stroke=alt.Stroke("kind:N", scale=scale_of(MODES, say), legend=None),
+            tooltip=[
+                alt.Tooltip("name:N", title=say("Split")),
+                alt.Tooltip("rate:Q", format=".3g", title=say("requests/s")),
+                alt.Tooltip("low:Q", format=".3g", title=say("lowest seed")),
+                alt.Tooltip("high:Q", format=".3g", title=say("highest seed")),
+                alt.Tooltip("seeds:Q", title=say("seeds")),
+                alt.Tooltip("per_gpu:Q", format=".3g", title=say("requests/s per GPU")),
+            ],
+        )
+    )
+    spread = table[table["seeds"] > 1]
+    ranges = alt.Chart(spread).mark_rule(size=3).encode(y=y, x="low:Q", x2="high:Q")
+    text = (
+        alt.Chart(table)
+        .mark_text(align="left", dx=6)
+        .encode(y=y, x="high:Q", text=alt.Text("rate:Q", format=".3g"), color=alt.value("#808080"))
+    )
+    layers = [bars, ranges, text]
+    base = best_of(found.rows, "aggregated")
+    if base is not None and base.rate > 0:
+        data = pd.DataFrame({"x": [base.rate], "what": [say("Best aggregated deployment")]})
+        rule = alt.Chart(data).mark_rule(color=COLOURS["aggregated"], strokeDash=[2, 2], size=2)
+        layers.append(rule.encode(x="x:Q", tooltip=["what"]))
+    if rate is not None:
+        layers.append(rule_at({"x": [rate]}, say("Your traffic"), x="x:Q"))
+    return alt.layer(*layers).properties(height=alt.Step(26))
+
+
+def what_would_change(found: Suggestion, say: Say = plain) -> Chart:
+    """P/D's advantage when one thing is 20 % more or less, against the margin that it must win by."""
+    assert found.verdict is not None
+    table = pd.DataFrame(
+        [
+            {"what": say(change.what), "advantage": 100 * change.advantage, "word": say(change.word)}
+            for change in found.verdict.changes
+            if change.advantage is not None
+        ]
+    )
+    now = {"what": say("as it is"), "advantage": 100 * found.verdict.advantage.value, "word": say(found.verdict.word)}
+    table = pd.concat([pd.DataFrame([now]), table], ignore_index=True)
+    y = alt.Y("what:N", sort=table["what"].tolist(), title=None, axis=alt.Axis(labelLimit=200))
+    words = [say(word) for word in ("worth it", "too close to call", "not worth it")]
+    colour = alt.Scale(domain=words, range=[COLOURS["disaggregated"], "#999999", COLOURS["aggregated"]])
+    points = (
+        alt.Chart(table)
+        .mark_point(filled=False, size=90, strokeWidth=2.5)
+        .encode(
+            y=y,
+            x=alt.X("advantage:Q", title=say("P/D against aggregated, %"), axis=alt.Axis(tickCount=8)),
+            color=alt.Color("word:N", scale=colour, legend=alt.Legend(title=None, orient="top", columns=2)),
+            tooltip=["what", alt.Tooltip("advantage:Q", format="+.1f"), "word"],
+        )
+    )
+    zero = alt.Chart(pd.DataFrame({"x": [0]})).mark_rule(color="#808080").encode(x="x:Q")
+    margin = rule_at({"x": [100 * found.verdict.margin]}, say("Margin that P/D must win by"), x="x:Q")
+    return alt.layer(zero, margin, points).properties(height=alt.Step(24))
+
+
+def what_trade(found: Suggestion, say: Say = plain) -> Chart:
+    """Speed for a user against output of a GPU: every passing probe, and the front that no other beats."""
+    modes = {row.name: row.mode for row in found.rows}
+    probes = [
+        {"name": row.name, "kind": say(NAMES[row.mode]), "rate": one.rate, "user": one.tokens_s_user,
+         "gpu": one.output_tokens_s / found.gpus}
+        for row in found.rows for searched in row.searches[:1] for one in searched.probes if one.passed
+    ]  # fmt: skip
+    front = [
+        {"name": p.name, "kind": say(NAMES[modes[p.name]]), "rate": p.rate, "user": p.tokens_s_user,
+         "gpu": p.output_tokens_s_gpu}
+        for p in found.pareto
+    ]  # fmt: skip
+    x = alt.X("user:Q", title=say("Speed for a user, tokens/s"), scale=alt.Scale(zero=False))
+    y = alt.Y("gpu:Q", title=say("Output per GPU, tokens/s"))
+    tooltip: list[Any] = ["name", alt.Tooltip("rate:Q", format=".3g", title=say("requests/s")), "user", "gpu"]
+    points = (
+        alt.Chart(pd.DataFrame(probes))
+        .mark_point(filled=False, size=40, opacity=0.45)
+        .encode(x=x, y=y, tooltip=tooltip, color=alt.Color("kind:N", scale=scale_of(MODES, say), title=None))
+    )
+    line = alt.Chart(pd.DataFrame(front)).mark_line(color="#808080", point=False).encode(x=x, y=y, order="user:Q")
+    best = (
+        alt.Chart(pd.DataFrame(front))
+        .mark_point(filled=False, size=110, strokeWidth=2.5)
+        .encode(x=x, y=y, tooltip=tooltip, color=alt.Color("kind:N", scale=scale_of(MODES, say), title=None))
+    )
+    return alt.layer(points, line, best).properties(height=340)
