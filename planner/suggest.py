@@ -161,7 +161,8 @@ class _Session:
         rows = self._refined(rows)
         verdict = self._verdict(rows)
         notes = [f"Left out: {text}" for text in left_out] + self._notes(rows)
-        brackets = provenance(self._systems(rows[:1]))
+        compared = [row for mode in ("disaggregated", "aggregated") if (row := best_of(rows, mode))]
+        brackets = provenance(self._systems(compared or rows[:1]))
         return Suggestion(
             gpus=self.gpus,
             model=self.spec.model,
