@@ -22,13 +22,15 @@ from typing import Any
 from urllib.parse import urlencode
 from urllib.request import urlopen
 
+from PIL import Image  # comes with streamlit
+
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = ("ask", "answer", "why", "check", "replay", "workbench")
 FLAGS = (
     "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update", "--disable-sync",
     "--no-first-run",
 )  # fmt: skip
-PATIENCE_S = 180
+PATIENCE_S = 400
 
 
 def chromium() -> str | None:
@@ -105,6 +107,8 @@ def shoot(page: Any, file: Path) -> None:
     page.set_viewport_size({"width": width, "height": max(700, min(4000, int(height) + 80))})
     page.wait_for_timeout(600)
     page.screenshot(path=str(file))
+    with Image.open(file) as picture:  # 256 colours are enough for a page, at a third of the size
+        picture.convert("RGB").quantize(256).save(file, optimize=True)
 
 
 def main() -> None:

@@ -28,7 +28,7 @@ from planner.ui.texts import chinese
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = ("ask", "answer", "why", "check", "replay", "workbench")
-SMALL = {"gpus": "2", "requests": "60"}
+SMALL = {"gpus": "2", "requests": "60", "seeds": "1"}
 
 
 @pytest.fixture(autouse=True)
@@ -103,6 +103,17 @@ def test_a_model_that_does_not_fit_is_one_line() -> None:
     assert not app.exception
     assert len(app.error) == 1
     assert "allowed" in app.error[0].value
+
+
+def test_first_look_is_replaced_by_the_sure_answer() -> None:
+    """The page ends with the answer from long lists, not with the quick one."""
+    app = fine(page("answer", requests="240", seeds="2"))
+    asked, _ = read({**SMALL, "requests": "240", "seeds": "2"})
+    quick, sure = compute.known(asked.first_look()), compute.known(asked)
+    assert quick is not None
+    assert sure is not None
+    assert (quick.seeds, sure.seeds, sure.requests) == (1, 2, 240)
+    assert app.subheader[0].value == sure.sentence.removesuffix(sure.provenance).strip()
 
 
 def test_one_gpu_has_an_answer_and_reasons() -> None:

@@ -67,7 +67,7 @@ def tab(tmp_path: Path) -> Iterator[Any]:
     with shots.server(tmp_path) as url, shots.browser() as chrome:
         page = chrome.new_page(viewport={"width": 1440, "height": 900})
         page.set_default_timeout(180_000)
-        page.goto(f"{url}/?gpus=2&requests=60")
+        page.goto(f"{url}/?gpus=2&requests=60&seeds=1")
         shots.settle(page)
         yield page
 

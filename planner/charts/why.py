@@ -43,7 +43,9 @@ def how_latency_grows(
     dash = alt.Scale(domain=list(DASHES), range=list(DASHES.values()))
     tooltip: list[Any] = ["name", "point", alt.Tooltip("rate:Q", format=".3g"), alt.Tooltip("value:Q", format=".4g")]
     base = alt.Chart(data).encode(x=x, y=y, color=colour, tooltip=tooltip)
-    lines = base.mark_line(clip=True).encode(strokeDash=alt.StrokeDash("point:N", scale=dash, legend=top_legend))
+    lines = base.mark_line(clip=True).encode(
+        strokeDash=alt.StrokeDash("point:N", scale=dash, legend=alt.Legend(title=None, orient="bottom"))
+    )
     points = base.mark_point(filled=False, size=22, clip=True)
     layers = [lines, points]
     if limit is not None:

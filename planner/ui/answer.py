@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
 
 from planner import charts
 from planner.metrics import METRICS, Summary
@@ -21,7 +22,8 @@ def page() -> None:
     now = scenario()
     title(t("Answer"), t("{gpus} x {hardware}, {model}", gpus=now.gpus, hardware=now.hardware.upper(), model=now.model))
     try:
-        found = with_progress(now)
+        sure = compute.known(now)
+        found = sure or with_progress(now.first_look())
         rate = compute.rate_of(now.spec())
     except SpecError as error:
         failed(error)
@@ -29,6 +31,28 @@ def page() -> None:
         return
     st.subheader(say(sentence_of(found)), anchor=False)
     badge(found.provenance)
+    place = st.empty()
+    _body(now, found, rate)
+    if sure is None and now.first_look() != now:
+        _make_sure(now, place)
+
+
+def _make_sure(now: Scenario, place: DeltaGenerator) -> None:
+    """Under the first look, work out the answer from long lists of requests, then show that."""
+    head = t(
+        "A first look at {few} requests. Making sure with {seeds} lists of {requests}",
+        few=now.first_look().list_length, seeds=now.seeds, requests=now.list_length,
+    )  # fmt: skip
+
+    def progress(stage: str, done: float) -> None:
+        place.progress(min(1.0, done), text=f"{head}: {say(stage)} …")
+
+    place.progress(0.0, text=f"{head} …")
+    compute.answer(now, progress)
+    st.rerun()
+
+
+def _body(now: Scenario, found: Suggestion, rate: float | None) -> None:
     chosen = pick(found.rows, found.verdict)
     if chosen.rate > 0:
         _cards(found, chosen.rate, rate)
@@ -47,6 +71,11 @@ def page() -> None:
 def sentence_of(found: Suggestion) -> str:
     """The verdict without the brackets that the badge shows."""
     return found.sentence.removesuffix(found.provenance).strip()
+
+
+def best_known(now: Scenario) -> Suggestion:
+    """The sure answer where it has been worked out, else the first look."""
+    return compute.known(now) or with_progress(now.first_look())
 
 
 def with_progress(now: Scenario) -> Suggestion:
@@ -146,18 +175,16 @@ def _next(now: Scenario, found: Suggestion) -> None:
         st.code(command(now), language="bash")
         st.markdown(t("with this file as question.yaml:"))
         st.code(dump(now.spec()), language="yaml")
-    st.caption(
-        t(
-            "A first look: {seeds} list of {requests} requests. More of both, in More for experts, give a range.",
-            seeds=found.seeds,
-            requests=now.requests,
-        )
-    )
 
 
 def command(now: Scenario) -> str:
     """The command line that gives the same sentence for the same file."""
-    return f"planner suggest question.yaml --gpus {now.gpus} --seeds {now.seeds} --requests {now.requests}"
+    parts = ["planner suggest question.yaml", f"--gpus {now.gpus}"]
+    if now.seeds != Scenario().seeds:
+        parts.append(f"--seeds {now.seeds}")
+    if now.requests:
+        parts.append(f"--requests {now.requests}")
+    return " ".join(parts)
 
 
 def _report(now: Scenario, found: Suggestion) -> str:

@@ -154,7 +154,12 @@ def _experts() -> None:
         with columns[0]:
             st.selectbox(t("Link between GPUs"), names("links"), key="ask_link", help=t("It carries the KV cache."))
         with columns[1]:
-            _number(t("Requests of each simulated list"), "requests", 50, t("More take longer and see rarer cases."))
+            _number(
+                t("Requests of each simulated list"),
+                "requests",
+                50,
+                t("More take longer and see rarer cases. 0: 250 a GPU, 1000 to 4000 in all."),
+            )
         with columns[2]:
             _number(t("Lists to search with (seeds)"), "seeds", 1, t("Several give the answer a range."))
         st.text_area(

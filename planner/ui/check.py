@@ -16,7 +16,7 @@ from planner.commands import doctor
 from planner.records import Run
 from planner.spec import Spec, SpecError, dump, load, parse
 from planner.ui import compute, jobs
-from planner.ui.answer import with_progress
+from planner.ui.answer import best_known
 from planner.ui.frame import badge, failed, link, read_this, scenario, title
 from planner.ui.recorded import about, recorded_runs
 from planner.ui.texts import say, t
@@ -131,7 +131,7 @@ def _on_gpus() -> Plan:
     from planner.workload import scaled
 
     now = scenario()
-    found = with_progress(now)
+    found = best_known(now)
     chosen = pick(found.rows, found.verdict)
     part = largest_part(chosen.split, chosen.rate, len(machine().gpus))
     if part is None:
@@ -152,7 +152,7 @@ def _on_ray() -> Plan:
     address = st.text_input(t("Address of a Ray cluster"), key="check_ray", placeholder="127.0.0.1:6379").strip()
     st.caption(t("Left empty: the cluster that this machine belongs to. vLLM must be installed on its nodes."))
     now = scenario()
-    found = with_progress(now)
+    found = best_known(now)
     return Plan(parse(found.yaml, "suggested"), ray=address)
 
 
@@ -222,7 +222,7 @@ def _progress(job: jobs.Job) -> None:
         st.progress(last.share, text=f"{say(last.stage)}: {last.share:.0%}, {last.seconds:.0f} s")
     else:
         st.progress(0.0, text=t("Starting …"))
-    loading = [step for step in steps if step.stage == "load"]
+    loading = jobs.latest_load(steps)
     if loading:
         begun = loading[0].seconds
         sofar = pd.DataFrame([{"time_s": step.seconds - begun, "share": step.share} for step in loading])
@@ -279,11 +279,13 @@ def _compared(simulated: Path, measured: Path) -> None:
         ]
         st.dataframe(pd.DataFrame(rows), hide_index=True, height=420)
     st.caption(say(comparison.tokens.sentence()))
+    for warning in theirs.manifest.get("warnings") or ():
+        st.warning(say(str(warning)))
 
 
 def _show_recorded() -> None:
     found = recorded_runs()
-    if not found:
+    if not found or machine().gpus:
         return
     st.divider()
     st.subheader(t("A recorded run"), anchor=False)

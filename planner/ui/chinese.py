@@ -60,7 +60,9 @@ CHINESE: dict[str, str] = {
     "Link between GPUs": "GPU 之间的链路",
     "It carries the KV cache.": "KV 缓存经由它传输。",
     "Requests of each simulated list": "每份仿真列表的请求数",
-    "More take longer and see rarer cases.": "越多越慢，但能看到更少见的情况。",
+    "More take longer and see rarer cases. 0: 250 a GPU, 1000 to 4000 in all.": (
+        "越多越慢，但能看到更少见的情况。0：每 GPU 250 个，总数 1000 至 4000。"
+    ),
     "Lists to search with (seeds)": "搜索所用列表数（随机种子）",
     "Several give the answer a range.": "多份列表可给出区间。",
     "Chat": "聊天",
@@ -110,8 +112,8 @@ CHINESE: dict[str, str] = {
     "Export a report": "导出报告",
     "Copy the command": "复制命令",
     "with this file as question.yaml:": "其中 question.yaml 为：",
-    "A first look: {seeds} list of {requests} requests. More of both, in More for experts, give a range.": (
-        "初步结果：{seeds} 份列表，每份 {requests} 个请求。在“专家选项”中增加二者可得到区间。"
+    "A first look at {few} requests. Making sure with {seeds} lists of {requests}": (
+        "初步结果基于 {few} 个请求。正在用 {seeds} 份各 {requests} 个请求的列表确认"
     ),
     # --- why ---
     "What stands behind the answer, chart by chart. Simulated is hollow or dashed.": (

@@ -45,8 +45,8 @@ class Answers:
                         self._busy.pop(self._found.popitem(last=False)[0], None)
             return self._found[key]
 
-    def known(self, key: object) -> bool:
-        return key in self._found
+    def known(self, key: object) -> Suggestion | None:
+        return self._found.get(key)
 
 
 @st.cache_resource
@@ -54,22 +54,26 @@ def answers() -> Answers:
     return Answers()
 
 
+def _key(scenario: Scenario) -> object:
+    return dump(scenario.spec()), scenario.gpus, scenario.seeds, scenario.list_length
+
+
 def answer(scenario: Scenario, progress: Progress | None = None) -> Suggestion:
     """The suggestion for a scenario; what `planner suggest` gives for the same file and options. Raises SpecError."""
     spec = scenario.spec()
-    key = (dump(spec), scenario.gpus, scenario.seeds, scenario.requests)
 
     def make() -> Suggestion:
         return suggest(
-            spec,
-            scenario.gpus,
-            seeds=scenario.seeds,
-            requests=scenario.requests,
-            processes=PROCESSES,
+            spec, scenario.gpus, seeds=scenario.seeds, requests=scenario.list_length, processes=PROCESSES,
             progress=progress,
-        )
+        )  # fmt: skip
 
-    return answers().get(key, make)
+    return answers().get(_key(scenario), make)
+
+
+def known(scenario: Scenario) -> Suggestion | None:
+    """The suggestion for a scenario if it has been worked out. Raises SpecError."""
+    return answers().known(_key(scenario))
 
 
 def rate_of(spec: Spec) -> float | None:

@@ -172,6 +172,15 @@ def steps(job: Job) -> list[Step]:
     ]
 
 
+def latest_load(steps: Sequence[Step]) -> list[Step]:
+    """The steps of the load that is being sent, without those of a calibration before it."""
+    found: list[Step] = []
+    for step in steps:
+        if step.stage == "load":
+            found = [*found, step] if not found or step.share > found[-1].share else [step]
+    return found
+
+
 def log(job: Job) -> str:
     try:
         return (job.path / "log.txt").read_text(errors="replace")

@@ -48,19 +48,22 @@ def _read(path: str, _stamp: int) -> traces.TraceFile:
 def _shape(trace: traces.TraceFile) -> None:
     found = traces.summarise(trace.requests)
     st.subheader(t("Its shape"), anchor=False)
-    columns = st.columns(5)
-    columns[0].metric(t("Requests"), f"{found.requests:,}", help=t("Format: {form}", form=trace.format))
-    columns[1].metric(t("Requests per second"), number(found.rate), help=t("Requests over the time they span."))
-    columns[2].metric(
-        t("Burstiness"), number(found.gap_cv),
-        help=t("Standard deviation of the gaps over their mean: 1 is Poisson, above is burstier."),
-    )  # fmt: skip
     lengths = f"{number(found.prompt_tokens['mean'])} / {number(found.output_tokens['mean'])}"
-    columns[3].metric(t("Prompt / answer tokens"), lengths, help=t("Means."))
     reuse = "-" if found.infinite_cache_hit_share is None else percent(found.infinite_cache_hit_share)
-    columns[4].metric(
-        t("Reuse"), reuse, help=t("Share of prompt blocks that came before; a dash: the trace does not say.")
+    figures = (
+        (t("Requests"), f"{found.requests:,}", t("Format: {form}", form=trace.format)),
+        (t("Requests per second"), number(found.rate), t("Requests over the time they span.")),
+        (
+            t("Burstiness"),
+            number(found.gap_cv),
+            t("Standard deviation of the gaps over their mean: 1 is Poisson, above is burstier."),
+        ),
+        (t("Prompt / answer tokens"), lengths, t("Means.")),
+        (t("Reuse"), reuse, t("Share of prompt blocks that came before; a dash: the trace does not say.")),
     )
+    with st.container(horizontal=True, gap="large"):
+        for label, value, meaning in figures:
+            st.metric(label, value, help=meaning, width="content")
     left, middle, right = st.columns(3)
     times = [row.arrival_s for row in trace.requests if row.arrival_s is not None]
     with left:

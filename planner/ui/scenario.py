@@ -14,6 +14,7 @@ import yaml
 from planner.catalogue import names
 from planner.profiles import load_profile
 from planner.spec import Spec, SpecError, config_root, parse
+from planner.suggest import FEWEST, MOST, REQUESTS_PER_GPU
 from planner.workload import scaled
 
 
@@ -48,6 +49,7 @@ CARDS: dict[str, Card] = {
 TRACE = "trace"
 SIGMA = 0.9  # of the logarithm of lengths, as in the Azure conversation trace
 SYSTEM, QUESTION, CHUNKS = 200, 50, 4  # document Q&A: system prompt, question, passages
+FIRST_REQUESTS = 200
 MOST_GPUS = 16  # of one answer in the browser; the command line has no limit
 LONGEST = 128_000
 
@@ -68,8 +70,8 @@ class Scenario:
     attainment: float = 99.0  # per cent
     link: str = "nvlink"
     trace: str = ""  # a name in one of the trace folders
-    requests: int = 200
-    seeds: int = 1
+    requests: int = 0  # of each list; 0: as many as the command line takes
+    seeds: int = 5
     extra: str = ""  # more keys, one `key=value` a line
 
     def with_card(self, name: str) -> Scenario:
@@ -81,6 +83,17 @@ class Scenario:
             self, traffic=name, rate=card.rate, prompt=card.prompt, output=card.output, ttft_ms=card.ttft_ms,
             tpot_ms=card.tpot_ms,
         )  # fmt: skip
+
+    @property
+    def list_length(self) -> int:
+        """Requests of each list, as `planner suggest` takes them."""
+        return self.requests or min(max(FEWEST, REQUESTS_PER_GPU * self.gpus), MOST)
+
+    def first_look(self) -> Scenario:
+        """The same question with few requests: an answer in seconds, to be replaced by this one's."""
+        if self.traffic == TRACE:
+            return replace(self, seeds=1)
+        return replace(self, requests=min(FIRST_REQUESTS, self.list_length), seeds=1)
 
     def params(self) -> dict[str, str]:
         """What differs from the defaults, for the URL."""
@@ -118,17 +131,17 @@ class Scenario:
         if self.traffic == "rag":
             chunk = max(16, (self.prompt - SYSTEM - QUESTION) // CHUNKS)
             workload = {
-                "kind": "rag", "rate": self.rate, "requests": self.requests, "system_tokens": SYSTEM,
+                "kind": "rag", "rate": self.rate, "requests": self.list_length, "system_tokens": SYSTEM,
                 "question_tokens": QUESTION, "output_tokens": lengths["output_tokens"],
             }  # fmt: skip
             return {"workload": workload, "retrieval": {"workers": 32, "top_k": CHUNKS, "chunk_tokens": chunk}}
         if self.traffic == "agents":
             workload = {
-                "kind": "sessions", "rate": self.rate / 8, "sessions": max(8, self.requests // 8), "turns": 8,
+                "kind": "sessions", "rate": self.rate / 8, "sessions": max(8, self.list_length // 8), "turns": 8,
                 "think_time_s": 1.0, "system_tokens": 2000, **lengths,
             }  # fmt: skip
             return {"workload": workload}
-        return {"workload": {"kind": "poisson", "rate": self.rate, "requests": self.requests, **lengths}}
+        return {"workload": {"kind": "poisson", "rate": self.rate, "requests": self.list_length, **lengths}}
 
 
 def spread(mean: int, most: int) -> dict[str, Any]:
@@ -148,7 +161,7 @@ LIMITS: dict[str, tuple[float, float]] = {
     "ttft_ms": (1, 600_000),
     "tpot_ms": (1, 10_000),
     "attainment": (1, 100),
-    "requests": (50, 4000),
+    "requests": (0, 10_000),
     "seeds": (1, 10),
 }
 

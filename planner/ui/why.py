@@ -13,11 +13,12 @@ from planner.spec import SpecError, dump
 from planner.splits import apply
 from planner.suggestion import Row, Suggestion, best_of
 from planner.ui import compute
-from planner.ui.answer import with_progress
+from planner.ui.answer import best_known
 from planner.ui.frame import failed, link, read_this, scenario, title
 from planner.ui.scenario import Scenario
 from planner.ui.texts import say, t
 
+VIEW_REQUESTS = 300  # of the run behind the first token and the timeline, so that the slider answers at once
 Texts = dict[str, tuple[Row, str]]  # name -> (candidate, YAML)
 
 
@@ -25,7 +26,7 @@ def page() -> None:
     now = scenario()
     title(t("Why"), t("What stands behind the answer, chart by chart. Simulated is hollow or dashed."))
     try:
-        found = with_progress(now)
+        found = best_known(now)
         spec = now.spec()
         rows = [row for mode in charts.MODES if (row := best_of(found.rows, mode)) is not None]
         texts = {row.name: (row, dump(apply(spec, row.split))) for row in rows}
@@ -110,7 +111,7 @@ def _trade(now: Scenario, found: Suggestion, texts: Texts, rate: float) -> None:
 
 
 def _first_token(now: Scenario, found: Suggestion, texts: Texts, rate: float) -> None:
-    summaries = {name: compute.summary_of(text, rate, now.requests) for name, (_, text) in texts.items()}
+    summaries = {name: compute.summary_of(text, rate, VIEW_REQUESTS) for name, (_, text) in texts.items()}
     st.altair_chart(charts.where_time_goes(summaries, say), alt=t("Stages of the time to first token"))
     read_this(t("The longest piece is where time goes; a long queue means too few prefill workers for this rate."))
     for name, summary in summaries.items():
@@ -121,7 +122,7 @@ def _timeline(now: Scenario, found: Suggestion, texts: Texts, rate: float) -> No
     left, right = st.columns(2)
     with left:
         name = st.radio(t("Deployment"), list(texts), horizontal=True, key="why_deployment")
-    run = compute.run_of(texts[name][1], rate, now.requests)
+    run = compute.run_of(texts[name][1], rate, VIEW_REQUESTS)
     measures = {"busy": "Busy share", **charts.TIMELINE}
     with right:
         measure = st.radio(
