@@ -2,8 +2,8 @@
 
     python benchmarks/sweep_splits.py TRACE [--processes N] [--router POLICY]
 
-Each split serves the whole trace (10,000 requests at 40/s in the comparison of peers.md). Processor seconds are those of
-all processes without their start-up; wall seconds hold everything.
+Each split serves the whole trace (10,000 requests at 40/s in the comparison of peers.md). Processor seconds are those
+of all processes without their start-up; wall seconds hold everything.
 """
 
 from __future__ import annotations

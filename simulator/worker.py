@@ -15,7 +15,8 @@ Contract used by simulator/cluster.py (the cluster owns time; a worker never run
 - `refusal(request, mode)`: why the request can never run here, or None. Ask before `submit`.
 - `observe(now)`: count the steps that have begun by `now`. Call it before `load.active_blocks` or `cached_tokens` are
   used in the middle of a run of steps; nothing else needs it.
-- `set_pace(pace, now)`: others take their share of the host's cores (simulator/sharing.py). Ask for `next_event_s` again.
+- `set_pace(pace, now)`: others take their share of the host's cores (simulator/sharing.py). Then ask for
+  `next_event_s` again.
 - `load`: a `planner.routing.WorkerLoad`, kept current (`active_blocks`: as of the latest `observe`, or outcome).
 
 Outcomes are `(time_s, kind, sequence)`: ADMITTED (remote only: blocks are allocated, the read may start),
