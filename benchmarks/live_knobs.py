@@ -21,7 +21,6 @@ CHATS = (
     "workload={kind: sessions, rate: 0.5, sessions: 10, turns: 4, think_time_s: 0.5, system_tokens: 512, "
     "prompt_tokens: 128, output_tokens: 24}",
 )
-SMALL_KV = ("engine.kv_cache_memory_bytes=33554432", "engine.max_model_len=2048")
 # knob -> (what both runs have, what the second has)
 KNOBS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "enable_prefix_caching: false": ((), ("engine.enable_prefix_caching=false",)),
@@ -30,7 +29,6 @@ KNOBS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ("engine.max_num_batched_tokens=4096",),
         ("engine.enable_chunked_prefill=false",),
     ),
-    "decode.offload: 1 GB, small KV cache": (SMALL_KV, ("optimizations.decode.offload=[{capacity_gb: 1}]",)),
 }
 METRICS = (("TTFT", "ttft_mean_ms"), ("TPOT", "tpot_mean_ms"), ("req/s", "requests_per_s"))
 

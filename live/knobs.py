@@ -11,8 +11,8 @@ REAL = (
 )
 
 
-def check(system: System) -> None:
-    """Raises SpecError for a knob that this vLLM cannot turn."""
+def check(system: System, kind: str) -> None:
+    """Raises SpecError for a knob that this vLLM cannot turn; `kind` of build: gpu or cpu."""
     knobs = system.spec.optimizations
     asked = {
         "prefill.streams": knobs.prefill.streams is not None,
@@ -28,6 +28,8 @@ def check(system: System) -> None:
         "separation.role_switch": knobs.separation.role_switch is not None,
         "decode.offload": len(knobs.decode.offload) > 1 or bool(knobs.decode.offload and system.disaggregated),
     }
+    if kind == "cpu" and knobs.decode.offload:
+        raise SpecError("optimizations.decode.offload: vLLM's KV offloading needs a GPU; allowed live on a CPU: none")
     for name, on in asked.items():
         if on:
             raise SpecError(f"optimizations.{name}: only the simulator has it; allowed live: {REAL}")

@@ -132,7 +132,7 @@ def step_tracing(runtime: Runtime) -> str | None:
 
 def check(system: System, runtime: Runtime, gpus: int | None = None) -> None:
     """Refuse in one line what this runtime cannot serve. `gpus`: how many there are when not only this host's count."""
-    knobs.check(system)
+    knobs.check(system, runtime.kind)
     there = len(runtime.gpus) if gpus is None else gpus
     if system.disaggregated and runtime.nixl is None:
         raise LiveError("prefill/decode disaggregation needs NIXL for the KV transfer; `pip install nixl`")

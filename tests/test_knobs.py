@@ -392,7 +392,9 @@ def test_knobs_with_a_real_switch_reach_vllm_and_the_others_are_refused() -> Non
     offload = "optimizations.decode.offload=[{capacity_gb: 8}]"
     assert knobs.options(resolve(parse(AGG))) == []
     system = resolve(parse(AGG, overrides=[offload]))
-    knobs.check(system)
+    knobs.check(system, "gpu")
+    with pytest.raises(SpecError, match="needs a GPU"):
+        knobs.check(system, "cpu")
     assert knobs.options(system) == ["--kv-offloading-size=7.451", "--kv-offloading-backend=native"]
     for override in (
         "prefill.streams={}",
@@ -400,9 +402,9 @@ def test_knobs_with_a_real_switch_reach_vllm_and_the_others_are_refused() -> Non
         "decode.offload=[{capacity_gb: 1}, {capacity_gb: 9}]",
     ):
         with pytest.raises(SpecError, match="only the simulator has it"):
-            knobs.check(resolve(parse(AGG, overrides=[f"optimizations.{override}"])))
+            knobs.check(resolve(parse(AGG, overrides=[f"optimizations.{override}"])), "gpu")
     with pytest.raises(SpecError, match="only the simulator has it"):
-        knobs.check(resolve(parse(PD, overrides=[offload])))
+        knobs.check(resolve(parse(PD, overrides=[offload])), "gpu")
 
 
 # --- what cannot be ---------------------------------------------------------------------------------
