@@ -144,13 +144,16 @@ def test_routing_follows_real_events() -> None:
 
     async def test(frontend: Frontend, session: aiohttp.ClientSession) -> None:
         context = zmq.Context.instance()
-        sockets = [context.socket(zmq.PUB) for _ in engines]
+        sockets = [context.socket(zmq.XPUB) for _ in engines]  # they tell when the frontend has subscribed
         for socket, port in zip(sockets, ports, strict=True):
             socket.connect(f"tcp://127.0.0.1:{port}")
-        await asyncio.sleep(0.4)
         for number, (socket, prompt) in enumerate(zip(sockets, prompts, strict=True)):
+            assert await asyncio.to_thread(socket.poll, 10_000), "the frontend did not subscribe"
             publish(socket, number, prompt)
-        await asyncio.sleep(0.3)
+        deadline = time.monotonic() + 10
+        while frontend.observations()["kv_event_age_s"]["batches"] < 2:
+            assert time.monotonic() < deadline, "the frontend did not read the events"
+            await asyncio.sleep(0.01)
         for number in (1, 0, 0, 1, 1):
             assert (await post(session, {"prompt": [*prompts[number], 7], "max_tokens": 1}))[0] == 200
             assert len(engines[number].requests) > 0
