@@ -38,6 +38,22 @@ def port_is_free(port: int) -> bool:
         return True
 
 
+def _session_of(pid: int) -> int:
+    """The session that a process belongs to: the sixth field of its stat, past a name that may hold anything."""
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[3])
+
+
+def _members(session: int) -> list[int]:
+    """Processes of a session."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdecimal():
+            with contextlib.suppress(OSError):
+                if _session_of(int(entry.name)) == session:
+                    found.append(int(entry.name))
+    return found
+
+
 class ServerProcess:
     """A running command. It ends when `stop` is called or when this process dies in any way (live/watchdog.py)."""
 
@@ -64,10 +80,17 @@ class ServerProcess:
         finally:
             os.close(reading)
         self.pid = self._process.pid  # of the watchdog; its descendants are all the server's
+        self._session: int | None = None  # that the watchdog started the server in
 
     @property
     def returncode(self) -> int | None:
-        return self._process.poll()
+        code = self._process.poll()
+        if code is None and self._session is None:
+            with contextlib.suppress(OSError):
+                children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
+                # between fork and setsid the child is still in the watchdog's session
+                self._session = next((int(c) for c in children if _session_of(int(c)) == int(c)), None)
+        return code
 
     def stop(self) -> None:
         """End it and wait until it has; safe to call twice."""
@@ -80,3 +103,7 @@ class ServerProcess:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
+        if self._session is not None:  # a watchdog that was itself killed leaves the server's own children
+            for pid in _members(self._session):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)

@@ -22,7 +22,7 @@ from live import launch, servers
 from live.launch import Gpu, LiveError, Ports, Runtime
 from live.models import ServedModel, make_folder, served_model
 from live.server_log import explain_log
-from live.server_process import free_ports, port_is_free
+from live.server_process import ServerProcess, free_ports, port_is_free
 from live.servers import Servers
 from live.step_table import header_id, read_trace
 from live.telemetry import difference, parse_metrics
@@ -231,6 +231,22 @@ def test_servers_die_with_a_driver_that_is_killed(tmp_path: Path) -> None:
     deadline = time.monotonic() + 10
     while any(map(alive, pids_in(tmp_path))):
         assert time.monotonic() < deadline, "servers outlived their driver"
+        time.sleep(0.05)
+
+
+def test_children_of_a_server_end_though_its_watchdog_was_killed(tmp_path: Path) -> None:
+    script, pids = tmp_path / "server.py", tmp_path / "x.pids"
+    script.write_text(FAKE_SERVER)
+    server = ServerProcess([sys.executable, str(script), "silent", "0", str(pids)], os.environ, tmp_path / "log")
+    deadline = time.monotonic() + 20
+    while server.returncode is None and not (pids.exists() and len(pids_in(tmp_path)) == 2):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    os.kill(server.pid, signal.SIGKILL)
+    server.stop()
+    deadline = time.monotonic() + 10
+    while any(map(alive, pids_in(tmp_path))):
+        assert time.monotonic() < deadline, "a child outlived its server"
         time.sleep(0.05)
 
 
