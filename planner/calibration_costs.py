@@ -40,7 +40,10 @@ def stretched(run: Run, slowing: float) -> pd.DataFrame:
 def host_of(
     runs: Sequence[Run], rows: pd.DataFrame, decode: dict[str, float], notes: list[str]
 ) -> tuple[HostLaw, dict[str, float]]:
-    """Client to engine queue, engine to client, and the hop between pools; and the standard errors."""
+    """Client to engine queue, engine to client, and the hop between pools; and the standard errors.
+
+    The way back is longer after a long prompt, too: what it takes per prompt token counts with the way in.
+    """
     done = pd.concat([_finished(run.requests) for run in runs], ignore_index=True)
     if done["lonely"].sum() >= LONELY:  # under load host times hold the host's own queues
         done = done[done["lonely"]]
@@ -59,17 +62,32 @@ def host_of(
         found = fit_host(np.array(prompts), np.array(seconds))
     local = done[done["worker"] == done["decode_worker"]]
     moved = done[done["worker"] != done["decode_worker"]]
-    response = _median(local["first_token_s"] - local["prefill_end_s"])
+    response, per_token, per_token_error = _response(local[local["prompt_tokens"] <= _largest_step(runs)])
     hop = _median(moved["transfer_start_s"] - moved["prefill_end_s"])
     if response is None:
         notes.append("the way from engine to client was not seen; it is part of the request's host time or missing")
     law = HostLaw(
         request_s=digits(found.request_s),
-        request_per_token_s=digits(found.request_per_token_s),
+        request_per_token_s=digits(found.request_per_token_s + per_token),
         response_s=digits(response or 0.0),
         hop_s=digits(hop or 0.0),
     )
-    return law, found.errors
+    return law, found.errors | {"request_per_token_s": float(np.hypot(found.per_token_error_s, per_token_error))}
+
+
+def _largest_step(runs: Sequence[Run]) -> float:
+    """Prompt tokens. Where a prompt took several steps that overlapped, its end is known to a step only."""
+    return min((float(run.steps["prefill_tokens"].max()) for run in runs if len(run.steps)), default=np.inf)
+
+
+def _response(local: pd.DataFrame) -> tuple[float | None, float, float]:
+    """Engine to client: seconds, more of them per prompt token, and the standard error of those."""
+    local = local.dropna(subset=["prefill_end_s"])
+    seconds = local["first_token_s"] - local["prefill_end_s"]
+    if len(local) < LONELY:
+        return _median(seconds), 0.0, 0.0
+    found = fit_host(local["prompt_tokens"].to_numpy(dtype=float), seconds.to_numpy(dtype=float))
+    return found.request_s, found.request_per_token_s, found.per_token_error_s
 
 
 def _finished(requests: pd.DataFrame) -> pd.DataFrame:

@@ -15,6 +15,7 @@ from planner.fitting import FitError, observations
 
 SAME_STEP_S = 0.0015  # tokens of one step reach the client within this time
 LOOP_S = 0.005  # a longer pause between two steps is idling, not the loop's own work
+LONGEST_LAUNCH_S = 0.1  # launching the kernels of two steps takes less, whatever else the host does
 OVERLAP_S = 1e-5  # time stamps are rounded to microseconds
 SMOOTH = 2.0  # a gap above so many medians hides something else than one decode step
 
@@ -31,8 +32,9 @@ def from_steps(steps: pd.DataFrame, sizes: Sequence[int], *, synchronous: bool =
     optional column `prefill_pairs` holds the sum of n * (p + n / 2) over the step's prompt chunks. Without it each
     step's prompt tokens are taken as one whole prompt, which is what `planner.calibrate` sends. Idle steps are dropped.
     A step that another follows at once lasts until that one starts: what the engine's loop does between them counts.
-    With asynchronous scheduling steps overlap, and the results of a decode step are taken in late when a prompt comes
-    next, because its kernels are launched first: there the two steps make one row.
+    With asynchronous scheduling steps overlap: the results of a step are taken in once the next one is launched, which
+    takes longer than a short step runs when that next one holds a prompt, so that the times of both, and of the step
+    after, say little by themselves. Such steps make one row: their sum is right.
     """
     ordered = steps.sort_values(["worker", "start_s"], ignore_index=True)
     gap = ordered.groupby("worker")["start_s"].shift(-1) - _ends(ordered)
@@ -80,15 +82,21 @@ def _ends(ordered: pd.DataFrame) -> NDArray[np.float64]:
 
 
 def _joined(rows: pd.DataFrame, early: NDArray[np.bool_]) -> pd.DataFrame:
-    """Each decode step that a step with prompts overlaps is added to that one."""
+    """Overlapping steps whose borders were not seen make one row; those that then hold several prompt steps go.
+
+    A border was seen where the engine waited for results: between two decode steps, and after a step that is longer
+    than any launch. Around other prompt steps it was launching kernels when the results came.
+    """
     if not early.any():
         return rows
     prompt = rows["mixed_steps"].to_numpy() > 0
-    first = np.flatnonzero(early[:-1] & ~prompt[:-1] & prompt[1:])
+    seen = (~prompt[:-1] & ~prompt[1:]) | (rows["seconds"].to_numpy()[:-1] > LONGEST_LAUNCH_S)
+    group = np.concatenate([[0], np.cumsum(~early[:-1] | seen)])
     numbers = [name for name in rows if name != "kind"]
-    joined = rows.copy()
-    joined.loc[first + 1, numbers] += rows.loc[first, numbers].to_numpy()
-    return joined.drop(index=first.tolist()).reset_index(drop=True)
+    joined = rows.groupby(group)[numbers].sum()
+    with_prompt = rows["kind"].where(prompt).groupby(group).first()
+    joined.insert(0, "kind", with_prompt.fillna("decode"))
+    return joined[joined["mixed_steps"] <= 1].reset_index(drop=True)
 
 
 def _single_tokens(chunks: pd.Series) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -1,7 +1,7 @@
 """Recorded live runs judged again: what each calibration predicts of loads that it has not seen.
 
-A record is a folder. `calibration-1/`, `calibration-2/`, ... are the runs that a profile is fitted on; without them
-`profile.yaml` or `profile-NAME.yaml` are profiles as they are. Every other `LOAD-1/`, `LOAD-2/`, ... is one load,
+A record is a folder. `calibration-1/`, `calibration-2/`, ... are the runs that a profile is fitted on; `profile.yaml`
+or `profile-NAME.yaml` are profiles as they are, judged too. Every other `LOAD-1/`, `LOAD-2/`, ... is one load,
 served again and again, whose repeats give live's own spread. `record.yaml` may hold a title, notes and how to read it.
 A run folder by itself is a record of one load under the profile that its spec names.
 """
@@ -126,12 +126,12 @@ def read_record(folder: Path) -> Record:
 
 
 def _profiles(folder: Path, rounds: tuple[Run, ...]) -> dict[str, ProfileFile | None]:
-    """The calibration fitted again; without one, the profiles that the folder holds."""
+    """The calibration fitted again, and the profiles that the folder holds."""
+    fitted: dict[str, ProfileFile | None] = {}
     if rounds:
-        spec = _spec(rounds[0], None)
-        return {"calibration": fit(resolve(spec), rounds, folder.name)}
+        fitted["calibration"] = fit(resolve(_spec(rounds[0], None)), rounds, folder.name)
     files = {path.stem.partition("-")[2] or "profile": path for path in sorted(folder.glob("profile*.yaml"))}
-    return {name: load_profile(str(path)).file for name, path in files.items()}
+    return fitted | {name: load_profile(str(path)).file for name, path in files.items()}
 
 
 def _spec(run: Run, profile: str | None, keep: bool = False) -> Spec:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -12,6 +14,8 @@ from planner.observations import company, from_steps, from_tokens, host_samples
 from planner.profile_file import StepLaw
 from planner.profiles import AffineStep, capture_sizes
 from planner.records import frame
+
+DATA = Path(__file__).parent / "data"
 
 TRUTH = StepLaw(
     decode_s=5e-3,
@@ -148,7 +152,7 @@ def test_back_to_back_steps_of_a_synchronous_engine_count_from_start_to_start() 
     assert from_steps(steps, SIZES)["seconds"].tolist() == pytest.approx([0.011, 0.010, 0.010, 0.010])
 
 
-def test_a_decode_step_whose_results_wait_for_a_prompts_launch_is_joined_with_it() -> None:
+def test_steps_whose_results_wait_for_a_launch_are_joined() -> None:
     """Asynchronous: decode, decode (5 ms, seen 20 ms late), prompt (70 ms, seen 20 ms short), decode."""
     steps = pd.DataFrame(
         {
@@ -161,11 +165,12 @@ def test_a_decode_step_whose_results_wait_for_a_prompts_launch_is_joined_with_it
         }
     )
     rows = from_steps(steps, SIZES)
-    assert rows["seconds"].tolist() == pytest.approx([0.005, 0.075, 0.005])
-    assert rows["decode_steps"].tolist() == [1, 1, 1]
-    assert rows["mixed_steps"].tolist() == [0, 1, 0]
-    assert rows["decode_context"].tolist() == [100, 102, 3106]
-    assert rows["mixed_context"].tolist() == [0, 104, 0]
+    assert rows["kind"].tolist() == ["decode", "mixed"]
+    assert rows["seconds"].tolist() == pytest.approx([0.005, 0.080])
+    assert rows["decode_steps"].tolist() == [1, 2]
+    assert rows["mixed_steps"].tolist() == [0, 1]
+    assert rows["decode_context"].tolist() == [100, 102 + 3106]
+    assert rows["mixed_context"].tolist() == [0, 104]
     alone = from_steps(steps.assign(start_s=[0.0, 0.005, 0.030, 0.080]), SIZES)
     assert len(alone) == 4
 
@@ -182,7 +187,27 @@ def test_a_decode_step_after_a_slow_one_keeps_its_own_time_where_steps_overlap()
             "context_tokens": [100, 166, 169, 172, 175],
         }
     )
-    assert from_steps(steps, SIZES)["seconds"].tolist() == pytest.approx([0.009, 0.005, 0.005, 0.005, 0.005])
+    rows = from_steps(steps, SIZES)
+    assert rows["kind"].tolist() == ["mixed", "decode", "decode", "decode"]  # the prompt with the decode step after it
+    assert rows["seconds"].tolist() == pytest.approx([0.014, 0.005, 0.005, 0.005])
+
+
+def test_steps_of_an_h200_with_asynchronous_scheduling_are_read_as_what_the_gpu_did() -> None:
+    """Recorded: idle prompts of 16 and 1024 tokens, 32 tokens into 16 decodes, and 64 prompts of 1024 at once.
+
+    Read one by one, the prompt of 32 tokens took 3.5 ms and the 5th of the burst 63 ms; a decode step, 12 ms.
+    """
+    steps = pd.read_csv(DATA / "h200-async-steps.csv")
+    rows = from_steps(steps, SIZES)
+    idle, burst = rows[rows["kind"] == "prefill"], rows[rows["prefill_tokens"] > 8000]
+    assert (idle["seconds"] - 0.0049).tolist() == pytest.approx([0.0125, 0.0254], abs=3e-4)  # less the decode step
+    assert burst["seconds"].between(0.178, 0.212).all()
+    assert len(burst) == 6
+    into = rows[rows["prefill_tokens"] == 32]
+    assert into["decode_steps"].tolist() == [2]
+    assert into["seconds"].tolist() == pytest.approx([0.0192], abs=1e-4)
+    assert rows.loc[rows["kind"] == "decode", "seconds"].max() < 0.009
+    assert rows["mixed_steps"].max() == 1  # the burst's first steps, whose borders were not seen, are left out
 
 
 def test_company_is_the_share_of_a_step_that_another_engine_works() -> None:
