@@ -55,7 +55,7 @@ def which_split(found: Suggestion, rate: float | None = None, say: Say = plain) 
         )
     )
     spread = table[table["seeds"] > 1]
-    ranges = alt.Chart(spread).mark_rule(size=3).encode(y=y, x="low:Q", x2="high:Q")
+    ranges = alt.Chart(spread).mark_rule(size=3, color="#808080").encode(y=y, x="low:Q", x2="high:Q")
     text = (
         alt.Chart(table)
         .mark_text(align="left", dx=6)

@@ -53,7 +53,7 @@ def how_latency_grows(
     if rate is not None:
         user = pd.DataFrame({"x": [rate], "what": [say("Your traffic")]})
         layers.append(alt.Chart(user).mark_rule(color="#808080", size=2).encode(x="x:Q", tooltip=["what"]))
-    return alt.layer(*layers).properties(height=280)
+    return alt.layer(*layers).properties(height=360)
 
 
 def which_ratio(table: pd.DataFrame, per_gpu: bool, say: Say = plain) -> Chart:

@@ -29,11 +29,13 @@ def page() -> None:
         failed(error)
         link("ask", t("Change the question"), ":material/help:")
         return
-    st.subheader(say(sentence_of(found)), anchor=False)
+    text = say(sentence_of(found))
+    first = sure is None and now.first_look() != now
+    st.subheader(t("First look: {sentence}", sentence=text) if first else text, anchor=False)
     badge(found.provenance)
     place = st.empty()
     _body(now, found, rate)
-    if sure is None and now.first_look() != now:
+    if first:
         _make_sure(now, place)
 
 

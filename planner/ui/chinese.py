@@ -112,6 +112,7 @@ CHINESE: dict[str, str] = {
     "Export a report": "导出报告",
     "Copy the command": "复制命令",
     "with this file as question.yaml:": "其中 question.yaml 为：",
+    "First look: {sentence}": "初步结果：{sentence}",
     "A first look at {few} requests. Making sure with {seeds} lists of {requests}": (
         "初步结果基于 {few} 个请求。正在用 {seeds} 份各 {requests} 个请求的列表确认"
     ),

@@ -16,11 +16,11 @@ from planner.spec import Spec, dump, parse
 from planner.spread import cores
 from planner.suggest import suggest
 from planner.suggestion import Suggestion
-from planner.ui.scenario import Scenario
+from planner.ui.scenario import FIRST_REQUESTS, Scenario
 from planner.workload import offered_rate
 
-CURVE_REQUESTS = 150  # of each point of an interactive curve: tails are coarse
-MAP_REQUESTS = 100
+CURVE_REQUESTS = 600  # of each point of an interactive curve: tails are coarse
+MAP_REQUESTS = 300
 KEPT = 32
 PROCESSES = cores()  # that search together; 1 stays in this process
 
@@ -61,12 +61,13 @@ def _key(scenario: Scenario) -> object:
 def answer(scenario: Scenario, progress: Progress | None = None) -> Suggestion:
     """The suggestion for a scenario; what `planner suggest` gives for the same file and options. Raises SpecError."""
     spec = scenario.spec()
+    quick = scenario.list_length <= FIRST_REQUESTS  # done before other processes have started
 
     def make() -> Suggestion:
+        count = 1 if quick else PROCESSES
         return suggest(
-            spec, scenario.gpus, seeds=scenario.seeds, requests=scenario.list_length, processes=PROCESSES,
-            progress=progress,
-        )  # fmt: skip
+            spec, scenario.gpus, seeds=scenario.seeds, requests=scenario.list_length, processes=count, progress=progress
+        )
 
     return answers().get(_key(scenario), make)
 

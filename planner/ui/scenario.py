@@ -49,7 +49,7 @@ CARDS: dict[str, Card] = {
 TRACE = "trace"
 SIGMA = 0.9  # of the logarithm of lengths, as in the Azure conversation trace
 SYSTEM, QUESTION, CHUNKS = 200, 50, 4  # document Q&A: system prompt, question, passages
-FIRST_REQUESTS = 200
+FIRST_REQUESTS = 100
 MOST_GPUS = 16  # of one answer in the browser; the command line has no limit
 LONGEST = 128_000
 

@@ -18,7 +18,7 @@ from planner.ui.frame import failed, link, read_this, scenario, title
 from planner.ui.scenario import Scenario
 from planner.ui.texts import say, t
 
-VIEW_REQUESTS = 300  # of the run behind the first token and the timeline, so that the slider answers at once
+VIEW_REQUESTS = 600  # of the run behind the first token and the timeline, so that the slider answers at once
 Texts = dict[str, tuple[Row, str]]  # name -> (candidate, YAML)
 
 
