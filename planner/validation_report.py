@@ -10,7 +10,7 @@ import pandas as pd
 
 from planner.calibration_costs import quiet_transfers
 from planner.profile_file import ProfileFile
-from planner.recorded import Judged, Record
+from planner.recorded import CALIBRATION, Judged, Record
 from planner.spec import SpecError
 from planner.validate import MetricError, rank_agreement
 
@@ -95,7 +95,7 @@ def _profile(name: str, file: ProfileFile, record: Record) -> Table:
     lines = []
     if measured is not None:
         gpu = "no GPU" if measured.gpu == "none" else f"{measured.gpu}, driver {measured.driver}"
-        rounds = f", {len(record.rounds)} rounds of calibration" if record.rounds else ""
+        rounds = f", {len(record.rounds)} rounds of calibration" if name == CALIBRATION else ""
         lines += [
             f"- Profile *{name}*: {gpu}, vLLM {measured.vllm.split()[-1]}, {measured.date}{rounds}; {measured.how}."
         ]
