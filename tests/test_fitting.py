@@ -8,12 +8,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from planner.calibration_costs import host_of
 from planner.cost_fits import fit_host, fit_link
 from planner.fitting import LAW, FitError, fit_step, law_of, observations, predict
 from planner.observations import company, from_steps, from_tokens, host_samples
 from planner.profile_file import StepLaw
 from planner.profiles import AffineStep, capture_sizes
-from planner.records import frame
+from planner.records import Run, frame
 
 DATA = Path(__file__).parent / "data"
 
@@ -282,3 +283,30 @@ def test_steps_are_read_back_from_token_times() -> None:
     known = {name: getattr(TRUTH, name) for name in ("decode_s", "decode_per_seq_s", "decode_per_context_s")}
     _, host = host_samples(requests, rows, **known)
     assert np.mean(host) == pytest.approx(host_s, abs=2e-3)
+
+
+def test_the_way_back_of_long_prompts_counts_only_where_their_end_is_known() -> None:
+    """1 ms and 1 us a prompt token; prompts of several overlapping steps seem to end a step early."""
+    prompts = np.array([16, 64, 256, 1024, 4096, 8192] * 2 + [32768] * 4)
+    late = np.where(prompts > 8192, 0.3, 1e-3 + 1e-6 * prompts)
+    start = np.arange(len(prompts)) * 10.0
+    requests = pd.DataFrame(
+        {
+            "prompt_tokens": prompts,
+            "arrival_s": start,
+            "queued_s": start + 2e-3,
+            "prefill_end_s": start + 1.0,
+            "first_token_s": start + 1.0 + late,
+            "finish_s": start + 2.0,
+            "finish_reason": "length",
+            "worker": "a",
+            "decode_worker": "a",
+            "transfer_start_s": np.nan,
+        }
+    )
+    steps = pd.DataFrame({"prefill_tokens": [8192, 16]})
+    run = Run(requests=requests, steps=steps, **{name: frame(name) for name in ("tokens", "samples", "transfers")})
+    law, _ = host_of([run], pd.DataFrame(), {}, [])
+    assert law.response_s == pytest.approx(1e-3, rel=1e-3)
+    assert law.request_per_token_s == pytest.approx(1e-6, rel=1e-3)
+    assert law.request_s == pytest.approx(2e-3, rel=1e-3)
