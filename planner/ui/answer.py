@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
 from planner import charts
+from planner.charts import Say
 from planner.metrics import METRICS, Summary
 from planner.report import shown
 from planner.spec import SpecError, dump
@@ -14,7 +17,7 @@ from planner.suggestion_words import explanation, pick
 from planner.ui import compute
 from planner.ui.frame import badge, failed, go, help_of, link, read_this, scenario, title
 from planner.ui.scenario import Scenario
-from planner.ui.texts import say, t
+from planner.ui.texts import say, t, translator
 from planner.words import number, percent
 
 
@@ -170,7 +173,7 @@ def _next(now: Scenario, found: Suggestion) -> None:
             icon=":material/download:", on_click="ignore",
         )  # fmt: skip
         st.download_button(
-            t("Export a report"), lambda: _report(now, found), f"{now.traffic}-{now.gpus}.html", "text/html",
+            t("Export a report"), partial(_report, now, found, translator()), f"{now.traffic}-{now.gpus}.html", "text/html",
             icon=":material/description:", on_click="ignore",
         )  # fmt: skip
     with st.expander(t("Copy the command"), icon=":material/terminal:"):
@@ -189,7 +192,7 @@ def command(now: Scenario) -> str:
     return " ".join(parts)
 
 
-def _report(now: Scenario, found: Suggestion) -> str:
+def _report(now: Scenario, found: Suggestion, words: Say) -> str:
     from planner.html_report import suggestion_report
 
-    return suggestion_report(found, compute.summary_of(found.yaml), compute.rate_of(now.spec()), say)
+    return suggestion_report(found, compute.summary_of(found.yaml), compute.rate_of(now.spec()), words)

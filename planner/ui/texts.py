@@ -7,6 +7,7 @@ layer says with numbers in it. A test holds both complete, and their placeholder
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 
 import streamlit as st
 
@@ -30,6 +31,11 @@ def t(text: str, **values: object) -> str:
 def say(text: str) -> str:
     """A sentence that the product layer made, in the session's language; unknown sentences stay English."""
     return text if language() == "en" else chinese(text)
+
+
+def translator() -> Callable[[str], str]:
+    """`say` in the language of now, for work that is done outside of the session (a download)."""
+    return str if language() == "en" else chinese
 
 
 def chinese(text: str) -> str:

@@ -59,6 +59,7 @@ def _views(now: Scenario, found: Suggestion, texts: Texts) -> None:
     with right:
         most = 1.25 * highest
         step = 10.0 ** math.floor(math.log10(most / 100))
+        most = round(math.ceil(most / step) * step, 6)
         rate = st.slider(t("Requests per second"), step, most, max(step, start), step=step, key="why_rate", format="%g")
     views[view or "Load"](now, found, texts, rate)
 

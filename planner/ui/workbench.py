@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -16,7 +17,7 @@ from planner.records import Run
 from planner.spec import SpecError, config_root, dump, load, parse
 from planner.ui import compute
 from planner.ui.frame import badge, failed, help_of, read_this, scenario, title
-from planner.ui.texts import say, t
+from planner.ui.texts import say, t, translator
 
 MOST_VALUES = 12
 RUNS = Path("runs")
@@ -78,7 +79,7 @@ def _edit() -> None:
         summary = compute.summary_of(dump(spec))
         _summary(summary)
         st.download_button(
-            t("Export a report"), lambda: _report(summary, compute.run_of(dump(spec))), f"{spec.name}.html",
+            t("Export a report"), partial(_report, summary, dump(spec), translator()), f"{spec.name}.html",
             mime="text/html",
             icon=":material/description:", on_click="ignore",
         )  # fmt: skip
@@ -114,10 +115,10 @@ def metric_table(summary: Summary) -> pd.DataFrame:
     )
 
 
-def _report(summary: Summary, run: Run) -> str:
+def _report(summary: Summary, text: str, words: charts.Say) -> str:
     from planner.html_report import run_report
 
-    return run_report(summary, run, say)
+    return run_report(summary, compute.run_of(text), words)
 
 
 def _sweep() -> None:
