@@ -173,8 +173,8 @@ def _next(now: Scenario, found: Suggestion) -> None:
             icon=":material/download:", on_click="ignore",
         )  # fmt: skip
         st.download_button(
-            t("Export a report"), partial(_report, now, found, translator()), f"{now.traffic}-{now.gpus}.html", "text/html",
-            icon=":material/description:", on_click="ignore",
+            t("Export a report"), partial(_report, now, found, translator()), f"{now.traffic}-{now.gpus}.html",
+            mime="text/html", icon=":material/description:", on_click="ignore",
         )  # fmt: skip
     with st.expander(t("Copy the command"), icon=":material/terminal:"):
         st.code(command(now), language="bash")
