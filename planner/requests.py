@@ -7,7 +7,8 @@ client turns the same ids into token ids; the simulator hashes them into KV bloc
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 Segments = tuple[tuple[int, int], ...]
@@ -61,3 +62,60 @@ class Load(Protocol):
     def start(self) -> list[Arrival]: ...
 
     def finished(self, request: Request, time_s: float) -> list[Arrival]: ...
+
+
+class WithLengths:
+    """A load whose requests have the lengths that a server made of them: {request id: (prompt, output) tokens}.
+
+    Servers that add a template or refuse to go on past an end token change lengths; a simulation that is to be compared
+    with them takes those. A changed prompt grows or shrinks at its end.
+    """
+
+    def __init__(self, load: Load, lengths: Mapping[int, tuple[int, int]]) -> None:
+        self._load = load
+        self._lengths = lengths
+        self._planned: dict[int, Request] = {}  # of the requests that are not as planned
+
+    @property
+    def changed(self) -> int:
+        """Requests so far that are not as planned."""
+        return len(self._planned)
+
+    @property
+    def expected_requests(self) -> int:
+        return self._load.expected_requests
+
+    def start(self) -> list[Arrival]:
+        return [self._happened(arrival) for arrival in self._load.start()]
+
+    def finished(self, request: Request, time_s: float) -> list[Arrival]:
+        planned = self._planned.get(request.request_id, request)
+        return [self._happened(arrival) for arrival in self._load.finished(planned, time_s)]
+
+    def _happened(self, arrival: Arrival) -> Arrival:
+        request = arrival.request
+        planned = (request.prompt_tokens, request.output_tokens)
+        prompt, output = self._lengths.get(request.request_id, planned)
+        if (prompt, output) == planned:
+            return arrival
+        self._planned[request.request_id] = request
+        changed = replace(
+            request,
+            prompt_tokens=prompt,
+            output_tokens=output,
+            max_tokens=max(request.max_tokens, output),
+            segments=_resized(request.segments, prompt - request.prompt_tokens),
+            shared_tokens=min(request.shared_tokens, prompt),
+        )
+        return Arrival(arrival.time_s, changed)
+
+
+def _resized(segments: Segments, more: int) -> Segments:
+    """The same content with so many tokens more (or, below zero, fewer) at its end."""
+    rest = list(segments)
+    while rest and more < 0 and rest[-1][1] <= -more:
+        more += rest.pop()[1]
+    if rest and more:
+        content, size = rest[-1]
+        rest[-1] = (content, size + more)
+    return tuple(rest)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from planner.contents import shared_runs
 from planner.random_streams import draw, draw_tokens, stream
-from planner.requests import Arrival, Load, Request, Segments
+from planner.requests import Arrival, Load, Request, Segments, WithLengths
 from planner.spec import Empirical, Lognormal, Spec, SpecError, Uniform
 from planner.workload import build, offered_rate, popular_documents, scaled
 
@@ -340,3 +340,18 @@ def test_a_closed_loop_has_no_rate() -> None:
 def test_scaled_refuses_impossible_rates(rate: float) -> None:
     with pytest.raises(SpecError, match=r"^workload\.rate: "):
         scaled(spec("poisson"), rate)
+
+
+def test_lengths_that_happened_replace_the_planned_ones() -> None:
+    def planned() -> Load:
+        return build(spec("poisson", rate=5, requests=3, prompt_tokens=40, output_tokens=8))
+
+    plain = [arrival.request for arrival in planned().start()]
+    first, second, third = (request.request_id for request in plain)
+    load = WithLengths(planned(), {first: (47, 8), second: (30, 3), third: (40, 8)})
+    longer, shorter, same = (arrival.request for arrival in load.start())
+    assert (longer.prompt_tokens, longer.output_tokens, sum(n for _, n in longer.segments)) == (47, 8, 47)
+    assert (shorter.prompt_tokens, shorter.output_tokens, sum(n for _, n in shorter.segments)) == (30, 3, 30)
+    assert same == plain[2]
+    assert load.changed == 2
+    assert load.finished(longer, 1.0) == []

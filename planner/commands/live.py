@@ -221,11 +221,23 @@ def _predictor(session: LiveSession, calibrate: bool, folder: Path | None, repor
     return replace(system, pools=tuple(pools), warnings=warnings)
 
 
+def _lengths(run: Run) -> dict[int, tuple[int, int]]:
+    """(prompt, output) tokens of the finished requests by their id, as the servers counted them."""
+    done = run.requests[run.requests["finish_reason"].isin(["stop", "length"])]
+    rows = zip(done["request_id"], done["prompt_tokens"], done["output_tokens"], strict=True)
+    return {int(key): (int(prompt), int(output)) for key, prompt, output in rows if prompt > 0 and output > 0}
+
+
 def _compare(predictor: System, spec: Spec, runs: Sequence[Run], folder: Path | None) -> Comparison:
     from planner import validate, workload
     from planner.backends import backend
+    from planner.requests import WithLengths
 
-    simulated = backend("simulate").run(predictor, workload.build(spec))
+    load = WithLengths(workload.build(spec), _lengths(runs[0]))
+    simulated = backend("simulate").run(predictor, load)
+    if load.changed:
+        what = f"{load.changed} requests are simulated with the prompt and output tokens that the servers made of them"
+        simulated.manifest["warnings"].append(what)
     if folder is not None:
         _save(simulated, folder / "simulated")
     hashes = frozenset(one for pool in predictor.pools for one in pool.profile.fitted_hashes)
