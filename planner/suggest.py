@@ -8,6 +8,7 @@ other seeds too; then ask why the two best stop where they stop, and what would 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 
 from planner import changes
@@ -105,18 +106,22 @@ def suggest(
     slo: Slo | None = None,
     processes: int | None = None,
     cluster: str | None = None,
+    pool: Spread | None = None,
+    reasons: bool = True,
     progress: Progress | None = None,
 ) -> Suggestion:
     """The ranked ways to use `gpus` GPUs for the spec's model, traffic and targets.
 
     `seeds` lists of `requests` requests each (where the workload counts requests); `sweep`: router, local_prefill.
-    The same arguments give the same answer on any number of `processes`, here or on a cluster ("ray").
+    The same arguments give the same answer on any number of `processes`, here, in a `pool` that runs already, or on a
+    cluster ("ray"). Without `reasons` the verdict does not say why, nor what would change it: that is half of the work.
     Raises SpecError, and ImportError without ray.
     """
     wanted = prepared(spec, gpus, requests, slo)
     sizes, left_out = tp_sizes(wanted, gpus)
-    with spread(cluster, processes or cores()) as pool:
-        return _Session(wanted, gpus, seeds, sweep, pool, progress).answer(splits(gpus, sizes), left_out)
+    with nullcontext(pool) if pool is not None else spread(cluster, processes or cores()) as workers:
+        session = _Session(wanted, gpus, seeds, sweep, workers, progress, reasons)
+        return session.answer(splits(gpus, sizes), left_out)
 
 
 def prepared(spec: Spec, gpus: int, requests: int | None, slo: Slo | None) -> Spec:
@@ -135,11 +140,12 @@ class _Session:
     """The stages of one answer."""
 
     def __init__(
-        self, spec: Spec, gpus: int, seeds: int, sweep: frozenset[str], pool: Spread, progress: Progress | None
-    ) -> None:
+        self, spec: Spec, gpus: int, seeds: int, sweep: frozenset[str], pool: Spread, progress: Progress | None,
+        reasons: bool,
+    ) -> None:  # fmt: skip
         self.spec, self.gpus, self.sweep, self._pool = spec, gpus, sweep, pool
         self.seeds = [spec.run.seed + offset for offset in range(seeds)]
-        self._progress = progress
+        self._progress, self._reasons = progress, reasons
 
     def _map(self, stage: str, function: Callable[..., object], inputs: Sequence[object]) -> list[object]:
         count = 0
@@ -212,6 +218,8 @@ class _Session:
         error = profile_error(self._systems([ours, theirs]))
         margin = self.spec.run.margin
         word = decide(found, margin, error)
+        if not self._reasons:
+            return Verdict(word, found, margin, error)
         both = [apply(self.spec, row.split) for row in (ours, theirs)]
         seed = self.seeds[0]
         reasons: list[Explanation] = self._map(  # type: ignore[assignment]

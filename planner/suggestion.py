@@ -111,15 +111,17 @@ class EnoughLink:
 
 @dataclass(frozen=True)
 class Verdict:
+    """The comparison, and the reasons where they were asked for."""
+
     word: Word
     advantage: Advantage
     margin: float
     error: float  # of the profile
-    at_equal_rate: EqualRate
-    why: tuple[str, str]
-    enough_link: EnoughLink | None  # where the link limits the split
-    changes: tuple[Change, ...]
-    change: str  # one sentence
+    at_equal_rate: EqualRate | None = None
+    why: tuple[str, ...] = ()  # what limits the best split, and the best aggregated deployment
+    enough_link: EnoughLink | None = None  # where the link limits the split
+    changes: tuple[Change, ...] = ()
+    change: str = ""  # one sentence
 
 
 @dataclass(frozen=True, slots=True)

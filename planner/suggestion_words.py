@@ -71,7 +71,7 @@ def limit(found: Explanation) -> str:
 
 
 def explanation(verdict: Verdict) -> list[str]:
-    """Why, and what would change it, a sentence each."""
+    """Why, and what would change it, a sentence each, as far as it was asked."""
     lines = [*verdict.why]
     link = verdict.enough_link
     if link is not None:
@@ -80,11 +80,14 @@ def explanation(verdict: Verdict) -> list[str]:
             f" {number(link.rate)} req/s."
         )
     equal = verdict.at_equal_rate
-    lines.append(
-        f"Both at {number(equal.rate)} req/s: {percent(equal.disaggregated)} (P/D) and {percent(equal.aggregated)}"
-        " (aggregated) of the requests are within the targets."
-    )
-    return [*lines, verdict.change, margin_text(verdict.margin, verdict.error)]
+    if equal is not None:
+        lines.append(
+            f"Both at {number(equal.rate)} req/s: {percent(equal.disaggregated)} (P/D) and {percent(equal.aggregated)}"
+            " (aggregated) of the requests are within the targets."
+        )
+    if verdict.change:
+        lines.append(verdict.change)
+    return [*lines, margin_text(verdict.margin, verdict.error)]
 
 
 def pareto(rows: Sequence[Row], gpus: int) -> tuple[Point, ...]:
