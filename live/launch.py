@@ -255,7 +255,8 @@ def _transfer_config(system: System, pool: Pool, runtime: Runtime) -> dict[str, 
     deployment = system.spec.deployment
     assert isinstance(deployment, Disaggregated)
     config: dict[str, Any] = {"kv_connector": deployment.link.connector, "kv_role": _ROLES[pool.role]}
-    return config | ({"kv_buffer_device": "cpu"} if runtime.kind == "cpu" else {})
+    cpu = {"kv_buffer_device": "cpu", "kv_connector_module_path": "live.nixl_cpu"}
+    return config | (cpu if runtime.kind == "cpu" else {})
 
 
 def server_environment(
