@@ -34,6 +34,14 @@ class EngineLimits:
     swap_blocks: int = 0  # host room for preempted KV; 0: it is computed again
     swap_s_per_block: float = 0.0  # a copy, one way
     tiers: tuple[tuple[int, float, float], ...] = ()  # evicted KV: (blocks, seconds a block read, and written)
+    keys_above_tokens: int | None = None  # longer prompts keep keys alone: a block holds twice as many tokens
+    keys_decode_s: float = 0.0  # what they add to a decode step for each token attended to; may be negative
+    keys_chunk_s: float = 0.0  # and to a step with a part of their prompt, for each token computed before
+
+    def block_tokens(self, prompt_tokens: int) -> int:
+        """Tokens in one block of a sequence with such a prompt."""
+        keys = self.keys_above_tokens is not None and prompt_tokens > self.keys_above_tokens
+        return 2 * self.block_size if keys else self.block_size
 
 
 def batch_defaults(hardware: Hardware, tp: int) -> tuple[int, int]:

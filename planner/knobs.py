@@ -64,24 +64,6 @@ class Sparse:
 
 
 @dataclass(frozen=True)
-class KeyOnly:
-    """Half the KV is read, and values are computed from keys, for every token attended to."""
-
-    inner: StepTime
-    saved_s: float  # a context token, for the half that is not read
-    recompute_s: float  # a context token, for its values
-
-    def decode(self, batch: int) -> tuple[float, float]:
-        base, slope = self.inner.decode(batch)
-        return base, slope - self.saved_s + self.recompute_s
-
-    def mixed(self, chunks: Chunks, batch: int, context: int) -> float:
-        earlier = sum(done for _, done in chunks)
-        change = (self.recompute_s - self.saved_s) * context + self.recompute_s * earlier
-        return self.inner.mixed(chunks, batch, context) + change
-
-
-@dataclass(frozen=True)
 class Resident:
     """Persistent decode kernels: no launches, but fewer multiprocessors for prompts."""
 
@@ -141,7 +123,10 @@ class MicroBatches:
         return self.inner.mixed(chunks, batch, context)
 
 
-def _key_only(model: ModelShape, hardware: Hardware, tp: int, engine: Engine, step: StepTime) -> KeyOnly:
+def _keys_alone(
+    model: ModelShape, hardware: Hardware, tp: int, engine: Engine, profile: LatencyProfile
+) -> tuple[float, float]:
+    """(decode, chunk) seconds more for each token attended to: half is not read, its values are computed from keys."""
     if model.latent_dim:
         raise SpecError(
             f"optimizations.decode.key_only: {model.name} keeps one latent vector, not keys and values; "
@@ -151,7 +136,7 @@ def _key_only(model: ModelShape, hardware: Hardware, tp: int, engine: Engine, st
     flops = 2 * width * width * model.layers / tp
     rate = hardware.flops("bf16") * MATMUL_EFFICIENCY
     read_s = bounds(model, hardware, tp, engine).decode_per_context_s / MEMORY_EFFICIENCY
-    return KeyOnly(step, min(read_s / 2, step.decode(1)[1] / 2), flops / rate)
+    return flops / rate - min(read_s, profile.step.decode(1)[1]) / 2, flops / rate
 
 
 def changed_step(
@@ -174,8 +159,6 @@ def changed_step(
             raise SpecError("optimizations.prefill.sparse_attention: the profile has no law; allowed: fitted profiles")
         sparse = prefill.sparse_attention
         step = Sparse(step, profile.file.step.prefill_per_pair_s, sparse.keys, sparse.indexer_share)
-    if decode.key_only:
-        step = _key_only(model, hardware, tp, engine, step)
     if decode.persistent is not None and decodes:
         floor_s = bounds(model, hardware, tp, engine).decode_s
         step = Resident(step, decode.persistent.removed_ms / 1e3, floor_s, decode.persistent.sm_share)
@@ -193,12 +176,20 @@ def knobbed(profile: LatencyProfile, pool: Pool, knobs: Optimizations) -> Latenc
 
 
 def changed_limits(
-    limits: EngineLimits, model: ModelShape, hardware: Hardware, tp: int, knobs: Optimizations
+    limits: EngineLimits,
+    model: ModelShape,
+    hardware: Hardware,
+    tp: int,
+    engine: Engine,
+    profile: LatencyProfile,
+    knobs: Optimizations,
 ) -> EngineLimits:
-    """The limits with the memory knobs applied: more blocks with keys alone, room on the host."""
+    """The limits with the memory knobs applied: long sequences that keep keys alone, room on the host.
+
+    `profile` is the pool's, without the knobs of a step. Raises SpecError for a model without keys to keep.
+    """
     decode = knobs.decode
-    halves = 2 if decode.key_only else 1
-    block_bytes = limits.block_size * model.kv_bytes_per_token_per_gpu(tp) / halves  # on each of the tp GPUs
+    block_bytes = limits.block_size * model.kv_bytes_per_token_per_gpu(tp)  # on each of the tp GPUs
     pcie = hardware.pcie_gb_s * 1e9 * PCIE_EFFICIENCY
     swap = int(decode.swap_gb * 1e9 / (block_bytes * tp)) if decode.preemption == "swap" else 0
 
@@ -207,9 +198,13 @@ def changed_limits(
         write = min(found.write_gb_s * 1e9, pcie) if found.write_gb_s else pcie
         return int(found.capacity_gb * 1e9 / (block_bytes * tp)), block_bytes / read, block_bytes / write
 
+    if decode.key_only:
+        decode_s, chunk_s = _keys_alone(model, hardware, tp, engine, profile)
+        limits = replace(
+            limits, keys_above_tokens=decode.key_only_above_tokens, keys_decode_s=decode_s, keys_chunk_s=chunk_s
+        )
     return replace(
         limits,
-        kv_blocks=limits.kv_blocks * halves,
         swap_blocks=swap,
         swap_s_per_block=block_bytes / pcie,
         tiers=tuple(tier(found) for found in decode.offload),

@@ -92,6 +92,7 @@ class Decode(Node):
     swap_gb: Positive = 4.0  # host memory for swapped KV, a worker; vLLM V0's default
     offload: Annotated[tuple[Tier, ...], Field(strict=False)] = ()  # host memory first, then slower ones
     key_only: bool = False  # keep keys alone and compute values from them again
+    key_only_above_tokens: NonNegativeInt = 0  # only sequences whose prompt is longer
 
 
 class RoleSwitch(Node):

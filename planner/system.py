@@ -152,7 +152,7 @@ def _pool(spec: Spec, base: ModelShape, role: Role, pool: PoolSpec, key: str, mo
     twin = _twin(profile, model)
     found = limits(model, entry, tp, engine, _measured_kv(profile, twin, entry, tp, engine), key, most)
     knobs = spec.optimizations
-    found = changed_limits(found, model, entry, tp, knobs)
+    found = changed_limits(found, model, entry, tp, engine, profile, knobs)
     profile = changed_step(profile, model, entry, tp, engine, knobs, role != "prefill")
     warnings = [*profile.mismatches(twin, entry.name, tp), *profile.other_release(entry.kind), *profile.warnings]
     if profile.provenance == "calibrated" and (engine.quantization or engine.kv_cache_dtype == "fp8"):
@@ -294,5 +294,4 @@ def resolve(spec: Spec) -> System:
     net = None
     if isinstance(deployment, Disaggregated):
         net = wires(deployment.link, filled[0].hardware, hosts, _measured_link(deployment.link, filled))
-    kv_bytes = model.kv_bytes_per_token // (2 if spec.optimizations.decode.key_only else 1)
-    return System(spec, model, filled, net, kv_bytes, tuple(dict.fromkeys(warnings)))
+    return System(spec, model, filled, net, model.kv_bytes_per_token, tuple(dict.fromkeys(warnings)))

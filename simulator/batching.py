@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections import deque
 
+from planner.requests import Request, Segments
 from planner.system import EngineLimits
 from simulator.decodes import Decodes
 from simulator.host_memory import HostMemory
@@ -56,7 +57,6 @@ class Scheduler(Decodes):
         self.waiting: deque[Sequence] = deque()
         self.loading: dict[Sequence, None] = {}  # remote, blocks allocated, KV not read yet
         self.ready: list[Sequence] = []  # remote, KV read, not in the batch yet; in order of admission
-        self.running: dict[Sequence, None] = {}  # in order of admission
         self.partial: list[Sequence] = []  # running, with prompt left; in order of admission
         self.admissions = 0
         self.queued_tokens = 0  # prompt tokens not scheduled yet
@@ -66,13 +66,22 @@ class Scheduler(Decodes):
 
     def enqueue(self, seq: Sequence) -> None:
         """Behind all that wait."""
-        request = seq.request
-        size = self.limits.block_size
-        if self.shared_content and request.shared_tokens >= size:
-            seq.keys = block_keys(request.segments, request.shared_tokens, size)
+        seq.block_tokens = self.limits.block_tokens(seq.request.prompt_tokens)
+        if self.shared_content:
+            seq.keys = self.prompt_keys(seq.request)
         if seq.mode != "remote":
             self.queued_tokens += seq.length
         self.waiting.append(seq)
+
+    def prompt_keys(self, request: Request) -> tuple[int, ...]:
+        """Keys of the prompt's leading blocks that other requests may contain."""
+        size = self.limits.block_tokens(request.prompt_tokens)
+        return self._keys(request.segments, request.shared_tokens, size) if request.shared_tokens >= size else ()
+
+    def _keys(self, segments: Segments, tokens: int, size: int) -> tuple[int, ...]:
+        """Blocks that hold keys alone, and so twice the tokens, are no copies of others."""
+        keys = block_keys(segments, tokens, size)
+        return keys if size == self.limits.block_size else tuple(hash((key, size)) for key in keys)
 
     def loaded(self, seq: Sequence) -> None:
         """Its remote KV is here: it goes ahead of the queue, among its like in order of admission."""
@@ -129,8 +138,8 @@ class Scheduler(Decodes):
 
     def _schedule_running(self, plan: Plan, budget: int, threshold: int, now: float, outcomes: list[Outcome]) -> int:
         """Every running request gets its tokens. Returns the budget left."""
-        kv, size, batch = self.kv, self.limits.block_size, self.batch
-        blocks = self.starts[self.clock % size] if batch else 0
+        kv, batch = self.kv, self.batch
+        blocks = self.starts[self.clock % self.period] if batch else 0
         left = budget - batch
         chunks: list[tuple[Sequence, int, int]] = []
         for seq in self.partial:
@@ -139,7 +148,7 @@ class Scheduler(Decodes):
                 tokens = min(tokens, threshold)
             elif tokens > left:
                 tokens = left  # only the last admitted can be here, see _admit
-            need = (seq.computed + tokens + size - 1) // size - seq.blocks
+            need = max(-(-(seq.computed + tokens) // seq.block_tokens) - seq.blocks, 0)
             chunks.append((seq, tokens, need))
             left = left - tokens if tokens > 0 else -1
             blocks += need
@@ -161,8 +170,7 @@ class Scheduler(Decodes):
 
     def _schedule_one_by_one(self, plan: Plan, budget: int, threshold: int, now: float, outcomes: list[Outcome]) -> int:
         """As `_schedule_running` where blocks or budget run out: the last admitted are preempted or left out."""
-        kv, size, running = self.kv, self.limits.block_size, self.running
-        clock = self.clock
+        kv, running, clock = self.kv, self.running, self.clock
         stuck = False
         decodes: list[Sequence] = []
         chunks: list[tuple[Sequence, int]] = []
@@ -170,7 +178,7 @@ class Scheduler(Decodes):
         for seq in list(running):
             if seq.state != DECODE and seq.state != PREFILL:  # preempted just now, or all its tokens are scheduled
                 continue
-            decoding = seq.state == DECODE
+            size, decoding = seq.block_tokens, seq.state == DECODE
             if budget <= 0 or stuck:
                 if decoding:
                     late.append(seq)
@@ -179,7 +187,7 @@ class Scheduler(Decodes):
                 tokens, need = 1, int((seq.length + clock - seq.join) % size == 0)
             else:
                 tokens = min(seq.length - seq.computed, budget, threshold or budget)
-                need = (seq.computed + tokens + size - 1) // size - seq.blocks
+                need = max((seq.computed + tokens + size - 1) // size - seq.blocks, 0)
             while need > kv.free and seq.state != WAITING and not stuck:
                 victim = next(reversed(running))
                 if self.defers and self._in_flight(victim):
@@ -215,24 +223,19 @@ class Scheduler(Decodes):
     def _admit(self, plan: Plan, budget: int, threshold: int, now: float, outcomes: list[Outcome]) -> None:
         """Take from the queue while budget, places and blocks last; the first that does not fit stops it."""
         limits, kv, waiting, running = self.limits, self.kv, self.waiting, self.running
-        size, places = limits.block_size, limits.max_num_seqs
+        places = limits.max_num_seqs
         while budget > 0 and len(running) < places:
             reserve = limits.watermark_blocks if running else 0
             if self.ready:
-                seq = self.ready[0]
-                if kv.caching:
-                    kv.register(seq, seq.length // size)
-                if reserve > kv.free:
+                tokens = self._resume(plan, budget, threshold, reserve)
+                if not tokens:
                     return
-                del self.ready[0]
-                self._enter(seq)
-                self._chunk(plan, seq, 1)
-                budget -= 1
+                budget -= tokens
                 continue
             if not waiting:
                 return
             seq = waiting[0]
-            length = seq.length
+            length, size = seq.length, seq.block_tokens
             hits: list[Block] = kv.lookup(seq.keys, (length - 1) // size) if seq.keys else []
             own = seq.extent if len(hits) == len(seq.keys) else 0
             found = len(hits) + own
@@ -257,7 +260,14 @@ class Scheduler(Decodes):
                 outcomes.append((now, ADMITTED, seq))
                 continue
             if self.host is not None:
-                done = max(done, self.host.restorable(seq, found))
+                restorable = self.host.restorable(seq, found)
+                if restorable > done and not seq.swapped:
+                    if whole > space - self._promised():
+                        return
+                    waiting.popleft()
+                    self._load(seq, hits, own, whole, restorable)
+                    continue
+                done = max(done, restorable)
             tokens = length - done
             if 0 < threshold < tokens:
                 tokens = threshold
@@ -273,7 +283,7 @@ class Scheduler(Decodes):
             if not seq.preemptions:
                 seq.cached_tokens = done
             if self.host is not None:
-                self.host.restore(seq, found)
+                self.host.swap_in(seq, found)
             seq.computed = done
             self.queued_tokens -= done
             self._enter(seq)
@@ -282,10 +292,41 @@ class Scheduler(Decodes):
                 self.partial.append(seq)
             budget -= tokens
 
+    def _resume(self, plan: Plan, budget: int, threshold: int, reserve: int) -> int:
+        """The first whose KV has been read joins the batch; it has blocks for its whole prompt. Returns its tokens."""
+        seq, kv = self.ready[0], self.kv
+        tokens = seq.length - seq.computed
+        if kv.caching:
+            kv.register(seq, (seq.length if tokens == 1 else seq.computed) // seq.block_tokens)
+        if 0 < threshold < tokens:
+            tokens = threshold
+        if reserve > kv.free or (tokens > budget and not self.chunked):
+            return 0
+        tokens = min(tokens, budget)
+        del self.ready[0]
+        self._enter(seq)
+        self._chunk(plan, seq, tokens)
+        if seq.state == PREFILL:
+            self.partial.append(seq)
+        return tokens
+
     def _promised(self) -> int:
-        """Blocks that prompts in progress still need: a remote sequence may not take them (it cannot be preempted)."""
-        size = self.limits.block_size
-        return sum((seq.length + size - 1) // size - seq.blocks for seq in self.partial)
+        """Blocks that prompts in progress still need: a loading sequence may not take them (it cannot be preempted)."""
+        return sum(-(-seq.length // seq.block_tokens) - seq.blocks for seq in self.partial)
+
+    def _load(self, seq: Sequence, hits: list[Block], own: int, blocks: int, tokens: int) -> None:
+        """Room for the whole prompt; its KV up to `tokens` comes from below the GPU, and others do not wait for it."""
+        assert self.host is not None
+        seq.index = self.admissions
+        self.admissions += 1
+        self.host.read(seq, len(hits) + own)  # before blocks are taken, which may push others down the tiers
+        self._allocate(seq, hits, own, blocks)
+        if not seq.preemptions:
+            seq.cached_tokens = tokens
+        self.queued_tokens -= tokens
+        seq.computed = tokens
+        seq.state = LOADING
+        self.loading[seq] = None
 
     def _allocate(self, seq: Sequence, hits: list[Block], own: int, blocks: int) -> None:
         kv = self.kv
@@ -311,7 +352,7 @@ class Scheduler(Decodes):
         seq.turn = self.turn
         seq.computed = done = done + tokens
         if seq.keys and self.kv.caching:
-            self.kv.register(seq, done // self.limits.block_size)
+            self.kv.register(seq, done // seq.block_tokens)
         if seq.mode != "remote" or seq.preemptions:
             self.queued_tokens -= tokens
         if done == seq.length:
@@ -391,11 +432,11 @@ class Scheduler(Decodes):
 
     def _free(self, seq: Sequence, cached_tokens: int) -> None:
         """`seq.computed` tokens have blocks, `cached_tokens` of them are in the cache."""
-        size, request = self.limits.block_size, seq.request
+        size, request = seq.block_tokens, seq.request
         cached = cached_tokens // size
         if request.output_shared and self.shared_content and request.shared_tokens == request.prompt_tokens:
             answer = cached_tokens - request.prompt_tokens
             if answer > 0:
                 segments = (*request.segments, (request.output_content, answer))
-                seq.keys = block_keys(segments, cached_tokens, size)
+                seq.keys = self._keys(segments, cached_tokens, size)
         self.kv.give_back(seq, (seq.computed + size - 1) // size, cached)

@@ -79,9 +79,9 @@ class Cluster:
         self._by_id: dict[int, Visit] = {}
         retrieval, knobs = spec.retrieval, spec.optimizations
         self._layers = knobs.transfer.layerwise
-        self._prefetch = knobs.prefill.prefetch_retrieval
         switch = knobs.separation.role_switch
         central = retrieval is not None and retrieval.at == "frontend"
+        self._prefetch = knobs.prefill.prefetch_retrieval and retrieval is not None and not central
         self._central = RetrievalStation(retrieval, f"{spec.run.seed}/retrieval") if retrieval and central else None
         # Every step by itself where a neighbour may slow it: what it does then depends on when each begins.
         sharing = sum(len(pool.workers) for pool in system.pools if pool.hardware.kind == "cpu") > 1
@@ -331,7 +331,8 @@ class Cluster:
         assert self.fabric is not None
         assert visit.worker is not None
         fabric, source, limits = self.fabric, visit.worker.place, self.entry.pool.limits
-        size = -(-visit.request.prompt_tokens // limits.block_size) * fabric.block_bytes
+        prompt = visit.request.prompt_tokens
+        size = -(-prompt // limits.block_tokens(prompt)) * fabric.block_bytes
 
         def seconds(place: WorkerPlace) -> float:
             wire = fabric.wire(source, place)

@@ -22,7 +22,11 @@ class Decodes:
         self.clock = 0  # decode steps so far
         self.batch = 0  # decodes of the next step
         self.context = 0  # tokens they hold
-        self.starts = [0] * limits.block_size  # decodes that need a new block when clock % block_size is the index
+        # Decode steps after which all is as before: a sequence takes a block every block_tokens of them.
+        self.period = limits.block_size * (1 if limits.keys_above_tokens is None else 2)
+        self.starts = [0] * self.period  # decodes that need a new block when clock % period is the index
+        self.per_period = 0  # their sum
+        self.running: dict[Sequence, None] = {}  # in order of admission
         self.ends: list[tuple[int, int, Sequence]] = []  # heap of (clock, order of admission, who)
 
     def join(self, plan: Plan, seq: Sequence) -> None:
@@ -41,28 +45,47 @@ class Decodes:
         seq.last = clock + steps
         self.batch += 1
         self.context += length
-        self.starts[(clock - length) % self.limits.block_size] += 1
+        self._count_starts(seq, 1)
         heappush(self.ends, (seq.last, seq.index, seq))
+
+    def _count_starts(self, seq: Sequence, change: int) -> None:
+        """How its blocks come due, counted in (1) or out (-1)."""
+        size = seq.block_tokens
+        first = (seq.join - seq.length) % size
+        self.starts[first] += change
+        self.per_period += change
+        if size < self.period:
+            self.starts[first + size] += change
+            self.per_period += change
 
     def unforeseen(self, seq: Sequence) -> bool:
         """It stops before max_tokens: with asynchronous scheduling the step after is already decided, and wasted."""
         return self.limits.async_scheduling and seq.target < seq.limit
+
+    def keys_alone(self) -> tuple[int, int]:
+        """(decodes, tokens they attend to) of the step just decided that keep keys alone. Looks at every request."""
+        size, clock = self.limits.block_size, self.clock
+        contexts = [
+            seq.length + clock - 1 - seq.join
+            for seq in self.running
+            if seq.block_tokens != size and seq.state == DECODE and seq.join < clock and seq.lagged != clock
+        ]
+        return len(contexts), sum(contexts)
 
     def leave(self, seq: Sequence) -> None:
         """Out of the counters of decodes."""
         seq.computed = tokens = seq.length + self.clock - seq.join
         self.batch -= 1
         self.context -= tokens
-        self.starts[(seq.join - seq.length) % self.limits.block_size] -= 1
+        self._count_starts(seq, -1)
 
     def delay(self, seq: Sequence) -> None:
         """The step that was just decided had no budget for this decode."""
-        size = self.limits.block_size
-        self.starts[(seq.join - seq.length) % size] -= 1
+        self._count_starts(seq, -1)
         seq.join += 1
         seq.last += 1
         seq.lagged = self.clock
-        self.starts[(seq.join - seq.length) % size] += 1
+        self._count_starts(seq, 1)
         heappush(self.ends, (seq.last, seq.index, seq))
 
     def run_length(self) -> int:
@@ -71,14 +94,14 @@ class Decodes:
         while ends[0][2].state != DECODE or ends[0][2].last != ends[0][0]:
             heappop(ends)
         more = ends[0][0] - self.clock
-        free, size, batch = self.kv.free, self.limits.block_size, self.batch
-        if batch * (more // size + 1) <= free or self.blocks_of(more) <= free:
+        free, size, period = self.kv.free, self.limits.block_size, self.period
+        if self.batch * (more // size + 1) <= free or self.blocks_of(more) <= free:
             return 1 + more
-        cycles = free // batch  # every block_size steps, each decode takes one block
-        more = cycles * size
-        free -= cycles * batch
-        for clock in range(self.clock, self.clock + size):
-            free -= self.starts[clock % size]
+        cycles = free // self.per_period
+        more = cycles * period
+        free -= cycles * self.per_period
+        for clock in range(self.clock, self.clock + period):
+            free -= self.starts[clock % period]
             if free < 0:
                 break
             more += 1
@@ -86,13 +109,13 @@ class Decodes:
 
     def blocks_of(self, steps: int) -> int:
         """Blocks that the next `steps` decode-only steps take."""
-        size, starts = self.limits.block_size, self.starts
-        cycles, rest = divmod(steps, size)
-        at = self.clock % size
+        period, starts = self.period, self.starts
+        cycles, rest = divmod(steps, period)
+        at = self.clock % period
         blocks = sum(starts[at : at + rest])
-        if at + rest > size:
-            blocks += sum(starts[: at + rest - size])
-        return cycles * self.batch + blocks
+        if at + rest > period:
+            blocks += sum(starts[: at + rest - period])
+        return cycles * self.per_period + blocks
 
     def settle(self, plan: Plan, steps: int) -> None:
         """Count the first `steps` steps of the latest plan as scheduled."""

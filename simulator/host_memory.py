@@ -1,14 +1,16 @@
 """KV below the GPU: preempted sequences swapped to the host, and tiers that keep evicted blocks of shared prompts.
 
-Copies are part of a step: it starts computing when they are done, as vLLM V0's blocking swaps do. Evicted blocks leave
-beside the steps, one after the other over each tier's link; a block can be read once it is written. A tier that is an
-eighth of its room behind with writing takes no more. What falls out of a tier goes to the next one.
+Swaps are part of a step: it starts computing when they are done, as vLLM V0's do. Tiers work beside the steps, one
+block after the other over each tier's link: only the request whose blocks are read waits, as with vLLM's offloading
+connector; evicted blocks leave, and can be read once they are written. A tier that is an eighth of its room behind with
+writing takes no more. What falls out of a tier goes to the next one.
 Sources: vLLM 0.8 `CacheEngine.swap_in/swap_out` and `swap_space`; vLLM's KV offloading connector; Dynamo's KVBM tiers.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
+from heapq import heappush
 
 from planner.system import EngineLimits
 from simulator.sequence import Sequence
@@ -22,7 +24,8 @@ class Tier:
         self.read_s = read_s
         self.below = below
         self._write_s = write_s
-        self._free_at = 0.0
+        self._free_at = 0.0  # of the link down, and of the one up
+        self._read_at = 0.0
         self._ready: OrderedDict[int, float] = OrderedDict()
 
     def put(self, key: int, now: float) -> None:
@@ -38,23 +41,28 @@ class Tier:
             if self.below is not None:
                 self.below.put(lost, now)
 
-    def read_time(self, key: int, now: float) -> float | None:
-        """Seconds to read the block from here or below; None when no tier has it."""
+    def holder(self, key: int, now: float) -> Tier | None:
+        """The tier to read the block from: this one or one below; None when none has it."""
         ready = self._ready.get(key)
         if ready is not None and ready <= now:
-            return self.read_s
-        return self.below.read_time(key, now) if self.below is not None else None
+            return self
+        return self.below.holder(key, now) if self.below is not None else None
 
-    def touch(self, key: int) -> None:
-        if key in self._ready:
-            self._ready.move_to_end(key)
+    def read(self, key: int, now: float) -> float:
+        """Send a block that is here up, behind those that are on their way. Returns when it has arrived."""
+        self._ready.move_to_end(key)
+        self._read_at = max(now, self._read_at) + self.read_s
+        return self._read_at
 
 
 class HostMemory:
-    """What one worker keeps off its GPU. `copies_s` are seconds of copies that the next step waits for."""
+    """What one worker keeps off its GPU.
+
+    `copies_s` are seconds of swapping that the next step waits for; `reads` is a heap of (when its blocks are here,
+    order of admission, sequence) of those that read from tiers.
+    """
 
     def __init__(self, limits: EngineLimits) -> None:
-        self._size = limits.block_size
         self._swap_free = limits.swap_blocks
         self._swap_s = limits.swap_s_per_block
         self._tier: Tier | None = None
@@ -62,7 +70,7 @@ class HostMemory:
             self._tier = Tier(blocks, read_s, write_s, self._tier)
         self.now = 0.0  # of the decision that is being taken
         self.copies_s = 0.0
-        self.read_blocks = 0  # from tiers, since the start
+        self.reads: list[tuple[float, int, Sequence]] = []
 
     @staticmethod
     def of(limits: EngineLimits) -> HostMemory | None:
@@ -77,7 +85,7 @@ class HostMemory:
 
     def swap_out(self, seq: Sequence, tokens: int) -> None:
         """Copy `tokens` of a preempted sequence to the host; without room it is computed again."""
-        blocks = -(-tokens // self._size)
+        blocks = -(-tokens // seq.block_tokens)
         if seq.swapped or not 0 < blocks <= self._swap_free:
             return
         self._swap_free -= blocks
@@ -86,8 +94,15 @@ class HostMemory:
 
     def forget(self, seq: Sequence) -> None:
         """It will not come back: its room on the host is free."""
-        self._swap_free += -(-seq.swapped // self._size)
+        self._swap_free += -(-seq.swapped // seq.block_tokens)
         seq.swapped = 0
+
+    def swap_in(self, seq: Sequence, found: int) -> None:
+        """Copy a swapped sequence back, less the `found` blocks that are still on the GPU; its blocks are allocated."""
+        if seq.swapped:
+            blocks = -(-seq.swapped // seq.block_tokens)
+            self.copies_s += max(blocks - found, 0) * self._swap_s
+            self.forget(seq)
 
     # --- both ---
 
@@ -95,32 +110,24 @@ class HostMemory:
         """Tokens whose KV need not be computed: `found` blocks are on the GPU, what else is here? Not the last one."""
         if seq.swapped:
             return min(seq.swapped, seq.length - 1)
-        return (found + len(self._tail(seq, found))) * self._size
+        return (found + len(self._tail(seq, found))) * seq.block_tokens
 
-    def restore(self, seq: Sequence, found: int) -> None:
-        """Copy back what `restorable` promised; its blocks are allocated."""
-        if seq.swapped:
-            blocks = -(-seq.swapped // self._size)
-            self._swap_free += blocks
-            self.copies_s += max(blocks - found, 0) * self._swap_s
-            seq.swapped = 0
-            return
-        for key, read_s in self._tail(seq, found):
-            assert self._tier is not None
-            self._tier.touch(key)
-            self.copies_s += read_s
-            self.read_blocks += 1
+    # --- tiers ---
 
-    def _tail(self, seq: Sequence, found: int) -> list[tuple[int, float]]:
-        """(key, seconds) of the blocks after the found ones that a tier holds."""
-        if self._tier is None:
-            return []
-        tail = []
-        for key in seq.keys[found : (seq.length - 1) // self._size]:
-            read_s = self._tier.read_time(key, self.now)
-            if read_s is None:
-                break
-            tail.append((key, read_s))
+    def read(self, seq: Sequence, found: int) -> None:
+        """Read what `restorable` promised from the tiers."""
+        arrivals = [tier.read(key, self.now) for key, tier in self._tail(seq, found)]
+        heappush(self.reads, (max(arrivals), seq.index, seq))
+
+    def _tail(self, seq: Sequence, found: int) -> list[tuple[int, Tier]]:
+        """The blocks after the found ones that some tier holds."""
+        tail: list[tuple[int, Tier]] = []
+        if self._tier is not None:
+            for key in seq.keys[found : (seq.length - 1) // seq.block_tokens]:
+                holder = self._tier.holder(key, self.now)
+                if holder is None:
+                    break
+                tail.append((key, holder))
         return tail
 
     def evicted(self, key: int) -> None:

@@ -30,8 +30,8 @@ class Sequence(Holding):
     __slots__ = (
         "cached_tokens", "decode_start_s", "due_s", "finished", "last_token_s", "mode", "preemptions", "prefill_end_s",
         "prefill_start_s", "queued_s", "remote_blocks", "remote_tokens", "request",
-        "blocks", "computed", "index", "join", "lagged", "last", "length", "limit", "sampled", "state", "swapped",
-        "target", "turn", "wasted",
+        "block_tokens", "blocks", "computed", "index", "join", "lagged", "last", "length", "limit", "sampled", "state",
+        "swapped", "target", "turn", "wasted",
     )  # fmt: skip
 
     def __init__(self, request: Request, mode: Mode = "full") -> None:
@@ -51,6 +51,7 @@ class Sequence(Holding):
         self.sampled = 0  # tokens sampled before the current admission
         self.length = request.prompt_tokens  # tokens to compute before the next one is sampled
         self.computed = 0  # tokens scheduled so far; while decoding see Scheduler.tokens
+        self.block_tokens = 0  # tokens in one of its blocks, set when it is queued
         self.blocks = 0  # blocks held while in prefill
         self.swapped = 0  # tokens whose KV is on the host since the latest preemption
         self.due_s = math.nan  # when the step that ends its prompt ends

@@ -33,13 +33,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence as Items
+from heapq import heappop
 
 from planner.profiles import StepTime
 from planner.requests import Request
 from planner.routing import WorkerLoad
 from planner.system import EngineLimits
 from simulator.batching import Scheduler
-from simulator.kv_cache import block_keys
 from simulator.sequence import ADMITTED, FINISHED, PREEMPTED, PREFILLED, PROMPT_ENDING, Mode, Outcome, Plan, Sequence
 
 __all__ = ["ADMITTED", "FINISHED", "PREEMPTED", "PREFILLED", "PROMPT_ENDING", "Mode", "Outcome", "Sequence", "Worker"]
@@ -81,6 +81,8 @@ class Worker:
         self._trace = trace
         self._early = limits.async_scheduling
         self._scheduler = Scheduler(limits, fast_forward, shared_content, kv_consumer)
+        host = self._scheduler.host
+        self._reads: list[tuple[float, int, Sequence]] = host.reads if host is not None else []
         self.load = WorkerLoad(name, total_blocks=limits.kv_blocks)
         self._wake = math.inf  # when an idle worker looks at its queue
         self._plan: Plan | None = None  # running
@@ -104,8 +106,8 @@ class Worker:
         tokens = request.prompt_tokens + (1 if mode == "prefill_only" else request.max_tokens)
         if tokens > limits.max_model_len:
             return f"{tokens} tokens (prompt + max_tokens) exceed max_model_len {limits.max_model_len}"
-        if tokens - 1 > limits.kv_blocks * limits.block_size:
-            room = limits.kv_blocks * limits.block_size
+        room = limits.kv_blocks * limits.block_tokens(request.prompt_tokens)
+        if tokens - 1 > room:
             return f"{tokens} tokens (prompt + max_tokens) exceed the KV cache of {room} tokens"
         if (limits.prefill_first or not limits.chunked_prefill) and tokens > limits.max_num_batched_tokens:
             return (
@@ -115,19 +117,20 @@ class Worker:
         return None
 
     def cached_tokens(self, request: Request) -> int:
-        size = self.limits.block_size
-        if not self._scheduler.shared_content or request.shared_tokens < size:
+        scheduler, size = self._scheduler, self.limits.block_tokens(request.prompt_tokens)
+        if not scheduler.shared_content:
             return 0
-        keys = block_keys(request.segments, request.shared_tokens, size)
-        return len(self._scheduler.kv.lookup(keys, (request.prompt_tokens - 1) // size)) * size
+        return len(scheduler.kv.lookup(scheduler.prompt_keys(request), (request.prompt_tokens - 1) // size)) * size
 
     def next_event_s(self) -> float:
         plan = self._plan
         if plan is None:
-            return self._wake
-        if self._early and not self._decided and self._scheduler.waiting:
-            return plan.boundary(plan.count - 1)  # a remote sequence may be admitted there
-        return plan.end
+            when = self._wake
+        elif self._early and not self._decided and self._scheduler.waiting:
+            when = plan.boundary(plan.count - 1)  # a remote sequence may be admitted there
+        else:
+            when = plan.end
+        return min(when, self._reads[0][0]) if self._reads else when
 
     @property
     def in_step(self) -> bool:
@@ -182,20 +185,28 @@ class Worker:
 
     def advance(self, now: float) -> list[Outcome]:
         outcomes, self._late = self._late, []
-        early, scheduler = self._early, self._scheduler
+        until = now
+        early, scheduler, reads = self._early, self._scheduler, self._reads
         while True:
+            now = min(until, reads[0][0]) if reads else until
             plan = self._plan
             if plan is None:
                 if self._wake > now:
+                    if self._read(until, outcomes):
+                        continue
                     break
                 start, self._wake = self._wake, math.inf
                 scheduler.flying = False
                 self._begin(self._decide(start, outcomes), start, outcomes)
                 continue
             if early and not self._decided and not self._decide_early(plan, now, outcomes):
+                if self._read(until, outcomes):
+                    continue
                 break
             end = plan.end
             if end > now:
+                if self._read(until, outcomes):
+                    continue
                 break
             if not early:
                 scheduler.settle(plan, plan.count)
@@ -215,6 +226,16 @@ class Worker:
         load.queued_tokens = scheduler.queued_tokens
         load.active_blocks = scheduler.kv.total - scheduler.kv.free
         return outcomes
+
+    def _read(self, now: float, outcomes: list[Outcome]) -> bool:
+        """The first of those that read KV from below the GPU, if its blocks are here by `now`, may go on."""
+        if not self._reads or self._reads[0][0] > now:
+            return False
+        arrived_s, _, sequence = heappop(self._reads)
+        self.kv_arrived(sequence, arrived_s)
+        outcomes += self._late
+        self._late = []
+        return True
 
     def _decide_early(self, plan: Plan, now: float, outcomes: list[Outcome]) -> bool:
         """Asynchronous: what follows the plan is decided when its last step begins. False: that is after `now`."""
@@ -244,6 +265,8 @@ class Worker:
             base, slope = self._law(plan.batch)
             plan.first = base + slope * plan.context
             plan.growth = slope * plan.batch
+        if self.limits.keys_above_tokens is not None:
+            self._compute_values(plan)
         host = self._scheduler.host
         if host is not None and host.copies_s:
             plan.first += host.claim()
@@ -252,6 +275,16 @@ class Worker:
             free = self._scheduler.kv.free
             self._trace.append((chunks, plan.batch, plan.context, plan.running, plan.waiting, free, plan.preempted))
         return plan
+
+    def _compute_values(self, plan: Plan) -> None:
+        """The step takes longer, or less long, by what it attends to of sequences that keep keys alone."""
+        limits = self.limits
+        decodes, context = self._scheduler.keys_alone()
+        plan.first += limits.keys_decode_s * context
+        plan.growth += limits.keys_decode_s * decodes
+        for sequence, (tokens, done) in zip(plan.members, plan.chunks, strict=True):
+            if sequence.block_tokens != limits.block_size:
+                plan.first += (limits.keys_chunk_s if tokens > 1 else limits.keys_decode_s) * done
 
     def _law(self, batch: int) -> tuple[float, float]:
         law = self._laws.get(batch)

@@ -212,6 +212,8 @@ def test_prefetched_retrieval_hides_behind_the_prefill_of_another() -> None:
     assert effect(rag, "requests_per_s", shared, "prefill.prefetch_retrieval=true") > 1.2
     push = ("deployment.router={policy: round_robin}", NVLINK, "workload.rate=4")
     assert effect(rag, "ttft_mean_ms", push, "prefill.prefetch_retrieval=true") == 1.0  # it never waited
+    nothing = ("deployment.router={policy: round_robin, prefill_dispatch: shared_queue}", "workload.rate=20")
+    assert effect(PD, "ttft_mean_ms", nothing, "prefill.prefetch_retrieval=true") == 1.0  # nothing is retrieved
 
 
 # --- decode -----------------------------------------------------------------------------------------
@@ -281,27 +283,29 @@ def test_a_tier_keeps_the_most_recent_blocks_and_takes_what_its_link_can_write()
     below = Tier(2, 4.0, 1.0, None)
     tier = Tier(16, 1.0, 0.5, below)
     tier.put(1, 0.0)
-    assert tier.read_time(1, 0.4) is None  # being written
-    assert tier.read_time(1, 0.5) == 1.0
+    assert tier.holder(1, 0.4) is None  # being written
+    assert tier.holder(1, 0.5) is tier
     tier.put(2, 0.0)
     tier.put(3, 0.0)
     tier.put(4, 0.0)  # 1.5 s behind, an eighth of its room is 1 s: not taken
-    assert tier.read_time(4, 99.0) is None
+    assert tier.holder(4, 99.0) is None
     small = Tier(1, 1.0, 0.01, below)
     small.put(1, 10.0)
     small.put(2, 20.0)  # 1 falls into the tier below
-    assert (small.read_time(1, 30.0), small.read_time(2, 30.0)) == (4.0, 1.0)
+    assert (small.holder(1, 30.0), small.holder(2, 30.0)) == (below, small)
+    assert (below.read(1, 30.0), small.read(2, 30.0), below.read(1, 31.0)) == (34.0, 31.0, 38.0)  # one after the other
 
 
 def test_swap_room_is_given_back() -> None:
     memory = HostMemory(limits(swap_blocks=3, swap_s_per_block=0.5))
     request = run_request()
     first, second = Sequence(request), Sequence(request)
+    first.block_tokens = second.block_tokens = 4
     memory.swap_out(first, 9)
     memory.swap_out(second, 1)  # no room left
     assert (first.swapped, second.swapped, memory.claim(), memory.claim()) == (9, 0, 1.5, 0.0)
     assert memory.restorable(first, 0) == 9
-    memory.restore(first, 1)
+    memory.swap_in(first, 1)
     assert memory.claim() == 1.0  # one of its three blocks was still on the GPU
     memory.swap_out(second, 9)
     memory.forget(second)
@@ -336,11 +340,64 @@ def test_offloaded_blocks_are_read_back_instead_of_computed() -> None:
     assert effect(AGG, "ttft_mean_ms", (), "decode.offload=[{capacity_gb: 32}]") == 1.0  # nothing is shared
 
 
-def test_keys_alone_double_the_blocks_and_slow_every_step() -> None:
-    knob = "optimizations.decode.key_only=true"
-    plain, keys = resolve(parse(PD)), resolve(parse(PD, overrides=[knob]))
-    assert keys.pools[1].limits.kv_blocks == 2 * plain.pools[1].limits.kv_blocks
-    assert keys.kv_bytes_per_token * 2 == plain.kv_bytes_per_token
+def test_only_the_request_whose_blocks_are_read_waits_for_them() -> None:
+    """Steps of a second, blocks of 4 tokens that take 10 s to read; another decodes while A's content comes back."""
+    from engine_replay import LinearLaw
+    from planner.requests import Request
+    from simulator.worker import Worker
+
+    law = LinearLaw(step=1.0, per_token=0.0, per_decode=0.0, per_context=0.0)
+    worker = Worker("w", limits(tiers=((64, 10.0, 0.01),), kv_blocks=10), law)
+    shared = [Sequence(Request(n, n, 17, 1, 1, ((7, 17),), 17, -n)) for n in (1, 2)]
+    other = Sequence(Request(3, 3, 30, 1, 1, ((9, 30),), 0, -3))
+    worker.submit(shared[0], 0.0)
+    worker.advance(5.0)
+    worker.submit(other, 5.0)  # its 8 blocks push two of A's four full ones out
+    worker.advance(20.0)
+    decoder = Sequence(Request(5, 5, 3, 12, 12, ((6, 3),), 0, -5))
+    worker.submit(decoder, 20.0)
+    worker.submit(shared[1], 20.0)
+    while worker.next_event_s() < 100.0:
+        worker.advance(worker.next_event_s())
+    assert decoder.last_token_s == 32.0  # twelve steps, none of which waited
+    assert shared[1].cached_tokens == 16
+    assert shared[1].prefill_start_s == 40.0  # two blocks of 10 s, then the step
+    assert shared[1].last_token_s == 41.0
+
+
+@pytest.mark.parametrize(
+    "knob", ["decode={key_only: true, key_only_above_tokens: 900}", "decode.offload=[{capacity_gb: 8}]"]
+)
+def test_memory_knobs_fast_forward_as_they_step(knob: str) -> None:
+    from planner.workload import build
+    from simulator.backend import SimulatorBackend
+
+    crowded = ("workload.rate=0.3", "workload.prompt_tokens={kind: uniform, low: 300, high: 1500}")
+    spec = parse(TURNS, overrides=[*crowded, f"optimizations.{knob}"])
+    fast, slow = (
+        SimulatorBackend(fast_forward=how).run(resolve(spec), build(spec)).requests.set_index("request_id")
+        for how in (True, False)
+    )
+    assert (fast["finish_reason"] == "length").all()
+    assert fast["preemptions"].equals(slow["preemptions"])
+    assert fast["cached_tokens"].equals(slow["cached_tokens"])
+    for name in ("first_token_s", "finish_s"):
+        assert fast[name].to_numpy() == pytest.approx(slow[name].to_numpy(), abs=1e-6)
+
+
+def test_only_long_sequences_keep_keys_alone() -> None:
+    """On the wire: blocks of 32 tokens above 2,000 of them, of 16 below. Nobody is that long: nothing changes."""
+    mixed = ("workload.prompt_tokens={kind: uniform, low: 1000, high: 3000}",)
+    done = run(PD, *mixed, "optimizations.decode={key_only: true, key_only_above_tokens: 2000}")
+    prompts = done.requests.set_index("request_id")["prompt_tokens"][done.transfers["request_id"]].to_numpy()
+    blocks = [-(-prompt // (32 if prompt > 2000 else 16)) for prompt in prompts]
+    assert (done.transfers["bytes"] == [count * 16 * 131072 for count in blocks]).all()
+    assert 0 < (prompts > 2000).sum() < len(prompts)
+    nobody = run(PD, *mixed, "optimizations.decode={key_only: true, key_only_above_tokens: 3000}")
+    assert nobody.requests.equals(run(PD, *mixed).requests)
+
+
+def test_keys_alone_halve_the_blocks_and_slow_every_step() -> None:
     assert effect(PD, "tpot_mean_ms", (NVLINK,), "decode.key_only=true") > 1.02
     full = ("engine.num_gpu_blocks_override=300", "workload.rate=6", "workload.output_tokens=300")
     assert effect(AGG, "requests_per_s", full, "decode.key_only=true") > 1.2  # where memory is the bound
@@ -367,12 +424,11 @@ def test_a_lent_decode_worker_relieves_prefill_unless_it_takes_too_long() -> Non
 
 def test_suggest_and_intervals_keep_the_knobs() -> None:
     """Both make profiles anew: scaled to another TP size, or drawn from the fit."""
-    from planner.tp_scaling import scaled_system
     from planner.uncertainty import prediction_intervals
 
     base = ("deployment.tp=2", "profile=h200-llama-3.1-8b-tp1")
     steps = [
-        scaled_system(resolve(parse(AGG, overrides=[*base, *knob]))).pools[0].profile.step.decode(8)[0]
+        resolve(parse(AGG, overrides=[*base, *knob])).pools[0].profile.step.decode(8)[0]
         for knob in ((), ("optimizations.decode.persistent={removed_ms: 0.5}",))
     ]
     assert steps[0] - steps[1] == pytest.approx(0.5e-3)
