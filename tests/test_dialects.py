@@ -167,6 +167,10 @@ def test_multi_round_qa_summary_is_recomputed_from_its_own_csv(tmp_path: Path) -
 
 def test_a_csv_of_something_else_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "x.csv"
+    for text in ("", 'a\n"b,c\n1,2,3\n'):
+        file.write_text(text)
+        with pytest.raises(SpecError, match="not a CSV"):
+            multi_round_qa.summary_of_csv(file)
     file.write_text("a,b\n1,2\n")
     with pytest.raises(SpecError, match="column prompt_tokens is missing"):
         multi_round_qa.summary_of_csv(file)

@@ -70,6 +70,7 @@ def test_the_disaggregated_file_keeps_its_rule_and_warns_of_it() -> None:
     assert (deployment.router.decode_choice, deployment.router.prefill_dispatch) == ("at_arrival", "shared_queue")
     assert not conversion.spec.engine.enable_chunked_prefill
     assert not conversion.spec.engine.enable_prefix_caching
+    assert conversion.spec.optimizations.decode.preemption == "swap"
     warned = notes(conversion, "warning")
     assert "partly aggregated" in warned
     assert "preempts by swapping" in warned
@@ -105,7 +106,7 @@ def test_a_pair_shows_its_asymmetries_and_a_fair_one_has_none() -> None:
     keys = {item.key for item in asymmetries(one, other)}
     assert keys == {
         "GPUs", "engine.enforce_eager", "engine.enable_chunked_prefill", "engine.enable_prefix_caching",
-        "engine.max_num_batched_tokens",
+        "engine.max_num_batched_tokens", "optimizations.decode.preemption",
     }  # fmt: skip
     fair = fair_pair(one, other)
     assert asymmetries(*fair) == []
@@ -158,6 +159,15 @@ def test_a_graph_deployment() -> None:
     lost = notes(conversion, "no counterpart")
     assert "speculative decoding changes speed" in lost
     assert "livenessProbe" in lost
+
+
+@pytest.mark.parametrize("policy", ["least_loaded", "power_of_two", "round_robin", "random", "prefix_aware"])
+def test_an_exported_graph_keeps_its_router_when_it_is_imported(policy: str) -> None:
+    from planner.interop.dynamo import graph
+
+    spec = load("disagg", [f"deployment.router.policy={policy}"])
+    again = import_text(yaml.safe_dump(graph(resolve(spec))), "x", "x")
+    assert split(again).router.policy == policy
 
 
 def test_an_aggregated_graph_and_a_role_that_only_the_prefill_worker_carries() -> None:
@@ -255,6 +265,8 @@ def test_two_command_lines_with_kv_roles_are_a_pair_of_pools() -> None:
         ("vllm serve --port 1\n", "without a model"),
         ("vllm serve a b\n", "after the model"),
         ("vllm serve 'a\n", "not a command line"),
+        ("vllm serve a --tensor-parallel-size two\n", "--tensor-parallel-size: 'two' is not a count"),
+        (GRAPH.replace("value: kv", "value: direct"), "router mode 'direct' is not modelled"),
         ("kind: DynamoGraphDeployment\nspec: {services: {Frontend: {}}}\n", "no vLLM worker"),
         ("modelArtifacts: {}\ndecode: {}\n", "modelArtifacts.name: missing"),
         ("modelArtifacts: {name: a/b}\ndecode: {replicas: many}\n", "is not a count"),
@@ -287,5 +299,10 @@ def test_the_command_writes_a_pair_and_its_fair_counterpart(tmp_path: Path, caps
     assert "not the same on both sides: GPUs: 1 against 2" in said
     assert run(["import", *files, "--json"]) == 0
     assert set(json.loads(capsys.readouterr().out)["yaml"]) == {"agg", "disagg", "agg-fair", "disagg-fair"}
+    same = tmp_path / "other" / "agg.yaml"
+    same.parent.mkdir()
+    same.write_text((STOCK / "disagg.yaml").read_text())
+    assert run(["import", files[1], str(same)]) == 2
+    assert "both files are named 'agg'" in capsys.readouterr().err
     assert run(["import", files[0], files[0]]) == 2
     assert "both files are disaggregated" in capsys.readouterr().err

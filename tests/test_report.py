@@ -71,6 +71,7 @@ def test_the_configs_are_the_imported_files(column: str) -> None:
     imported = import_file(STOCK / f"{column}.yaml").spec
     same = {"num_gpu_blocks_override": 2701}
     assert spec.engine == imported.engine.model_copy(update=same)
+    assert spec.optimizations == imported.optimizations
     deployment = imported.deployment
     if column == "disagg":
         local = deployment.local_prefill.model_copy(update={"max_queue": None})  # type: ignore[union-attr]

@@ -40,6 +40,8 @@ def import_(
     documents = {conversion.spec.name: conversion.yaml for conversion in found}
     if len(found) == 2:
         pair = order(found[0].spec, found[1].spec)
+        if len(documents) == 1:
+            raise SpecError(f"both files are named {found[0].spec.name!r}; allowed: two names, one for each deployment")
         remarks = [str(item) for item in asymmetries(*pair)]
         for spec in fair_pair(*pair):
             documents[spec.name] = f"# The fair counterpart: equal GPUs, the same engine on every worker\n{dump(spec)}"

@@ -68,7 +68,11 @@ def summary_of(rows: pd.DataFrame, qps: float = 0.0) -> QaSummary:
 
 def summary_of_csv(path: Path) -> str:
     """The summary of a CSV that the tool wrote (its --process-summary). Raises SpecError for another file."""
-    rows = pd.read_csv(path)
+    try:
+        rows = pd.read_csv(path)
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
+        fault = " ".join(str(error).split())
+        raise SpecError(f"{path}: not a CSV ({fault}); allowed: a CSV of multi-round-qa") from None
     wanted = ["prompt_tokens", "generation_tokens", "ttft", "generation_time", "launch_time", "finish_time"]
     missing = [column for column in wanted if column not in rows]
     if missing:

@@ -25,7 +25,6 @@ from planner.interop.import_reading import (
 from planner.interop.import_vllm import engine
 from planner.spec import SpecError
 
-WORKERS = ("VllmWorker", "PrefillWorker")
 DEFAULT_LOCAL_TOKENS, DEFAULT_QUEUE = 1000, 2  # of the worker's own arguments, where the file gives none
 GPU_SHARE = 0.9  # vLLM 0.8's gpu_memory_utilization
 MOST_SEQS = 256  # vLLM 0.8's max_num_seqs
@@ -65,7 +64,7 @@ def _workers(source: Source, component: str, role: Role) -> tuple[Group, list[No
     keys, notes = engine(values, component)
     replicas = source.integer(component, "ServiceArgs", "workers")
     gpus = source.integer(component, "ServiceArgs", "resources", "gpu")
-    tp = source.get(component, "tensor-parallel-size", default=gpus)
+    tp = source.integer(component, "tensor-parallel-size", default=gpus)
     if tp != gpus:
         notes.append(Note("warning", f"{component}.ServiceArgs.resources.gpu", f"{gpus} GPUs for tp {tp}; tp counts"))
     keys = {
@@ -84,7 +83,7 @@ def _workers(source: Source, component: str, role: Role) -> tuple[Group, list[No
     elif keys.get("enable_chunked_prefill"):
         keys["scheduler"] = "v1"  # V0's chunked scheduler runs decodes first and fills the budget with prompts
         notes.append(Note("assumed", f"{component}.enable-chunked-prefill", "V0's chunked scheduler is taken as V1's"))
-    return Group(role, replicas, int(tp), keys), notes
+    return Group(role, replicas, tp, keys), notes
 
 
 def _router(source: Source) -> tuple[dict[str, Any], list[Note]]:
@@ -149,6 +148,8 @@ def read(data: dict[str, Any], where: str, name: str) -> Imported:
     notes.append(Note("assumed", "engine", text + " unless the file says so"))
     _mark_common(source)
     spec = {"name": plain_name(name), "model": model, "deployment": section, "engine": keys}
+    if split:
+        spec["optimizations"] = {"decode": {"preemption": "swap"}}
     return Imported("Dynamo v0.3", spec, (*notes, *unread(source, REASONS, "no engine or router setting")))
 
 

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from planner.catalogue import names
 from planner.interop import import_dynamo_v03, import_kubernetes, import_vllm
 from planner.interop.import_reading import Imported, Note
 from planner.spec import Spec, SpecError, dump, parse
@@ -60,15 +59,11 @@ def import_text(text: str, where: str, name: str, overrides: Sequence[str] = ())
     import yaml
 
     found = convert(text, where, name)
-    data = dict(found.data)
-    model = data["model"]
-    if model not in names("models") and not any(text.startswith("model=") for text in overrides):
-        data["model"] = model  # `resolve` refuses it by name; the note says what to do
-    spec = parse(yaml.safe_dump(data, sort_keys=False), where, overrides)
+    spec = parse(yaml.safe_dump(found.data, sort_keys=False), where, overrides)
     notes = list(found.notes)
     set_keys = {text.partition("=")[0] for text in overrides}
     for key, value in (("hardware", spec.hardware), ("workload", spec.workload.kind)):
-        if key not in data and not any(name == key or name.startswith(f"{key}.") for name in set_keys):
+        if key not in found.data and not any(name == key or name.startswith(f"{key}.") for name in set_keys):
             notes.append(Note("assumed", key, f"{value}: the file does not say; --set {key}=... chooses another"))
     return Conversion(where, found.dialect, spec, tuple(notes))
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from planner.catalogue import names
+from planner.interop.dynamo import MODES
 from planner.interop.import_reading import (
     Group,
     Imported,
@@ -77,11 +78,12 @@ def _dynamo_router(source: Source, frontend: str, split: bool) -> tuple[dict[str
     if mode == "kv":
         text = "Dynamo's cost of prompt blocks less cached ones plus active blocks, as prefix_aware"
         return {"policy": "prefix_aware", **choice}, [Note("assumed", f"{frontend} router mode kv", text)]
-    if mode in (None, "round-robin", "random"):
-        notes = [] if mode else [Note("assumed", f"{frontend} router mode", "not given: round-robin")]
-        return {"policy": (mode or "round-robin").replace("-", "_"), **choice}, notes
-    allowed = "kv, round-robin, random"
-    raise SpecError(f"{source.where}: {frontend}: router mode {mode!r} is unknown; allowed: {allowed}")
+    policy = next((ours for ours, theirs in MODES.items() if theirs == (mode or "round-robin")), None)
+    if policy is None:
+        allowed = ", ".join(MODES.values())
+        raise SpecError(f"{source.where}: {frontend}: router mode {mode!r} is not modelled; allowed: {allowed}")
+    notes = [] if mode else [Note("assumed", f"{frontend} router mode", "not given: round-robin")]
+    return {"policy": policy, **choice}, notes
 
 
 def read_dynamo(data: dict[str, Any], where: str, name: str) -> Imported:
@@ -169,8 +171,7 @@ def _llmd_pool(source: Source, role: Role, key: str) -> tuple[Group, list[Note]]
         source.get(key, "containers", index, "args")
         source.get(key, "containers", index, "modelCommand")
     tp = source.integer(key, "parallelism", "tensor", default=int(found.values.get("tensor-parallel-size", 1)))
-    local = source.get(key, "parallelism", "dataLocal", default=1)
-    copies = source.integer(key, "parallelism", "data") * int(local)
+    copies = source.integer(key, "parallelism", "data") * source.integer(key, "parallelism", "dataLocal")
     if copies > 1:
         notes.append(Note("assumed", f"{key}.parallelism.data", f"{copies} data-parallel ranks are {copies} workers"))
     made, remarks = group(found, role, key)

@@ -76,6 +76,10 @@ def asymmetries(aggregated: Spec, disaggregated: Spec) -> list[Asymmetry]:
         if differing:
             text = ", ".join(f"{_word(value)} ({role})" for role, value in differing.items())
             found.append(Asymmetry(f"engine.{key}", _word(getattr(engine, key)), text, effect))
+    swaps = [spec.optimizations.decode.preemption for spec in (aggregated, disaggregated)]
+    if swaps[0] != swaps[1]:
+        effect = "what a full KV cache throws out is computed again, or comes back from the host"
+        found.append(Asymmetry("optimizations.decode.preemption", *swaps, effect))
     return found
 
 
@@ -86,7 +90,7 @@ def _word(value: object) -> str:
 
 
 def fair_pair(aggregated: Spec, disaggregated: Spec) -> tuple[Spec, Spec]:
-    """The same two with equal GPUs, one engine for every worker, and no conditional local prefill.
+    """The same two with equal GPUs, one engine and the same knobs for every worker, and no conditional local prefill.
 
     The engine is the aggregated side's with CUDA graphs, prefix caching on and, where a pool cannot chunk, no chunking.
     Raises SpecError when the GPUs of the disaggregated side are no multiple of the aggregated worker's.
@@ -107,6 +111,7 @@ def fair_pair(aggregated: Spec, disaggregated: Spec) -> tuple[Spec, Spec]:
         }
     )
     shared = {"engine": engine, "workload": aggregated.workload, "slo": aggregated.slo}
+    shared["optimizations"] = aggregated.optimizations
     same = {"model": aggregated.model, "hardware": aggregated.hardware, "profile": aggregated.profile}
     pools = {role: getattr(split, role).model_copy(update={"engine": None}) for role in ("prefill", "decode")}
     whole = deployment.model_copy(update={"replicas": total // deployment.tp})

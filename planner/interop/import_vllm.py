@@ -22,7 +22,8 @@ FLAGS = {
 }  # fmt: skip
 SHORT = {"tp": "tensor-parallel-size", "pp": "pipeline-parallel-size", "dp": "data-parallel-size", "q": "quantization"}
 # Read by the importers themselves, not engine keys.
-STRUCTURE = {"model", "tensor-parallel-size", "data-parallel-size", "kv-transfer-config"}
+COUNTS = {"tensor-parallel-size", "data-parallel-size"}
+STRUCTURE = {"model", "kv-transfer-config"} | COUNTS
 SILENT = "says nothing about speed"
 REASONS = {
     "pipeline-parallel-size": "pipeline parallelism is not modelled",
@@ -74,6 +75,10 @@ def options(words: Iterable[str], where: str) -> Options:
             found.values[name] = _scalar(rest.pop(0), f"{where}: --{name}")
     if "model" in found.values:
         found.model = str(found.values.pop("model"))
+    for name in COUNTS & found.values.keys():
+        value = found.values[name]
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise SpecError(f"{where}: --{name}: {value!r} is not a count; allowed: whole numbers from 1")
     return found
 
 
