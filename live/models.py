@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from planner.model_config import HUB_ID, model_config
 from planner.spec import SpecError
 
 SPECIAL_TOKENS = ("<pad>", "<s>", "</s>", "<|user|>", "<|assistant|>", "<|system|>")
@@ -51,7 +52,7 @@ def served_model(
     weights_seed: int | None = None,
     root: Path | None = None,
 ) -> ServedModel:
-    """The folder or hub id to serve for a spec's `model`; `config` holds Hugging Face keys for a catalogue name."""
+    """The folder or hub id to serve for a spec's `model`; `config` holds its Hugging Face keys where they are known."""
     folder = Path(name).expanduser()
     folder = folder.parent if folder.name == "config.json" else folder
     if (folder / "config.json").is_file():
@@ -62,9 +63,10 @@ def served_model(
         dummy = load_format == "dummy" or not has_weights
         note = None if has_weights or load_format == "dummy" else f"{name} holds no weights: dummy weights are served"
         return ServedModel(str(folder), "dummy" if dummy else "auto", own.get("vocab_size"), note)
-    if config is None:
-        return ServedModel(name, load_format, None)
-    reason = None if load_format == "dummy" else "a catalogue name has no weights"
+    config = model_config(name).config if config is None else config
+    if HUB_ID.fullmatch(name) and not folder.exists() and weights_seed is None:  # vLLM fetches what it needs
+        return ServedModel(name, load_format, config.get("vocab_size"))
+    reason = None if load_format == "dummy" else "a config alone has no weights"
     return _made(name, config, weights_seed, root, reason)
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -26,18 +28,60 @@ class ModelConfig:
     folder: Path | None = None
 
 
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")  # ORGANISATION/NAME
+
+
+def _entry(name: str) -> tuple[Path, dict[str, Any]]:
+    path = find("models", name)
+    return path, read_mapping(read_text(path), str(path))
+
+
+def published_as(name: str) -> str | None:
+    """The hub id whose figures a catalogue entry holds; None for a model without published weights."""
+    match = re.search(r"model card of (\S+/\S+)", str(_entry(name)[1].get("source", "")))
+    return match.group(1) if match else None
+
+
+def _catalogued(name: str) -> ModelConfig:
+    path, entry = _entry(name)
+    config = entry.get("config")
+    if not isinstance(config, dict) or not isinstance(entry.get("source"), str):
+        raise SpecError(f"{path}: config or source is missing; allowed: Hugging Face keys, and where they are from")
+    return ModelConfig(name, config, str(path))
+
+
+def _fetched(hub_id: str) -> Path | None:
+    """The config.json of a hub model in Hugging Face's cache; None when it was never fetched."""
+    home = Path(os.environ.get("HF_HOME") or "~/.cache/huggingface")
+    cache = Path(os.environ.get("HF_HUB_CACHE") or home / "hub").expanduser()
+    kept = cache / f"models--{hub_id.replace('/', '--')}"
+    main = kept / "refs" / "main"
+    file = kept / "snapshots" / main.read_text().strip() / "config.json" if main.is_file() else None
+    return file if file is not None and file.is_file() else None
+
+
+def _of_hub(hub_id: str) -> ModelConfig | None:
+    """Figures of a hub model: those that were fetched, else the catalogue's own. Nothing is downloaded here."""
+    file = _fetched(hub_id)
+    if file is not None:
+        found = model_config(str(file))
+        return ModelConfig(hub_id.partition("/")[2].lower(), found.config, found.where)
+    name = next((name for name in names("models") if (published_as(name) or "").lower() == hub_id.lower()), None)
+    return None if name is None else _catalogued(name)
+
+
 def model_config(name_or_path: str) -> ModelConfig:
-    """The config of a catalogue name, a folder or a `config.json`. Raises SpecError."""
+    """The config of a catalogue name, a folder, a `config.json` or a hub id. Raises SpecError."""
     if "/" not in name_or_path and name_or_path in names("models"):
-        path = find("models", name_or_path)
-        entry = read_mapping(read_text(path), str(path))
-        config = entry.get("config")
-        if not isinstance(config, dict) or not isinstance(entry.get("source"), str):
-            raise SpecError(f"{path}: config or source is missing; allowed: Hugging Face keys, and where they are from")
-        return ModelConfig(name_or_path, config, str(path))
+        return _catalogued(name_or_path)
     path = Path(name_or_path).expanduser()
     if not path.exists():
-        raise SpecError(f"model: {unknown(name_or_path, names('models'))}, or a folder with a config.json")
+        hub = HUB_ID.fullmatch(name_or_path) is not None
+        found = _of_hub(name_or_path) if hub else None
+        if found is not None:
+            return found
+        remedy = f"; a hub id once `hf download {name_or_path} config.json` has fetched its figures" if hub else ""
+        raise SpecError(f"model: {unknown(name_or_path, names('models'))}, or a folder with a config.json{remedy}")
     file = path / "config.json" if path.is_dir() else path
     if file.suffix in (".yaml", ".yml"):
         entry = read_mapping(read_text(file), str(file))
@@ -264,6 +308,6 @@ def shape(name: str, config: dict[str, Any], where: str) -> ModelShape:
 
 @lru_cache(maxsize=64)
 def load_model(name_or_path: str) -> ModelShape:
-    """A catalogue name, a Hugging Face folder or its `config.json`. Raises SpecError with one line."""
+    """A catalogue name, a Hugging Face folder, its `config.json`, or a hub id. Raises SpecError with one line."""
     found = model_config(name_or_path)
     return shape(found.name, found.config, found.where)

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from live.models import served_model
 from planner.catalogue import names
 from planner.model_config import load_model, model_config, shape
 from planner.spec import Engine, SpecError
@@ -215,6 +216,24 @@ def test_what_is_not_covered_is_refused(changes: dict[str, Any], line: str) -> N
         shape("x", _with("llama-3.1-8b", **changes), "x")
     assert str(caught.value).startswith(line)
     assert "\n" not in str(caught.value)
+
+
+def test_a_hub_id_has_the_figures_that_were_fetched_or_the_catalogues(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    assert load_model("meta-llama/Llama-3.1-8B").name == "llama-3.1-8b"
+    with pytest.raises(SpecError, match=r"^model: 'acme/Llama-9' is unknown.*`hf download acme/Llama-9 config\.json`"):
+        load_model("acme/Llama-9")
+    kept = tmp_path / "models--acme--Llama-9"
+    (kept / "snapshots" / "abc").mkdir(parents=True)
+    (kept / "refs").mkdir()
+    (kept / "refs" / "main").write_text("abc")
+    (kept / "snapshots" / "abc" / "config.json").write_text(json.dumps(_with("llama-3.1-8b", num_hidden_layers=9)))
+    fetched = load_model("acme/Llama-9")
+    assert (fetched.name, fetched.layers) == ("llama-9", 9)
+    served = served_model("acme/Llama-9", _with("llama-3.1-8b"), "auto", root=tmp_path)
+    assert (served.path, served.load_format, served.note) == ("acme/Llama-9", "auto", None)  # its own weights
 
 
 def test_broken_folders_get_one_line(tmp_path: Path) -> None:

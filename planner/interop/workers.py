@@ -7,9 +7,9 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
-from planner.catalogue import find, names
+from planner.catalogue import names
+from planner.model_config import published_as
 from planner.spec import Disaggregated, SpecError
-from planner.strict_yaml import read_mapping, read_text
 from planner.system import Pool, System
 
 VLLM = "0.32"  # the version whose options these are
@@ -33,24 +33,16 @@ class Engine:
 
 def hub_id(model: str) -> str | None:
     """Where to load the weights of a spec's model from: a folder or a hub id; None for a model without any."""
-    if model not in names("models"):
-        return model
-    match = re.search(r"model card of (\S+/\S+)", _source(model))
-    return match.group(1) if match else None
+    return published_as(model) if model in names("models") else model
 
 
 def needed_hub_id(model: str) -> str:
     """As `hub_id`. Raises SpecError for a model without published weights."""
     found = hub_id(model)
     if found is None:
-        published = ", ".join(name for name in names("models") if "model card of" in _source(name))
+        published = ", ".join(name for name in names("models") if published_as(name))
         raise SpecError(f"model: {model} has no published weights; allowed for this export: {published}")
     return found
-
-
-def _source(model: str) -> str:
-    path = find("models", model)
-    return str(read_mapping(read_text(path), str(path)).get("source", ""))
 
 
 def engines(system: System) -> list[Engine]:
