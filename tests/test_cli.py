@@ -121,6 +121,21 @@ def test_replay_puts_a_trace_on_a_config(config: str, capsys: pytest.CaptureFixt
     assert told["metrics"]["cache_hit_rate"] > 0.5
 
 
+def test_intervals_say_how_sure_a_prediction_is(config: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """A roofline has no fit: only the seeds differ. A fitted profile's step times do too."""
+    few = ["--no-save", "--intervals", "4"]
+    assert cli.run(["simulate", config, *few]) == 0
+    out = capsys.readouterr().out.splitlines()
+    assert "90 % of 4 simulations, seeds only (no profile with a fit):" in out
+    fitted = ["--set", "profile=h200-llama-3.1-8b-tp1", "--json"]
+    assert cli.run(["simulate", config, *few, *fitted]) == 0
+    told = json.loads(capsys.readouterr().out)
+    found = told["intervals"]["tpot_p50_ms"]
+    assert found["low"] < found["high"] < 2 * found["low"]
+    assert cli.run(["simulate", config, *few, "--table", "vllm"]) == 2
+    assert "--intervals: vllm has none" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("dialect", ["vllm", "aiperf", "guidellm", "multi-round-qa"])
 def test_other_tools_tables(config: str, dialect: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.run(["simulate", config, "--no-save", "--table", dialect]) == 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
@@ -17,11 +17,30 @@ from planner.commands import (
     Set,
     TableOption,
     check_table,
+    console,
     overrides,
+    print_json,
     progress,
     save,
     show,
 )
+
+if TYPE_CHECKING:
+    from planner.spec import Spec
+    from planner.uncertainty import Interval
+
+Intervals = Annotated[
+    int,
+    typer.Option(
+        "--intervals",
+        metavar="N",
+        min=0,
+        help="Also simulate N times with other seeds, and step times drawn from the profile's fit: where 90 % of the "
+        "answers lie.",
+    ),
+]
+# What an interval is printed for.
+UNSURE = ("ttft_p50_ms", "ttft_p99_ms", "tpot_p50_ms", "tpot_p99_ms", "goodput_requests_per_s", "attainment")
 
 
 def simulate(
@@ -31,13 +50,14 @@ def simulate(
     out: Out = None,
     as_json: Json = False,
     table: TableOption = None,
+    intervals: Intervals = 0,
     no_save: NoSave = False,
 ) -> None:
     """Simulate a deployment.
 
     Does it meet its targets, and what limits it?
     """
-    _run(config, overrides(assignments, seed), out, as_json, table, no_save)
+    _run(config, overrides(assignments, seed), out, as_json, table, no_save, intervals)
 
 
 def replay(
@@ -72,14 +92,56 @@ def replay(
 
 
 def _run(
-    config: str | None, assignments: list[str], out: Path | None, as_json: bool, table: str | None, no_save: bool
+    config: str | None,
+    assignments: list[str],
+    out: Path | None,
+    as_json: bool,
+    table: str | None,
+    no_save: bool,
+    draws: int = 0,
 ) -> None:
     import planner
+    from planner.spec import SpecError
 
     check_table(table)
+    if draws and table is not None:
+        raise SpecError(f"--intervals: {table} has none; allowed: without --table")
     spec = planner.load(config, assignments)
     run = planner.simulate(spec, progress=progress())
-    show(run, save(run, spec.name, out, no_save), as_json, table)
+    folder = save(run, spec.name, out, no_save)
+    if not draws:
+        show(run, folder, as_json, table)
+        return
+    from planner.uncertainty import prediction_intervals
+
+    found = prediction_intervals(spec, UNSURE, draws=draws)
+    if as_json:
+        from dataclasses import asdict
+
+        from planner import report
+
+        intervals = {name: asdict(interval) for name, interval in found.items()}
+        print_json(report.to_dict(planner.summarise(run), folder) | {"intervals": intervals})
+        return
+    show(run, folder, as_json, table)
+    _show_intervals(spec, found)
+
+
+def _show_intervals(spec: Spec, found: dict[str, Interval]) -> None:
+    """A line for each metric: 90 % of the simulations lie between these."""
+    from planner import report
+    from planner.metrics import METRICS
+    from planner.system import resolve
+
+    screen = console()
+    drawn = [pool.profile.name for pool in resolve(spec).pools if pool.profile.file and pool.profile.file.fit]
+    what = f"seeds and the fit of {', '.join(dict.fromkeys(drawn))}" if drawn else "seeds only (no profile with a fit)"
+    count = max((interval.draws for interval in found.values()), default=0)
+    report.say(screen, f"90 % of {count} simulations, {what}:")
+    for name, interval in found.items():
+        metric = METRICS[name]
+        low, high = (report.shown(metric, value) for value in (interval.low, interval.high))
+        report.say(screen, f"  {metric.label}: {low} to {high}")
 
 
 def register(app: typer.Typer) -> None:
