@@ -175,7 +175,8 @@ def from_tokens(requests: pd.DataFrame, tokens: pd.DataFrame, sizes: Sequence[in
         before, here = steps[j - 3 : j], steps[j]
         context = float(sum(prompt[request] + index for request, index in here.members if index))
         if not here.first and before[1].ids == before[2].ids == here.ids == steps[j + 1].ids:
-            if not any(step.first for step in (*before[1:], steps[j + 1])) and max(gaps[j - 2 : j + 1]) < usual:
+            around = gaps[j - 2 : j + 1]  # 0: two steps' tokens came in one piece, and tell nothing of either
+            if not any(step.first for step in (*before[1:], steps[j + 1])) and min(around) > 0 and max(around) < usual:
                 row: dict[str, float | str] = {
                     "kind": "served decode",
                     "seconds": float(gaps[j - 1]),
@@ -187,7 +188,7 @@ def from_tokens(requests: pd.DataFrame, tokens: pd.DataFrame, sizes: Sequence[in
             request, others = here.first[0], here.ids - set(here.first)
             waiting = [r for r, s in sent.items() if s < here.time_s and first_token.get(r, np.inf) >= here.time_s]
             late = [r for r in waiting if r != request and sent[r] < before[1].time_s + usual]
-            if late or before[2].ids != others or before[1].ids != others:
+            if late or before[2].ids != others or before[1].ids != others or not gaps[j - 1]:
                 continue
             new = prompt[request]
             rows.append(
