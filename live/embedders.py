@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import re
-import urllib.error
 import urllib.request
 import zlib
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from itertools import pairwise
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,15 +49,20 @@ def _slot(term: str) -> tuple[int, float]:
     return value % HASH_DIMENSIONS, 1.0 if value & 0x8000_0000 else -1.0
 
 
+def terms(text: str) -> list[str]:
+    """Words without the common ones and without plural endings, and pairs of neighbours."""
+    words = [word.rstrip("s") for word in re.findall(r"[a-z0-9]+", text.lower()) if word not in _STOP]
+    return [*words, *(f"{a} {b}" for a, b in pairwise(words))]
+
+
 class Hashing:
     """Feature hashing of words and word pairs with a damped count: keyword search as a vector, no model."""
 
     def embed(self, texts: Sequence[str]) -> Vectors:
         vectors = np.zeros((len(texts), HASH_DIMENSIONS))
         for row, text in enumerate(texts):
-            words = [word.rstrip("s") for word in re.findall(r"[a-z0-9]+", text.lower()) if word not in _STOP]
             counts: dict[str, int] = {}
-            for term in [*words, *(f"{a} {b}" for a, b in pairwise(words))]:
+            for term in terms(text):
                 counts[term] = counts.get(term, 0) + 1
             for term, count in counts.items():
                 at, sign = _slot(term)
@@ -83,6 +87,28 @@ class SentenceTransformer:
         return unit(np.asarray(self._model.encode(list(texts), show_progress_bar=False)))
 
 
+def call(key: str, url: str, body: object = None) -> dict[str, Any]:
+    """A JSON service's answer. Raises SpecError that names the YAML key `key`."""
+    data = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(url, data, {"content-type": "application/json"})
+    try:
+        with urllib.request.urlopen(request, timeout=60) as response:
+            answer = json.load(response)
+    except (OSError, ValueError) as error:
+        raise SpecError(f"{key}: {url} failed: {error}") from None
+    if not isinstance(answer, dict):
+        raise SpecError(f"{key}: {url} did not answer with a JSON object")
+    return answer
+
+
+def first_model(key: str, base: str) -> str:
+    """The first model of an OpenAI-compatible service, whose `base` ends in /v1."""
+    try:
+        return str(call(key, f"{base}/models")["data"][0]["id"])
+    except (KeyError, IndexError, TypeError):
+        raise SpecError(f"{key}: {base}/models names no model; give it after #") from None
+
+
 class Remote:
     """`/v1/embeddings` of an OpenAI-compatible service: `<base url>` or `<base url>#<model>`."""
 
@@ -90,23 +116,14 @@ class Remote:
         base, _, model = where.partition("#")
         base = base.rstrip("/")
         self._base = base if base.endswith("/v1") else f"{base}/v1"
-        self._model = model or str(self._call("/models")["data"][0]["id"])
-
-    def _call(self, path: str, body: object = None) -> dict[str, list[dict[str, object]]]:
-        data = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(self._base + path, data, {"content-type": "application/json"})
-        try:
-            with urllib.request.urlopen(request, timeout=60) as response:
-                answer: dict[str, list[dict[str, object]]] = json.load(response)
-        except (urllib.error.URLError, TimeoutError, ValueError) as error:
-            raise SpecError(f"retrieval.embedder: {self._base}{path} failed: {error}") from None
-        return answer
+        self._model = model or first_model("retrieval.embedder", self._base)
 
     def embed(self, texts: Sequence[str]) -> Vectors:
         rows: list[object] = []
         for start in range(0, len(texts), REMOTE_BATCH):
             batch = list(texts[start : start + REMOTE_BATCH])
-            answer = self._call("/embeddings", {"model": self._model, "input": batch, "encoding_format": "float"})
+            body = {"model": self._model, "input": batch, "encoding_format": "float"}
+            answer = call("retrieval.embedder", f"{self._base}/embeddings", body)
             rows += [item["embedding"] for item in answer["data"]]
         return unit(np.asarray(rows, dtype=np.float64))
 

@@ -4,7 +4,8 @@
         ...  # POST {frontend.base_url}/v1/chat/completions
 
 Extensions to OpenAI's API: `/chat` is `/v1/chat/completions`; answers name the retrieved `documents`; the request
-field `retrieval: false` switches retrieval off; the headers x-request-id (kept, or made) and x-session-id.
+field `retrieval: false` switches retrieval off; the headers x-request-id (kept if it is new, else made) and
+x-session-id.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from live.address import WorkerAddress
 from live.documents import load_chunks
 from live.fleet import Crew
 from live.frontend_metrics import FrontendMetrics, log_line
-from live.openai_api import CHARS_PER_TOKEN, DONE, PATHS, ApiError, Kind, error_type, event, parse
+from live.openai_api import CHARS_PER_TOKEN, DONE, PATHS, ApiError, Kind, check_lengths, error_type, event, parse
 from live.proxy import Proxy
 from live.records import FrontendRecord, RecordLog
 from live.relay import Call
@@ -85,6 +86,7 @@ class Frontend:
         self._tasks: list[asyncio.Task[None]] = []
         self._stack = contextlib.AsyncExitStack()
         self.crews = [Crew(pool, workers, system.spec.run.seed) for pool in system.pools]
+        self._longest = min(pool.limits.max_model_len for pool in system.pools)
         self.metrics = FrontendMetrics()
         self.models: list[str] = []
         self.retriever: Retriever | None = None
@@ -244,18 +246,21 @@ class Frontend:
         return await self._serve("completions", request)
 
     async def _serve(self, kind: Kind, request: web.Request) -> web.StreamResponse:
-        request_id = request.headers.get("x-request-id") or uuid.uuid4().hex
+        request_id = request.headers.get("x-request-id", "")
+        if not request_id or request_id in self._log:  # engines find each other by it (live/pd.py): never one twice
+            request_id = uuid.uuid4().hex
         record = self._log.open(request_id, time.monotonic())
         self._in_flight += 1
         try:
             parsed = parse(kind, await request.read(), request.headers, self.models, self._system.spec.model)
+            check_lengths(parsed.body, self._longest, split=self._system.disaggregated)
             call = Call(request_id, parsed, record)
             if parsed.stream:
                 return await self._stream(request, call)
             answer = await self.proxy.complete(call)
             record.status = 200
             return web.json_response(answer, headers={"x-request-id": request_id})
-        except ApiError as error:
+        except (ApiError, web.HTTPException) as error:  # aiohttp's own: a body that is too large
             record.status, record.error = error.status, str(error)
             raise
         except (asyncio.CancelledError, ConnectionError):

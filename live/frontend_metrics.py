@@ -32,6 +32,7 @@ class FrontendMetrics:
             "retrieval": ("planner_retrieval_seconds", "Retrieval, without the wait for a retrieval worker"),
             "embed": ("planner_retrieval_embed_seconds", "Embedding of the question"),
             "search": ("planner_retrieval_search_seconds", "Index search"),
+            "rerank": ("planner_retrieval_rerank_seconds", "Ranking again; 0 without a reranker"),
         }
         self.times = {
             key: Histogram(name, text, buckets=_SECONDS, registry=registry) for key, (name, text) in times.items()
@@ -55,6 +56,7 @@ class FrontendMetrics:
         self.times["retrieval"].observe(found.end_s - found.start_s)
         self.times["embed"].observe(found.embed_s)
         self.times["search"].observe(found.search_s)
+        self.times["rerank"].observe(found.rerank_s)
 
     def answered(self, path: str, record: FrontendRecord) -> None:
         """Count a finished request; every column that it has becomes an observation."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -85,8 +86,8 @@ def parse(
     Raises ApiError.
     """
     try:
-        body = json.loads(raw)
-    except ValueError as error:
+        body = json.loads(raw, parse_constant=_not_finite, parse_float=_finite)
+    except (ValueError, RecursionError) as error:  # the latter: a hundred thousand brackets
         raise ApiError(400, f"the body is not JSON: {error}") from None
     if not isinstance(body, dict):
         raise ApiError(400, "the body must be a JSON object")
@@ -107,10 +108,57 @@ def parse(
     if not isinstance(options, dict):
         raise ApiError(400, "stream_options must be an object", param="stream_options")
     text, token_ids = _chat_text(body) if kind == "chat" else _prompt(body)
-    retrieval = body.pop("retrieval", None)
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:  # JSON can name half of a character
+        raise ApiError(400, f"the text is not Unicode: {error.reason}") from None
+    retrieval = _retrieval(body.pop("retrieval", None))
     return ApiRequest(
         kind, body, stream, bool(options.get("include_usage")), text, token_ids, retrieval, _session(body, headers)
     )
+
+
+def _not_finite(name: str) -> float:
+    raise ValueError(f"{name} is no JSON number")
+
+
+def _finite(text: str) -> float:
+    if math.isinf(value := float(text)):
+        raise ValueError(f"{text} is too large")
+    return value
+
+
+def check_lengths(body: Mapping[str, Any], longest: int, *, split: bool) -> None:
+    """Refuse at once what the engine would refuse late, or only after another one has read the prompt for it.
+
+    `longest` is the engine's context. `split`: a prompt's KV is handed over once, so it can have one answer only.
+    Raises ApiError.
+    """
+    for name in ("max_tokens", "max_completion_tokens"):
+        value = body.get(name)
+        if value is not None and (type(value) is not int or not 0 <= value <= longest):
+            raise ApiError(400, f"{name} must be a whole number from 0 to {longest}, the model's context", param=name)
+    ids = body.get("prompt")
+    if isinstance(ids, list) and len(ids) > longest:
+        raise ApiError(
+            400,
+            f"the prompt has {len(ids)} tokens; the model's context is {longest}",
+            param="prompt",
+            code="context_length_exceeded",
+        )
+    for name in ("n", "best_of"):
+        if split and body.get(name) not in (None, 1):
+            raise ApiError(400, f"{name} must be 1: prefill and decode run on different workers", param=name)
+
+
+def _retrieval(options: Any) -> Any:
+    """The extension field: true, false, or {query, known_prefix_tokens, assembled}."""
+    if options is None or isinstance(options, bool):
+        return options
+    known = options.get("known_prefix_tokens") if isinstance(options, dict) else -1
+    if known is not None and (type(known) is not int or known < 0):
+        raise ApiError(400, "retrieval must be true, false or an object with `query`", param="retrieval")
+    return options
 
 
 def _chat_text(body: dict[str, Any]) -> tuple[str, None]:
@@ -136,15 +184,16 @@ def _prompt(body: dict[str, Any]) -> tuple[str, tuple[int, ...] | None]:
         prompt = body["prompt"] = prompt[0]
     if isinstance(prompt, str):
         return prompt, None
-    if isinstance(prompt, list) and set(map(type, prompt)) == {int}:
+    if isinstance(prompt, list) and set(map(type, prompt)) == {int} and min(prompt) >= 0:
         return "", tuple(prompt)
-    raise ApiError(400, "prompt must be one text or one list of token ids", param="prompt")
+    raise ApiError(400, "prompt must be one text or one list of token ids (0 or more)", param="prompt")
 
 
 def _session(body: Mapping[str, Any], headers: Mapping[str, str]) -> int:
     """A number for the session: a header, or OpenAI's `user` field; texts are hashed, the same way everywhere."""
     name = headers.get("x-session-id") or headers.get("x-user-id") or body.get("user") or "0"
-    return int(name) if str(name).isdecimal() else zlib.crc32(str(name).encode())
+    text = str(name)
+    return int(text) if text.isdecimal() and len(text) < 19 else zlib.crc32(text.encode(errors="surrogatepass"))
 
 
 def event(payload: Any) -> bytes:

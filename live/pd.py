@@ -2,6 +2,11 @@
 
 The prefill worker gets the request with one token to make and `do_remote_decode`; its answer carries the
 `kv_transfer_params` that tell the decode worker where the KV lies; the decode worker gets the whole request with them.
+
+Both must carry the same x-request-id, which no other request may have at that time. `NixlConnector` (the decode worker
+reads) does not look at it, but with `NixlPushConnector` the decode worker only tells the prefill worker which blocks
+wait, and the prefill worker writes those of its own finished request that has that id: without it nothing is ever
+written, and with another request's id the wrong prompt is.
 """
 
 from __future__ import annotations

@@ -126,10 +126,10 @@ class Proxy:
             answer = await self._post_json(f"{worker.url}/tokenize", body, worker.name)
             call.token_ids = answer["tokens"]
         except (ApiError, UpstreamError, KeyError) as error:
-            note = f"{worker.name} does not tokenise ({error}): texts are routed by an estimate of their length"
-            if note not in self.notes:
-                self.notes.append(note)
-                log.warning(note)
+            start = f"{worker.name} does not tokenise"
+            if not any(note.startswith(start) for note in self.notes):  # once a worker: a client may send nonsense
+                self.notes.append(f"{start} ({error}): texts are routed by an estimate of their length")
+                log.warning(self.notes[-1])
 
     # --- routing --------------------------------------------------------------------------------------
 
@@ -137,6 +137,8 @@ class Proxy:
     async def _placed(self, call: Call) -> AsyncIterator[Placement]:
         """Choose the workers, prefill remotely where that is due, and hold the answering worker's ticket."""
         call.record.attempts += 1
+        if call.record.attempts == 1:
+            self.entry.shed()  # again: many may have come while this one was retrieving
         try:
             decoder = self._early_decoder(call)
             if self._split is None or (decoder is not None and self._stays(call, decoder)):

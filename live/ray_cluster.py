@@ -25,6 +25,7 @@ from planner.system import Pool, System, WorkerPlace
 
 PLACEMENT_TIMEOUT_S = 120.0
 CALL_TIMEOUT_S = 60.0
+START_TIMEOUT_S = 900.0  # how busy the other hosts are is not known here
 CLOCK_PROBES = 5
 
 
@@ -158,6 +159,7 @@ class RayServers(Servers):
         kv_events: bool = False,
         extra: tuple[str, ...] = (),
         token: str | None = None,
+        start_timeout_s: float | None = None,
         progress: Callable[[str, float], None] | None = None,
     ) -> None:
         runtime = Runtime("cpu", "0", "unknown", "?", None)  # until a node says what it has
@@ -169,7 +171,7 @@ class RayServers(Servers):
             kv_events=kv_events,
             extra=extra,
             progress=progress,
-            start_timeout_s=900,
+            start_timeout_s=start_timeout_s or START_TIMEOUT_S,
         )
         self._address, self._make_model, self._token = address, make_model, token
         self._group: Any = None

@@ -36,6 +36,9 @@ class RecordLog:
         self._records: OrderedDict[str, FrontendRecord] = OrderedDict()
         self._limit = limit
 
+    def __contains__(self, request_id: str) -> bool:
+        return request_id in self._records
+
     def open(self, request_id: str, now_s: float) -> FrontendRecord:
         record = self._records[request_id] = FrontendRecord(now_s)
         while len(self._records) > self._limit:

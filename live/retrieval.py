@@ -1,4 +1,4 @@
-"""The retrieval stage for real: embed the question, search the index, put documents and question together.
+"""The retrieval stage for real: embed the question, search the index, rank again, put documents and question together.
 
 Each station (the frontend, or each prefill worker) has `retrieval.workers` threads; a request waits for one of them.
 """
@@ -18,6 +18,7 @@ import numpy as np
 from live.documents import Chunk, load_chunks
 from live.embedders import Embedder, Vectors, embedder
 from live.openai_api import CHARS_PER_TOKEN, ApiRequest, message_text
+from live.rerankers import reranker
 from planner.spec import Retrieval, SpecError
 
 log = logging.getLogger("planner.frontend")
@@ -73,6 +74,7 @@ class Found:
     start_s: float  # a retrieval worker took it
     embed_s: float  # how long each stage took
     search_s: float
+    rerank_s: float  # 0 without a reranker
     end_s: float
 
     @property
@@ -97,21 +99,29 @@ class Retriever:
         started = time.monotonic()
         vectors = self._embedder.embed([chunk.text for chunk in self.chunks])
         self._index = INDEXES[spec.index](vectors)
+        self._reranker = reranker(spec)
+        if self._reranker is not None:
+            self._reranker.scores("a question", [self.chunks[0].text])  # a service that fails is known now
         log.info("retrieval: %d chunks indexed in %.2f s", len(self.chunks), time.monotonic() - started)
         self._observe = observe
         self._stations: dict[str, ThreadPoolExecutor] = {}
 
     def find(self, question: str) -> Found:
-        """Embed and search, in the calling thread."""
+        """Embed, search and rank again, in the calling thread."""
         start = time.monotonic()
         vector = self._embedder.embed([question])
         embedded = time.monotonic()
-        rows = self._index.search(vector, self.spec.top_k)
-        end = time.monotonic()
+        wanted = self.spec.top_k
+        rows = self._index.search(vector, wanted if self._reranker is None else max(wanted, self.spec.candidates))
+        searched = end = time.monotonic()
+        if self._reranker is not None:
+            scores = self._reranker.scores(question, [self.chunks[row].text for row in rows])
+            rows = [rows[at] for at in sorted(range(len(rows)), key=lambda at: -scores[at])[:wanted]]  # stable: ties
+            end = time.monotonic()
         chunks = [self.chunks[row] for row in rows]
         if self.spec.order == "canonical":
             chunks.sort(key=lambda chunk: chunk.name)
-        return Found(tuple(chunks), start, embedded - start, end - embedded, end)
+        return Found(tuple(chunks), start, embedded - start, searched - embedded, end - searched, end)
 
     async def search(self, question: str, station: str = "frontend") -> Found:
         """`find` on one of the station's threads."""
@@ -125,11 +135,11 @@ class Retriever:
     def query(self, request: ApiRequest) -> str | None:
         """The question of a request; None when it has no text to search with."""
         options = request.retrieval
-        if isinstance(options, dict) and options.get("query"):
+        texts = [request.text]
+        if request.kind == "chat":
+            texts = [message_text(item) for item in request.body["messages"] if item.get("role") == "user"]
+        if texts and isinstance(options, dict) and options.get("query"):
             return str(options["query"])
-        if request.kind == "completions":
-            return request.text or None
-        texts = [message_text(item) for item in request.body["messages"] if item.get("role") == "user"]
         return texts[-1] if texts and texts[-1] else None
 
     def assemble(self, request: ApiRequest, found: Found) -> ApiRequest:

@@ -37,7 +37,9 @@ from live.server_log import explain_log
 from live.server_process import HOST, ServerProcess, free_ports, port_is_free
 from planner.system import Pool, Role, System
 
-START_TIMEOUT_S = {"cpu": 600.0, "gpu": 900.0}
+# A start takes 37 s on two idle cores and 75 s beside three other jobs; an 8B model on a GPU about 100 s.
+CPU_START_S, CPU_START_MOST_S = 240.0, 900.0
+GPU_START_S, LOAD_BYTES_S = 300.0, 0.2e9  # of which kernels and graphs; weights from a slow disk
 POLL_S = 0.25
 
 
@@ -111,6 +113,19 @@ class LocalServer:
         await asyncio.to_thread(self._process.stop)
 
 
+def start_bound_s(system: System, runtime: Runtime, load: float | None = None) -> float:
+    """Seconds after which a server that does not answer has failed.
+
+    On the CPU as much longer as each core has jobs, the servers themselves counted; `load` is the host's (default: its
+    load average of the last minute). On GPUs longer by the time to read the weights.
+    """
+    if runtime.kind == "cpu":
+        jobs = (os.getloadavg()[0] if load is None else load) + sum(len(pool.workers) for pool in system.pools)
+        return min(CPU_START_MOST_S, CPU_START_S * max(1.0, jobs / (os.cpu_count() or 1)))
+    read = any(pool.engine.load_format != "dummy" for pool in system.pools)
+    return GPU_START_S + (system.model.weight_bytes / LOAD_BYTES_S if read else 0.0)
+
+
 class Servers:
     """The servers of one system on this host, as an async context manager.
 
@@ -133,7 +148,7 @@ class Servers:
     ) -> None:
         self.system, self.runtime, self.model, self.folder = system, runtime, model, folder
         self.workers: tuple[Worker, ...] = ()
-        self.start_timeout_s = start_timeout_s or START_TIMEOUT_S[runtime.kind]
+        self.start_timeout_s = start_timeout_s or start_bound_s(system, runtime)
         self._ports = ports
         self._kv_events = kv_events
         self._extra = extra
@@ -215,8 +230,8 @@ class Servers:
             elapsed = time.monotonic() - started
             if elapsed > self.start_timeout_s:
                 raise LiveError(
-                    f"{item.name} was not healthy within {self.start_timeout_s:.0f} s; it wrote last: "
-                    f"{explain_log(item.log)}; log: {item.log}"
+                    f"{item.name} was not healthy within {self.start_timeout_s:.0f} s (--start-timeout); "
+                    f"it wrote last: {explain_log(item.log)}; log: {item.log}"
                 )
             with contextlib.suppress(aiohttp.ClientError, TimeoutError):
                 async with session.get(f"{url}/health") as answer:

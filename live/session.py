@@ -74,6 +74,7 @@ class LiveSession:
     `endpoints` are servers that run already: nothing is started, and what only engines see stays null.
     `weights_seed` serves random weights that depend on it, for comparisons of tokens. The frontend listens on `bind`
     (port 0: a free one); beyond loopback it needs a `token`. `ray` is the address of a Ray cluster to run on.
+    A server may take `start_timeout_s` to start, by default what live.servers.start_bound_s gives.
     """
 
     def __init__(
@@ -86,6 +87,7 @@ class LiveSession:
         bind: tuple[str, int] = ("127.0.0.1", 0),
         token: str | None = None,
         ray: str | None = None,
+        start_timeout_s: float | None = None,
         progress: Progress | None = None,
     ) -> None:
         self.system = system
@@ -96,7 +98,7 @@ class LiveSession:
         self.workers: tuple[Worker, ...] = ()
         self.results: list[ClientResult] = []
         self._weights_seed, self._bind, self._token = weights_seed, bind, token
-        self._ray = ray
+        self._ray, self._start_timeout_s = ray, start_timeout_s
         self._worker_token = token if ray is not None else None  # on this host nobody else reaches the servers
         self._progress = progress or _silent
         self._stack = contextlib.AsyncExitStack()
@@ -107,7 +109,8 @@ class LiveSession:
 
     def __enter__(self) -> LiveSession:
         try:
-            self._runner.run(self._start())
+            if not self._runner.run(self._start_unless_stopped()):
+                raise KeyboardInterrupt
         except BaseException:
             self._runner.close()
             raise
@@ -122,6 +125,22 @@ class LiveSession:
             self._progress("stop servers", 1.0)
         finally:
             self._runner.close()
+
+    async def _start_unless_stopped(self) -> bool:
+        """Start; on SIGINT or SIGTERM stop what has started instead, and return False."""
+        with stop_on_signals() as stop:
+            starting, stopping = asyncio.create_task(self._start()), asyncio.create_task(stop.wait())
+            try:
+                await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                starting.cancel()
+                stopping.cancel()
+                await asyncio.gather(starting, stopping, return_exceptions=True)
+            if not stop.is_set():
+                starting.result()
+                return True
+            await self._stack.aclose()
+            return False
 
     async def _start(self) -> None:
         if self.endpoints:
@@ -168,11 +187,20 @@ class LiveSession:
                 address=self._ray,
                 kv_events=events,
                 token=self._worker_token,
+                start_timeout_s=self._start_timeout_s,
                 progress=report,
             )
         runtime = detect()
         check(self.system, runtime)
-        return Servers(self.system, runtime, make_model(), self.folder, kv_events=events, progress=report)
+        return Servers(
+            self.system,
+            runtime,
+            make_model(),
+            self.folder,
+            start_timeout_s=self._start_timeout_s,
+            kv_events=events,
+            progress=report,
+        )
 
     def _gpu_utilization(self) -> dict[str, float]:
         return self._telemetry.gpu_utilization() if self._telemetry else {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import uuid
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -61,14 +62,18 @@ async def warm_up(
 
 
 async def _serve(session: aiohttp.ClientSession, prefill: Worker | None, worker: Worker, body: dict[str, Any]) -> None:
+    request_id = uuid.uuid4().hex  # one for both: a pushing prefill worker finds the waiting decode worker by it
     if prefill is not None:
-        body = decode_body(body, await _post(session, prefill, prefill_body(body)))
-    await _post(session, worker, body)
+        body = decode_body(body, await _post(session, prefill, prefill_body(body), request_id))
+    await _post(session, worker, body, request_id)
 
 
-async def _post(session: aiohttp.ClientSession, worker: Worker, body: dict[str, Any]) -> dict[str, Any]:
+async def _post(
+    session: aiohttp.ClientSession, worker: Worker, body: dict[str, Any], request_id: str
+) -> dict[str, Any]:
+    headers = {"x-request-id": request_id}
     try:
-        async with session.post(worker.url + PATHS["completions"], json=body) as answer:
+        async with session.post(worker.url + PATHS["completions"], json=body, headers=headers) as answer:
             if answer.status != 200:
                 text = " ".join((await answer.text()).split())[:300]
                 raise LiveError(f"{worker.name} refused a warm-up request: {answer.status} {text}; log: {worker.log}")

@@ -218,7 +218,7 @@ class Retrieval(Node):
 
     `service_cv` is the coefficient of variation of the lognormal service time (0: constant).
     `at: prefill_worker` retrieves after routing, so prefix-aware routing sees only the system prompt.
-    `corpus`, `embedder` and `index` are used by live mode only.
+    `corpus`, `embedder`, `index`, `reranker` and `candidates` are used by live mode only.
     """
 
     workers: PositiveInt = 4
@@ -234,3 +234,5 @@ class Retrieval(Node):
     corpus: str | None = None  # a folder of .txt/.md files; default: the small corpus that ships
     embedder: str = "hashing"  # or sentence-transformers:<name or folder>, openai:<base url>
     index: Literal["numpy", "faiss"] = "numpy"
+    reranker: str | None = None  # overlap, none, rerank:<url>[#model]; default: overlap when rerank_ms is above 0
+    candidates: PositiveInt = 20  # chunks that the index gives to the reranker (at least top_k)

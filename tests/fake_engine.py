@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,16 +15,20 @@ from planner.spec import Router, Spec
 
 
 class FakeEngine:
-    """First token after `ttft_s`, then one each `itl_s`. `requests` are the bodies it was sent.
+    """First token after `ttft_s`, and `prompt_token_s` a prompt token, then one each `itl_s`.
 
+    `requests` are the bodies it was sent. `written` holds for each streamed request when it came in and when each
+    token was written (loop time).
     `fail`: an HTTP status instead of an answer. `break_after`: drop the connection after so many tokens.
-    `written` holds for each streamed request when it came in and when each token was written (loop time).
-    `refuse`: request fields answered with 400. An answer is over after `natural` tokens unless `ignore_eos`.
+    `pushed_by`: a prefill engine whose KV this one waits for, for ever where that had no request of the same id (as
+    vLLM's NixlPushConnector). `refuse`: request fields answered with 400. `token_prompts`: takes token ids.
+    An answer is over after `natural` tokens unless `ignore_eos`.
     """
 
     def __init__(self, name: str = "aggregated-0", role: str = "aggregated", **options: Any) -> None:
         self.name, self.role = name, role
         self.ttft_s: float = options.pop("ttft_s", 0.01)
+        self.prompt_token_s: float = options.pop("prompt_token_s", 0.0)
         self.itl_s: float = options.pop("itl_s", 0.002)
         self.fail: int | None = options.pop("fail", None)
         self.break_after: int | None = options.pop("break_after", None)
@@ -31,12 +36,14 @@ class FakeEngine:
         self.token_prompts: bool = options.pop("token_prompts", True)
         self.natural: int = options.pop("natural", 12)
         self.kv_events: str | None = options.pop("kv_events", None)
+        self.pushed_by: FakeEngine | None = options.pop("pushed_by", None)
         self.max_prompt: int = options.pop("max_prompt", 1_000_000)
+        self.port: int = options.pop("port", 0)
         assert not options, options
         self.requests: list[dict[str, Any]] = []
         self.ids: list[str] = []
         self.written: dict[str, list[float]] = {}
-        self.running = 0
+        self.running = self.most_running = 0
         self.abandoned = 0
         self.url = ""
 
@@ -47,9 +54,10 @@ class FakeEngine:
         app.router.add_post("/tokenize", self._tokenize)
         app.router.add_get("/v1/models", self._models)
         app.router.add_get("/metrics", self._metrics)
+        app.router.add_get("/health", self._models)
         self._runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=0.1)
         await self._runner.setup()
-        await web.TCPSite(self._runner, "127.0.0.1", 0).start()
+        await web.TCPSite(self._runner, "127.0.0.1", self.port).start()
         self.url = f"http://127.0.0.1:{self._runner.addresses[0][1]}"
         return self
 
@@ -66,7 +74,8 @@ class FakeEngine:
     async def _metrics(self, _: web.Request) -> web.Response:
         labels = '{engine="0",model_name="fake"}'
         text = f"vllm:num_requests_running{labels} {self.running}.0\nvllm:kv_cache_usage_perc{labels} 0.25\n"
-        return web.Response(text=text + f"vllm:num_requests_waiting{labels} 0.0\n")
+        blocks = 'vllm:cache_config_info{block_size="128",num_gpu_blocks="65"} 1.0'
+        return web.Response(text=f"{text}vllm:num_requests_waiting{labels} 0.0\n{blocks}\n")
 
     async def _tokenize(self, request: web.Request) -> web.Response:
         body = await request.json()
@@ -103,13 +112,25 @@ class FakeEngine:
             error = {"message": refusal, "type": "BadRequestError", "param": None, "code": 400}
             return web.json_response({"error": error}, status=400)
         self.running += 1
+        self.most_running = max(self.most_running, self.running)
         try:
+            await self._wait_for_kv(body, self.ids[-1])
             return await (self._stream if body.get("stream") else self._answer)(request, body, arrived)
         except (asyncio.CancelledError, ConnectionError):
             self.abandoned += 1
             raise
         finally:
             self.running -= 1
+
+    async def _wait_for_kv(self, body: dict[str, Any], request_id: str) -> None:
+        source = self.pushed_by
+        if source is None or not (body.get("kv_transfer_params") or {}).get("do_remote_prefill"):
+            return
+        while not request_id or request_id not in source.ids:
+            await asyncio.sleep(0.01)
+
+    def _first_s(self, body: dict[str, Any]) -> float:
+        return self.ttft_s + self.prompt_token_s * self._prompt_tokens(body)
 
     def _plan(self, body: dict[str, Any]) -> tuple[int, str]:
         wanted = body.get("max_tokens") or body.get("max_completion_tokens") or 16
@@ -140,7 +161,7 @@ class FakeEngine:
 
     async def _answer(self, request: web.Request, body: dict[str, Any], arrived: float) -> web.StreamResponse:
         count, reason = self._plan(body)
-        await self._until(arrived + self.ttft_s + (count - 1) * self.itl_s)
+        await self._until(arrived + self._first_s(body) + (count - 1) * self.itl_s)
         text = "".join(f"w{number} " for number in range(count))
         choice: dict[str, Any] = {"index": 0, "finish_reason": reason, "logprobs": None}
         if "messages" in body:
@@ -158,10 +179,11 @@ class FakeEngine:
         count, reason = self._plan(body)
         response = web.StreamResponse(headers={"content-type": "text/event-stream"})
         times = self.written.setdefault(request.headers.get("x-request-id", ""), [arrived])
-        await self._until(arrived + self.ttft_s)
+        first = arrived + self._first_s(body)
+        await self._until(first)
         await response.prepare(request)
         for number in range(count):
-            await self._until(arrived + self.ttft_s + number * self.itl_s)
+            await self._until(first + number * self.itl_s)
             if number == self.break_after:
                 assert request.transport is not None
                 request.transport.abort()
@@ -187,10 +209,10 @@ class FakeEngine:
         await response.write(b"data: " + json.dumps(payload).encode() + b"\n\n")
 
 
-def system_of(deployment: dict[str, Any], **top: Any) -> Any:
+def system_of(deployment: dict[str, Any], max_model_len: int = 100_000, **top: Any) -> Any:
     """The parts of a resolved System that the frontend reads, without a catalogue."""
     spec = Spec.model_validate({"schema": 1, "name": "test", "model": "llama-3.1-8b", "deployment": deployment} | top)
-    limits = SimpleNamespace(block_size=16, kv_blocks=1000, prefix_caching=True)
+    limits = SimpleNamespace(block_size=16, kv_blocks=1000, prefix_caching=True, max_model_len=max_model_len)
     split = deployment["mode"] == "disaggregated"
     pools = []
     for role in ("prefill", "decode") if split else ("aggregated",):
@@ -198,3 +220,13 @@ def system_of(deployment: dict[str, Any], **top: Any) -> Any:
         router = (own.router if own is not None else None) or spec.deployment.router or Router()
         pools.append(SimpleNamespace(role=role, limits=limits, router=router))
     return SimpleNamespace(spec=spec, pools=tuple(pools), disaggregated=split)
+
+
+async def _serve(port: int, options: dict[str, Any]) -> None:
+    await asyncio.sleep(options.pop("start_s", 0))
+    async with FakeEngine(port=port, **options):
+        await asyncio.Event().wait()
+
+
+if __name__ == "__main__":  # a server process of its own: PORT and the engine's options (and start_s) as JSON
+    asyncio.run(_serve(int(sys.argv[1]), json.loads(sys.argv[2])))

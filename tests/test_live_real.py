@@ -11,6 +11,8 @@ import itertools
 import json
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,7 +22,7 @@ import pytest
 pytest.importorskip("aiohttp", reason="the live extra is not installed")
 
 from live.launch import LiveError, Runtime, detect
-from live.servers import START_TIMEOUT_S, Servers
+from live.servers import CPU_START_MOST_S, Servers
 from live.session import LiveSession, model_of
 from planner import workload
 from planner.records import Run
@@ -57,7 +59,7 @@ workload:
   output_tokens: 16
 run: {sample_interval_s: 0.25}
 """
-SPLIT = "{mode: disaggregated, link: {preset: cpu_shm}}"
+SPLIT_SPEC = SPEC.replace("{mode: aggregated, replicas: 1}", "{mode: disaggregated, link: {preset: cpu_shm}}")
 
 
 def spec_of(**changes: str) -> Spec:
@@ -69,7 +71,7 @@ def spec_of(**changes: str) -> Spec:
 
 
 def split_spec() -> Spec:
-    return parse(SPEC.replace("{mode: aggregated, replicas: 1}", SPLIT), "test")
+    return parse(SPLIT_SPEC, "test")
 
 
 @contextlib.contextmanager
@@ -244,6 +246,61 @@ def test_a_wrong_kv_cache_changes_the_tokens(split: LiveSession) -> None:
     assert wrong_equal == 0
 
 
+def test_pushed_kv_gives_the_same_tokens(aggregated: tuple[Run, dict[int, list[int]], Run], tmp_path: Path) -> None:
+    """NixlPushConnector: the prefill worker writes into the decode worker's blocks, found by the request's id."""
+    push = parse(SPLIT_SPEC.replace("preset: cpu_shm", "preset: cpu_shm, connector: NixlPushConnector"), "test")
+    with session_of(push, tmp_path) as session:
+        run = session.measure(workload.build(push))
+        got = session.results[-1].answers()
+    assert set(run.requests["finish_reason"]) == {"length"}
+    assert got == aggregated[1]
+    counters = run.manifest["counters"]
+    assert counters["decode-0"]["vllm:prompt_tokens_by_source_total[local_compute]"] == 0
+    moved = run.transfers["bytes"].sum()
+    assert moved >= run.requests["prompt_tokens"].sum() * session.system.kv_bytes_per_token
+    assert counters["prefill-0"]["vllm:nixl_bytes_transferred_sum"] >= moved  # whoever drives a transfer counts it
+
+
+# --- a driver that is stopped while its servers start -------------------------------------------------
+
+
+def started_by(mark: str) -> list[int]:
+    """Processes that got the mark in their environment."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if mark.encode() in (folder / "environ").read_bytes():
+                found.append(int(folder.name))
+    return found
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_stopped_while_servers_start(number: signal.Signals, tmp_path: Path) -> None:
+    config, out = tmp_path / "pair.yaml", tmp_path / "run"
+    config.write_text(SPLIT_SPEC)
+    command = [sys.executable, "-m", "planner.cli", "live", str(config), "--out", str(out)]
+    driver = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    logs = [out / "logs" / f"{name}.log" for name in ("prefill-0", "decode-0")]
+    begin = time.monotonic()
+    while not all(log.exists() and log.read_text().count("\n") > 3 for log in logs):  # vLLM has begun to speak
+        assert driver.poll() is None
+        assert time.monotonic() - begin < CPU_START_MOST_S
+        time.sleep(0.2)
+    mark = str(out)
+    assert len(started_by(mark)) >= 4  # two servers below their watchdogs
+    driver.send_signal(number)
+    begin = time.monotonic()
+    said = driver.communicate(timeout=60)[1]
+    while left := started_by(mark):
+        assert time.monotonic() - begin < 60, left
+        time.sleep(0.1)
+    print(f"{number.name}: driver and servers gone after {time.monotonic() - begin:.1f} s")
+    if number == signal.SIGKILL:
+        return
+    assert driver.returncode == 130
+    assert said.splitlines()[-1] == "planner: interrupted"
+
+
 # --- faults (last: they break the servers) ----------------------------------------------------------
 
 
@@ -285,4 +342,4 @@ def test_model_that_does_not_fit_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(LiveError, match="aggregated-0 did not start: the model does not fit") as error:
         asyncio.run(go())
     assert "\n" not in str(error.value)
-    assert time.monotonic() - begin < START_TIMEOUT_S["cpu"]
+    assert time.monotonic() - begin < CPU_START_MOST_S

@@ -20,6 +20,7 @@ from live.client import ClientOptions, run_load
 from live.documents import load_chunks, split
 from live.embedders import Hashing, embedder
 from live.frontend import Frontend
+from live.rerankers import Overlap, reranker
 from live.retrieval import FaissIndex, NumpyIndex, Retriever
 from planner.requests import Arrival
 from planner.spec import Retrieval, SpecError
@@ -142,6 +143,96 @@ def test_remote_embeddings() -> None:
     assert set(asked) == {"m"}
     with pytest.raises(SpecError, match=r"retrieval.embedder: .* failed"):
         Retriever(Retrieval(embedder="openai:http://127.0.0.1:1"))
+
+
+def test_words_in_common_decide_among_the_candidates() -> None:
+    texts = ["prefill prefill prefill", "decode of a prefill worker", "nothing", "the decode worker"]
+    scores = Overlap().scores("Which decode worker?", texts)
+    assert scores[2] == scores[0] == 0 < scores[1] < scores[3]  # the pair "decode worker" is in one text only
+    plain = Retriever(Retrieval(top_k=2))
+    again = Retriever(Retrieval(top_k=2, reranker="overlap", candidates=9))
+    question = "How large is the KV cache of Llama 3.1 8B per token?"
+    assert plain.find(question).rerank_s == 0
+    found = again.find(question)
+    assert found.names[0].startswith("kv-cache.md")
+    assert len(found.chunks) == 2
+    assert 0 < found.rerank_s <= found.end_s - found.start_s
+    assert found.embed_s + found.search_s + found.rerank_s == pytest.approx(found.end_s - found.start_s)
+
+
+@pytest.mark.parametrize(
+    ("fields", "kind"),
+    [
+        ({}, None),
+        ({"rerank_ms": 5}, Overlap),
+        ({"rerank_ms": 5, "reranker": "none"}, None),
+        ({"reranker": "overlap"}, Overlap),
+    ],
+)
+def test_a_planned_reranking_is_done(fields: dict[str, Any], kind: type | None) -> None:
+    assert type(reranker(Retrieval(**fields))) is (kind or type(None))
+
+
+def test_remote_reranking() -> None:
+    """A service that likes short texts turns the order round; what it leaves out comes last; its time is counted."""
+    asked: list[dict[str, Any]] = []
+
+    async def rank(incoming: web.Request) -> web.Response:
+        body = await incoming.json()
+        asked.append(body)
+        order = sorted(range(len(body["documents"])), key=lambda at: len(body["documents"][at]))
+        await asyncio.sleep(0.05)
+        results = [{"index": at, "relevance_score": -float(rank)} for rank, at in enumerate(order)]
+        return web.json_response({"results": results[:3]})
+
+    async def models(_: web.Request) -> web.Response:
+        return web.json_response({"data": [{"id": "m"}]})
+
+    async def wrong(_: web.Request) -> web.Response:
+        return web.json_response({"results": [{"index": 0}]})
+
+    async def main() -> str:
+        app = web.Application()
+        routes = [web.post("/v1/rerank", rank), web.get("/v1/models", models), web.post("/wrong/rerank", wrong)]
+        app.add_routes(routes)
+        runner = web.AppRunner(app, shutdown_timeout=0.1)
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+        try:
+            spec = Retrieval(reranker=f"rerank:{url}", top_k=2, candidates=5)
+            retriever = await asyncio.to_thread(Retriever, spec)
+            found = await retriever.search("What does NIXL do?")
+            with pytest.raises(SpecError, match="no results with index and relevance_score"):
+                await asyncio.to_thread(Retriever, Retrieval(reranker=f"rerank:{url}/wrong/rerank#m"))
+            assert found.rerank_s > 0.04
+            lengths = [len(text) for text in asked[-1]["documents"]]
+            assert [len(chunk.text) for chunk in found.chunks] == sorted(lengths)[:2]
+            return url
+        finally:
+            await runner.cleanup()
+
+    url = asyncio.run(main())
+    assert {(body["model"], len(body["documents"]), body["top_n"]) for body in asked} == {("m", 1, 1), ("m", 5, 5)}
+    with pytest.raises(SpecError, match=r"retrieval.reranker: .* failed"):
+        Retriever(Retrieval(reranker=f"rerank:{url}"))
+    for name in ("bm25", "rerank", "overlap:x"):
+        with pytest.raises(SpecError, match=r"retrieval.reranker: .* is unknown; allowed: overlap"):
+            reranker(Retrieval(reranker=name))
+
+
+def test_reranking_is_in_the_service() -> None:
+    engine = FakeEngine("aggregated-0")
+
+    async def test(frontend: Frontend, session: aiohttp.ClientSession) -> None:
+        status, answer = await post(session, QUESTION, "/v1/chat/completions")
+        assert (status, len(answer["documents"])) == (200, 3)
+        async with session.get("/metrics") as response:
+            text = await response.text()
+        (spent,) = (line for line in text.splitlines() if line.startswith("planner_retrieval_rerank_seconds_sum"))
+        assert float(spent.split()[1]) > 0
+
+    served(test, [engine], {"mode": "aggregated"}, top={"retrieval": {"top_k": 3, "rerank_ms": 2}})
 
 
 def test_workers_bound_the_searches() -> None:

@@ -192,6 +192,18 @@ def test_failures_are_one_line_within_a_bound(fake_vllm: Any, tmp_path: Path, mo
     assert not any(map(alive, pids_in(folder)))
 
 
+def test_the_bound_of_a_start_follows_the_device() -> None:
+    cores = os.cpu_count() or 1
+    assert servers.start_bound_s(system_of(), CPU, load=0.0) == servers.CPU_START_S
+    assert servers.start_bound_s(system_of(), CPU, load=2.0 * cores - 1) == 2 * servers.CPU_START_S
+    assert servers.start_bound_s(system_of(), CPU, load=100.0 * cores) == servers.CPU_START_MOST_S
+    on_gpu = AGGREGATED.replace("model: tiny", "model: llama-3.1-8b").replace("hardware: cpu", "hardware: h200")
+    on_gpu = on_gpu.replace("kv_cache_memory_bytes: 67108864, ", "")
+    assert 370 < servers.start_bound_s(system_of(on_gpu), GPU) < 390  # 16 GB of weights
+    dummy = on_gpu.replace("engine: {", "engine: {load_format: dummy, ")
+    assert servers.start_bound_s(system_of(dummy), GPU) == servers.GPU_START_S
+
+
 def test_taken_port_is_said_before_anything_starts(fake_vllm: Any, tmp_path: Path) -> None:
     fake_vllm("good")
     with socket.socket() as taken:

@@ -43,6 +43,17 @@ TableOption = Annotated[
 ]
 NoSave = Annotated[bool, typer.Option("--no-save", help="Write no run folder.")]
 
+StartTimeout = Annotated[
+    Optional[float],  # noqa: UP045
+    typer.Option(
+        "--start-timeout",
+        metavar="SECONDS",
+        min=1.0,
+        help="After how long a server that does not answer has failed. Default: on a CPU 240 (an idle one needs about "
+        "40), times the jobs per core, at most 900; on GPUs 300 and 5 for each GB of weights to read.",
+    ),
+]
+
 
 def overrides(assignments: Sequence[str] | None, seed: int | None) -> list[str]:
     """The --set and --seed options as one list for `planner.spec.load`."""

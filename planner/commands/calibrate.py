@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Optional
+from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
-from planner.commands import Config, Json, Seed, Set, console, overrides, print_json, progress
+from planner.commands import Config, Json, Seed, Set, StartTimeout, console, overrides, print_json, progress
 
 if TYPE_CHECKING:
     from planner.calibrate import Calibration
@@ -37,6 +37,7 @@ def calibrate(
         Optional[Path],  # noqa: UP045
         typer.Option("--out", metavar="FILE", help="The profile. Default: configs/profiles/NAME.yaml."),
     ] = None,
+    start_timeout: StartTimeout = None,
     assignments: Set = None,
     seed: Seed = None,
     as_json: Json = False,
@@ -55,7 +56,7 @@ def calibrate(
 
         file, runs, doubt = fit(system, [_read(path, system) for path in source], name), len(source), None
     else:
-        found = _measure(system, name, seconds, rounds)
+        found = _measure(system, name, seconds, rounds, start_timeout)
         file, runs, doubt = found.file, len(found.runs), found.unstable
     path = out or Path("configs") / "profiles" / f"{file.name}.yaml"
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -76,21 +77,30 @@ def _read(source: Path, system: System) -> Run:
     return read_source(source)
 
 
-def _measure(system: Any, name: str | None, seconds: float, rounds: int) -> Calibration:
-    from planner.backends import backend
+def _measure(
+    system: System, name: str | None, seconds: float, rounds: int, start_timeout_s: float | None
+) -> Calibration:
+    """All rounds on servers that are started once; each round has contents of its own."""
+    from live.backend import SessionBackend
+    from live.session import LiveSession
     from planner.calibrate import calibrate as measure
+    from planner.calibrate import one_pool
     from planner.calibration_load import plan
 
+    one_pool(system)  # what cannot be calibrated is said before anything starts
     phases = plan(system, seconds)
     estimate = sum(phase.estimate_s for phase in phases)
     requests = sum(len(phase.requests) for phase in phases)
     print(
         f"{len(phases)} phases, {requests} requests; about {estimate:.0f} s a round (at most {rounds}) "
-        "and the servers' start.",
+        "and one start of the servers.",
         file=sys.stderr,
         flush=True,
     )
-    return measure(system, backend("live"), name=name, seconds=seconds, rounds=rounds, progress=progress(0.0))
+    report = progress(0.0)
+    with LiveSession(system, start_timeout_s=start_timeout_s, progress=report) as session:
+        backend = SessionBackend(session)
+        return measure(session.system, backend, name=name, seconds=seconds, rounds=rounds, progress=report)
 
 
 def _print(file: ProfileFile, path: Path, runs: int, doubt: str | None) -> None:

@@ -16,6 +16,7 @@ from planner.commands import (
     Out,
     Seed,
     Set,
+    StartTimeout,
     TableOption,
     check_table,
     console,
@@ -65,6 +66,7 @@ def live(
         typer.Option("--cluster", metavar="ray", help="On a Ray cluster that exists: ray, or ray=HOST:PORT."),
     ] = None,
     token: Token = None,
+    start_timeout: StartTimeout = None,
     assignments: Set = None,
     seed: Seed = None,
     out: Out = None,
@@ -90,6 +92,7 @@ def live(
         endpoints=endpoint or (),
         token=token,
         ray=ray_address(cluster),
+        start_timeout_s=start_timeout,
         progress=report,
     )
     comparison = None

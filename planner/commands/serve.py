@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from planner.commands import Out, Set, overrides, progress, run_folder
+from planner.commands import Out, Set, StartTimeout, overrides, progress, run_folder
 from planner.commands.live import Config, Token, spec_of
 
 
@@ -19,6 +19,7 @@ def serve(
         str, typer.Option("--bind", help="Address to listen on; beyond loopback --token is needed.")
     ] = "127.0.0.1",
     token: Token = None,
+    start_timeout: StartTimeout = None,
     assignments: Set = None,
     out: Out = None,
 ) -> None:
@@ -30,7 +31,14 @@ def serve(
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
     logging.getLogger("aiohttp").setLevel(logging.WARNING)
     folder = run_folder(f"{spec.name}-serve", out)
-    with LiveSession(resolve(spec), folder, bind=(bind, port), token=token, progress=progress(0.0)) as session:
+    with LiveSession(
+        resolve(spec),
+        folder,
+        bind=(bind, port),
+        token=token,
+        start_timeout_s=start_timeout,
+        progress=progress(0.0),
+    ) as session:
         secret = " -H 'authorization: Bearer TOKEN'" if token else ""
         print(f"Serving {spec.name} on {session.base_url} (logs: {folder}); Ctrl-C stops it. Try:", file=sys.stderr)
         print(

@@ -1,0 +1,84 @@
+"""`planner live --endpoint`: other people's servers, which do not take what vLLM takes and stop when they like."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("aiohttp", reason="the live extra is not installed")
+
+from fake_engine import FakeEngine
+from planner import cli
+from planner.records import Run
+
+
+@contextmanager
+def foreign(**options: Any) -> Iterator[FakeEngine]:
+    """A fake engine in a thread of its own."""
+    engine, loop = FakeEngine(**options), asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+    try:
+        asyncio.run_coroutine_threadsafe(engine.__aenter__(), loop).result(20)
+        yield engine
+    finally:
+        asyncio.run_coroutine_threadsafe(engine.__aexit__(), loop).result(20)
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()
+
+
+PLAIN = {"refuse": {"ignore_eos", "min_tokens", "return_token_ids"}}
+
+
+@pytest.mark.parametrize(
+    ("options", "prompts", "outputs"),
+    [
+        ({}, 256, 32),  # takes everything: as planned
+        (PLAIN, 256, 12),  # token ids, but it stops when it likes
+        (PLAIN | {"token_prompts": False}, 256, 12),  # texts only
+    ],
+)
+def test_the_lengths_that_happened_are_said_and_simulated(
+    options: dict[str, Any], prompts: int, outputs: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+    with foreign(ttft_s=0.02, itl_s=0.002, natural=12, **options) as engine:
+        sets = ["--set", "workload.requests=15", "--set", "workload.rate=20"]
+        words = ["live", "cpu-agg", "--endpoint", engine.url, "--validate", "--json", "--out", str(out), *sets]
+        assert cli.run(words) == 0
+    answer = json.loads(capsys.readouterr().out)
+    measured, simulated = Run.load(out), Run.load(out / "simulated")
+    for run in (measured, simulated):
+        assert len(run.requests) == 15
+        assert set(run.requests["output_tokens"]) == {outputs}
+        assert abs(run.requests["prompt_tokens"] - prompts).max() <= 1
+    both = [run.requests.set_index("request_id")["prompt_tokens"].to_dict() for run in (measured, simulated)]
+    assert both[0] == both[1]
+    assert set(measured.requests["finish_reason"]) == {"length" if outputs == 32 else "stop"}
+    assert measured.manifest["tokens"]["output_equal"] == (15 if outputs == 32 else 0)
+    said = " ".join([*measured.manifest["warnings"], *simulated.manifest["warnings"]])
+    if not options:
+        assert "refused" not in said and "made of them" not in said
+        return
+    assert "refused some fields" in said
+    assert "output lengths are not pinned" not in said  # 8 were asked for and 8 came
+    assert "15 requests are simulated with the prompt and output tokens that the servers made of them" in said
+    assert answer["warnings"]
+    for body in engine.requests[-15:]:
+        assert not {"ignore_eos", "min_tokens", "return_token_ids"} & body.keys()
+        assert isinstance(body["prompt"], str) == (not options.get("token_prompts", True))
+
+
+def test_a_server_that_refuses_everything_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    with foreign(refuse={"model"}) as engine:
+        assert cli.run(["live", "cpu-agg", "--endpoint", engine.url, "--no-save"]) == 2
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert line.startswith(f"planner: endpoint {engine.url}: refuses every form of request; the last answer: 400")
