@@ -16,7 +16,7 @@ from live.results import ClientResult
 from live.servers import Worker
 from live.step_table import EngineTrace
 from live.telemetry import Telemetry
-from planner.system import System
+from planner.system import System, knob_warnings
 
 
 @dataclass(frozen=True)
@@ -76,8 +76,9 @@ def manifest(run: Circumstances) -> dict[str, Any]:
 
 
 def _warnings(run: Circumstances) -> list[str]:
+    """What to know of this measurement. Doubts about step times belong to predictions: nothing here took any."""
     result = run.result
-    found = [*run.system.warnings, *result.notes]
+    found = [*knob_warnings(run.system.spec), *result.notes]
     if run.model is not None and run.model.note:
         found.append(run.model.note)
     if run.runtime is not None:

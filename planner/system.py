@@ -234,7 +234,7 @@ def _measured_link(spec: Link, pools: tuple[Pool, ...]) -> WireLaw | None:
     return next((pool.profile.file.link for pool in pools if pool.profile.file and pool.profile.file.link), None)
 
 
-def _knob_warnings(spec: Spec) -> list[str]:
+def knob_warnings(spec: Spec) -> list[str]:
     """Knobs that change answers, and those that have nothing to work on. Raises SpecError for one that cannot work."""
     knobs, deployment = spec.optimizations, spec.deployment
     warnings = [f"optimizations.{name} changes what the model answers" for name in knobs.changes_output]
@@ -290,7 +290,7 @@ def resolve(spec: Spec) -> System:
         )
     if isinstance(deployment, Disaggregated) and deployment.link.inter_node is None and _crosses(filled):
         warnings.append("link.inter_node: not given, yet KV crosses nodes; a nominal link is assumed between them")
-    warnings += [*_knob_warnings(spec), *host_warnings(filled)]
+    warnings += [*knob_warnings(spec), *host_warnings(filled)]
     net = None
     if isinstance(deployment, Disaggregated):
         net = wires(deployment.link, filled[0].hardware, hosts, _measured_link(deployment.link, filled))
