@@ -91,7 +91,7 @@ class _Tracing:
             # A request that is new, that is recomputed after preemption, or whose prompt is not done is prefilling.
             if name in new or tokens > 1 + self.num_spec_tokens or had < request.num_prompt_tokens:  # type: ignore[attr-defined]
                 chunks.append([tokens, had])
-                self._note_prefill(name, request, had, had + tokens, start)
+                self._note_prefill(name, request, had, had + tokens, start, id(output))
             else:
                 decodes, context = decodes + 1, context + had
         return {
@@ -105,14 +105,14 @@ class _Tracing:
             "pre": len(output.preempted_req_ids or ()),
         }
 
-    def _note_prefill(self, name: str, request: Any, had: int, reached: int, now: float) -> None:
+    def _note_prefill(self, name: str, request: Any, had: int, reached: int, now: float, step: int) -> None:
         entry = self._open.get(name)
         if entry is None:
             return
         if "start" not in entry:
             entry["start"], entry["cached"] = round(now, 6), had
         if reached >= request.num_prompt_tokens and "last" not in entry:
-            entry["last"] = True  # its prompt ends with this step, whose results give the time
+            entry["last"] = step  # its prompt ends with this step, whose results give the time
 
     def update_from_output(self, scheduler_output: Any, model_runner_output: Any, *args: Any, **kwargs: Any) -> Any:
         arrivals = getattr(model_runner_output, "kv_connector_output", None)
@@ -136,7 +136,7 @@ class _Tracing:
     def _close_finished(self, scheduler_output: Any, result: Any, now: float) -> None:
         for name in scheduler_output.num_scheduled_tokens:
             entry = self._open.get(name)
-            if entry and entry.get("last") and "prefilled" not in entry:
+            if entry and entry.get("last") == id(scheduler_output) and "prefilled" not in entry:
                 entry["prefilled"] = round(now, 6)
         for preempted in scheduler_output.preempted_req_ids or ():
             if entry := self._open.get(preempted):

@@ -16,10 +16,11 @@ import pandas as pd
 from planner.backends import Backend
 from planner.calibration_costs import host_of, interference, link_of, stretched
 from planner.calibration_load import PhasedLoad, plan
-from planner.fitting import FitError, Fitted, digits, fit_step, law_of, predict, record
+from planner.fitting import FitError, Fitted, digits, fit_step, law_of, predict, record, with_launches
+from planner.launches import LaunchFit, fit_launches
 from planner.observations import from_steps, from_tokens
 from planner.profile_file import Measured, ProfileFile, Source, StepLaw, Validity
-from planner.profiles import bounds, capture_sizes, roofline
+from planner.profiles import bounds, capture_sizes, roofline, wave_seqs
 from planner.records import Progress, Run
 from planner.spec import Spec, SpecError
 from planner.system import Pool, System
@@ -71,15 +72,19 @@ def with_link(spec: Spec, file: ProfileFile) -> Spec:
     return spec.model_copy(update={"deployment": deployment})
 
 
-def rows_of(runs: Sequence[Run], sizes: Sequence[int], slowing: float | None = None) -> pd.DataFrame:
+def rows_of(
+    runs: Sequence[Run], sizes: Sequence[int], slowing: float | None = None, launches: LaunchFit | None = None
+) -> pd.DataFrame:
     """Rows of all runs: from the engines' steps where they were traced, else from the tokens' arrival.
 
     `slowing` is what another engine on the host costs: taken out, so that the law is that of an engine alone.
+    `launches` are the host's, which hide what the GPU did.
     """
     parts = []
     for run in runs:
         if len(run.steps):
-            parts.append(from_steps(run.steps if slowing is None else stretched(run, slowing), sizes))
+            steps = run.steps if slowing is None else stretched(run, slowing)
+            parts.append(from_steps(steps, sizes, launches=launches))
         elif len(run.tokens):
             parts.append(from_tokens(run.requests, run.tokens, sizes))
     if not parts:
@@ -129,9 +134,12 @@ def _fit_apart(system: System, pool: Pool, runs: Sequence[Run]) -> tuple[Fitted,
     workers = sum(len(one.workers) for one in system.pools)
     shares = pool.hardware.kind == "cpu" and workers > 1
     slowing: float | None = None
+    launches = fit_launches([run.steps for run in runs], sizes)
     for _ in range(SLOWING_PASSES):
-        rows, notes = rows_of(runs, sizes, slowing), list[str]()
-        fitted = _fit_rows(pool, rows, notes)
+        rows, notes = rows_of(runs, sizes, slowing, launches), list[str]()
+        fitted = _fit_rows(pool, rows, notes, floored=launches is None)
+        if launches is not None:
+            fitted = with_launches(fitted, launches.values, launches.errors)
         if not shares:
             return fitted, rows, None, notes
         found = interference(runs, sizes, fitted)
@@ -148,18 +156,19 @@ def _fit_apart(system: System, pool: Pool, runs: Sequence[Run]) -> tuple[Fitted,
     return fitted, rows, slowing, notes
 
 
-def _fit_rows(pool: Pool, rows: pd.DataFrame, notes: list[str]) -> Fitted:
+def _fit_rows(pool: Pool, rows: pd.DataFrame, notes: list[str], floored: bool) -> Fitted:
     """Without a prior where the rows suffice. A CPU's catalogue entry is an assumption and bounds nothing."""
     known = pool.hardware.kind == "gpu" and pool.model.kind == "dense"
     bound = bounds(pool.model, pool.hardware, pool.tp, pool.engine) if known else None
+    wave = wave_seqs(pool.model, pool.hardware, pool.tp) if pool.hardware.kind == "gpu" else 0.0
     try:
-        fitted = fit_step(rows, bound=bound)
+        fitted = fit_step(rows, bound=bound, floored=floored, wave_seqs=wave)
     except FitError:
         if pool.model.kind != "dense":
             raise
         guess = roofline(pool.model, pool.hardware, pool.tp, pool.engine).file
         assert guess is not None
-        fitted = fit_step(rows, prior=guess.step, bound=bound)
+        fitted = fit_step(rows, prior=guess.step, bound=bound, floored=floored, wave_seqs=wave)
         open_ones = [
             key for key, error in fitted.standard_errors.items() if error > 0.5 * max(fitted.values[key], 1e-12)
         ]
@@ -253,7 +262,9 @@ def calibrate(
     while True:
         runs.append(backend.run(system, PhasedLoad(phases), progress))
         file, fitted = _profile(system, runs, name)
-        noise = median_error(fitted, rows_of(runs, graph_sizes(pool), file.interference))
+        sizes = graph_sizes(pool)
+        launches = fit_launches([run.steps for run in runs], sizes)
+        noise = median_error(fitted, rows_of(runs, sizes, file.interference, launches))
         unstable = instability(fitted, noise)
         if unstable is None or len(runs) == rounds:
             break

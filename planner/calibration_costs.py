@@ -7,14 +7,16 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from planner.cost_fits import HostFit, LinkFit, fit_host, fit_link
+from planner.cost_fits import HostFit, LinkFit, fit_host, fit_link, robust_line
 from planner.fitting import FitError, Fitted, digits, predict
+from planner.launches import seen_ends
 from planner.observations import company, from_steps, host_samples
 from planner.profile_file import HostLaw, WireLaw
 from planner.records import Run
 from planner.spec import Link
 from planner.system import System
 
+SAME_END_S = 1e-4  # time stamps of one step
 LONELY = 10  # requests without company from which host times are taken; steps to compare
 ALONE, TOGETHER = 0.1, 0.9  # share of a step's time in which another engine of the host worked
 
@@ -42,9 +44,11 @@ def host_of(
 ) -> tuple[HostLaw, dict[str, float]]:
     """Client to engine queue, engine to client, and the hop between pools; and the standard errors.
 
-    The way back is longer after a long prompt, too: what it takes per prompt token counts with the way in.
+    The way back is longer after a long prompt, too: what it takes per prompt token counts with the way in. And it is
+    longer from a step of many sequences, whose tokens the API server hands out one after another.
     """
-    done = pd.concat([_finished(run.requests) for run in runs], ignore_index=True)
+    done = pd.concat([_finished(run.requests).assign(beside=_beside(run)) for run in runs], ignore_index=True)
+    sole = done[done["sole"] & (done["worker"] == done["decode_worker"])]
     if done["lonely"].sum() >= LONELY:  # under load host times hold the host's own queues
         done = done[done["lonely"]]
     queued = done.dropna(subset=["queued_s"])
@@ -62,17 +66,21 @@ def host_of(
         found = fit_host(np.array(prompts), np.array(seconds))
     local = done[done["worker"] == done["decode_worker"]]
     moved = done[done["worker"] != done["decode_worker"]]
-    response, per_token, per_token_error = _response(local[local["prompt_tokens"] <= _largest_step(runs)])
+    largest = _largest_step(runs)
+    response, per_token, per_token_error = _response(local[local["prompt_tokens"] <= largest])
+    per_seq, per_seq_error = _per_sequence(sole[sole["prompt_tokens"] <= largest], response or 0.0, per_token)
     hop = _median(moved["transfer_start_s"] - moved["prefill_end_s"])
     if response is None:
         notes.append("the way from engine to client was not seen; it is part of the request's host time or missing")
     law = HostLaw(
         request_s=digits(found.request_s),
         request_per_token_s=digits(found.request_per_token_s + per_token),
-        response_s=digits(response or 0.0),
+        response_s=digits(max((response or 0.0) - per_seq, 0.0)),
+        response_per_seq_s=digits(per_seq),
         hop_s=digits(hop or 0.0),
     )
-    return law, found.errors | {"request_per_token_s": float(np.hypot(found.per_token_error_s, per_token_error))}
+    errors = found.errors | {"request_per_token_s": float(np.hypot(found.per_token_error_s, per_token_error))}
+    return law, errors | ({"response_per_seq_s": per_seq_error} if per_seq else {})
 
 
 def _largest_step(runs: Sequence[Run]) -> float:
@@ -90,12 +98,41 @@ def _response(local: pd.DataFrame) -> tuple[float | None, float, float]:
     return found.request_s, found.request_per_token_s, found.per_token_error_s
 
 
+def _per_sequence(sole: pd.DataFrame, alone_s: float, per_token_s: float) -> tuple[float, float]:
+    """Seconds from a step's end to a first token for each sequence of the step, and their standard error.
+
+    From requests that nobody else came beside, into batches of several sizes; 0 where there are too few of them.
+    """
+    known = sole.dropna(subset=["prefill_end_s", "beside"])
+    if len(known) < LONELY or known["beside"].nunique() < 3:
+        return 0.0, 0.0
+    late = known["first_token_s"] - known["prefill_end_s"] - per_token_s * known["prompt_tokens"] - alone_s
+    others = known["beside"].to_numpy(dtype=float) - 1.0
+    found, errors = robust_line(np.column_stack([np.ones_like(others), others]), late.to_numpy(dtype=float))
+    return max(found[1], 0.0), errors[1]
+
+
+def _beside(run: Run) -> pd.Series:
+    """Sequences of the step that ended each finished request's prompt, by arrival; NaN where it is not known."""
+    table = _finished(run.requests)
+    beside = pd.Series(np.nan, index=table.index)
+    for worker, own in run.steps.groupby("worker"):
+        ordered = own.sort_values("start_s", ignore_index=True)
+        ends, ended = seen_ends(ordered), table["prefill_end_s"].to_numpy(dtype=float)
+        after = np.clip(np.searchsorted(ends, ended - SAME_END_S), 0, len(ends) - 1)
+        seqs = ordered["decode_seqs"].to_numpy(dtype=float) + 1.0
+        here = (table["worker"] == worker).to_numpy(dtype=bool) & (np.abs(ends[after] - ended) <= SAME_END_S)
+        beside[here] = seqs[after][here]
+    return beside
+
+
 def _finished(requests: pd.DataFrame) -> pd.DataFrame:
-    """Finished requests, and whether each was the only one from its sending to its first token (`lonely`)."""
+    """Finished requests by arrival. `lonely`: alone until its first token; `sole`: nobody else came until then."""
     table = requests[requests["finish_reason"].isin(["stop", "length"])].sort_values("arrival_s", ignore_index=True)
     before = table["finish_s"].cummax().shift(1, fill_value=-np.inf)
-    after = table["arrival_s"].shift(-1, fill_value=np.inf)
-    return table.assign(lonely=(before <= table["arrival_s"]) & (after >= table["first_token_s"]))
+    first = table["first_token_s"].cummax().shift(1, fill_value=-np.inf)
+    last = table["arrival_s"].shift(-1, fill_value=np.inf) >= table["first_token_s"]
+    return table.assign(lonely=(before <= table["arrival_s"]) & last, sole=(first <= table["arrival_s"]) & last)
 
 
 def _median(values: pd.Series) -> float | None:

@@ -19,10 +19,12 @@ PAUSE_S = 0.2  # between phases, so that one does not run into the next
 STEADY_STEPS = 24  # decode steps that a batch is held for
 IDLE_REPEATS = 3  # prompts of each length on an idle engine
 PROMPTS = (16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384, 32768)
-BATCHES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+BATCHES = (1, 2, 4, 8, 16, 32, 64, 128, 192, 256)
 CONTEXTS = (128, 1024, 4096, 16384)
-MIXED_BATCHES = (4, 16, 64)
-MIXED_PROMPTS = (32, 128, 512, 2048, 8192)
+STAIRS, STAIR_STEPS = 40, 8  # sequences that end one after another, so many steps apart: every batch up to 40
+STAIR_CONTEXTS = (1024, 4096)
+MIXED_BATCHES = (4, 16, 64, 128)
+MIXED_PROMPTS = (32, 128, 384, 512, 1024, 2048, 8192)  # into a batch: on both sides of the largest CUDA graph
 COMPANY_PROMPTS = (64, 256, 256, 1024)  # prefilled while the decode engine of the same host works
 REQUEST_S = 0.02  # what a request costs besides the engine, for the estimate of time
 KV_SHARE = 0.8  # of the KV cache that a phase may fill
@@ -167,6 +169,26 @@ def _decode(room: _Room, numbers: Iterator[int]) -> Iterator[Phase]:
             yield Phase("decode", f"{batch} decodes at {context}", together, (), estimate)
 
 
+def _stairs(room: _Room, numbers: Iterator[int]) -> Iterator[Phase]:
+    """Decode batches that shrink one by one: what sizes between the powers of two take."""
+    for context in STAIR_CONTEXTS:
+        seqs = min(STAIRS, room.seqs, int(KV_SHARE * room.tokens) // (context + STAIR_STEPS * STAIRS + STEADY_STEPS))
+        fill_s = room.prefill_s(context, seqs)
+        first = STEADY_STEPS + (
+            math.ceil(fill_s / room.decode_s(seqs, context, 1))
+            if room.disaggregated
+            else math.ceil(seqs * context / room.budget)
+        )
+        outputs = [first + STAIR_STEPS * step for step in range(seqs)]
+        if seqs < 3 or context + outputs[-1] > room.length or seqs * (context + outputs[-1]) > KV_SHARE * room.tokens:
+            continue
+        together = tuple(_request(next(numbers), context, output) for output in outputs)
+        decode_s = room.decode_s(seqs, context, first)
+        decode_s += sum(room.decode_s(batch, context, STAIR_STEPS) for batch in range(1, seqs))
+        estimate = fill_s + decode_s + seqs * REQUEST_S / 4 + PAUSE_S
+        yield Phase("decode", f"{seqs} decodes at {context} that end one by one", together, (), estimate)
+
+
 def _mixed(room: _Room, numbers: Iterator[int]) -> Iterator[Phase]:
     """Prompts that join decodes; on a decode pool of their own nothing ever joins them."""
     if room.disaggregated:
@@ -212,7 +234,8 @@ def plan(system: System, seconds: float = 120.0) -> tuple[Phase, ...]:
     """
     room, numbers = _room(system), count()
     beside = [*_mixed(room, numbers), *_company(room, numbers)]
-    kinds = [list(_idle(room, numbers)), list(_decode(room, numbers)), beside]
+    decodes = [*_decode(room, numbers), *_stairs(room, numbers)]
+    kinds = [list(_idle(room, numbers)), decodes, beside]
     shares = (0.3, 0.4, 0.3)
     chosen = [phase for found, share in zip(kinds, shares, strict=True) for phase in _cheapest(found, share * seconds)]
     missing = {"idle", "decode"} - {phase.kind for phase in chosen}

@@ -32,6 +32,7 @@ class Hardware(Node):
     bandwidth_gb_s: Positive
     tflops: dict[Dtype, Positive]
     compute_capability: str | None = None
+    multiprocessors: PositiveInt | None = None
     nic_gb_s: Positive
     nvlink_gb_s: Positive | None = None
     pcie_gb_s: Positive

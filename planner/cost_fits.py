@@ -32,12 +32,12 @@ def fit_host(prompt_tokens: Array, seconds: Array) -> HostFit:
         raise FitError(f"{len(seconds)} host samples; allowed: at least 3 requests whose waiting is known")
     slope = len(np.unique(prompt_tokens)) >= 3 and prompt_tokens.max() >= 2 * prompt_tokens.min()
     design = np.column_stack([np.ones_like(seconds), prompt_tokens] if slope else [np.ones_like(seconds)])
-    values, errors = _robust_line(design, seconds)
+    values, errors = robust_line(design, seconds)
     per_token, per_token_error = (values[1], errors[1]) if slope else (0.0, 0.0)
     return HostFit(max(values[0], 0.0), max(per_token, 0.0), errors[0], per_token_error, len(seconds))
 
 
-def _robust_line(design: Array, seconds: Array) -> tuple[list[float], list[float]]:
+def robust_line(design: Array, seconds: Array) -> tuple[list[float], list[float]]:
     """Linear least squares with soft_l1; residuals absolute. Values and standard errors."""
     scale = np.linalg.norm(design, axis=0)
     start = np.linalg.lstsq(design / scale, seconds, rcond=None)[0]
@@ -73,7 +73,7 @@ def fit_link(sizes: Array, seconds: Array) -> LinkFit:
     if len(np.unique(sizes)) < 3 or sizes.max() < 4 * sizes.min():
         raise FitError(f"{len(np.unique(sizes))} transfer sizes; allowed: at least 3, the largest 4 times the smallest")
     design = np.column_stack([np.ones_like(seconds), sizes]) / seconds[:, None]
-    (fixed, per_byte), (fixed_error, per_byte_error) = _robust_line(design, np.ones_like(seconds))
+    (fixed, per_byte), (fixed_error, per_byte_error) = robust_line(design, np.ones_like(seconds))
     if per_byte <= 0:
         raise FitError("transfers do not take longer with more bytes; allowed: sizes large enough to fill the link")
     bandwidth = 1e-9 / per_byte

@@ -9,7 +9,7 @@ cov = sum(psi^2) / (rows - parameters) / mean(psi')^2 * (J'J)^-1, J in units of 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -27,17 +27,23 @@ LINEAR: dict[str, str] = {
     "decode_s": "decode_steps",
     "decode_per_seq_s": "decode_padded",
     "decode_per_context_s": "decode_context",
+    "decode_wide_per_seq_s": "decode_wide",
     "prefill_per_pair_s": "prefill_pairs",
     "mixed_per_seq_s": "mixed_seqs",
     "mixed_per_context_s": "mixed_context",
     "sync_s": "sync",
 }
-OBSERVATION_COLUMNS = ("kind", "seconds", "mixed_steps", "prefill_tokens", *LINEAR.values())
-LAW = tuple(StepLaw.model_fields)
+OBSERVATION_COLUMNS = ("kind", "seconds", "mixed_steps", "prefill_tokens", "decode_seqs", *LINEAR.values())
+LAUNCH = tuple(name for name in StepLaw.model_fields if name.startswith("launch_"))  # see planner.launches
+WAVES = ("decode_wave_seqs", "decode_wave_tail")
+LAW = tuple(name for name in StepLaw.model_fields if name not in (*LAUNCH, *WAVES))
 ROBUST_FROM = 2.0  # residuals beyond so many standard deviations count less
 OWN_NOISE_ROWS = 200  # a kind of rows with at least so many has its own noise
 SHORT_PROMPT = 64  # tokens; a floor shows at such prompts if there is one
 LEAST_NOISE = 1e-3  # no clock and no machine repeats a step more exactly
+TAIL = 0.6  # where the search for the tail of a wave begins
+NEARER = 0.98  # what else may be noise
+LEAST_PARTLY = 5  # rows with partly filled waves that show the tail
 PRIOR_WIDTH = 1.0  # relative standard deviation of a parameter that is taken from a prior
 
 
@@ -72,11 +78,29 @@ def observations(columns: Mapping[str, object]) -> pd.DataFrame:
     return frame[list(OBSERVATION_COLUMNS)].astype({name: "float64" for name in OBSERVATION_COLUMNS if name != "kind"})
 
 
+def _waves(values: Mapping[str, float], rows: pd.DataFrame) -> tuple[Array, Array]:
+    """`planner.profiles.waves` of each row's decodes, and its derivative by the tail."""
+    wave, tail = values.get("decode_wave_seqs", 0.0), min(values.get("decode_wave_tail", 0.0), 1.0)
+    seqs = rows["decode_seqs"].to_numpy()
+    if not wave:
+        return np.ones(len(seqs)), np.zeros(len(seqs))
+    some = np.maximum(seqs, 1.0)
+    split = 2 * some <= wave
+    whole = np.ceil(some / wave) - 1
+    short = ~split & (tail * wave > some - whole * wave)
+    last = np.where(short, tail * wave, some - whole * wave)
+    factor = np.where(split, wave / np.maximum(np.floor(wave / some), 1.0) / some, (whole * wave + last) / some)
+    return factor, np.where(short, wave / some, 0.0)
+
+
 def predict(values: Mapping[str, float], rows: pd.DataFrame) -> Array:
     """Seconds of each row under the law."""
     total: Array = np.zeros(len(rows))
     for name, column in LINEAR.items():
-        total = total + values.get(name, 0.0) * rows[column].to_numpy()
+        counts = rows[column].to_numpy()
+        if name == "decode_per_context_s":
+            counts = counts * _waves(values, rows)[0]
+        total = total + values.get(name, 0.0) * counts
     linear = values["prefill_s"] + values["prefill_per_token_s"] * rows["prefill_tokens"].to_numpy()
     floored: Array = rows["mixed_steps"].to_numpy() * np.maximum(values["prefill_floor_s"], linear)
     return total + floored
@@ -91,18 +115,23 @@ def _jacobian(values: Mapping[str, float], rows: pd.DataFrame, names: tuple[str,
         "prefill_s": steps * above,
         "prefill_per_token_s": steps * above * tokens,
     }
+    if "decode_per_context_s" in names or "decode_wave_tail" in names:
+        factor, slope = _waves(values, rows)
+        context = rows["decode_context"].to_numpy()
+        special["decode_per_context_s"] = context * factor
+        special["decode_wave_tail"] = context * values["decode_per_context_s"] * slope
     columns = [special[name] if name in special else rows[LINEAR[name]].to_numpy() for name in names]
     return np.column_stack(columns) if columns else np.zeros((len(rows), 0))
 
 
 def _start(names: tuple[str, ...], rows: pd.DataFrame, prior: Mapping[str, float]) -> dict[str, float]:
     """Where the search begins: the prior, else a plain least-squares solution with the floor taken as the prefill."""
-    guess = {name: prior.get(name, 0.0) for name in (*LAW, "sync_s")}
+    guess = {name: prior.get(name, 0.0) for name in (*LAW, *WAVES, "sync_s")}
     if all(prior.get(name) for name in names if name != "sync_s"):
         return guess
     seconds = rows["seconds"].to_numpy()
-    free = tuple(name for name in names if name != "prefill_floor_s")
-    matrix = _jacobian(dict.fromkeys((*LAW, "sync_s"), 0.0), rows, free) / seconds[:, None]
+    free = tuple(name for name in names if name not in ("prefill_floor_s", "decode_wave_tail"))
+    matrix = _jacobian(dict.fromkeys((*LAW, *WAVES, "sync_s"), 0.0), rows, free) / seconds[:, None]
     scale = np.where((norm := np.linalg.norm(matrix, axis=0)) > 0, norm, 1.0)
     solution = np.linalg.lstsq(matrix / scale, np.ones(len(rows)), rcond=None)[0] / scale
     guess |= dict(zip(free, np.maximum(solution, 0.0).tolist(), strict=True))
@@ -203,27 +232,60 @@ def residuals(values: Mapping[str, float], rows: pd.DataFrame) -> dict[str, Resi
     }
 
 
-def fit_step(rows: pd.DataFrame, prior: StepLaw | None = None, bound: StepLaw | None = None) -> Fitted:
+def fit_step(
+    rows: pd.DataFrame,
+    prior: StepLaw | None = None,
+    bound: StepLaw | None = None,
+    *,
+    floored: bool = True,
+    wave_seqs: float = 0.0,
+) -> Fitted:
     """The law's parameters from `observations`.
 
     `prior` fills in what the rows do not say, with a standard deviation of its own size; `bound` is the hardware's
-    roofline: a parameter below it is raised to it and named. Raises FitError when the rows leave a parameter open.
+    roofline: a parameter below it is raised to it and named. Not `floored`: steps that launches hide are not among the
+    rows, and the prefill floor is the roofline's. `wave_seqs` (see `planner.profiles.waves`) is taken where decodes are
+    nearer to the law with it. Raises FitError when the rows leave a parameter open.
     """
     _check(rows)
+    plain = _fit(rows, prior, bound, floored, 0.0)
+    if not wave_seqs or plain.ties:
+        return plain
+    try:
+        waved = _fit(rows, prior, bound, floored, wave_seqs)
+    except FitError:  # with no sign of a tail there is nothing that would determine it
+        return plain
+    off = [float(np.mean(np.abs(_decode_errors(one.values, rows)))) for one in (waved, plain)]
+    return waved if "decode_wave_tail" in waved.names and off[0] < NEARER * off[1] else plain
+
+
+def _decode_errors(values: Mapping[str, float], rows: pd.DataFrame) -> Array:
+    decodes = rows[rows["mixed_steps"] == 0]
+    return np.asarray(predict(values, decodes) / decodes["seconds"].to_numpy() - 1.0)
+
+
+def _fit(rows: pd.DataFrame, prior: StepLaw | None, bound: StepLaw | None, floored: bool, wave_seqs: float) -> Fitted:
     measured = rows
     rows, ties = _tied(rows)
     guess = {name: float(getattr(prior, name)) for name in LAW if name not in ties} if prior else {}
     low = {name: float(getattr(bound, name)) for name in LAW} if bound else {}
     names = tuple(name for name in LAW if name not in ties)
+    if not (rows["decode_wide"] > 0).any():
+        names = tuple(name for name in names if name != "decode_wide_per_seq_s")
+    waves = {"decode_wave_seqs": wave_seqs, "decode_wave_tail": TAIL} if wave_seqs and not ties else {}
+    if waves and (_waves(waves, rows)[1] * rows["decode_context"] > 0).sum() >= LEAST_PARTLY:
+        names += ("decode_wave_tail",)
+    else:
+        waves = {}
     if 0 < rows["sync"].sum() < (rows["decode_steps"] + rows["mixed_steps"]).sum():
         names += ("sync_s",)
     else:
         rows = rows.assign(sync=0.0)
     seconds = rows["seconds"].to_numpy()
-    held: dict[str, float] = {}
+    held = {} if floored else {"prefill_floor_s": low.get("prefill_floor_s", 0.0)}
     while True:
         free = tuple(name for name in names if name not in held)
-        values = _start(free, rows, guess) | held
+        values = _start(free, rows, guess) | waves | held
         noise = np.full(len(rows), 0.03)
         for _ in range(4):  # the noise is found with the fit
             values, design, pull = _solve(free, values, rows, guess, noise)
@@ -237,7 +299,7 @@ def fit_step(rows: pd.DataFrame, prior: StepLaw | None = None, bound: StepLaw | 
         held |= below
     covariance = covariance_of(design, wrong / used, pull)
     values |= {name: values[other] for name, other in ties.items()}
-    raised = tuple(name for name, value in held.items() if value > 0)
+    raised = tuple(name for name, value in held.items() if value > 0 and (floored or name != "prefill_floor_s"))
     return Fitted(values, free, covariance, residuals(values, measured), raised, len(rows), ties)
 
 
@@ -252,7 +314,18 @@ def _no_floor(values: Mapping[str, float], rows: pd.DataFrame, guessed: bool) ->
 
 def law_of(fitted: Fitted) -> StepLaw:
     """The step law of a fit, without the host overhead of synchronous rows."""
-    return StepLaw(**{name: fitted.values[name] for name in LAW})
+    return StepLaw(**{name: fitted.values.get(name, 0.0) for name in StepLaw.model_fields})
+
+
+def with_launches(fitted: Fitted, values: Mapping[str, float], errors: Mapping[str, float]) -> Fitted:
+    """The fit with the host's launch terms, which were fitted apart, in its values, names and covariance."""
+    names = (*fitted.names, *values)
+    covariance = np.zeros((len(names), len(names)))
+    covariance[: len(fitted.names), : len(fitted.names)] = fitted.covariance
+    covariance[range(len(fitted.names), len(names)), range(len(fitted.names), len(names))] = [
+        errors[name] ** 2 for name in values
+    ]
+    return replace(fitted, values=fitted.values | values, names=names, covariance=covariance)
 
 
 def record(fitted: Fitted, method: str, host_errors: Mapping[str, float] | None = None) -> Fit:

@@ -62,6 +62,9 @@ class Sparse:
         kept = sum(selected_pairs(new, done, self.keys) for new, done in chunks)
         return self.inner.mixed(chunks, batch, context) + self.pair_s * (kept - every + self.indexer * every)
 
+    def launch(self, tokens: int, batch: int) -> float:
+        return self.inner.launch(tokens, batch)
+
 
 @dataclass(frozen=True)
 class Resident:
@@ -79,6 +82,9 @@ class Resident:
     def mixed(self, chunks: Chunks, batch: int, context: int) -> float:
         prompts = self.inner.mixed(chunks, 0, 0)
         return self.inner.mixed(chunks, batch, context) + prompts * (1 / (1 - self.share) - 1)
+
+    def launch(self, tokens: int, batch: int) -> float:
+        return self.inner.launch(tokens, batch)
 
 
 @dataclass(frozen=True)
@@ -99,6 +105,9 @@ class TwoStreams:
         base, slope = self.inner.decode(batch)
         decodes = (base + slope * context) / min(1.0, self.decode_share / self.bandwidth_share)
         return max(prompts / (1 - self.decode_share), decodes)
+
+    def launch(self, tokens: int, batch: int) -> float:
+        return self.inner.launch(tokens, batch)
 
 
 @dataclass(frozen=True)
@@ -121,6 +130,9 @@ class MicroBatches:
 
     def mixed(self, chunks: Chunks, batch: int, context: int) -> float:
         return self.inner.mixed(chunks, batch, context)
+
+    def launch(self, tokens: int, batch: int) -> float:
+        return self.inner.launch(tokens, batch)
 
 
 def _keys_alone(

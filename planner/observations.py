@@ -12,10 +12,13 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from planner.fitting import FitError, observations
+from planner.launches import LaunchFit, seen_ends
+from planner.profiles import WIDE
 
 SAME_STEP_S = 0.0015  # tokens of one step reach the client within this time
 LOOP_S = 0.005  # a longer pause between two steps is idling, not the loop's own work
 LONGEST_LAUNCH_S = 0.1  # launching the kernels of two steps takes less, whatever else the host does
+CLEARLY = 2.5  # a wait of so many launches was for the GPU
 OVERLAP_S = 1e-5  # time stamps are rounded to microseconds
 SMOOTH = 2.0  # a gap above so many medians hides something else than one decode step
 
@@ -25,7 +28,9 @@ def padded(batch: int, sizes: Sequence[int]) -> int:
     return sizes[bisect_left(sizes, batch)] if sizes and batch <= sizes[-1] else batch
 
 
-def from_steps(steps: pd.DataFrame, sizes: Sequence[int], *, synchronous: bool = False) -> pd.DataFrame:
+def from_steps(
+    steps: pd.DataFrame, sizes: Sequence[int], *, synchronous: bool = False, launches: LaunchFit | None = None
+) -> pd.DataFrame:
     """Rows from the steps table of a run (`planner.records.STEP_COLUMNS`), one a step or a run of equal steps.
 
     The optional column `stretch` says how many times as long a step took as it would have with the host to itself. The
@@ -34,10 +39,13 @@ def from_steps(steps: pd.DataFrame, sizes: Sequence[int], *, synchronous: bool =
     A step that another follows at once lasts until that one starts: what the engine's loop does between them counts.
     With asynchronous scheduling steps overlap: the results of a step are taken in once the next one is launched, which
     takes longer than a short step runs when that next one holds a prompt, so that the times of both, and of the step
-    after, say little by themselves. Such steps make one row: their sum is right.
+    after, say little by themselves. Such steps make one row: their sum is right. With `launches` it is known which
+    ends of steps were seen when they came, and rows in which a launch may have kept the GPU waiting are left out.
     """
     ordered = steps.sort_values(["worker", "start_s"], ignore_index=True)
-    gap = ordered.groupby("worker")["start_s"].shift(-1) - _ends(ordered)
+    ends = seen_ends(ordered)
+    next_start = ordered.groupby("worker")["start_s"].shift(-1)
+    gap = next_start - ends
     follows = (gap > 0) & (gap <= np.minimum(ordered["duration_s"], LOOP_S))
     ordered["duration_s"] += gap.where(follows, 0.0)
     used = ordered[(ordered["prefill_tokens"] > 0) | (ordered["decode_seqs"] > 0)]
@@ -51,13 +59,16 @@ def from_steps(steps: pd.DataFrame, sizes: Sequence[int], *, synchronous: bool =
         tokens, seqs, context, pairs = tokens - ones, seqs + ones, context + had, pairs - had - ones / 2
     stretch = used["stretch"].to_numpy(dtype=float) if "stretch" in used else 1.0
     has_prompt = tokens > 0
+    pads = np.array([padded(int(n), sizes) for n in seqs])
     kinds = np.where(~has_prompt, "decode", np.where(seqs > 0, "mixed", "prefill"))
     rows = observations(
         {
             "kind": kinds,
             "seconds": used["duration_s"].to_numpy(dtype=float) / count / stretch,
             "decode_steps": (~has_prompt).astype(float),
-            "decode_padded": np.array([padded(int(n), sizes) for n in seqs]) * ~has_prompt,
+            "decode_seqs": seqs * ~has_prompt,
+            "decode_padded": pads * ~has_prompt,
+            "decode_wide": np.maximum(pads - WIDE, 0) * ~has_prompt,
             "decode_context": context * ~has_prompt,
             "mixed_steps": has_prompt.astype(float),
             "prefill_tokens": tokens,
@@ -68,17 +79,36 @@ def from_steps(steps: pd.DataFrame, sizes: Sequence[int], *, synchronous: bool =
         }
     )
     early = (gap < -OVERLAP_S)[used.index].to_numpy()  # the next step of the worker is scheduled before this one ends
-    return _joined(rows, early)
+    if launches is None:
+        return _joined(rows, early)
+    waited = (ends - next_start)[used.index].to_numpy()
+    return _launched(rows, early, waited, launches.seconds(tokens, seqs), launches.head_s)
 
 
-def _ends(ordered: pd.DataFrame) -> NDArray[np.float64]:
-    """When each step's results were taken in: one that was scheduled while another ran lasts from that one's end on."""
-    ends: NDArray[np.float64] = ordered["start_s"].to_numpy(dtype=float) + ordered["duration_s"].to_numpy(dtype=float)
-    workers, durations = ordered["worker"].tolist(), ordered["duration_s"].tolist()
-    for index in range(1, len(ends)):
-        if workers[index] == workers[index - 1]:
-            ends[index] = max(ends[index], ends[index - 1] + durations[index])
-    return ends
+def _launched(
+    rows: pd.DataFrame,
+    early: NDArray[np.bool_],
+    waited: NDArray[np.float64],
+    launch: NDArray[np.float64],
+    head_s: float,
+) -> pd.DataFrame:
+    """Steps between two ends that were seen when they came make one row; without those that a launch may have held up.
+
+    `waited`: from deciding the next step to seeing the end of this one. An end that was seen then was seen by an engine
+    that had launched the next step already, so that the GPU had no pause. A prompt whose end was not seen may have
+    ended with its launch instead of with its work: nothing is known of either.
+    """
+    prompt = rows["mixed_steps"].to_numpy() > 0
+    seen = (~prompt[:-1] & ~prompt[1:]) | (waited[:-1] > CLEARLY * launch[1:])
+    idle = np.concatenate([[True], ~early[:-1]])
+    rows = rows.assign(seconds=rows["seconds"] - np.where(idle & early & prompt, head_s, 0.0))
+    group = np.concatenate([[0], np.cumsum(~early[:-1] | seen)])
+    hidden = np.concatenate([prompt[:-1] & early[:-1] & ~seen, [False]])
+    numbers = [name for name in rows if name != "kind"]
+    joined = _mean_batch(rows.groupby(group)[numbers].sum())
+    joined.insert(0, "kind", rows["kind"].where(prompt).groupby(group).first().fillna("decode"))
+    doubtful = pd.Series(hidden).groupby(group).any().to_numpy()
+    return joined[(joined["mixed_steps"] <= 1) & ~doubtful & (joined["seconds"] > 0)].reset_index(drop=True)
 
 
 def _joined(rows: pd.DataFrame, early: NDArray[np.bool_]) -> pd.DataFrame:
@@ -93,10 +123,14 @@ def _joined(rows: pd.DataFrame, early: NDArray[np.bool_]) -> pd.DataFrame:
     seen = (~prompt[:-1] & ~prompt[1:]) | (rows["seconds"].to_numpy()[:-1] > LONGEST_LAUNCH_S)
     group = np.concatenate([[0], np.cumsum(~early[:-1] | seen)])
     numbers = [name for name in rows if name != "kind"]
-    joined = rows.groupby(group)[numbers].sum()
+    joined = _mean_batch(rows.groupby(group)[numbers].sum())
     with_prompt = rows["kind"].where(prompt).groupby(group).first()
     joined.insert(0, "kind", with_prompt.fillna("decode"))
     return joined[joined["mixed_steps"] <= 1].reset_index(drop=True)
+
+
+def _mean_batch(joined: pd.DataFrame) -> pd.DataFrame:
+    return joined.assign(decode_seqs=joined["decode_seqs"] / np.maximum(joined["decode_steps"], 1.0))
 
 
 def _single_tokens(chunks: pd.Series) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -183,7 +217,8 @@ def from_tokens(requests: pd.DataFrame, tokens: pd.DataFrame, sizes: Sequence[in
                     "decode_steps": 1.0,
                     "request_id": -1.0,
                 }
-                rows.append(row | {"decode_padded": padded(len(here.ids), sizes), "decode_context": context})
+                seqs = {"decode_seqs": len(here.ids), "decode_padded": padded(len(here.ids), sizes)}
+                rows.append(row | seqs | {"decode_context": context})
         elif len(here.first) == 1 and not any(step.first for step in before) and gaps[j - 3] < usual:
             request, others = here.first[0], here.ids - set(here.first)
             waiting = [r for r, s in sent.items() if s < here.time_s and first_token.get(r, np.inf) >= here.time_s]
@@ -196,6 +231,7 @@ def from_tokens(requests: pd.DataFrame, tokens: pd.DataFrame, sizes: Sequence[in
                     "kind": "served prompt",
                     "seconds": here.time_s - before[1].time_s,
                     "decode_steps": 1.0,
+                    "decode_seqs": len(others),
                     "decode_padded": padded(len(others), sizes),
                     "decode_context": context - len(others),
                     "mixed_steps": 1.0,

@@ -21,6 +21,15 @@ class StepLaw(Node):
     prefill_per_pair_s: NonNegative
     mixed_per_seq_s: NonNegative
     mixed_per_context_s: NonNegative
+    # What a decode step takes beyond that; see planner.profiles. 0: not known.
+    decode_wide_per_seq_s: NonNegative = 0.0
+    decode_wave_seqs: NonNegative = 0.0  # sequences whose attention fills the GPU once
+    decode_wave_tail: NonNegative = 0.0  # the least share of a wave that its last, partly filled part takes
+    # The host's time to launch a step, which an engine that schedules ahead hides behind the step before. 0: not known.
+    launch_decode_s: NonNegative = 0.0  # a decode step's CUDA graph
+    launch_graph_s: NonNegative = 0.0  # a step with prompts that CUDA graphs still cover
+    launch_eager_s: NonNegative = 0.0  # a step of more tokens than the largest graph: kernel by kernel
+    launch_per_seq_s: NonNegative = 0.0  # more of each for every sequence of the step
 
 
 class Residual(Node):
@@ -81,6 +90,7 @@ class HostLaw(Node):
     request_s: NonNegative = 0.0
     request_per_token_s: NonNegative = 0.0
     response_s: NonNegative = 0.0
+    response_per_seq_s: NonNegative = 0.0
     hop_s: NonNegative = 0.0
 
 

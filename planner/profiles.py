@@ -8,12 +8,29 @@ p computed ones (N = sum of n, Q = sum of n * (p + n / 2), the query-key pairs; 
                   + mixed_per_seq_s * B + mixed_per_context_s * C
 
 pad() rounds up to vLLM's CUDA graph sizes. A step with prompts leaves the full CUDA graph, so it is neither padded nor
-as cheap per sequence; the floor is what launching its kernels costs however few tokens it has. A decode-only step is
+as cheap per sequence; the floor is the least that it takes however few tokens it has. A decode-only step is
 affine in C at constant B: a run of such steps is an arithmetic progression, which the simulator uses.
+
+Two more terms, zero where they are not known. Matrix products hide behind the reading of weights for up to 128 rows, a
+tile of them; beyond, each sequence of a decode step takes decode_wide_per_seq_s more. And attention over the KV cache
+runs a block for each sequence and KV head: decode_wave_seqs sequences fill all multiprocessors, so that C is read in
+whole waves (`waves`). A last one that is partly filled takes decode_wave_tail of a wave at least; where several times
+as many sequences would fit, each is split over so many blocks.
+
+Before the GPU can run a step the host must launch it, which takes
+
+    decode only   launch_decode_s + launch_per_seq_s * B
+    with prompts  launch_graph_s  + launch_per_seq_s * B    up to the largest CUDA graph: N + B <= 512
+                  launch_eager_s  + launch_per_seq_s * B    beyond it, where kernels are launched one by one
+
+An engine that schedules ahead launches a step while the one before it runs, so that a launch is felt only where it is
+longer than that; and it takes in the results of a step after it has launched the next one (simulator/worker.py). Zero
+launches, as on a CPU, in a roofline and in profiles of before, leave everything to the law above.
 """
 
 from __future__ import annotations
 
+import math
 import re
 from bisect import bisect_left
 from collections.abc import Sequence
@@ -41,6 +58,10 @@ class StepTime(Protocol):
         """A step with prompt chunks (new tokens, tokens already computed) beside `batch` decodes of `context`."""
         ...
 
+    def launch(self, tokens: int, batch: int) -> float:
+        """The host's time to launch a step of `tokens` prompt tokens beside `batch` decodes."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class HostCosts:
@@ -49,6 +70,7 @@ class HostCosts:
     request_s: float = 0.0  # client send to engine queue: HTTP, tokenisation, routing
     request_per_token_s: float = 0.0
     response_s: float = 0.0  # end of a step to the chunk at the client
+    response_per_seq_s: float = 0.0  # the API server hands out a step's tokens one sequence after another
     hop_s: float = 0.0  # P/D: prefill's answer to the decode engine's queue
 
 
@@ -79,29 +101,52 @@ def installed_vllm() -> dict[str, str]:
     return found
 
 
+WIDE = 128  # rows of a matrix product that one tile holds
+
+
+def waves(batch: int, wave: float, tail: float) -> float:
+    """How many times as long `batch` sequences take to read as they would in full waves of `wave` sequences."""
+    if not wave or not batch:
+        return 1.0
+    if 2 * batch <= wave:
+        return wave / int(wave / batch) / batch
+    whole = math.ceil(batch / wave) - 1
+    return (whole * wave + max(min(tail, 1.0) * wave, batch - whole * wave)) / batch
+
+
 class AffineStep:
     """`StepTime` of a `StepLaw`. `sizes` are the CUDA graph sizes; empty when the engine runs eagerly.
 
     `floor_s` is the least that a decode-only step takes without a graph: launching its kernels one by one.
     """
 
-    __slots__ = ("_bases", "law", "sizes")
+    __slots__ = ("_bases", "_slopes", "law", "sizes")
 
     def __init__(self, law: StepLaw, sizes: tuple[int, ...] = (), *, floor_s: float = 0.0) -> None:
         self.law = law
         self.sizes = sizes
         self._bases = [
-            law.decode_s + law.decode_per_seq_s * sizes[bisect_left(sizes, batch)]
+            self._base(sizes[bisect_left(sizes, batch)])
             if sizes and batch <= sizes[-1]
-            else max(law.decode_s + law.decode_per_seq_s * batch, floor_s)
+            else max(self._base(batch), floor_s)
             for batch in range(1025)
         ]
+        self._slopes = [self._slope(batch) for batch in range(1025)]
+
+    def _base(self, seqs: int) -> float:
+        law = self.law
+        return law.decode_s + law.decode_per_seq_s * seqs + law.decode_wide_per_seq_s * max(seqs - WIDE, 0)
+
+    def _slope(self, batch: int) -> float:
+        law = self.law
+        return law.decode_per_context_s * waves(batch, law.decode_wave_seqs, law.decode_wave_tail)
 
     def decode(self, batch: int) -> tuple[float, float]:
         bases = self._bases
         if batch < len(bases):
-            return bases[batch], self.law.decode_per_context_s
-        return bases[-1] + self.law.decode_per_seq_s * (batch - len(bases) + 1), self.law.decode_per_context_s
+            return bases[batch], self._slopes[batch]
+        more = self.law.decode_per_seq_s + self.law.decode_wide_per_seq_s
+        return bases[-1] + more * (batch - len(bases) + 1), self._slope(batch)
 
     def mixed(self, chunks: Sequence[tuple[int, int]], batch: int, context: int) -> float:
         law = self.law
@@ -114,6 +159,14 @@ class AffineStep:
         if linear < law.prefill_floor_s:
             linear = law.prefill_floor_s
         return linear + law.prefill_per_pair_s * pairs + law.mixed_per_seq_s * batch + law.mixed_per_context_s * context
+
+    def launch(self, tokens: int, batch: int) -> float:
+        law, largest = self.law, self.sizes[-1] if self.sizes else 0
+        if tokens + batch > largest:
+            fixed = law.launch_eager_s
+        else:
+            fixed = law.launch_graph_s if tokens else law.launch_decode_s
+        return fixed + law.launch_per_seq_s * batch
 
 
 @dataclass(frozen=True)
@@ -272,6 +325,13 @@ def bounds(model: ModelShape, hardware: Hardware, tp: int, engine: Engine) -> St
         mixed_per_seq_s=0.0,
         mixed_per_context_s=kv_s,
     )
+
+
+def wave_seqs(model: ModelShape, hardware: Hardware, tp: int) -> float:
+    """Sequences whose KV heads on one GPU are as many as its multiprocessors; 0 where either is not known."""
+    if hardware.multiprocessors is None or model.latent_dim:
+        return 0.0
+    return hardware.multiprocessors / max(1, model.kv_heads // tp)
 
 
 def at_least(law: StepLaw, bound: StepLaw) -> tuple[StepLaw, tuple[str, ...]]:

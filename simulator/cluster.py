@@ -302,14 +302,14 @@ class Cluster:
             if self.split.first_token == "decode":
                 return
         if visit.first_token_s != visit.first_token_s:  # NaN: nothing has been streamed yet
-            visit.first_token_s = now + station.pool.profile.host.response_s
+            visit.first_token_s = now + station.pool.profile.host.response_s + sequence.answer_s
 
     def _engine_finished(self, visit: Visit, sequence: Sequence, station: Station, now: float) -> None:
         host = station.pool.profile.host
         if sequence.mode == "prefill_only":
             self.at(now + host.hop_s, lambda then: self._hand_off(visit, then))
             return
-        visit.finish_s = now + host.response_s
+        visit.finish_s = now + host.response_s + sequence.answer_s
         visit.finish_reason = "length" if visit.request.output_tokens >= visit.request.max_tokens else "stop"
         if self._open_loop:
             self.outstanding -= 1

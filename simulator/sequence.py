@@ -29,7 +29,7 @@ class Sequence(Holding):
 
     __slots__ = (
         "cached_tokens", "decode_start_s", "due_s", "finished", "last_token_s", "mode", "preemptions", "prefill_end_s",
-        "prefill_start_s", "queued_s", "remote_blocks", "remote_tokens", "request",
+        "prefill_start_s", "queued_s", "answer_s", "remote_blocks", "remote_tokens", "request",
         "block_tokens", "blocks", "computed", "index", "join", "lagged", "last", "length", "limit", "sampled", "state",
         "swapped", "target", "turn", "wasted",
     )  # fmt: skip
@@ -54,6 +54,7 @@ class Sequence(Holding):
         self.block_tokens = 0  # tokens in one of its blocks, set when it is queued
         self.blocks = 0  # blocks held while in prefill
         self.swapped = 0  # tokens whose KV is on the host since the latest preemption
+        self.answer_s = 0.0  # from its latest token in the engine until the API server has handed it out
         self.due_s = math.nan  # when the step that ends its prompt ends
         self.index = 0  # order of admission
         self.join = 0  # decode clock at which it starts to decode
@@ -76,6 +77,7 @@ class Plan:
     batch = context = 0  # decodes, and the tokens they hold
     count = settled = 1  # steps, and how many of them the scheduler has counted
     start = end = first = growth = 0.0
+    launch = decided = ready = 0.0  # the host's time for it, since when, and when it can decide what follows
     running = waiting = used = preempted = 0
 
     def boundary(self, steps: int) -> float:

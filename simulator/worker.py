@@ -27,6 +27,10 @@ last token of a prompt never hits; `remote_blocks` is how much.
 
 With `limits.async_scheduling` step k+1 is decided when step k begins: what happens during step k joins step k+2, and
 blocks and places that step k frees serve step k+2. A request that stops before its max_tokens runs one wasted step.
+Where the law knows how long the host takes to launch a step, the host does one thing after another: it takes in the
+results of step k, decides and launches step k+2 while the GPU runs step k+1, then waits for the results of step k+1.
+These are seen late by what the launch takes longer than the step: `Plan.end` is when they are seen, and the step after,
+on the GPU since the one before ended, is that much ahead.
 """
 
 from __future__ import annotations
@@ -56,6 +60,7 @@ class Worker:
     `trace` collects the decision of every step (of every run of equal steps when fast-forwarding).
     `kv_consumer` says that this is a decode worker, whose blocks are freed a step later with asynchronous scheduling.
     `shared_content=False` says that no two requests share content, so that nothing is looked up.
+    `answer_s` is what the API server takes to hand out one sequence's token; it takes one after another.
     """
 
     def __init__(
@@ -70,6 +75,7 @@ class Worker:
         trace: list[Decision] | None = None,
         shared_content: bool = True,
         kv_consumer: bool = False,
+        answer_s: float = 0.0,
     ) -> None:
         self.name = name
         self.limits = limits
@@ -89,6 +95,10 @@ class Worker:
         self._next: Plan | None = None  # asynchronous: decided, begins when the plan ends
         self._decided = False  # asynchronous: what follows the plan, if anything, is decided
         self._pace = 1.0
+        self._launches = step.launch(1 << 20, 0) > 0.0
+        self._free_s = -math.inf  # when the GPU is done with all that has ended
+        self._answer_s = answer_s
+        self._answered_s = -math.inf  # when the API server has handed out all tokens so far
         self._late: list[Outcome] = []  # preemptions of decisions that were taken outside `advance`
         self._changed = False  # something happened since then that the step after the next must see
 
@@ -127,7 +137,7 @@ class Worker:
         if plan is None:
             when = self._wake
         elif self._early and not self._decided and self._scheduler.waiting:
-            when = plan.boundary(plan.count - 1)  # a remote sequence may be admitted there
+            when = self._decision(plan)  # a remote sequence may be admitted there
         else:
             when = plan.end
         return min(when, self._reads[0][0]) if self._reads else when
@@ -239,14 +249,21 @@ class Worker:
 
     def _decide_early(self, plan: Plan, now: float, outcomes: list[Outcome]) -> bool:
         """Asynchronous: what follows the plan is decided when its last step begins. False: that is after `now`."""
-        decision = plan.boundary(plan.count - 1)
+        decision = self._decision(plan)
         if decision > now:
             return False
         self._scheduler.settle(plan, plan.count)
         self._scheduler.retire(plan)
-        self._next = self._decide(decision, outcomes)
+        self._next = follower = self._decide(decision, outcomes)
         self._decided, self._changed = True, False
+        if follower is not None and (follower.chunks or plan.chunks):
+            plan.end = max(plan.end, decision + follower.launch)
         return True
+
+    @staticmethod
+    def _decision(plan: Plan) -> float:
+        """When what follows the plan is decided: its last step begins, and the host has launched it."""
+        return max(plan.boundary(plan.count - 1), plan.ready)
 
     def _catch_up(self, now: float) -> None:
         """A decision that was due by `now` is taken before it can see what happens at `now`."""
@@ -261,10 +278,16 @@ class Worker:
         chunks = plan.chunks
         if chunks:
             plan.first = self._mixed(chunks, plan.batch, plan.context)
+            if self._launches:
+                ones = sum(tokens == 1 for tokens, _ in chunks)
+                plan.launch = self._step.launch(plan.tokens - ones, plan.batch + ones)
         else:
             base, slope = self._law(plan.batch)
             plan.first = base + slope * plan.context
             plan.growth = slope * plan.batch
+            if self._launches:
+                plan.launch = self._step.launch(0, plan.batch)
+        plan.decided = now
         if self.limits.keys_above_tokens is not None:
             self._compute_values(plan)
         host = self._scheduler.host
@@ -311,6 +334,8 @@ class Worker:
         if plan is None:
             return
         plan.start = now
+        if self._launches:
+            self._time_launch(plan, now)
         if self._pace != 1.0:
             plan.first *= self._pace
         plan.end = plan.boundary(plan.count)
@@ -324,9 +349,35 @@ class Worker:
                 sequence.due_s = plan.end
                 outcomes.append((now, PROMPT_ENDING, sequence))
 
+    def _time_launch(self, plan: Plan, now: float) -> None:
+        """The step's time as seen from `now`: the GPU may have begun it before, and cannot end it before its launch."""
+        if not self._early:
+            plan.first = max(plan.first, plan.launch) if plan.chunks else plan.first
+            return
+        if plan.decided == now:  # nothing ran: what follows is decided once this is launched
+            plan.ready = now + plan.launch
+        head_s = self._step.launch(0, plan.batch)  # inputs are made ready; then the first kernels run
+        begin = max(self._free_s, plan.decided + head_s)
+        if plan.decided < now:
+            begin = min(begin, now)
+        if begin == now and not plan.chunks:
+            return
+        plan.count = 1  # the steps of a run that follow take other times
+        plan.first += begin - now
+        if plan.chunks:
+            plan.first = max(plan.first, plan.decided + plan.launch - now)
+
+    def _hand_out(self, plan: Plan) -> float:
+        """Seconds from the plan's end until the API server has handed out its tokens."""
+        each = self._answer_s * (plan.batch + len(plan.completed))
+        self._answered_s = max(self._answered_s + plan.count * each, plan.end + each)
+        return self._answered_s - plan.end
+
     def _complete(self, plan: Plan, outcomes: list[Outcome]) -> None:
         """The last step of the plan has ended: its tokens are there."""
         end = plan.end
+        self._free_s = plan.boundary(plan.count)
+        answer_s = self._hand_out(plan) if self._answer_s else 0.0
         if self._record:
             self.steps.append(
                 (plan.start, end - plan.start, plan.tokens, plan.batch, plan.context, plan.count,
@@ -340,11 +391,13 @@ class Worker:
                 if sequence.mode == "prefill_only" and sequence.preemptions and sequence not in self._scheduler.running:
                     continue  # preempted while its only token was on its way: it starts again
                 sequence.prefill_end_s = end
+                sequence.answer_s = answer_s
                 if sequence.mode == "full" and sequence.target > 1:
                     sequence.decode_start_s = end
                 outcomes.append((end, PREFILLED, sequence))
         for sequence in plan.ending:
             if self._scheduler.finish(sequence):
                 sequence.last_token_s = end
+                sequence.answer_s = answer_s
                 sequence.finished = True
                 outcomes.append((end, FINISHED, sequence))

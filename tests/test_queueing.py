@@ -30,6 +30,9 @@ class PromptTime:
     def mixed(self, chunks: Sequence[tuple[int, int]], batch: int, context: int) -> float:
         return self.token_s * sum(new for new, _ in chunks)
 
+    def launch(self, tokens: int, batch: int) -> float:
+        return 0.0
+
 
 class OpenLoop:
     """Requests of one output token at given times."""

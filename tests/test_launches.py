@@ -1,0 +1,211 @@
+"""Launches: an engine written out step by step against the fit that reads it and the simulator that predicts it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from collections.abc import Sequence as Items
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from planner.fitting import fit_step, law_of, with_launches
+from planner.launches import fit_launches, launch_rows
+from planner.observations import from_steps
+from planner.profile_file import StepLaw
+from planner.profiles import AffineStep, capture_sizes, waves
+from planner.requests import Request
+from planner.system import EngineLimits
+from simulator.worker import Decision, Sequence, Worker
+
+SIZES = capture_sizes()
+LARGEST = SIZES[-1]
+LIMITS = EngineLimits(8192, 256, 16, 10_000, 8192, async_scheduling=True)
+LAW = StepLaw(
+    decode_s=5e-3,
+    decode_per_seq_s=2e-5,
+    decode_per_context_s=3e-8,
+    decode_wide_per_seq_s=1.5e-5,
+    prefill_floor_s=0.0,
+    prefill_s=1e-3,
+    prefill_per_token_s=2e-5,
+    prefill_per_pair_s=1e-9,
+    mixed_per_seq_s=2e-5,
+    mixed_per_context_s=3e-8,
+    launch_decode_s=2e-3,
+    launch_graph_s=9e-3,
+    launch_eager_s=20e-3,
+    launch_per_seq_s=3e-5,
+)
+Step = tuple[int, int, int]  # prompt tokens (one whole prompt), decodes, their context
+
+
+def gpu_s(law: AffineStep, step: Step) -> float:
+    tokens, batch, context = step
+    if tokens:
+        return law.mixed([(tokens, 0)], batch, context)
+    base, slope = law.decode(batch)
+    return base + slope * context
+
+
+def engine(
+    steps: Items[Step], law: AffineStep, start_s: float = 0.0, gpu: Callable[[Step], float] | None = None
+) -> tuple[list[float], list[float]]:
+    """When an idle engine decides each of these steps, and when it sees the results."""
+    launch = [law.launch(tokens, batch) for tokens, batch, _ in steps]
+    decided, seen, done_s = [start_s], list[float](), -math.inf
+    for at, step in enumerate(steps):
+        done_s = max(done_s, decided[at] + law.launch(0, step[1])) + (gpu_s(law, step) if gpu is None else gpu(step))
+        if step[0]:
+            done_s = max(done_s, decided[at] + launch[at])
+        result_s = done_s
+        if at + 1 < len(steps):
+            decided.append(seen[at - 1] if at else start_s + launch[0])
+            if step[0] or steps[at + 1][0]:
+                result_s = max(done_s, decided[at + 1] + launch[at + 1])
+        seen.append(result_s)
+    return decided, seen
+
+
+def table(bursts: Items[Items[Step]], law: AffineStep) -> pd.DataFrame:
+    """The steps table of such bursts, one after another with pauses, as the traced scheduler writes it."""
+    rows = []
+    for number, steps in enumerate(bursts):
+        decided, seen = engine(steps, law, 10.0 * number)
+        for at, (tokens, batch, context) in enumerate(steps):
+            begin = max(decided[at], seen[at - 1]) if at else decided[0]
+            rows.append(("w", decided[at], seen[at] - begin, tokens, tokens**2 / 2, batch, context))
+    names = ["worker", "start_s", "duration_s", "prefill_tokens", "prefill_pairs", "decode_seqs", "context_tokens"]
+    return pd.DataFrame(rows, columns=names)
+
+
+def bursts() -> list[list[Step]]:
+    """What a calibration sends: idle prompts, decodes, prompts into decodes."""
+    found: list[list[Step]] = []
+    for tokens in (16, 64, 256, 512, 1024, 2048, 4096, 8192):
+        found += [[(tokens, 0, 0), (0, 1, tokens), (0, 1, tokens + 1)]] * 2
+    for context in (128, 1024, 4096):
+        for batch in (1, 2, 4, 8, 16, 32, 64, 128, 192, 256):
+            found.append([(0, batch, batch * (context + step)) for step in range(8)])
+        for batch in (4, 16, 64):
+            for tokens in (32, 256, 512, 2048, 8192):
+                before: list[Step] = [(0, batch, batch * (context + step)) for step in range(5)]
+                after: list[Step] = [(0, batch + 1, batch * (context + 6) + tokens + step) for step in range(4)]
+                found.append([*before, (tokens, batch, batch * (context + 5)), *after])
+    return found
+
+
+def test_a_scheduled_ahead_engine_gives_its_law_and_its_launches_back() -> None:
+    steps = table(bursts(), AffineStep(LAW, SIZES))
+    launches = fit_launches([steps], SIZES)
+    assert launches is not None
+    rows = from_steps(steps, SIZES, launches=launches)
+    fitted = with_launches(fit_step(rows, floored=False), launches.values, launches.errors)
+    found = law_of(fitted)
+    for name, value in LAW.model_dump().items():
+        assert getattr(found, name) == pytest.approx(value, rel=0.05, abs=1e-6), name
+    assert set(launches.values) <= set(fitted.names)
+    assert fitted.covariance.shape == (len(fitted.names),) * 2
+
+
+def test_errors_of_launches_cover_what_they_were_made_of() -> None:
+    """With a scatter of 10 % in each launch the truth is within two standard errors nearly always."""
+    rng = np.random.default_rng(3)
+    inside = 0
+    for _ in range(40):
+        law = Scattered(LAW, SIZES, rng)
+        found = fit_launches([table(bursts(), law)], SIZES)
+        assert found is not None
+        name = "launch_eager_s"
+        inside += abs(found.values[name] - LAW.launch_eager_s) <= 2 * found.errors[name] + 0.02 * LAW.launch_eager_s
+    assert inside >= 34
+
+
+class Scattered(AffineStep):
+    """Each launch takes up to 17 % more or less (10 % standard deviation)."""
+
+    __slots__ = ("rng",)
+
+    def __init__(self, law: StepLaw, sizes: tuple[int, ...], rng: np.random.Generator) -> None:
+        super().__init__(law, sizes)
+        self.rng = rng
+
+    def launch(self, tokens: int, batch: int) -> float:
+        return super().launch(tokens, batch) * float(self.rng.uniform(0.83, 1.17))
+
+
+def test_synchronous_steps_show_no_launch() -> None:
+    law = AffineStep(LAW, SIZES)
+    every = [step for burst in bursts() for step in burst]
+    seconds = np.array([gpu_s(law, step) for step in every])
+    starts = np.concatenate([[0.0], np.cumsum(seconds)[:-1]])
+    columns = {"prefill_tokens": [step[0] for step in every], "decode_seqs": [step[1] for step in every]}
+    steps = pd.DataFrame({"worker": "w", "start_s": starts, "duration_s": seconds, **columns})
+    assert launch_rows(steps, LARGEST).empty
+    assert fit_launches([steps], SIZES) is None
+
+
+def simulated(law: AffineStep, fast: bool) -> tuple[list[Sequence], list[Decision]]:
+    """Two requests decode; prompts of 600 and of 100 tokens come 0.1 ms apart, in time for two steps."""
+    trace: list[Decision] = []
+    worker = Worker("w", LIMITS, law, fast_forward=fast, trace=None if fast else trace)
+    lengths = ((16, 40, 0.0), (16, 40, 0.0), (600, 4, 0.0412), (100, 4, 0.0413))
+    sequences = [
+        Sequence(Request(number, number, prompt, output, output, ((number + 1, prompt),), 0, -1 - number))
+        for number, (prompt, output, _) in enumerate(lengths)
+    ]
+    for sequence, (_, _, time_s) in zip(sequences, lengths, strict=True):
+        while worker.next_event_s() < time_s:
+            worker.advance(worker.next_event_s())
+        worker.submit(sequence, time_s)
+    while worker.next_event_s() < math.inf:
+        worker.advance(worker.next_event_s())
+    return sequences, trace
+
+
+def test_the_simulator_takes_the_times_of_the_engine_written_out() -> None:
+    law = AffineStep(LAW, SIZES)
+    sequences, trace = simulated(law, fast=False)
+    chunks = {sum(new for new, _ in row[0]): row[0] for row in trace}
+
+    def gpu(step: Step) -> float:
+        return law.mixed(chunks[step[0]], step[1], step[2]) if step[0] else gpu_s(law, step)
+
+    steps = [(sum(new for new, _ in row[0]), row[1], row[2]) for row in trace]
+    _, seen = engine(steps, law, gpu=gpu)
+    ends = {row[0]: seen[at] for at, row in enumerate(trace) if row[0]}
+    assert sequences[0].prefill_end_s == pytest.approx(ends[((16, 0), (16, 0))], abs=1e-9)
+    assert sequences[2].prefill_end_s == pytest.approx(ends[((600, 0), (100, 0))], abs=1e-9)
+    assert sequences[0].last_token_s == pytest.approx(seen[-1], abs=1e-9)
+    for one, other in zip(sequences, simulated(law, fast=True)[0], strict=True):
+        assert one.prefill_end_s == pytest.approx(other.prefill_end_s, abs=1e-9)
+        assert one.last_token_s == pytest.approx(other.last_token_s, abs=1e-9)
+
+
+def test_waves_of_attention() -> None:
+    """16.5 sequences fill the GPU once: 17 take as long as one and six tenths of a wave, 33 as long as two."""
+    assert waves(33, 16.5, 0.6) == pytest.approx(1.0)
+    assert waves(17, 16.5, 0.6) == pytest.approx(1.6 * 16.5 / 17)
+    assert waves(12, 16.5, 0.6) == pytest.approx(1.0)
+    assert waves(9, 16.5, 0.6) == pytest.approx(1.1)
+    assert waves(6, 16.5, 0.6) == pytest.approx(16.5 / 2 / 6)  # each split in two
+    assert waves(200, 0.0, 0.0) == 1.0
+    waved = AffineStep(LAW.model_copy(update={"decode_wave_seqs": 16.5, "decode_wave_tail": 0.6}), SIZES)
+    assert waved.decode(17)[1] == pytest.approx(LAW.decode_per_context_s * waves(17, 16.5, 0.6))
+    assert waved.decode(2000)[1] == pytest.approx(LAW.decode_per_context_s * waves(2000, 16.5, 0.6))
+
+
+def test_waves_are_found_where_they_are_and_not_where_they_are_not() -> None:
+    for tail in (0.6, None):
+        update = {} if tail is None else {"decode_wave_seqs": 16.5, "decode_wave_tail": tail}
+        law = AffineStep(LAW.model_copy(update=update), SIZES)
+        steps = table([*bursts(), *([(0, n, n * 4096)] * 6 for n in range(3, 41))], law)
+        launches = fit_launches([steps], SIZES)
+        found = fit_step(from_steps(steps, SIZES, launches=launches), floored=False, wave_seqs=16.5)
+        if tail is None:
+            assert not found.values["decode_wave_seqs"]
+            assert "decode_wave_tail" not in found.names
+        else:
+            assert found.values["decode_wave_tail"] == pytest.approx(tail, rel=0.02)
+            assert found.values["decode_per_context_s"] == pytest.approx(LAW.decode_per_context_s, rel=0.01)
