@@ -44,8 +44,8 @@ def host_of(
 ) -> tuple[HostLaw, dict[str, float]]:
     """Client to engine queue, engine to client, and the hop between pools; and the standard errors.
 
-    The way back is longer after a long prompt, too: what it takes per prompt token counts with the way in. And it is
-    longer from a step of many sequences, whose tokens the API server hands out one after another.
+    The way back is longer after a long prompt, too, and from a step of many sequences, whose tokens the API server
+    hands out one after another.
     """
     done = pd.concat([_finished(run.requests).assign(beside=_beside(run)) for run in runs], ignore_index=True)
     sole = done[done["sole"] & (done["worker"] == done["decode_worker"])]
@@ -74,13 +74,14 @@ def host_of(
         notes.append("the way from engine to client was not seen; it is part of the request's host time or missing")
     law = HostLaw(
         request_s=digits(found.request_s),
-        request_per_token_s=digits(found.request_per_token_s + per_token),
+        request_per_token_s=digits(found.request_per_token_s),
         response_s=digits(max((response or 0.0) - per_seq, 0.0)),
         response_per_seq_s=digits(per_seq),
+        response_per_token_s=digits(per_token),
         hop_s=digits(hop or 0.0),
     )
-    errors = found.errors | {"request_per_token_s": float(np.hypot(found.per_token_error_s, per_token_error))}
-    return law, errors | ({"response_per_seq_s": per_seq_error} if per_seq else {})
+    seen = {"response_per_seq_s": (per_seq, per_seq_error), "response_per_token_s": (per_token, per_token_error)}
+    return law, found.errors | {name: error for name, (value, error) in seen.items() if value}
 
 
 def _largest_step(runs: Sequence[Run]) -> float:

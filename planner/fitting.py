@@ -87,10 +87,12 @@ def _waves(values: Mapping[str, float], rows: pd.DataFrame) -> tuple[Array, Arra
     some = np.maximum(seqs, 1.0)
     split = 2 * some <= wave
     whole = np.ceil(some / wave) - 1
-    short = ~split & (tail * wave > some - whole * wave)
-    last = np.where(short, tail * wave, some - whole * wave)
+    share = np.where(whole > 0, 1.0, 0.5)  # of the tail in the least that the last wave takes
+    least = wave * (1.0 - share + share * tail)
+    short = ~split & (least > some - whole * wave)
+    last = np.where(short, least, some - whole * wave)
     factor = np.where(split, wave / np.maximum(np.floor(wave / some), 1.0) / some, (whole * wave + last) / some)
-    return factor, np.where(short, wave / some, 0.0)
+    return factor, np.where(short, share * wave / some, 0.0)
 
 
 def predict(values: Mapping[str, float], rows: pd.DataFrame) -> Array:

@@ -91,6 +91,7 @@ class HostLaw(Node):
     request_per_token_s: NonNegative = 0.0
     response_s: NonNegative = 0.0
     response_per_seq_s: NonNegative = 0.0
+    response_per_token_s: NonNegative = 0.0
     hop_s: NonNegative = 0.0
 
 

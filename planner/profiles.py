@@ -14,8 +14,9 @@ affine in C at constant B: a run of such steps is an arithmetic progression, whi
 Two more terms, zero where they are not known. Matrix products hide behind the reading of weights for up to 128 rows, a
 tile of them; beyond, each sequence of a decode step takes decode_wide_per_seq_s more. And attention over the KV cache
 runs a block for each sequence and KV head: decode_wave_seqs sequences fill all multiprocessors, so that C is read in
-whole waves (`waves`). A last one that is partly filled takes decode_wave_tail of a wave at least; where several times
-as many sequences would fit, each is split over so many blocks.
+whole waves (`waves`). A last one that is partly filled takes decode_wave_tail of a wave at least, and half of what is
+missing to a wave more when it is the only one, with no blocks before it to overlap with. Where several times as many
+sequences would fit, each is split over so many blocks.
 
 Before the GPU can run a step the host must launch it, which takes
 
@@ -71,6 +72,7 @@ class HostCosts:
     request_per_token_s: float = 0.0
     response_s: float = 0.0  # end of a step to the chunk at the client
     response_per_seq_s: float = 0.0  # the API server hands out a step's tokens one sequence after another
+    response_per_token_s: float = 0.0  # and takes longer for a step that ends prompts, by their tokens
     hop_s: float = 0.0  # P/D: prefill's answer to the decode engine's queue
 
 
@@ -110,8 +112,9 @@ def waves(batch: int, wave: float, tail: float) -> float:
         return 1.0
     if 2 * batch <= wave:
         return wave / int(wave / batch) / batch
-    whole = math.ceil(batch / wave) - 1
-    return (whole * wave + max(min(tail, 1.0) * wave, batch - whole * wave)) / batch
+    whole, tail = math.ceil(batch / wave) - 1, min(tail, 1.0)
+    least = tail if whole else 0.5 + 0.5 * tail
+    return (whole * wave + max(least * wave, batch - whole * wave)) / batch
 
 
 class AffineStep:

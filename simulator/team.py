@@ -53,7 +53,7 @@ class Team:
                 record_steps=record_steps,
                 announce=announce,
                 kv_consumer=pool.role == "decode",
-                answer_s=pool.profile.host.response_per_seq_s,
+                answer_s=(pool.profile.host.response_per_seq_s, pool.profile.host.response_per_token_s),
             )
             own = RetrievalStation(retrieval, f"{seed}/retrieval/{place.name}") if retrieval else None
             self.stations.append(Station(place, pool, engine, own))

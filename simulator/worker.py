@@ -60,7 +60,8 @@ class Worker:
     `trace` collects the decision of every step (of every run of equal steps when fast-forwarding).
     `kv_consumer` says that this is a decode worker, whose blocks are freed a step later with asynchronous scheduling.
     `shared_content=False` says that no two requests share content, so that nothing is looked up.
-    `answer_s` is what the API server takes to hand out one sequence's token; it takes one after another.
+    `answer_s` is what the API server takes to hand out a sequence's token, and for each token of a prompt that ended;
+    it takes one after another.
     """
 
     def __init__(
@@ -75,7 +76,7 @@ class Worker:
         trace: list[Decision] | None = None,
         shared_content: bool = True,
         kv_consumer: bool = False,
-        answer_s: float = 0.0,
+        answer_s: tuple[float, float] = (0.0, 0.0),
     ) -> None:
         self.name = name
         self.limits = limits
@@ -369,7 +370,10 @@ class Worker:
 
     def _hand_out(self, plan: Plan) -> float:
         """Seconds from the plan's end until the API server has handed out its tokens."""
-        each = self._answer_s * (plan.batch + len(plan.completed))
+        per_seq_s, per_token_s = self._answer_s
+        each = per_seq_s * (plan.batch + len(plan.completed))
+        if plan.completed:
+            each += per_token_s * sum(sequence.request.prompt_tokens for sequence in plan.completed)
         self._answered_s = max(self._answered_s + plan.count * each, plan.end + each)
         return self._answered_s - plan.end
 
@@ -377,7 +381,7 @@ class Worker:
         """The last step of the plan has ended: its tokens are there."""
         end = plan.end
         self._free_s = plan.boundary(plan.count)
-        answer_s = self._hand_out(plan) if self._answer_s else 0.0
+        answer_s = self._hand_out(plan) if any(self._answer_s) else 0.0
         if self._record:
             self.steps.append(
                 (plan.start, end - plan.start, plan.tokens, plan.batch, plan.context, plan.count,

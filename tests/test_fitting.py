@@ -310,7 +310,8 @@ def test_the_way_back_of_long_prompts_counts_only_where_their_end_is_known() -> 
     run = Run(requests=requests, steps=steps, **{name: frame(name) for name in ("tokens", "samples", "transfers")})
     law, _ = host_of([run], pd.DataFrame(), {}, [])
     assert law.response_s == pytest.approx(1e-3, rel=1e-3)
-    assert law.request_per_token_s == pytest.approx(1e-6, rel=1e-3)
+    assert law.response_per_token_s == pytest.approx(1e-6, rel=1e-3)
+    assert law.request_per_token_s == pytest.approx(0.0, abs=1e-9)
     assert law.request_s == pytest.approx(2e-3, rel=1e-3)
 
 

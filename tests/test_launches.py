@@ -187,8 +187,8 @@ def test_waves_of_attention() -> None:
     """16.5 sequences fill the GPU once: 17 take as long as one and six tenths of a wave, 33 as long as two."""
     assert waves(33, 16.5, 0.6) == pytest.approx(1.0)
     assert waves(17, 16.5, 0.6) == pytest.approx(1.6 * 16.5 / 17)
-    assert waves(12, 16.5, 0.6) == pytest.approx(1.0)
-    assert waves(9, 16.5, 0.6) == pytest.approx(1.1)
+    assert waves(14, 16.5, 0.6) == pytest.approx(1.0)
+    assert waves(9, 16.5, 0.6) == pytest.approx(0.8 * 16.5 / 9)  # alone
     assert waves(6, 16.5, 0.6) == pytest.approx(16.5 / 2 / 6)  # each split in two
     assert waves(200, 0.0, 0.0) == 1.0
     waved = AffineStep(LAW.model_copy(update={"decode_wave_seqs": 16.5, "decode_wave_tail": 0.6}), SIZES)
