@@ -422,6 +422,44 @@ def test_a_lent_decode_worker_relieves_prefill_unless_it_takes_too_long() -> Non
     assert len(set(done.requests["worker"])) > 1
 
 
+def test_local_prefill_spares_short_prompts_a_slow_wire_and_long_ones_disturb_decodes() -> None:
+    always = "deployment.local_prefill.max_tokens=4000"
+    short = ("workload.prompt_tokens=400",)
+    assert summary(PD, *short, always).number("ttft_mean_ms") < 0.6 * summary(PD, *short).number("ttft_mean_ms")
+    long = (NVLINK, "workload.rate=6")
+    plain, local = summary(PD, *long), summary(PD, *long, always)
+    assert local.number("tpot_p90_ms") > 1.5 * plain.number("tpot_p90_ms")
+    never = summary(PD, *short, "deployment.local_prefill.max_tokens=100")
+    assert never.number("ttft_mean_ms") == summary(PD, *short).number("ttft_mean_ms")  # no prompt is as short
+
+
+def test_engine_switches_help_and_cost() -> None:
+    """Prefix caching needs equal beginnings; chunks let decodes go on beside long prompts, which then take longer."""
+    off = "engine.enable_prefix_caching=false"
+    shared = ("workload.shared_prefix_tokens=2000", "workload.rate=4")
+    assert summary(AGG, *shared, off).number("ttft_mean_ms") > 1.5 * summary(AGG, *shared).number("ttft_mean_ms")
+    assert run(AGG).requests.equals(run(AGG, off).requests)  # nothing is shared
+    mixed = ("workload.prompt_tokens=12000", "workload.rate=1", "workload.output_tokens=200")
+    small, large = (summary(AGG, *mixed, f"engine.max_num_batched_tokens={budget}") for budget in (2048, 16384))
+    assert small.number("itl_p99_ms") < 0.5 * large.number("itl_p99_ms")
+    assert small.number("ttft_mean_ms") > large.number("ttft_mean_ms")
+
+
+RACKS = TWO_NODES.replace("cluster: {nodes: [{name: a, gpus: 2}, {name: b, gpus: 2}]}",
+    "cluster: {nodes: [{name: a, gpus: 1}, {name: c, gpus: 1, rack: r1}, {name: b, gpus: 1}, "
+    "{name: d, gpus: 1, rack: r1}]}").replace("inter_node: {preset: ethernet_10g}",
+    "inter_node: {preset: ib_400}, inter_rack: {preset: ethernet_10g}")  # fmt: skip
+
+
+def test_racks_are_distances_too() -> None:
+    """A prefill worker in each rack: KV that stays in its rack takes InfiniBand, KV that leaves it slow Ethernet."""
+    assert all(len({place.rack for place in pool.workers}) == 2 for pool in resolve(parse(RACKS)).pools)
+    blind, aware = run(RACKS), run(RACKS, TOPOLOGY)
+    slow = [moved.transfers["link"].eq("ethernet_10g").mean() for moved in (blind, aware)]
+    assert slow[0] > 0.3
+    assert slow[1] < 0.5 * slow[0]
+
+
 def test_suggest_and_intervals_keep_the_knobs() -> None:
     """Both make profiles anew: scaled to another TP size, or drawn from the fit."""
     from planner.uncertainty import prediction_intervals

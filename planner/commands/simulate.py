@@ -71,7 +71,10 @@ def replay(
         Optional[int],  # noqa: UP045
         typer.Option("--requests", min=1, help="Only the first so many requests."),
     ] = None,
-    form: Annotated[str, typer.Option("--format", help="Trace format; auto looks at the file.")] = "auto",
+    form: Annotated[
+        str,
+        typer.Option("--format", metavar="FORMAT", help="mooncake, bailian, azure, burstgpt, vllm_bench; auto looks."),
+    ] = "auto",
     assignments: Set = None,
     seed: Seed = None,
     out: Out = None,

@@ -76,10 +76,10 @@ def asymmetries(aggregated: Spec, disaggregated: Spec) -> list[Asymmetry]:
         if differing:
             text = ", ".join(f"{_word(value)} ({role})" for role, value in differing.items())
             found.append(Asymmetry(f"engine.{key}", _word(getattr(engine, key)), text, effect))
-    swaps = [spec.optimizations.decode.preemption for spec in (aggregated, disaggregated)]
-    if swaps[0] != swaps[1]:
+    kept, moved = (spec.optimizations.decode.preemption for spec in (aggregated, disaggregated))
+    if kept != moved:
         effect = "what a full KV cache throws out is computed again, or comes back from the host"
-        found.append(Asymmetry("optimizations.decode.preemption", *swaps, effect))
+        found.append(Asymmetry("optimizations.decode.preemption", kept, moved, effect))
     return found
 
 
@@ -110,8 +110,12 @@ def fair_pair(aggregated: Spec, disaggregated: Spec) -> tuple[Spec, Spec]:
             "enable_chunked_prefill": aggregated.engine.enable_chunked_prefill and chunked,
         }
     )
-    shared = {"engine": engine, "workload": aggregated.workload, "slo": aggregated.slo}
-    shared["optimizations"] = aggregated.optimizations
+    shared = {
+        "engine": engine,
+        "workload": aggregated.workload,
+        "slo": aggregated.slo,
+        "optimizations": aggregated.optimizations,
+    }
     same = {"model": aggregated.model, "hardware": aggregated.hardware, "profile": aggregated.profile}
     pools = {role: getattr(split, role).model_copy(update={"engine": None}) for role in ("prefill", "decode")}
     whole = deployment.model_copy(update={"replicas": total // deployment.tp})
