@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+from planner.probe_load import Period
 from planner.search import Found, highest_rate, probe, system_of
 from planner.spec import Empirical, Fixed, Lognormal, Spec, Uniform
 from planner.splits import Split, apply
@@ -72,6 +74,7 @@ class ChangeTask:
     seed: int
     start: float
     link_factor: float
+    period: Period | None = None
 
 
 def faster_links(system: System, factor: float) -> System:
@@ -93,7 +96,9 @@ def faster_links(system: System, factor: float) -> System:
 def search_change(task: ChangeTask) -> Found:
     """The highest rate of one candidate under one change."""
     system = faster_links(system_of(apply(task.spec, task.split)), task.link_factor)
-    return highest_rate(lambda rate: probe(system, rate, task.seed), task.start, tolerance=TOLERANCE, step=1.08)
+    return highest_rate(
+        lambda rate: probe(system, rate, task.seed, period=task.period), task.start, tolerance=TOLERANCE, step=1.08
+    )
 
 
 ENDLESS = 1e4  # times the wire's bandwidth
@@ -106,10 +111,12 @@ def enough_link(task: ChangeTask) -> EnoughLink | None:
     assert base.wires is not None
 
     def serves(factor: float, rate: float) -> bool:
-        return probe(faster_links(base, factor), rate, task.seed).passed
+        return probe(faster_links(base, factor), rate, task.seed, period=task.period).passed
 
     endless = faster_links(base, ENDLESS)
-    found = highest_rate(lambda rate: probe(endless, rate, task.seed), task.start, tolerance=TOLERANCE)
+    found = highest_rate(
+        lambda rate: probe(endless, rate, task.seed, period=task.period), task.start, tolerance=TOLERANCE
+    )
     rate = ENOUGH * found.rate
     if rate <= task.start:
         return None
@@ -122,11 +129,14 @@ def enough_link(task: ChangeTask) -> EnoughLink | None:
 
 
 def tasks(
-    spec: Spec, ours: tuple[Split, float], theirs: tuple[Split, float], seed: int
+    spec: Spec, ours: tuple[Split, float], theirs: tuple[Split, float], seed: int, period: Period | None = None
 ) -> tuple[list[str], list[ChangeTask]]:
-    """(what changes, two searches for each: P/D, then aggregated). `ours` and `theirs` come with their rates."""
+    """(what changes, two searches for each: P/D, then aggregated). `ours` and `theirs` come with their rates.
+
+    The first pair of searches has no name: nothing changes in it, and the others are held against it.
+    """
     names: list[str] = []
-    wanted: list[ChangeTask] = []
+    wanted = [ChangeTask(spec, split, seed, rate, 1.0, period) for split, rate in (ours, theirs)]
     for name, change in SPEC_CHANGES.items():
         for factor in (1 + STEP, 1 - STEP):
             changed = change(spec, factor)
@@ -134,8 +144,8 @@ def tasks(
                 continue
             link = factor if name == "link bandwidth" else 1.0
             names.append(f"{name} {percent(STEP)} {_word(name, factor)}")
-            wanted.append(ChangeTask(changed, ours[0], seed, ours[1], link))
-            wanted.append(ChangeTask(changed, theirs[0], seed, theirs[1], link))
+            wanted.append(ChangeTask(changed, ours[0], seed, ours[1], link, period))
+            wanted.append(ChangeTask(changed, theirs[0], seed, theirs[1], link, period))
     return names, wanted
 
 
@@ -147,21 +157,30 @@ def _word(name: str, factor: float) -> str:
     return "more" if factor > 1 else "less"
 
 
-def judged(
-    names: Sequence[str], found: Sequence[Found], half_width: float, margin: float, error: float
-) -> list[Change]:
-    """Each change's advantage and what the verdict would be if it were as sure as the present one."""
+def judged(names: Sequence[str], found: Sequence[Found], now: Advantage, margin: float, error: float) -> list[Change]:
+    """Each change's advantage and what the verdict would be if it were as sure as the present one.
+
+    Searches of changes are short and have one seed: what counts is how far they are from the same search unchanged.
+    """
     changes = []
-    for index, name in enumerate(names):
+    base = _log_ratio(found[0], found[1]) if found[0].rate and found[1].rate else math.log1p(now.value)
+    for index, name in enumerate(names, start=1):
         ours, theirs = found[2 * index], found[2 * index + 1]
         if not ours.rate or not theirs.rate:
             only = "only P/D meets the targets" if ours.rate else "only aggregated meets the targets"
             changes.append(Change(name, None, only if ours.rate or theirs.rate else "neither meets the targets"))
             continue
-        middle = (ours.rate * ours.above / theirs.rate / theirs.above) ** 0.5 - 1
-        word: Word = decide(Advantage(middle, middle - half_width, middle + half_width), margin, error)
-        changes.append(Change(name, middle, word))
+        factor = math.exp(_log_ratio(ours, theirs) - base)
+        values = ((1 + value) * factor - 1 for value in (now.value, now.low, now.high))
+        changed = Advantage(*values)
+        word: Word = decide(changed, margin, error)
+        changes.append(Change(name, changed.value, word))
     return changes
+
+
+def _log_ratio(ours: Found, theirs: Found) -> float:
+    """Of the middles of two brackets."""
+    return math.log(ours.rate * ours.above / theirs.rate / theirs.above) / 2
 
 
 def sentence(word: Word, changes: Sequence[Change], asked: float | None, ours: float, theirs: float) -> str:
@@ -183,4 +202,6 @@ def sentence(word: Word, changes: Sequence[Change], asked: float | None, ours: f
     for factor, word_of in ((1.0, "At the rate asked for"), (1 + STEP, "At a rate 20 % higher")):
         if low < asked * factor <= high:
             return f"{text} {word_of} ({asked * factor:.3g} req/s) only {better} meets the targets."
-    return text
+    if asked > high:
+        return f"{text} At the rate asked for ({asked:.3g} req/s) neither meets the targets."
+    return f"{text} Both serve the rate asked for ({asked:.3g} req/s)."

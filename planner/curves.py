@@ -13,8 +13,9 @@ import pandas as pd
 
 from planner.backends import backend
 from planner.metrics import Summary, summarise
+from planner.probe_load import load_at
 from planner.records import Progress, Run
-from planner.search import load_at, system_of
+from planner.search import system_of
 from planner.spec import Spec, SpecError, dump, parse
 from planner.splits import Split, Workers, apply
 from planner.suggest import COARSE, SearchTask, prepared, search

@@ -34,7 +34,7 @@ LEAST_GROWTH = 5.0  # requests: shorter lines grow by chance
 STAGES: dict[str, str] = {
     "host": "HTTP, tokenisation, routing and the way back to the client",
     "retrieval": "waiting for and doing the document search",
-    "queue": "in the queue of the worker that prefills",
+    "queue": "waiting for prefill, in a shared queue or a worker's own",
     "prefill": "first to last prompt chunk",
     "transfer": "moving the KV cache to the decode worker",
     "decode_wait": "waiting for the decode worker: the hop, room for the KV cache, the next step",
@@ -219,10 +219,15 @@ class Facts:
             return np.nan_to_num(seconds, nan=0.0)
 
         back = np.where(early, counted(self.first_token - at["prefill_end"]), 0.0)
+        entered, left = self.shared_queue
+        pulled = counted(left - entered)
+        by_worker = searched & (entered <= at["retrieval_end"])  # it retrieves, once it has taken the request
         stages = {
-            "host": counted(at["queued"] - np.where(searched, at["retrieval_end"], self.arrival)) + back,
-            "retrieval": counted(at["retrieval_end"] - self.arrival),
-            "queue": counted(at["prefill_start"] - at["queued"]),
+            "host": counted(at["queued"] - np.where(searched, at["retrieval_end"], self.arrival))
+            + np.where(by_worker, counted(entered - self.arrival), -pulled)
+            + back,
+            "retrieval": counted(at["retrieval_end"] - np.where(by_worker, left, self.arrival)),
+            "queue": counted(at["prefill_start"] - at["queued"]) + pulled,
             "prefill": counted(at["prefill_end"] - at["prefill_start"]),
             "transfer": np.where(early, 0.0, counted(at["transfer_end"] - at["transfer_start"])),
             "decode_wait": np.where(
@@ -241,6 +246,16 @@ class Facts:
         # below a nanosecond it is rounding, not time
         stages["unobserved"] = np.where(np.abs(stages["unobserved"]) < 1e-9, 0.0, stages["unobserved"])
         return {name: np.where(self.ok, seconds, np.nan) for name, seconds in stages.items()}
+
+    @cached_property
+    def shared_queue(self) -> tuple[Array, Array]:
+        """When each request enters and leaves the queue that prefill workers pull from; null where there is none."""
+        if "shared_queued_s" not in self.run.requests:  # a run of before
+            nothing = np.full(len(self.arrival), np.nan)
+            return nothing, nothing
+        entered, searched = self.column("shared_queued_s"), self.column("retrieval_start_s")
+        left = np.where(searched >= entered, searched, self.column("queued_s"))
+        return entered, np.where(np.isnan(entered), np.nan, left)
 
     # --- saturation ----------------------------------------------------------------------------
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from planner.probe_load import Period
 from planner.records import Progress
 from planner.search import first_guess, probe, system_of
 from planner.spec import Slo, Spec, SpecError
@@ -11,6 +12,7 @@ from planner.splits import Split, apply, splits, tp_sizes
 from planner.spread import cores, spread
 from planner.suggest import prepared
 from planner.suggestion import Smallest
+from planner.tasks import period_of
 
 HOPEFUL = 0.7  # of the rate: candidates whose closed form is below are not tried
 
@@ -20,6 +22,7 @@ class RateTask:
     spec: Spec  # with the split applied
     seeds: tuple[int, ...]
     rate: float
+    period: Period | None
 
 
 def serves(task: RateTask) -> bool:
@@ -29,7 +32,7 @@ def serves(task: RateTask) -> bool:
         return False
     passed = failed = 0
     for seed in task.seeds:
-        if probe(system, task.rate, seed).passed:
+        if probe(system, task.rate, seed, period=task.period).passed:
             passed += 1
         else:
             failed += 1
@@ -61,11 +64,12 @@ def smallest(
             if first and gpus > 2 * min(count for count, _ in first.values()):
                 break
             wanted = prepared(spec, gpus, requests, slo)
+            period = period_of(wanted, requests, rate)
             for mode, candidates in _candidates(wanted, gpus).items():
                 if mode in first:
                     continue
                 tried = tuple(wanted.run.seed + offset for offset in range(seeds))
-                tasks = [RateTask(apply(wanted, split), tried, rate) for split in candidates]
+                tasks = [RateTask(apply(wanted, split), tried, rate, period) for split in candidates]
                 answers = pool(serves, tasks, _nothing)
                 found = next((split for split, yes in zip(candidates, answers, strict=True) if yes), None)
                 if found is not None:

@@ -58,7 +58,7 @@ def suggestion_report(found: Suggestion, summary: Summary, rate: float | None, s
     ]
     if found.verdict is not None:
         parts += [_sentences(explanation(found.verdict), say), _svg(charts.what_would_change(found, say))]
-    columns = [say(text) for text in ("Split", "requests/s", "lowest seed", "highest seed", "requests/s per GPU")]
+    columns = [say(text) for text in ("Split", "requests/s", "95 % from", "95 % to", "requests/s per GPU")]
     rows = [[row.name, number(row.rate), number(row.low), number(row.high), number(row.per_gpu)] for row in found.rows]
     parts += [_table(columns, rows), _sentences(found.notes, say)]
     parts += [*_run_parts(summary, say), f"<pre>{html.escape(found.yaml)}</pre>"]

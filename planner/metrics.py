@@ -12,6 +12,7 @@ from typing import Any
 from planner import usage
 from planner.facts import STAGES, Facts, Mask, Saturation, known
 from planner.metric_catalogue import METRICS, Metric
+from planner.profiles import UNCALIBRATED
 from planner.records import Run
 from planner.spec import Slo
 
@@ -40,6 +41,7 @@ class Summary:
     missed_stages_ms: dict[str, float]  # as stages_ms, of the requests that miss the TTFT target
     retrieval_workers: int
     warnings: tuple[str, ...]
+    origin: str = UNCALIBRATED  # where the step times of a simulation are from
 
     def __getitem__(self, name: str) -> float | None:
         """Raises KeyError for a name that is not in `METRICS`."""
@@ -64,6 +66,7 @@ class Summary:
             "hardware": self.hardware,
             "gpus": self.gpus,
             "provenance": self.provenance,
+            "origin": self.origin,
             "profile": self.profile,
             "seed": self.seed,
             "targets": self.slo.model_dump(),
@@ -128,6 +131,7 @@ def summarise(run: Run, slo: Slo | None = None) -> Summary:
         missed_stages_ms=_means_ms(facts, missed),
         retrieval_workers=usage.retrieval_workers(facts),
         warnings=tuple(str(warning) for warning in manifest.get("warnings") or ()),
+        origin=str(manifest.get("origin", UNCALIBRATED)),
     )
 
 

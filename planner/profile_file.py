@@ -123,5 +123,6 @@ class ProfileFile(Node):
     interference: Annotated[float, Field(ge=1)] | None = None  # a step's time while another engine of the host works
     validity: Validity | None = None
     fit: Fit | None = None
+    fitted_to: str | None = None  # what a simulated profile was fitted to, where that is no measurement of steps
     fitted_on: Annotated[tuple[Source, ...], Field(strict=False)] = ()
     notes: Annotated[tuple[str, ...], Field(strict=False)] = ()

@@ -36,7 +36,9 @@ import re
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from importlib import metadata
+from pathlib import Path
 from typing import Literal, Protocol
 
 import yaml
@@ -272,11 +274,31 @@ def _step(file: ProfileFile, sizes: tuple[int, ...]) -> AffineStep:
     return AffineStep(file.step, sizes, floor_s=file.step.prefill_floor_s if file.cuda_graphs else 0.0)
 
 
+def origin(profiles: Sequence[LatencyProfile]) -> str:
+    """Where the step times of a deployment are from: calibrated: NAME, simulated: fitted to WHAT, or of a roofline."""
+    if all(profile.provenance == "calibrated" for profile in profiles):
+        return f"calibrated: {', '.join(dict.fromkeys(profile.name for profile in profiles))}"
+    fitted = {
+        profile.file.fitted_to if profile.file else None for profile in profiles if profile.provenance != "calibrated"
+    }
+    what = fitted.pop() if len(fitted) == 1 else None
+    return UNCALIBRATED if what is None else f"simulated: fitted to {what}"
+
+
+UNCALIBRATED = "simulated: uncalibrated roofline"
+
+
 def load_profile(name_or_path: str) -> LatencyProfile:
     """A shipped profile by name, or a YAML file. Raises `SpecError` with one line when it cannot be used."""
     path = find("profiles", name_or_path)
+    return from_file(_read(path, path.stat().st_mtime_ns))
+
+
+@lru_cache(maxsize=64)
+def _read(path: Path, changed_ns: int) -> ProfileFile:
+    """Read once for each change of the file: a search resolves the same profile hundreds of times."""
     where = str(path)
-    return from_file(validate(ProfileFile, read_mapping(read_text(path), where), where))
+    return validate(ProfileFile, read_mapping(read_text(path), where), where)
 
 
 def dump_profile(file: ProfileFile) -> str:

@@ -29,6 +29,7 @@ REQUEST_COLUMNS: dict[str, str] = {
     "decode_worker": "string",  # decodes; equal to `worker` when aggregated or prefilled locally
     "retrieval_start_s": "float64",
     "retrieval_end_s": "float64",
+    "shared_queued_s": "float64",  # enters the queue that prefill workers pull from; null without one
     "queued_s": "float64",  # enters the engine's waiting queue
     "prefill_start_s": "float64",
     "prefill_end_s": "float64",

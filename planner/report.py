@@ -35,6 +35,8 @@ COMPARED = (
 )  # fmt: skip
 
 
+EQUAL = 0.001  # two goodputs closer than this are called equal
+
 # --- words -------------------------------------------------------------------------------------
 
 
@@ -62,7 +64,7 @@ def provenance(summary: Summary) -> str:
         return "[measured]"
     if summary.provenance == "calibrated":
         return f"[calibrated: {summary.profile}]"
-    return "[simulated: uncalibrated roofline]"
+    return f"[{summary.origin}]"
 
 
 def machine(summary: Summary) -> str:
@@ -252,6 +254,8 @@ def compared(a: Summary, b: Summary) -> str:
     ahead = "A" if first > second else "B"
     if high == low:
         verdict = "neither is ahead"
+    elif low and high / low - 1 < EQUAL:
+        verdict = f"they are within {percent(EQUAL)} of each other"
     elif low == 0:
         verdict = f"only {ahead} serves requests within the targets"
     else:

@@ -1,8 +1,9 @@
 """The highest rate at which a deployment meets its targets: bisection on simulated attainment.
 
 Every probe of a candidate, and every candidate of a comparison, serves the same requests and gaps, only faster or
-slower (common random numbers). Requests sent in the first tenth of the sending time fill an empty system and are
-not judged. A probe that has missed more requests than it may is abandoned; it could not pass any more.
+slower (common random numbers), and for as many seconds: at a higher rate it gets further in the list. Requests sent
+in the first seconds fill an empty system and are not judged. A probe that has missed more requests than it may is
+abandoned; it could not pass any more.
 """
 
 from __future__ import annotations
@@ -10,23 +11,20 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import lru_cache
 
 import numpy as np
 
-from planner import workload
 from planner.capacity import guess
 from planner.facts import LEAST_GROWTH, SATURATED, STEADY_START, Window, growth
-from planner.requests import Arrival, Load
+from planner.probe_load import Period, load_at, seeded, traffic_of
 from planner.spec import Slo, Spec
 from planner.system import System, resolve
-from planner.tp_scaling import scaled_system
-from planner.workload import Chained, offered_rate, scaled
 from simulator.cluster import Cluster, Visit
 
 NAN = float("nan")
 WIDEST = 4.0  # a bracket grows by at most this factor a step
 HOPELESS = 256.0  # below guess / this the rate counts as zero
+BLOCKS = 4  # equal parts of the judged time: how much goodput varies within a run
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +39,8 @@ class Probe:
     total_tokens_s: float
     tokens_s_user: float  # 1 / mean TPOT
     abandoned: bool
+    kept_up: bool = True  # the line of waiting requests does not grow
+    blocks: tuple[tuple[int, int], ...] = ()  # (judged, within the targets) of each part of the judged time
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,11 +60,11 @@ class Found:
 class Misses:
     """Counts judged requests that have missed a target for certain; a `stop` rule for the cluster."""
 
-    def __init__(self, slo: Slo, judged_from_s: float, allowed: float) -> None:
+    def __init__(self, slo: Slo, judged: Window, allowed: float) -> None:
         self._ttft, self._tpot, self._e2e = (
             math.inf if limit is None else limit / 1e3 for limit in (slo.ttft_ms, slo.tpot_ms, slo.e2e_ms)
         )
-        self._from, self._allowed = judged_from_s, allowed
+        self._judged, self._allowed = judged, allowed
         self._open: list[Visit] = []
         self._seen = 0
         self.missed = self.decided = 0
@@ -72,7 +72,7 @@ class Misses:
     def __call__(self, cluster: Cluster) -> bool:
         now, visits = cluster.env.now, cluster.visits
         while self._seen < len(visits) and visits[self._seen].arrival_s <= now:
-            if visits[self._seen].arrival_s >= self._from:
+            if self._judged.start_s <= visits[self._seen].arrival_s <= self._judged.end_s:
                 self._open.append(visits[self._seen])
             self._seen += 1
         still: list[Visit] = []
@@ -102,61 +102,40 @@ class Misses:
         return True if over else None
 
 
-@lru_cache(maxsize=32)
-def _base_load(spec_key: str, seed: int) -> tuple[Load, float | None]:
-    """The load of a spec at its own rate (its traffic only matters), built once a process."""
-    from planner.spec import parse
-
-    spec = _seeded(parse(spec_key), seed)
-    return workload.build(spec), offered_rate(spec)
-
-
-def _seeded(spec: Spec, seed: int) -> Spec:
-    return spec.model_copy(update={"run": spec.run.model_copy(update={"seed": seed})})
-
-
-def traffic_of(spec: Spec, seed: int) -> tuple[Load, float | None]:
-    """(load, its offered rate), shared by all specs with the same traffic."""
-    from planner.spec import Aggregated, dump
-
-    plain = spec.model_copy(update={"deployment": Aggregated(mode="aggregated"), "name": "traffic"})
-    return _base_load(dump(plain), seed)
-
-
-def load_at(spec: Spec, seed: int, rate: float) -> Load:
-    """The requests of `spec` at another rate; the same objects at another time where the load allows it."""
-    load, offered = traffic_of(spec, seed)
-    if isinstance(load, Chained) and offered is not None:
-        factor = offered / rate
-        arrivals = tuple(Arrival(arrival.time_s * factor, arrival.request) for arrival in load.arrivals)
-        return Chained(arrivals, load.followers)
-    return workload.build(scaled(_seeded(spec, seed), rate))
-
-
 def system_of(spec: Spec) -> System:
-    """The spec resolved, its profiles at the TP sizes of its pools. Raises SpecError."""
-    return scaled_system(resolve(spec))
+    """The spec resolved. Raises SpecError."""
+    return resolve(spec)
 
 
-def probe(system: System, rate: float, seed: int, *, early: bool = True, judge: Slo | None = None) -> Probe:
-    """Serve the spec's requests at `rate` and judge them."""
+def probe(
+    system: System,
+    rate: float,
+    seed: int,
+    *,
+    early: bool = True,
+    judge: Slo | None = None,
+    period: Period | None = None,
+) -> Probe:
+    """Serve the spec's requests at `rate` and judge them. `period` None: the whole list, less the first tenth."""
     spec = system.spec
     slo = judge or spec.slo
-    load = load_at(spec, seed, rate)
+    load = load_at(spec, seed, rate, None if period is None else period.seconds)
     known = load.start()
     first_s, last_s = known[0].time_s, known[-1].time_s
-    judged_from = first_s + STEADY_START * (last_s - first_s)
-    misses = Misses(slo, judged_from, (1 - slo.attainment) * load.expected_requests)
-    system = replace(system, spec=_seeded(spec, seed))
+    judged = Window(first_s + STEADY_START * (last_s - first_s), math.inf)
+    if period is not None:
+        judged = Window(min(period.warmup_s, last_s), period.seconds)
+    misses = Misses(slo, judged, (1 - slo.attainment) * load.expected_requests)
+    system = replace(system, spec=seeded(spec, seed))
     cluster = Cluster(system, load, record_steps=False, stop=misses if early else None)
     visits = cluster.run()
     if cluster.stopped:
         seen = max(misses.decided, 1)
         return Probe(rate, False, 1 - misses.missed / seen, 0.0, 0.0, 0.0, 0.0, True)
-    return _judged(rate, visits, judged_from, slo)
+    return _judged(rate, visits, judged, slo)
 
 
-def _judged(rate: float, visits: list[Visit], judged_from: float, slo: Slo) -> Probe:
+def _judged(rate: float, visits: list[Visit], within: Window, slo: Slo) -> Probe:
     def column(value: Callable[[Visit], float]) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
         return np.fromiter(map(value, visits), dtype=np.float64, count=len(visits))
 
@@ -169,10 +148,12 @@ def _judged(rate: float, visits: list[Visit], judged_from: float, slo: Slo) -> P
     for limit, values in ((slo.ttft_ms, ttft), (slo.tpot_ms, tpot), (slo.e2e_ms, e2e)):
         if limit is not None:
             good &= ~(values * 1e3 > limit)
-    judged = arrival >= judged_from
+    last = min(float(arrival.max()), within.end_s)
+    window = Window(within.start_s, last)
+    judged = (arrival >= window.start_s) & (arrival <= last)
     attainment = float(good[judged].mean())
-    last = float(arrival.max())
-    window = Window(judged_from, last)
+    part = np.minimum((BLOCKS * (arrival - window.start_s) / max(window.length_s, 1e-9)).astype(int), BLOCKS - 1)
+    blocks = tuple((int((judged & (part == i)).sum()), int((good & judged & (part == i)).sum())) for i in range(BLOCKS))
     kept_up = _keeps_up(arrival, np.where(ok, first, end), end, ok, window)
     length = float(end.max() - arrival.min())
     multi = ok & judged & (tokens > 1)
@@ -186,6 +167,8 @@ def _judged(rate: float, visits: list[Visit], judged_from: float, slo: Slo) -> P
         total_tokens_s=rate * float((tokens + prompts)[ok].mean()) if ok.any() else 0.0,
         tokens_s_user=1 / float(tpot[multi].mean()) if multi.any() and length > 0 else NAN,
         abandoned=False,
+        kept_up=kept_up,
+        blocks=blocks,
     )
 
 

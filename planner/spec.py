@@ -141,9 +141,9 @@ class Spec(Node):
     name: str = Field(
         pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="text of letters, digits, '.', '_' and '-', no spaces"
     )
-    model: str = "llama-3.1-8b"
-    hardware: str = "h200"
-    profile: str | None = None
+    model: str = "llama-3.1-8b"  # a name in configs/models, a folder with a config.json, or a hub id
+    hardware: str = "h200"  # a name in configs/hardware
+    profile: str | None = None  # step times: a name in configs/profiles or a file; left out: an estimate (roofline)
     deployment: Deployment
     cluster: Cluster = Cluster()
     engine: Engine = Engine()
@@ -258,14 +258,25 @@ def load(path: str | Path | None = None, overrides: Sequence[str] = ()) -> Spec:
     return parse(read_text(file), str(where), overrides)
 
 
-def _plain(node: Node) -> dict[str, Any]:
-    """Keys that differ from their defaults (and the discriminators), as plain YAML data."""
+def _plain(node: Node, said: frozenset[str] = frozenset()) -> dict[str, Any]:
+    """Keys that differ from their defaults (and the discriminators, and those that are `said`), as plain YAML data."""
     out: dict[str, Any] = {}
+    said |= {"kind", "mode"} | _over_others(node)
     for name, field in type(node).model_fields.items():
         value = getattr(node, name)
-        if name in ("kind", "mode") or field.is_required() or value != field.get_default(call_default_factory=True):
-            out[field.alias or name] = _data(value)
+        if name in said or field.is_required() or value != field.get_default(call_default_factory=True):
+            engine = isinstance(node, PoolSpec) and isinstance(value, Engine)
+            out[field.alias or name] = _plain(value, frozenset(value.model_fields_set)) if engine else _data(value)
     return out
+
+
+def _over_others(node: Node) -> frozenset[str]:
+    """Keys that say something even at their defaults, because a router's preset says otherwise."""
+    if isinstance(node, Router) and node.preset is not None:
+        return frozenset(node.model_fields_set)
+    if isinstance(node, Disaggregated) and node.router.preset is not None:
+        return frozenset(node.model_fields_set & {"local_prefill"})
+    return frozenset()
 
 
 def _data(value: Any) -> Any:

@@ -1,99 +1,53 @@
 """N GPUs, a model and traffic: every split's highest rate within the targets, ranked, and whether P/D is worth it.
 
 Stages, each a list of independent tasks whose results are taken in order, so that the answer does not depend on how
-many workers there are: search every candidate with the first seed; search those near the best of their mode with the
-other seeds too; then ask why the two best stop where they stop, and what would change the verdict.
+many workers there are: search every candidate with the first seed; run those near the best of their mode with every
+seed, at the same few rates around their edge; then ask why the two best stop where they stop, and what would change
+the verdict. All candidates are sent requests for the same number of seconds, each at its own rate.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
 
 from planner import changes
-from planner.catalogue import hardware
-from planner.explain import Explanation, explain
-from planner.metrics import summarise
+from planner.edge import Edge, interval
+from planner.explain import Explanation
+from planner.probe_load import Period, traffic_of
 from planner.records import Progress
-from planner.search import Found, Probe, first_guess, highest_rate, load_at, probe, system_of, traffic_of
+from planner.rows import refined_row, rough_row
+from planner.search import Found, Probe, system_of
 from planner.spec import Slo, Spec, dump
 from planner.splits import Split, apply, splits, tp_sizes, variants
 from planner.spread import Spread, cores, spread
 from planner.suggestion import EqualRate, Row, Suggestion, Verdict, best_of, rank
 from planner.suggestion_words import limit, pareto, pick, provenance, sentence
 from planner.system import System
+from planner.tasks import ProbeTask, Searched, SearchTask, attained, guessed, period_of, search, shortened, why
 from planner.verdict import advantage, decide, profile_error
 from planner.workload import offered_rate, scaled
 
+__all__ = [
+    "COARSE",
+    "FEWEST",
+    "MOST",
+    "REQUESTS_PER_GPU",
+    "ProbeTask",
+    "SearchTask",
+    "attained",
+    "prepared",
+    "search",
+    "suggest",
+]
+
 COARSE, FINE = 0.02, 0.01  # widths of the brackets that searches end with
-NEAR = 0.9  # candidates above this share of the best of their mode are searched with every seed
+NEAR = 0.9  # candidates above this share of the best of their mode are run with every seed
 FINALISTS = 3  # of each mode at most
+SHORTLIST = 2  # of each mode, in a first look
+FIRST_STEP, NEXT_STEP, ROUNDS = 1.04, 1.08, 12  # between the first rates of a finalist, then beyond them, and how often
 OVERLOAD = 1.1  # how far past its highest rate a candidate is run to see what limits it
-SHORT = 1500  # requests that long lists begin their search with, and that changes are searched with
-REQUESTS_PER_GPU, FEWEST, MOST = 250, 1000, 4000  # requests of one seed's list
-
-
-@dataclass(frozen=True, slots=True)
-class SearchTask:
-    spec: Spec  # with the split applied
-    seed: int
-    start: float | None  # None: the closed form
-    tolerance: float
-    step: float
-
-
-@dataclass(frozen=True, slots=True)
-class Searched:
-    guess: float
-    found: Found
-
-
-@dataclass(frozen=True, slots=True)
-class ProbeTask:
-    spec: Spec
-    seed: int
-    rate: float
-
-
-def search(task: SearchTask) -> Searched:
-    """One candidate, one seed. Raises SpecError when the candidate cannot be built."""
-    system = system_of(task.spec)
-    guessed = first_guess(system, task.seed)
-    start, step = (guessed, task.step) if task.start is None else (task.start, task.step)
-    few = first_requests(task.spec, SHORT)
-    if task.start is None and few is not task.spec:  # begin where the first requests of the list lead
-        brief = replace(system, spec=few)
-        near = highest_rate(lambda rate: probe(brief, rate, task.seed), start, tolerance=2 * task.tolerance, step=step)
-        if near.rate > 0:
-            start, step = near.rate, 1 + task.tolerance
-    found = highest_rate(lambda rate: probe(system, rate, task.seed), start, tolerance=task.tolerance, step=step)
-    return Searched(guessed, found)
-
-
-def first_requests(spec: Spec, count: int) -> Spec:
-    """The spec with only the first `count` requests of its list; the spec itself where it has no more, or no count."""
-    requests = getattr(spec.workload, "requests", None)
-    if spec.workload.kind == "trace" or requests is None or requests <= count:
-        return spec
-    return spec.model_copy(update={"workload": spec.workload.model_copy(update={"requests": count})})
-
-
-def attained(task: ProbeTask) -> Probe:
-    """One whole run at one rate."""
-    return probe(system_of(task.spec), task.rate, task.seed, early=False)
-
-
-def why(task: ProbeTask) -> Explanation:
-    """What limits a candidate at this rate."""
-    from simulator.backend import SimulatorBackend
-
-    system = system_of(task.spec)
-    run = SimulatorBackend().run(system, load_at(task.spec, task.seed, task.rate))
-    return explain(summarise(run))
-
-
-# --- the answer --------------------------------------------------------------------------------
+REQUESTS_PER_GPU, FEWEST, MOST = 250, 1000, 4000  # requests that the best candidate serves in a run
 
 
 def suggest(
@@ -107,20 +61,21 @@ def suggest(
     processes: int | None = None,
     cluster: str | None = None,
     pool: Spread | None = None,
-    reasons: bool = True,
+    quick: bool = False,
     progress: Progress | None = None,
 ) -> Suggestion:
     """The ranked ways to use `gpus` GPUs for the spec's model, traffic and targets.
 
-    `seeds` lists of `requests` requests each (where the workload counts requests); `sweep`: router, local_prefill.
-    The same arguments give the same answer on any number of `processes`, here, in a `pool` that runs already, or on a
-    cluster ("ray"). Without `reasons` the verdict does not say why, nor what would change it: that is half of the work.
-    Raises SpecError, and ImportError without ray.
+    Each of `seeds` runs is as long as the best candidate takes to be sent `requests` requests; None: as many as the
+    number of GPUs says, and long enough for answers to end. Traces and the like have a length of their own.
+    `sweep`: router, local_prefill. The same arguments give the same answer on any number of `processes`, here, in a
+    `pool` that runs already, or on a cluster ("ray"). `quick`: a first look at the few candidates that the closed form
+    prefers, without reasons. Raises SpecError, and ImportError without ray.
     """
     wanted = prepared(spec, gpus, requests, slo)
     sizes, left_out = tp_sizes(wanted, gpus)
     with nullcontext(pool) if pool is not None else spread(cluster, processes or cores()) as workers:
-        session = _Session(wanted, gpus, seeds, sweep, workers, progress, reasons)
+        session = _Session(wanted, gpus, seeds, requests, sweep, workers, progress, quick)
         return session.answer(splits(gpus, sizes), left_out)
 
 
@@ -136,16 +91,34 @@ def prepared(spec: Spec, gpus: int, requests: int | None, slo: Slo | None) -> Sp
     return spec.model_copy(update=change)
 
 
+def preferred(candidates: Sequence[Split], guesses: Sequence[float]) -> list[int]:
+    """Places of the SHORTLIST candidates of each mode with the highest guesses; of equal ones the smallest engines."""
+    kept: list[int] = []
+    for mode in ("aggregated", "disaggregated"):
+        places = [at for at, split in enumerate(candidates) if split.mode == mode]
+        kept += sorted(places, key=lambda at: (-round(guesses[at], 6), candidates[at].largest_tp))[:SHORTLIST]
+    return kept
+
+
 class _Session:
     """The stages of one answer."""
 
     def __init__(
-        self, spec: Spec, gpus: int, seeds: int, sweep: frozenset[str], pool: Spread, progress: Progress | None,
-        reasons: bool,
-    ) -> None:  # fmt: skip
-        self.spec, self.gpus, self.sweep, self._pool = spec, gpus, sweep, pool
+        self,
+        spec: Spec,
+        gpus: int,
+        seeds: int,
+        requests: int | None,
+        sweep: frozenset[str],
+        pool: Spread,
+        progress: Progress | None,
+        quick: bool,
+    ) -> None:
+        self.spec, self.gpus, self.asked, self.sweep, self._pool = spec, gpus, requests, sweep, pool
         self.seeds = [spec.run.seed + offset for offset in range(seeds)]
-        self._progress, self._reasons = progress, reasons
+        self.period: Period | None = None
+        self._edges: dict[Split, Edge] = {}
+        self._progress, self._quick = progress, quick
 
     def _map(self, stage: str, function: Callable[..., object], inputs: Sequence[object]) -> list[object]:
         count = 0
@@ -183,30 +156,53 @@ class _Session:
             yaml=dump(apply(self.spec, pick(rows, verdict).split)),
             pareto=pareto(rows, self.gpus),
             notes=tuple(dict.fromkeys(notes)),
+            seconds=None if self.period is None else self.period.seconds,
+            warmup_s=None if self.period is None else self.period.warmup_s,
+            as_good=self._as_good(rows, verdict),
         )
 
     # --- stages ---
 
     def _coarse(self, stage: str, candidates: list[Split]) -> list[Row]:
         tasks = [SearchTask(apply(self.spec, split), self.seeds[0], None, COARSE, 1.25) for split in candidates]
+        guesses: list[float] = self._map("estimate", guessed, tasks)  # type: ignore[assignment]
+        period = self.period or period_of(self.spec, self.asked, max(guesses))
+        if self._quick:
+            kept = preferred(candidates, guesses)
+            candidates, tasks = [candidates[at] for at in kept], [tasks[at] for at in kept]
+        tasks = [SearchTask(task.spec, task.seed, None, COARSE, 1.25, period) for task in tasks]
         found: list[Searched] = self._map(stage, search, tasks)  # type: ignore[assignment]
-        return [self._row(split, one.guess, (one.found,)) for split, one in zip(candidates, found, strict=True)]
+        rows = [rough_row(self.spec, self.gpus, split, one) for split, one in zip(candidates, found, strict=True)]
+        self.period = period_of(self.spec, self.asked, max(row.rate for row in rows)) or period
+        return rows
 
     def _near(self, rows: list[Row], mode: str) -> list[Split]:
         of_mode = sorted((row for row in rows if row.mode == mode and row.rate > 0), key=rank)[:FINALISTS]
         return [row.split for row in of_mode if row.rate >= NEAR * of_mode[0].rate]
 
     def _refined(self, rows: list[Row]) -> list[Row]:
-        finalists = {split for mode in ("aggregated", "disaggregated") for split in self._near(rows, mode)}
-        chosen = [row for row in rows if row.split in finalists]
-        tasks = [
-            SearchTask(apply(self.spec, row.split), seed, row.rate, FINE, 1.02) for row in chosen for seed in self.seeds
-        ]
-        found: list[Searched] = self._map("all seeds", search, tasks)  # type: ignore[assignment]
-        n = len(self.seeds)
+        """Rows with those near the best of their mode run by every seed, best first."""
+        near = [*self._near(rows, "aggregated"), *self._near(rows, "disaggregated")]
+        finalists = [row for row in rows if row.split in near]
+        runs: dict[Split, list[list[Probe]]] = {row.split: [[] for _ in self.seeds] for row in finalists}
+        rates = {row.split: [row.rate / FIRST_STEP, row.rate, row.rate * FIRST_STEP] for row in finalists}
+        for _ in range(ROUNDS):
+            tasks = [
+                (split, index, ProbeTask(apply(self.spec, split), seed, rate, self.period))
+                for split, wanted in rates.items()
+                for rate in wanted
+                for index, seed in enumerate(self.seeds)
+            ]
+            probes: list[Probe] = self._map("all seeds", attained, [task for _, _, task in tasks])  # type: ignore[assignment]
+            for (split, index, _), one in zip(tasks, probes, strict=True):
+                runs[split][index].append(one)
+            self._edges |= {split: Edge.of(runs[split], self.spec.slo.attainment) for split in rates}
+            rates = {split: [rate] for split in rates if (rate := next_rate(self._edges[split])) is not None}
+            if not rates:
+                break
         refined = {
-            row.split: self._row(row.split, row.guess, tuple(one.found for one in found[i * n : (i + 1) * n]))
-            for i, row in enumerate(chosen)
+            row.split: refined_row(self.spec, self.gpus, row, runs[row.split], self._edges[row.split])
+            for row in finalists
         }
         return sorted((refined.get(row.split, row) for row in rows), key=rank)
 
@@ -214,29 +210,30 @@ class _Session:
         ours, theirs = best_of(rows, "disaggregated"), best_of(rows, "aggregated")
         if ours is None or theirs is None:
             return None
-        found = advantage(ours.searches, theirs.searches, self.spec.run.seed)
+        found = advantage(self._edges[ours.split], self._edges[theirs.split], self.spec.run.seed)
         error = profile_error(self._systems([ours, theirs]))
         margin = self.spec.run.margin
         word = decide(found, margin, error)
-        if not self._reasons:
+        if self._quick:
             return Verdict(word, found, margin, error)
         both = [apply(self.spec, row.split) for row in (ours, theirs)]
         seed = self.seeds[0]
         reasons: list[Explanation] = self._map(  # type: ignore[assignment]
             "why",
             why,
-            [ProbeTask(one, seed, OVERLOAD * row.rate) for one, row in zip(both, (ours, theirs), strict=True)],
+            [
+                ProbeTask(one, seed, OVERLOAD * row.rate, self.period)
+                for one, row in zip(both, (ours, theirs), strict=True)
+            ],
         )
-        names, tasks = changes.tasks(
-            first_requests(self.spec, SHORT), (ours.split, ours.rate), (theirs.split, theirs.rate), seed
-        )
+        brief = shortened(self.period, ours.rate)
+        names, tasks = changes.tasks(self.spec, (ours.split, ours.rate), (theirs.split, theirs.rate), seed, brief)
         outcomes: list[Found] = self._map("what would change it", changes.search_change, tasks)  # type: ignore[assignment]
-        half = (found.high - found.low) / 2
-        judged = changes.judged(names, outcomes, half, margin, error)
+        judged = changes.judged(names, outcomes, found, margin, error)
         enough = None
         if reasons[0].kind == "link":
             enough = self._map(
-                "link", changes.enough_link, [changes.ChangeTask(both[0], ours.split, seed, ours.rate, 1.0)]
+                "link", changes.enough_link, [changes.ChangeTask(both[0], ours.split, seed, ours.rate, 1.0, brief)]
             )[0]
         return Verdict(
             word=word,
@@ -251,7 +248,7 @@ class _Session:
         )
 
     def _equal_rate(self, both: list[Spec], rate: float) -> EqualRate:
-        tasks = [ProbeTask(one, seed, rate) for one in both for seed in self.seeds]
+        tasks = [ProbeTask(one, seed, rate, self.period) for one in both for seed in self.seeds]
         found: list[Probe] = self._map("equal rate", attained, tasks)  # type: ignore[assignment]
         shares = [probe.attainment for probe in found]
         n = len(self.seeds)
@@ -259,34 +256,18 @@ class _Session:
 
     # --- pieces ---
 
-    def _row(self, split: Split, guessed: float, searches: tuple[Found, ...]) -> Row:
-        rates = [found.rate for found in searches]
-        rate = sum(rates) / len(rates)
-        probes = [found.best for found in searches if found.best is not None]
-        n = max(len(probes), 1)
-        output, total = sum(p.output_tokens_s for p in probes) / n, sum(p.total_tokens_s for p in probes) / n
-        price = self._price()
-        spent = None if price is None else price * self.gpus / 3600
-        return Row(
-            split=split,
-            name=split.name,
-            gpus=split.gpus,
-            idle=self.gpus - split.gpus,
-            guess=guessed,
-            rate=rate,
-            low=min(rates),
-            high=max(rates),
-            per_gpu=rate / self.gpus,
-            output_tokens_s_gpu=output / self.gpus,
-            tokens_s_user=sum(p.tokens_s_user for p in probes) / n,
-            cost_per_million_tokens=spent / total * 1e6 if spent is not None and total else None,
-            cost_per_million_output_tokens=spent / output * 1e6 if spent is not None and output else None,
-            searches=searches,
-        )
-
-    def _price(self) -> float | None:
-        given = self.spec.cluster.price_per_gpu_hour
-        return given if given is not None else hardware(self.spec.hardware).price_per_gpu_hour
+    def _as_good(self, rows: Sequence[Row], verdict: Verdict | None) -> tuple[str, ...]:
+        """Other candidates of the suggested one's mode whose highest rate cannot be told from its own."""
+        chosen = pick(rows, verdict)
+        if chosen.split not in self._edges:
+            return ()
+        found = []
+        for row in rows:
+            if row.split in self._edges and row.mode == chosen.mode and row.split != chosen.split:
+                _, low, high = interval([self._edges[row.split], self._edges[chosen.split]], self.spec.run.seed)
+                if low <= 1 <= high:
+                    found.append(row.name)
+        return tuple(found)
 
     def _thresholds(self) -> list[int]:
         """Prompt lengths up to which decode workers may prefill: none, and the quartiles of the prompts."""
@@ -306,3 +287,14 @@ class _Session:
         if idle:
             notes.append(f"GPUs left idle by {', '.join(idle)}; rates per GPU count them.")
         return notes
+
+
+def next_rate(edge: Edge) -> float | None:
+    """Where to run a finalist next; None: its edge is found, or it is nowhere near."""
+    below, above = edge.bracket
+    if below and above / below <= 1 + FINE:
+        return None
+    if not below:
+        lowest = float(edge.rates[0])
+        return lowest / NEXT_STEP
+    return above**0.5 * below**0.5 if above < float("inf") else float(edge.rates[-1]) * NEXT_STEP

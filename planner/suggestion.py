@@ -26,8 +26,9 @@ class Point:
 class Row:
     """One candidate. Rates in requests per second; `per_gpu` and tokens are over all GPUs asked for, idle ones too.
 
-    `searches` has one result a seed; only candidates close to the best of their mode are searched with every seed.
-    `rate` is the mean of the highest rates that passed, `low` and `high` the smallest and the largest of them.
+    `searches` has one result a seed; only candidates close to the best of their mode are `refined`: run with every
+    seed. Their `rate` is that at which all runs together just meet the targets, `low` and `high` its 95 % interval.
+    The others have one search's highest rate that passed in all three.
     """
 
     split: Split
@@ -44,6 +45,7 @@ class Row:
     cost_per_million_tokens: float | None
     cost_per_million_output_tokens: float | None
     searches: tuple[Found, ...]
+    refined: bool = False
 
     @property
     def mode(self) -> str:
@@ -74,9 +76,7 @@ TIE = 0.99  # rates within 1 % are equal: that is how finely they are searched
 
 def best_of(rows: Sequence[Row], mode: str) -> Row | None:
     """The best candidate of a mode that meets the targets at any rate; of equal ones that with the smallest engines."""
-    of_mode = [row for row in rows if row.mode == mode and row.rate > 0]
-    most_seeds = max((row.seeds for row in of_mode), default=0)
-    searched = [row for row in of_mode if row.seeds == most_seeds]
+    searched = [row for row in rows if row.mode == mode and row.rate > 0 and row.refined]
     top = max((row.rate for row in searched), default=0.0)
     equal = [row for row in searched if row.rate >= TIE * top]
     return min(equal, key=lambda row: (row.split.largest_tp, rank(row)), default=None)
@@ -155,7 +155,7 @@ class Suggestion:
     model: str
     hardware: str
     slo: Slo
-    requests: int | None  # of each seed's list; None: the workload has a length of its own
+    requests: int | None  # asked for, of the best candidate in a run; None: the workload has a length of its own
     seeds: int
     provenance: str  # in brackets, for the sentence
     rows: tuple[Row, ...]
@@ -166,6 +166,9 @@ class Suggestion:
     notes: tuple[str, ...]
     smallest: Smallest | None = None
     check: Check | None = None
+    seconds: float | None = None  # of traffic in a run; None: the workload's own list
+    warmup_s: float | None = None  # of these, not judged
+    as_good: tuple[str, ...] = ()  # candidates whose rate cannot be told from the suggested one's
 
     @property
     def best(self) -> Row:
@@ -181,6 +184,9 @@ class Suggestion:
             "targets": self.slo.model_dump(),
             "requests": self.requests,
             "seeds": self.seeds,
+            "run_seconds": self.seconds,
+            "run_warmup_s": self.warmup_s,
+            "as_good": list(self.as_good),
             "provenance": self.provenance,
             "verdict": None if self.verdict is None else asdict(self.verdict),
             "candidates": [row.to_dict() for row in self.rows],

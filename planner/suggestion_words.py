@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from planner.explain import Explanation
+from planner.profiles import origin
+from planner.spec import Slo
+from planner.splits import Workers
 from planner.suggestion import Point, Row, Suggestion, Verdict, best_of, rank
 from planner.system import System
 from planner.verdict import margin_text
@@ -41,6 +44,65 @@ def sentence(rows: Sequence[Row], verdict: Verdict | None, gpus: int) -> str:
     return f"{lead} {text}: {verdict.word}."
 
 
+def to_run(suggestion: Suggestion) -> str | None:
+    """To run: 6 prefill workers and 2 decode workers of 1 GPU each; up to 91 req/s with 99 % of the requests ..."""
+    row = pick(suggestion.rows, suggestion.verdict)
+    if not row.rate > 0:
+        return None
+    verdict, within = suggestion.verdict, limits(suggestion.slo)
+    simpler = " (the simpler of the two)" if verdict is not None and verdict.word == "too close to call" else ""
+    text = f"To run{simpler}: {_workers(row)}. Up to {number(row.rate)} req/s"
+    if row.low < row.high:
+        text += f" ({number(row.low)} to {number(row.high)})"
+    if within:
+        text += f", {percent(suggestion.slo.attainment)} of the requests have {within}"
+    alike = f" Within the noise of it: {', '.join(suggestion.as_good)}." if suggestion.as_good else ""
+    return f"{text}.{alike}"
+
+
+def limits(slo: Slo) -> str:
+    """TTFT <= 500 ms and TPOT <= 30 ms; empty without targets."""
+    named = (("TTFT", slo.ttft_ms), ("TPOT", slo.tpot_ms), ("E2E", slo.e2e_ms))
+    return " and ".join(f"{name} <= {limit:g} ms" for name, limit in named if limit is not None)
+
+
+def _workers(row: Row) -> str:
+    """6 prefill workers and 2 decode workers of 1 GPU each (6P2D)."""
+    first, second = row.split.first, row.split.second
+    if second is None:
+        return f"{_some(first.replicas, 'aggregated engine')}{_size(first)} ({row.name})"
+    prefill, decode = _some(first.replicas, "prefill worker"), _some(second.replicas, "decode worker")
+    if first.tp == second.tp:
+        return f"{prefill} and {decode} of {_gpus(first.tp)} each ({row.name})"
+    return f"{prefill}{_size(first)} and {decode}{_size(second)} ({row.name})"
+
+
+def _some(count: int, word: str) -> str:
+    return f"{count} {word}{'s' if count > 1 else ''}"
+
+
+def _gpus(count: int) -> str:
+    return f"{count} GPU{'s' if count > 1 else ''}"
+
+
+def _size(workers: Workers) -> str:
+    return f" of {_gpus(workers.tp)}{' each' if workers.replicas > 1 else ''}"
+
+
+def method(suggestion: Suggestion) -> str:
+    """How long was simulated, and what the intervals hold."""
+    lists = f"{suggestion.seeds} list{'s' if suggestion.seeds > 1 else ''} of requests"
+    if suggestion.seconds is None or suggestion.warmup_s is None:
+        return f"Each candidate serves the whole workload at every rate; intervals (95 %) are over {lists}."
+    best = max(row.rate for row in suggestion.rows)
+    return (
+        f"Each candidate is sent {number(suggestion.seconds)} s of traffic at every rate"
+        f" ({number(best * suggestion.seconds)} requests at {number(best)} req/s), the first"
+        f" {number(suggestion.warmup_s)} s not judged. Intervals (95 %) hold what {lists}, the length of the runs and"
+        " the steps of the search leave open."
+    )
+
+
 def _serves(row: Row) -> str:
     verb = "serve" if row.split.second is None and row.split.first.replicas > 1 else "serves"
     return f"{engines(row)} {verb} {number(row.rate)} req/s within the targets"
@@ -59,10 +121,7 @@ def engines(row: Row) -> str:
 
 def provenance(systems: Sequence[System]) -> str:
     """Where the step times are from, in brackets."""
-    profiles = [pool.profile for system in systems for pool in system.pools]
-    if not all(profile.provenance == "calibrated" for profile in profiles):
-        return "[simulated: uncalibrated roofline]"
-    return f"[calibrated: {', '.join(dict.fromkeys(profile.name for profile in profiles))}]"
+    return f"[{origin([pool.profile for system in systems for pool in system.pools])}]"
 
 
 def limit(found: Explanation) -> str:

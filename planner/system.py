@@ -32,6 +32,7 @@ from planner.spec import (
     SpecError,
     Trace,
 )
+from planner.tp_scaling import at_tp
 from planner.wires import Wire, Wires, wires
 
 __all__ = ["EngineLimits", "Pool", "Role", "System", "Wire", "Wires", "WorkerPlace", "resolve"]
@@ -147,10 +148,10 @@ def _pool(spec: Spec, base: ModelShape, role: Role, pool: PoolSpec, key: str, mo
         )
     name = pool.profile or spec.profile
     budget, seqs, _ = batch_sizes(model, entry, tp, engine)
-    profile = load_profile(name) if name else roofline(model, entry, tp, engine)
-    profile = profile.for_engine(engine, seqs, budget)
-    twin = _twin(profile, model)
-    found = limits(model, entry, tp, engine, _measured_kv(profile, twin, entry, tp, engine), key, most)
+    measured = load_profile(name) if name else roofline(model, entry, tp, engine)
+    twin = _twin(measured, model)
+    found = limits(model, entry, tp, engine, _measured_kv(measured, twin, entry, tp, engine), key, most)
+    profile = at_tp(measured, model, entry, tp, engine).for_engine(engine, seqs, budget)
     knobs = spec.optimizations
     found = changed_limits(found, model, entry, tp, engine, profile, knobs)
     profile = changed_step(profile, model, entry, tp, engine, knobs, role != "prefill")

@@ -231,9 +231,14 @@ def stage_growth(facts: Facts) -> dict[str, float]:
     }
     window, over = facts.steady, facts.finish
     found = {}
+    entered, left = facts.shared_queue
     if facts.spec.get("retrieval") is not None:
-        found["retrieval"] = growth(facts.arrival, np.fmin(facts.column("retrieval_end_s"), over), window)
+        ends = facts.column("retrieval_end_s")
+        begins = np.where(entered <= ends, left, facts.arrival)  # a worker retrieves once it has taken the request
+        found["retrieval"] = growth(begins, np.fmin(ends, over), window)
     found["queue"] = growth(at["queued"], np.fmin(at["prefill_start"], over), window)
+    if not np.isnan(entered).all():
+        found["queue"] += growth(entered, np.fmin(left, over), window)
     remote = ~facts.local & ~np.isnan(at["prefill_end"])
     if remote.any() and (facts.spec.get("deployment") or {}).get("mode") == "disaggregated":
         moved = np.fmin(at["transfer_start"], at["decode_start"])

@@ -7,17 +7,14 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
-from planner.search import Found
+from planner.edge import Edge, interval
 from planner.system import System
+from planner.tp_scaling import is_scaled
 from planner.words import percent
 
-Array = NDArray[np.float64]
 Word = Literal["worth it", "not worth it", "too close to call"]
 
-DRAWS = 4000
-CONFIDENCE = 0.95
 UNCALIBRATED = 0.10  # error taken for a roofline's ratio of two deployments: nothing measured says better
 SCALED = 0.05  # as UNCALIBRATED, for a profile that was measured at another TP size
 
@@ -44,32 +41,10 @@ def _short(share: float) -> str:
     return "0" if text == "-0.0" else text.removesuffix(".0")
 
 
-def advantage(ours: Sequence[Found], theirs: Sequence[Found], seed: int = 0) -> Advantage:
-    """Paired bootstrap over seeds of mean rate / mean rate - 1. Each rate is anywhere in its bracket.
-
-    Few seeds make a resampled spread too small; it is stretched by sqrt(n / (n - 1)). Raises ValueError for unequal
-    counts or rates of zero.
-    """
-    n = len(ours)
-    if n != len(theirs) or n == 0 or any(found.rate <= 0 for found in (*ours, *theirs)):
-        raise ValueError(f"{n} and {len(theirs)} searches; allowed: as many of each, all with a rate above zero")
-    rng = np.random.default_rng(seed)
-
-    def logs(found: Sequence[Found]) -> tuple[Array, Array]:
-        return np.log([one.rate for one in found]), np.log([one.above for one in found])
-
-    index = rng.integers(0, n, size=(DRAWS, n))
-    drawn, centre = [], []
-    for low, high in (logs(ours), logs(theirs)):
-        where = rng.random((DRAWS, n))
-        drawn.append(np.exp(low[index] + where * (high - low)[index]).mean(axis=1))
-        centre.append(float(np.exp((low + high) / 2).mean()))
-    ratios = np.log(drawn[0] / drawn[1])
-    middle = float(np.log(centre[0] / centre[1]))
-    stretch = (n / (n - 1)) ** 0.5 if n > 1 else 1.0
-    tail = 50 * (1 - CONFIDENCE)
-    low, high = np.percentile(middle + (ratios - ratios.mean()) * stretch, (tail, 100 - tail))
-    return Advantage(float(np.expm1(middle)), float(np.expm1(low)), float(np.expm1(high)))
+def advantage(ours: Edge, theirs: Edge, seed: int = 0) -> Advantage:
+    """The ratio of two highest rates less 1, with its interval (planner.edge). Raises ValueError for unequal runs."""
+    value, low, high = interval([ours, theirs], seed)
+    return Advantage(value - 1, low - 1, high - 1)
 
 
 def profile_error(systems: Sequence[System]) -> float:
@@ -83,7 +58,7 @@ def profile_error(systems: Sequence[System]) -> float:
             else:
                 residuals = [residual.mean_abs_pct / 100 for residual in file.fit.residuals.values()]
                 error = sum(residuals) / len(residuals) if residuals else UNCALIBRATED
-                if file.name.endswith(f"-at-tp{pool.tp}"):
+                if is_scaled(pool.profile):
                     error = float(np.hypot(error, SCALED))
             worst = max(worst, error)
     return worst
@@ -99,4 +74,9 @@ def decide(found: Advantage, margin: float, error: float) -> Word:
 
 
 def margin_text(margin: float, error: float) -> str:
-    return f"The margin is {percent(margin)}, the profile's own error {percent(error)}."
+    """What the whole interval is held against."""
+    above, below = percent(margin + error), percent(margin - error)
+    return (
+        f"Worth it: the whole interval is above {above}; not worth it: below {below}. That is a margin of"
+        f" {percent(margin)} (run.margin), give or take the profile's own error of {percent(error)}."
+    )

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from planner.profiles import origin
 from planner.records import STEP_COLUMNS, Progress, Run, frame
 from planner.requests import Load
 from planner.system import System
@@ -81,6 +82,7 @@ def manifest(
         "schema": 1,
         "backend": "simulator",
         "provenance": "calibrated" if all(p.provenance == "calibrated" for p in profiles.values()) else "simulated",
+        "origin": origin([pool.profile for pool in system.pools]),
         "spec": system.spec.model_dump(mode="json", by_alias=True),
         "spec_yaml": dump(system.spec),
         "spec_hash": spec_hash(system.spec),
@@ -128,6 +130,7 @@ def _requests(visits: list[Visit]) -> pd.DataFrame:
             "decode_worker": [v.decode_worker.place.name if v.decode_worker else None for v in visits],
             "retrieval_start_s": floats(v.retrieval_start_s for v in visits),
             "retrieval_end_s": floats(v.retrieval_end_s for v in visits),
+            "shared_queued_s": floats(v.shared_queued_s for v in visits),
             "queued_s": floats(p.queued_s if p else nan for p in prefill),
             "prefill_start_s": floats(p.prefill_start_s if p else nan for p in prefill),
             "prefill_end_s": floats(p.prefill_end_s if p else nan for p in prefill),

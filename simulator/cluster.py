@@ -33,7 +33,8 @@ class Visit:
     """What happens to one request: the columns of the requests table, and the sequences that stand for it."""
 
     __slots__ = (
-        "request", "arrival_s", "worker", "decode_worker", "retrieval_start_s", "retrieval_end_s", "prefill", "decode",
+        "request", "arrival_s", "worker", "decode_worker", "retrieval_start_s", "retrieval_end_s", "shared_queued_s",
+        "prefill", "decode",
         "transfer_start_s", "transfer_end_s", "first_token_s", "finish_s", "finish_reason", "error", "push",
     )  # fmt: skip
 
@@ -42,7 +43,7 @@ class Visit:
         self.arrival_s = arrival_s
         self.worker: Station | None = None
         self.decode_worker: Station | None = None
-        self.retrieval_start_s = self.retrieval_end_s = NAN
+        self.retrieval_start_s = self.retrieval_end_s = self.shared_queued_s = NAN
         self.prefill: Sequence | None = None
         self.decode: Sequence | None = None
         self.transfer_start_s = self.transfer_end_s = NAN
@@ -200,6 +201,7 @@ class Cluster:
             assert visit.worker is not None
             self._submit(visit, visit.worker, "full", now)
         elif self._shared_queue is not None:
+            visit.shared_queued_s = now
             self._shared_queue.append(visit)
             self._pull(now)
         else:

@@ -202,10 +202,55 @@ def test_comparison_says_who_is_ahead_per_gpu() -> None:
     b = summarise(Run(**{**half.__dict__, "manifest": {**manifest(), "gpus": 2}}))
     assert "A is ahead by 100.0 %" in report.compared(a, b)
     assert "neither is ahead" in report.compared(a, a)
+    near = summarise(run(requests(np.arange(2000) / 10.0, [0.1] * 2000), hardware="h100"))
+    other = summarise(run(requests(np.arange(2000) / 10.0, [0.1] * 1999 + [0.15]), hardware="h100"))
+    assert near["goodput_requests_per_s_per_gpu"] != other["goodput_requests_per_s_per_gpu"]
+    assert "they are within 0.1 % of each other" in report.compared(near, other)
+
     rows = {row.name: row for row in report.compare(a, b)}
     assert rows["goodput_requests_per_s_per_gpu"].better == "A"
     assert rows["goodput_requests_per_s_per_gpu"].change == pytest.approx(-0.5)
     assert rows["ttft_p50_ms"].better == ""
+
+
+def test_where_simulated_numbers_are_from() -> None:
+    """A roofline, a fit to a table, and a calibration are three things."""
+    from planner import load, simulate
+
+    few = ["workload.requests=5"]
+    guessed = summarise(simulate(load("agg", ["profile=null", *few])))
+    measured = summarise(simulate(load("agg", few)))
+    fitted = summarise(simulate(load("report/agg")))
+    assert report.provenance(guessed) == "[simulated: uncalibrated roofline]"
+    assert report.provenance(fitted) == "[simulated: fitted to the report's four numbers]"
+    assert report.provenance(measured) == "[calibrated: h200-llama-3.1-8b-tp1]"
+    assert fitted.to_dict()["provenance"] == "simulated"
+
+
+@pytest.mark.parametrize("retrieval", ["null", "{at: prefill_worker, workers: 1, embed_ms: 1, search_ms: 1}", "{}"])
+def test_waiting_in_a_shared_queue_is_queueing(retrieval: str) -> None:
+    """Prefill workers that take one prompt at a time: the line before them is the queue, whoever retrieves."""
+    from planner import load, simulate
+
+    kind = (
+        "{kind: rag, rate: 30, requests: 200}"
+        if retrieval != "null"
+        else "{rate: 30, requests: 200, prompt_tokens: 3000}"
+    )
+    spec = load(
+        "disagg",
+        [f"retrieval={retrieval}", f"workload={kind}", "deployment.router.prefill_dispatch=shared_queue"],
+    )
+    made = simulate(spec)
+    summary = summarise(made)
+    stages = summary.stages_ms
+    assert stages["queue"] > 0.8 * summary.number("ttft_mean_ms")
+    assert stages["host"] < 20
+    assert sum(stages.values()) == pytest.approx(summary.number("ttft_mean_ms"))
+    assert made.requests["shared_queued_s"].notna().all()
+    found = explain(summary)
+    assert found.kind == "prefill"
+    assert "Queue is" in found.text
 
 
 def test_report_fits_80_columns_and_adds_its_warnings() -> None:

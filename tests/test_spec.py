@@ -393,3 +393,31 @@ def test_whatever_is_written_there_is_one_line_or_a_spec(
         assert "cannot be used" not in message  # every fault of pydantic's has its own words
     else:
         assert parse(dump(spec)) == spec
+
+
+AT_DEFAULTS = {
+    "a pool's engine": [
+        "engine.max_num_seqs=64", "engine.enforce_eager=true", "engine.block_size=32",
+        "deployment.decode.engine={enforce_eager: false, max_num_seqs: null, dtype: auto}",
+    ],
+    "a router's preset": ["deployment.router={preset: report, policy: least_loaded, prefill_dispatch: push}"],
+    "a pool's router": ["deployment.decode.router={preset: dynamo_v0.3, overlap_weight: 1.0}"],
+    "local prefill": ["deployment.router.preset=report", "deployment.local_prefill={max_tokens: 0}"],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", AT_DEFAULTS)
+def test_a_default_that_is_said_survives_its_own_yaml(what: str) -> None:
+    """Set to its default it says something else than what the top level, or a preset, would fill in."""
+    from planner.system import resolve
+
+    spec = load("disagg", AT_DEFAULTS[what])
+    plain = load("disagg", [text for text in AT_DEFAULTS[what] if text.startswith("engine")])
+    again = parse(dump(spec))
+    mine, theirs, others = resolve(spec), resolve(again), resolve(plain)
+    assert again == spec
+    assert [pool.engine for pool in mine.pools] == [pool.engine for pool in theirs.pools]
+    assert [pool.router for pool in mine.pools] == [pool.router for pool in theirs.pools]
+    assert mine.spec.deployment == theirs.spec.deployment
+    assert (mine.pools, mine.spec.deployment) != (others.pools, others.spec.deployment)  # and does say something
+    assert parse(dump(mine.spec)) == mine.spec

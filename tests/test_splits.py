@@ -9,11 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import planner
-from planner.profiles import bounds
+from planner.profiles import bounds, load_profile
 from planner.spec import Disaggregated, SpecError
 from planner.splits import Split, Workers, apply, splits, tp_sizes, variants
 from planner.system import resolve
-from planner.tp_scaling import scaled_system
+from planner.tp_scaling import at_tp, is_scaled
 
 
 def test_eight_gpus_in_ones() -> None:
@@ -90,18 +90,19 @@ def _agg(tp: int, profile: str = "h200-llama-3.1-8b-tp1") -> planner.spec.Spec:
 
 
 def test_a_measured_profile_is_kept_at_its_own_tp() -> None:
-    system = resolve(_agg(1))
-    assert scaled_system(system) == system
+    pool = resolve(_agg(1)).pools[0]
+    assert pool.profile.file == load_profile("h200-llama-3.1-8b-tp1").file
+    assert at_tp(pool.profile, pool.model, pool.hardware, 1, pool.engine) is pool.profile
 
 
 @pytest.mark.parametrize("tp", [2, 4, 8])
 def test_scaled_profiles_say_so_and_stay_above_the_roofline(tp: int) -> None:
-    pool = scaled_system(resolve(_agg(tp))).pools[0]
-    before = resolve(_agg(1)).pools[0]
+    system = resolve(_agg(tp))
+    pool, before = system.pools[0], resolve(_agg(1)).pools[0]
     assert pool.profile.file is not None
     assert before.profile.file is not None
-    assert "scaled from it by the roofline" in " ".join(pool.profile.warnings)
-    assert not any("not to be trusted" in text for text in scaled_system(resolve(_agg(tp))).warnings)
+    assert sum("scaled from it by the roofline" in text for text in system.warnings) == 1
+    assert not any("not to be trusted" in text for text in system.warnings)
     law, old = pool.profile.file.step, before.profile.file.step
     floor = bounds(pool.model, pool.hardware, tp, pool.engine)
     for name in ("decode_s", "decode_per_context_s", "prefill_per_token_s", "prefill_per_pair_s"):
@@ -109,3 +110,26 @@ def test_scaled_profiles_say_so_and_stay_above_the_roofline(tp: int) -> None:
         assert getattr(law, name) < getattr(old, name)
     # faster than one GPU, slower than perfect scaling
     assert old.prefill_per_token_s / tp < law.prefill_per_token_s < old.prefill_per_token_s
+
+
+def test_a_simulation_takes_the_scaled_times_and_says_so() -> None:
+    """`simulate` and `suggest` mean the same by a TP size that was not measured."""
+    one, two = (planner.summarise(planner.simulate(_agg(tp))) for tp in (1, 2))
+    assert two.number("tpot_mean_ms") < 0.8 * one.number("tpot_mean_ms")
+    assert "h200-llama-3.1-8b-tp1 was measured at TP 1; TP 2 is scaled from it" in " ".join(two.warnings)
+    assert two.profile == "h200-llama-3.1-8b-tp1-at-tp2"
+    assert not one.warnings
+
+
+def test_a_scaled_profile_is_as_sure_of_itself_as_the_measured_one() -> None:
+    """Errors scale with what they are the errors of, and blocks that vLLM reported at another TP do not count."""
+    scaled, measured = (resolve(_agg(tp)).pools[0].profile for tp in (2, 1))
+    assert is_scaled(scaled) and not is_scaled(measured)
+    assert scaled.kv_cache_tokens is None
+    assert scaled.file is not None and scaled.file.fit is not None
+    assert measured.file is not None and measured.file.fit is not None
+    for index, name in enumerate(scaled.file.fit.parameters):
+        new, old = getattr(scaled.file.step, name), getattr(measured.file.step, name)
+        if old > 0:
+            ratio = scaled.file.fit.covariance[index][index] / measured.file.fit.covariance[index][index]
+            assert ratio == pytest.approx((new / old) ** 2)

@@ -119,7 +119,7 @@ def test_a_profile_of_something_else_is_warned_of() -> None:
     assert agg(rest=profile + "model: deepseek-r1-distill-llama-8b").warnings == ()  # the same shape
     assert any("hardware h200, used for h100" in line for line in agg(rest=profile + "hardware: h100").warnings)
     assert any("model llama-3.1-8b, used for phi-4" in line for line in agg(rest=profile + "model: phi-4").warnings)
-    assert any("tp 1, used for 2" in line for line in agg("tp: 2", profile).warnings)
+    assert any("measured at TP 1; TP 2 is scaled from it" in line for line in agg("tp: 2", profile).warnings)
 
 
 def test_types_that_a_profile_may_not_cover_are_warned_of() -> None:

@@ -12,7 +12,7 @@ from planner.suggestion import Suggestion, best_of
 
 
 def split_table(found: Suggestion, most: int = 12) -> pd.DataFrame:
-    """The best candidates with their range over seeds; the best of each mode is always among them."""
+    """The best candidates with their intervals; the best of each mode is always among them."""
     keep = list(found.rows[:most])
     for mode in MODES:
         best = best_of(found.rows, mode)
@@ -31,7 +31,7 @@ def split_table(found: Suggestion, most: int = 12) -> pd.DataFrame:
 
 
 def which_split(found: Suggestion, rate: float | None = None, say: Say = plain) -> Chart:
-    """Highest rate of each way to use the GPUs, its range over seeds, the aggregated baseline and the user's rate."""
+    """Highest rate of each way to use the GPUs, its interval, the aggregated baseline and the user's rate."""
     table = split_table(found)
     table["kind"] = [say(NAMES[mode]) for mode in table["mode"]]
     order = table["name"].tolist()
@@ -47,14 +47,14 @@ def which_split(found: Suggestion, rate: float | None = None, say: Say = plain) 
             tooltip=[
                 alt.Tooltip("name:N", title=say("Split")),
                 alt.Tooltip("rate:Q", format=".3g", title=say("requests/s")),
-                alt.Tooltip("low:Q", format=".3g", title=say("lowest seed")),
-                alt.Tooltip("high:Q", format=".3g", title=say("highest seed")),
+                alt.Tooltip("low:Q", format=".3g", title=say("95 % from")),
+                alt.Tooltip("high:Q", format=".3g", title=say("95 % to")),
                 alt.Tooltip("seeds:Q", title=say("seeds")),
                 alt.Tooltip("per_gpu:Q", format=".3g", title=say("requests/s per GPU")),
             ],
         )
     )
-    spread = table[table["seeds"] > 1]
+    spread = table[table["low"] < table["high"]]
     ranges = alt.Chart(spread).mark_rule(size=3, color="#808080").encode(y=y, x="low:Q", x2="high:Q")
     text = (
         alt.Chart(table)

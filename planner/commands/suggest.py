@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
-from planner.commands import Config, Json, Seed, Set, console, overrides, print_json, progress
+from planner.commands import Config, Json, Seed, Set, console, output_file, overrides, print_json, progress
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -35,7 +35,12 @@ def suggest(
     seeds: Annotated[int, typer.Option("--seeds", min=1, help="Lists of requests to search with.")] = 5,
     requests: Annotated[
         Optional[int],  # noqa: UP045
-        typer.Option("--requests", min=10, help="Requests of each list. Default: 250 a GPU, 1000 to 4000."),
+        typer.Option(
+            "--requests",
+            min=10,
+            help="Requests that the best candidate is sent in a run; the others get as many seconds. "
+            "Default: 250 a GPU, 1000 to 4000, and long enough for answers to end.",
+        ),
     ] = None,
     verify: Annotated[int, typer.Option("--verify", min=0, help="Run the best K for real on the GPUs here.")] = 0,
     processes: Annotated[
@@ -79,6 +84,8 @@ def suggest(
         here()  # without vLLM there is nothing to check with: say so before the work
     spec = planner.load(config, overrides(assignments, seed))
     targets = preset(slo) if slo else None
+    if out is not None:
+        output_file(out)
     found = answer(
         spec, gpus, seeds=seeds, requests=requests, sweep=wanted, slo=targets,
         processes=processes, cluster=cluster, progress=progress(),
@@ -99,21 +106,27 @@ def suggest(
 
 
 def show(found: Suggestion, rows: int, out: Path | None) -> None:
-    """The sentence, why, the table, what to know."""
+    """The sentence, what to run, why, the table, what to know."""
     from planner import report
-    from planner.suggestion_words import check_sentences, explanation, smallest_sentence
+    from planner.suggest import OVERLOAD
+    from planner.suggestion_words import check_sentences, explanation, method, smallest_sentence, to_run
 
     screen = console()
-    report.say(screen, found.sentence)
-    if found.verdict is not None:
-        for line in explanation(found.verdict):
-            report.say(screen, line)
-    for text in (smallest_sentence(found), *check_sentences(found)):
+    reasons = explanation(found.verdict) if found.verdict is not None else []
+    for text in (found.sentence, to_run(found), smallest_sentence(found), *check_sentences(found)):
         if text:
             report.say(screen, text)
+    report.say(screen, "")
+    if reasons:
+        report.say(screen, f"Why, seen {100 * (OVERLOAD - 1):.0f} % past the highest rates, and what would change it:")
+    for line in (*reasons, method(found)):
+        report.say(screen, f"- {line}")
+    report.say(screen, "")
+    report.say(screen, f"Highest rate within the targets on {found.gpus} GPUs, and the output tokens that it gives:")
     screen.print(table(found, rows))
     if len(found.rows) > rows:
         report.say(screen, f"{len(found.rows) - rows} more candidates: --rows {len(found.rows)}")
+    report.say(screen, "Faster for a user, or more from a GPU: what no other beats in both (Pareto front):")
     screen.print(pareto_table(found))
     for note in found.notes:
         report.say(screen, f"Note: {note}")
@@ -125,12 +138,8 @@ def table(found: Suggestion, rows: int) -> Table:
     from planner.words import number
 
     priced = any(row.cost_per_million_tokens is not None for row in found.rows)
-    columns = ["", "req/s", "range (seeds)", "/GPU", "tok/s/GPU", "/user"]
-    made = _table(
-        f"Highest rate within the targets, {found.gpus} GPUs; output tokens/s; cost of 1e6 tokens",
-        *columns,
-        *(["cost/M"] * priced),
-    )
+    columns = ["", "req/s", "95 %", "req/s/GPU", "tok/s/GPU", "tok/s/user"]
+    made = _table(*columns, *(["cost/1M tok"] * priced))
     for row in found.rows[:rows]:
         cells = [
             row.name,
@@ -144,30 +153,29 @@ def table(found: Suggestion, rows: int) -> Table:
     return made
 
 
-def _table(title: str, *columns: str) -> Table:
+def _table(*columns: str) -> Table:
     from rich import box
     from rich.table import Table
 
-    made = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, title_style="bold")
+    made = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for index, column in enumerate(columns):
         made.add_column(column, justify="left" if index == 0 else "right", no_wrap=index > 0)
     return made
 
 
 def _spread(row: Row) -> str:
-    """61.2 to 62.0 (5): lowest and highest of the seeds' rates."""
+    """61.2 to 62.0; a rough rate has no interval: one search, one list of requests."""
     from planner.words import number
 
-    if row.seeds == 1:
-        return "(1)"
-    return f"{number(row.low)}-{number(row.high)} ({row.seeds})"
+    return f"{number(row.low)} to {number(row.high)}" if row.refined else "rough"
 
 
 def pareto_table(found: Suggestion) -> Table:
     from planner.words import number
 
-    made = _table("Pareto front: speed for a user against output of a GPU", "", "req/s", "tok/s/user", "tok/s/GPU")
-    for point in found.pareto[:8]:
+    made = _table("", "req/s", "tok/s/user", "tok/s/GPU")
+    highest = {point.name: point for point in found.pareto}  # of each candidate the last: its highest rate
+    for point in highest.values():
         made.add_row(point.name, number(point.rate), number(point.tokens_s_user), number(point.output_tokens_s_gpu))
     return made
 

@@ -97,9 +97,9 @@ CHINESE: dict[str, str] = {
         "您每秒 {rate} 个请求超过了 {gpus} 个 GPU 在目标内能服务的上限（{highest}）。"
     ),
     "Bar chart of every split": "各种拆分的柱状图",
-    "A longer bar serves more. Hollow bars are simulated; the thick line is the range over seeds. The dotted line "
+    "A longer bar serves more. Hollow bars are simulated; the thick line is the 95 % interval. The dotted line "
     "is the best aggregated deployment, the dashed line your traffic.": (
-        "柱越长，能服务的越多。空心柱为仿真；粗线是各种子的范围。点线是最好的聚合部署，虚线是您的流量。"
+        "柱越长，能服务的越多。空心柱为仿真；粗线是 95 % 区间。点线是最好的聚合部署，虚线是您的流量。"
     ),
     "What would change it": "什么会改变结论",
     "P/D's advantage under changes of 20 %": "各项变化 20 % 时 P/D 的优势",
@@ -113,8 +113,8 @@ CHINESE: dict[str, str] = {
     "Copy the command": "复制命令",
     "with this file as question.yaml:": "其中 question.yaml 为：",
     "First look: {sentence}": "初步结果：{sentence}",
-    "A first look at {few} requests. Making sure with {seeds} lists of {requests}": (
-        "初步结果基于 {few} 个请求。正在用 {seeds} 份各 {requests} 个请求的列表确认"
+    "A first look at the likeliest splits. Comparing all of them over {seeds} lists": (
+        "先看最可能的几种拆分。正在用 {seeds} 组请求比较全部拆分"
     ),
     # --- why ---
     "What stands behind the answer, chart by chart. Simulated is hollow or dashed.": (
@@ -178,6 +178,10 @@ CHINESE: dict[str, str] = {
     "run it on a machine with two GPUs": "请在有两个 GPU 的机器上运行",
     "The plan": "计划",
     "Where": "在哪里运行",
+    "Measure this machine's step times first": "先实测这台机器的步时",
+    "Takes about {seconds} s. Without it the prediction is a guess from the datasheet, far off on a CPU.": (
+        "约需 {seconds} 秒。不测则按数据手册估计，在 CPU 上误差很大。"
+    ),
     "On the GPUs here": "在本机 GPU 上",
     "On the CPU, with a small model": "在 CPU 上，用小模型",
     "On servers that run already": "在已运行的服务器上",
@@ -326,8 +330,8 @@ CHINESE: dict[str, str] = {
     "Your traffic": "您的流量",
     "Split": "拆分",
     "requests/s": "请求/秒",
-    "lowest seed": "最低种子",
-    "highest seed": "最高种子",
+    "95 % from": "95 % 区间下限",
+    "95 % to": "95 % 区间上限",
     "seeds": "种子数",
     "requests/s per GPU": "每 GPU 请求/秒",
     "as it is": "现状",
@@ -440,7 +444,7 @@ CHINESE: dict[str, str] = {
     "service time of the document search.": "文档检索的服务时间。",
     "HTTP, tokenisation, routing and the way back to the client": "HTTP、分词、路由以及返回客户端",
     "waiting for and doing the document search": "等待并进行文档检索",
-    "in the queue of the worker that prefills": "在预填充实例的队列中",
+    "waiting for prefill, in a shared queue or a worker's own": "等待预填充，在共享队列或实例自己的队列中",
     "first to last prompt chunk": "从第一个到最后一个提示词分块",
     "moving the KV cache to the decode worker": "把 KV 缓存传到解码实例",
     "waiting for the decode worker: the hop, room for the KV cache, the next step": (

@@ -47,12 +47,16 @@ SENTENCES: tuple[tuple[str, str], ...] = (
         r"targets\.",
         "两者都在每秒 {rate} 个请求时：{a}（P/D）和 {b}（聚合）的请求达标。",
     ),
-    (r"The margin is (?P<a>.+?), the profile's own error (?P<b>.+)\.", "判定余地为 {a}，性能档案自身误差为 {b}。"),
+    (
+        r"Worth it: the whole interval is above (?P<s>.+?); not worth it: below (?P<n>.+?)\. That is a margin of "
+        r"(?P<a>.+?) \(run\.margin\), give or take the profile's own error of (?P<b>.+)\.",
+        "值得：整个区间高于 {s}；不值得：低于 {n}。即判定余地 {a}（run.margin）加减性能档案自身误差 {b}。",
+    ),
     (
         r"A link of (?P<a>.+?) instead of (?P<b>.+?) would be enough for (?P<rate>\S+) req/s\.",
         "{a} 的链路（现为 {b}）就足以支持每秒 {rate} 个请求。",
     ),
-    (r"(?P<flip>.+?\.) (?P<rest>At (?:the rate asked for|a rate 20 % higher) .+)", "{flip}{rest}"),
+    (r"(?P<flip>.+?\.) (?P<rest>At (?:the rate asked for|a rate 20 % higher) .+|Both serve .+)", "{flip}{rest}"),
     (r"With (?P<what>.+) it would be: (?P<word>[a-z ]+) \(P/D (?P<v>.+)\)\.", "若{what}，则：{word}（P/D {v}）。"),
     (r"With (?P<what>.+) it would be: (?P<word>[A-Za-z/ ]+)\.", "若{what}，则：{word}。"),
     (
@@ -64,6 +68,8 @@ SENTENCES: tuple[tuple[str, str], ...] = (
         r"At a rate 20 % higher \((?P<r>.+)\) only (?P<who>.+) meets the targets\.",
         "速率再高 20 %（{r}）时只有{who}达标。",
     ),
+    (r"At the rate asked for \((?P<r>.+)\) neither meets the targets\.", "在所问速率（{r}）下两者都不达标。"),
+    (r"Both serve the rate asked for \((?P<r>.+)\)\.", "两者都能满足所问速率（{r}）。"),
     (r"only P/D meets the targets", "只有 P/D 达标"),
     (r"only aggregated meets the targets", "只有聚合达标"),
     (r"neither meets the targets", "两者都不达标"),
@@ -90,6 +96,8 @@ SENTENCES: tuple[tuple[str, str], ...] = (
     (r"datasheet peaks at assumed efficiencies, nothing measured", "数据手册峰值乘以假定效率，没有实测"),
     (r"calibrated: (?P<p>.+)", "已校准：{p}"),
     (r"simulated: uncalibrated roofline", "仿真：未校准的屋顶线模型"),
+    (r"simulated: fitted to (?P<what>.+)", "仿真：按{what}拟合"),
+    (r"the report's four numbers", "报告的四个数字"),
     # --- explanations ---
     (r"(?P<who>\d\w* ?\w*(?: TP\d+)?|\d+P\S*D\S*): (?P<rest>[A-Z].+\.)", "{who}：{rest}"),
     (
