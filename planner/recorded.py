@@ -100,8 +100,8 @@ def small(run: Run) -> Run:
     return Run(**tables, samples=frame("samples"), tokens=frame("tokens"), manifest=manifest)  # type: ignore[arg-type]
 
 
-def read_record(folder: Path) -> Record:
-    """Raises SpecError when the folder holds no runs, or neither a calibration nor a profile."""
+def read_record(folder: Path, profiles: dict[str, ProfileFile | None] | None = None) -> Record:
+    """Raises SpecError when the folder holds no runs, or no calibration and no profile. `profiles` replace both."""
     if (folder / "manifest.json").is_file():
         run = Run.load(folder)
         if run.manifest.get("provenance") != "measured":
@@ -119,7 +119,7 @@ def read_record(folder: Path) -> Record:
         raise SpecError(f"{folder}: holds no loads; allowed: a run folder, or one with folders LOAD-1, LOAD-2, ...")
     path = folder / "record.yaml"
     reading = checked(Reading, read_mapping(read_text(path), str(path)), str(path)) if path.is_file() else Reading()
-    profiles = _profiles(folder, rounds)
+    profiles = profiles or _profiles(folder, rounds)
     if not profiles:
         raise SpecError(f"{folder}: holds no calibration-1 and no profile.yaml; allowed: one of them beside the loads")
     return Record(folder.name, reading, profiles, rounds, ordered)
@@ -129,12 +129,12 @@ def _profiles(folder: Path, rounds: tuple[Run, ...]) -> dict[str, ProfileFile | 
     """The calibration fitted again, and the profiles that the folder holds."""
     fitted: dict[str, ProfileFile | None] = {}
     if rounds:
-        fitted["calibration"] = fit(resolve(_spec(rounds[0], None)), rounds, folder.name)
+        fitted["calibration"] = fit(resolve(spec_of(rounds[0])), rounds, folder.name)
     files = {path.stem.partition("-")[2] or "profile": path for path in sorted(folder.glob("profile*.yaml"))}
     return fitted | {name: load_profile(str(path)).file for name, path in files.items()}
 
 
-def _spec(run: Run, profile: str | None, keep: bool = False) -> Spec:
+def spec_of(run: Run, profile: str | None = None, keep: bool = False) -> Spec:
     """The spec that a run was made with, its KV blocks as the engines reported them (with vLLM's null block)."""
     overrides = [] if keep else [f"profile={profile or 'null'}"]
     blocks = run.manifest.get("kv_blocks") or {}
@@ -152,7 +152,7 @@ def predict(run: Run, file: ProfileFile | None, replay: bool) -> Run:
         path = Path(folder) / "profile.yaml"
         if file is not None:
             path.write_text(dump_profile(file))
-        spec = _spec(run, str(path), keep=file is None)
+        spec = spec_of(run, str(path), keep=file is None)
         system = resolve(with_link(spec, file) if file is not None else spec)
     load: Load = recorded_load(run) if replay else workload.build(spec)
     return backend("simulate").run(system, load)

@@ -12,7 +12,6 @@ spread, which no prediction can be asked to beat. `--profile NAME` judges a prof
 from __future__ import annotations
 
 import argparse
-import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,15 +19,13 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from planner import workload
-from planner.backends import backend
 from planner.calibrate import fit
 from planner.profile_file import ProfileFile
 from planner.profiles import dump_profile, load_profile
-from planner.records import Run, frame
-from planner.spec import Spec, parse
+from planner.recorded import Judged, judge, read_record, small, spec_of
+from planner.records import Run
 from planner.system import resolve
-from planner.validate import Comparison, MetricError, compare, rank_agreement
+from planner.validate import Comparison, MetricError, rank_agreement
 
 BEGIN, END = "<!-- gpu: begin -->", "<!-- gpu: end -->"
 # (metric, statistic): what the prediction aims at, as a share, or live's own spread where that is larger.
@@ -41,15 +38,6 @@ AIMS = {
     ("e2e", "p50"): 0.05,
 }
 PAIRED = ("pair-agg", "pair-pull")  # parts that serve the same loads in two ways
-TIME_DIGITS = 5  # of shipped copies: 10 us
-
-
-@dataclass(frozen=True)
-class Judged:
-    load: str
-    measured: tuple[Run, ...]
-    simulated: Run
-    comparison: Comparison
 
 
 @dataclass(frozen=True)
@@ -60,58 +48,19 @@ class Part:
     loads: tuple[Judged, ...]
 
 
-def spec_of(run: Run, profile: Path | str | None) -> Spec:
-    """The spec that a run was made with, its KV blocks as the engine reported them (with vLLM's null block)."""
-    blocks = min(run.manifest["kv_blocks"].values())
-    overrides = [f"engine.num_gpu_blocks_override={blocks + 1}", "engine.kv_cache_memory_bytes=null"]
-    return parse(
-        run.manifest["spec_yaml"], "spec_yaml", [*overrides, f"profile={'null' if profile is None else profile}"]
-    )
-
-
-def runs_of(folder: Path, stem: str) -> tuple[Run, ...]:
-    found = [path for path in folder.iterdir() if re.fullmatch(rf"{re.escape(stem)}-\d+", path.name)]
-    return tuple(Run.load(path) for path in sorted(found, key=lambda path: int(path.name.rsplit("-", 1)[1])))
-
-
-def judge(folder: Path, profiles: Path, named: str | None) -> Part:
+def judged(folder: Path, profiles: Path, named: str | None) -> Part:
     """Fit a part's calibration, predict its loads. Raises SpecError when the calibration does not show the law."""
-    rounds = runs_of(folder, "calibration")
-    if named is None:
-        spec = spec_of(rounds[0], None)
-        file = fit(resolve(spec), rounds, str(rounds[0].manifest["spec"]["name"]))
-        profiles.mkdir(parents=True, exist_ok=True)
-        path: Path | str = profiles / f"{file.name}.yaml"
-        Path(path).write_text(dump_profile(file))
+    if named is not None:
+        record = read_record(folder, {named: load_profile(named).file})
+        (file,) = record.profiles.values()
     else:
-        path, known = named, load_profile(named).file
-        assert known is not None
-        file = known
-    stems = {
-        path.name.rsplit("-", 1)[0]: None for path in sorted(folder.iterdir()) if (path / "manifest.json").exists()
-    }
-    loads = []
-    for stem in stems:
-        if stem == "calibration":
-            continue
-        measured = runs_of(folder, stem)
-        simulated = predict(measured[0], path, file)
-        found = compare(simulated, measured[0], repeats=measured[1:], fitted_on=hashes(file))
-        loads.append(Judged(stem, measured, simulated, found))
-    return Part(folder.name, file, len(rounds), tuple(loads))
-
-
-def hashes(file: ProfileFile) -> frozenset[str]:
-    return frozenset(source.sha256 for source in file.fitted_on)
-
-
-def predict(run: Run, profile: Path | str, file: ProfileFile) -> Run:
-    spec = spec_of(run, profile)
-    if file.link is not None and spec.deployment.mode == "disaggregated":
-        wire = {"bandwidth_gb_s": file.link.bandwidth_gb_s, "setup_us": 1e6 * file.link.setup_s, "latency_us": 0.0}
-        link = spec.deployment.link.model_copy(update=wire)
-        spec = spec.model_copy(update={"deployment": spec.deployment.model_copy(update={"link": link})})
-    return backend("simulate").run(resolve(spec), workload.build(spec))
+        rounds = tuple(Run.load(path) for path in sorted(folder.glob("calibration-*")))
+        file = fit(resolve(spec_of(rounds[0])), rounds, str(rounds[0].manifest["spec"]["name"]))
+        profiles.mkdir(parents=True, exist_ok=True)
+        (profiles / f"{file.name}.yaml").write_text(dump_profile(file))
+        record = read_record(folder, {file.name: file})
+    assert file is not None
+    return Part(folder.name, file, len(record.rounds), judge(record))
 
 
 # --- the report -------------------------------------------------------------------------------------------------------
@@ -132,7 +81,11 @@ def _heading(part: Part) -> list[str]:
         f"{kind}: {one.rows} rows, off by {one.mean_abs_pct:.1f} % (at most {one.max_abs_pct:.0f} %)"
         for kind, one in fitted.residuals.items()
     )
-    law = ", ".join(f"{name} {1e6 * value:.4g} us" for name, value in part.profile.step.model_dump().items())
+    terms = {name: value for name, value in part.profile.step.model_dump().items() if value}
+    law = ", ".join(
+        f"{name} {1e6 * value:.4g} us" if name.endswith("_s") else f"{name} {value:.3g}"
+        for name, value in terms.items()
+    )
     lines = [
         f"### {part.profile.name}",
         "",
@@ -213,18 +166,6 @@ def _winner(pair: Sequence[float]) -> str:
 # --- files ------------------------------------------------------------------------------------------------------------
 
 
-def small(run: Run) -> Run:
-    """Without single tokens, times to 10 us."""
-
-    def rounded(name: str) -> object:
-        table = getattr(run, name)
-        floats = [column for column in table if table[column].dtype == "float64"]
-        return table.assign(**{column: table[column].round(TIME_DIGITS) for column in floats})
-
-    tables = {name: rounded(name) for name in ("requests", "steps", "samples", "transfers")}
-    return Run(**tables, tokens=frame("tokens"), manifest=run.manifest | {"logs": None})  # type: ignore[arg-type]
-
-
 def write_docs(path: Path, text: str) -> None:
     """Between the marks; a file without them gets them at its end."""
     section = f"{BEGIN}\n{text}{END}\n"
@@ -255,7 +196,7 @@ def main() -> None:
     if not folders:
         parser.error(f"{options.records} holds no part that can be judged")
     profiles = options.profiles or options.records / "profiles"
-    parts = [judge(folder, profiles, options.profile) for folder in folders]
+    parts = [judged(folder, profiles, options.profile) for folder in folders]
     text = report(parts)
     print(text)
     if options.docs:

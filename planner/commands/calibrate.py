@@ -122,8 +122,9 @@ def _print(file: ProfileFile, path: Path, runs: int, doubt: str | None) -> None:
         table.add_column(column, justify="left" if column == "parameter" else "right")
     for key, value in file.step.model_dump().items():
         error = file.fit.standard_errors.get(key)
-        note = "at the roofline" if key in file.fit.raised else "" if error is None else f"{1e6 * error:.2g} us"
-        table.add_row(key, f"{1e6 * value:.4g} us", note)
+        scale, unit = (1e6, " us") if key.endswith("_s") else (1.0, "")
+        note = "at the roofline" if key in file.fit.raised else "" if error is None else f"{scale * error:.2g}{unit}"
+        table.add_row(key, f"{scale * value:.4g}{unit}", note)
     for key, value in file.host.model_dump().items():
         table.add_row(f"host {key}", f"{1e6 * value:.4g} us", "")
     if file.link is not None:

@@ -1,0 +1,79 @@
+"""The traced scheduler, around a stand-in for vLLM's: when a prompt of several chunks is said to have ended."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import pytest
+
+
+class Scheduler:
+    """As much of vLLM's as the trace looks at: it hands out the outputs that it is given."""
+
+    def __init__(self, outputs: list[Any]) -> None:
+        self.outputs = outputs
+        self.requests: dict[str, Any] = {}
+        self.running, self.waiting = [1], list[int]()
+        self.connector = None
+        self.num_spec_tokens = 0
+        self.kv_cache_manager = SimpleNamespace(block_pool=SimpleNamespace(get_num_free_blocks=lambda: 7))
+
+    def add_request(self, request: Any) -> None:
+        self.requests[request.request_id] = request
+
+    def schedule(self) -> Any:
+        return self.outputs.pop(0)
+
+    def update_from_output(self, scheduler_output: Any, model_runner_output: Any) -> dict[int, Any]:
+        return {}
+
+
+@pytest.fixture
+def trace(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
+    """live.step_trace, imported over stand-ins for the three modules of vLLM that it names."""
+    names = ("vllm", "vllm.v1", "vllm.v1.core", "vllm.v1.core.sched", "vllm.v1.request")
+    names += ("vllm.v1.core.sched.async_scheduler", "vllm.v1.core.sched.scheduler")
+    for name in names:
+        monkeypatch.setitem(sys.modules, name, ModuleType(name))
+    sys.modules["vllm.v1.core.sched.async_scheduler"].AsyncScheduler = Scheduler  # type: ignore[attr-defined]
+    sys.modules["vllm.v1.core.sched.scheduler"].Scheduler = type("Sync", (Scheduler,), {})  # type: ignore[attr-defined]
+    sys.modules["vllm.v1.request"].RequestStatus = SimpleNamespace()  # type: ignore[attr-defined]
+    monkeypatch.setenv("PLANNER_STEP_TRACE", str(tmp_path / "trace"))
+    monkeypatch.delitem(sys.modules, "live.step_trace", raising=False)
+    yield importlib.import_module("live.step_trace")
+    monkeypatch.delitem(sys.modules, "live.step_trace", raising=False)
+
+
+def output(new: bool, tokens: int, had: int) -> Any:
+    first = [SimpleNamespace(req_id="r", num_computed_tokens=had)] if new else []
+    cached = SimpleNamespace(req_ids=[] if new else ["r"], num_computed_tokens=[] if new else [had])
+    return SimpleNamespace(
+        scheduled_new_reqs=first,
+        scheduled_cached_reqs=cached,
+        num_scheduled_tokens={"r": tokens},
+        total_num_scheduled_tokens=tokens,
+        preempted_req_ids=None,
+    )
+
+
+def test_a_prompt_of_two_chunks_ends_with_the_results_of_the_second(trace: Any, tmp_path: Path) -> None:
+    """The first chunk's results come in after the second is scheduled, whose end must not be taken for them."""
+    chunks = [output(True, 8192, 0), output(False, 808, 8192)]
+    scheduler = trace.TracingAsyncScheduler(list(chunks))
+    scheduler.add_request(SimpleNamespace(request_id="r", num_prompt_tokens=9000))
+    scheduler.schedule()
+    scheduler.schedule()
+    scheduler.update_from_output(chunks[0], None)
+    assert "prefilled" not in scheduler._open["r"]
+    scheduler.update_from_output(chunks[1], None)
+    assert scheduler._open["r"]["prefilled"] == pytest.approx(scheduler._last_result, abs=1e-6)
+    scheduler._close("r", 1.0)
+    scheduler._trace.flush()
+    lines = [json.loads(line) for line in (tmp_path / "trace").read_text().splitlines()]
+    assert [line["pf"] for line in lines if "pf" in line] == [[[8192, 0]], [[808, 8192]]]
+    assert "last" not in lines[-1]
