@@ -156,6 +156,8 @@ def test_other_tools_tables(config: str, dialect: str, capsys: pytest.CaptureFix
         (["compare", "here"], "RUN"),
         (["compare", "absent", "absent"], "absent: not a run folder"),
         (["replay", "absent.jsonl", "--config", "small.yaml"], "absent.jsonl"),
+        (["suggest", "small.yaml", "--out", "."], "--out .: is a folder"),
+        (["calibrate", "small.yaml", "--from", "steps.csv", "--out", "."], "--out .: is a folder"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(

@@ -88,6 +88,19 @@ def run_folder(name: str, out: Path | None) -> Path:
     return out
 
 
+def output_file(path: Path) -> Path:
+    """A file that will be written later; its folder is made now, so that a fault shows before the work.
+
+    Raises SpecError.
+    """
+    from planner.spec import SpecError
+
+    if path.is_dir():
+        raise SpecError(f"--out {path}: is a folder; allowed: the path of a file")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path
+
+
 def save(run: Run, name: str, out: Path | None, no_save: bool) -> str | None:
     """Write the run, unless it is not wanted; returns the folder."""
     from planner.records import TABLES

@@ -8,7 +8,18 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
-from planner.commands import Config, Json, Seed, Set, StartTimeout, console, overrides, print_json, progress
+from planner.commands import (
+    Config,
+    Json,
+    Seed,
+    Set,
+    StartTimeout,
+    console,
+    output_file,
+    overrides,
+    print_json,
+    progress,
+)
 
 if TYPE_CHECKING:
     from planner.calibrate import Calibration
@@ -51,6 +62,8 @@ def calibrate(
     from planner.system import resolve
 
     system = resolve(load(config, [*overrides(assignments, seed), "profile=null"]))
+    if out is not None:
+        output_file(out)
     if source:
         from planner.calibrate import fit
 
@@ -58,8 +71,7 @@ def calibrate(
     else:
         found = _measure(system, name, seconds, rounds, start_timeout)
         file, runs, doubt = found.file, len(found.runs), found.unstable
-    path = out or Path("configs") / "profiles" / f"{file.name}.yaml"
-    path.parent.mkdir(parents=True, exist_ok=True)
+    path = output_file(out or Path("configs") / "profiles" / f"{file.name}.yaml")
     path.write_text(dump_profile(file))
     if as_json:
         print_json({"profile": file.model_dump(mode="json", by_alias=True), "path": str(path), "unstable": doubt})
