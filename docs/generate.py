@@ -1,10 +1,11 @@
-"""Writes what the documents repeat from the program: docs/metrics.md and the outputs that README.md shows.
+"""Writes what the documents repeat from the program: docs/metrics.md, docs/yaml.md and the outputs in README.md.
 
 With --check it changes nothing and says whether they are current; of an output only its first line, the answer, counts.
 """
 
 from __future__ import annotations
 
+import inspect
 import os
 import re
 import subprocess
@@ -12,7 +13,12 @@ import sys
 import tempfile
 from pathlib import Path
 
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from planner.faults import allowed, kind_of, sections
 from planner.metrics import METRICS, Metric
+from planner.spec import Spec
 
 ROOT = Path(__file__).resolve().parent.parent
 METRICS_PAGE = ROOT / "docs" / "metrics.md"
@@ -26,6 +32,14 @@ of `--json` and of the comparison tables; a metric that a run cannot show is nul
 | name | what it is | unit | better |
 |---|---|---|---|
 """
+YAML_PAGE = ROOT / "docs" / "yaml.md"
+YAML_HEAD = """# Every key of the YAML
+
+Written by `python docs/generate.py` from the types that read the file; do not edit. Only `name` and `deployment` must
+be there. A key that is unknown, given twice, or holds what it cannot is refused in one line. Words are explained in
+[glossary.md](glossary.md), knobs in [knobs.md](knobs.md); `planner schema` prints it as a JSON Schema for editors.
+"""
+COMMENT = re.compile(r"^    (\w+): .*  # (.+)$", flags=re.MULTILINE)
 # <!-- output: planner simulate X --> and the block behind it
 SHOWN = re.compile(r"(<!-- output: (planner [^\n]*) -->\n)(?:\n```text\n(.*?)```\n)?", flags=re.DOTALL)
 
@@ -37,6 +51,63 @@ def row(metric: Metric) -> str:
 
 def metrics_page() -> str:
     return HEAD + "".join(row(metric) for metric in METRICS.values())
+
+
+def comments(model: type[BaseModel]) -> dict[str, str]:
+    """What stands behind the fields in the source of a type and of those that it extends."""
+    found: dict[str, str] = {}
+    for kind in reversed(model.__mro__):
+        if issubclass(kind, BaseModel) and kind.__module__.startswith("planner."):
+            found |= {name: text for name, text in COMMENT.findall(inspect.getsource(kind)) if "noqa" not in text}
+    return found
+
+
+def places(model: type[BaseModel], path: str, found: dict[type[BaseModel], list[str]]) -> None:
+    """Where each type of section may stand, from the top."""
+    for name, field in model.model_fields.items():
+        key = f"{path}.{field.alias or name}".lstrip(".")
+        for inner in sections(field.annotation):
+            if key not in found.setdefault(inner, []):
+                found[inner].append(key)
+                places(inner, key, found)
+
+
+def takes(field: FieldInfo) -> str:
+    text = field.description or allowed(field.annotation, field.metadata)
+    text = re.sub(r"a section with (keys|kind|mode) .*", r"a section with `\1`", text).replace("with `keys`", "of keys")
+    text = text.replace("a list of a section of keys", "a list of sections")
+    return text.replace("|", chr(92) + "|")
+
+
+def default(field: FieldInfo) -> str:
+    if field.is_required():
+        return "**needed**"
+    value = field.get_default(call_default_factory=True)
+    if isinstance(value, BaseModel):
+        return ""
+    words = {True: "true", False: "false"}
+    return "" if value is None or value == () else f"`{words[value] if isinstance(value, bool) else value}`"
+
+
+def section(model: type[BaseModel], title: str) -> str:
+    said = comments(model)
+    about = " ".join((vars(model).get("__doc__") or "").split())  # its own, not an inherited one
+    lines = ["", f"## {title}", "", *([about, ""] if about else []), "| key | takes | default | |", "|---|---|---|---|"]
+    for name, field in model.model_fields.items():
+        meaning = said.get(name, "").replace("|", chr(92) + "|")
+        lines.append(f"| `{field.alias or name}` | {takes(field)} | {default(field)} | {meaning} |")
+    return "\n".join(lines) + "\n"
+
+
+def yaml_page() -> str:
+    found: dict[type[BaseModel], list[str]] = {}
+    places(Spec, "", found)
+    text = YAML_HEAD + section(Spec, "The file")
+    for model, where in found.items():
+        kind = kind_of(model)
+        title = ", ".join(f"`{key}`" for key in where) + ("" if kind is None else f" with `{kind[0]}: {kind[1]}`")
+        text += section(model, title)
+    return text
 
 
 def printed(command: str) -> str:
@@ -61,6 +132,8 @@ def stale() -> list[str]:
     found = []
     if not METRICS_PAGE.is_file() or METRICS_PAGE.read_text() != metrics_page():
         found.append("docs/metrics.md is not what the catalogue says")
+    if not YAML_PAGE.is_file() or YAML_PAGE.read_text() != yaml_page():
+        found.append("docs/yaml.md is not what the types say")
     for _, command, output in SHOWN.findall(README.read_text()):
         if output.partition("\n")[0] != printed(command).partition("\n")[0]:
             found.append(f"README.md shows another answer than `{command}` gives")
@@ -69,6 +142,7 @@ def stale() -> list[str]:
 
 def write() -> None:
     METRICS_PAGE.write_text(metrics_page())
+    YAML_PAGE.write_text(yaml_page())
     README.write_text(SHOWN.sub(lambda match: f"{match[1]}\n```text\n{printed(match[2])}```\n", README.read_text()))
 
 

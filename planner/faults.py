@@ -16,15 +16,15 @@ from planner.strict_yaml import join
 Path = tuple[str | int, ...]
 
 
-def _models(annotation: Any) -> Iterator[type[BaseModel]]:
+def sections(annotation: Any) -> Iterator[type[BaseModel]]:
     """The types of section that a key may hold."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         yield annotation
     for part in get_args(annotation):
-        yield from _models(part)
+        yield from sections(part)
 
 
-def _tag(model: type[BaseModel]) -> tuple[str, str] | None:
+def kind_of(model: type[BaseModel]) -> tuple[str, str] | None:
     """(`kind` or `mode`, its value) of a section that is one of several kinds."""
     for key in ("kind", "mode"):
         field = model.model_fields.get(key)
@@ -68,13 +68,13 @@ def allowed(annotation: Any, metadata: list[Any]) -> str:
     if origin is Literal:
         return ", ".join(str(value) for value in get_args(annotation))
     if origin in (Union, types.UnionType):
-        tags = [tag for model in _models(annotation) if (tag := _tag(model))]
-        plain = [part for part in get_args(annotation) if part is not type(None) and not list(_models(part))]
+        tags = [tag for model in sections(annotation) if (tag := kind_of(model))]
+        plain = [part for part in get_args(annotation) if part is not type(None) and not list(sections(part))]
         words = [allowed(part, metadata) for part in plain]
         if tags:
             words.append(f"a section with {tags[0][0]} {', '.join(value for _, value in tags)}")
         else:
-            words += [allowed(model, []) for model in _models(annotation)]
+            words += [allowed(model, []) for model in sections(annotation)]
         return ", or ".join(words)
     if origin is tuple:
         return f"a list of {allowed(get_args(annotation)[0], [])}"
@@ -122,7 +122,7 @@ def _walk(
             path += (part,)
             data = data[part] if isinstance(data, (list, tuple)) and part < len(data) else None
             continue
-        tagged = [candidate for candidate in inside if (tag := _tag(candidate)) and tag[1] == part]
+        tagged = [candidate for candidate in inside if (tag := kind_of(candidate)) and tag[1] == part]
         is_key = isinstance(data, dict) and part in data
         if tagged and len(inside) > 1:
             inside = tagged
@@ -132,7 +132,7 @@ def _walk(
             continue
         path += (part,)
         holders, field = inside, known
-        inside = list(_models(known.annotation)) if known is not None else []
+        inside = list(sections(known.annotation)) if known is not None else []
         data = data.get(part) if isinstance(data, dict) else None
     return path, holders, field
 
@@ -196,7 +196,7 @@ def _line(model: type[BaseModel], data: Any, error: Any) -> tuple[Path, str]:
         return path, str(error["ctx"]["error"])
     if kind in ("union_tag_invalid", "union_tag_not_found"):
         key = str(error["ctx"]["discriminator"]).strip("'")
-        tags = [tag[1] for found in _models(field.annotation if field else model) if (tag := _tag(found))]
+        tags = [tag[1] for found in sections(field.annotation if field else model) if (tag := kind_of(found))]
         if kind == "union_tag_not_found" and not isinstance(value, dict):
             return path, f"{_show(value)} is not a section; allowed: {takes}"
         if kind == "union_tag_not_found":
