@@ -327,7 +327,7 @@ def with_launches(fitted: Fitted, values: Mapping[str, float], errors: Mapping[s
     covariance[range(len(fitted.names), len(names)), range(len(fitted.names), len(names))] = [
         errors[name] ** 2 for name in values
     ]
-    return replace(fitted, values=fitted.values | values, names=names, covariance=covariance)
+    return replace(fitted, values={**fitted.values, **values}, names=names, covariance=covariance)
 
 
 def record(fitted: Fitted, method: str, host_errors: Mapping[str, float] | None = None) -> Fit:

@@ -36,9 +36,8 @@ class Scheduler:
 @pytest.fixture
 def trace(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
     """live.step_trace, imported over stand-ins for the three modules of vLLM that it names."""
-    names = ("vllm", "vllm.v1", "vllm.v1.core", "vllm.v1.core.sched", "vllm.v1.request")
-    names += ("vllm.v1.core.sched.async_scheduler", "vllm.v1.core.sched.scheduler")
-    for name in names:
+    parts = ("", ".v1", ".v1.core", ".v1.core.sched", ".v1.request", ".v1.core.sched.async_scheduler")
+    for name in (f"vllm{part}" for part in (*parts, ".v1.core.sched.scheduler")):
         monkeypatch.setitem(sys.modules, name, ModuleType(name))
     sys.modules["vllm.v1.core.sched.async_scheduler"].AsyncScheduler = Scheduler  # type: ignore[attr-defined]
     sys.modules["vllm.v1.core.sched.scheduler"].Scheduler = type("Sync", (Scheduler,), {})  # type: ignore[attr-defined]
