@@ -10,6 +10,7 @@ import math
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 
 @dataclass(slots=True)
@@ -32,8 +33,7 @@ class WorkerLoad:
         return self.active_blocks / self.total_blocks
 
 
-@dataclass(frozen=True, slots=True)
-class Query:
+class Query(NamedTuple):
     """What the router knows of a request. `overlap_tokens[i]` of its prompt are cached on worker i (0s if unused)."""
 
     session_id: int
@@ -96,19 +96,19 @@ def prefix_aware(query: Query, workers: Sequence[WorkerLoad], state: RouterState
     The lowest cost wins, ties at random; with a temperature a softmax over the negated, range-normalised costs.
     Source: Dynamo's router documentation (cost of prefill blocks with overlap credit plus projected decode blocks).
     """
-    blocks = math.ceil(query.prompt_tokens / query.block_size)
+    _, tokens, size, overlap, _ = query
+    blocks, weight = math.ceil(tokens / size), state.overlap_weight
     costs = [
-        (worker.queued_tokens + query.prompt_tokens - state.overlap_weight * cached) / query.block_size
-        + worker.active_blocks
-        + blocks
-        for worker, cached in zip(workers, query.overlap_tokens, strict=True)
+        (worker.queued_tokens + tokens - weight * cached) / size + worker.active_blocks + blocks
+        for worker, cached in zip(workers, overlap, strict=True)
     ]
-    low, high = min(costs), max(costs)
-    if state.temperature > 0 and high > low:
+    low = min(costs)
+    if state.temperature > 0 and (high := max(costs)) > low:
         weights = [math.exp(-(cost - low) / (high - low) / state.temperature) for cost in costs]
         return state.rng.choices(range(len(workers)), weights)[0]
-    best = [index for index, cost in enumerate(costs) if cost == low]
-    return best[0] if len(best) == 1 else state.rng.choice(best)
+    if costs.count(low) == 1:
+        return costs.index(low)
+    return state.rng.choice([index for index, cost in enumerate(costs) if cost == low])
 
 
 def session_affinity(query: Query, workers: Sequence[WorkerLoad], state: RouterState) -> int:

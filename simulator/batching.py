@@ -19,7 +19,7 @@ from planner.requests import Request, Segments
 from planner.system import EngineLimits
 from simulator.decodes import Decodes
 from simulator.host_memory import HostMemory
-from simulator.kv_cache import Block, block_keys
+from simulator.kv_cache import Keys, Run, block_keys
 from simulator.sequence import (
     ADMITTED,
     DECODE,
@@ -73,12 +73,17 @@ class Scheduler(Decodes):
             self.queued_tokens += seq.length
         self.waiting.append(seq)
 
-    def prompt_keys(self, request: Request) -> tuple[int, ...]:
+    def prompt_keys(self, request: Request) -> Keys:
         """Keys of the prompt's leading blocks that other requests may contain."""
         size = self.limits.block_tokens(request.prompt_tokens)
-        return self._keys(request.segments, request.shared_tokens, size) if request.shared_tokens >= size else ()
+        shared, segments = request.shared_tokens, request.segments
+        if shared < size:
+            return ()
+        if request.prompt_tokens - segments[-1][1] == shared:
+            segments = segments[:-1]  # without their private tails many prompts are the same
+        return self._keys(segments, shared, size)
 
-    def _keys(self, segments: Segments, tokens: int, size: int) -> tuple[int, ...]:
+    def _keys(self, segments: Segments, tokens: int, size: int) -> Keys:
         """Blocks that hold keys alone, and so twice the tokens, are no copies of others."""
         keys = block_keys(segments, tokens, size)
         return keys if size == self.limits.block_size else tuple(hash((key, size)) for key in keys)
@@ -95,20 +100,27 @@ class Scheduler(Decodes):
     def queue_length(self) -> int:
         return len(self.waiting) + len(self.loading) + len(self.ready)
 
+    @property
+    def has_work(self) -> bool:
+        """There is something to compute, or someone to let in."""
+        return bool(self.batch or self.partial or self.waiting or self.ready)
+
     # --- one step ---
 
     def schedule(self, now: float, outcomes: list[Outcome]) -> Plan | None:
         """Decide the next step; None when there is nothing to compute. Appends ADMITTED and PREEMPTED outcomes."""
         limits, kv = self.limits, self.kv
-        plan = Plan()
         if self.host is not None:
             self.host.now = now
         self.turn += 1
+        if not self.has_work:
+            return None
+        plan = Plan()
+        waits = self.ready or self.waiting
         budget = limits.max_num_batched_tokens
         threshold = limits.long_prefill_token_threshold
         if threshold and len(self.running) + self.queue_length() < 2:
             threshold = 0
-        waits = self.ready or self.waiting
         if limits.prefill_first:
             if waits:
                 self._admit(plan, budget, 0, now, outcomes)
@@ -119,7 +131,7 @@ class Scheduler(Decodes):
             if waits and not plan.preempted:
                 self._admit(plan, budget, threshold, now, outcomes)
         plan.running = len(self.running)
-        plan.waiting = len(self.waiting) + len(self.loading) + len(self.ready)
+        plan.waiting = self.queue_length()
         plan.used = kv.total - kv.free
         if plan.members:
             self.blocked = False
@@ -236,20 +248,20 @@ class Scheduler(Decodes):
                 return
             seq = waiting[0]
             length, size = seq.length, seq.block_tokens
-            hits: list[Block] = kv.lookup(seq.keys, (length - 1) // size) if seq.keys else []
-            own = seq.extent if len(hits) == len(seq.keys) else 0
-            found = len(hits) + own
+            hits, runs = kv.lookup(seq.keys, (length - 1) // size) if seq.keys else (0, [])
+            own = seq.extent if hits == len(seq.keys) else 0
+            found = hits + own
             space = kv.free - own - reserve
-            for block in hits:
-                if not block.users:
-                    space -= 1
+            for run in runs:
+                if not run.users:
+                    space -= min(run.end, hits) - run.start
             whole = (length + size - 1) // size - found
             done = found * size
             if seq.mode == "remote" and not seq.preemptions:
                 if whole > space - self._promised() or (limits.reserve_full_prompt and whole > space):
                     return
                 waiting.popleft()
-                self._allocate(seq, hits, own, whole)
+                self._allocate(seq, hits, runs, own, whole)
                 seq.remote_tokens, seq.remote_blocks = length - done, whole
                 seq.cached_tokens = done
                 seq.computed = length - 1
@@ -265,7 +277,7 @@ class Scheduler(Decodes):
                     if whole > space - self._promised():
                         return
                     waiting.popleft()
-                    self._load(seq, hits, own, whole, restorable)
+                    self._load(seq, hits, runs, own, whole, restorable)
                     continue
                 done = max(done, restorable)
             tokens = length - done
@@ -279,7 +291,7 @@ class Scheduler(Decodes):
             if need > space or (limits.reserve_full_prompt and whole > space):
                 return
             waiting.popleft()
-            self._allocate(seq, hits, own, need)
+            self._allocate(seq, hits, runs, own, need)
             if not seq.preemptions:
                 seq.cached_tokens = done
             if self.host is not None:
@@ -314,13 +326,13 @@ class Scheduler(Decodes):
         """Blocks that prompts in progress still need: a loading sequence may not take them (it cannot be preempted)."""
         return sum(-(-seq.length // seq.block_tokens) - seq.blocks for seq in self.partial)
 
-    def _load(self, seq: Sequence, hits: list[Block], own: int, blocks: int, tokens: int) -> None:
+    def _load(self, seq: Sequence, hits: int, runs: list[Run], own: int, blocks: int, tokens: int) -> None:
         """Room for the whole prompt; its KV up to `tokens` comes from below the GPU, and others do not wait for it."""
         assert self.host is not None
         seq.index = self.admissions
         self.admissions += 1
-        self.host.read(seq, len(hits) + own)  # before blocks are taken, which may push others down the tiers
-        self._allocate(seq, hits, own, blocks)
+        self.host.read(seq, hits + own)  # before blocks are taken, which may push others down the tiers
+        self._allocate(seq, hits, runs, own, blocks)
         if not seq.preemptions:
             seq.cached_tokens = tokens
         self.queued_tokens -= tokens
@@ -328,14 +340,14 @@ class Scheduler(Decodes):
         seq.state = LOADING
         self.loading[seq] = None
 
-    def _allocate(self, seq: Sequence, hits: list[Block], own: int, blocks: int) -> None:
+    def _allocate(self, seq: Sequence, hits: int, runs: list[Run], own: int, blocks: int) -> None:
         kv = self.kv
         if hits:
-            kv.hit(seq, hits)
+            kv.hit(seq, hits, runs)
         if own:
             kv.hit_own(seq)
         kv.take(blocks)
-        seq.blocks = len(hits) + own + blocks
+        seq.blocks = hits + own + blocks
 
     def _enter(self, seq: Sequence) -> None:
         seq.state = PREFILL

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Generator
+from functools import partial
+from typing import Any
 
 import simpy
 
@@ -27,6 +29,24 @@ from simulator.worker import ADMITTED, FINISHED, PREFILLED, PROMPT_ENDING, Mode,
 NEVER = float("inf")
 NAN = float("nan")
 WATCH_EVERY = 2048  # simpy events between two looks at progress and at the stop rule
+
+
+class Call(simpy.Event):
+    """A Timeout that calls `action(time_s)` and nothing else: most of what happens, so it costs as little as it can."""
+
+    _ok = True
+
+    def __init__(self, env: simpy.Environment, time_s: float, action: Callable[[float], None]) -> None:
+        self.env = env
+        self.time_s = time_s
+        self.action = action
+        self.callbacks = CALLBACKS
+
+    def happen(self) -> None:
+        self.action(self.time_s)
+
+
+CALLBACKS: list[Callable[[Any], None]] = [Call.happen]  # one list for all: simpy only reads it
 
 
 class Visit:
@@ -97,6 +117,9 @@ class Cluster:
             )
             for pool in system.pools
         ]
+        for team in self.teams:
+            for station in team.stations:
+                station.wake = partial(self._wake, station)
         self.entry, self.decoders = self.teams[0], self.teams[-1]
         self._host = self.entry.pool.profile.host
         shares = sharing and any(shares_cores(pool) for pool in system.pools)
@@ -139,9 +162,9 @@ class Cluster:
 
     def at(self, time_s: float, action: Callable[[float], None]) -> None:
         """Call `action(time_s)` when the clock gets there."""
-        timeout = self.env.timeout(max(time_s - self.env.now, 0.0))
-        assert timeout.callbacks is not None
-        timeout.callbacks.append(lambda _: action(time_s))
+        env = self.env
+        delay = time_s - env.now
+        env.schedule(Call(env, time_s, action), delay=delay if delay > 0.0 else 0.0)
 
     def _refresh(self, team: Team) -> Generator[simpy.Event, None, None]:
         while self.outstanding or self.env.peek() != NEVER:
@@ -275,7 +298,7 @@ class Cluster:
         if when != station.wake_s:
             station.wake_s = when
             if when != NEVER:
-                self.at(when, lambda now: self._wake(station, now))
+                self.at(when, station.wake)
 
     def _wake(self, station: Station, now: float) -> None:
         if station.wake_s != now:
@@ -326,7 +349,10 @@ class Cluster:
             self._pushed(visit, now)
 
     def _decoder(self, visit: Visit, now: float) -> Station:
-        return visit.decode_worker or self.decoders.choose(visit.request, now, self._distance(visit))
+        if visit.decode_worker is not None:
+            return visit.decode_worker
+        distance_s = self._distance(visit) if self.decoders.needs_distance else None
+        return self.decoders.choose(visit.request, now, distance_s)
 
     def _distance(self, visit: Visit) -> Callable[[WorkerPlace], float]:
         """Seconds that the prompt's KV would take, alone on the wires, from where it was prefilled."""

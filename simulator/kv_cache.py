@@ -7,20 +7,23 @@ Rules of vLLM V1 (`block_pool.py`, `kv_cache_manager.py`, 0.32), each checked st
 - A full block can be hit from the moment its tokens are scheduled; equal blocks are not merged, the oldest copy is hit.
 
 Content that no other request can contain is one extent of blocks in that order, cut from its tail on eviction, and only
-the request it belongs to can hit it again (after a preemption). Content that may be shared is kept block by block.
+the request it belongs to can hit it again (after a preemption). Content that may be shared is kept in runs of blocks
+that are used and freed together; a run is cut where a request uses or repeats a part of it.
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import lru_cache
+from typing import Final
 
 from planner.requests import Segments
 
+Keys = tuple[int, ...]
 
-@lru_cache(maxsize=256)
-def block_keys(segments: Segments, tokens: int, block_size: int) -> tuple[int, ...]:
+
+@lru_cache(maxsize=1024)
+def block_keys(segments: Segments, tokens: int, block_size: int) -> Keys:
     """One key for each full block of the first `tokens` tokens; equal keys mean equal blocks after equal prefixes.
 
     Blocks inside one segment are numbered on from a hash of all that comes before, a block over several segments is a
@@ -54,43 +57,86 @@ def block_keys(segments: Segments, tokens: int, block_size: int) -> tuple[int, .
     return tuple(keys)
 
 
-class Block:
-    """One cached block that other requests may hit, and how many requests use it."""
+class Entry:
+    """A place in the order of eviction, between two others while nobody uses its blocks."""
 
-    __slots__ = ("key", "users")
+    __slots__ = ("earlier", "later")
 
-    def __init__(self, key: int) -> None:
-        self.key = key
-        self.users = 1
+    earlier: Entry
+    later: Entry
 
 
-class Holding:
-    """What one request has in the cache.
+NOWHERE: Final = Entry()  # the neighbour of what is not in an order
 
-    `keys` of its leading blocks that may be shared; `shared`: those of them that are cached, in order; `extent`: its
-    own cached blocks behind them while nobody uses them (0 while the request runs).
+
+class Run(Entry):
+    """Cached blocks `start` to `end` of prompts that begin with the same content, and how many requests use them.
+
+    Two runs that have a block in common have the same blocks: they are copies. A run that was cut while in use lives on
+    in its `parts`, which its users find through it.
     """
 
-    __slots__ = ("extent", "keys", "shared")
+    __slots__ = ("end", "keys", "parts", "start", "users")
 
-    keys: tuple[int, ...]
-    shared: list[Block]
+    def __init__(self, keys: Keys, start: int, users: int) -> None:
+        self.keys = keys
+        self.start = start
+        self.end = start + len(keys)
+        self.users = users
+        self.parts: tuple[Run, Run] | None = None
+
+
+class Holding(Entry):
+    """What one request has in the cache.
+
+    `keys` of its leading blocks that may be shared; `covered`: how many of them are cached, in the runs `shared`;
+    `extent`: its own cached blocks behind them while nobody uses them (0 while the request runs).
+    """
+
+    __slots__ = ("covered", "extent", "keys", "shared")
+
+    keys: Keys
+    shared: list[Run]
+    covered: int
     extent: int
 
 
 class KvCache:
     """Counts of blocks. `free` includes cached blocks that nobody uses; `blank` are the free ones without content."""
 
-    __slots__ = ("blank", "block_size", "caching", "evicted", "free", "on_evict", "order", "table", "total")
+    __slots__ = ("blank", "block_size", "caching", "evicted", "free", "on_evict", "root", "table", "total")
 
     def __init__(self, total: int, block_size: int, caching: bool) -> None:
         self.total = self.free = self.blank = total
         self.block_size = block_size
         self.caching = caching
-        self.table: dict[int, Block | list[Block]] = {}  # a list: copies, oldest first
-        self.order: OrderedDict[Block | Holding, None] = OrderedDict()  # unused cached content, next victim first
+        self.table: dict[int, Run | list[Run]] = {}  # by the key of their first block; a list: copies, oldest first
+        self.root = Entry()  # between the last one to be evicted and the next victim (its `later`)
+        self.root.earlier = self.root.later = self.root
         self.on_evict: Callable[[int], None] | None = None  # told the key of a block that no copy is left of
         self.evicted = 0  # blocks, since the start
+
+    # --- the order of eviction ---
+
+    def order(self) -> Iterator[Entry]:
+        """Unused cached content, next victim first."""
+        entry = self.root.later
+        while entry is not self.root:
+            yield entry
+            entry = entry.later
+
+    def _append(self, entry: Entry) -> None:
+        root = self.root
+        last = root.earlier
+        entry.earlier, entry.later = last, root
+        last.later = root.earlier = entry
+
+    def _remove(self, entry: Entry) -> None:
+        earlier, later = entry.earlier, entry.later
+        earlier.later, later.earlier = later, earlier
+        entry.earlier = entry.later = NOWHERE
+
+    # --- blocks for new content ---
 
     def take(self, blocks: int) -> None:
         """Use `blocks` free blocks (there must be as many) for new content."""
@@ -101,72 +147,153 @@ class KvCache:
             self.blank = 0
 
     def _evict(self, blocks: int) -> None:
-        order = self.order
         self.evicted += blocks
         while blocks > 0:
-            victim = next(iter(order))
-            if isinstance(victim, Block):
-                blocks -= 1
-                self._forget(victim)
-            elif victim.extent > blocks:
+            victim = self.root.later
+            if isinstance(victim, Run):
+                blocks -= self._evict_tail(victim, blocks)
+                continue
+            assert isinstance(victim, Holding)
+            if victim.extent > blocks:
                 victim.extent -= blocks
                 return
-            else:
-                blocks -= victim.extent
-                victim.extent = 0
-            del order[victim]
+            blocks -= victim.extent
+            victim.extent = 0
+            self._remove(victim)
 
-    def _forget(self, block: Block) -> None:
-        copies = self.table[block.key]
-        if copies is block:
-            del self.table[block.key]
-            if self.on_evict is not None:
-                self.on_evict(block.key)
+    def _evict_tail(self, run: Run, blocks: int) -> int:
+        """Forget at most so many blocks of an unused run. Returns how many."""
+        copies = self.table[run.keys[0]]
+        size = run.end - run.start
+        if size > blocks:
+            if copies is not run:  # the tail becomes a run by itself, in all copies: next time it goes as a whole
+                self._cut(run, run.end - blocks)
+                return 0
+            lost = run.keys[-blocks:]
+            run.keys = run.keys[:-blocks]
+            run.end -= blocks
+            size = blocks
         else:
-            assert isinstance(copies, list)
-            copies.remove(block)
-            if not copies:
-                del self.table[block.key]
+            lost = run.keys
+            self._remove(run)
+            if copies is run:
+                del self.table[lost[0]]
+            else:
+                assert isinstance(copies, list)
+                copies.remove(run)
+                if not copies:
+                    del self.table[lost[0]]
+                return size
+        if self.on_evict is not None:
+            for key in reversed(lost):
+                self.on_evict(key)
+        return size
 
-    def lookup(self, keys: tuple[int, ...], limit: int) -> list[Block]:
-        """The longest cached run of leading blocks, at most `limit`. Changes nothing."""
-        hits: list[Block] = []
+    # --- content that may be shared ---
+
+    def lookup(self, keys: Keys, limit: int) -> tuple[int, list[Run]]:
+        """The longest cached run of leading blocks, at most `limit`: how many, and where they are. Changes nothing.
+
+        The last run may hold more blocks than are found.
+        """
+        runs: list[Run] = []
+        found, last = 0, min(limit, len(keys))
         get = self.table.get
-        for key in keys[:limit]:
-            block = get(key)
-            if block is None:
+        while found < last:
+            copies = get(keys[found])
+            if copies is None:
                 break
-            hits.append(block[0] if isinstance(block, list) else block)
-        return hits
+            run = copies if isinstance(copies, Run) else copies[0]
+            runs.append(run)
+            end = run.end if run.end < last else last
+            if run.keys[end - run.start - 1] != keys[end - 1]:
+                return self._common(run, keys, end), runs
+            found = end
+        return found, runs
 
-    def hit(self, holding: Holding, hits: list[Block]) -> None:
-        """Use the blocks found by `lookup`."""
-        for block in hits:
-            if not block.users:
-                del self.order[block]
-                self.free -= 1
-            block.users += 1
-        holding.shared = hits
+    def _common(self, run: Run, keys: Keys, end: int) -> int:
+        """Where `keys` part from a run with which they begin, at the latest before `end`: a key tells all before it."""
+        start, mine = run.start, run.keys
+        low, high = start + 1, end - 1  # equal before `low`, different at `high`
+        while low < high:
+            middle = (low + high) // 2
+            if mine[middle - start] == keys[middle]:
+                low = middle + 1
+            else:
+                high = middle
+        return low
+
+    def hit(self, holding: Holding, blocks: int, runs: list[Run]) -> None:
+        """Use what `lookup` has found."""
+        last = runs[-1]
+        if last.end > blocks:
+            runs[-1] = self._cut(last, blocks)
+        for run in runs:
+            if not run.users:
+                self._remove(run)
+                self.free -= run.end - run.start
+            run.users += 1
+        holding.shared = runs
+        holding.covered = blocks
 
     def hit_own(self, holding: Holding) -> None:
         """Use what is left of the request's own blocks."""
-        del self.order[holding]
+        self._remove(holding)
         self.free -= holding.extent
         holding.extent = 0
 
+    def _cut(self, run: Run, at: int) -> Run:
+        """Part a run and its copies before block `at`. Returns the run's new head."""
+        first, second = run.keys[0], run.keys[at - run.start]
+        copies = self.table[first]
+        if isinstance(copies, Run):
+            head, self.table[second] = self._part(run, at)
+            self.table[first] = head
+            return head
+        pairs = [self._part(copy, at) for copy in copies]
+        self.table[first] = [head for head, _ in pairs]
+        self.table[second] = [tail for _, tail in pairs]
+        return pairs[copies.index(run)][0]
+
+    def _part(self, run: Run, at: int) -> tuple[Run, Run]:
+        """Unused, its tail stays where it is in the order and its head comes next."""
+        middle = at - run.start
+        head = Run(run.keys[:middle], run.start, run.users)
+        if run.users:
+            run.parts = head, Run(run.keys[middle:], at, run.users)
+            return run.parts
+        run.keys, run.start = run.keys[middle:], at
+        later = run.later
+        head.earlier, head.later = run, later
+        run.later = later.earlier = head
+        return head, run
+
     def register(self, holding: Holding, blocks: int) -> None:
         """The first `blocks` blocks are full: let those that may be shared be hit."""
-        keys, shared, table = holding.keys, holding.shared, self.table
-        for key in keys[len(shared) : blocks]:
-            block = Block(key)
-            shared.append(block)
-            copies = table.get(key)
-            if copies is None:
-                table[key] = block
-            elif isinstance(copies, list):
-                copies.append(block)
+        keys, at, table = holding.keys, holding.covered, self.table
+        end = min(blocks, len(keys))
+        while at < end:
+            copies = table.get(keys[at])
+            if copies is None:  # nor is any later block cached: the tails of prompts are evicted first
+                run = Run(keys[at:end], at, 1)
+                table[keys[at]] = run
             else:
-                table[key] = [copies, block]
+                first = copies if isinstance(copies, Run) else copies[0]
+                stop = min(first.end, end)
+                if first.keys[stop - at - 1] != keys[stop - 1]:
+                    stop = self._common(first, keys, stop)
+                if stop < first.end:
+                    self._cut(first, stop)
+                    copies = table[keys[at]]
+                run = Run(keys[at:stop], at, 1)
+                if isinstance(copies, list):
+                    copies.append(run)
+                else:
+                    table[keys[at]] = [copies, run]
+            holding.shared.append(run)
+            holding.covered = at = run.end
+
+    # --- the end of a request ---
 
     def give_back(self, holding: Holding, blocks: int, cached: int) -> None:
         """Free all `blocks` blocks of a request, tail first; the first `cached` of them are full and cached."""
@@ -174,18 +301,28 @@ class KvCache:
             self.free += blocks
             self.blank += blocks
             return
-        self.register(holding, cached)
-        shared, order = holding.shared, self.order
-        own = cached - len(shared)
+        if holding.keys:
+            self.register(holding, cached)
+        covered = holding.covered
+        own = cached - covered
         self.blank += blocks - cached
-        self.free += blocks - len(shared)
+        self.free += blocks - covered
         if own:
             holding.extent = own
-            order[holding] = None
-        if shared:
-            for block in reversed(shared):
-                block.users -= 1
-                if not block.users:
-                    order[block] = None
-                    self.free += 1
+            self._append(holding)
+        if covered:
+            for run in reversed(holding.shared):
+                self._leave(run)
             holding.shared = []
+            holding.covered = 0
+
+    def _leave(self, run: Run) -> None:
+        if run.parts is not None:
+            head, tail = run.parts
+            self._leave(tail)
+            self._leave(head)
+            return
+        run.users -= 1
+        if not run.users:
+            self._append(run)
+            self.free += run.end - run.start

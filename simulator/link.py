@@ -10,6 +10,7 @@ transfers, not bytes. First-come groups serve one transfer at a time.
 from __future__ import annotations
 
 import heapq
+from bisect import insort
 from collections import deque
 from collections.abc import Callable
 from typing import NamedTuple
@@ -30,14 +31,20 @@ class Path(NamedTuple):
 class _Group:
     """The transfers of one path. `virtual` is the bytes that each active transfer has been served so far."""
 
-    __slots__ = ("path", "virtual", "active", "queue", "rate")
+    __slots__ = ("path", "number", "tightest", "virtual", "active", "queue", "rate")
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, number: int, tightest: float) -> None:
         self.path = path
+        self.number = number
+        self.tightest = tightest  # the least capacity on the path
         self.virtual = 0.0
         self.active: list[tuple[float, int]] = []  # heap of (virtual at which it ends, transfer number)
         self.queue: deque[tuple[float, int]] = deque()  # first-come: (bytes, transfer number) not yet started
         self.rate = 0.0  # bytes a second of each active transfer
+
+
+def _order(group: _Group) -> int:
+    return group.number
 
 
 class Network:
@@ -50,6 +57,8 @@ class Network:
         self.capacity = capacity
         self.now = 0.0
         self._groups: dict[Path, _Group] = {}
+        self._busy: list[_Group] = []  # those with transfers, in the order in which they were first used
+        self._end: float | None = None  # `next_event_s` of the state as it is, once asked for
         self._callbacks: dict[int, Callable[[float], None]] = {}
         self._number = 0
 
@@ -58,10 +67,13 @@ class Network:
         self.advance(now)
         group = self._groups.get(path)
         if group is None:
-            group = self._groups[path] = _Group(path)
+            tightest = min(self.capacity[resource] for resource in path.resources)
+            group = self._groups[path] = _Group(path, len(self._groups), tightest)
         self._number += 1
         self._callbacks[self._number] = done
-        if path.fifo and group.active:
+        if not group.active:
+            insort(self._busy, group, key=_order)
+        elif path.fifo:
             group.queue.append((size_bytes, self._number))
             return
         heapq.heappush(group.active, (group.virtual + size_bytes, self._number))
@@ -73,12 +85,13 @@ class Network:
 
     def next_event_s(self) -> float:
         """When the next transfer ends if nothing else starts; inf when the wires are idle."""
-        ends = [
-            self.now + max(group.active[0][0] - group.virtual, 0.0) / group.rate
-            for group in self._groups.values()
-            if group.active
-        ]
-        return min(ends, default=float("inf"))
+        if self._end is None:
+            self._end = float("inf")
+            for group in self._busy:
+                end = self.now + max(group.active[0][0] - group.virtual, 0.0) / group.rate
+                if end < self._end:
+                    self._end = end
+        return self._end
 
     def advance(self, now: float) -> None:
         """Move bytes up to `now`, calling back every transfer that ends on the way, in time order."""
@@ -87,10 +100,11 @@ class Network:
             target = min(end, now)
             elapsed = target - self.now
             if elapsed > 0:
-                for group in self._groups.values():
-                    if group.active:
+                self.now = target
+                if self._busy:
+                    self._end = None
+                    for group in self._busy:
                         group.virtual += group.rate * elapsed
-            self.now = max(self.now, target)
             if end > now:
                 return
             self._finish(end)
@@ -98,9 +112,7 @@ class Network:
     def _finish(self, now: float) -> None:
         # The transfer that set the end time ends by definition; others within the residue end with it.
         ended = []
-        for group in self._groups.values():
-            if not group.active:
-                continue
+        for group in self._busy:
             limit = group.virtual + max(DONE_BYTES, group.virtual * 1e-12, group.rate * now * 1e-15)
             while group.active and group.active[0][0] <= limit:
                 ended.append(heapq.heappop(group.active)[1])
@@ -108,16 +120,19 @@ class Network:
                 group.virtual = 0.0
                 if group.queue:
                     heapq.heappush(group.active, group.queue.popleft())
+        self._busy = [group for group in self._busy if group.active]
         self._share()
         for number in sorted(ended):
             self._callbacks.pop(number)(now)
 
     def _share(self) -> None:
         """Progressive filling: the tightest resource fixes the rate of its groups, then the rest share what is left."""
-        open_groups = [group for group in self._groups.values() if group.active]
-        left = dict.fromkeys({r for group in open_groups for r in group.path.resources}, 0.0)
-        for resource in left:
-            left[resource] = self.capacity[resource]
+        self._end = None
+        open_groups = self._busy
+        if len(open_groups) == 1:
+            open_groups[0].rate = open_groups[0].tightest / len(open_groups[0].active)
+            return
+        left = {r: self.capacity[r] for group in open_groups for r in group.path.resources}
         while open_groups:
             users: dict[str, int] = {}
             for group in open_groups:

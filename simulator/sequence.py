@@ -44,7 +44,7 @@ class Sequence(Holding):
         self.state = WAITING
         self.keys = ()
         self.shared = []
-        self.extent = 0
+        self.covered = self.extent = 0
         once = mode == "prefill_only"
         self.target = 1 if once else min(request.output_tokens, request.max_tokens)  # tokens it samples in all
         self.limit = 1 if once else request.max_tokens  # what the scheduler knows of that

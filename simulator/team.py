@@ -17,7 +17,9 @@ from simulator.worker import Worker
 class Station:
     """A worker in the cluster: its engine, its place, its own retrieval stage, and the wake-up planned for it."""
 
-    __slots__ = ("place", "pool", "engine", "wake_s", "retrieval", "assigned")
+    __slots__ = ("place", "pool", "engine", "wake_s", "wake", "retrieval", "assigned")
+
+    wake: Callable[[float], None]  # what the cluster does then
 
     def __init__(self, place: WorkerPlace, pool: Pool, engine: Worker, retrieval: RetrievalStation | None) -> None:
         self.place = place
@@ -59,9 +61,10 @@ class Team:
             self.stations.append(Station(place, pool, engine, own))
         self.loads: list[WorkerLoad] = [station.engine.load for station in self.stations]
         self.seen = self.loads
+        self.keys_engine = self.stations[0].engine  # any of the pool: they give the same keys
         self._policy = POLICIES[pool.router.policy]
         self._needs_overlap = pool.router.policy in NEEDS_OVERLAP
-        self._needs_distance = pool.router.policy in NEEDS_DISTANCE
+        self.needs_distance = pool.router.policy in NEEDS_DISTANCE
         self._state = RouterState(
             random.Random(f"{seed}/router/{pool.role}"),
             overlap_weight=pool.router.overlap_weight,
@@ -92,16 +95,29 @@ class Team:
         """The worker for a request; `distance_s` is how long its KV takes to a place, where that is known."""
         if len(self.stations) == 1:
             return self.stations[0]
-        overlap = [0] * len(self.stations)
-        if self._needs_overlap:
-            known = request.prompt_tokens if request.known_prefix_tokens is None else request.known_prefix_tokens
-            overlap = []
-            for station in self.stations:
-                station.engine.observe(now)
-                overlap.append(min(station.engine.cached_tokens(request), known))
-        far = [distance_s(station.place) for station in self.stations] if self._needs_distance and distance_s else ()
+        overlap = self._overlap(request, now) if self._needs_overlap else [0] * len(self.stations)
+        far = [distance_s(station.place) for station in self.stations] if distance_s else ()
         query = Query(request.session_id, request.prompt_tokens, self.pool.limits.block_size, overlap, far)
         return self.stations[self._policy(query, self.seen, self._state)]
+
+    def _overlap(self, request: Request, now: float) -> list[int]:
+        """Known leading prompt tokens that each worker has cached, its state brought up to `now`."""
+        prompt = request.prompt_tokens
+        known = prompt if request.known_prefix_tokens is None else request.known_prefix_tokens
+        pool, keys, size = self.pool, self.keys_engine.prompt_keys(request), self.pool.limits.block_tokens(prompt)
+        limit = (prompt - 1) // size
+        overlap = []
+        for station in self.stations:
+            engine = station.engine
+            engine.observe(now)
+            if station.pool is not pool:  # a lent one may have blocks of another size
+                cached = engine.cached_tokens(request)
+            elif keys and keys[0] in engine.kv.table:
+                cached = engine.kv.lookup(keys, limit)[0] * size
+            else:
+                cached = 0
+            overlap.append(cached if cached < known else known)
+        return overlap
 
     @property
     def waiting(self) -> int:

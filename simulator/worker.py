@@ -44,6 +44,7 @@ from planner.requests import Request
 from planner.routing import WorkerLoad
 from planner.system import EngineLimits
 from simulator.batching import Scheduler
+from simulator.kv_cache import Keys
 from simulator.sequence import ADMITTED, FINISHED, PREEMPTED, PREFILLED, PROMPT_ENDING, Mode, Outcome, Plan, Sequence
 
 __all__ = ["ADMITTED", "FINISHED", "PREEMPTED", "PREFILLED", "PROMPT_ENDING", "Mode", "Outcome", "Sequence", "Worker"]
@@ -90,7 +91,14 @@ class Worker:
         self._scheduler = Scheduler(limits, fast_forward, shared_content, kv_consumer)
         host = self._scheduler.host
         self._reads: list[tuple[float, int, Sequence]] = host.reads if host is not None else []
+        self.kv = self._scheduler.kv
         self.load = WorkerLoad(name, total_blocks=limits.kv_blocks)
+        whole = limits.prefill_first or not limits.chunked_prefill
+        self._fits = min(  # tokens that a request may have for sure
+            limits.max_model_len,
+            limits.kv_blocks * limits.block_size + 1,
+            limits.max_num_batched_tokens if whole else limits.max_model_len,
+        )
         self._wake = math.inf  # when an idle worker looks at its queue
         self._plan: Plan | None = None  # running
         self._next: Plan | None = None  # asynchronous: decided, begins when the plan ends
@@ -107,14 +115,16 @@ class Worker:
 
     def observe(self, now: float) -> None:
         plan = self._plan
-        if plan is not None and not self._decided and plan.settled < plan.count:
+        if plan is not None and plan.settled < plan.count and not self._decided:
             self._scheduler.settle(plan, min(plan.count, plan.steps_begun(now) + self._early))
-        self.load.active_blocks = self.limits.kv_blocks - self._scheduler.kv.free
+        self.load.active_blocks = self.kv.total - self.kv.free
 
     def refusal(self, request: Request, mode: Mode = "full") -> str | None:
         """One line: why the request can never run here. None: it can."""
         limits = self.limits
         tokens = request.prompt_tokens + (1 if mode == "prefill_only" else request.max_tokens)
+        if tokens <= self._fits:
+            return None
         if tokens > limits.max_model_len:
             return f"{tokens} tokens (prompt + max_tokens) exceed max_model_len {limits.max_model_len}"
         room = limits.kv_blocks * limits.block_tokens(request.prompt_tokens)
@@ -127,11 +137,13 @@ class Worker:
             )
         return None
 
+    def prompt_keys(self, request: Request) -> Keys:
+        """What `kv` is asked for; the same for all engines of a pool."""
+        return self._scheduler.prompt_keys(request) if self._scheduler.shared_content else ()
+
     def cached_tokens(self, request: Request) -> int:
-        scheduler, size = self._scheduler, self.limits.block_tokens(request.prompt_tokens)
-        if not scheduler.shared_content:
-            return 0
-        return len(scheduler.kv.lookup(scheduler.prompt_keys(request), (request.prompt_tokens - 1) // size)) * size
+        size = self.limits.block_tokens(request.prompt_tokens)
+        return self.kv.lookup(self.prompt_keys(request), (request.prompt_tokens - 1) // size)[0] * size
 
     def next_event_s(self) -> float:
         plan = self._plan
@@ -151,11 +163,12 @@ class Worker:
 
     def submit(self, sequence: Sequence, now: float) -> None:
         self._catch_up(now)
+        scheduler, load = self._scheduler, self.load
         sequence.queued_s = now
-        self._scheduler.enqueue(sequence)
-        self.load.waiting += 1
-        self.load.queued_tokens = self._scheduler.queued_tokens
-        if self._plan is None or not self._scheduler.blocked:
+        scheduler.enqueue(sequence)
+        load.waiting += 1
+        load.queued_tokens = scheduler.queued_tokens
+        if self._plan is None or not scheduler.blocked:
             self._notice(now)
 
     def kv_arrived(self, sequence: Sequence, now: float) -> None:
@@ -165,11 +178,14 @@ class Worker:
 
     def release(self, sequence: Sequence, now: float) -> None:
         self._catch_up(now)
-        self._notice(now)
-        if self._plan is not None and not self._decided:
-            self._scheduler.settle(self._plan, self._plan.count)
-        self._scheduler.release(sequence)
-        self._scheduler.blocked = False
+        plan, scheduler = self._plan, self._scheduler
+        if plan is not None or scheduler.has_work:
+            self._notice(now)
+        if plan is not None and not self._decided:
+            scheduler.settle(plan, plan.count)
+        scheduler.release(sequence)
+        scheduler.blocked = False
+        self.load.active_blocks = self.kv.total - self.kv.free
 
     def set_pace(self, pace: float, now: float) -> None:
         """Steps take `pace` times as long from `now` on; the running one, the rest of it. Not with `fast_forward`."""
@@ -235,7 +251,7 @@ class Worker:
         load.running = len(scheduler.running)
         load.waiting = len(scheduler.waiting) + len(scheduler.loading) + len(scheduler.ready)
         load.queued_tokens = scheduler.queued_tokens
-        load.active_blocks = scheduler.kv.total - scheduler.kv.free
+        load.active_blocks = self.kv.total - self.kv.free
         return outcomes
 
     def _read(self, now: float, outcomes: list[Outcome]) -> bool:
@@ -253,7 +269,8 @@ class Worker:
         decision = self._decision(plan)
         if decision > now:
             return False
-        self._scheduler.settle(plan, plan.count)
+        if plan.settled < plan.count:
+            self._scheduler.settle(plan, plan.count)
         self._scheduler.retire(plan)
         self._next = follower = self._decide(decision, outcomes)
         self._decided, self._changed = True, False

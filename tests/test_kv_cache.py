@@ -1,12 +1,15 @@
-"""The KV cache: keys of blocks, order of eviction, copies, and a request's own blocks."""
+"""The KV cache: keys of blocks, order of eviction, copies, a request's own blocks, and all of it block by block."""
 
 from __future__ import annotations
+
+import random
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from simulator.kv_cache import Holding, KvCache, block_keys
+from simulator.kv_cache import Holding, KvCache, Run, block_keys
 
 SEGMENTS = st.lists(st.tuples(st.integers(0, 3), st.integers(1, 9)), min_size=1, max_size=6).map(tuple)
 
@@ -33,7 +36,7 @@ def test_keys_stop_at_the_tokens_asked_for() -> None:
 
 def holding(*keys: int) -> Holding:
     held = Holding()
-    held.keys, held.shared, held.extent = keys, [], 0
+    held.keys, held.shared, held.covered, held.extent = keys, [], 0, 0
     return held
 
 
@@ -45,6 +48,10 @@ def filled(cache: KvCache, *keys: int) -> Holding:
     return held
 
 
+def found(cache: KvCache, *keys: int) -> int:
+    return cache.lookup(keys, len(keys))[0]
+
+
 def test_blocks_without_content_go_first_then_the_tail_of_the_oldest() -> None:
     cache = KvCache(10, 16, caching=True)
     old, new = filled(cache, 1, 2, 3), filled(cache, 4, 5)
@@ -52,10 +59,10 @@ def test_blocks_without_content_go_first_then_the_tail_of_the_oldest() -> None:
     cache.give_back(new, 2, 2)
     assert (cache.free, cache.blank) == (10, 5)
     cache.take(6)
-    assert [block.key for block in cache.lookup((1, 2, 3), 9)] == [1, 2]
+    assert found(cache, 1, 2, 3) == 2
     cache.take(1)
-    assert [block.key for block in cache.lookup((1, 2, 3), 9)] == [1]
-    assert len(cache.lookup((4, 5), 9)) == 2
+    assert found(cache, 1, 2, 3) == 1
+    assert found(cache, 4, 5) == 2
     assert cache.evicted == 2
 
 
@@ -64,26 +71,40 @@ def test_a_hit_block_is_not_evicted() -> None:
     first = filled(cache, 1, 2)
     cache.give_back(first, 2, 2)
     second = holding(1, 2)
-    cache.hit(second, cache.lookup(second.keys, 1))
+    cache.hit(second, *cache.lookup(second.keys, 1))
     assert cache.free == 2
     cache.take(2)
-    assert [block.key for block in cache.lookup((1, 2), 9)] == [1]
+    assert found(cache, 1, 2) == 1
     cache.give_back(second, 1, 1)
     assert cache.free == 1
+
+
+def test_a_run_in_use_is_cut_where_another_request_uses_a_part_of_it() -> None:
+    cache = KvCache(8, 16, caching=True)
+    whole, part = filled(cache, 1, 2, 3, 4), holding(1, 2, 7)
+    cache.hit(part, *cache.lookup(part.keys, 9))
+    assert part.covered == 2
+    cache.give_back(whole, 4, 4)
+    assert cache.free == 6  # 1 and 2 are still in use
+    cache.take(5)
+    assert found(cache, 1, 2, 3, 4) == 3
+    cache.give_back(part, 2, 2)
+    assert cache.free == 3
+    cache.take(3)
+    assert found(cache, 1) == 0
 
 
 def test_equal_blocks_are_copies_and_the_oldest_is_hit() -> None:
     cache = KvCache(4, 16, caching=True)
     one, two = filled(cache, 7), filled(cache, 7)
-    oldest = one.shared[0]
     assert cache.free == 2
-    assert cache.lookup((7,), 1) == [oldest]
+    assert cache.lookup((7,), 1) == (1, one.shared)
     cache.give_back(one, 1, 1)
     cache.take(3)
-    assert cache.lookup((7,), 1) == two.shared
+    assert cache.lookup((7,), 1) == (1, two.shared)
     cache.give_back(two, 1, 1)
     cache.take(1)
-    assert cache.lookup((7,), 1) == []
+    assert found(cache, 7) == 0
     assert cache.table == {}
 
 
@@ -105,7 +126,18 @@ def test_without_caching_nothing_is_kept() -> None:
     cache.take(5)
     cache.give_back(held, 5, 4)
     assert (cache.free, cache.blank, held.extent) == (8, 8, 0)
-    assert not cache.order
+    assert not list(cache.order())
+
+
+def order_of(cache: KvCache) -> list[int]:
+    """What is evicted next, block by block; 0 is a block of a request's own."""
+    order: list[int] = []
+    for entry in cache.order():
+        if isinstance(entry, Run):
+            order += reversed(entry.keys)
+        elif isinstance(entry, Holding):
+            order += [0] * entry.extent
+    return order
 
 
 @pytest.mark.parametrize("caching", [True, False])
@@ -116,6 +148,109 @@ def test_free_is_blank_plus_what_can_be_evicted(caching: bool) -> None:
         cache.take(9)
     for held in requests:
         cache.give_back(held, 3, 3)
-        unused = sum(entry.extent if isinstance(entry, Holding) else 1 for entry in cache.order)
-        assert cache.free == cache.blank + unused
+        assert cache.free == cache.blank + len(order_of(cache))
     assert cache.free == 20
+
+
+class Plain:
+    """The same rules with a list of blocks: each a (key, number); a key of 0 is what no other request contains."""
+
+    def __init__(self, total: int) -> None:
+        self.blank = total
+        self.number = 0
+        self.copies: list[tuple[int, int]] = []  # cached blocks that may be shared, oldest first
+        self.users: dict[tuple[int, int], int] = {}
+        self.order: list[tuple[int, int]] = []
+        self.gone: list[int] = []  # keys of evicted blocks
+
+    @property
+    def free(self) -> int:
+        return self.blank + len(self.order)
+
+    def take(self, blocks: int) -> None:
+        for _ in range(blocks - self.blank):
+            block = self.order.pop(0)
+            self.gone.append(block[0])
+            if block[0]:
+                self.copies.remove(block)
+        self.blank = max(self.blank - blocks, 0)
+
+    def lookup(self, keys: tuple[int, ...], limit: int) -> list[tuple[int, int]]:
+        hits = []
+        for key in keys[:limit]:
+            block = next((block for block in self.copies if block[0] == key), None)
+            if block is None:
+                break
+            hits.append(block)
+        return hits
+
+    def hit(self, blocks: list[tuple[int, int]]) -> None:
+        for block in blocks:
+            if not self.users[block]:
+                self.order.remove(block)
+            self.users[block] += 1
+
+    def register(self, keys: tuple[int, ...], held: list[tuple[int, int]], blocks: int) -> None:
+        for key in keys[len(held) : blocks]:
+            self.number += 1
+            held.append((key, self.number))
+            self.copies.append(held[-1])
+            self.users[held[-1]] = 1
+
+    def give_back(self, keys: tuple[int, ...], held: list[tuple[int, int]], blocks: int, cached: int) -> None:
+        self.register(keys, held, cached)
+        self.blank += blocks - cached
+        for _ in range(cached - len(held)):
+            self.number += 1
+            self.order.append((0, self.number))
+        for block in reversed(held):
+            self.users[block] -= 1
+            if not self.users[block]:
+                self.order.append(block)
+
+
+@given(st.randoms(use_true_random=False), st.sampled_from([6, 12, 25, 60]))
+def test_runs_are_what_block_by_block_would_be(rng: random.Random, total: int) -> None:
+    """Requests with little content between them come, compute and go; hits, counts and the next victims are equal."""
+    cache, plain = KvCache(total, 1, caching=True), Plain(total)
+    running: list[tuple[Holding, list[tuple[int, int]], int, list[int]]] = []
+
+    def come() -> None:
+        segments = tuple((rng.randint(0, 2), rng.randint(1, 5)) for _ in range(rng.randint(1, 4)))
+        length = sum(size for _, size in segments)
+        held = holding(*block_keys(segments, rng.randint(0, length), 1))
+        blocks, runs = cache.lookup(held.keys, length - 1)
+        hits = plain.lookup(held.keys, length - 1)
+        assert blocks == len(hits)
+        unused = sum(min(run.end, blocks) - run.start for run in runs if not run.users)
+        assert unused == sum(not plain.users[block] for block in hits)
+        if length - blocks > plain.free - unused:
+            return
+        if hits:
+            cache.hit(held, blocks, runs)
+            plain.hit(hits)
+        cache.take(length - blocks)
+        plain.take(length - blocks)
+        running.append((held, hits, length, [blocks]))
+
+    def compute() -> None:
+        if running:
+            held, hits, length, done = rng.choice(running)
+            done[0] = rng.randint(done[0], length)
+            cache.register(held, done[0])
+            plain.register(held.keys, hits, done[0])
+
+    def go() -> None:
+        if running:
+            held, hits, length, done = running.pop(rng.randrange(len(running)))
+            cached = rng.randint(done[0], length)
+            cache.give_back(held, length, cached)
+            plain.give_back(held.keys, hits, length, cached)
+
+    steps: list[Callable[[], None]] = [come, come, compute, go]
+    for _ in range(rng.randint(5, 60)):
+        rng.choice(steps)()
+        assert (cache.free, cache.blank, cache.evicted) == (plain.free, plain.blank, len(plain.gone))
+        assert order_of(cache) == [key for key, _ in plain.order]
+        runs = [one for copies in cache.table.values() for one in (copies if isinstance(copies, list) else [copies])]
+        assert sorted(key for run in runs for key in run.keys) == sorted(key for key, _ in plain.copies)

@@ -13,6 +13,7 @@ from engine_cases import Draw, limits_of, random_case
 from engine_replay import Case, Job, LinearLaw, replay
 from planner.requests import Request
 from planner.system import EngineLimits
+from simulator.kv_cache import Holding, Run
 from simulator.worker import ADMITTED, FINISHED, PREFILLED, Sequence, Worker
 
 KINDS = st.sampled_from(["sync", "decode", "prefill", "async", "async-decode", "async-prefill", "first"])
@@ -53,12 +54,15 @@ def test_invariants(seed: int, kind: str, fast: bool) -> None:
     def check(worker: Worker, now: float) -> None:
         scheduler = worker._scheduler
         kv = scheduler.kv
-        evictable = sum(getattr(entry, "extent", 1) for entry in kv.order)
+        unused = list(kv.order())
+        evictable = sum(entry.end - entry.start for entry in unused if isinstance(entry, Run))
+        evictable += sum(entry.extent for entry in unused if isinstance(entry, Holding))
         assert kv.free == kv.blank + evictable
         assert 0 <= kv.free <= kv.total
         assert len(scheduler.running) <= limits.max_num_seqs
         assert scheduler.queued_tokens >= 0
-        assert worker.load.running == len(scheduler.running) or worker.next_event_s() <= now
+        there = len(scheduler.running) + scheduler.queue_length()
+        assert worker.load.requests == there or worker.next_event_s() <= now
 
     again = replay(case, fast_forward=fast, check=check)
     kv = again.worker._scheduler.kv
