@@ -1,9 +1,9 @@
 """Where the share of requests within the targets falls below the asked one: the highest rate, and how sure it is.
 
 A candidate was run at a few rates around its edge, once a seed. The misses of all runs at a rate are counted together;
-between rates their logarithm is taken as a straight line. How sure that is comes from a bootstrap over seeds (or, with
-fewer than three of them, over parts of the runs), from the bracket that the rates leave, and from what the second half
-of the runs says by itself: where runs are so short that lines still grow, it says something else.
+between rates their logarithm is taken as a straight line. How sure that is comes from a bootstrap over halves of runs
+(over quarters, with fewer than three seeds), from the bracket that the rates leave, and from what the second halves
+say by themselves: where runs are so short that lines still grow, they say something else.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Array = NDArray[np.float64]
 STEEP = 5.0  # misses grow at least with this power of the rate
 DRAWS = 4000
 CONFIDENCE = 0.95
-SEEDS = 3  # from so many on, runs are drawn whole: what happens within one is not independent
+SEEDS = 3  # from so many on, runs are cut in two only: parts are the less independent the shorter they are
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,10 +65,10 @@ class Edge:
 
     def units(self) -> tuple[Array, Array]:
         """What is drawn anew: counts (units x rates x 2) and whether its run kept up (units x rates)."""
-        seeds, blocks = self.counts.shape[:2]
-        if seeds >= SEEDS:
-            return self.counts.sum(axis=1), self.kept_up
-        return self.counts.reshape(seeds * blocks, *self.counts.shape[2:]), np.repeat(self.kept_up, blocks, axis=0)
+        seeds, blocks, rates, _ = self.counts.shape
+        parts = 2 if seeds >= SEEDS else blocks
+        counts = self.counts.reshape(seeds * parts, blocks // parts, rates, 2).sum(axis=1)
+        return counts, np.repeat(self.kept_up, parts, axis=0)
 
     def log_rate(self, counts: Array, kept_up: Array) -> Array:
         """The logarithm of the highest rate for each draw: counts (draws x rates x 2), share that keeps up."""
@@ -120,8 +120,8 @@ def _crossing(x: Array, y: Array, level: float, slope: float) -> Array:
 def interval(edges: Sequence[Edge], seed: int = 0) -> tuple[float, float, float]:
     """(value, low, high) of the highest rate of one candidate, or of the ratio of the first to the second of two.
 
-    The same seeds (or parts of runs) are drawn for both, because both served the same requests. Raises ValueError for
-    unequal numbers of them.
+    The same parts of runs are drawn for both, because both served the same requests. Raises ValueError for unequal
+    numbers of them.
     """
     units = [edge.units() for edge in edges]
     n = len(units[0][0])

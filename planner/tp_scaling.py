@@ -12,7 +12,7 @@ from dataclasses import replace
 from planner.catalogue import Hardware
 from planner.model_shape import ModelShape
 from planner.profile_file import Fit, ProfileFile, StepLaw
-from planner.profiles import LatencyProfile, from_file, roofline
+from planner.profiles import LatencyProfile, from_file, roofline, wave_seqs
 from planner.spec import Engine
 
 ALL_REDUCE_EFFICIENCY = 0.7  # share of the link's bandwidth that a large all-reduce reaches; an assumption
@@ -44,6 +44,9 @@ def at_tp(profile: LatencyProfile, model: ModelShape, hardware: Hardware, tp: in
         for name, value in measured.items()
     }
     values["prefill_floor_s"] = measured["prefill_floor_s"]  # launching kernels, which TP does not divide
+    values["decode_wide_per_seq_s"] *= mine["decode_per_seq_s"] / base["decode_per_seq_s"]
+    if measured["decode_wave_seqs"]:
+        values["decode_wave_seqs"] = wave_seqs(model, hardware, tp)  # fewer KV heads a GPU: more sequences fill it
     values["prefill_s"] = measured["prefill_s"] + mine["prefill_s"] - base["prefill_s"]
     law = file.step.model_copy(update=values)
     law = _more_per_token(law, per_token - all_reduce_per_token_s(model, hardware, file.tp))

@@ -133,3 +133,10 @@ def test_a_scaled_profile_is_as_sure_of_itself_as_the_measured_one() -> None:
         if old > 0:
             ratio = scaled.file.fit.covariance[index][index] / measured.file.fit.covariance[index][index]
             assert ratio == pytest.approx((new / old) ** 2)
+
+
+def test_waves_hold_more_sequences_where_each_gpu_has_fewer_heads() -> None:
+    one, two = (resolve(_agg(tp, "h200-llama-3.1-8b-tp1-served")).pools[0].profile.file for tp in (1, 2))
+    assert one is not None and two is not None
+    assert two.step.decode_wave_seqs == pytest.approx(2 * one.step.decode_wave_seqs)
+    assert two.step.launch_decode_s == one.step.launch_decode_s

@@ -275,11 +275,9 @@ def _print(
 
 
 def _profiles(system: System) -> str:
-    known = {
-        f"calibrated: {pool.profile.name}" if pool.profile.provenance == "calibrated" else "uncalibrated: roofline"
-        for pool in system.pools
-    }
-    return ", ".join(sorted(known))
+    from planner.profiles import origin
+
+    return origin([pool.profile for pool in system.pools])
 
 
 def _percent(share: float) -> str:

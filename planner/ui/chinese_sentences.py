@@ -92,6 +92,10 @@ SENTENCES: tuple[tuple[str, str], ...] = (
         r"by the roofline",
         "{who}：性能档案 {p} 在 TP {a} 下实测；TP {b} 由屋顶线模型换算。",
     ),
+    (
+        r"profile (?P<p>\S+) was measured at TP (?P<a>\d+); TP (?P<b>\d+) is scaled from it by the roofline",
+        "性能档案 {p} 在 TP {a} 下实测；TP {b} 由屋顶线模型换算。",
+    ),
     (r"(?P<who>\d\S* ?\S*): uncalibrated: (?P<rest>.+)", "{who}：未校准：{rest}"),
     (r"datasheet peaks at assumed efficiencies, nothing measured", "数据手册峰值乘以假定效率，没有实测"),
     (r"calibrated: (?P<p>.+)", "已校准：{p}"),
@@ -245,6 +249,7 @@ SENTENCES: tuple[tuple[str, str], ...] = (
     (r"A and B", "A 和 B"),
     (r"(?P<w>[AB]) is ahead by (?P<v>.+)", "{w} 领先 {v}"),
     (r"neither is ahead", "不分先后"),
+    (r"they are within (?P<v>.+) of each other", "两者相差不到 {v}"),
     (r"only (?P<w>[AB]) serves requests within the targets", "只有 {w} 能在目标内服务"),
     (r" ?\[(?P<x>calibrated: .+|simulated: .+|measured)\]", "[{x}]"),
     # --- simulated against measured ---
