@@ -136,8 +136,8 @@ def check_lengths(body: Mapping[str, Any], longest: int, *, split: bool) -> None
     """
     for name in ("max_tokens", "max_completion_tokens"):
         value = body.get(name)
-        if value is not None and (type(value) is not int or not 0 <= value <= longest):
-            raise ApiError(400, f"{name} must be a whole number from 0 to {longest}, the model's context", param=name)
+        if value is not None and (type(value) is not int or not 1 <= value <= longest):
+            raise ApiError(400, f"{name} must be a whole number from 1 to {longest}, the model's context", param=name)
     ids = body.get("prompt")
     if isinstance(ids, list) and len(ids) > longest:
         raise ApiError(

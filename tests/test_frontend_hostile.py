@@ -37,7 +37,7 @@ ONE = {"mode": "aggregated"}
         (b'{"prompt": [1, -5]}', "0 or more"),
         (b'{"prompt": [1, true]}', "prompt must be"),
         (b'{"prompt": ["a", "b"]}', "prompt must be"),
-        (b'{"prompt": "a", "max_tokens": -1}', "max_tokens must be a whole number from 0 to 1000"),
+        (b'{"prompt": "a", "max_tokens": -1}', "max_tokens must be a whole number from 1 to 1000"),
         (b'{"prompt": "a", "max_tokens": 1000000000000000000000}', "max_tokens must be"),
         (b'{"prompt": "a", "max_tokens": 3.5}', "max_tokens must be"),
         (b'{"prompt": "a", "max_tokens": true}', "max_tokens must be"),
