@@ -98,7 +98,7 @@ def seeds(options: argparse.Namespace) -> None:
         words: Counter[str] = Counter()
         admitted = True
         found: list[tuple[str, str, tuple[str, ...]]] = []
-        for seed in range(20):
+        for seed in range(options.first, options.first + options.trials):
             spec = case(*numbers)
             spec = spec.model_copy(update={"run": spec.run.model_copy(update={"seed": 100 * seed})})
             one, _, _ = timed(spec, int(options.gpus), options, options.seeds)
@@ -141,6 +141,8 @@ def main() -> None:
     parser.add_argument("--gpus", default=None)
     parser.add_argument("--cases", default="1,2,3,4", help="which of the four, by number")
     parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--first", type=int, default=0, help="first of the seeds, in hundreds")
+    parser.add_argument("--trials", type=int, default=20)
     parser.add_argument("--requests", type=int, default=None)
     parser.add_argument("--processes", type=int, default=None)
     options = parser.parse_args()

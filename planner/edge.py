@@ -72,7 +72,9 @@ class Edge:
 
     def log_rate(self, counts: Array, kept_up: Array) -> Array:
         """The logarithm of the highest rate for each draw: counts (draws x rates x 2), share that keeps up."""
-        found = _crossing(np.log(self.rates), _log_missed(counts), float(np.log(self.missing)), self._steepness())
+        least = 1 / (1 + float(counts[..., 0].mean()))  # between no miss and one
+        level = math.log(max(self.missing, least))
+        found = _crossing(np.log(self.rates), _log_missed(counts), level, self._steepness())
         if kept_up.min() < 1:
             found = np.minimum(found, _crossing(np.log(self.rates), 1 - kept_up, 0.5, math.inf))
         return found

@@ -28,8 +28,10 @@ from planner.traces import read
 
 SPLIT = ["deployment.prefill.replicas=2", "deployment.decode.replicas=1", "deployment.decode.tp=2"]
 
-# --- small schemas, written from what the versions named below document ---------------------------
-# A subset of JSON Schema: type, required, properties, additional (allowed or not), items, const, pattern.
+# --- small schemas: what is used here of the published ones, no looser than they are --------------
+# compose-spec/schema/compose-spec.json; llm-d-modelservice's values.schema.json, which is closed at the top and below
+# modelArtifacts and routing; the Go types behind nvidia.com/v1alpha1 in Dynamo's operator.
+# A subset of JSON Schema: type, required, properties, additional (allowed or not), items, values, names, enum, pattern.
 
 DNS = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?"
 STRING, NUMBER, FLAG = {"type": str}, {"type": int}, {"type": bool}
@@ -118,7 +120,10 @@ LLMD = {
                 "uri": {"pattern": r"(hf|pvc|oci)://.+"},
                 "size": {"pattern": r"\d+Gi"},
                 "authSecretName": STRING,
-                "labels": {"type": dict, "values": STRING},
+                "labels": {
+                    "type": dict,
+                    "properties": {"llm-d.ai/inferenceServing": STRING, "llm-d.ai/model": STRING},
+                },
             },
         },
         "accelerator": {"type": dict, "properties": {"type": {"enum": ["nvidia"]}}},
@@ -135,6 +140,7 @@ LLMD = {
 }
 
 # Compose Specification: the keys of a service that are used here
+NAME = r"[a-zA-Z0-9._-]+"
 COMPOSE_SERVICE = {
     "type": dict,
     "required": ["image"],
@@ -156,15 +162,35 @@ COMPOSE_SERVICE = {
                 "start_period": {"pattern": r"\d+s"},
             },
         },
-        "depends_on": {"type": dict, "values": {"type": dict, "required": ["condition"], "additional": True}},
-        "deploy": {"type": dict, "additional": True},
+        "depends_on": {"type": dict, "names": NAME, "values": {
+            "type": dict,
+            "required": ["condition"],
+            "properties": {
+                "condition": {"enum": ["service_started", "service_healthy", "service_completed_successfully"]}
+            },
+        }},
+        "deploy": {"type": dict, "properties": {"resources": {"type": dict, "properties": {"reservations": {
+            "type": dict,
+            "properties": {"devices": {"type": list, "items": {
+                "type": dict,
+                "required": ["capabilities"],
+                "properties": {
+                    "capabilities": {"type": list, "items": STRING},
+                    "device_ids": {"type": list, "items": STRING},
+                    "driver": STRING,
+                },
+            }}},
+        }}}}},
         "restart": {"enum": ["no", "always", "on-failure", "unless-stopped"]},
     },
 }  # fmt: skip
 COMPOSE = {
     "type": dict,
     "required": ["services"],
-    "properties": {"name": {"pattern": r"[a-z0-9][a-z0-9_-]*"}, "services": {"type": dict, "values": COMPOSE_SERVICE}},
+    "properties": {
+        "name": {"pattern": r"[a-z0-9][a-z0-9_-]*"},
+        "services": {"type": dict, "names": NAME, "values": COMPOSE_SERVICE},
+    },
 }
 
 
@@ -185,6 +211,7 @@ def check(schema: dict[str, Any], value: Any, where: str = "$") -> None:
         for name in schema.get("required", ()):
             assert name in value, f"{where}.{name}: missing"
         for name, item in value.items():
+            assert re.fullmatch(schema.get("names", ".*"), name), f"{where}.{name}: not a name"
             if "values" in schema:
                 check(schema["values"], item, f"{where}.{name}")
             elif name in schema.get("properties", {}):

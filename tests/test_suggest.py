@@ -154,7 +154,7 @@ def test_the_pick_is_that_of_exhaustive_search() -> None:
         system = system_of(apply(one, split))
         edges = [
             Edge.of([[probe(system, rate, seed, early=False, period=period)] for seed in (0, 1)], one.slo.attainment)
-            for rate in (6.0 * 1.03**index for index in range(54))
+            for rate in (10.0 * 1.04**index for index in range(28))
         ]
         best[split.name] = max(edge.bracket[0] for edge in edges)
     ones = [row for row in found.rows if row.split.largest_tp == 1]
@@ -264,7 +264,7 @@ def test_a_closed_loop_has_no_rate() -> None:
 
 
 def test_swept_variants_compete() -> None:
-    found = suggest(spec(), 2, seeds=1, requests=100, sweep=frozenset({"router", "local_prefill"}), processes=1)
+    found = suggest(spec(), 2, seeds=1, requests=60, sweep=frozenset({"router", "local_prefill"}), processes=1)
     names = {row.name for row in found.rows}
     assert "2 agg, round_robin" in names
     assert "1P1D, least_loaded, local<=0" in names
@@ -361,6 +361,24 @@ def test_intervals_are_paired() -> None:
     assert math.log(both[2]) == pytest.approx(0.95 * bracket, rel=1e-6)  # nothing but what the rates leave open
     with pytest.raises(ValueError, match="as many seeds"):
         interval([one, _edge(0.004, 0.016, seeds=4)])
+
+
+def test_targets_that_all_must_meet_have_an_edge() -> None:
+    """No miss is allowed: the edge lies between the last rate without one and the first with one."""
+    misses = {10.0: (0, 0, 0, 0, 0), 10.1: (0, 0, 0, 0, 0), 10.2: (0, 0, 0, 1, 0), 10.3: (2, 0, 1, 2, 1)}
+    full = ((250, 250),) * 3
+    runs = [
+        [
+            Probe(rate, True, 0, 0, 0, 0, 0, False, True, ((250, 250 - missed[seed]), *full))
+            for rate, missed in misses.items()
+        ]
+        for seed in range(5)
+    ]
+    edge = Edge.of(runs, 1.0)
+    assert edge.bracket == (10.1, 10.2)
+    rate, low, high = interval([edge])
+    assert 10.1 <= rate <= 10.2
+    assert 9.5 < low < rate < high < 11
 
 
 def test_lines_that_still_grow_widen_the_interval() -> None:

@@ -132,6 +132,12 @@ def show(found: Suggestion, rows: int, out: Path | None) -> None:
         report.say(screen, f"Note: {note}")
     if out is not None:
         report.say(screen, f"Deployment: {out}")
+        return
+    report.say(
+        screen,
+        "Next: --out FILE writes this deployment's YAML, for planner simulate, live and export; --rate R finds the"
+        " fewest GPUs that serve R req/s.",
+    )
 
 
 def table(found: Suggestion, rows: int) -> Table:
