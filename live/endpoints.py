@@ -97,11 +97,20 @@ class _Probe:
         self._session, self._headers = session, headers
 
     async def first_model(self, url: str) -> str:
+        allowed = "allowed: the address of an OpenAI-compatible server, http://HOST:PORT"
+        if not url.startswith(("http://", "https://")):
+            raise SpecError(f"endpoint {url}: is no URL; {allowed}")
         try:
             async with self._session.get(f"{url}/v1/models", headers=self._headers) as response:
-                return str(json.loads(await response.text())["data"][0]["id"])
-        except (aiohttp.ClientError, TimeoutError, ValueError, KeyError, IndexError, TypeError) as error:
-            raise SpecError(f"endpoint {url}: /v1/models names no model ({error}); give the model's name") from None
+                status, text = response.status, await response.text()
+        except (aiohttp.ClientError, TimeoutError, ValueError) as error:
+            raise SpecError(f"endpoint {url}: cannot be reached ({error or type(error).__name__}); {allowed}") from None
+        if status in (401, 403):
+            raise SpecError(f"endpoint {url}: {status} {error_type(status)}; give its token: --token or PLANNER_TOKEN")
+        try:
+            return str(json.loads(text)["data"][0]["id"])
+        except (ValueError, KeyError, IndexError, TypeError):
+            raise SpecError(f"endpoint {url}: /v1/models names no model (it answers {status}); {allowed}") from None
 
     async def _ask(self, endpoint: Endpoint, size: int) -> tuple[int, str]:
         """A small request, not streamed, of `size` prompt words or ids."""

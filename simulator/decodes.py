@@ -63,7 +63,10 @@ class Decodes:
         return self.limits.async_scheduling and seq.target < seq.limit
 
     def keys_alone(self) -> tuple[int, int]:
-        """(decodes, tokens they attend to) of the step just decided that keep keys alone. Looks at every request."""
+        """(decodes, tokens they attend to) that keep keys alone, of the step just decided, which has decodes.
+
+        Looks at every request.
+        """
         size, clock = self.limits.block_size, self.clock
         contexts = [
             seq.length + clock - 1 - seq.join

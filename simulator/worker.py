@@ -320,9 +320,10 @@ class Worker:
     def _compute_values(self, plan: Plan) -> None:
         """The step takes longer, or less long, by what it attends to of sequences that keep keys alone."""
         limits = self.limits
-        decodes, context = self._scheduler.keys_alone()
-        plan.first += limits.keys_decode_s * context
-        plan.growth += limits.keys_decode_s * decodes
+        if plan.batch:
+            decodes, context = self._scheduler.keys_alone()
+            plan.first += limits.keys_decode_s * context
+            plan.growth += limits.keys_decode_s * decodes
         for sequence, (tokens, done) in zip(plan.members, plan.chunks, strict=True):
             if sequence.block_tokens != limits.block_size:
                 plan.first += (limits.keys_chunk_s if tokens > 1 else limits.keys_decode_s) * done

@@ -397,6 +397,28 @@ def test_only_long_sequences_keep_keys_alone() -> None:
     assert nobody.requests.equals(run(PD, *mixed).requests)
 
 
+@pytest.mark.parametrize("scheduler", ["v1", "prefill_first"])
+def test_values_are_computed_for_what_a_step_attends_to(scheduler: str) -> None:
+    """Every step takes what it takes without the knob, and the knob's time for each token of its context."""
+    from planner.workload import build
+    from simulator.backend import SimulatorBackend
+
+    engine = ("engine.max_model_len=8192", "engine.max_num_batched_tokens=8192", "engine.async_scheduling=false")
+    spec = parse(AGG, overrides=[*engine, f"engine.scheduler={scheduler}", "optimizations.decode.key_only=true"])
+    [pool] = resolve(spec).pools
+    steps = SimulatorBackend(fast_forward=False).run(resolve(spec), build(spec)).steps
+    alone = steps[steps["prefill_tokens"] == 0]
+    assert len(alone) > 1000
+    for row in alone.itertuples():
+        base, slope = pool.profile.step.decode(int(row.decode_seqs))
+        assert row.duration_s == pytest.approx(base + (slope + pool.limits.keys_decode_s) * row.context_tokens)
+    prompts = steps[(steps["prefill_tokens"] >= 3000) & (steps["decode_seqs"] == 0)]
+    assert len(prompts) > 20
+    for row in prompts.itertuples():  # whole prompts: nothing was computed before them
+        plain = pool.profile.step.mixed([(3000, 0)] * (int(row.prefill_tokens) // 3000), 0, 0)
+        assert row.duration_s == pytest.approx(plain)
+
+
 def test_keys_alone_halve_the_blocks_and_slow_every_step() -> None:
     assert effect(PD, "tpot_mean_ms", (NVLINK,), "decode.key_only=true") > 1.02
     full = ("engine.num_gpu_blocks_override=300", "workload.rate=6", "workload.output_tokens=300")
