@@ -22,7 +22,7 @@ class FakeEngine:
     `fail`: an HTTP status instead of an answer. `break_after`: drop the connection after so many tokens.
     `pushed_by`: a prefill engine whose KV this one waits for, for ever where that had no request of the same id (as
     vLLM's NixlPushConnector). `refuse`: request fields answered with 400. `token_prompts`: takes token ids.
-    An answer is over after `natural` tokens unless `ignore_eos`.
+    An answer is over after `natural` tokens unless `ignore_eos`, which a `deaf` engine takes and does not follow.
     """
 
     def __init__(self, name: str = "aggregated-0", role: str = "aggregated", **options: Any) -> None:
@@ -35,6 +35,7 @@ class FakeEngine:
         self.refuse: set[str] = set(options.pop("refuse", ()))
         self.token_prompts: bool = options.pop("token_prompts", True)
         self.natural: int = options.pop("natural", 12)
+        self.deaf: bool = options.pop("deaf", False)
         self.kv_events: str | None = options.pop("kv_events", None)
         self.pushed_by: FakeEngine | None = options.pop("pushed_by", None)
         self.max_prompt: int = options.pop("max_prompt", 1_000_000)
@@ -134,7 +135,7 @@ class FakeEngine:
 
     def _plan(self, body: dict[str, Any]) -> tuple[int, str]:
         wanted = body.get("max_tokens") or body.get("max_completion_tokens") or 16
-        if body.get("ignore_eos") or wanted <= self.natural:
+        if (body.get("ignore_eos") and not self.deaf) or wanted <= self.natural:
             return wanted, "length"
         return self.natural, "stop"
 

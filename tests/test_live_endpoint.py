@@ -44,13 +44,14 @@ PLAIN = {"refuse": {"ignore_eos", "min_tokens", "return_token_ids"}}
         ({}, 256, 32),  # takes everything: as planned
         (PLAIN, 256, 12),  # token ids, but it stops when it likes
         (PLAIN | {"token_prompts": False}, 256, 12),  # texts only
+        ({"deaf": True, "natural": 5}, 256, 5),  # takes every field and follows none
     ],
 )
 def test_the_lengths_that_happened_are_said_and_simulated(
     options: dict[str, Any], prompts: int, outputs: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "run"
-    with foreign(ttft_s=0.02, itl_s=0.002, natural=12, **options) as engine:
+    with foreign(ttft_s=0.02, itl_s=0.002, **({"natural": 12} | options)) as engine:
         sets = ["--set", "workload.requests=15", "--set", "workload.rate=20"]
         words = ["live", "cpu-agg", "--endpoint", engine.url, "--validate", "--json", "--out", str(out), *sets]
         assert cli.run(words) == 0
@@ -68,10 +69,12 @@ def test_the_lengths_that_happened_are_said_and_simulated(
     if not options:
         assert "refused" not in said and "made of them" not in said
         return
-    assert "refused some fields" in said
-    assert "output lengths are not pinned" not in said  # 8 were asked for and 8 came
     assert "15 requests are simulated with the prompt and output tokens that the servers made of them" in said
     assert answer["warnings"]
+    assert ("output lengths are not pinned" in said) == (outputs < 8)  # of the 8 tokens that a probe asks for
+    assert ("refused some fields" in said) == ("refuse" in options)
+    if "refuse" not in options:
+        return
     for body in engine.requests[-15:]:
         assert not {"ignore_eos", "min_tokens", "return_token_ids"} & body.keys()
         assert isinstance(body["prompt"], str) == (not options.get("token_prompts", True))
