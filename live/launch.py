@@ -22,7 +22,9 @@ from live.models import ServedModel
 from planner.spec import Disaggregated, SpecError
 from planner.system import Pool, System
 
-INSTALL_HINT = "install vLLM: `pip install vllm` on a GPU host, `python -m live.install_cpu` on a CPU one"
+INSTALL_HINT = (
+    "install it: `pip install 'llm-capacity-planner[live]'` on a GPU host, `python -m live.install_cpu` on a CPU one"
+)
 TRACED_VERSIONS = ((0, 25), (0, 32))  # the scheduler's interface is known to hold from the first to the last
 MODEL_NAME = "served"  # what the servers call the model
 _KV_DTYPES = {"auto": "auto", "fp8": "fp8", "bf16": "bfloat16", "fp16": "float16"}
