@@ -19,6 +19,8 @@ from planner.search import Probe
 
 Array = NDArray[np.float64]
 
+FINE = 0.01  # width of the bracket that the rates of a candidate end with
+NEXT_STEP = 1.08  # between rates while all of them pass, or none does
 STEEP = 5.0  # misses grow at least with this power of the rate
 DRAWS = 4000
 CONFIDENCE = 0.95
@@ -151,3 +153,14 @@ def _half_bracket(edge: Edge) -> float:
     """Half the logarithmic width of the bracket, as a 95 % half-width of a place anywhere in it."""
     below, above = edge.bracket
     return CONFIDENCE * float(np.log(above / below)) / 2 if below and np.isfinite(above) else 0.0
+
+
+def next_rate(edge: Edge) -> float | None:
+    """Where to run a finalist next; None: its edge is found, or it is nowhere near."""
+    below, above = edge.bracket
+    if below and above / below <= 1 + FINE:
+        return None
+    if not below:
+        lowest = float(edge.rates[0])
+        return lowest / NEXT_STEP
+    return above**0.5 * below**0.5 if above < math.inf else float(edge.rates[-1]) * NEXT_STEP

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 
 from planner import changes
-from planner.edge import Edge, interval
+from planner.edge import Edge, interval, next_rate
 from planner.explain import Explanation
 from planner.probe_load import Period, traffic_of
 from planner.records import Progress
@@ -24,7 +24,18 @@ from planner.spread import Spread, cores, spread
 from planner.suggestion import EqualRate, Row, Suggestion, Verdict, best_of, rank
 from planner.suggestion_words import limit, pareto, pick, provenance, sentence
 from planner.system import System
-from planner.tasks import ProbeTask, Searched, SearchTask, attained, guessed, period_of, search, shortened, why
+from planner.tasks import (
+    ProbeTask,
+    Searched,
+    SearchTask,
+    attained,
+    guessed,
+    halved,
+    period_of,
+    search,
+    shortened,
+    why,
+)
 from planner.verdict import advantage, decide, profile_error
 from planner.workload import offered_rate, scaled
 
@@ -41,13 +52,13 @@ __all__ = [
     "suggest",
 ]
 
-COARSE, FINE = 0.02, 0.01  # widths of the brackets that searches end with
+COARSE = 0.02  # width of the brackets that first searches end with
 NEAR = 0.9  # candidates above this share of the best of their mode are run with every seed
 FINALISTS = 3  # of each mode at most
 SHORTLIST = 2  # of each mode, in a first look
-FIRST_STEP, NEXT_STEP, ROUNDS = 1.04, 1.08, 12  # between the first rates of a finalist, then beyond them, and how often
+FIRST_STEP, ROUNDS = 1.04, 12  # between the first rates of a finalist, and how often others are added
 OVERLOAD = 1.1  # how far past its highest rate a candidate is run to see what limits it
-REQUESTS_PER_GPU, FEWEST, MOST = 250, 1000, 4000  # requests that the best candidate serves in a run
+REQUESTS_PER_GPU, FEWEST, MOST = 400, 2000, 4000  # requests that the best candidate serves in a run
 
 
 def suggest(
@@ -170,7 +181,7 @@ class _Session:
         if self._quick:
             kept = preferred(candidates, guesses)
             candidates, tasks = [candidates[at] for at in kept], [tasks[at] for at in kept]
-        tasks = [SearchTask(task.spec, task.seed, None, COARSE, 1.25, period) for task in tasks]
+        tasks = [SearchTask(task.spec, task.seed, None, COARSE, 1.25, halved(period)) for task in tasks]
         found: list[Searched] = self._map(stage, search, tasks)  # type: ignore[assignment]
         rows = [rough_row(self.spec, self.gpus, split, one) for split, one in zip(candidates, found, strict=True)]
         self.period = period_of(self.spec, self.asked, max(row.rate for row in rows)) or period
@@ -287,14 +298,3 @@ class _Session:
         if idle:
             notes.append(f"GPUs left idle by {', '.join(idle)}; rates per GPU count them.")
         return notes
-
-
-def next_rate(edge: Edge) -> float | None:
-    """Where to run a finalist next; None: its edge is found, or it is nowhere near."""
-    below, above = edge.bracket
-    if below and above / below <= 1 + FINE:
-        return None
-    if not below:
-        lowest = float(edge.rates[0])
-        return lowest / NEXT_STEP
-    return above**0.5 * below**0.5 if above < float("inf") else float(edge.rates[-1]) * NEXT_STEP

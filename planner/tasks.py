@@ -99,3 +99,8 @@ def shortened(period: Period | None, rate: float) -> Period | None:
         return None
     seconds = max(SHORT / rate, 2 * period.warmup_s)
     return Period(seconds, period.warmup_s) if seconds < period.seconds else period
+
+
+def halved(period: Period | None) -> Period | None:
+    """Half the seconds, which do for a rough rate; still the warm-up twice."""
+    return None if period is None else Period(max(period.seconds / 2, 2 * period.warmup_s), period.warmup_s)

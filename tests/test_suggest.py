@@ -15,14 +15,14 @@ from hypothesis import strategies as st
 
 import planner
 from planner.changes import faster_links, judged, stretched
-from planner.edge import Edge, interval
+from planner.edge import Edge, interval, next_rate
 from planner.fewest import smallest
 from planner.probe_load import Period, load_at, turnaround_s
 from planner.search import BLOCKS, Found, Probe, first_guess, highest_rate, probe, system_of
 from planner.slo_presets import MLPERF, preset
 from planner.spec import Lognormal, Spec, SpecError, Uniform
 from planner.splits import Split, Workers, apply, splits
-from planner.suggest import next_rate, suggest
+from planner.suggest import suggest
 from planner.suggestion import Check, Suggestion, best_of
 from planner.suggestion_words import explanation
 from planner.system import resolve

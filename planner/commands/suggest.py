@@ -39,7 +39,7 @@ def suggest(
             "--requests",
             min=10,
             help="Requests that the best candidate is sent in a run; the others get as many seconds. "
-            "Default: 250 a GPU, 1000 to 4000, and long enough for answers to end.",
+            "Default: 400 a GPU, 2000 to 4000, and long enough for answers to end.",
         ),
     ] = None,
     verify: Annotated[int, typer.Option("--verify", min=0, help="Run the best K for real on the GPUs here.")] = 0,

@@ -60,8 +60,8 @@ CHINESE: dict[str, str] = {
     "Link between GPUs": "GPU 之间的链路",
     "It carries the KV cache.": "KV 缓存经由它传输。",
     "Requests of each simulated list": "每份仿真列表的请求数",
-    "More take longer and see rarer cases. 0: 250 a GPU, 1000 to 4000 in all.": (
-        "越多越慢，但能看到更少见的情况。0：每 GPU 250 个，总数 1000 至 4000。"
+    "More take longer and see rarer cases. 0: 400 a GPU, 2000 to 4000 in all.": (
+        "越多越慢，但能看到更少见的情况。0：每 GPU 400 个，总数 2000 至 4000。"
     ),
     "Lists to search with (seeds)": "搜索所用列表数（随机种子）",
     "Several give the answer a range.": "多份列表可给出区间。",
