@@ -31,6 +31,8 @@ KNOBS: tuple[tuple[str, tuple[str, ...], tuple[str, ...], tuple[str, ...]], ...]
      ("optimizations.decode.preemption=swap", "optimizations.decode.swap_gb=32")),
     ("decode.offload, host 32 GB", ("agg",), (), ("optimizations.decode.offload=[{capacity_gb: 32}]",)),
     ("decode.key_only", ("agg", "disagg"), (), ("optimizations.decode.key_only=true",)),
+    ("decode.key_only above 3,100 tokens", ("agg",), (), ("optimizations.decode.key_only=true",
+     "optimizations.decode.key_only_above_tokens=3100")),
     ("engine.enable_prefix_caching", ("agg", "disagg"), ("engine.enable_prefix_caching=false",),
      ("engine.enable_prefix_caching=true",)),
     ("engine.enable_chunked_prefill (v1)", ("agg",), ("engine.scheduler=prefill_first",),
@@ -47,9 +49,15 @@ def run(config: str, overrides: tuple[str, ...]) -> Summary:
     return summarise(planner.simulate(load(f"report/{config}", overrides)))
 
 
+def digits(value: float) -> str:
+    """Four of them: 89,940 and 34.61."""
+    return f"{float(f'{value:.4g}'):,.0f}" if value >= 10_000 else f"{value:.4g}"
+
+
 def cells(before: Summary, after: Summary) -> str:
     return " | ".join(
-        f"{before.number(name):,.4g} → {after.number(name):,.4g} ({after.number(name) / before.number(name) - 1:+.1%})"
+        f"{digits(before.number(name))} → {digits(after.number(name))} "
+        f"({after.number(name) / before.number(name) - 1:+.1%})"
         for _, name in METRICS
     )
 
