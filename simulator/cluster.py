@@ -7,9 +7,8 @@ reacts to it. Times that callbacks carry are exact; `env.now` may differ from th
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from functools import partial
-from typing import Any
 
 import simpy
 
@@ -18,6 +17,7 @@ from planner.requests import Arrival, Load, Request
 from planner.routing import prefills_locally
 from planner.spec import Disaggregated
 from planner.system import System, WorkerPlace
+from simulator.clock import Clock, no_cycles
 from simulator.fabric import Fabric
 from simulator.layers import Push
 from simulator.retrieval import RetrievalStation
@@ -29,24 +29,6 @@ from simulator.worker import ADMITTED, FINISHED, PREFILLED, PROMPT_ENDING, Mode,
 NEVER = float("inf")
 NAN = float("nan")
 WATCH_EVERY = 2048  # simpy events between two looks at progress and at the stop rule
-
-
-class Call(simpy.Event):
-    """A Timeout that calls `action(time_s)` and nothing else: most of what happens, so it costs as little as it can."""
-
-    _ok = True
-
-    def __init__(self, env: simpy.Environment, time_s: float, action: Callable[[float], None]) -> None:
-        self.env = env
-        self.time_s = time_s
-        self.action = action
-        self.callbacks = CALLBACKS
-
-    def happen(self) -> None:
-        self.action(self.time_s)
-
-
-CALLBACKS: list[Callable[[Any], None]] = [Call.happen]  # one list for all: simpy only reads it
 
 
 class Visit:
@@ -89,7 +71,8 @@ class Cluster:
         stop: Callable[[Cluster], bool] | None = None,
     ) -> None:
         spec = system.spec
-        self.env = simpy.Environment()
+        self.env = Clock()
+        self.at = self.env.at
         self.load = load
         self.visits: list[Visit] = []  # in the order in which they became known
         self.transfers: list[tuple[int, str, str, str, int, float, float]] = []
@@ -141,10 +124,11 @@ class Cluster:
                 self.env.process(self._refresh(team))
         if self._switcher is not None:
             self.env.process(self._switch(self._switcher))
-        if progress is None and self._stop is None:
-            self.env.run()
-        else:
-            self._run_watched(progress)
+        with no_cycles():
+            if progress is None and self._stop is None:
+                self.env.run()
+            else:
+                self._run_watched(progress)
         return self.visits
 
     def _run_watched(self, progress: Progress | None) -> None:
@@ -160,12 +144,6 @@ class Cluster:
                     self.stopped = True
                     return
 
-    def at(self, time_s: float, action: Callable[[float], None]) -> None:
-        """Call `action(time_s)` when the clock gets there."""
-        env = self.env
-        delay = time_s - env.now
-        env.schedule(Call(env, time_s, action), delay=delay if delay > 0.0 else 0.0)
-
     def _refresh(self, team: Team) -> Generator[simpy.Event, None, None]:
         while self.outstanding or self.env.peek() != NEVER:
             team.refresh(self.env.now)
@@ -180,20 +158,23 @@ class Cluster:
 
     # --- a request's way to an engine ---------------------------------------------------------------
 
-    def _feed(self, entrances: list[tuple[float, Visit]]) -> None:
+    def _feed(self, entrances: Iterable[tuple[float, Visit]]) -> None:
         """Let requests in that are known beforehand, one at a time: the event queue stays short."""
         coming = iter(entrances)
-        enter = self._route if self._central is None else self._retrieve
+        self._expect(coming)
 
-        def next_one(now: float, visit: Visit | None = None) -> None:
-            if visit is not None:
-                enter(visit, now)
-            following = next(coming, None)
-            if following is not None:
-                time_s, visit = following
-                self.at(time_s, lambda then: next_one(then, visit))
+    def _expect(self, coming: Iterator[tuple[float, Visit]]) -> None:
+        following = next(coming, None)
+        if following is not None:
+            time_s, visit = following
+            self.at(time_s, partial(self._enter, visit, coming))
 
-        next_one(0.0)
+    def _enter(self, visit: Visit, coming: Iterator[tuple[float, Visit]], now: float) -> None:
+        if self._central is None:
+            self._route(visit, now)
+        else:
+            self._retrieve(visit, now)
+        self._expect(coming)
 
     def _entrance(self, arrival: Arrival) -> tuple[float, Visit]:
         """A new visit, and when it reaches its first stage: retrieval, else the router."""

@@ -219,7 +219,7 @@ class Worker:
             plan = self._plan
             if plan is None:
                 if self._wake > now:
-                    if self._read(until, outcomes):
+                    if reads and self._read(until, outcomes):
                         continue
                     break
                 start, self._wake = self._wake, math.inf
@@ -227,12 +227,12 @@ class Worker:
                 self._begin(self._decide(start, outcomes), start, outcomes)
                 continue
             if early and not self._decided and not self._decide_early(plan, now, outcomes):
-                if self._read(until, outcomes):
+                if reads and self._read(until, outcomes):
                     continue
                 break
             end = plan.end
             if end > now:
-                if self._read(until, outcomes):
+                if reads and self._read(until, outcomes):
                     continue
                 break
             if not early:
@@ -256,7 +256,7 @@ class Worker:
 
     def _read(self, now: float, outcomes: list[Outcome]) -> bool:
         """The first of those that read KV from below the GPU, if its blocks are here by `now`, may go on."""
-        if not self._reads or self._reads[0][0] > now:
+        if self._reads[0][0] > now:
             return False
         arrived_s, _, sequence = heappop(self._reads)
         self.kv_arrived(sequence, arrived_s)
@@ -281,7 +281,8 @@ class Worker:
     @staticmethod
     def _decision(plan: Plan) -> float:
         """When what follows the plan is decided: its last step begins, and the host has launched it."""
-        return max(plan.boundary(plan.count - 1), plan.ready)
+        begin = plan.boundary(plan.count - 1) if plan.count > 1 else plan.start
+        return begin if begin > plan.ready else plan.ready
 
     def _catch_up(self, now: float) -> None:
         """A decision that was due by `now` is taken before it can see what happens at `now`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import subprocess
 import sys
 from pathlib import Path
@@ -19,6 +20,7 @@ from planner.spec import load, parse
 from planner.system import resolve
 from planner.workload import build
 from simulator.backend import SimulatorBackend
+from simulator.cluster import Cluster
 
 ROOT = Path(__file__).parent.parent
 ORDER = [
@@ -135,6 +137,17 @@ def test_fast_forward_equals_stepping(deployment: str, workload: str, engine: st
     assert fast.requests["worker"].equals(slow.requests["worker"])
     for column in [*ORDER, "first_token_s"]:
         assert np.allclose(fast.requests[column], slow.requests[column], atol=1e-9, rtol=0, equal_nan=True), column
+
+
+@pytest.mark.parametrize("name", ["disagg", "multi-turn-disagg", "rag-disagg"])
+def test_a_run_leaves_no_reference_cycles(name: str) -> None:
+    """Python does not look for them while it runs (simulator/clock.py): they would pile up."""
+    spec = load(ROOT / f"configs/{name}.yaml")
+    cluster = Cluster(resolve(spec), build(spec))
+    gc.collect()
+    cluster.run()
+    assert gc.collect() < 20
+    assert gc.isenabled()
 
 
 def parquet_bytes(folder: Path) -> dict[str, bytes]:
