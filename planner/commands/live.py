@@ -159,9 +159,9 @@ def _estimate(system: System, spec: Spec, repeat: int, elsewhere: bool, calibrat
     more = f", {calibration_s} s to calibrate" if calibrates else ""
     total = start_s + calibration_s + repeat * load_s
     count = "" if repeat == 1 else f"{repeat} x "
+    servers = "" if elsewhere else f"{start_s} s to start and stop {_servers(system)}, "
     print(
-        f"About {total:.0f} s: {start_s} s to start and stop {_servers(system, elsewhere)}, "
-        f"{count}{load_s:.0f} s of load ({len(simulated.requests)} requests){more}.",
+        f"About {total:.0f} s: {servers}{count}{load_s:.0f} s of load ({len(simulated.requests)} requests){more}.",
         file=sys.stderr,
         flush=True,
     )
@@ -175,9 +175,9 @@ def _save(run: Run, folder: Path) -> None:
     run.save(folder)
 
 
-def _servers(system: System, elsewhere: bool) -> str:
+def _servers(system: System) -> str:
     count = sum(len(pool.workers) for pool in system.pools)
-    return "nothing" if elsewhere else f"{count} server{'s' if count > 1 else ''}"
+    return f"{count} server{'s' if count > 1 else ''}"
 
 
 # --- simulated against measured ---------------------------------------------------------------------
