@@ -107,6 +107,8 @@ def parse(
     options = body.get("stream_options") or {}
     if not isinstance(options, dict):
         raise ApiError(400, "stream_options must be an object", param="stream_options")
+    if options and not stream:
+        raise ApiError(400, "stream_options go with stream: true only", param="stream_options")
     text, token_ids = _chat_text(body) if kind == "chat" else _prompt(body)
     try:
         text.encode()
@@ -138,6 +140,10 @@ def check_lengths(body: Mapping[str, Any], longest: int, *, split: bool) -> None
         value = body.get(name)
         if value is not None and (type(value) is not int or not 1 <= value <= longest):
             raise ApiError(400, f"{name} must be a whole number from 1 to {longest}, the model's context", param=name)
+    least = body.get("min_tokens")
+    most = body.get("max_completion_tokens") or body.get("max_tokens") or longest
+    if least is not None and (type(least) is not int or not 0 <= least <= most):
+        raise ApiError(400, f"min_tokens must be a whole number from 0 to max_tokens ({most})", param="min_tokens")
     ids = body.get("prompt")
     if isinstance(ids, list) and len(ids) > longest:
         raise ApiError(

@@ -13,8 +13,9 @@ from __future__ import annotations
 
 from typing import Any
 
-# What has no meaning, or the wrong one, in a request that makes a single token.
-_DROPPED = ("stream_options", "min_tokens", "max_completion_tokens", "n", "best_of", "logprobs", "top_logprobs", "echo")
+# What has no meaning, or the wrong one, in a request that makes a single token. All else goes along, so that what the
+# decode worker would refuse is refused before the prompt is read: NixlPushConnector would keep its KV for a lease.
+_DROPPED = ("stream_options", "min_tokens", "max_completion_tokens", "n", "best_of", "echo")
 
 
 def prefill_body(body: dict[str, Any], *, return_token_ids: bool = False) -> dict[str, Any]:

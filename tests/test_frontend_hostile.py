@@ -47,6 +47,12 @@ ONE = {"mode": "aggregated"}
         (b'{"prompt": "a", "retrieval": "yes"}', "retrieval must be"),
         (b'{"prompt": "a", "retrieval": {"known_prefix_tokens": -1}}', "retrieval must be"),
         (b'{"prompt": "a", "stream_options": 1}', "stream_options must be"),
+        (b'{"prompt": "a", "stream_options": {"include_usage": true}}', "stream_options go with stream"),
+        (
+            b'{"prompt": "a", "max_tokens": 5, "min_tokens": 6}',
+            "min_tokens must be a whole number from 0 to max_tokens (5)",
+        ),
+        (b'{"prompt": "a", "min_tokens": -1}', "min_tokens must be"),
         (b'{"prompt": "a", "model": ["x"]}', "does not exist"),
     ],
 )
@@ -78,6 +84,20 @@ def test_strange_headers_and_questions_are_served() -> None:
 
     served(test, [engine], ONE, top={"retrieval": {"top_k": 2}})
     assert "documents" not in engine.requests[-1]
+
+
+def test_what_the_decode_worker_refuses_the_prefill_worker_has_refused() -> None:
+    """So that no prompt is read, and no KV kept, for an answer that cannot be."""
+    engines = pair()
+    for engine in engines:
+        engine.refuse = {"logprobs"}
+
+    async def test(frontend: Frontend, session: aiohttp.ClientSession) -> None:
+        status, answer = await post(session, PROMPT | {"logprobs": 100_000})
+        assert (status, answer["error"]["message"]) == (400, "unknown field logprobs")
+
+    served(test, engines, SPLIT)
+    assert [len(engine.requests) for engine in engines] == [1, 0]
 
 
 def test_a_body_beyond_the_bound_is_413(monkeypatch: pytest.MonkeyPatch) -> None:
