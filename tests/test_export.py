@@ -256,6 +256,44 @@ def test_what_is_exported_can_be_imported(target: str, name: str, config: str, t
         assert (found.replicas, found.tp) == (ours.replicas, ours.tp)
 
 
+def test_the_proxy_hands_over_under_one_id_a_request(tmp_path: Path) -> None:
+    """As NixlPushConnector needs it: the decode server waits for what the prefill server has under the same id."""
+    pytest.importorskip("aiohttp", reason="the live extra is not installed")
+    import argparse
+    import asyncio
+    import runpy
+
+    from aiohttp import ClientSession, web
+
+    from fake_engine import FakeEngine
+
+    export(planner.load("disagg", ["deployment.link.connector=NixlPushConnector"]), "vllm", tmp_path)
+    code = runpy.run_path(str(tmp_path / "proxy.py"))
+
+    async def ask() -> tuple[list[int], list[str], list[str]]:
+        async with FakeEngine("p", "prefill") as prefill, FakeEngine("d", "decode", pushed_by=prefill) as decode:
+            proxy = code["Proxy"](argparse.Namespace(prefill=[prefill.url], decode=[decode.url], aggregated=[]))
+            app = web.Application()
+            app.cleanup_ctx.append(proxy.run)
+            app.router.add_post("/v1/completions", proxy.complete)
+            runner = web.AppRunner(app, access_log=None)
+            await runner.setup()
+            await web.TCPSite(runner, "127.0.0.1", 0).start()
+            url = f"http://127.0.0.1:{runner.addresses[0][1]}/v1/completions"
+            body = {"model": "fake", "prompt": [5] * 20, "max_tokens": 4, "stream": True}
+            async with ClientSession() as session:
+                answers = [await session.post(url, json=body) for _ in range(2)]
+                for answer in answers:
+                    await answer.read()
+            await runner.cleanup()
+            return [answer.status for answer in answers], prefill.ids, decode.ids
+
+    statuses, first, second = asyncio.run(asyncio.wait_for(ask(), 20))
+    assert statuses == [200, 200]
+    assert first == second
+    assert len(set(first)) == 2
+
+
 def test_gpus_and_ports_are_not_shared() -> None:
     workers = engines(resolve(planner.load("disagg", SPLIT)))
     assert [worker.gpus for worker in workers] == [(0,), (1,), (2, 3)]
