@@ -91,8 +91,6 @@ TABLES: dict[str, dict[str, str]] = {
     "tokens": TOKEN_COLUMNS,
 }
 
-PROVENANCES = ("simulated", "calibrated", "measured")
-
 
 def frame(table: str, columns: dict[str, Any] | None = None) -> pd.DataFrame:
     """A DataFrame with exactly the columns and dtypes of `table`; columns not given are null."""
