@@ -181,14 +181,16 @@ class _Session:
         if self._quick:
             kept = preferred(candidates, guesses)
             candidates, tasks = [candidates[at] for at in kept], [tasks[at] for at in kept]
-        tasks = [SearchTask(task.spec, task.seed, None, COARSE, 1.25, halved(period)) for task in tasks]
+        width = 2 * COARSE if self._quick else COARSE
+        tasks = [SearchTask(task.spec, task.seed, None, width, 1.25, halved(period)) for task in tasks]
         found: list[Searched] = self._map(stage, search, tasks)  # type: ignore[assignment]
         rows = [rough_row(self.spec, self.gpus, split, one) for split, one in zip(candidates, found, strict=True)]
         self.period = period_of(self.spec, self.asked, max(row.rate for row in rows)) or period
         return rows
 
     def _near(self, rows: list[Row], mode: str) -> list[Split]:
-        of_mode = sorted((row for row in rows if row.mode == mode and row.rate > 0), key=rank)[:FINALISTS]
+        most = 1 if self._quick else FINALISTS
+        of_mode = sorted((row for row in rows if row.mode == mode and row.rate > 0), key=rank)[:most]
         return [row.split for row in of_mode if row.rate >= NEAR * of_mode[0].rate]
 
     def _refined(self, rows: list[Row]) -> list[Row]:
