@@ -45,7 +45,16 @@ def server(folder: Path | None = None, **environment: str) -> Iterator[str]:
         found.bind(("127.0.0.1", 0))
         port = found.getsockname()[1]
     command = [sys.executable, "-m", "streamlit", "run", str(ROOT / "app.py"), "--server.port", str(port)]
-    command += ["--server.address", "127.0.0.1", "--server.headless", "true", "--browser.gatherUsageStats", "false"]
+    command += [
+        "--server.address",
+        "127.0.0.1",
+        "--server.headless",
+        "true",
+        "--server.fileWatcherType",
+        "none",
+        "--browser.gatherUsageStats",
+        "false",
+    ]
     started = {**os.environ, "PYTHONPATH": str(ROOT), **environment}
     process = subprocess.Popen(
         command, cwd=folder or ROOT, env=started, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL

@@ -109,10 +109,11 @@ def test_first_look_is_replaced_by_the_sure_answer() -> None:
     """The page ends with the answer from long lists, not with the quick one."""
     app = fine(page("answer", requests="240", seeds="2"))
     asked, _ = read({**SMALL, "requests": "240", "seeds": "2"})
-    quick, sure = compute.known(asked.first_look()), compute.known(asked)
-    assert quick is not None
+    quick, sure = compute.first_look(asked), compute.known(asked)
     assert sure is not None
     assert (quick.seeds, sure.seeds, sure.requests) == (1, 2, 240)
+    assert quick.verdict is not None
+    assert quick.verdict.why == ()
     assert app.subheader[0].value == sure.sentence.removesuffix(sure.provenance).strip()
 
 

@@ -15,45 +15,47 @@ from planner.spec import SpecError, dump
 from planner.suggestion import Suggestion
 from planner.suggestion_words import explanation, pick
 from planner.ui import compute
-from planner.ui.frame import badge, failed, go, help_of, link, read_this, scenario, title
+from planner.ui.frame import badge, failed, go, guarded, help_of, link, read_this, scenario, title
 from planner.ui.scenario import Scenario
 from planner.ui.texts import say, t, translator
 from planner.words import number, percent
 
 
+@guarded
 def page() -> None:
     now = scenario()
     title(t("Answer"), t("{gpus} x {hardware}, {model}", gpus=now.gpus, hardware=now.hardware.upper(), model=now.model))
     try:
         sure = compute.known(now)
-        found = sure or with_progress(now.first_look())
+        found = sure or first_look(now)
         rate = compute.rate_of(now.spec())
-    except SpecError as error:
+    except (SpecError, ChildProcessError) as error:
         failed(error)
         link("ask", t("Change the question"), ":material/help:")
         return
     text = say(sentence_of(found))
-    first = sure is None and now.first_look() != now
-    st.subheader(t("First look: {sentence}", sentence=text) if first else text, anchor=False)
+    st.subheader(text if sure else t("First look: {sentence}", sentence=text), anchor=False)
     badge(found.provenance)
     place = st.empty()
     _body(now, found, rate)
-    if first:
+    if sure is None:
         _make_sure(now, place)
 
 
 def _make_sure(now: Scenario, place: DeltaGenerator) -> None:
-    """Under the first look, work out the answer from long lists of requests, then show that."""
-    head = t(
-        "A first look at {few} requests. Making sure with {seeds} lists of {requests}",
-        few=now.first_look().list_length, seeds=now.seeds, requests=now.list_length,
-    )  # fmt: skip
+    """Under the first look, work out the answer from every split and several lists, then show that."""
+    head = t("A first look at the likeliest splits. Comparing all of them over {seeds} lists", seeds=now.seeds)
 
     def progress(stage: str, done: float) -> None:
         place.progress(min(1.0, done), text=f"{head}: {say(stage)} …")
 
     place.progress(0.0, text=f"{head} …")
-    compute.answer(now, progress)
+    try:
+        compute.answer(now, progress)
+    except (SpecError, ChildProcessError) as error:
+        with place:
+            failed(error)
+        return
     st.rerun()
 
 
@@ -64,7 +66,7 @@ def _body(now: Scenario, found: Suggestion, rate: float | None) -> None:
     st.altair_chart(charts.which_split(found, rate, say), alt=t("Bar chart of every split"))
     read_this(
         t(
-            "A longer bar serves more. Hollow bars are simulated; the thick line is the range over seeds. "
+            "A longer bar serves more. Hollow bars are simulated; the thick line is the 95 % interval. "
             "The dotted line "
             "is the best aggregated deployment, the dashed line your traffic."
         )
@@ -80,11 +82,11 @@ def sentence_of(found: Suggestion) -> str:
 
 def best_known(now: Scenario) -> Suggestion:
     """The sure answer where it has been worked out, else the first look."""
-    return compute.known(now) or with_progress(now.first_look())
+    return compute.known(now) or first_look(now)
 
 
-def with_progress(now: Scenario) -> Suggestion:
-    """The answer, with a bar while it is worked out."""
+def first_look(now: Scenario) -> Suggestion:
+    """The quick answer, with a bar while it is worked out. Raises SpecError and ChildProcessError."""
     place = st.empty()
 
     def progress(stage: str, done: float) -> None:
@@ -92,7 +94,7 @@ def with_progress(now: Scenario) -> Suggestion:
 
     with place.container():
         st.progress(0.0, text=t("Simulating every split …"))
-    found = compute.answer(now, progress)
+    found = compute.first_look(now, progress)
     place.empty()
     return found
 
@@ -146,6 +148,9 @@ def _reasons(found: Suggestion) -> None:
     if found.verdict is None:
         for note in found.notes:
             st.caption(say(note))
+        return
+    if not found.verdict.why:
+        link("why", t("See the curves"), ":material/query_stats:")
         return
     left, right = st.columns(2)
     with left:

@@ -9,9 +9,9 @@ import streamlit as st
 from planner.catalogue import hardware, names
 from planner.commands.doctor import gpus
 from planner.spec import SpecError
-from planner.ui.frame import failed, go, remember, scenario, title
+from planner.ui.frame import failed, go, guarded, remember, scenario, title
 from planner.ui.scenario import CARDS, LIMITS, TRACE, Scenario, keep_upload, profile_for, traces
-from planner.ui.texts import say, t
+from planner.ui.texts import fault, say, t
 from planner.words import number
 
 
@@ -21,13 +21,14 @@ def detected() -> tuple[str, ...]:
     return gpus()
 
 
+@guarded
 def page() -> None:
     title(
         t("How should your GPUs serve this model?"),
         t("All together, or split into prefill and decode? Everything is filled in: press Answer, or change it first."),
     )
-    for fault in st.session_state.pop("faults", []):
-        st.warning(t("The address held a value that cannot be used: {fault}", fault=fault))
+    for one in st.session_state.pop("faults", []):
+        st.warning(t("The address held a value that cannot be used: {fault}", fault=fault(one)))
     _fill(scenario())
     _machines()
     _traffic()
@@ -158,7 +159,7 @@ def _experts() -> None:
                 t("Requests of each simulated list"),
                 "requests",
                 50,
-                t("More take longer and see rarer cases. 0: 250 a GPU, 1000 to 4000 in all."),
+                t("More take longer and see rarer cases. 0: 400 a GPU, 2000 to 4000 in all."),
             )
         with columns[2]:
             _number(t("Lists to search with (seeds)"), "seeds", 1, t("Several give the answer a range."))

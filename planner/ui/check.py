@@ -7,6 +7,7 @@ import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pandas as pd
 import streamlit as st
@@ -17,12 +18,13 @@ from planner.records import Run
 from planner.spec import Spec, SpecError, dump, load, parse
 from planner.ui import compute, jobs
 from planner.ui.answer import best_known
-from planner.ui.frame import badge, failed, link, read_this, scenario, title
+from planner.ui.frame import badge, failed, guarded, link, read_this, scenario, title
 from planner.ui.recorded import about, recorded_runs
-from planner.ui.texts import say, t
+from planner.ui.texts import fault, say, t
 from planner.words import number
 
-START_S, CPU_START_S = 300, 135  # seconds: servers, warm-up and a calibration where there is no profile yet
+START_S = {"gpu": 300, "ray": 300, "cpu": 45}  # seconds: servers and warm-up; on GPUs a calibration too
+CALIBRATION_S = 90  # on the CPU
 CPU_CONFIGS = {"1P1D": "cpu-1p1d", "aggregated": "cpu-agg"}
 
 
@@ -31,6 +33,7 @@ def machine() -> doctor.Machine:
     return doctor.look()
 
 
+@guarded
 def page() -> None:
     title(
         t("Check for real"),
@@ -77,6 +80,8 @@ class Plan:
     spec: Spec
     endpoints: tuple[str, ...] = ()
     ray: str | None = None
+    calibrate: bool = True
+    before_s: float = 0.0  # until the load begins
 
 
 def _plan() -> None:
@@ -98,26 +103,25 @@ def _plan() -> None:
     try:
         plan = ways[way][1]()
         if plan is not None:
-            _estimate(plan, way)
+            _estimate(plan)
         _start(plan)
-    except SpecError as error:
+    except (SpecError, ChildProcessError) as error:
         failed(error)
 
 
-def _estimate(plan: Plan, way: str) -> None:
+def _estimate(plan: Plan) -> None:
     """How long it takes, the command and the file."""
     run = compute.run_of(dump(plan.spec))
     load_s = float(run.requests["finish_s"].max())
-    seconds = load_s + {"gpu": START_S, "ray": START_S, "cpu": CPU_START_S}.get(way, 0)
     st.markdown(
         t(
             "{requests} requests in {load} s; with starting and stopping about {minutes} minutes.",
             requests=len(run.requests),
             load=number(load_s),
-            minutes=number(max(1, round(seconds / 60))),
+            minutes=number(max(1, round((load_s + plan.before_s) / 60))),
         )
     )
-    shown = jobs.command(Path("config.yaml"), Path("runs/check"), plan.endpoints, plan.ray)[3:]
+    shown = jobs.command(Path("config.yaml"), Path("runs/check"), plan.endpoints, plan.ray, plan.calibrate)[3:]
     st.code("planner " + shlex.join(part for part in shown if part != "--json"), language="bash")
     with st.expander(t("The file"), icon=":material/data_object:"):
         st.code(dump(plan.spec), language="yaml")
@@ -138,13 +142,19 @@ def _on_gpus() -> Plan:
         raise SpecError(f"{chosen.name}: needs {chosen.gpus} GPUs, {len(machine().gpus)} are here; allowed: fewer")
     for line in (*part.tested, *part.untested):
         st.caption(line)
-    return Plan(scaled(apply(now.spec(), part.split), part.rate))
+    return Plan(scaled(apply(now.spec(), part.split), part.rate), before_s=START_S["gpu"])
 
 
 def _on_cpu() -> Plan:
     chosen = st.radio(t("Deployment"), list(CPU_CONFIGS), format_func=say, horizontal=True, key="check_cpu")
     st.caption(t("A small model on the CPU checks the method with real servers and a real KV transfer, not your GPUs."))
-    return Plan(load(CPU_CONFIGS[chosen]))
+    calibrate = st.checkbox(
+        t("Measure this machine's step times first"), value=True, key="check_calibrate",
+        help=t("Takes about {seconds} s. Without it the prediction is a guess from the datasheet, far off on a CPU.",
+               seconds=CALIBRATION_S),
+    )  # fmt: skip
+    before_s = START_S["cpu"] + (CALIBRATION_S if calibrate else 0)
+    return Plan(load(CPU_CONFIGS[chosen]), calibrate=calibrate, before_s=before_s)
 
 
 def _on_ray() -> Plan:
@@ -153,7 +163,7 @@ def _on_ray() -> Plan:
     st.caption(t("Left empty: the cluster that this machine belongs to. vLLM must be installed on its nodes."))
     now = scenario()
     found = best_known(now)
-    return Plan(parse(found.yaml, "suggested"), ray=address)
+    return Plan(parse(found.yaml, "suggested"), ray=address, before_s=START_S["ray"])
 
 
 def _on_endpoints() -> Plan | None:
@@ -166,7 +176,7 @@ def _on_endpoints() -> Plan | None:
     )
     urls = [line.strip() for line in text.splitlines() if line.strip()]
     for url in urls:
-        if not url.startswith(("http://", "https://")):
+        if not _is_address(url):
             raise SpecError(f"{url}: not an address; allowed: http://HOST:PORT or https://...")
     left, right = st.columns(2)
     rate = left.number_input(t("Requests per second"), 0.1, 10_000.0, 2.0, key="check_rate")
@@ -182,6 +192,15 @@ def _on_endpoints() -> Plan | None:
     return Plan(parse(dump(spec), "check", lines), tuple(urls)) if urls else None
 
 
+def _is_address(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        parts.port  # noqa: B018 - raises ValueError beyond 65535
+    except ValueError:
+        return False
+    return parts.scheme in ("http", "https") and bool(parts.hostname) and not any(map(str.isspace, url))
+
+
 def _start(plan: Plan | None) -> None:
     free = jobs.allowed(str(st.get_option("server.address") or ""))
     if not free:
@@ -194,7 +213,7 @@ def _start(plan: Plan | None) -> None:
     )  # fmt: skip
     if pressed and plan is not None:
         try:
-            jobs.start(dump(plan.spec), plan.endpoints, plan.ray)
+            jobs.start(dump(plan.spec), plan.endpoints, plan.ray, plan.calibrate)
         except jobs.Busy as error:
             failed(error)
         else:
@@ -213,6 +232,7 @@ def _watch(job: jobs.Job) -> None:
 
 
 @st.fragment(run_every=1.5)
+@guarded
 def _progress(job: jobs.Job) -> None:
     if not jobs.running(job):
         st.rerun()
@@ -242,7 +262,7 @@ def _ended(job: jobs.Job) -> None:
         st.warning(t("The last check was stopped."), icon=":material/stop:")
         return
     if state == "failed":
-        st.error(t("The last check failed: {fault}", fault=jobs.fault(job)))
+        st.error(t("The last check failed: {fault}", fault=fault(jobs.fault(job))))
         with st.expander(t("Log")):
             st.code(jobs.log(job)[-6000:], language=None)
         return
@@ -252,6 +272,7 @@ def _ended(job: jobs.Job) -> None:
     _compared(job.run_folder / "simulated", job.run_folder)
 
 
+@guarded
 def _compared(simulated: Path, measured: Path) -> None:
     """Parity plots, the error table and the waterfall of both."""
     if not (simulated / "manifest.json").exists():

@@ -13,16 +13,18 @@ from planner import curves, load
 from planner.metrics import Summary, summarise
 from planner.records import Progress, Run
 from planner.spec import Spec, dump, parse
-from planner.spread import cores
-from planner.suggest import suggest
+from planner.spread import Spread, Workers, cores, here
+from planner.suggest import COARSE, SearchTask, prepared, search, suggest
 from planner.suggestion import Suggestion
-from planner.ui.scenario import FIRST_REQUESTS, Scenario
+from planner.ui.bounds import bounded
+from planner.ui.scenario import Scenario
 from planner.workload import offered_rate
 
 CURVE_REQUESTS = 600  # of each point of an interactive curve: tails are coarse
 MAP_REQUESTS = 300
 KEPT = 32
-PROCESSES = cores()  # that search together; 1 stays in this process
+PROCESSES = min(cores(), 16)  # that search together; 1 stays in this process
+WARM_REQUESTS = 20
 
 
 class Answers:
@@ -54,22 +56,43 @@ def answers() -> Answers:
     return Answers()
 
 
+@st.cache_resource(show_spinner=False)
+def pool() -> Spread:
+    """The processes that search, for all sessions: started with the first page, ended with the server."""
+    if PROCESSES == 1:
+        return here
+    workers, question = Workers(PROCESSES), prepared(Scenario().spec(), 2, WARM_REQUESTS, None)
+    workers.warm(search, SearchTask(question, 0, None, COARSE, 1.25))
+    return workers
+
+
 def _key(scenario: Scenario) -> object:
     return dump(scenario.spec()), scenario.gpus, scenario.seeds, scenario.list_length
 
 
 def answer(scenario: Scenario, progress: Progress | None = None) -> Suggestion:
     """The suggestion for a scenario; what `planner suggest` gives for the same file and options. Raises SpecError."""
-    spec = scenario.spec()
-    quick = scenario.list_length <= FIRST_REQUESTS  # done before other processes have started
+    spec = bounded(scenario.spec())
 
     def make() -> Suggestion:
-        count = 1 if quick else PROCESSES
         return suggest(
-            spec, scenario.gpus, seeds=scenario.seeds, requests=scenario.list_length, processes=count, progress=progress
-        )
+            spec, scenario.gpus, seeds=scenario.seeds, requests=scenario.requests or None, pool=pool(),
+            progress=progress,
+        )  # fmt: skip
 
     return answers().get(_key(scenario), make)
+
+
+def first_look(scenario: Scenario, progress: Progress | None = None) -> Suggestion:
+    """The quick answer that stands until the sure one is known: few splits, one list, no reasons. Raises SpecError."""
+    spec = bounded(scenario.spec())
+
+    def make() -> Suggestion:
+        return suggest(
+            spec, scenario.gpus, seeds=1, requests=scenario.requests or None, pool=pool(), quick=True, progress=progress
+        )
+
+    return answers().get(("first look", _key(scenario)), make)
 
 
 def known(scenario: Scenario) -> Suggestion | None:
@@ -84,7 +107,7 @@ def rate_of(spec: Spec) -> float | None:
 @st.cache_resource(max_entries=KEPT, show_spinner=False)
 def run_of(text: str, rate: float | None = None, requests: int | None = None) -> Run:
     """One simulated run of a YAML text. Raises SpecError."""
-    return curves.simulated(parse(text), rate, requests)
+    return curves.simulated(bounded(parse(text)), rate, requests)
 
 
 @st.cache_resource(max_entries=4 * KEPT, show_spinner=False)
@@ -105,6 +128,8 @@ def map_of(text: str, gpus: int) -> pd.DataFrame:
 
 @st.cache_data(max_entries=KEPT, show_spinner=False)
 def sweep_of(text: str, key: str, values: tuple[str, ...]) -> pd.DataFrame:
+    for value in values:
+        bounded(parse(text, "sweep", [f"{key.strip()}={value}"] if key.strip() else []))
     return curves.sweep(parse(text), key, values)
 
 

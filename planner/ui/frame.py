@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import fields
+from functools import wraps
+from typing import ParamSpec
 
 import streamlit as st
 from streamlit.navigation.page import StreamlitPage
 
 from planner.metrics import METRICS
+from planner.spec import SpecError
 from planner.ui.scenario import Scenario, read
-from planner.ui.texts import LANGUAGES, say, t
+from planner.ui.texts import LANGUAGES, fault, say, t
 
+P = ParamSpec("P")
 PAGES = ("ask", "answer", "why", "check", "replay", "workbench")
 
 
 def main() -> None:
     """One run of the app."""
-    from planner.ui import answer, ask, check, replay, why, workbench
+    from planner.ui import answer, ask, check, compute, replay, why, workbench
 
     st.set_page_config(page_title="LLM capacity planner", page_icon=":material/call_split:", layout="wide")
     begin()
+    compute.pool()  # its processes start while the first page is read
     made: dict[str, tuple[Callable[[], None], str, str]] = {
         "ask": (ask.page, t("Ask"), ":material/help:"),
         "answer": (answer.page, t("Answer"), ":material/lightbulb:"),
@@ -125,5 +131,20 @@ def read_this(text: str) -> None:
 
 
 def failed(error: Exception) -> None:
-    """A user's mistake: one line, with what is allowed."""
-    st.error(str(error), icon=":material/error:")
+    """A user's mistake, or a file that has gone: one line, with what is allowed."""
+    st.error(fault(error), icon=":material/error:")
+
+
+def guarded(part: Callable[P, None]) -> Callable[P, None]:
+    """A page, or a part of it, that says in one line what its user or the disk did wrong; the log has the rest."""
+
+    @wraps(part)
+    def shown(*args: P.args, **kwargs: P.kwargs) -> None:
+        try:
+            part(*args, **kwargs)
+        except (OSError, ValueError) as error:
+            if not isinstance(error, SpecError):
+                logging.getLogger(__name__).exception("%s.%s", part.__module__, part.__name__)
+            failed(error)
+
+    return shown

@@ -77,20 +77,27 @@ def running(job: Job) -> bool:
     return _born(job.pid) == job.born
 
 
-def command(config: Path, folder: Path, endpoints: Sequence[str] = (), ray: str | None = None) -> list[str]:
+def command(
+    config: Path, folder: Path, endpoints: Sequence[str] = (), ray: str | None = None, calibrate: bool = True
+) -> list[str]:
     """The command line of a check. The token is left to the environment, never written anywhere.
 
     `ray` is the address of a Ray cluster to start the servers on, "" for the one this machine belongs to.
+    Without `calibrate` no step times are measured first where there is no profile of this machine.
     """
     parts = [sys.executable, "-m", "planner.cli", "live", str(config), "--validate", "--out", str(folder), "--json"]
     if ray is not None:
         parts += ["--cluster", f"ray={ray}" if ray else "ray"]
+    if not calibrate:
+        parts.append("--no-calibrate")
     for url in endpoints:
         parts += ["--endpoint", url]
     return parts
 
 
-def start(text: str, endpoints: Sequence[str] = (), ray: str | None = None, root: Path = JOBS) -> Job:
+def start(
+    text: str, endpoints: Sequence[str] = (), ray: str | None = None, calibrate: bool = True, root: Path = JOBS
+) -> Job:
     """Start a check of this YAML. Raises Busy when another one runs."""
     root.mkdir(parents=True, exist_ok=True)
     folder = root / f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}-{time.monotonic_ns() % 10**6}"
@@ -99,7 +106,7 @@ def start(text: str, endpoints: Sequence[str] = (), ray: str | None = None, root
         folder.mkdir()
         config = folder / "config.yaml"
         config.write_text(text)
-        parts = command(config, folder / "run", endpoints, ray)
+        parts = command(config, folder / "run", endpoints, ray, calibrate)
         with (folder / "out.json").open("w") as out, (folder / "log.txt").open("w") as log:
             process = subprocess.Popen(parts, stdout=out, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True)
         job = Job(str(folder), tuple(parts), process.pid, _born(process.pid) or "", time.time())
@@ -148,7 +155,8 @@ def stop(job: Job) -> None:
         return
     asked = job.path / "stopped"
     number = signal.SIGKILL if asked.exists() and time.time() - asked.stat().st_mtime > GRACE_S else signal.SIGINT
-    asked.touch()
+    with contextlib.suppress(OSError):  # the folder may have been deleted under the run
+        asked.touch()
     with contextlib.suppress(ProcessLookupError):
         if number == signal.SIGKILL:
             os.killpg(job.pid, number)

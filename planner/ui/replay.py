@@ -11,7 +11,7 @@ from planner.records import Run
 from planner.spec import Spec, SpecError, config_root, dump, load, parse
 from planner.ui import compute
 from planner.ui import scenario as scenarios
-from planner.ui.frame import badge, failed, help_of, read_this, title
+from planner.ui.frame import badge, failed, guarded, help_of, read_this, title
 from planner.ui.texts import say, t
 from planner.words import number, percent
 
@@ -21,6 +21,7 @@ SHOWN = (
 )  # fmt: skip
 
 
+@guarded
 def page() -> None:
     title(t("Replay"), t("Recorded traffic, sent again to simulated deployments at the times it really came."))
     left, right = st.columns(2)
@@ -92,6 +93,8 @@ def _replay(path: str) -> None:
         summaries = {key: compute.summary_of(dump(spec)) for key, spec in specs.items()}
     st.markdown(f"**{say(report.compared(summaries['A'], summaries['B']))}**")
     badge(report.provenance(summaries["A"]))
+    for warning in dict.fromkeys(text for found in summaries.values() for text in report.warnings(found)):
+        st.warning(say(warning))
     rows = [
         {
             t("Metric"): say(METRICS[name].label),

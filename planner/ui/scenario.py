@@ -49,7 +49,6 @@ CARDS: dict[str, Card] = {
 TRACE = "trace"
 SIGMA = 0.9  # of the logarithm of lengths, as in the Azure conversation trace
 SYSTEM, QUESTION, CHUNKS = 200, 50, 4  # document Q&A: system prompt, question, passages
-FIRST_REQUESTS = 100
 MOST_GPUS = 16  # of one answer in the browser; the command line has no limit
 LONGEST = 128_000
 
@@ -88,12 +87,6 @@ class Scenario:
     def list_length(self) -> int:
         """Requests of each list, as `planner suggest` takes them."""
         return self.requests or min(max(FEWEST, REQUESTS_PER_GPU * self.gpus), MOST)
-
-    def first_look(self) -> Scenario:
-        """The same question with few requests: an answer in seconds, to be replaced by this one's."""
-        if self.traffic == TRACE:
-            return replace(self, seeds=1)
-        return replace(self, requests=min(FIRST_REQUESTS, self.list_length), seeds=1)
 
     def params(self) -> dict[str, str]:
         """What differs from the defaults, for the URL."""

@@ -12,6 +12,7 @@ from collections.abc import Callable
 import streamlit as st
 
 from planner.ui.chinese import CHINESE
+from planner.ui.chinese_faults import told
 from planner.ui.chinese_sentences import SENTENCES
 
 LANGUAGES = {"en": "English", "zh": "简体中文"}
@@ -31,6 +32,15 @@ def t(text: str, **values: object) -> str:
 def say(text: str) -> str:
     """A sentence that the product layer made, in the session's language; unknown sentences stay English."""
     return text if language() == "en" else chinese(text)
+
+
+def fault(error: Exception | str) -> str:
+    """One line about what went wrong, in the session's language, safe to show as Markdown."""
+    text = str(error)
+    if isinstance(error, OSError) and error.strerror:
+        text = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    text = " ".join(text.split())
+    return re.sub(r"([\\*\[\]$~<>])", r"\\\1", text if language() == "en" else told(text))
 
 
 def translator() -> Callable[[str], str]:

@@ -14,7 +14,7 @@ from planner.splits import apply
 from planner.suggestion import Row, Suggestion, best_of
 from planner.ui import compute
 from planner.ui.answer import best_known
-from planner.ui.frame import failed, link, read_this, scenario, title
+from planner.ui.frame import failed, guarded, link, read_this, scenario, title
 from planner.ui.scenario import Scenario
 from planner.ui.texts import say, t
 
@@ -22,6 +22,7 @@ VIEW_REQUESTS = 600  # of the run behind the first token and the timeline, so th
 Texts = dict[str, tuple[Row, str]]  # name -> (candidate, YAML)
 
 
+@guarded
 def page() -> None:
     now = scenario()
     title(t("Why"), t("What stands behind the answer, chart by chart. Simulated is hollow or dashed."))
@@ -34,7 +35,7 @@ def page() -> None:
             st.info(say(found.sentence))
             return
         _views(now, found, texts)
-    except SpecError as error:
+    except (SpecError, ChildProcessError) as error:
         failed(error)
         link("ask", t("Change the question"), ":material/help:")
 

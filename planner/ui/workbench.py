@@ -12,23 +12,25 @@ from planner import charts, curves, report
 from planner.catalogue import names
 from planner.explain import explain
 from planner.metrics import METRICS, Summary, summarise
-from planner.profiles import load_profile
+from planner.profiles import load_profile, origin
 from planner.records import Run
 from planner.spec import SpecError, config_root, dump, load, parse
 from planner.ui import compute
-from planner.ui.frame import badge, failed, help_of, read_this, scenario, title
+from planner.ui.frame import badge, failed, guarded, help_of, read_this, scenario, title
 from planner.ui.texts import say, t, translator
 
 MOST_VALUES = 12
 RUNS = Path("runs")
 
 
+@guarded
 def page() -> None:
     title(t("Workbench"), t("Every key, every number. What is tried here changes nothing elsewhere."))
     views = {"Edit and simulate": _edit, "Sweep": _sweep, "Compare runs": _compare, "Calibration": _calibration}
+    labels = {name: t(name) for name in views}
     view = st.segmented_control(
-        t("Tool"), list(views), default="Edit and simulate", format_func=t, key="bench_view", required=True,
-        label_visibility="collapsed",
+        t("Tool"), list(views), default="Edit and simulate", format_func=labels.__getitem__, key="bench_view",
+        required=True, label_visibility="collapsed",
     )  # fmt: skip
     try:
         views[view or "Edit and simulate"]()
@@ -52,9 +54,10 @@ def _text() -> str:
 
     if "bench_text" not in st.session_state:
         st.session_state["bench_text"] = st.session_state.get("bench_kept") or dump(scenario().spec())
+    asked = t("the question asked")
     st.selectbox(
         t("Start from"), [QUESTION, *_shipped()], key="bench_file", on_change=replace,
-        format_func=lambda name: t("the question asked") if name == QUESTION else name,
+        format_func=lambda name: asked if name == QUESTION else name,
     )  # fmt: skip
     text = str(st.text_area(t("YAML"), key="bench_text", height=330))
     st.session_state["bench_kept"] = text
@@ -161,7 +164,7 @@ def _compare() -> None:
     left, right = st.columns(2)
     first = left.selectbox("A", list(found), key="bench_a")
     second = right.selectbox("B", list(found), index=1, key="bench_b")
-    a, b = (summarise(Run.load(found[name])) for name in (first, second))
+    a, b = (_read(found[name]) for name in (first, second))
     st.markdown(f"**{say(report.compared(a, b))}**")
     rows = [
         {
@@ -174,13 +177,21 @@ def _compare() -> None:
     st.dataframe(pd.DataFrame(rows), hide_index=True, height=600)
 
 
+def _read(folder: Path) -> Summary:
+    """Raises SpecError for a folder that has gone, or that holds something else."""
+    try:
+        return summarise(Run.load(folder))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        detail = error.strerror if isinstance(error, OSError) and error.strerror else " ".join(str(error).split())
+        raise SpecError(f"{folder}: not a run folder that can be read ({detail}); allowed: another one") from None
+
+
 def _calibration() -> None:
     name = st.selectbox(t("Profile"), names("profiles"), key="bench_profile")
-    file = load_profile(name).file
+    profile = load_profile(name)
+    file = profile.file
     assert file is not None
-    badge(
-        f"[{file.provenance}: {file.name}]" if file.provenance == "calibrated" else "[simulated: uncalibrated roofline]"
-    )
+    badge(f"[{origin([profile])}]")
     if file.measured is not None:
         st.caption(f"{file.measured.gpu}, vLLM {file.measured.vllm}, {file.measured.date}. {file.measured.how}")
     if file.fit is not None and file.fit.residuals:
