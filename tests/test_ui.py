@@ -249,7 +249,18 @@ def spoken() -> set[str]:
     found = {text for card in CARDS.values() for text in (card.title, card.about)}
     found |= {*charts.NAMES.values(), *charts.TIMELINE.values(), *STAGES.values()}
     found |= {check.what for check in doctor.checks(machine)} | {*CPU_CONFIGS} - {"1P1D"}
-    found |= {"Load", "Ratio", "Trade-off", "First token", "Timeline", "search", "all seeds", "why", "equal rate"}
+    found |= {
+        "Load",
+        "Ratio",
+        "Trade-off",
+        "First token",
+        "Timeline",
+        "estimate",
+        "search",
+        "all seeds",
+        "why",
+        "equal rate",
+    }
     return found | {"Edit and simulate", "Sweep", "Compare runs", "Calibration", "start servers", "warm up", "load"}
 
 

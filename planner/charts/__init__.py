@@ -7,7 +7,7 @@ Measured is filled, simulated is hollow (or a dashed line). `say` translates wha
 from __future__ import annotations
 
 from planner.charts.answer import split_table, what_trade, what_would_change, which_split
-from planner.charts.measured import done_table, how_close, how_far_off, how_many_done
+from planner.charts.measured import done_table, how_close, how_far_off, how_many_done, name_of
 from planner.charts.style import COLOURS, MODES, NAMES, STAGE_COLOURS, Chart, Say
 from planner.charts.traffic import how_it_arrives, how_it_varies, how_latency_spreads, how_long, how_well_fitted
 from planner.charts.why import TIMELINE, how_latency_grows, timeline_table, when_busy, where_time_goes, which_ratio
@@ -30,6 +30,7 @@ __all__ = [
     "how_long",
     "how_many_done",
     "how_well_fitted",
+    "name_of",
     "split_table",
     "timeline_table",
     "what_trade",

@@ -34,6 +34,7 @@ def which_split(found: Suggestion, rate: float | None = None, say: Say = plain) 
     """Highest rate of each way to use the GPUs, its interval, the aggregated baseline and the user's rate."""
     table = split_table(found)
     table["kind"] = [say(NAMES[mode]) for mode in table["mode"]]
+    table["name"] = [say(name) for name in table["name"]]
     order = table["name"].tolist()
     y = alt.Y("name:N", sort=order, title=None, axis=alt.Axis(labelLimit=180))
     bars = (

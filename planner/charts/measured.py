@@ -9,7 +9,7 @@ import pandas as pd
 from planner.charts.style import COLOURS, Chart, Say, plain
 from planner.facts import Facts
 from planner.records import Run
-from planner.validate import Comparison
+from planner.validate import Comparison, MetricError
 
 
 def how_close(simulated: Run, measured: Run, metric: str, say: Say = plain) -> Chart:
@@ -33,17 +33,24 @@ def how_close(simulated: Run, measured: Run, metric: str, say: Say = plain) -> C
     return alt.layer(line.encode(x="v:Q", y="v:Q"), points).properties(height=320, title=metric.upper())
 
 
+def name_of(error: MetricError, say: Say = plain) -> str:
+    """TTFT p50; of throughput what is counted."""
+    if error.metric != "throughput":
+        return f"{error.metric.upper()} {error.statistic}"
+    return say("requests/s") if error.statistic == "requests" else say("output tokens/s")
+
+
 def how_far_off(comparison: Comparison, say: Say = plain) -> Chart:
     """Error of every statistic with its interval; zero is right."""
     table = pd.DataFrame(
         [
-            {"what": f"{e.metric.upper() if e.metric != 'throughput' else say('rate')} {e.statistic}",
+            {"what": name_of(e, say),
              "error": 100 * e.error, "low": None if e.low is None else 100 * e.low,
              "high": None if e.high is None else 100 * e.high}
             for e in comparison.errors
         ]
     )  # fmt: skip
-    y = alt.Y("what:N", sort=table["what"].tolist(), title=None)
+    y = alt.Y("what:N", sort=table["what"].tolist(), title=None, axis=alt.Axis(labelBound=False, labelOverlap=False))
     zero = alt.Chart(pd.DataFrame({"x": [0]})).mark_rule(color="#808080").encode(x="x:Q")
     known = table.dropna(subset=["low", "high"])
     ranges = alt.Chart(known).mark_rule(color=COLOURS["disaggregated"], size=3).encode(y=y, x="low:Q", x2="high:Q")

@@ -13,7 +13,7 @@ from planner.metrics import METRICS, Summary
 from planner.report import shown
 from planner.spec import SpecError, dump
 from planner.suggestion import Suggestion
-from planner.suggestion_words import explanation, pick
+from planner.suggestion_words import engines, explanation, pick
 from planner.ui import compute
 from planner.ui.frame import badge, failed, go, guarded, help_of, link, read_this, scenario, title
 from planner.ui.scenario import Scenario
@@ -113,7 +113,8 @@ def _cards(found: Suggestion, highest: float, rate: float | None) -> None:
                 highest=number(highest),
             )
         )
-    text = t("To run: **{name}**. Under your traffic of {rate} requests/s:", name=chosen.name, rate=number(offered))
+    name = say(engines(chosen))
+    text = t("To run: **{name}**. Under your traffic of {rate} requests/s:", name=name, rate=number(offered))
     st.markdown(text)
     columns = st.columns(3)
     for column, (metric, limit) in zip(

@@ -291,14 +291,14 @@ def _compared(simulated: Path, measured: Path) -> None:
     with right:
         rows = [
             {
-                t("Metric"): f"{e.metric.upper() if e.metric != 'throughput' else say('rate')} {e.statistic}",
+                t("Metric"): charts.name_of(e, say),
                 t("simulated"): number(e.predicted),
                 t("measured"): number(e.measured),
                 t("error"): f"{100 * e.error:+.1f} %",
             }
             for e in comparison.errors
         ]
-        st.dataframe(pd.DataFrame(rows), hide_index=True, height=420)
+        st.dataframe(pd.DataFrame(rows), hide_index=True, height="content")
     st.caption(say(comparison.tokens.sentence()))
     for warning in theirs.manifest.get("warnings") or ():
         st.warning(say(str(warning)))

@@ -84,6 +84,7 @@ CHINESE: dict[str, str] = {
     "what would change it": "什么会改变结论",
     "link": "链路",
     "equal rate": "相同速率对比",
+    "estimate": "估算",
     "To run: **{name}**. Under your traffic of {rate} requests/s:": (
         "建议部署：**{name}**。在您每秒 {rate} 个请求的流量下："
     ),
@@ -238,7 +239,6 @@ CHINESE: dict[str, str] = {
     "simulated": "仿真",
     "measured": "实测",
     "error": "误差",
-    "rate": "速率",
     "A recorded run": "已录制的运行",
     "Recorded run": "录制的运行",
     "recorded earlier on a GPU, not on this machine": "此前在 GPU 上录制，并非在本机运行",
@@ -330,6 +330,7 @@ CHINESE: dict[str, str] = {
     "Your traffic": "您的流量",
     "Split": "拆分",
     "requests/s": "请求/秒",
+    "output tokens/s": "输出 token/秒",
     "95 % from": "95 % 区间下限",
     "95 % to": "95 % 区间上限",
     "seeds": "种子数",

@@ -20,6 +20,7 @@ SENTENCES: tuple[tuple[str, str], ...] = (
     (r"more than", "多"),
     (r"less than", "少"),
     (r"(?P<n>\w+) aggregated engines? of TP (?P<tp>\d+)(?P<with>.*)", "{n} 个 TP {tp} 的聚合引擎{with}"),
+    (r"(?P<n>\d+) agg(?P<rest>(?: TP\d+)?)", "{n} 聚合{rest}"),
     (r"(?P<n>\w+) aggregated engines?(?P<with>.*)", "{n} 个聚合引擎{with}"),
     *(
         (word, digit)
