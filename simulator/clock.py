@@ -39,7 +39,7 @@ class Clock(simpy.Environment):
 
 @contextmanager
 def no_cycles() -> Iterator[None]:
-    """Nothing that runs here leaves reference cycles, so Python need not look for them: 5 to 10 % of the time."""
+    """What runs here leaves no reference cycles (a test counts), so Python need not spend time on looking for them."""
     looked = gc.isenabled()
     gc.disable()
     try:
