@@ -119,7 +119,7 @@ def lengths(options: argparse.Namespace) -> None:
     """Do intervals of short runs hold what long runs say?"""
     for numbers in chosen(options):
         rows = []
-        for requests in (200, 1000, 2000, 10000):
+        for requests in map(int, options.asked.split(",")):
             options.requests = requests
             found, _, cpu = timed(case(*numbers), int(options.gpus), options, options.seeds)
             assert found.verdict is not None
@@ -142,6 +142,7 @@ def main() -> None:
     parser.add_argument("--cases", default="1,2,3,4", help="which of the four, by number")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--first", type=int, default=0, help="first of the seeds, in hundreds")
+    parser.add_argument("--asked", default="200,1000,2000,10000", help="the last is held to be the truth")
     parser.add_argument("--trials", type=int, default=20)
     parser.add_argument("--requests", type=int, default=None)
     parser.add_argument("--processes", type=int, default=None)
