@@ -112,6 +112,8 @@ def _profile(system: System, runs: Sequence[Run], name: str | None) -> tuple[Pro
         cuda_graphs=bool(sizes),
         gpu_memory_utilization=pool.engine.gpu_memory_utilization if pool.hardware.kind == "gpu" else None,
         kv_cache_tokens=_kv_tokens(runs, pool) if pool.hardware.kind == "gpu" else None,
+        kv_cache_dtype=None if pool.engine.kv_cache_dtype == "auto" else pool.engine.kv_cache_dtype,
+        quantization=pool.engine.quantization,
         measured=_measured(runs, fitted),
         step=StepLaw(**{key: digits(value) for key, value in law_of(fitted).model_dump().items()}),
         host=host,

@@ -116,6 +116,8 @@ class ProfileFile(Node):
     cuda_graphs: bool = True
     gpu_memory_utilization: Annotated[float, Field(gt=0, le=1)] | None = None
     kv_cache_tokens: PositiveInt | None = None
+    kv_cache_dtype: Literal["fp8", "bf16", "fp16"] | None = None  # of the engine that was measured; None: its dtype
+    quantization: Literal["fp8", "int8", "int4"] | None = None  # of its weights when they were loaded
     measured: Measured | None = None
     step: StepLaw
     host: HostLaw = HostLaw()
@@ -126,3 +128,8 @@ class ProfileFile(Node):
     fitted_to: str | None = None  # what a simulated profile was fitted to, where that is no measurement of steps
     fitted_on: Annotated[tuple[Source, ...], Field(strict=False)] = ()
     notes: Annotated[tuple[str, ...], Field(strict=False)] = ()
+
+    @property
+    def types(self) -> tuple[str, str | None]:
+        """Of the measured engine's KV cache and quantised weights, as in `engine`."""
+        return self.kv_cache_dtype or "auto", self.quantization

@@ -129,10 +129,23 @@ def _twin(profile: LatencyProfile, model: ModelShape) -> str:
 def _measured_kv(profile: LatencyProfile, twin: str, entry: Hardware, tp: int, engine: Engine) -> int | None:
     """KV tokens that vLLM reported for just this engine; None when the profile is of another one or says nothing."""
     file = profile.file
-    if file is None or (engine.dtype, engine.kv_cache_dtype, engine.quantization) != ("auto", "auto", None):
+    if file is None or engine.dtype != "auto" or file.types != (engine.kv_cache_dtype, engine.quantization):
         return None
     mine = (twin, entry.name, tp, engine.gpu_memory_utilization)
     return file.kv_cache_tokens if mine == (file.model, file.hardware, file.tp, file.gpu_memory_utilization) else None
+
+
+def _other_types(profile: LatencyProfile, engine: Engine, key: str) -> list[str]:
+    """What to warn of where a calibrated profile is of an engine with other types."""
+    if profile.provenance != "calibrated" or profile.file is None:
+        return []
+    measured, mine = profile.file.types, (engine.kv_cache_dtype, engine.quantization)
+    if measured != ("auto", None) and measured != mine:
+        theirs, ours = (f"kv_cache_dtype {kv}, quantization {bits or 'none'}" for kv, bits in (measured, mine))
+        return [f"profile {profile.name} was measured with {theirs}; {key} has {ours}"]
+    if measured != mine and (engine.quantization or engine.kv_cache_dtype == "fp8"):
+        return [f"profile {profile.name} does not say that it was measured with {key}'s quantised types"]
+    return []
 
 
 def _pool(spec: Spec, base: ModelShape, role: Role, pool: PoolSpec, key: str, most: int) -> tuple[Pool, list[str]]:
@@ -156,8 +169,7 @@ def _pool(spec: Spec, base: ModelShape, role: Role, pool: PoolSpec, key: str, mo
     found = changed_limits(found, model, entry, tp, engine, profile, knobs)
     profile = changed_step(profile, model, entry, tp, engine, knobs, role != "prefill")
     warnings = [*profile.mismatches(twin, entry.name, tp), *profile.other_release(entry.kind), *profile.warnings]
-    if profile.provenance == "calibrated" and (engine.quantization or engine.kv_cache_dtype == "fp8"):
-        warnings.append(f"profile {profile.name} does not say that it was measured with {key}'s quantised types")
+    warnings += _other_types(profile, engine, key)
     if any(window is not None and window < found.max_model_len for window in model.windows):
         warnings.append(f"{model.name}: attention windows are not modelled; KV and attention are counted in full")
     router = _router(pool.router or spec.deployment.router, f"{key}.router" if pool.router else "deployment.router")

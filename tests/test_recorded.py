@@ -119,6 +119,32 @@ def test_the_shipped_record_tells_the_three_fits_apart() -> None:
     assert found["steps", "requests 81-160"].error("tpot", "p50").error > 0.2
 
 
+@pytest.mark.parametrize(
+    ("name", "profile"),
+    [
+        ("h200-llama-3.1-8b-served", "h200-llama-3.1-8b-tp1-served"),
+        ("h200-llama-3.1-8b-fp8-kv", "h200-llama-3.1-8b-tp1-fp8-kv-served"),
+        ("h200-qwen3-1.7b", "h200-qwen3-1.7b-tp1-served"),
+    ],
+)
+def test_a_served_profile_is_what_its_calibration_gives(name: str, profile: str) -> None:
+    """No load of the record is among what it was fitted on."""
+    record_ = read_record(Path(__file__).parent.parent / "benchmarks" / "recorded" / name)
+    fitted, shipped = record_.profiles["calibration"], load_profile(profile).file
+    assert fitted is not None
+    assert shipped is not None
+    for law in ("step", "host"):
+        assert getattr(shipped, law).model_dump() == pytest.approx(
+            getattr(fitted, law).model_dump(), rel=1e-3, abs=1e-12
+        )
+    assert (shipped.kv_cache_tokens, shipped.types) == (fitted.kv_cache_tokens, fitted.types)
+    hashes = {source.sha256 for source in shipped.fitted_on}
+    assert hashes == {source.sha256 for source in fitted.fitted_on}
+    assert len(hashes) == len(record_.rounds)
+    for run in (run for runs in record_.loads.values() for run in runs):
+        assert not hashes & {fingerprint(run), *run.manifest["sources"]}
+
+
 def test_bandwidth_of_transfers_leaves_set_up_out(tmp_path: Path) -> None:
     """Two sizes over a wire of 2 GB/s with 30 ms of set-up: 2 GB/s."""
     link = "deployment.link={bandwidth_gb_s: 2, setup_us: 30000, latency_us: 0}"

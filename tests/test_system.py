@@ -130,6 +130,19 @@ def test_types_that_a_profile_may_not_cover_are_warned_of() -> None:
     assert agg(rest="engine: {quantization: fp8}").warnings == ()  # a roofline knows
 
 
+def test_a_profile_of_an_fp8_cache_is_for_that_cache() -> None:
+    """Its count of blocks would be twice what a bf16 cache holds."""
+    profile = "profile: h200-llama-3.1-8b-tp1-fp8-kv-served\n"
+    same, other = agg(rest=profile + "engine: {kv_cache_dtype: fp8}"), agg(rest=profile)
+    assert same.warnings == ()
+    assert same.pools[0].limits.kv_blocks == 114945 - 1  # as the engine reported it, less the null block
+    assert other.pools[0].limits.kv_blocks < 0.6 * same.pools[0].limits.kv_blocks
+    assert other.warnings == (
+        "profile h200-llama-3.1-8b-tp1-fp8-kv-served was measured with kv_cache_dtype fp8, quantization none; "
+        "deployment has kv_cache_dtype auto, quantization none",
+    )
+
+
 def test_windows_are_warned_of() -> None:
     assert any("windows are not modelled" in line for line in agg(rest="model: mistral-7b-v0.1").warnings)
     short = "model: mistral-7b-v0.1\nengine: {max_model_len: 4096}"
