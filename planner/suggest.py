@@ -25,6 +25,7 @@ from planner.suggestion import EqualRate, Row, Suggestion, Verdict, best_of, ran
 from planner.suggestion_words import limit, pareto, pick, provenance, sentence
 from planner.system import System
 from planner.tasks import (
+    TURNAROUNDS,
     ProbeTask,
     Searched,
     SearchTask,
@@ -77,8 +78,8 @@ def suggest(
 ) -> Suggestion:
     """The ranked ways to use `gpus` GPUs for the spec's model, traffic and targets.
 
-    Each of `seeds` runs is as long as the best candidate takes to be sent `requests` requests; None: as many as the
-    number of GPUs says, and long enough for answers to end. Traces and the like have a length of their own.
+    Each of `seeds` runs is as long as the best candidate takes to be sent `requests` requests (None: as many as the
+    number of GPUs says), and long enough for answers to end. Traces and the like have a length of their own.
     `sweep`: router, local_prefill. The same arguments give the same answer on any number of `processes`, here, in a
     `pool` that runs already, or on a cluster ("ray"). `quick`: a first look at the few candidates that the closed form
     prefers, without reasons. Raises SpecError, and ImportError without ray.
@@ -177,7 +178,7 @@ class _Session:
     def _coarse(self, stage: str, candidates: list[Split]) -> list[Row]:
         tasks = [SearchTask(apply(self.spec, split), self.seeds[0], None, COARSE, 1.25) for split in candidates]
         guesses: list[float] = self._map("estimate", guessed, tasks)  # type: ignore[assignment]
-        period = self.period or period_of(self.spec, self.asked, max(guesses))
+        period = self.period or self._period(max(guesses))
         if self._quick:
             kept = preferred(candidates, guesses)
             candidates, tasks = [candidates[at] for at in kept], [tasks[at] for at in kept]
@@ -185,8 +186,12 @@ class _Session:
         tasks = [SearchTask(task.spec, task.seed, None, width, 1.25, halved(period)) for task in tasks]
         found: list[Searched] = self._map(stage, search, tasks)  # type: ignore[assignment]
         rows = [rough_row(self.spec, self.gpus, split, one) for split, one in zip(candidates, found, strict=True)]
-        self.period = period_of(self.spec, self.asked, max(row.rate for row in rows)) or period
+        self.period = self._period(max(row.rate for row in rows)) or period
         return rows
+
+    def _period(self, rate: float) -> Period | None:
+        """As many seconds as `rate` takes; a first look may be too short for its interval to hold."""
+        return period_of(self.spec, self.asked, rate, least=0 if self._quick else TURNAROUNDS)
 
     def _near(self, rows: list[Row], mode: str) -> list[Split]:
         most = 1 if self._quick else FINALISTS

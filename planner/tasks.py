@@ -79,17 +79,17 @@ def why(task: ProbeTask) -> Explanation:
 # --- how long requests are sent ------------------------------------------------------------------------
 
 
-def period_of(spec: Spec, requests: int | None, rate: float) -> Period | None:
+def period_of(spec: Spec, requests: int | None, rate: float, *, least: int = TURNAROUNDS) -> Period | None:
     """How long to send requests, where `rate` is the best candidate's. None: the workload has a length of its own.
 
-    Without a number of requests that is asked for it is at least so long that requests end while others begin.
+    However few `requests` are asked for, they are sent for `least` times what one takes that just meets its targets:
+    in less, hardly any would end while others begin.
     """
     if spec.workload.kind not in COUNTED or not rate > 0:
         return None
     turnaround = turnaround_s(spec, spec.run.seed)
-    seconds = (requests or traffic_of(spec, spec.run.seed)[0].expected_requests) / rate
-    if requests is None:
-        seconds = max(seconds, TURNAROUNDS * turnaround)
+    count = requests or traffic_of(spec, spec.run.seed)[0].expected_requests
+    seconds = max(count / rate, least * turnaround)
     return Period(seconds, min(max(WARMUP * seconds, turnaround), seconds / 2))
 
 

@@ -82,7 +82,9 @@ def test_a_run_lasts_longer_than_its_requests() -> None:
     assert turnaround == pytest.approx(0.5 + 1500 * 0.03)
     found = period_of(one, None, 40.0)
     assert found == Period(TURNAROUNDS * turnaround, turnaround)
-    assert period_of(one, 400, 40.0) == Period(10.0, 5.0)  # what is asked for is done
+    assert period_of(one, 400, 40.0) == found  # 10 s would see no request end
+    assert period_of(one, 400, 40.0, least=0) == Period(10.0, 5.0)
+    assert period_of(one, 8000, 40.0) == Period(200.0, turnaround)
     assert period_of(planner.load("multi-round-qa"), None, 40.0) is None
 
 
@@ -182,7 +184,7 @@ def test_the_answer(answer: Suggestion) -> None:
     assert all(row.per_gpu == row.rate / 2 for row in answer.rows)
     assert all(row.low <= row.rate <= row.high for row in answer.rows)
     assert {row.name for row in answer.rows if row.refined} >= {answer.best.name, "1P1D"}
-    assert answer.seconds == pytest.approx(150 / answer.best.rate, rel=0.1)
+    assert answer.seconds == pytest.approx(TURNAROUNDS * (1.0 + 100 * 0.03))  # 150 requests would be sent sooner
     best = answer.best
     assert best.cost_per_million_output_tokens == pytest.approx(2 / 3600 / best.output_tokens_s_gpu * 1e6)
     assert planner.spec.parse(answer.yaml).deployment.mode == "aggregated"

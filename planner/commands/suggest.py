@@ -38,8 +38,8 @@ def suggest(
         typer.Option(
             "--requests",
             min=10,
-            help="Requests that the best candidate is sent in a run; the others get as many seconds. "
-            "Default: 400 a GPU, 2000 to 4000, and long enough for answers to end.",
+            help="Requests that the best candidate is sent in a run, at least; the others get as many seconds, and all "
+            "get long enough for answers to end. Default: 400 a GPU, 2000 to 4000.",
         ),
     ] = None,
     verify: Annotated[int, typer.Option("--verify", min=0, help="Run the best K for real on the GPUs here.")] = 0,
