@@ -229,6 +229,21 @@ def test_link_is_recovered() -> None:
     assert link.fixed_s == pytest.approx(2e-3, rel=0.05)
     with pytest.raises(FitError, match="sizes"):
         fit_link(np.full(10, 1e6), np.full(10, 1e-3))
+    with pytest.raises(FitError, match="longer with more bytes"):
+        fit_link(sizes, np.full(len(sizes), 1e-3))
+
+
+def test_a_link_on_a_noisy_host_is_not_called_faster_than_it_is() -> None:
+    """Times that scatter by a factor of 1.6: the median over many fits is right, and the errors cover the truth."""
+    sizes = np.repeat([4e6, 8e6, 16e6, 32e6, 64e6], 8)
+    fits = []
+    for seed in range(60):
+        noise = np.random.default_rng(seed).lognormal(sigma=0.45, size=len(sizes))
+        fits.append(fit_link(sizes, (1e-3 + sizes / 1e9) * noise))
+    bandwidths = np.array([fit.bandwidth_gb_s for fit in fits])
+    assert np.median(bandwidths) == pytest.approx(1.0, rel=0.05)
+    covered = np.abs(bandwidths - 1.0) < 1.96 * np.array([fit.bandwidth_error_gb_s for fit in fits])
+    assert covered.mean() > 0.85
 
 
 def test_host_costs_are_recovered() -> None:
