@@ -388,12 +388,17 @@ class Worker:
             plan.first = max(plan.first, plan.decided + plan.launch - now)
 
     def _hand_out(self, plan: Plan) -> float:
-        """Seconds from the plan's end until the API server has handed out its tokens."""
+        """Seconds from the plan's end until the API server has handed out its tokens.
+
+        Steps may be shorter than that. Tokens of a sequence that have not gone out yet then leave together, so that
+        none waits for more than the round before its own.
+        """
         per_seq_s, per_token_s = self._answer_s
         each = per_seq_s * (plan.batch + len(plan.completed))
         if plan.completed:
             each += per_token_s * sum(sequence.request.prompt_tokens for sequence in plan.completed)
-        self._answered_s = max(self._answered_s + plan.count * each, plan.end + each)
+        latest_s = max(self._answered_s + plan.count * each, plan.end + each)
+        self._answered_s = min(latest_s, plan.end + 2.0 * each)
         return self._answered_s - plan.end
 
     def _complete(self, plan: Plan, outcomes: list[Outcome]) -> None:

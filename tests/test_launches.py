@@ -209,3 +209,17 @@ def test_waves_are_found_where_they_are_and_not_where_they_are_not() -> None:
         else:
             assert found.values["decode_wave_tail"] == pytest.approx(tail, rel=0.02)
             assert found.values["decode_per_context_s"] == pytest.approx(LAW.decode_per_context_s, rel=0.01)
+
+
+@pytest.mark.parametrize("fast", [False, True])
+@pytest.mark.parametrize(("answer_s", "rounds"), [(1e-4, 1.0), (1e-3, 2.0)])
+def test_answers_wait_for_one_round_of_others_at_most(fast: bool, answer_s: float, rounds: float) -> None:
+    """Steps of 5 ms for 20 sequences: handing out takes 2 ms of each, or 20; then tokens of several leave together."""
+    worker = Worker("w", LIMITS, AffineStep(LAW, SIZES), fast_forward=fast, answer_s=(answer_s, 0.0))
+    requests = [Request(one, one, 16, 200, 200, ((one + 1, 16),), 0, -1 - one) for one in range(20)]
+    sequences = [Sequence(request) for request in requests]
+    for sequence in sequences:
+        worker.submit(sequence, 0.0)
+    while worker.next_event_s() < math.inf:
+        worker.advance(worker.next_event_s())
+    assert [one.answer_s for one in sequences] == pytest.approx([rounds * 20 * answer_s] * 20)
