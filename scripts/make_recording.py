@@ -1,8 +1,9 @@
-"""Writes the recorded GPU run that the browser shows where there is no GPU: measured requests and their prediction.
+"""Writes the recorded GPU runs that the browser shows where there is no GPU: measured requests and their prediction.
 
     python scripts/make_recording.py
 
-Requests 80 to 159 of the served run in benchmarks/data, which the shipped profile has not seen.
+Requests 80 to 159 of the served run in benchmarks/data, which the shipped profile has not seen; and two loads of
+benchmarks/recorded/h200-llama-3.1-8b-served, one that its profile predicts well and one that it does not.
 """
 
 from __future__ import annotations
@@ -12,18 +13,45 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+from planner import workload
+from planner.backends import backend
 from planner.profiles import load_profile
+from planner.recorded import spec_of
 from planner.records import Run
+from planner.system import resolve
 
 ROOT = Path(__file__).resolve().parent.parent
-FOLDER = ROOT / "planner" / "ui" / "recordings" / "h200-llama-3.1-8b-aggregated"
+RECORDINGS = ROOT / "planner" / "ui" / "recordings"
+FOLDER = RECORDINGS / "h200-llama-3.1-8b-aggregated"
 ABOUT = (
     "One H200, Llama-3.1-8B shape with dummy weights, vLLM 0.25.1, bf16, 4 req/s, 3000 prompt and 100 output tokens,"
     " 2026-11-23. The profile was fitted on other requests (0 to 79) of the same run; these are 80 to 159."
 )
+SERVED = "h200-llama-3.1-8b-tp1-served"
+LOADS = {
+    "chat": "10 req/s, 1155 prompt and 211 output tokens on average (lognormal)",
+    "short-high": "24 req/s, 512 prompt and 256 output tokens",
+}
+
+
+def served(load: str) -> None:
+    """A load as it was recorded, and what the profile of that server's calibration predicts."""
+    measured = Run.load(ROOT / "benchmarks" / "recorded" / "h200-llama-3.1-8b-served" / f"{load}-1")
+    about = (
+        f"One H200, Llama-3.1-8B shape with dummy weights, vLLM 0.25.1, bf16, {LOADS[load]}, 2026-11-23. "
+        "The profile was fitted on the calibration of the same server; no load was fitted."
+    )
+    spec = spec_of(measured, SERVED)
+    folder = RECORDINGS / f"h200-llama-3.1-8b-{load}"
+    replace(measured, manifest=measured.manifest | {"recorded": about}).save(folder)
+    simulated = backend("simulate").run(resolve(spec), workload.build(spec))
+    replace(simulated, samples=simulated.samples.iloc[:0]).save(folder / "simulated")
+    print(folder)
 
 
 def main() -> None:
+    for load in LOADS:
+        served(load)
     found = importlib.util.spec_from_file_location("fit_h200", ROOT / "benchmarks" / "fit_h200.py")
     assert found is not None
     assert found.loader is not None

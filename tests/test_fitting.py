@@ -71,9 +71,10 @@ def test_truth_is_within_the_stated_errors_in_95_percent_of_200_trials() -> None
         for name, error in fitted.standard_errors.items():
             inside[name] += abs(fitted.values[name] - getattr(TRUTH, name)) <= 1.96 * error
     shares = {name: count / 200 for name, count in inside.items()}
-    # 0.95 of 1800 intervals together; one parameter alone varies by its own binomial spread (0.015)
+    # 2000 intervals together. Over 1000 trials, of five seeds, parameters lie between 0.934 (decode_s) and 0.967; one
+    # of them alone varies by 0.015 to 0.018 in 200: this seed's 0.89 of decode_per_seq_s is 0.942 over all five.
     assert np.mean(list(shares.values())) == pytest.approx(0.95, abs=0.02), shares
-    assert min(shares.values()) > 0.87, shares  # the lowest of ten
+    assert min(shares.values()) > 0.87, shares  # the lowest of ten; errors a quarter too small would give 0.86
 
 
 def test_outliers_hardly_move_the_fit() -> None:
