@@ -1,13 +1,16 @@
-"""A newcomer's walk in a real Chromium: ask, answer, check against servers that run, reload in the middle, parity."""
+"""A newcomer's walk in a real Chromium: ask, answer, check for real, reload in the middle, parity; nothing stays."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import importlib.util
 import os
 import re
+import signal
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -62,48 +65,105 @@ def engine() -> Iterator[str]:
     thread.join(30)
 
 
+MARK = "PLANNER_TEST_MARK"  # in the environment of everything that a test's server starts
+CHECK_S = 150  # for a whole check, servers and all
+
+
+def started_by(mark: str) -> dict[int, str]:
+    """Living processes with this mark in their environment, and their command lines."""
+    found = {}
+    for folder in Path("/proc").iterdir():
+        with contextlib.suppress(OSError, ValueError):  # not a process, of somebody else, or gone
+            number = int(folder.name)
+            if f"{MARK}={mark}".encode() in (folder / "environ").read_bytes().split(b"\0"):
+                found[number] = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+    return found
+
+
 @pytest.fixture
 def tab(tmp_path: Path) -> Iterator[Any]:
-    with shots.server(tmp_path) as url, shots.browser() as chrome:
-        page = chrome.new_page(viewport={"width": 1440, "height": 900})
-        page.set_default_timeout(180_000)
-        page.goto(f"{url}/?gpus=2&requests=60&seeds=1")
-        shots.settle(page)
-        yield page
+    mark = str(tmp_path)
+    try:
+        with shots.server(tmp_path, **{MARK: mark}) as url, shots.browser() as chrome:
+            page = chrome.new_page(viewport={"width": 1440, "height": 900})
+            page.set_default_timeout(180_000)
+            page.goto(f"{url}/?gpus=2&requests=60&seeds=1")
+            shots.settle(page)
+            yield page
+        until = time.monotonic() + 30
+        while started_by(mark) and time.monotonic() < until:
+            time.sleep(0.2)
+        assert started_by(mark) == {}, "processes that outlive their server and its check"
+    finally:
+        for number in started_by(mark):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(number, signal.SIGKILL)
 
 
-def test_from_question_to_checked_answer(tab: Any, engine: str) -> None:
+def ask_and_answer(tab: Any) -> None:
+    """From the first page to the check of what was answered."""
     tab.get_by_role("button", name="Answer", exact=False).last.click()
     tab.wait_for_url(re.compile("/answer"))
     shots.settle(tab)
     assert re.search(r"serves? \S+ req/s within the targets", tab.inner_text('[data-testid="stMain"]'))
     assert "gpus=2" in tab.url
-
     tab.get_by_role("button", name="Check it for real").click()
     tab.wait_for_url(re.compile("/check"))
     shots.settle(tab)
+
+
+def start_and_reload(tab: Any, requests: int) -> None:
+    """Start the check that is planned, reload in the middle, and see how close the simulation was."""
+    tab.wait_for_function("() => [...document.querySelectorAll('button')]"
+                          ".some(b => b.innerText.includes('Start the check') && !b.disabled)")  # fmt: skip
+    tab.get_by_role("button", name="Start the check").click()
+    tab.get_by_text("A check is running").wait_for()
+    tab.reload()  # in the middle: the run goes on without the page
+    ended = tab.get_by_text(f"against measured over {requests} requests").first
+    failed = tab.get_by_text("The last check failed").first
+    tab.get_by_text("A check is running").or_(ended).or_(failed).first.wait_for()
+    ended.or_(failed).first.wait_for(timeout=1000 * CHECK_S)
+    assert not failed.is_visible(), tab.inner_text('[data-testid="stMain"]')
+    tab.get_by_text("Each point is a request").first.wait_for()
+    shots.settle(tab)
+    assert tab.locator('[data-testid="stVegaLiteChart"]').count() >= 3
+    assert tab.locator('[data-testid="stException"]').count() == 0
+
+
+def keep(tab: Any, name: str) -> None:
+    """A picture, where PLANNER_SHOTS names a folder for it."""
+    folder = os.environ.get("PLANNER_SHOTS")
+    if folder:
+        shots.shoot(tab, Path(folder) / name)
+
+
+def test_from_question_to_checked_answer(tab: Any, engine: str) -> None:
+    """Against servers that run already: an engine of known speed."""
+    ask_and_answer(tab)
     tab.get_by_text("On servers that run already").click()
     box = tab.get_by_label("Addresses, one a line")
     box.fill(engine)
     box.press("Control+Enter")
     tab.get_by_label("Requests", exact=True).fill("20")
     tab.get_by_label("Requests", exact=True).press("Enter")
-    start = tab.get_by_role("button", name="Start the check")
-    start.wait_for()
-    tab.wait_for_function("() => [...document.querySelectorAll('button')]"
-                          ".some(b => b.innerText.includes('Start the check') && !b.disabled)")  # fmt: skip
-    start.click()
-    tab.get_by_text("A check is running").wait_for()
+    start_and_reload(tab, 20)
+    keep(tab, "checked-fake.png")
 
-    tab.reload()  # in the middle: the run goes on without the page
-    tab.get_by_text("A check is running").or_(tab.get_by_text("against measured over 20 requests")).first.wait_for()
-    tab.get_by_text("against measured over 20 requests").first.wait_for()
-    tab.get_by_text("Each point is a request").first.wait_for()
+
+@pytest.mark.live
+def test_from_question_to_an_answer_checked_on_real_servers(tab: Any) -> None:
+    """What a newcomer without a GPU does: one prefill and one decode server of real vLLM, with a real KV transfer."""
+    from planner.commands.doctor import distribution
+
+    if "cpu" not in (distribution("vllm") or ""):
+        pytest.skip("this vLLM is for GPUs: python -m live.install_cpu")
+    ask_and_answer(tab)
+    tab.get_by_text("On the CPU, with a small model").click()
     shots.settle(tab)
-    assert tab.locator('[data-testid="stVegaLiteChart"]').count() >= 3
-    folder = os.environ.get("PLANNER_SHOTS")
-    if folder:
-        shots.shoot(tab, Path(folder) / "checked.png")
+    tab.get_by_text("Measure this machine's step times first").click()  # a minute and a half that shows nothing here
+    tab.get_by_text("--no-calibrate").first.wait_for()
+    start_and_reload(tab, 40)
+    keep(tab, "checked-real.png")
 
 
 def test_both_themes_draw_their_charts(tab: Any) -> None:
