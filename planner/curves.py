@@ -6,7 +6,7 @@ Each is many simulated runs of few requests, so tails are coarser than in a sing
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -50,6 +50,20 @@ def load_curve(spec: Spec, rates: Sequence[float], requests: int) -> pd.DataFram
         found = summarise(simulated(spec, rate, requests))
         rows.append({"rate": rate, "saturated": found.saturation.saturated, **_values(found, (*CURVE, "attainment"))})
     return pd.DataFrame(rows)
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """One rate of a load curve, so that points can be spread over processes."""
+
+    spec: Spec
+    rate: float
+    requests: int
+
+
+def load_point(point: Point) -> pd.DataFrame:
+    """One row of `load_curve`."""
+    return load_curve(point.spec, [point.rate], point.requests)
 
 
 def _values(found: Summary, names: Sequence[str]) -> dict[str, float | None]:

@@ -36,7 +36,7 @@ def how_close(simulated: Run, measured: Run, metric: str, say: Say = plain) -> C
 def name_of(error: MetricError, say: Say = plain) -> str:
     """TTFT p50; of throughput what is counted."""
     if error.metric != "throughput":
-        return f"{error.metric.upper()} {error.statistic}"
+        return say(f"{error.metric.upper()} {error.statistic}")
     return say("requests/s") if error.statistic == "requests" else say("output tokens/s")
 
 

@@ -294,14 +294,19 @@ def _compared(simulated: Path, measured: Path) -> None:
                 t("Metric"): charts.name_of(e, say),
                 t("simulated"): number(e.predicted),
                 t("measured"): number(e.measured),
-                t("error"): f"{100 * e.error:+.1f} %",
+                t("error"): _signed(e.error),
             }
             for e in comparison.errors
         ]
         st.dataframe(pd.DataFrame(rows), hide_index=True, height="content")
     st.caption(say(comparison.tokens.sentence()))
-    for warning in theirs.manifest.get("warnings") or ():
-        st.warning(say(str(warning)))
+    for warning in dict.fromkeys([*map(str, theirs.manifest.get("warnings") or ()), *comparison.warnings]):
+        st.warning(say(warning))
+
+
+def _signed(share: float) -> str:
+    text = f"{100 * share:+.1f}"
+    return f"{'0.0' if text in ('-0.0', '+0.0') else text} %"
 
 
 def _show_recorded() -> None:
@@ -316,6 +321,6 @@ def _show_recorded() -> None:
     measured = Run.load(folder)
     comparison = validate.compare(Run.load(folder / "simulated"), measured)
     st.markdown(f"**{say(comparison.sentence())}**")
-    st.caption(about(measured))
+    st.caption(say(about(measured)))
     _compared(folder / "simulated", folder)
     link("why", t("See the curves"), ":material/query_stats:")

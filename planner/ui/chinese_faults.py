@@ -9,6 +9,12 @@ import re
 
 # In the whole line.
 FAULTS: tuple[tuple[str, str], ...] = (
+    (
+        r"does not fit at tp (\d+): (.+?) of weights and working memory a GPU, (.+?) usable on ([^\s；;]+)",
+        r"在 TP \1 下放不下：每 GPU 的权重与工作显存为 \2，\4 上可用 \3",
+    ),
+    (r": a section is not", ": 一节 is not"),
+    (r": a list is not", ": 列表 is not"),
     (r"; did you mean '(.+?)'\?", r"；是否想写“\1”？"),
     (r"？ allowed: |[;,]? ?\ballowed: ", "；可用："),
     (r"; must be ", "；须为 "),
@@ -58,15 +64,12 @@ FAULTS: tuple[tuple[str, str], ...] = (
     (r"is not a number", "不是数字"),
     (r"is not true or false", "不是 true 或 false"),
     (r"is not text", "不是文本"),
+    (r"(\w+) is ('[^']*'|\S+)(?=；须为)", r"\1 是 \2"),
     (r"is not a section", "不是一节"),
     (r"is not a list", "不是列表"),
     (r"is not a count", "不是个数"),
     (r"cannot be used", "不能使用"),
     (r"does not fit the KV cache", "放不进 KV 缓存"),
-    (
-        r"does not fit at tp (\d+): (.+?) of weights and working memory a GPU, (.+?) usable on (\S+?);",
-        r"在 TP \1 下放不下：每 GPU 的权重与工作显存为 \2，\4 上可用 \3；",
-    ),
     (r"; workload\.format must be one of ", "；须为 "),
     (r"; workload\.path must be ", "；须为 "),
     (r"'rag' has no retrieval stage", "'rag' 没有检索环节"),
@@ -108,6 +111,7 @@ ALLOWED: tuple[tuple[str, str], ...] = (
     (r"text keys", "文本键"),
     (r"each key once", "每个键一次"),
     (r"finite numbers", "有限数"),
+    (r"aliases of finished values", "已完成的值的别名"),
     (r"a list of ", "列表："),
     (r"milliseconds, zero or more", "不小于 0 的毫秒数"),
     (r"a whole number, at least (\d+)", r"不小于 \1 的整数"),

@@ -269,6 +269,13 @@ SENTENCES: tuple[tuple[str, str], ...] = (
         "{n} 个请求，两次运行的提示词、缓存与输出 token 相同",
     ),
     (r"missing: (?P<m>.+)", "缺少：{m}"),
+    (
+        r"One H200, Llama-3\.1-8B shape with dummy weights, vLLM (?P<v>\S+), bf16, (?P<r>\S+) req/s, (?P<p>\d+) "
+        r"prompt and (?P<o>\d+) output tokens, (?P<d>\S+)\. The profile was fitted on other requests "
+        r"\((?P<a>\d+) to (?P<b>\d+)\) of the same run; these are (?P<e>\d+) to (?P<f>\d+)\.",
+        "一块 H200，Llama-3.1-8B 结构、虚设权重，vLLM {v}，bf16，每秒 {r} 个请求，提示词 {p}、输出 {o} token，{d}。"
+        "性能档案由同一次运行的另一些请求（{a} 至 {b}）拟合；这里是第 {e} 至 {f} 个。",
+    ),
     # --- metrics ---
     (r"Mean of: (?P<x>.+)", "平均值：{x}"),
     (r"Longest: (?P<x>.+)", "最长：{x}"),

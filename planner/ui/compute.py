@@ -20,7 +20,7 @@ from planner.ui.bounds import bounded
 from planner.ui.scenario import Scenario
 from planner.workload import offered_rate
 
-CURVE_REQUESTS = 600  # of each point of an interactive curve: tails are coarse
+CURVE_REQUESTS = 2000  # of each point of an interactive curve: ten seconds near the highest rates; tails are coarse
 MAP_REQUESTS = 300
 KEPT = 32
 PROCESSES = min(cores(), 16)  # that search together; 1 stays in this process
@@ -118,7 +118,9 @@ def summary_of(text: str, rate: float | None = None, requests: int | None = None
 @st.cache_data(max_entries=KEPT, show_spinner=False)
 def curve_of(text: str, highest: float) -> pd.DataFrame:
     """Load curve of a YAML text up to a little past `highest` requests per second."""
-    return curves.load_curve(parse(text), curves.rates_up_to(highest), CURVE_REQUESTS)
+    spec = bounded(parse(text))
+    points = [curves.Point(spec, rate, CURVE_REQUESTS) for rate in curves.rates_up_to(highest)]
+    return pd.concat(pool()(curves.load_point, points, lambda: None), ignore_index=True)
 
 
 @st.cache_data(max_entries=KEPT, show_spinner=False)

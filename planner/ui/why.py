@@ -68,7 +68,7 @@ def _views(now: Scenario, found: Suggestion, texts: Texts) -> None:
 def _load(now: Scenario, found: Suggestion, texts: Texts, rate: float) -> None:
     highest = max(row.rate for row, _ in texts.values())
     with st.spinner(t("Simulating the load curves …")):
-        curves = {name: (row.mode, compute.curve_of(text, highest)) for name, (row, text) in texts.items()}
+        curves = {say(name): (row.mode, compute.curve_of(text, highest)) for name, (row, text) in texts.items()}
     columns = st.columns(2)
     for column, metric in zip(columns, ("ttft", "tpot"), strict=True):
         with column:
@@ -113,7 +113,7 @@ def _trade(now: Scenario, found: Suggestion, texts: Texts, rate: float) -> None:
 
 
 def _first_token(now: Scenario, found: Suggestion, texts: Texts, rate: float) -> None:
-    summaries = {name: compute.summary_of(text, rate, VIEW_REQUESTS) for name, (_, text) in texts.items()}
+    summaries = {say(name): compute.summary_of(text, rate, VIEW_REQUESTS) for name, (_, text) in texts.items()}
     st.altair_chart(charts.where_time_goes(summaries, say), alt=t("Stages of the time to first token"))
     read_this(t("The longest piece is where time goes; a long queue means too few prefill workers for this rate."))
     for name, summary in summaries.items():
@@ -123,7 +123,7 @@ def _first_token(now: Scenario, found: Suggestion, texts: Texts, rate: float) ->
 def _timeline(now: Scenario, found: Suggestion, texts: Texts, rate: float) -> None:
     left, right = st.columns(2)
     with left:
-        name = st.radio(t("Deployment"), list(texts), horizontal=True, key="why_deployment")
+        name = st.radio(t("Deployment"), list(texts), format_func=say, horizontal=True, key="why_deployment")
     run = compute.run_of(texts[name][1], rate, VIEW_REQUESTS)
     measures = {"busy": "Busy share", **charts.TIMELINE}
     with right:

@@ -181,7 +181,7 @@ def _read(folder: Path) -> Summary:
     """Raises SpecError for a folder that has gone, or that holds something else."""
     try:
         return summarise(Run.load(folder))
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         detail = error.strerror if isinstance(error, OSError) and error.strerror else " ".join(str(error).split())
         raise SpecError(f"{folder}: not a run folder that can be read ({detail}); allowed: another one") from None
 
