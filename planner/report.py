@@ -269,7 +269,7 @@ def compare_table(a: Summary, b: Summary) -> Table:
     table = _table(f"A = {a.name}, B = {b.name}", "", "A", "B", "B against A", "better")
     for row in compare(a, b):
         metric = METRICS[row.name]
-        change = "-" if row.change is None else f"{row.change * 100:+.1f} %"
+        change = "-" if row.change is None else f"{row.change * 100:+z.1f} %"
         unit = f", {metric.unit}" if metric.unit and metric.unit != "share" else ""
         value = percent if metric.unit == "share" else number
         table.add_row(f"{metric.label}{unit}", value(row.a), value(row.b), change, row.better)

@@ -194,7 +194,7 @@ def check_sentences(suggestion: Suggestion) -> list[str]:
         return []
     lines = [check.sentence]
     for name, errors in check.errors.items():
-        parts = [f"{metric.replace('_', ' ').upper()} {100 * error:+.1f} %" for metric, error in errors.items()]
+        parts = [f"{metric.replace('_', ' ').upper()} {100 * error:+z.1f} %" for metric, error in errors.items()]
         lines.append(f"{name}, predicted against measured: {', '.join(parts)}.")
     if check.tested:
         lines.append(f"Tested: {'; '.join(check.tested)}.")

@@ -113,7 +113,7 @@ class Comparison:
         """The answer: how far off, over how many requests, and whether it was predicted at all."""
         shown = (("ttft", "p50", "TTFT p50"), ("tpot", "p50", "TPOT p50"), ("throughput", "requests", "throughput"))
         known = {(one.metric, one.statistic): one.error for one in self.errors}
-        parts = [f"{name} {100 * known[key, of]:+.1f} %" for key, of, name in shown if (key, of) in known]
+        parts = [f"{name} {100 * known[key, of]:+z.1f} %" for key, of, name in shown if (key, of) in known]
         head = "Predicted against measured" if self.label == "predicted" else "Fitted, not predicted, against measured"
         text = f"{head} over {self.tokens.requests} requests: {', '.join(parts)}."
         return text if self.tokens.agrees else f"Not comparable: {self.tokens.sentence()}. {text}"

@@ -142,7 +142,7 @@ def _cells(error: MetricError, aim: float | None) -> str:
     spread = "not repeated" if error.spread is None else f"{100 * error.spread:.1f} %"
     interval = "" if error.low is None or error.high is None else f"{100 * error.low:+.0f} to {100 * error.high:+.0f} %"
     verdict = "" if aim is None else f"{100 * aim:.0f} %: {_verdict(error, aim)}"
-    values = f"{error.predicted:.4g} | {error.measured:.4g} | {100 * error.error:+.1f} %"
+    values = f"{error.predicted:.4g} | {error.measured:.4g} | {100 * error.error:+z.1f} %"
     return f"{name} | {values} | {interval} | {spread} | {verdict}"
 
 

@@ -281,7 +281,7 @@ def _profiles(system: System) -> str:
 
 
 def _percent(share: float) -> str:
-    return f"{100 * share:+.1f} %" if abs(share) < 1 else f"{100 * share:+.0f} %"
+    return f"{100 * share:+z.1f} %" if abs(share) < 1 else f"{100 * share:+.0f} %"
 
 
 def _error_table(comparison: Comparison) -> Any:

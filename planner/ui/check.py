@@ -305,7 +305,7 @@ def _compared(simulated: Path, measured: Path) -> None:
 
 
 def _signed(share: float) -> str:
-    text = f"{100 * share:+.1f}"
+    text = f"{100 * share:+z.1f}"
     return f"{'0.0' if text in ('-0.0', '+0.0') else text} %"
 
 

@@ -170,7 +170,7 @@ def _compare() -> None:
         {
             t("Metric"): say(METRICS[row.name].label), "A": report.shown(METRICS[row.name], row.a),
             "B": report.shown(METRICS[row.name], row.b),
-            t("B against A"): "-" if row.change is None else f"{row.change * 100:+.1f} %", t("better"): row.better,
+            t("B against A"): "-" if row.change is None else f"{row.change * 100:+z.1f} %", t("better"): row.better,
         }
         for row in report.compare(a, b)
     ]  # fmt: skip
