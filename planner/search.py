@@ -151,7 +151,7 @@ def _judged(rate: float, visits: list[Visit], within: Window, slo: Slo) -> Probe
     last = min(float(arrival.max()), within.end_s)
     window = Window(within.start_s, last)
     judged = (arrival >= window.start_s) & (arrival <= last)
-    attainment = float(good[judged].mean())
+    attainment = float(good[judged].mean()) if judged.any() else 0.0
     part = np.minimum((BLOCKS * (arrival - window.start_s) / max(window.length_s, 1e-9)).astype(int), BLOCKS - 1)
     blocks = tuple((int((judged & (part == i)).sum()), int((good & judged & (part == i)).sum())) for i in range(BLOCKS))
     kept_up = _keeps_up(arrival, np.where(ok, first, end), end, ok, window)

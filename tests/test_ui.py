@@ -333,7 +333,9 @@ def test_sentences_keep_every_number(sentence: str) -> None:
 def sleeper(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
     """Jobs whose command reports progress, ends with Ctrl-C, and would last a minute."""
     code = (
-        "import sys, time\nprint('load:  50 %, 1 s', file=sys.stderr, flush=True)\n"
+        "import signal, sys, time\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a job of a shell ignores it
+        "print('load:  50 %, 1 s', file=sys.stderr, flush=True)\n"
         "try: time.sleep(60)\nexcept KeyboardInterrupt: sys.exit(130)"
     )
     monkeypatch.setattr(jobs, "command", lambda *_: [sys.executable, "-c", code])
