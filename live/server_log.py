@@ -38,6 +38,15 @@ def explain_log(log: Path) -> str:
     return _shorten(last)
 
 
+def lost_port(log: Path) -> str | None:
+    """The address that a server could not bind and yet is healthy: vLLM listens for handshakes in a thread of its own,
+    whose end it does not notice, and every transfer would wait without end. None when all is well.
+    """
+    text = log.read_text(errors="replace") if log.exists() else ""
+    found = re.search(r"Address already in use \(addr='(?:tcp://)?([^']+)'\)", text)
+    return found[1] if found else None
+
+
 def _shorten(text: str, limit: int = 240) -> str:
     text = " ".join(text.split())
     return text if len(text) <= limit else text[: limit - 3] + "..."

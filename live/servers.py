@@ -33,7 +33,7 @@ from live.launch import (
     step_tracing,
 )
 from live.models import ServedModel
-from live.server_log import explain_log
+from live.server_log import explain_log, lost_port
 from live.server_process import HOST, ServerProcess, free_ports, port_is_free
 from planner.system import Pool, Role, System
 
@@ -239,6 +239,8 @@ class Servers:
                         break
             await asyncio.sleep(POLL_S)
         elapsed = time.monotonic() - started
+        if (address := lost_port(item.log)) is not None:
+            raise LiveError(f"{item.name}: {address} was taken by another program while it started; start again")
         blocks, block_size = await read_cache_config(session, url, item.name)
         return Worker(
             name=item.name,

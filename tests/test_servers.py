@@ -21,7 +21,7 @@ pytest.importorskip("aiohttp", reason="the live extra is not installed")
 from live import launch, servers
 from live.launch import Gpu, LiveError, Ports, Runtime
 from live.models import ServedModel, make_folder, served_model
-from live.server_log import explain_log
+from live.server_log import explain_log, lost_port
 from live.server_process import ServerProcess, free_ports, port_is_free
 from live.servers import Servers
 from live.step_table import header_id, read_trace
@@ -367,3 +367,18 @@ def test_header_id_is_found_in_vllms() -> None:
     assert header_id("cmpl-a-1-0-0123abcd") == "a-1"
     assert header_id("chatcmpl-a-1-0123abcd") == "a-1"
     assert header_id("other") == "other"
+
+
+def test_ports_are_not_those_of_outgoing_connections() -> None:
+    """They are bound half a minute later, by when the kernel may have given its own away."""
+    lowest = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    ports = free_ports(30)
+    assert len(set(ports)) == 30
+    assert max(ports) < lowest
+
+
+def test_a_port_that_was_lost_in_a_thread_is_found_in_the_log(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    assert lost_port(log) is None
+    log.write_text("INFO fine\nzmq.error.ZMQError: Address already in use (addr='tcp://127.0.0.1:43149')\n")
+    assert lost_port(log) == "127.0.0.1:43149"
