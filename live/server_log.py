@@ -39,8 +39,8 @@ def explain_log(log: Path) -> str:
 
 
 def lost_port(log: Path) -> str | None:
-    """The address that a server could not bind and yet is healthy: vLLM listens for handshakes in a thread of its own,
-    whose end it does not notice, and every transfer would wait without end. None when all is well.
+    """The address that a server could not bind and yet lives: vLLM listens for handshakes in a thread of its own, whose
+    end it does not notice; it waits without end, or its transfers do. None when all is well.
     """
     text = log.read_text(errors="replace") if log.exists() else ""
     found = re.search(r"Address already in use \(addr='(?:tcp://)?([^']+)'\)", text)

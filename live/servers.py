@@ -227,6 +227,8 @@ class Servers:
             await item.refresh()
             if item.returncode is not None:
                 raise LiveError(f"{item.name} did not start: {explain_log(item.log)}; log: {item.log}")
+            if (address := lost_port(item.log)) is not None:
+                raise LiveError(f"{item.name}: {address} was taken by another program while it started; start again")
             elapsed = time.monotonic() - started
             if elapsed > self.start_timeout_s:
                 raise LiveError(
@@ -239,8 +241,6 @@ class Servers:
                         break
             await asyncio.sleep(POLL_S)
         elapsed = time.monotonic() - started
-        if (address := lost_port(item.log)) is not None:
-            raise LiveError(f"{item.name}: {address} was taken by another program while it started; start again")
         blocks, block_size = await read_cache_config(session, url, item.name)
         return Worker(
             name=item.name,
