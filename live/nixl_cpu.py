@@ -34,19 +34,18 @@ def _pausing_agent(name: str, config: Any) -> Any:
 _bindings.nixlAgent = _pausing_agent
 
 
-class NixlConnector(_vllm.NixlConnector):
+class _WhereItWas:
+    """Before a connector class of vLLM: the thread that makes it may run on the same cores afterwards."""
+
+    def __init__(self, vllm_config: Any, role: Any, kv_cache_config: Any) -> None:
+        cores = os.sched_getaffinity(0)
+        super().__init__(vllm_config, role, kv_cache_config)  # type: ignore[call-arg]
+        os.sched_setaffinity(0, cores)
+
+
+class NixlConnector(_WhereItWas, _vllm.NixlConnector):
     """Pull: the decode worker reads."""
 
-    def __init__(self, vllm_config: Any, role: Any, kv_cache_config: Any) -> None:
-        cores = os.sched_getaffinity(0)
-        super().__init__(vllm_config, role, kv_cache_config)
-        os.sched_setaffinity(0, cores)
 
-
-class NixlPushConnector(_vllm.NixlPushConnector):
+class NixlPushConnector(_WhereItWas, _vllm.NixlPushConnector):
     """Push: the prefill worker writes."""
-
-    def __init__(self, vllm_config: Any, role: Any, kv_cache_config: Any) -> None:
-        cores = os.sched_getaffinity(0)
-        super().__init__(vllm_config, role, kv_cache_config)
-        os.sched_setaffinity(0, cores)

@@ -25,28 +25,10 @@ from planner.ui.chinese import CHINESE
 from planner.ui.chinese_sentences import SENTENCES
 from planner.ui.scenario import CARDS, Scenario, read
 from planner.ui.texts import chinese
+from ui_pages import SMALL, page, small_machine  # noqa: F401 (small_machine is a fixture of every test here)
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = ("ask", "answer", "why", "check", "replay", "workbench")
-SMALL = {"gpus": "2", "requests": "60", "seeds": "1"}
-
-
-@pytest.fixture(autouse=True)
-def _small_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """One process, no GPU, and a folder of its own for runs."""
-    monkeypatch.setattr(compute, "PROCESSES", 1)
-    monkeypatch.setattr(compute, "CURVE_REQUESTS", 100)
-    monkeypatch.setattr(doctor, "gpus", lambda: ())
-    monkeypatch.chdir(tmp_path)
-
-
-def page(name: str, **params: str) -> AppTest:
-    """One page by itself, run once."""
-    text = f"from planner.ui.frame import begin\nbegin()\nfrom planner.ui import {name}\n{name}.page()\n"
-    app = AppTest.from_string(text, default_timeout=120)
-    for key, value in {**SMALL, **params}.items():
-        app.query_params[key] = value
-    return app.run()
 
 
 def fine(app: AppTest) -> AppTest:

@@ -15,30 +15,13 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from planner import curves
-from planner.commands import doctor
 from planner.spec import dump, load
-from planner.ui import compute, jobs
+from planner.ui import jobs
+from ui_pages import page, small_machine  # noqa: F401 (small_machine is a fixture of every test here)
 
 ENGLISH = re.compile(
     r"\b(is|are|the|allowed|must|unknown key|missing|numbers|a section|up to|no such file|not valid|cannot|of)\b"
 )
-
-
-@pytest.fixture(autouse=True)
-def _small_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """One process, no GPU, and a folder of its own for runs."""
-    monkeypatch.setattr(compute, "PROCESSES", 1)
-    monkeypatch.setattr(compute, "CURVE_REQUESTS", 100)
-    monkeypatch.setattr(doctor, "gpus", lambda: ())
-    monkeypatch.chdir(tmp_path)
-
-
-def page(name: str, **params: str) -> AppTest:
-    text = f"from planner.ui.frame import begin\nbegin()\nfrom planner.ui import {name}\n{name}.page()\n"
-    app = AppTest.from_string(text, default_timeout=120)
-    for key, value in {"gpus": "2", "requests": "60", "seeds": "1", **params}.items():
-        app.query_params[key] = value
-    return app.run()
 
 
 def line(app: AppTest, language: str, what: object = "") -> str:

@@ -1,0 +1,31 @@
+"""One page of the UI by itself, on a machine that is made small, for the tests of pages."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from planner.commands import doctor
+from planner.ui import compute
+
+SMALL = {"gpus": "2", "requests": "60", "seeds": "1"}
+
+
+@pytest.fixture(autouse=True)
+def small_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """One process, no GPU, and a folder of its own for runs."""
+    monkeypatch.setattr(compute, "PROCESSES", 1)
+    monkeypatch.setattr(compute, "CURVE_REQUESTS", 100)
+    monkeypatch.setattr(doctor, "gpus", lambda: ())
+    monkeypatch.chdir(tmp_path)
+
+
+def page(name: str, **params: str) -> AppTest:
+    """One page by itself, run once."""
+    text = f"from planner.ui.frame import begin\nbegin()\nfrom planner.ui import {name}\n{name}.page()\n"
+    app = AppTest.from_string(text, default_timeout=120)
+    for key, value in {**SMALL, **params}.items():
+        app.query_params[key] = value
+    return app.run()
