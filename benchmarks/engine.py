@@ -20,10 +20,10 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from planner.requests import Arrival  # noqa: E402
 from planner.spec import Spec  # noqa: E402
-from planner.system import System, resolve  # noqa: E402
-from planner.workload import build  # noqa: E402
+from planner.system.resolve import System, resolve  # noqa: E402
+from planner.traffic.requests import Arrival  # noqa: E402
+from planner.traffic.workload import build  # noqa: E402
 from simulator.backend import SimulatorBackend  # noqa: E402
 from simulator.cluster import Cluster  # noqa: E402
 from simulator.worker import FINISHED, Sequence, Worker  # noqa: E402

@@ -22,18 +22,18 @@ import pandas as pd
 import yaml
 
 from planner.backends import backend
-from planner.catalogue import hardware
-from planner.cost_fits import HostFit, fit_host
-from planner.fitting import LAW, Fitted, digits, fit_step, law_of, record
-from planner.model_config import load_model
-from planner.observations import from_steps, from_tokens, host_samples
-from planner.profile_file import HostLaw, Measured, ProfileFile, Source, StepLaw, Validity
-from planner.profiles import HOP_S, bounds, capture_sizes, dump_profile, from_file, roofline
-from planner.records import Run, frame
-from planner.requests import Arrival, Request
+from planner.calibration.cost_fits import HostFit, fit_host
+from planner.calibration.fitting import LAW, Fitted, digits, fit_step, law_of, record
+from planner.calibration.observations import from_steps, from_tokens, host_samples
+from planner.engine.catalogue import hardware
+from planner.engine.model_config import load_model
+from planner.engine.profile_file import HostLaw, Measured, ProfileFile, Source, StepLaw, Validity
+from planner.engine.profiles import HOP_S, bounds, capture_sizes, dump_profile, from_file, roofline
+from planner.run.tables import Run, frame
 from planner.spec import Engine, dump, load
-from planner.system import resolve
-from planner.validate import compare
+from planner.system.resolve import resolve
+from planner.traffic.requests import Arrival, Request
+from planner.validation.parity import compare
 
 ROOT = Path(__file__).resolve().parent.parent
 DATA = ROOT / "benchmarks" / "data" / "h200-llama-3.1-8b"

@@ -24,13 +24,13 @@ import yaml
 from scipy.optimize import minimize
 
 import planner
-from planner.catalogue import hardware
-from planner.model_config import load_model
-from planner.profile_file import ProfileFile
-from planner.profiles import MEMORY_EFFICIENCY, bounds, dump_profile, roofline
-from planner.records import Run
+from planner.engine.catalogue import hardware
+from planner.engine.model_config import load_model
+from planner.engine.profile_file import ProfileFile
+from planner.engine.profiles import MEMORY_EFFICIENCY, bounds, dump_profile, roofline
+from planner.run.tables import Run
 from planner.spec import Engine, Spec, load
-from planner.system import resolve
+from planner.system.resolve import resolve
 
 ROOT = Path(__file__).parent.parent
 MODEL = "deepseek-r1-distill-llama-8b"
@@ -250,7 +250,7 @@ def run_alternatives() -> None:
 
 def run_below() -> None:
     """Both pairs around saturation: the same single questions, one a tick, the tick as long as the rate asks."""
-    from planner.metrics import summarise
+    from planner.run.metrics import summarise
 
     print("| pair | req/s offered | mode | GPUs | achieved req/s | per GPU | TTFT p50 s | TTFT p99 s | TPOT p50 ms |")
     print("|---|---:|---|---:|---:|---:|---:|---:|---:|")

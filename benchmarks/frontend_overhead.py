@@ -23,7 +23,7 @@ from live.address import WorkerAddress
 from live.client import ClientOptions, run_load
 from live.frontend import Frontend
 from live.results import ClientResult
-from planner.requests import Arrival
+from planner.traffic.requests import Arrival
 from test_client import Listed, request
 
 TTFT_S, ITL_S = 0.050, 0.010

@@ -6,7 +6,7 @@ python benchmarks/knob_effects.py            Markdown for docs/knobs.md
 from __future__ import annotations
 
 import planner
-from planner.metrics import Summary, summarise
+from planner.run.metrics import Summary, summarise
 from planner.spec import load
 
 # knob -> (the deployments it applies to, overrides)

@@ -17,12 +17,12 @@ from pathlib import Path
 
 import planner
 from live.session import LiveSession
-from planner.metrics import Summary, summarise
-from planner.profiles import dump_profile
-from planner.recorded import read_record
+from planner.engine.profiles import dump_profile
+from planner.run.metrics import Summary, summarise
 from planner.spec import Spec, load
-from planner.system import resolve
-from planner.workload import build
+from planner.system.resolve import resolve
+from planner.traffic.workload import build
+from planner.validation.recorded import read_record
 
 RECORD = Path(__file__).resolve().parent / "recorded" / "cpu-agg"
 SEEDS = (11, 12)

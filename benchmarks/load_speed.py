@@ -7,8 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from planner.spec import Spec
-from planner.traces import read, to_requests
-from planner.workload import build
+from planner.traffic.traces import read, to_requests
+from planner.traffic.workload import build
 
 REQUESTS = 10_000
 LOADS: dict[str, dict[str, object]] = {

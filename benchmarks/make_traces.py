@@ -7,8 +7,8 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 from planner.spec import Spec
-from planner.traces import write_mooncake
-from planner.workload import build
+from planner.traffic.traces import write_mooncake
+from planner.traffic.workload import build
 
 REQUESTS = 300
 

@@ -18,9 +18,9 @@ from collections import Counter
 
 from planner import load
 from planner.spec import Spec
-from planner.suggest import suggest
-from planner.suggestion import Suggestion, best_of
-from planner.suggestion_words import pick
+from planner.suggestion.answer import Suggestion, best_of
+from planner.suggestion.suggest import suggest
+from planner.suggestion.words import pick
 
 CASES = ((3000, 100, 1000, 30), (3000, 100, 300, 10), (4000, 500, 1000, 30), (4000, 500, 300, 10))
 

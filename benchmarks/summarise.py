@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from planner import load, simulate
-from planner.metrics import summarise
+from planner.run.metrics import summarise
 
 WORKLOAD = ["workload.requests=10000", "workload.prompt_tokens=2048", "workload.output_tokens=256"]
 

@@ -14,9 +14,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from planner import load, workload
-from planner.spread import processes
-from planner.system import resolve
+from planner import load
+from planner.suggestion.spread import processes
+from planner.system.resolve import resolve
+from planner.traffic import workload
 from simulator.cluster import Cluster
 
 

@@ -26,8 +26,8 @@ sys.path[:0] = [str(HERE.parent), str(HERE / "gpu")]
 
 from campaign import Campaign  # noqa: E402
 
-from planner.recorded import NUMBERED, small  # noqa: E402
-from planner.records import Run  # noqa: E402
+from planner.run.tables import Run  # noqa: E402
+from planner.validation.recorded import NUMBERED, small  # noqa: E402
 
 Plan = dict[str, dict[str, Any]]
 QUICK_REQUESTS = 5

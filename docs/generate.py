@@ -16,9 +16,9 @@ from pathlib import Path
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from planner.faults import allowed, kind_of, sections
-from planner.metrics import METRICS, Metric
+from planner.run.metrics import METRICS, Metric
 from planner.spec import Spec
+from planner.spec.faults import allowed, kind_of, sections
 
 ROOT = Path(__file__).resolve().parent.parent
 METRICS_PAGE = ROOT / "docs" / "metrics.md"

@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from planner.system import Role
+from planner.system.resolve import Role
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerAddress:
     """One engine server. `kv_events` is the endpoint string that the engine's event publisher was given."""
 
-    name: str  # aggregated-0, prefill-1, decode-0: the names of planner.system
+    name: str  # aggregated-0, prefill-1, decode-0: the names of planner.system.resolve
     role: Role
     url: str  # http://127.0.0.1:8100
     kv_events: str | None = None

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from live.session import LiveSession
-from planner.records import Progress, Run
-from planner.requests import Load
-from planner.system import System
+from planner.run.tables import Progress, Run
+from planner.system.resolve import System
+from planner.traffic.requests import Load
 
 FIRST_CALIBRATION = 1000  # repeat numbers from here on are calibrations
 

@@ -24,7 +24,7 @@ from live.endpoints import Endpoint, PromptForm, find_endpoint
 from live.openai_api import EventSplitter, Kind, Usage, chunk_tokens
 from live.prompts import PromptMaker
 from live.results import ClientResult, Lag, Outcome
-from planner.requests import Arrival, Load, Request
+from planner.traffic.requests import Arrival, Load, Request
 
 log = logging.getLogger("planner.client")
 LEAD_S = 0.05  # the clock starts this long after the call, so that the first request is not late already

@@ -23,7 +23,7 @@ from live.kv_events import KvEventFeed, overlaps
 from live.openai_api import ApiError
 from planner.routing import NEEDS_OVERLAP, POLICIES, Query, RouterState, WorkerLoad
 from planner.spec import SpecError
-from planner.system import Pool
+from planner.system.resolve import Pool
 
 log = logging.getLogger("planner.frontend")
 POLL_S = 0.5  # how often a worker's /metrics is read

@@ -34,7 +34,7 @@ from live.records import FrontendRecord, RecordLog
 from live.relay import Call
 from live.retrieval import Retriever
 from planner.spec import Retrieval, SpecError
-from planner.system import System
+from planner.system.resolve import System
 
 log = logging.getLogger("planner.frontend")
 MAX_BODY_BYTES = 256 * 2**20  # long prompts as token ids are long

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from planner.spec import SpecError
-from planner.system import System
+from planner.system.resolve import System
 
 GIB = 1 << 30
 REAL = (

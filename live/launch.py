@@ -20,7 +20,7 @@ from typing import Any, Literal
 from live import knobs
 from live.models import ServedModel
 from planner.spec import Disaggregated, SpecError
-from planner.system import Pool, System
+from planner.system.resolve import Pool, System
 
 INSTALL_HINT = (
     "install it: `pip install 'llm-capacity-planner[live]'` on a GPU host, `python -m live.install_cpu` on a CPU one"

@@ -16,7 +16,7 @@ from live.results import ClientResult
 from live.servers import Worker
 from live.step_table import EngineTrace
 from live.telemetry import Telemetry
-from planner.system import System, knob_warnings
+from planner.system.resolve import System, knob_warnings
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from planner.model_config import HUB_ID, model_config
+from planner.engine.model_config import HUB_ID, model_config
 from planner.spec import SpecError
 
 SPECIAL_TOKENS = ("<pad>", "<s>", "</s>", "<|user|>", "<|assistant|>", "<|system|>")

@@ -12,7 +12,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from planner.requests import Request
+from planner.traffic.requests import Request
 
 _MASK = (1 << 64) - 1
 

@@ -21,7 +21,7 @@ from live.relay import Call, Placement, Relay, check, mark, note_usage, reason
 from live.retrieval import Retriever
 from planner.routing import prefills_locally
 from planner.spec import Disaggregated
-from planner.system import System
+from planner.system.resolve import System
 
 log = logging.getLogger("planner.frontend")
 ATTEMPTS = 3

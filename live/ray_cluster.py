@@ -21,7 +21,7 @@ from live.models import ServedModel
 from live.server_process import HOST, ServerProcess, free_ports
 from live.servers import Servers, check_memory
 from planner.spec import SpecError
-from planner.system import Pool, System, WorkerPlace
+from planner.system.resolve import Pool, System, WorkerPlace
 
 PLACEMENT_TIMEOUT_S = 120.0
 CALL_TIMEOUT_S = 60.0

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from live.openai_api import Usage
 from live.records import FrontendRecord
-from planner.requests import Request
+from planner.traffic.requests import Request
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -181,11 +181,11 @@ class ClientResult:
         }
 
     def request_table(self, frontend: Mapping[str, FrontendRecord] | None = None) -> pd.DataFrame:
-        from planner.records import frame
+        from planner.run.tables import frame
 
         return frame("requests", self.request_columns(frontend))
 
     def token_table(self) -> pd.DataFrame:
-        from planner.records import frame
+        from planner.run.tables import frame
 
         return frame("tokens", self.token_columns())

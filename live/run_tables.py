@@ -1,4 +1,4 @@
-"""Puts together what client, frontend, engines and wires know of a run into the tables of planner.records.
+"""Puts together what client, frontend, engines and wires know of a run into the tables of planner.run.tables.
 
 The three join by the client's x-request-id, which the frontend passes on to the engines. A request that was tried
 again has the times of the workers that its record names, the last ones. A column that none of them can see is null.
@@ -14,8 +14,8 @@ import pandas as pd
 
 from live.records import FrontendRecord
 from live.step_table import EXTRA_COLUMNS, EngineTimes, EngineTrace
-from planner.records import STEP_COLUMNS, frame
-from planner.system import System
+from planner.run.tables import STEP_COLUMNS, frame
+from planner.system.resolve import System
 
 Traces = Mapping[str, EngineTrace]  # by worker
 _UNSEEN = FrontendRecord(received_s=float("nan"))  # never reached the frontend

@@ -35,7 +35,7 @@ from live.launch import (
 from live.models import ServedModel
 from live.server_log import explain_log, lost_port
 from live.server_process import HOST, ServerProcess, free_ports, port_is_free
-from planner.system import Pool, Role, System
+from planner.system.resolve import Pool, Role, System
 
 # A start takes 37 s on two idle cores and 75 s beside three other jobs; an 8B model on a GPU about 100 s.
 CPU_START_S, CPU_START_MOST_S = 240.0, 900.0

@@ -32,11 +32,11 @@ from live.step_table import EngineTrace, read_trace
 from live.stop_signal import stop_on_signals
 from live.telemetry import Telemetry
 from live.warmup import warm_up
-from planner.records import Progress, Run, frame
-from planner.requests import Load
 from planner.routing import NEEDS_OVERLAP
+from planner.run.tables import Progress, Run, frame
 from planner.spec import Disaggregated, Rag
-from planner.system import System
+from planner.system.resolve import System
+from planner.traffic.requests import Load
 
 T = TypeVar("T")
 SETTLE_S = 15.0
@@ -60,7 +60,7 @@ def needs_kv_events(system: System) -> bool:
 
 def model_of(system: System, weights_seed: int | None = None) -> ServedModel:
     """The model that servers of this system load; a catalogue name becomes a folder made here."""
-    from planner.model_config import model_config
+    from planner.engine.model_config import model_config
 
     spec = system.spec
     load_format = system.pools[0].engine.load_format

@@ -15,7 +15,7 @@ from live.openai_api import PATHS
 from live.pd import decode_body, prefill_body
 from live.prompts import token_range
 from live.servers import Worker
-from planner.system import System
+from planner.system.resolve import System
 
 # (prompt tokens, output tokens, requests at once): one alone, a small batch, a long prompt.
 SHAPES = ((32, 4, 1), (64, 8, 8), (1024, 4, 1))

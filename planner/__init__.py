@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
-    from planner.metrics import Summary
-    from planner.records import Progress, Run
+    from planner.run.metrics import Summary
+    from planner.run.tables import Progress, Run
     from planner.spec import Spec
 
 __all__ = ["live", "load", "simulate", "summarise"]
@@ -40,7 +40,7 @@ def live(spec: Spec | str | Path | None = None, seed: int | None = None, progres
 
 def summarise(run: Run) -> Summary:
     """Every metric of a run."""
-    from planner import metrics
+    from planner.run import metrics
 
     return metrics.summarise(run)
 
@@ -48,10 +48,10 @@ def summarise(run: Run) -> Summary:
 def _run(
     mode: Literal["simulate", "live"], spec: Spec | str | Path | None, seed: int | None, progress: Progress | None
 ) -> Run:
-    from planner import workload
     from planner.backends import backend
     from planner.spec import Spec
-    from planner.system import resolve
+    from planner.system.resolve import resolve
+    from planner.traffic import workload
 
     found = spec if isinstance(spec, Spec) else load(spec)
     if seed is not None:

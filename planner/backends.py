@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Literal, Protocol
 
-from planner.records import Progress, Run
-from planner.requests import Load
-from planner.system import System
+from planner.run.tables import Progress, Run
+from planner.system.resolve import System
+from planner.traffic.requests import Load
 
 
 class Backend(Protocol):

@@ -13,12 +13,12 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from planner import workload
 from planner.backends import backend
-from planner.profiles import load_profile
-from planner.recorded import spec_of
-from planner.records import Run
-from planner.system import resolve
+from planner.engine.profiles import load_profile
+from planner.run.tables import Run
+from planner.system.resolve import resolve
+from planner.traffic import workload
+from planner.validation.recorded import spec_of
 
 ROOT = Path(__file__).resolve().parent.parent
 RECORDINGS = ROOT / "planner" / "ui" / "recordings"

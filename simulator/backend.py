@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from planner.profiles import origin
-from planner.records import STEP_COLUMNS, Progress, Run, frame
-from planner.requests import Load
-from planner.system import System
+from planner.engine.profiles import origin
+from planner.run.tables import STEP_COLUMNS, Progress, Run, frame
+from planner.system.resolve import System
+from planner.traffic.requests import Load
 from simulator.cluster import Cluster, Visit
 
 PACKAGES = ("numpy", "pandas", "pyarrow", "simpy")

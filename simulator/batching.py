@@ -15,8 +15,8 @@ from __future__ import annotations
 
 from collections import deque
 
-from planner.requests import Request, Segments
-from planner.system import EngineLimits
+from planner.system.resolve import EngineLimits
+from planner.traffic.requests import Request, Segments
 from simulator.decodes import Decodes
 from simulator.host_memory import HostMemory
 from simulator.kv_cache import Keys, Run, block_keys

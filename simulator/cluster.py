@@ -12,11 +12,11 @@ from functools import partial
 
 import simpy
 
-from planner.records import Progress
-from planner.requests import Arrival, Load, Request
 from planner.routing import prefills_locally
+from planner.run.tables import Progress
 from planner.spec import Disaggregated
-from planner.system import System, WorkerPlace
+from planner.system.resolve import System, WorkerPlace
+from planner.traffic.requests import Arrival, Load, Request
 from simulator.clock import Clock, no_cycles
 from simulator.fabric import Fabric
 from simulator.layers import Push

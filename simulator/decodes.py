@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from heapq import heappop, heappush
 
-from planner.system import EngineLimits
+from planner.system.resolve import EngineLimits
 from simulator.kv_cache import KvCache
 from simulator.sequence import DECODE, ENDING, Plan, Sequence
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from planner.knobs import PCIE_EFFICIENCY
-from planner.optimizations import Compression
-from planner.system import Pool, System, Wire, WorkerPlace
+from planner.engine.knobs import PCIE_EFFICIENCY
+from planner.spec.optimizations import Compression
+from planner.system.resolve import Pool, System, Wire, WorkerPlace
 from simulator.link import Network, Path
 
 Schedule = Callable[[float, Callable[[float], None]], None]  # (time, action(time))

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from heapq import heappush
 
-from planner.system import EngineLimits
+from planner.system.resolve import EngineLimits
 from simulator.sequence import Sequence
 
 

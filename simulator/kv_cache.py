@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from functools import lru_cache
 from typing import Final
 
-from planner.requests import Segments
+from planner.traffic.requests import Segments
 
 Keys = tuple[int, ...]
 

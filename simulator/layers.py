@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from planner.system import WorkerPlace
+from planner.system.resolve import WorkerPlace
 from simulator.fabric import Fabric, Schedule
 
 

@@ -5,7 +5,7 @@ Source: DistServe and Splitwise re-plan their pools; Dynamo's planner moves a wo
 
 from __future__ import annotations
 
-from planner.optimizations import RoleSwitch
+from planner.spec.optimizations import RoleSwitch
 from simulator.team import Station, Team
 
 

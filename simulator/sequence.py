@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Literal
 
-from planner.requests import Request
+from planner.traffic.requests import Request
 from simulator.kv_cache import Holding
 
 Mode = Literal["full", "prefill_only", "remote"]

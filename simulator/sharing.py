@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable
 
-from planner.system import Pool
+from planner.system.resolve import Pool
 from simulator.team import Station
 
 

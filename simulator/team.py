@@ -6,10 +6,10 @@ import dataclasses
 import random
 from collections.abc import Callable
 
-from planner.requests import Request
 from planner.routing import NEEDS_DISTANCE, NEEDS_OVERLAP, POLICIES, Query, RouterState, WorkerLoad
 from planner.spec import Retrieval
-from planner.system import Pool, WorkerPlace
+from planner.system.resolve import Pool, WorkerPlace
+from planner.traffic.requests import Request
 from simulator.retrieval import RetrievalStation
 from simulator.worker import Worker
 

@@ -39,10 +39,10 @@ import math
 from collections.abc import Sequence as Items
 from heapq import heappop
 
-from planner.profiles import StepTime
-from planner.requests import Request
+from planner.engine.profiles import StepTime
 from planner.routing import WorkerLoad
-from planner.system import EngineLimits
+from planner.system.resolve import EngineLimits
+from planner.traffic.requests import Request
 from simulator.batching import Scheduler
 from simulator.kv_cache import Keys
 from simulator.sequence import ADMITTED, FINISHED, PREEMPTED, PREFILLED, PROMPT_ENDING, Mode, Outcome, Plan, Sequence

@@ -8,8 +8,8 @@ from collections.abc import Callable
 from typing import Any
 
 from engine_replay import Case, Job, LinearLaw
-from planner.requests import Request, Segments
-from planner.system import EngineLimits
+from planner.system.resolve import EngineLimits
+from planner.traffic.requests import Request, Segments
 
 
 def limits_of(**changes: Any) -> EngineLimits:

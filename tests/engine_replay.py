@@ -12,8 +12,8 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from planner.requests import Request
-from planner.system import EngineLimits
+from planner.system.resolve import EngineLimits
+from planner.traffic.requests import Request
 from simulator.worker import ADMITTED, FINISHED, Decision, Outcome, Worker
 from simulator.worker import Sequence as EngineSequence
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from planner.records import Run, frame
+from planner.run.tables import Run, frame
 
 
 def manifest(mode: str = "aggregated", provenance: str = "calibrated", **spec: Any) -> dict[str, Any]:

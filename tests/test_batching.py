@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from engine_cases import limits_of
-from planner.requests import Request
+from planner.traffic.requests import Request
 from simulator.batching import Scheduler
 from simulator.sequence import Outcome, Plan, Sequence
 

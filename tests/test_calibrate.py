@@ -12,18 +12,18 @@ import pytest
 
 from planner import cli
 from planner.backends import backend
-from planner.calibrate import calibrate, fit, instability, one_pool
-from planner.calibration_costs import interference
-from planner.calibration_load import PhasedLoad, plan
-from planner.calibration_sources import read_source
-from planner.fitting import LAW, FitError, Fitted, fit_step
-from planner.observations import from_steps, from_tokens
-from planner.profiles import dump_profile, from_file, load_profile
-from planner.records import Progress, Run, frame
-from planner.requests import Load
+from planner.calibration.calibrate import calibrate, fit, instability, one_pool
+from planner.calibration.costs import interference
+from planner.calibration.fitting import LAW, FitError, Fitted, fit_step
+from planner.calibration.load import PhasedLoad, plan
+from planner.calibration.observations import from_steps, from_tokens
+from planner.calibration.sources import read_source
+from planner.engine.profiles import dump_profile, from_file, load_profile
+from planner.run.tables import Progress, Run, frame
 from planner.spec import SpecError, load
-from planner.system import System, resolve
-from planner.validate import compare, fingerprint
+from planner.system.resolve import System, resolve
+from planner.traffic.requests import Load
+from planner.validation.parity import compare, fingerprint
 
 H200 = ["profile=h200-llama-3.1-8b-tp1"]
 

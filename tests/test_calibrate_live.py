@@ -18,7 +18,7 @@ ENGINE = {"ttft_s": 0.004, "prompt_token_s": 2e-5, "itl_s": 0.004}
 def test_all_rounds_are_measured_on_servers_that_start_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from planner import calibrate
+    from planner.calibration import calibrate
 
     started = use_fake_engines(monkeypatch, **ENGINE)
     monkeypatch.setattr(calibrate, "instability", lambda _fitted, _noise: "it is never enough")

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from planner.catalogue import Hardware, Kind, find, hardware, link, names
+from planner.engine.catalogue import Hardware, Kind, find, hardware, link, names
 from planner.spec import SpecError, config_root
-from planner.strict_yaml import read_mapping, read_text, validate
+from planner.spec.strict_yaml import read_mapping, read_text, validate
 
 
 @pytest.mark.parametrize("name", names("hardware"))

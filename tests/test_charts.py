@@ -7,14 +7,14 @@ import json
 import pandas as pd
 import pytest
 
-from planner import charts, curves, load, summarise
-from planner.html_report import run_report, suggestion_report
-from planner.records import Run
+from planner import charts, load, summarise
+from planner.report.html import run_report, suggestion_report
+from planner.run.tables import Run
 from planner.spec import Spec
-from planner.suggest import suggest
-from planner.suggestion import Suggestion
+from planner.suggestion.answer import Suggestion, curves
+from planner.suggestion.suggest import suggest
 from planner.ui.recorded import recorded_runs
-from planner.validate import compare
+from planner.validation.parity import compare
 
 
 @pytest.fixture(scope="module")

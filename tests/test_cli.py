@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from planner import cli, commands
-from planner.records import Run
+from planner.run.tables import Run
 
 YAML = """
 name: small
@@ -195,7 +195,7 @@ def test_exit_codes(
 def test_errors_written_for_users_are_one_line(
     config: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    mine = type("TooFewError", (ValueError,), {"__module__": "planner.fitting"})
+    mine = type("TooFewError", (ValueError,), {"__module__": "planner.calibration.fitting"})
 
     def fail(*_: object, **__: object) -> None:
         raise mine("too few steps")

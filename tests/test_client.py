@@ -13,8 +13,8 @@ import pytest
 from fake_engine import FakeEngine
 from live.client import ClientOptions, ClientResult, run_load
 from live.prompts import PromptMaker, token_range
-from planner.requests import Arrival, Request
 from planner.spec import SpecError
+from planner.traffic.requests import Arrival, Request
 
 
 def request(number: int, segments: tuple[tuple[int, int], ...] = (), output: int = 10, **more: object) -> Request:

@@ -13,12 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from planner import simulate
-from planner.explain import explain
-from planner.metrics import summarise
-from planner.records import Run
+from planner.report.explain import explain
+from planner.run.metrics import summarise
+from planner.run.tables import Run
 from planner.spec import load, parse
-from planner.system import resolve
-from planner.workload import build
+from planner.system.resolve import resolve
+from planner.traffic.workload import build
 from simulator.backend import SimulatorBackend
 from simulator.cluster import Cluster
 

@@ -9,7 +9,7 @@ import pytest
 
 from golden import CONFIGS, page, summary
 from planner import load
-from planner.system import resolve
+from planner.system.resolve import resolve
 
 PAIRS = [
     ("agg", "disagg"),

@@ -10,10 +10,10 @@ import pandas as pd
 import pytest
 
 from hand_made import requests, run
-from planner import dialects
-from planner.dialects import multi_round_qa
-from planner.facts import Facts
-from planner.records import Run, frame
+from planner.interop import dialects
+from planner.interop.dialects import multi_round_qa
+from planner.run.facts import Facts
+from planner.run.tables import Run, frame
 from planner.spec import SpecError
 
 WORKLOAD = {"kind": "poisson", "rate": 2.0, "requests": 4}

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from hand_made import manifest, requests, run
-from planner import report
-from planner.explain import Explanation, explain, waterfall
-from planner.metrics import summarise
-from planner.records import Run
-from planner.words import milliseconds, number, percent
+from planner.report import printing
+from planner.report.explain import Explanation, explain, waterfall
+from planner.report.words import milliseconds, number, percent
+from planner.run.metrics import summarise
+from planner.run.tables import Run
 
 SEND = np.arange(200) / 10.0  # 10 req/s for 20 s
 
@@ -65,7 +65,7 @@ def test_a_full_link_comes_before_the_queues_it_causes() -> None:
     assert found.enough_bytes_s == pytest.approx(199 * 4e8 / 19.9 / 0.8)
     assert "needs 4 GB/s moved and it carries 1 GB/s at most" in found.text
     assert "5 GB/s would be enough" in found.text
-    answer = report.answer(summarise(run(table, transfers=transfers, **made)))
+    answer = printing.answer(summarise(run(table, transfers=transfers, **made)))
     assert answer.startswith("Past saturation: 1P1D on 2x H200 is offered 10 req/s and serves")
     assert "the KV link is the bottleneck" in answer
 
@@ -165,7 +165,7 @@ def test_waterfall_adds_up_to_the_mean_ttft() -> None:
 
 
 def test_answer_of_a_run_that_meets_its_targets() -> None:
-    text = report.answer(summarise(run(requests(SEND, [0.1] * 200))))
+    text = printing.answer(summarise(run(requests(SEND, [0.1] * 200))))
     assert text == (
         "1 aggregated worker on 1x H200 serves 9.95 req/s; 100 % meet TTFT <= 500 ms and TPOT <= 30 ms"
         " (target 99 %): meets the targets. [calibrated: h200-llama-3.1-8b-tp1]"
@@ -175,10 +175,10 @@ def test_answer_of_a_run_that_meets_its_targets() -> None:
 def test_answer_of_a_miss_and_of_other_provenance() -> None:
     made = run(requests(SEND, [0.6] * 200), [busy("aggregated-0", 9)], slo={"ttft_ms": 500, "tpot_ms": None})
     measured = Run(**{**made.__dict__, "manifest": {**made.manifest, "provenance": "measured"}})
-    text = report.answer(summarise(measured))
+    text = printing.answer(summarise(measured))
     assert "0 % meet TTFT <= 500 ms (target 99 %): misses the targets; prefill is the bottleneck. [measured]" in text
     simulated = Run(**{**made.__dict__, "manifest": {**made.manifest, "provenance": "simulated"}})
-    assert report.answer(summarise(simulated)).endswith("[simulated: uncalibrated roofline]")
+    assert printing.answer(summarise(simulated)).endswith("[simulated: uncalibrated roofline]")
 
 
 def test_a_share_is_never_rounded_up_to_all() -> None:
@@ -200,14 +200,14 @@ def test_comparison_says_who_is_ahead_per_gpu() -> None:
     a = summarise(run(requests(SEND, [0.1] * 200)))
     half = run(requests(SEND, [0.1] * 200))
     b = summarise(Run(**{**half.__dict__, "manifest": {**manifest(), "gpus": 2}}))
-    assert "A is ahead by 100.0 %" in report.compared(a, b)
-    assert "neither is ahead" in report.compared(a, a)
+    assert "A is ahead by 100.0 %" in printing.compared(a, b)
+    assert "neither is ahead" in printing.compared(a, a)
     near = summarise(run(requests(np.arange(2000) / 10.0, [0.1] * 2000), hardware="h100"))
     other = summarise(run(requests(np.arange(2000) / 10.0, [0.1] * 1999 + [0.15]), hardware="h100"))
     assert near["goodput_requests_per_s_per_gpu"] != other["goodput_requests_per_s_per_gpu"]
-    assert "they are within 0.1 % of each other" in report.compared(near, other)
+    assert "they are within 0.1 % of each other" in printing.compared(near, other)
 
-    rows = {row.name: row for row in report.compare(a, b)}
+    rows = {row.name: row for row in printing.compare(a, b)}
     assert rows["goodput_requests_per_s_per_gpu"].better == "A"
     assert rows["goodput_requests_per_s_per_gpu"].change == pytest.approx(-0.5)
     assert rows["ttft_p50_ms"].better == ""
@@ -221,9 +221,9 @@ def test_where_simulated_numbers_are_from() -> None:
     guessed = summarise(simulate(load("agg", ["profile=null", *few])))
     measured = summarise(simulate(load("agg", few)))
     fitted = summarise(simulate(load("report/agg")))
-    assert report.provenance(guessed) == "[simulated: uncalibrated roofline]"
-    assert report.provenance(fitted) == "[simulated: fitted to the report's four numbers]"
-    assert report.provenance(measured) == "[calibrated: h200-llama-3.1-8b-tp1]"
+    assert printing.provenance(guessed) == "[simulated: uncalibrated roofline]"
+    assert printing.provenance(fitted) == "[simulated: fitted to the report's four numbers]"
+    assert printing.provenance(measured) == "[calibrated: h200-llama-3.1-8b-tp1]"
     assert fitted.to_dict()["provenance"] == "simulated"
 
 
@@ -264,7 +264,7 @@ def test_report_fits_80_columns_and_adds_its_warnings() -> None:
     made_run = run(table, [busy("prefill-0", 9), busy("decode-0", decode_seqs=3)], **made)
     told = Run(**{**made_run.__dict__, "manifest": {**made_run.manifest, "warnings": ["outside the measured range"]}})
     out = io.StringIO()
-    report.write(Console(file=out, width=80), summarise(told), "runs/x")
+    printing.write(Console(file=out, width=80), summarise(told), "runs/x")
     text = out.getvalue()
     assert text.startswith("Past saturation")
     assert "Warning: outside the measured range" in text

@@ -23,8 +23,8 @@ from planner.interop.export import TARGETS, export
 from planner.interop.import_file import import_file
 from planner.interop.workers import engines, hub_id
 from planner.spec import Disaggregated, SpecError
-from planner.system import resolve
-from planner.traces import read
+from planner.system.resolve import resolve
+from planner.traffic.traces import read
 
 SPLIT = ["deployment.prefill.replicas=2", "deployment.decode.replicas=1", "deployment.decode.tp=2"]
 

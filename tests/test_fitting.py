@@ -8,13 +8,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from planner.calibration_costs import host_of
-from planner.cost_fits import fit_host, fit_link
-from planner.fitting import LAW, FitError, fit_step, law_of, observations, predict
-from planner.observations import company, from_steps, from_tokens, host_samples
-from planner.profile_file import StepLaw
-from planner.profiles import AffineStep, capture_sizes
-from planner.records import Run, frame
+from planner.calibration.cost_fits import fit_host, fit_link
+from planner.calibration.costs import host_of
+from planner.calibration.fitting import LAW, FitError, fit_step, law_of, observations, predict
+from planner.calibration.observations import company, from_steps, from_tokens, host_samples
+from planner.engine.profile_file import StepLaw
+from planner.engine.profiles import AffineStep, capture_sizes
+from planner.run.tables import Run, frame
 
 DATA = Path(__file__).parent / "data"
 

@@ -16,8 +16,8 @@ import pytest
 from fake_engine import FakeEngine, system_of
 from live.client import ClientOptions, run_load
 from live.frontend import Frontend
-from planner.requests import Arrival
 from planner.spec import SpecError
+from planner.traffic.requests import Arrival
 from test_client import Listed, request
 
 AGGREGATED = {"mode": "aggregated", "replicas": 2}

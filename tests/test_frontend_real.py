@@ -19,9 +19,9 @@ from live.launch import LiveError, detect
 from live.prompts import PromptMaker
 from live.servers import Servers
 from live.session import model_of
-from planner import workload
 from planner.spec import parse
-from planner.system import resolve
+from planner.system.resolve import resolve
+from planner.traffic import workload
 
 pytestmark = pytest.mark.live
 

@@ -9,8 +9,8 @@ from types import ModuleType
 
 import pytest
 
-from planner.profiles import load_profile
-from planner.validate import compare
+from planner.engine.profiles import load_profile
+from planner.validation.parity import compare
 
 ROOT = Path(__file__).resolve().parent.parent
 

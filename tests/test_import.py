@@ -13,7 +13,7 @@ from planner.cli import run
 from planner.interop.import_file import Conversion, import_file, import_text
 from planner.interop.import_pair import asymmetries, fair_pair, gpus
 from planner.spec import Aggregated, Disaggregated, SpecError, parse
-from planner.system import resolve
+from planner.system.resolve import resolve
 
 STOCK = Path(__file__).parent / "data" / "dynamo_v0.3"
 

@@ -5,16 +5,16 @@ from __future__ import annotations
 import pytest
 
 from planner import simulate
-from planner.engine_limits import EngineLimits
-from planner.knobs import MicroBatches, Resident, TwoStreams, pairs, selected_pairs
-from planner.metrics import Summary, summarise
-from planner.optimizations import Optimizations
-from planner.profile_file import StepLaw
-from planner.profiles import AffineStep
-from planner.records import Run
+from planner.engine.knobs import MicroBatches, Resident, TwoStreams, pairs, selected_pairs
+from planner.engine.limits import EngineLimits
+from planner.engine.profile_file import StepLaw
+from planner.engine.profiles import AffineStep
 from planner.routing import Query, RouterState, WorkerLoad, topology_aware
+from planner.run.metrics import Summary, summarise
+from planner.run.tables import Run
 from planner.spec import SpecError, parse
-from planner.system import resolve
+from planner.spec.optimizations import Optimizations
+from planner.system.resolve import resolve
 from simulator.host_memory import HostMemory, Tier
 from simulator.sequence import Sequence
 
@@ -314,7 +314,7 @@ def test_swap_room_is_given_back() -> None:
 
 
 def run_request():  # type: ignore[no-untyped-def]
-    from planner.requests import Request
+    from planner.traffic.requests import Request
 
     return Request(0, 0, 20, 4, 4, ((1, 20),), 0, 2)
 
@@ -343,7 +343,7 @@ def test_offloaded_blocks_are_read_back_instead_of_computed() -> None:
 def test_only_the_request_whose_blocks_are_read_waits_for_them() -> None:
     """Steps of a second, blocks of 4 tokens that take 10 s to read; another decodes while A's content comes back."""
     from engine_replay import LinearLaw
-    from planner.requests import Request
+    from planner.traffic.requests import Request
     from simulator.worker import Worker
 
     law = LinearLaw(step=1.0, per_token=0.0, per_decode=0.0, per_context=0.0)
@@ -369,7 +369,7 @@ def test_only_the_request_whose_blocks_are_read_waits_for_them() -> None:
     "knob", ["decode={key_only: true, key_only_above_tokens: 900}", "decode.offload=[{capacity_gb: 8}]"]
 )
 def test_memory_knobs_fast_forward_as_they_step(knob: str) -> None:
-    from planner.workload import build
+    from planner.traffic.workload import build
     from simulator.backend import SimulatorBackend
 
     crowded = ("workload.rate=0.3", "workload.prompt_tokens={kind: uniform, low: 300, high: 1500}")
@@ -400,7 +400,7 @@ def test_only_long_sequences_keep_keys_alone() -> None:
 @pytest.mark.parametrize("scheduler", ["v1", "prefill_first"])
 def test_values_are_computed_for_what_a_step_attends_to(scheduler: str) -> None:
     """Every step takes what it takes without the knob, and the knob's time for each token of its context."""
-    from planner.workload import build
+    from planner.traffic.workload import build
     from simulator.backend import SimulatorBackend
 
     engine = ("engine.max_model_len=8192", "engine.max_num_batched_tokens=8192", "engine.async_scheduling=false")
@@ -484,7 +484,7 @@ def test_racks_are_distances_too() -> None:
 
 def test_suggest_and_intervals_keep_the_knobs() -> None:
     """Both make profiles anew: scaled to another TP size, or drawn from the fit."""
-    from planner.uncertainty import prediction_intervals
+    from planner.validation.intervals import prediction_intervals
 
     base = ("deployment.tp=2", "profile=h200-llama-3.1-8b-tp1")
     steps = [

@@ -10,13 +10,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from planner.fitting import fit_step, law_of, with_launches
-from planner.launches import fit_launches, launch_rows
-from planner.observations import from_steps
-from planner.profile_file import StepLaw
-from planner.profiles import AffineStep, capture_sizes, waves
-from planner.requests import Request
-from planner.system import EngineLimits
+from planner.calibration.fitting import fit_step, law_of, with_launches
+from planner.calibration.launches import fit_launches, launch_rows
+from planner.calibration.observations import from_steps
+from planner.engine.profile_file import StepLaw
+from planner.engine.profiles import AffineStep, capture_sizes, waves
+from planner.system.resolve import EngineLimits
+from planner.traffic.requests import Request
 from simulator.worker import Decision, Sequence, Worker
 
 SIZES = capture_sizes()

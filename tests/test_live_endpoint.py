@@ -16,7 +16,7 @@ pytest.importorskip("aiohttp", reason="the live extra is not installed")
 
 from fake_engine import FakeEngine
 from planner import cli
-from planner.records import Run
+from planner.run.tables import Run
 
 
 @contextmanager

@@ -16,9 +16,9 @@ import ray
 
 from live.launch import LiveError, detect
 from live.session import LiveSession
-from planner import workload
 from planner.spec import Spec, parse
-from planner.system import resolve
+from planner.system.resolve import resolve
+from planner.traffic import workload
 
 
 def has_cpu_vllm() -> bool:

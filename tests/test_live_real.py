@@ -24,10 +24,10 @@ pytest.importorskip("aiohttp", reason="the live extra is not installed")
 from live.launch import LiveError, Runtime, detect
 from live.servers import CPU_START_MOST_S, Servers
 from live.session import LiveSession, model_of
-from planner import workload
-from planner.records import Run
+from planner.run.tables import Run
 from planner.spec import Spec, parse
-from planner.system import System, resolve
+from planner.system.resolve import System, resolve
+from planner.traffic import workload
 
 
 def cpu_runtime() -> Runtime | None:

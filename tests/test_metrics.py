@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hand_made import manifest, requests, run
-from planner import gaps
-from planner.facts import STAGES, Facts, Window, growth
-from planner.metrics import METRICS, summarise
-from planner.records import Run, frame
+from planner.run import gaps
+from planner.run.facts import STAGES, Facts, Window, growth
+from planner.run.metrics import METRICS, summarise
+from planner.run.tables import Run, frame
 from planner.spec import Slo
 
 

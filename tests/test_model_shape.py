@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from live.models import served_model
-from planner.catalogue import names
-from planner.model_config import load_model, model_config, shape
+from planner.engine.catalogue import names
+from planner.engine.model_config import load_model, model_config, shape
 from planner.spec import Engine, SpecError
 
 # Parameters as the checkpoints' safetensors hold them (tied embeddings counted once; DeepSeek-V3 without its extra

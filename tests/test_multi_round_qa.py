@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from planner.multi_round_qa import MultiRoundQaLoad, join_gap_s, steady_rate, tick_times
-from planner.requests import Arrival
 from planner.spec import MultiRoundQa, Spec
-from planner.workload import build, offered_rate, scaled
+from planner.traffic.multi_round_qa import MultiRoundQaLoad, join_gap_s, steady_rate, tick_times
+from planner.traffic.requests import Arrival
+from planner.traffic.workload import build, offered_rate, scaled
 
 
 def workload(**fields: Any) -> MultiRoundQa:

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from planner.catalogue import hardware
-from planner.model_config import load_model
-from planner.profile_file import StepLaw
-from planner.profiles import AffineStep, at_least, bounds, capture_sizes, dump_profile, load_profile, roofline
+from planner.engine.catalogue import hardware
+from planner.engine.model_config import load_model
+from planner.engine.profile_file import StepLaw
+from planner.engine.profiles import AffineStep, at_least, bounds, capture_sizes, dump_profile, load_profile, roofline
 from planner.spec import Engine, SpecError
 
 SHIPPED = "h200-llama-3.1-8b-tp1"

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from planner import simulate
-from planner.requests import Arrival, Request
 from planner.spec import load, parse
-from planner.system import System, resolve
+from planner.system.resolve import System, resolve
+from planner.traffic.requests import Arrival, Request
 from simulator.cluster import Cluster, Visit
 
 REQUESTS = 200_000

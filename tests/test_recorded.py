@@ -8,17 +8,19 @@ from pathlib import Path
 
 import pytest
 
-from planner import cli, profiles, workload
+from planner import cli
 from planner.backends import backend
-from planner.calibration_aiconfigurator import read_aiconfigurator
-from planner.profile_file import WireLaw
-from planner.profiles import dump_profile, load_profile
-from planner.recorded import judge, read_record, recorded_load, small
-from planner.records import Run
+from planner.calibration.aiconfigurator import read_aiconfigurator
+from planner.engine import profiles
+from planner.engine.profile_file import WireLaw
+from planner.engine.profiles import dump_profile, load_profile
+from planner.run.tables import Run
 from planner.spec import SpecError, load
-from planner.system import resolve
-from planner.validate import fingerprint
-from planner.validation_report import BEGIN, END, measured_bandwidth, section, write
+from planner.system.resolve import resolve
+from planner.traffic import workload
+from planner.validation.parity import fingerprint
+from planner.validation.recorded import judge, read_record, recorded_load, small
+from planner.validation.report import BEGIN, END, measured_bandwidth, section, write
 
 PROFILE = "h200-llama-3.1-8b-tp1"
 LOAD = ["deployment.replicas=1", "workload.requests=30", "workload.rate=3", "workload.prompt_tokens=500"]

@@ -12,14 +12,14 @@ from pathlib import Path
 import pytest
 
 from planner import load, simulate
-from planner.dialects import table
+from planner.engine.profiles import load_profile
+from planner.interop.dialects import table
 from planner.interop.import_file import import_file
-from planner.metrics import summarise
-from planner.multi_round_qa import MultiRoundQaLoad, steady_rate
-from planner.profiles import load_profile
-from planner.records import Run
+from planner.run.metrics import summarise
+from planner.run.tables import Run
 from planner.spec import MultiRoundQa
-from planner.system import resolve
+from planner.system.resolve import resolve
+from planner.traffic.multi_round_qa import MultiRoundQaLoad, steady_rate
 
 STOCK = Path(__file__).parent / "data" / "dynamo_v0.3"
 # As printed, in the order of the table's lines.

@@ -22,8 +22,8 @@ from live.embedders import Hashing, embedder
 from live.frontend import Frontend
 from live.rerankers import Overlap, reranker
 from live.retrieval import FaissIndex, NumpyIndex, Retriever
-from planner.requests import Arrival
 from planner.spec import Retrieval, SpecError
+from planner.traffic.requests import Arrival
 from test_client import Listed, request
 from test_frontend import SPLIT, chunks, pair, post, served
 

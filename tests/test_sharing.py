@@ -7,12 +7,12 @@ from dataclasses import replace
 import pytest
 
 from planner.backends import backend
-from planner.profile_file import ProfileFile, StepLaw
-from planner.profiles import from_file
-from planner.records import Run
-from planner.requests import Arrival, Request
+from planner.engine.profile_file import ProfileFile, StepLaw
+from planner.engine.profiles import from_file
+from planner.run.tables import Run
 from planner.spec import load
-from planner.system import System, resolve
+from planner.system.resolve import System, resolve
+from planner.traffic.requests import Arrival, Request
 
 LAW = StepLaw(
     decode_s=0.010, decode_per_seq_s=0.0, decode_per_context_s=0.0, prefill_floor_s=0.0, prefill_s=0.0,

@@ -409,7 +409,7 @@ AT_DEFAULTS = {
 @pytest.mark.parametrize("what", AT_DEFAULTS)
 def test_a_default_that_is_said_survives_its_own_yaml(what: str) -> None:
     """Set to its default it says something else than what the top level, or a preset, would fill in."""
-    from planner.system import resolve
+    from planner.system.resolve import resolve
 
     spec = load("disagg", AT_DEFAULTS[what])
     plain = load("disagg", [text for text in AT_DEFAULTS[what] if text.startswith("engine")])

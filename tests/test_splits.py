@@ -9,11 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import planner
-from planner.profiles import bounds, load_profile
+from planner.engine.profiles import bounds, load_profile
+from planner.engine.tp_scaling import at_tp, is_scaled
 from planner.spec import Disaggregated, SpecError
-from planner.splits import Split, Workers, apply, splits, tp_sizes, variants
-from planner.system import resolve
-from planner.tp_scaling import at_tp, is_scaled
+from planner.suggestion.splits import Split, Workers, apply, splits, tp_sizes, variants
+from planner.system.resolve import resolve
 
 
 def test_eight_gpus_in_ones() -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from planner.spread import Workers, here
+from planner.suggestion.spread import Workers, here
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -99,7 +99,7 @@ def test_workers_end_when_their_parent_is_killed() -> None:
     code = (
         "import os, signal, sys\n"
         "sys.path.insert(0, 'tests')\n"
-        "from planner.spread import Workers\n"
+        "from planner.suggestion.spread import Workers\n"
         "import test_spread\n"
         "if __name__ == '__main__':\n"
         "    pids = Workers(2)(test_spread.own_pid, [0.2, 0.2], lambda: None)\n"

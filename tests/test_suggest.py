@@ -14,22 +14,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import planner
-from planner.changes import faster_links, judged, stretched
-from planner.edge import Edge, interval, next_rate
-from planner.fewest import smallest
-from planner.probe_load import Period, load_at, turnaround_s
-from planner.search import BLOCKS, Found, Probe, first_guess, highest_rate, probe, system_of
-from planner.slo_presets import MLPERF, preset
 from planner.spec import Lognormal, Spec, SpecError, Uniform
-from planner.splits import Split, Workers, apply, splits
-from planner.suggest import suggest
-from planner.suggestion import Check, Suggestion, best_of
-from planner.suggestion_words import explanation
-from planner.system import resolve
-from planner.tasks import TURNAROUNDS, period_of
-from planner.verdict import Advantage, advantage, decide, profile_error
-from planner.verify import Here, checked, largest_part, refusal
-from planner.workload import build, scaled
+from planner.spec.slo_presets import MLPERF, preset
+from planner.suggestion.answer import Check, Suggestion, best_of
+from planner.suggestion.changes import faster_links, judged, stretched
+from planner.suggestion.edge import Edge, interval, next_rate
+from planner.suggestion.fewest import smallest
+from planner.suggestion.probe import Period, load_at, turnaround_s
+from planner.suggestion.search import BLOCKS, Found, Probe, first_guess, highest_rate, probe, system_of
+from planner.suggestion.splits import Split, Workers, apply, splits
+from planner.suggestion.suggest import suggest
+from planner.suggestion.tasks import TURNAROUNDS, period_of
+from planner.suggestion.verdict import Advantage, advantage, decide, profile_error
+from planner.suggestion.verify import Here, checked, largest_part, refusal
+from planner.suggestion.words import explanation
+from planner.system.resolve import resolve
+from planner.traffic.workload import build, scaled
 
 SMALL = ["workload.requests=150", "slo.ttft_ms=1000"]
 

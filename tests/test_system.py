@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from planner.catalogue import hardware
-from planner.model_config import load_model
-from planner.placement import Demand, place_freely
+from planner.engine.catalogue import hardware
+from planner.engine.model_config import load_model
 from planner.spec import Disaggregated, LocalPrefill, SpecError, config_root, load, parse
-from planner.system import ROUTER_PRESETS, EngineLimits, System, resolve
+from planner.system.placement import Demand, place_freely
+from planner.system.resolve import ROUTER_PRESETS, EngineLimits, System, resolve
 
 AGG = "name: a\ndeployment: {mode: aggregated}\n"
 

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from planner.requests import Segments
 from planner.spec import Spec, SpecError
-from planner.traces import (
+from planner.traffic.requests import Segments
+from planner.traffic.traces import (
     TraceRequest,
     detect,
     lru_hit_share,
@@ -24,7 +24,7 @@ from planner.traces import (
     to_requests,
     write_mooncake,
 )
-from planner.workload import Chained, build, offered_rate, scaled
+from planner.traffic.workload import Chained, build, offered_rate, scaled
 
 MOONCAKE = [
     {"timestamp": 1000, "input_length": 1030, "output_length": 5, "hash_ids": [0, 1, 2]},
@@ -300,7 +300,7 @@ PROMPTS = st.lists(
 def test_export_shares_exactly_the_common_whole_blocks(
     tmp_path_factory: pytest.TempPathFactory, prompts: list[Segments], block: int
 ) -> None:
-    from planner.requests import Arrival, Request
+    from planner.traffic.requests import Arrival, Request
 
     requests = [
         Request(i, i, sum(tokens for _, tokens in segments), 1, 1, segments, 0, -100 - i)

@@ -16,8 +16,8 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from planner.commands import doctor
-from planner.facts import STAGES
-from planner.metrics import METRICS
+from planner.run.facts import STAGES
+from planner.run.metrics import METRICS
 from planner.spec import dump, load
 from planner.ui import compute, jobs
 from planner.ui.answer import command

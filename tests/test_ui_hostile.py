@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from planner import curves
 from planner.spec import dump, load
+from planner.suggestion import curves
 from planner.ui import jobs
 from ui_pages import page, small_machine  # noqa: F401 (small_machine is a fixture of every test here)
 

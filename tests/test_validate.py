@@ -9,11 +9,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from planner import validate
-from planner.profiles import load_profile
-from planner.records import Run, frame
+from planner.engine.profiles import load_profile
+from planner.run.tables import Run, frame
 from planner.spec import load
-from planner.uncertainty import prediction_intervals, sample_profiles
+from planner.validation import parity
+from planner.validation.intervals import prediction_intervals, sample_profiles
 
 
 def made(scale: float = 1.0, *, seed: int = 0, count: int = 200, **manifest: Any) -> Run:
@@ -42,7 +42,7 @@ def made(scale: float = 1.0, *, seed: int = 0, count: int = 200, **manifest: Any
 
 
 def test_a_known_error_is_found_with_its_interval() -> None:
-    found = validate.compare(made(1.1), made())
+    found = parity.compare(made(1.1), made())
     assert found.label == "predicted"
     assert found.tokens.agrees
     for metric in ("ttft", "tpot"):
@@ -58,10 +58,10 @@ def test_a_known_error_is_found_with_its_interval() -> None:
 
 
 def test_equal_runs_have_no_error_and_other_requests_an_uncertain_one() -> None:
-    same = validate.compare(made(), made())
+    same = parity.compare(made(), made())
     assert all(error.error == 0 for error in same.errors)
     assert all(test.p_value == 1 for test in same.tests)
-    other = validate.compare(made(seed=1), made(seed=2))
+    other = parity.compare(made(seed=1), made(seed=2))
     error = other.error("ttft", "p50")
     assert error.low is not None
     assert error.high is not None
@@ -70,60 +70,60 @@ def test_equal_runs_have_no_error_and_other_requests_an_uncertain_one() -> None:
 
 
 def test_a_different_distribution_is_noticed() -> None:
-    assert validate.compare(made(1.5), made(seed=3)).tests[0].p_value < 1e-6
+    assert parity.compare(made(1.5), made(seed=3)).tests[0].p_value < 1e-6
 
 
 def test_tokens_are_checked_before_times() -> None:
     measured = made()
     short = measured.requests.assign(output_tokens=[99] * 3 + [100] * 197)
-    found = validate.compare(made(), replace(measured, requests=short))
+    found = parity.compare(made(), replace(measured, requests=short))
     assert found.tokens.output == 3
     assert not found.tokens.agrees
     assert found.sentence().startswith("Not comparable: 200 requests in both runs; 3 with other output tokens")
-    fewer = validate.check_tokens(made(), replace(measured, requests=measured.requests.iloc[:150]))
+    fewer = parity.check_tokens(made(), replace(measured, requests=measured.requests.iloc[:150]))
     assert (fewer.requests, fewer.missing) == (150, 50)
     failed = measured.requests.assign(finish_reason=["error"] + ["length"] * 199)
-    assert validate.check_tokens(made(), replace(measured, requests=failed)).failed == 1
+    assert parity.check_tokens(made(), replace(measured, requests=failed)).failed == 1
     unknown = measured.requests.assign(cached_tokens=pd.array([None] * 100 + [16] * 100, dtype="Int64"))
-    assert validate.check_tokens(made(), replace(measured, requests=unknown)).cached == 100  # null is not a difference
+    assert parity.check_tokens(made(), replace(measured, requests=unknown)).cached == 100  # null is not a difference
 
 
 def test_a_run_that_was_fitted_on_is_never_called_predicted() -> None:
     measured = made()
-    seen = frozenset({validate.fingerprint(measured)})
-    found = validate.compare(made(1.01), measured, fitted_on=seen)
+    seen = frozenset({parity.fingerprint(measured)})
+    found = parity.compare(made(1.01), measured, fitted_on=seen)
     assert found.label == "fitted"
     assert found.sentence().startswith("Fitted, not predicted")
-    assert validate.compare(made(1.01), made(seed=5), fitted_on=seen).label == "predicted"
+    assert parity.compare(made(1.01), made(seed=5), fitted_on=seen).label == "predicted"
     by_manifest = made(1.01, fitted_on=list(seen))
-    assert validate.compare(by_manifest, measured).label == "fitted"
+    assert parity.compare(by_manifest, measured).label == "fitted"
     read_from = made(seed=6, sources=["ab" * 32])
-    assert validate.label(read_from, frozenset({"ab" * 32})) == "fitted"
+    assert parity.label(read_from, frozenset({"ab" * 32})) == "fitted"
 
 
 def test_fingerprints_follow_the_data_and_not_its_order() -> None:
     run = made()
     shuffled = replace(run, requests=run.requests.sample(frac=1, random_state=0))
-    assert validate.fingerprint(run) == validate.fingerprint(shuffled)
-    assert validate.fingerprint(run) != validate.fingerprint(made(1.0001))
+    assert parity.fingerprint(run) == parity.fingerprint(shuffled)
+    assert parity.fingerprint(run) != parity.fingerprint(made(1.0001))
 
 
 def test_lives_own_spread_is_beside_the_error() -> None:
-    found = validate.compare(made(1.02), made(), repeats=[made(1.03)])
+    found = parity.compare(made(1.02), made(), repeats=[made(1.03)])
     error = found.error("ttft", "p50")
     assert error.spread == pytest.approx(0.03 / 1.015)
     assert error.within_spread
     assert found.repeats == 2
-    assert validate.compare(made(1.02), made()).error("ttft", "p50").within_spread is None
+    assert parity.compare(made(1.02), made()).error("ttft", "p50").within_spread is None
 
 
 def test_rank_agreement() -> None:
-    assert validate.rank_agreement([1, 2, 3], [10, 20, 30]).kendall_tau == 1
-    turned = validate.rank_agreement([1, 2, 3], [30, 20, 10])
+    assert parity.rank_agreement([1, 2, 3], [10, 20, 30]).kendall_tau == 1
+    turned = parity.rank_agreement([1, 2, 3], [30, 20, 10])
     assert (turned.kendall_tau, turned.same_winner) == (-1, False)
-    assert validate.rank_agreement([1, 2], [5, 9], higher=False).same_winner
+    assert parity.rank_agreement([1, 2], [5, 9], higher=False).same_winner
     with pytest.raises(ValueError, match="two or more"):
-        validate.rank_agreement([1], [1])
+        parity.rank_agreement([1], [1])
 
 
 def test_sampled_profiles_scatter_as_the_covariance_says() -> None:

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from engine_cases import Draw, limits_of, random_case
 from engine_replay import Case, Job, LinearLaw, replay
-from planner.requests import Request
-from planner.system import EngineLimits
+from planner.system.resolve import EngineLimits
+from planner.traffic.requests import Request
 from simulator.kv_cache import Holding, Run
 from simulator.worker import ADMITTED, FINISHED, PREFILLED, Sequence, Worker
 

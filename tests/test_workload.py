@@ -12,11 +12,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from planner.contents import shared_runs
-from planner.random_streams import draw, draw_tokens, stream
-from planner.requests import Arrival, Load, Request, Segments, WithLengths
 from planner.spec import Empirical, Lognormal, Spec, SpecError, Uniform
-from planner.workload import build, offered_rate, popular_documents, scaled
+from planner.traffic.contents import shared_runs
+from planner.traffic.random_streams import draw, draw_tokens, stream
+from planner.traffic.requests import Arrival, Load, Request, Segments, WithLengths
+from planner.traffic.workload import build, offered_rate, popular_documents, scaled
 
 OPEN = ("poisson", "gamma", "constant")
 

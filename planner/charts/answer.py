@@ -8,7 +8,7 @@ import altair as alt
 import pandas as pd
 
 from planner.charts.style import COLOURS, HOLLOW, MODES, NAMES, Chart, Say, plain, rule_at, scale_of
-from planner.suggestion import Suggestion, best_of
+from planner.suggestion.answer import Suggestion, best_of
 
 
 def split_table(found: Suggestion, most: int = 12) -> pd.DataFrame:

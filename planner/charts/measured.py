@@ -7,9 +7,9 @@ import numpy as np
 import pandas as pd
 
 from planner.charts.style import COLOURS, Chart, Say, plain
-from planner.facts import Facts
-from planner.records import Run
-from planner.validate import Comparison, MetricError
+from planner.run.facts import Facts
+from planner.run.tables import Run
+from planner.validation.parity import Comparison, MetricError
 
 
 def how_close(simulated: Run, measured: Run, metric: str, say: Say = plain) -> Chart:

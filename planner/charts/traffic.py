@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 
 from planner.charts.style import COLOURS, TARGET, Chart, Say, plain, rule_at
-from planner.facts import Facts
-from planner.records import Run
+from planner.run.facts import Facts
+from planner.run.tables import Run
 
 
 def how_it_arrives(times: Sequence[float], say: Say = plain) -> Chart:
@@ -72,7 +72,7 @@ def how_latency_spreads(
 
 
 def how_it_varies(table: pd.DataFrame, metric: str, title: str) -> Chart:
-    """A metric over the values of a swept key (planner.curves.sweep)."""
+    """A metric over the values of a swept key (planner.suggestion.curves.sweep)."""
     order = table["value"].tolist()
     return (
         alt.Chart(table)

@@ -9,10 +9,10 @@ import numpy as np
 import pandas as pd
 
 from planner.charts.style import COLOURS, NAMES, STAGE_COLOURS, Chart, Say, plain, rule_at, scale_of
-from planner.explain import waterfall
-from planner.facts import STAGES
-from planner.metrics import Summary
-from planner.records import Run
+from planner.report.explain import waterfall
+from planner.run.facts import STAGES
+from planner.run.metrics import Summary
+from planner.run.tables import Run
 from planner.spec import Slo
 
 PERCENTILES = ("p50", "p90", "p99")
@@ -23,7 +23,7 @@ DASHES = {"p50": [1, 0], "p90": [6, 3], "p99": [2, 2]}
 def how_latency_grows(
     curves: dict[str, tuple[str, pd.DataFrame]], metric: str, slo: Slo, rate: float | None, say: Say = plain
 ) -> Chart:
-    """Percentiles of `ttft` or `tpot` against the rate. `curves`: name -> (mode, table of planner.curves)."""
+    """Percentiles of `ttft` or `tpot` against the rate. `curves`: name -> (mode, table of `curves`)."""
     rows = [
         {"rate": row["rate"], "value": row[f"{metric}_{point}_ms"], "point": point, "name": name, "mode": mode}
         for name, (mode, table) in curves.items()

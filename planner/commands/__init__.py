@@ -18,7 +18,7 @@ import typer
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from planner.records import Run
+    from planner.run.tables import Run
 
 # Where a command stands in --help; the others follow by name.
 ORDER = {name: place for place, name in enumerate(["simulate", "live", "suggest", "compare", "serve", "calibrate"])}
@@ -103,7 +103,7 @@ def output_file(path: Path) -> Path:
 
 def save(run: Run, name: str, out: Path | None, no_save: bool) -> str | None:
     """Write the run, unless it is not wanted; returns the folder."""
-    from planner.records import TABLES
+    from planner.run.tables import TABLES
 
     if no_save:
         return None
@@ -117,7 +117,7 @@ def read_run(folder: Path) -> Run:
     """A run that was written before. Raises SpecError when the folder holds none, or a damaged one."""
     from pyarrow.lib import ArrowException
 
-    from planner.records import Run
+    from planner.run.tables import Run
     from planner.spec import SpecError
 
     for name in ("manifest.json", "requests.parquet"):
@@ -132,23 +132,24 @@ def read_run(folder: Path) -> Run:
 
 def show(run: Run, folder: str | None, as_json: bool, table: str | None) -> None:
     """Print a run: the report, another tool's table, or JSON."""
-    from planner import dialects, report
-    from planner.metrics import summarise
+    from planner.interop import dialects
+    from planner.report import printing
+    from planner.run.metrics import summarise
 
     if as_json:
-        print_json(dialects.export_json(run, table) if table else report.to_dict(summarise(run), folder))
+        print_json(dialects.export_json(run, table) if table else printing.to_dict(summarise(run), folder))
         return
     summary, screen = summarise(run), console()
     if table is None:
-        report.write(screen, summary, folder)
+        printing.write(screen, summary, folder)
         return
     text = dialects.table(run, table, colour=screen.is_terminal)
-    report.say(screen, report.answer(summary))
+    printing.say(screen, printing.answer(summary))
     print(text)
-    for warning in report.warnings(summary):
-        report.say(screen, f"Warning: {warning}")
+    for warning in printing.warnings(summary):
+        printing.say(screen, f"Warning: {warning}")
     if folder is not None:
-        report.say(screen, f"Run: {folder}")
+        printing.say(screen, f"Run: {folder}")
 
 
 def print_json(data: Any) -> None:
@@ -182,6 +183,6 @@ def progress(quiet_s: float = 2.0) -> Callable[[str, float], None]:
 def check_table(name: str | None) -> None:
     """Raises SpecError for an unknown dialect, before any work is done."""
     if name is not None:
-        from planner import dialects
+        from planner.interop import dialects
 
         dialects.find(name)

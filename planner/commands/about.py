@@ -16,7 +16,7 @@ def schema() -> None:
 
 def metrics(as_json: Json = False) -> None:
     """List every metric and what it means."""
-    from planner.metrics import METRICS
+    from planner.run.metrics import METRICS
 
     if as_json:
         print_json(

@@ -22,10 +22,10 @@ from planner.commands import (
 )
 
 if TYPE_CHECKING:
-    from planner.calibrate import Calibration
-    from planner.profile_file import ProfileFile
-    from planner.records import Run
-    from planner.system import System
+    from planner.calibration.calibrate import Calibration
+    from planner.engine.profile_file import ProfileFile
+    from planner.run.tables import Run
+    from planner.system.resolve import System
 
 
 def calibrate(
@@ -57,15 +57,15 @@ def calibrate(
 
     Every simulation with that profile then says what it was measured on.
     """
-    from planner.profiles import dump_profile
+    from planner.engine.profiles import dump_profile
     from planner.spec import load
-    from planner.system import resolve
+    from planner.system.resolve import resolve
 
     system = resolve(load(config, [*overrides(assignments, seed), "profile=null"]))
     if out is not None:
         output_file(out)
     if source:
-        from planner.calibrate import fit
+        from planner.calibration.calibrate import fit
 
         file, runs, doubt = fit(system, [_read(path, system) for path in source], name), len(source), None
     else:
@@ -80,9 +80,9 @@ def calibrate(
 
 
 def _read(source: Path, system: System) -> Run:
-    from planner.calibrate import one_pool
-    from planner.calibration_aiconfigurator import PREFIX, read_aiconfigurator
-    from planner.calibration_sources import read_source
+    from planner.calibration.aiconfigurator import PREFIX, read_aiconfigurator
+    from planner.calibration.calibrate import one_pool
+    from planner.calibration.sources import read_source
 
     if str(source).split(":")[0] == PREFIX and not source.exists():
         return read_aiconfigurator(str(source), system, one_pool(system))
@@ -95,9 +95,9 @@ def _measure(
     """All rounds on servers that are started once; each round has contents of its own."""
     from live.backend import SessionBackend
     from live.session import LiveSession
-    from planner.calibrate import calibrate as measure
-    from planner.calibrate import one_pool
-    from planner.calibration_load import plan
+    from planner.calibration.calibrate import calibrate as measure
+    from planner.calibration.calibrate import one_pool
+    from planner.calibration.load import plan
 
     one_pool(system)  # what cannot be calibrated is said before anything starts
     phases = plan(system, seconds)
@@ -119,13 +119,13 @@ def _print(file: ProfileFile, path: Path, runs: int, doubt: str | None) -> None:
     from rich import box
     from rich.table import Table
 
-    from planner import report
+    from planner.report import printing
 
     assert file.fit is not None
     screen = console()
     rows = sum(residual.rows for residual in file.fit.residuals.values())
     mean = sum(residual.rows * residual.mean_abs_pct for residual in file.fit.residuals.values()) / rows
-    report.say(
+    printing.say(
         screen,
         f"Profile {file.name}: {rows} steps of {runs} run{'s' if runs > 1 else ''} fitted to {mean:.1f} % on average.",
     )
@@ -145,12 +145,12 @@ def _print(file: ProfileFile, path: Path, runs: int, doubt: str | None) -> None:
     screen.print(table)
     for kind, residual in file.fit.residuals.items():
         mean, worst = residual.mean_abs_pct, residual.max_abs_pct
-        report.say(screen, f"{kind}: {residual.rows} steps, off by {mean:.1f} % (at most {worst:.0f} %)")
+        printing.say(screen, f"{kind}: {residual.rows} steps, off by {mean:.1f} % (at most {worst:.0f} %)")
     for note in file.notes:
-        report.say(screen, f"Note: {note}")
+        printing.say(screen, f"Note: {note}")
     if doubt is not None:
-        report.say(screen, f"Warning: {doubt}")
-    report.say(screen, f"Written: {path}. Use it with `profile: {path}`.")
+        printing.say(screen, f"Warning: {doubt}")
+    printing.say(screen, f"Written: {path}. Use it with `profile: {path}`.")
 
 
 def register(app: typer.Typer) -> None:

@@ -11,8 +11,8 @@ import typer
 from planner.commands import Json, TableOption, check_table, console, print_json, read_run, show
 
 if TYPE_CHECKING:
-    from planner.metrics import Summary
-    from planner.records import Run
+    from planner.run.metrics import Summary
+    from planner.run.tables import Run
 
 
 def compare(
@@ -21,23 +21,23 @@ def compare(
     as_json: Json = False,
 ) -> None:
     """Put two runs side by side."""
-    from planner import report
-    from planner.metrics import METRICS, summarise
+    from planner.report import printing
+    from planner.run.metrics import METRICS, summarise
 
     runs = read_run(first), read_run(second)
     a, b = (summarise(run) for run in runs)
     warnings = doubted(runs, (a, b))
     if as_json:
-        rows = [{**asdict(row), "unit": METRICS[row.name].unit} for row in report.compare(a, b)]
-        answer = {"answer": report.compared(a, b), "a": a.to_dict(), "b": b.to_dict(), "differences": rows}
+        rows = [{**asdict(row), "unit": METRICS[row.name].unit} for row in printing.compare(a, b)]
+        answer = {"answer": printing.compared(a, b), "a": a.to_dict(), "b": b.to_dict(), "differences": rows}
         print_json(answer | {"warnings": warnings})
         return
     screen = console()
-    report.say(screen, report.compared(a, b))
-    screen.print(report.compare_table(a, b))
+    printing.say(screen, printing.compared(a, b))
+    screen.print(printing.compare_table(a, b))
     for warning in warnings:
-        report.say(screen, f"Warning: {warning}")
-    report.say(screen, f"A: {first}\nB: {second}")
+        printing.say(screen, f"Warning: {warning}")
+    printing.say(screen, f"A: {first}\nB: {second}")
 
 
 def show_run(
@@ -48,7 +48,7 @@ def show_run(
     """Print the report of an earlier run."""
     check_table(table)
     if run.suffix == ".csv" and run.is_file():
-        from planner.dialects.multi_round_qa import summary_of_csv
+        from planner.interop.dialects.multi_round_qa import summary_of_csv
 
         print(summary_of_csv(run))
         return
@@ -57,10 +57,10 @@ def show_run(
 
 def doubted(runs: tuple[Run, Run], summaries: tuple[Summary, Summary]) -> list[str]:
     """What a reader must know of A, of B, and of one as a prediction of the other."""
-    from planner import report
-    from planner.validate import doubts
+    from planner.report import printing
+    from planner.validation.parity import doubts
 
-    found = [f"{name}: {text}" for name, one in zip("AB", summaries, strict=True) for text in report.warnings(one)]
+    found = [f"{name}: {text}" for name, one in zip("AB", summaries, strict=True) for text in printing.warnings(one)]
     said = {text.partition(": ")[2] for text in found}
     for predicted, measured in (runs, runs[::-1]):
         kinds = [run.manifest.get("provenance") for run in (predicted, measured)]

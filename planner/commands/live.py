@@ -29,10 +29,10 @@ from planner.commands import (
 
 if TYPE_CHECKING:
     from live.session import LiveSession
-    from planner.records import Progress, Run
+    from planner.run.tables import Progress, Run
     from planner.spec import Spec
-    from planner.system import System
-    from planner.validate import Comparison
+    from planner.system.resolve import System
+    from planner.validation.parity import Comparison
 
 Config = Annotated[
     Optional[str],  # noqa: UP045 - typer reads the annotation when the command is built
@@ -76,8 +76,8 @@ def live(
 ) -> None:
     """Run a deployment on real vLLM servers, started for it and stopped after it."""
     from live.session import LiveSession
-    from planner import workload
-    from planner.system import resolve
+    from planner.system.resolve import resolve
+    from planner.traffic import workload
 
     check_table(table)
     spec = spec_of(config, overrides(assignments, seed), bool(endpoint))
@@ -138,7 +138,7 @@ def spec_of(config: str | None, assignments: list[str], elsewhere: bool) -> Spec
     runtime = detect()
     if runtime.kind == "cpu":
         return load("cpu-agg", assignments)
-    from planner.catalogue import names
+    from planner.engine.catalogue import names
 
     gpu = runtime.gpus[0].name.lower().replace(" ", "-")
     hardware = next((name for name in sorted(names("hardware"), key=len, reverse=True) if name in gpu), None)
@@ -148,8 +148,8 @@ def spec_of(config: str | None, assignments: list[str], elsewhere: bool) -> Spec
 
 def _estimate(system: System, spec: Spec, repeat: int, elsewhere: bool, calibrates: bool) -> None:
     """How long it will take, said before anything starts; the load's length is the simulator's."""
-    from planner import workload
     from planner.backends import backend
+    from planner.traffic import workload
 
     simulated = backend("simulate").run(system, workload.build(spec))
     load_s = float(simulated.requests["finish_s"].max())
@@ -168,7 +168,7 @@ def _estimate(system: System, spec: Spec, repeat: int, elsewhere: bool, calibrat
 
 
 def _save(run: Run, folder: Path) -> None:
-    from planner.records import TABLES
+    from planner.run.tables import TABLES
 
     for table in TABLES:  # of an earlier run in the same folder
         (folder / f"{table}.parquet").unlink(missing_ok=True)
@@ -199,10 +199,10 @@ def _predictor(session: LiveSession, calibrate: bool, folder: Path | None, repor
         return session.system
     from live.backend import SessionBackend
     from live.session import with_reported_blocks
-    from planner.calibrate import calibrate as measure
-    from planner.calibrate import with_link
-    from planner.profiles import dump_profile, from_file
-    from planner.system import host_warnings, resolve
+    from planner.calibration.calibrate import calibrate as measure
+    from planner.calibration.calibrate import with_link
+    from planner.engine.profiles import dump_profile, from_file
+    from planner.system.resolve import host_warnings, resolve
 
     kind = session.system.pools[0].hardware.kind
     seconds = CALIBRATION_S[kind] * PLANNED_SHARE[kind]
@@ -232,9 +232,10 @@ def _lengths(run: Run) -> dict[int, tuple[int, int]]:
 
 
 def _compare(predictor: System, spec: Spec, runs: Sequence[Run], folder: Path | None) -> Comparison:
-    from planner import validate, workload
     from planner.backends import backend
-    from planner.requests import WithLengths
+    from planner.traffic import workload
+    from planner.traffic.requests import WithLengths
+    from planner.validation import parity
 
     load = WithLengths(workload.build(spec), _lengths(runs[0]))
     simulated = backend("simulate").run(predictor, load)
@@ -244,7 +245,7 @@ def _compare(predictor: System, spec: Spec, runs: Sequence[Run], folder: Path | 
     if folder is not None:
         _save(simulated, folder / "simulated")
     hashes = frozenset(one for pool in predictor.pools for one in pool.profile.fitted_hashes)
-    return validate.compare(simulated, runs[0], repeats=runs[1:], fitted_on=hashes)
+    return parity.compare(simulated, runs[0], repeats=runs[1:], fitted_on=hashes)
 
 
 def _print(
@@ -262,20 +263,20 @@ def _print(
     if as_json:
         print_json(_finite(comparison.to_dict() | {"profile": _profiles(predictor), "run": where}))
         return
-    from planner import report
+    from planner.report import printing
 
     screen = console()
-    report.say(screen, f"{comparison.sentence()} [{_profiles(predictor)}]")
+    printing.say(screen, f"{comparison.sentence()} [{_profiles(predictor)}]")
     screen.print(_error_table(comparison))
-    report.say(screen, comparison.tokens.sentence())
+    printing.say(screen, comparison.tokens.sentence())
     for warning in dict.fromkeys([*run.manifest["warnings"], *comparison.warnings]):
-        report.say(screen, f"Warning: {warning}")
+        printing.say(screen, f"Warning: {warning}")
     if where is not None:
-        report.say(screen, f"Run: {where} (simulated: {where}/simulated)")
+        printing.say(screen, f"Run: {where} (simulated: {where}/simulated)")
 
 
 def _profiles(system: System) -> str:
-    from planner.profiles import origin
+    from planner.engine.profiles import origin
 
     return origin([pool.profile for pool in system.pools])
 

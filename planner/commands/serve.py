@@ -25,7 +25,7 @@ def serve(
 ) -> None:
     """Serve a deployment behind one OpenAI-compatible address until Ctrl-C."""
     from live.session import LiveSession
-    from planner.system import resolve
+    from planner.system.resolve import resolve
 
     spec = spec_of(config, overrides(assignments, None), elsewhere=False)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)

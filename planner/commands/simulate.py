@@ -27,7 +27,7 @@ from planner.commands import (
 
 if TYPE_CHECKING:
     from planner.spec import Spec
-    from planner.uncertainty import Interval
+    from planner.validation.intervals import Interval
 
 Intervals = Annotated[
     int,
@@ -115,16 +115,16 @@ def _run(
     if not draws:
         show(run, folder, as_json, table)
         return
-    from planner.uncertainty import prediction_intervals
+    from planner.validation.intervals import prediction_intervals
 
     found = prediction_intervals(spec, UNSURE, draws=draws)
     if as_json:
         from dataclasses import asdict
 
-        from planner import report
+        from planner.report import printing
 
         intervals = {name: asdict(interval) for name, interval in found.items()}
-        print_json(report.to_dict(planner.summarise(run), folder) | {"intervals": intervals})
+        print_json(printing.to_dict(planner.summarise(run), folder) | {"intervals": intervals})
         return
     show(run, folder, as_json, table)
     _show_intervals(spec, found)
@@ -132,19 +132,19 @@ def _run(
 
 def _show_intervals(spec: Spec, found: dict[str, Interval]) -> None:
     """A line for each metric: 90 % of the simulations lie between these."""
-    from planner import report
-    from planner.metrics import METRICS
-    from planner.system import resolve
+    from planner.report import printing
+    from planner.run.metrics import METRICS
+    from planner.system.resolve import resolve
 
     screen = console()
     drawn = [pool.profile.name for pool in resolve(spec).pools if pool.profile.file and pool.profile.file.fit]
     what = f"seeds and the fit of {', '.join(dict.fromkeys(drawn))}" if drawn else "seeds only (no profile with a fit)"
     count = max((interval.draws for interval in found.values()), default=0)
-    report.say(screen, f"90 % of {count} simulations, {what}:")
+    printing.say(screen, f"90 % of {count} simulations, {what}:")
     for name, interval in found.items():
         metric = METRICS[name]
-        low, high = (report.shown(metric, value) for value in (interval.low, interval.high))
-        report.say(screen, f"  {metric.label}: {low} to {high}")
+        low, high = (printing.shown(metric, value) for value in (interval.low, interval.high))
+        printing.say(screen, f"  {metric.label}: {low} to {high}")
 
 
 def register(app: typer.Typer) -> None:

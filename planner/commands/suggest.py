@@ -12,7 +12,7 @@ from planner.commands import Config, Json, Seed, Set, console, output_file, over
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from planner.suggestion import Row, Suggestion
+    from planner.suggestion.answer import Row, Suggestion
 
 SWEEPS = ("router", "local_prefill")
 
@@ -67,11 +67,11 @@ def suggest(
     from dataclasses import replace
 
     import planner
-    from planner.fewest import smallest
-    from planner.slo_presets import preset
     from planner.spec import SpecError
-    from planner.suggest import suggest as answer
-    from planner.verify import checked, here
+    from planner.spec.slo_presets import preset
+    from planner.suggestion.fewest import smallest
+    from planner.suggestion.suggest import suggest as answer
+    from planner.suggestion.verify import checked, here
 
     wanted = frozenset(part.strip() for part in (sweep or "").split(",") if part.strip())
     if wanted - set(SWEEPS):
@@ -107,33 +107,34 @@ def suggest(
 
 def show(found: Suggestion, rows: int, out: Path | None) -> None:
     """The sentence, what to run, why, the table, what to know."""
-    from planner import report
-    from planner.suggest import OVERLOAD
-    from planner.suggestion_words import check_sentences, explanation, method, smallest_sentence, to_run
+    from planner.report import printing
+    from planner.suggestion.suggest import OVERLOAD
+    from planner.suggestion.words import check_sentences, explanation, method, smallest_sentence, to_run
 
     screen = console()
     reasons = explanation(found.verdict) if found.verdict is not None else []
     for text in (found.sentence, to_run(found), smallest_sentence(found), *check_sentences(found)):
         if text:
-            report.say(screen, text)
-    report.say(screen, "")
+            printing.say(screen, text)
+    printing.say(screen, "")
+    past = f"{100 * (OVERLOAD - 1):.0f}"
     if reasons:
-        report.say(screen, f"Why, seen {100 * (OVERLOAD - 1):.0f} % past the highest rates, and what would change it:")
+        printing.say(screen, f"Why, seen {past} % past the highest rates, and what would change it:")
     for line in (*reasons, method(found)):
-        report.say(screen, f"- {line}")
-    report.say(screen, "")
-    report.say(screen, f"Highest rate within the targets on {found.gpus} GPUs, and the output tokens that it gives:")
+        printing.say(screen, f"- {line}")
+    printing.say(screen, "")
+    printing.say(screen, f"Highest rate within the targets on {found.gpus} GPUs, and the output tokens that it gives:")
     screen.print(table(found, rows))
     if len(found.rows) > rows:
-        report.say(screen, f"{len(found.rows) - rows} more candidates: --rows {len(found.rows)}")
-    report.say(screen, "Faster for a user, or more from a GPU: what no other beats in both (Pareto front):")
+        printing.say(screen, f"{len(found.rows) - rows} more candidates: --rows {len(found.rows)}")
+    printing.say(screen, "Faster for a user, or more from a GPU: what no other beats in both (Pareto front):")
     screen.print(pareto_table(found))
     for note in found.notes:
-        report.say(screen, f"Note: {note}")
+        printing.say(screen, f"Note: {note}")
     if out is not None:
-        report.say(screen, f"Deployment: {out}")
+        printing.say(screen, f"Deployment: {out}")
         return
-    report.say(
+    printing.say(
         screen,
         "Next: --out FILE writes this deployment's YAML, for planner simulate, live and export; --rate R finds the"
         " fewest GPUs that serve R req/s.",
@@ -141,7 +142,7 @@ def show(found: Suggestion, rows: int, out: Path | None) -> None:
 
 
 def table(found: Suggestion, rows: int) -> Table:
-    from planner.words import number
+    from planner.report.words import number
 
     priced = any(row.cost_per_million_tokens is not None for row in found.rows)
     columns = ["", "req/s", "95 %", "req/s/GPU", "tok/s/GPU", "tok/s/user"]
@@ -171,13 +172,13 @@ def _table(*columns: str) -> Table:
 
 def _spread(row: Row) -> str:
     """61.2 to 62.0; a rough rate has no interval: one search, one list of requests."""
-    from planner.words import number
+    from planner.report.words import number
 
     return f"{number(row.low)} to {number(row.high)}" if row.refined else "rough"
 
 
 def pareto_table(found: Suggestion) -> Table:
-    from planner.words import number
+    from planner.report.words import number
 
     made = _table("", "req/s", "tok/s/user", "tok/s/GPU")
     highest = {point.name: point for point in found.pareto}  # of each candidate the last: its highest rate

@@ -24,10 +24,10 @@ def validate(
     as_json: Json = False,
 ) -> None:
     """Predict recorded live runs and print the errors."""
-    from planner import report
-    from planner.recorded import judge, read_record
+    from planner.report import printing
     from planner.spec import SpecError
-    from planner.validation_report import document, missed, write
+    from planner.validation.recorded import judge, read_record
+    from planner.validation.report import document, missed, write
 
     folders = records or sorted(path for path in RECORDED.glob("*") if path.is_dir())
     if not folders:
@@ -46,16 +46,16 @@ def validate(
         print_json({"comparisons": rows, "docs": None if docs is None else str(docs)})
         return
     screen = console()
-    report.say(screen, f"{len(judged) - len(missed(judged))} of {len(judged)} comparisons meet every aim.")
+    printing.say(screen, f"{len(judged) - len(missed(judged))} of {len(judged)} comparisons meet every aim.")
     for record, verdicts in found:
         for one in verdicts:
-            report.say(screen, f"{record.name}, {one.load}, profile {one.profile}: {one.comparison.sentence()}")
+            printing.say(screen, f"{record.name}, {one.load}, profile {one.profile}: {one.comparison.sentence()}")
     doubts = dict.fromkeys(
         f"{record.name}: {text}" for record, them in found for one in them for text in one.comparison.warnings
     )
     for warning in doubts:
-        report.say(screen, f"Warning: {warning}")
-    report.say(screen, f"Written: {docs}" if docs is not None else "Tables: with --docs docs/validation.md")
+        printing.say(screen, f"Warning: {warning}")
+    printing.say(screen, f"Written: {docs}" if docs is not None else "Tables: with --docs docs/validation.md")
 
 
 def register(app: typer.Typer) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 from planner.interop.vllm_script import served_name
 from planner.interop.workers import VLLM, Engine, engines, needed_hub_id, one_node, transfer_option
 from planner.spec import SpecError
-from planner.system import System
+from planner.system.resolve import System
 
 IMAGE = f"vllm/vllm-openai:v{VLLM}.0"
 

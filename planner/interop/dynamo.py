@@ -10,7 +10,7 @@ from typing import Any
 
 from planner.interop.workers import dns_name, needed_hub_id, pool_options, transfer_option
 from planner.spec import SpecError
-from planner.system import Pool, System
+from planner.system.resolve import Pool, System
 
 API = "nvidia.com/v1alpha1"
 IMAGE = "nvcr.io/nvidia/ai-dynamo/vllm-runtime:1.6.1"

@@ -8,12 +8,12 @@ from typing import Any
 
 import yaml
 
-from planner import workload
 from planner.interop import compose, dynamo, llmd, load_commands, vllm_script
 from planner.interop.workers import VLLM, hub_id
 from planner.spec import Spec, SpecError, dump
-from planner.system import System, resolve
-from planner.traces import write_mooncake
+from planner.system.resolve import System, resolve
+from planner.traffic import workload
+from planner.traffic.traces import write_mooncake
 
 
 def _dump(data: dict[str, Any], note: str) -> str:
@@ -61,7 +61,7 @@ def _made_model(system: System, out: Path) -> str | None:
     if hub_id(system.spec.model) is not None:
         return None
     from live.models import served_model
-    from planner.model_config import model_config
+    from planner.engine.model_config import model_config
 
     out.mkdir(parents=True, exist_ok=True)
     made = served_model(system.spec.model, model_config(system.spec.model).config, "dummy", root=out)

@@ -9,7 +9,7 @@ from pathlib import Path
 from planner.interop import import_dynamo_v03, import_kubernetes, import_vllm
 from planner.interop.import_reading import Imported, Note
 from planner.spec import Spec, SpecError, dump, parse
-from planner.strict_yaml import read_mapping, read_text
+from planner.spec.strict_yaml import read_mapping, read_text
 
 ALLOWED = "Dynamo v0.3 graph configs, DynamoGraphDeployment, llm-d model service values, and `vllm serve` command lines"
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from planner.catalogue import names
+from planner.engine.catalogue import names
 from planner.interop.dynamo import MODES
 from planner.interop.import_reading import (
     Group,

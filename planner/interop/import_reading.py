@@ -10,9 +10,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from planner.catalogue import names
+from planner.engine.catalogue import names
 from planner.spec import SpecError
-from planner.strict_yaml import join
+from planner.spec.strict_yaml import join
 
 NoteKind = Literal["no counterpart", "assumed", "warning"]
 Key = str | int

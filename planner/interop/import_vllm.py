@@ -11,7 +11,7 @@ from typing import Any
 
 from planner.interop.import_reading import Group, Imported, Note, Role, deployment, model_name, plain_name
 from planner.spec import Engine, SpecError
-from planner.strict_yaml import read_value
+from planner.spec.strict_yaml import read_value
 
 # Options that take no value. Any other one takes the word that follows, unless that is an option too.
 FLAGS = {

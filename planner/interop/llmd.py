@@ -11,7 +11,7 @@ from typing import Any
 
 from planner.interop.workers import SIDE_PORT, VLLM, dns_name, needed_hub_id, pool_options, transfer_option
 from planner.spec import SpecError
-from planner.system import Pool, System
+from planner.system.resolve import Pool, System
 
 CHART = "llm-d-modelservice v0.4.1"
 IMAGE = f"vllm/vllm-openai:v{VLLM}.0"

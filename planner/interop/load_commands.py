@@ -12,7 +12,7 @@ import shlex
 from planner.interop.vllm_script import served_name
 from planner.interop.workers import hub_id
 from planner.spec import Concurrency, Gamma, MultiRoundQa, Poisson, Sessions, Spec
-from planner.system import System
+from planner.system.resolve import System
 
 TRACE = "requests.jsonl"
 SPEC = "planner.yaml"

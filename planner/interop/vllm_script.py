@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 
 from planner.interop.workers import VLLM, Engine, engines, needed_hub_id, one_node, transfer_option
-from planner.system import System
+from planner.system.resolve import System
 
 HEAD = """\
 #!/usr/bin/env bash

@@ -7,10 +7,10 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
-from planner.catalogue import names
-from planner.model_config import published_as
+from planner.engine.catalogue import names
+from planner.engine.model_config import published_as
 from planner.spec import Disaggregated, SpecError
-from planner.system import Pool, System
+from planner.system.resolve import Pool, System
 
 VLLM = "0.32"  # the version whose options these are
 HTTP_PORT, SIDE_PORT = 8100, 5600  # of the first worker; each next one has the next port

@@ -9,16 +9,16 @@ from streamlit.delta_generator import DeltaGenerator
 
 from planner import charts
 from planner.charts import Say
-from planner.metrics import METRICS, Summary
-from planner.report import shown
+from planner.report.printing import shown
+from planner.report.words import number, percent
+from planner.run.metrics import METRICS, Summary
 from planner.spec import SpecError, dump
-from planner.suggestion import Suggestion
-from planner.suggestion_words import engines, explanation, pick
+from planner.suggestion.answer import Suggestion
+from planner.suggestion.words import engines, explanation, pick
 from planner.ui import compute
 from planner.ui.frame import badge, failed, go, guarded, help_of, link, read_this, scenario, title
 from planner.ui.scenario import Scenario
 from planner.ui.texts import say, t, translator
-from planner.words import number, percent
 
 
 @guarded
@@ -199,6 +199,6 @@ def command(now: Scenario) -> str:
 
 
 def _report(now: Scenario, found: Suggestion, words: Say) -> str:
-    from planner.html_report import suggestion_report
+    from planner.report.html import suggestion_report
 
     return suggestion_report(found, compute.summary_of(found.yaml), compute.rate_of(now.spec()), words)

@@ -6,13 +6,13 @@ from dataclasses import replace
 
 import streamlit as st
 
-from planner.catalogue import hardware, names
 from planner.commands.doctor import gpus
+from planner.engine.catalogue import hardware, names
+from planner.report.words import number
 from planner.spec import SpecError
 from planner.ui.frame import failed, go, guarded, remember, scenario, title
 from planner.ui.scenario import CARDS, LIMITS, TRACE, Scenario, keep_upload, profile_for, traces
 from planner.ui.texts import fault, say, t
-from planner.words import number
 
 
 @st.cache_data(ttl=60, show_spinner=False)

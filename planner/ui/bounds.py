@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from planner.spec import Aggregated, Spec, SpecError
-from planner.workload import offered_rate
+from planner.traffic.workload import offered_rate
 
 MOST_REQUESTS = 100_000  # about ten seconds of one core
 MOST_GPUS = 1024

@@ -12,16 +12,17 @@ from urllib.parse import urlsplit
 import pandas as pd
 import streamlit as st
 
-from planner import charts, validate
+from planner import charts
 from planner.commands import doctor
-from planner.records import Run
+from planner.report.words import number
+from planner.run.tables import Run
 from planner.spec import Spec, SpecError, dump, load, parse
 from planner.ui import compute, jobs
 from planner.ui.answer import best_known
 from planner.ui.frame import badge, failed, guarded, link, read_this, scenario, title
 from planner.ui.recorded import about, recorded_runs
 from planner.ui.texts import fault, say, t
-from planner.words import number
+from planner.validation import parity
 
 START_S = {"gpu": 300, "ray": 300, "cpu": 45}  # seconds: servers and warm-up; on GPUs a calibration too
 CALIBRATION_S = 90  # on the CPU
@@ -129,10 +130,10 @@ def _estimate(plan: Plan) -> None:
 
 def _on_gpus() -> Plan:
     """The suggested deployment where it fits; else the largest part of it at its share of the rate."""
-    from planner.splits import apply
-    from planner.suggestion_words import pick
-    from planner.verify import largest_part
-    from planner.workload import scaled
+    from planner.suggestion.splits import apply
+    from planner.suggestion.verify import largest_part
+    from planner.suggestion.words import pick
+    from planner.traffic.workload import scaled
 
     now = scenario()
     found = best_known(now)
@@ -279,9 +280,9 @@ def _compared(simulated: Path, measured: Path) -> None:
         st.info(t("This run has no simulation beside it."))
         return
     ours, theirs = Run.load(simulated), Run.load(measured)
-    comparison = validate.compare(ours, theirs)
-    parity = st.columns(2)
-    for column, metric in zip(parity, ("ttft", "tpot"), strict=True):
+    comparison = parity.compare(ours, theirs)
+    columns = st.columns(2)
+    for column, metric in zip(columns, ("ttft", "tpot"), strict=True):
         with column:
             st.altair_chart(charts.how_close(ours, theirs, metric, say), alt=t("Simulated against measured"))
     read_this(t("Each point is a request. On the dashed line simulation and measurement agree."))
@@ -319,7 +320,7 @@ def _show_recorded() -> None:
     folder = found[name]
     st.badge(t("recorded earlier on a GPU, not on this machine"), color="violet", icon=":material/history:")
     measured = Run.load(folder)
-    comparison = validate.compare(Run.load(folder / "simulated"), measured)
+    comparison = parity.compare(Run.load(folder / "simulated"), measured)
     st.markdown(f"**{say(comparison.sentence())}**")
     st.caption(say(about(measured)))
     _compared(folder / "simulated", folder)

@@ -9,16 +9,17 @@ from collections.abc import Callable
 import pandas as pd
 import streamlit as st
 
-from planner import curves, load
-from planner.metrics import Summary, summarise
-from planner.records import Progress, Run
+from planner import load
+from planner.run.metrics import Summary, summarise
+from planner.run.tables import Progress, Run
 from planner.spec import Spec, dump, parse
-from planner.spread import Spread, Workers, cores, here
-from planner.suggest import COARSE, SearchTask, prepared, search, suggest
-from planner.suggestion import Suggestion
+from planner.suggestion import curves
+from planner.suggestion.answer import Suggestion
+from planner.suggestion.spread import Spread, Workers, cores, here
+from planner.suggestion.suggest import COARSE, SearchTask, prepared, search, suggest
+from planner.traffic.workload import offered_rate
 from planner.ui.bounds import bounded
 from planner.ui.scenario import Scenario
-from planner.workload import offered_rate
 
 CURVE_REQUESTS = 2000  # of each point of an interactive curve: ten seconds near the highest rates; tails are coarse
 MAP_REQUESTS = 300

@@ -11,7 +11,7 @@ from typing import ParamSpec
 import streamlit as st
 from streamlit.navigation.page import StreamlitPage
 
-from planner.metrics import METRICS
+from planner.run.metrics import METRICS
 from planner.spec import SpecError
 from planner.ui.scenario import Scenario, read
 from planner.ui.texts import LANGUAGES, fault, say, t

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from planner.records import Run
+from planner.run.tables import Run
 
 FOLDER = Path(__file__).parent / "recordings"
 

@@ -5,15 +5,17 @@ from __future__ import annotations
 import pandas as pd
 import streamlit as st
 
-from planner import charts, report, traces
-from planner.metrics import METRICS
-from planner.records import Run
+from planner import charts
+from planner.report import printing
+from planner.report.words import number, percent
+from planner.run.metrics import METRICS
+from planner.run.tables import Run
 from planner.spec import Spec, SpecError, config_root, dump, load, parse
+from planner.traffic import traces
 from planner.ui import compute
 from planner.ui import scenario as scenarios
 from planner.ui.frame import badge, failed, guarded, help_of, read_this, title
 from planner.ui.texts import say, t
-from planner.words import number, percent
 
 SHOWN = (
     "attainment", "requests_per_s", "goodput_requests_per_s_per_gpu", "ttft_p50_ms", "ttft_p99_ms", "tpot_p99_ms",
@@ -91,14 +93,14 @@ def _replay(path: str) -> None:
     with st.spinner(t("Replaying …")):
         runs: dict[str, Run] = {key: compute.run_of(dump(spec)) for key, spec in specs.items()}
         summaries = {key: compute.summary_of(dump(spec)) for key, spec in specs.items()}
-    st.markdown(f"**{say(report.compared(summaries['A'], summaries['B']))}**")
-    badge(report.provenance(summaries["A"]))
-    for warning in dict.fromkeys(text for found in summaries.values() for text in report.warnings(found)):
+    st.markdown(f"**{say(printing.compared(summaries['A'], summaries['B']))}**")
+    badge(printing.provenance(summaries["A"]))
+    for warning in dict.fromkeys(text for found in summaries.values() for text in printing.warnings(found)):
         st.warning(say(warning))
     rows = [
         {
             t("Metric"): say(METRICS[name].label),
-            **{key: report.shown(METRICS[name], found[name]) for key, found in summaries.items()},
+            **{key: printing.shown(METRICS[name], found[name]) for key, found in summaries.items()},
         }
         for name in SHOWN
     ]

@@ -11,11 +11,11 @@ from typing import Any
 
 import yaml
 
-from planner.catalogue import names
-from planner.profiles import load_profile
+from planner.engine.catalogue import names
+from planner.engine.profiles import load_profile
 from planner.spec import Spec, SpecError, config_root, parse
-from planner.suggest import FEWEST, MOST, REQUESTS_PER_GPU
-from planner.workload import scaled
+from planner.suggestion.suggest import FEWEST, MOST, REQUESTS_PER_GPU
+from planner.traffic.workload import scaled
 
 
 @dataclass(frozen=True, slots=True)

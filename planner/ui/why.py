@@ -8,10 +8,10 @@ from collections.abc import Callable
 import streamlit as st
 
 from planner import charts
-from planner.explain import explain
+from planner.report.explain import explain
 from planner.spec import SpecError, dump
-from planner.splits import apply
-from planner.suggestion import Row, Suggestion, best_of
+from planner.suggestion.answer import Row, Suggestion, best_of
+from planner.suggestion.splits import apply
 from planner.ui import compute
 from planner.ui.answer import best_known
 from planner.ui.frame import failed, guarded, link, read_this, scenario, title

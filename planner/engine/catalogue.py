@@ -1,0 +1,105 @@
+"""The shipped catalogues: hardware, links, models and profiles, one YAML file an entry."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from planner.spec import Node, NonNegative, NonNegativeInt, Positive, PositiveInt, SpecError, config_root
+from planner.spec.faults import unknown
+from planner.spec.strict_yaml import read_mapping, read_text, validate
+
+Kind = Literal["models", "hardware", "links", "profiles"]
+Dtype = Literal["bf16", "fp16", "fp32", "fp8", "int8"]
+
+
+class Hardware(Node):
+    """One GPU (or, for `cpu`, one worker's share of a host). Rates are datasheet peaks without sparsity.
+
+    `memory_gb` is the vendor's figure; what an engine can use is `usable_bytes`. `nic_gb_s` and `nvlink_gb_s` are per
+    GPU and one direction. `gpu_runtime_mib` is what the driver and a CUDA context keep for themselves.
+    """
+
+    name: str
+    title: str
+    kind: Literal["gpu", "cpu"] = "gpu"
+    memory_gb: Positive
+    memory_mib: PositiveInt
+    gpu_runtime_mib: NonNegativeInt = 0
+    bandwidth_gb_s: Positive
+    tflops: dict[Dtype, Positive]
+    compute_capability: str | None = None
+    multiprocessors: PositiveInt | None = None
+    nic_gb_s: Positive
+    nvlink_gb_s: Positive | None = None
+    pcie_gb_s: Positive
+    tdp_w: Positive
+    price_per_gpu_hour: NonNegative | None = None
+    sources: dict[str, str]
+
+    @model_validator(mode="after")
+    def _sourced(self) -> Hardware:
+        needed = {"memory_gb", "memory_mib", "bandwidth_gb_s", "tflops", "nic_gb_s", "pcie_gb_s", "tdp_w"}
+        needed |= {key for key in ("nvlink_gb_s", "price_per_gpu_hour") if getattr(self, key) is not None}
+        if missing := sorted(needed - set(self.sources)):
+            raise ValueError(f"sources: no source for {', '.join(missing)}; allowed: one line of text each")
+        return self
+
+    @property
+    def usable_bytes(self) -> int:
+        """Memory that the engine sees before `gpu_memory_utilization` is applied."""
+        return (self.memory_mib - self.gpu_runtime_mib) << 20
+
+    @property
+    def memory_bandwidth(self) -> float:
+        """Bytes a second."""
+        return self.bandwidth_gb_s * 1e9
+
+    def flops(self, dtype: Dtype) -> float:
+        """Peak operations a second at `dtype`; a GPU without fp8 (int8) units computes such weights in bf16."""
+        rate = self.tflops.get(dtype) or self.tflops.get("bf16") or self.tflops["fp32"]
+        return rate * 1e12
+
+
+class LinkPreset(Node):
+    """A wire as seen in the field: what one transfer alone gets, one direction."""
+
+    name: str
+    bandwidth_gb_s: Positive
+    latency_us: NonNegative = 0.0
+    setup_us: NonNegative = 0.0
+    sharing: Literal["fair", "fifo"] = "fair"
+    source: Annotated[str, Field(min_length=1)]
+
+
+def names(kind: Kind) -> list[str]:
+    """What the catalogue holds."""
+    return sorted(path.stem for path in (config_root() / kind).glob("*.yaml"))
+
+
+def find(kind: Kind, name_or_path: str) -> Path:
+    """The file of an entry: its catalogue name or a path. Raises SpecError."""
+    entry = config_root() / kind / f"{name_or_path}.yaml"
+    if "/" not in name_or_path and entry.is_file():
+        return entry
+    path = Path(name_or_path).expanduser()
+    if path.exists() and ("/" in name_or_path or path.suffix in (".yaml", ".yml", ".json")):
+        return path
+    raise SpecError(f"{kind}: {unknown(name_or_path, names(kind))}, or a path")
+
+
+@lru_cache(maxsize=64)
+def hardware(name_or_path: str) -> Hardware:
+    """A hardware entry. Raises SpecError."""
+    path = find("hardware", name_or_path)
+    return validate(Hardware, read_mapping(read_text(path), str(path)), str(path))
+
+
+@lru_cache(maxsize=64)
+def link(name_or_path: str) -> LinkPreset:
+    """A link preset. Raises SpecError."""
+    path = find("links", name_or_path)
+    return validate(LinkPreset, read_mapping(read_text(path), str(path)), str(path))

@@ -1,0 +1,192 @@
+"""What vLLM's scheduler obeys on given hardware: its defaults (server, version 0.32) and how many KV blocks fit."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from planner.engine.catalogue import Hardware
+from planner.engine.model_shape import ModelShape
+from planner.spec import Engine, SpecError
+
+GIB = 1 << 30
+
+# What CUDA graphs, NCCL buffers and the allocator keep besides weights, activations and KV. Residual of one
+# measurement: an H200 serving Llama-3.1-8B at 0.92 with a budget of 8,192 tokens, 919,824 KV tokens.
+RUNTIME_RESERVE_BYTES = round(0.733 * GIB)
+
+
+@dataclass(frozen=True, slots=True)
+class EngineLimits:
+    """What vLLM's scheduler obeys. `kv_blocks` is the number of usable blocks (vLLM's null block not counted)."""
+
+    max_num_batched_tokens: int
+    max_num_seqs: int
+    block_size: int
+    kv_blocks: int
+    max_model_len: int
+    prefix_caching: bool = True
+    chunked_prefill: bool = True
+    prefill_first: bool = False  # vLLM V0: waiting prompts before running decodes, never in one step
+    async_scheduling: bool = False  # the next step is scheduled while one runs: arrivals join one step later
+    long_prefill_token_threshold: int = 0
+    reserve_full_prompt: bool = True
+    watermark_blocks: int = 0
+    swap_blocks: int = 0  # host room for preempted KV; 0: it is computed again
+    swap_s_per_block: float = 0.0  # a copy, one way
+    tiers: tuple[tuple[int, float, float], ...] = ()  # evicted KV: (blocks, seconds a block read, and written)
+    keys_above_tokens: int | None = None  # longer prompts keep keys alone: a block holds twice as many tokens
+    keys_decode_s: float = 0.0  # what they add to a decode step for each token attended to; may be negative
+    keys_chunk_s: float = 0.0  # and to a step with a part of their prompt, for each token computed before
+
+    def block_tokens(self, prompt_tokens: int) -> int:
+        """Tokens in one block of a sequence with such a prompt."""
+        keys = self.keys_above_tokens is not None and prompt_tokens > self.keys_above_tokens
+        return 2 * self.block_size if keys else self.block_size
+
+
+def batch_defaults(hardware: Hardware, tp: int) -> tuple[int, int]:
+    """(max_num_batched_tokens, max_num_seqs) of `vllm serve`."""
+    if hardware.kind == "cpu":
+        return 2048 * tp, 128 * tp
+    memory = hardware.usable_bytes
+    if memory >= 160 * GIB:
+        return 16384, 1024
+    if memory >= 70 * GIB and "a100" not in hardware.name.lower():
+        return 8192, 1024
+    return 2048, 256
+
+
+def activation_bytes(model: ModelShape, budget: int, seqs: int, tp: int) -> int:
+    """Peak of vLLM's profiling run, an estimate: the MLP's gate, up and product of a full step, or float32 logits.
+
+    Checked on two H200 runs whose budgets differ by 8,192 tokens: 86,016 bytes a token here, 88,320 measured.
+    """
+    mlp = budget * 3 * (model.intermediate // tp) * model.dtype_bytes
+    logits = seqs * model.vocab * 4 + budget * model.hidden * model.dtype_bytes
+    return max(mlp, logits)
+
+
+def _gb(size: float) -> str:
+    return f"{size / 1e9:.1f} GB" if size >= 1e8 else f"{size / 1e6:.1f} MB"
+
+
+def _kv_memory(model: ModelShape, hardware: Hardware, tp: int, engine: Engine, budget: int, seqs: int) -> float:
+    """Bytes left for KV on each GPU; negative when the model does not fit."""
+    runtime = RUNTIME_RESERVE_BYTES if hardware.kind == "gpu" else 0
+    reserve = activation_bytes(model, budget, seqs, tp) + runtime
+    return hardware.usable_bytes * engine.gpu_memory_utilization - model.weight_bytes_per_gpu(tp) - reserve
+
+
+def divides(model: ModelShape, tp: int) -> bool:
+    """Whether vLLM can split the model: heads by tp, and KV heads evenly split or evenly replicated."""
+    kv_heads = 1 if model.latent_dim else model.kv_heads
+    return model.heads % tp == 0 and (kv_heads % tp == 0 or tp % kv_heads == 0) and model.intermediate % tp == 0
+
+
+def _refuse_memory(
+    model: ModelShape, hardware: Hardware, tp: int, engine: Engine, budget: int, seqs: int, where: str, most: int
+) -> SpecError:
+    """The model, or one block of KV, does not fit."""
+    there = hardware.usable_bytes * engine.gpu_memory_utilization
+    needed = there - _kv_memory(model, hardware, tp, engine, budget, seqs)
+    block = model.kv_bytes_per_token_per_gpu(tp)
+    fitting = [
+        size
+        for size in range(tp + 1, most + 1)
+        if divides(model, size) and _kv_memory(model, hardware, size, engine, budget, seqs) > 1024 * block
+    ]
+    remedy = f"tp {fitting[0]} or more" if fitting else "a smaller model, quantization or larger GPUs"
+    return SpecError(
+        f"{where}.tp: {model.name} does not fit at tp {tp}: {_gb(needed)} of weights and working memory a GPU, "
+        f"{_gb(there)} usable on {hardware.name}; allowed: {remedy}"
+    )
+
+
+def kv_blocks(
+    model: ModelShape,
+    hardware: Hardware,
+    tp: int,
+    engine: Engine,
+    measured: int | None,
+    batch: tuple[int, int, int],
+    where: str,
+    most: int,
+) -> int:
+    """vLLM's num_gpu_blocks (null block counted): the override, what vLLM reported, or an estimate.
+
+    `measured`: KV tokens vLLM reported for this engine with its default batch sizes. `batch` is (budget, sequences,
+    block size); `most` is the largest tp of a node, for the remedy. Raises SpecError.
+    """
+    budget, seqs, block_size = batch
+    block_bytes = block_size * model.kv_bytes_per_token_per_gpu(tp)
+    if engine.num_gpu_blocks_override is not None:
+        return engine.num_gpu_blocks_override
+    if engine.kv_cache_memory_bytes is not None:
+        return int(engine.kv_cache_memory_bytes // block_bytes)
+    blocks = int(_kv_memory(model, hardware, tp, engine, budget, seqs) // block_bytes)
+    if blocks < 2:
+        raise _refuse_memory(model, hardware, tp, engine, budget, seqs, where, most)
+    if measured is not None and (budget, seqs) == batch_defaults(hardware, tp):
+        return measured // block_size
+    return blocks
+
+
+def limits(
+    model: ModelShape, hardware: Hardware, tp: int, engine: Engine, measured: int | None, where: str, most: int
+) -> EngineLimits:
+    """The scheduler's limits of one pool; `where` is its key. Raises SpecError."""
+    budget, seqs, block_size = batch_sizes(model, hardware, tp, engine)
+    if budget < seqs:
+        raise SpecError(
+            f"engine.max_num_batched_tokens: {budget} is below max_num_seqs {seqs}; allowed: at least max_num_seqs"
+        )
+    total = kv_blocks(model, hardware, tp, engine, measured, (budget, seqs, block_size), where, most)
+    usable = total - 1
+    if usable < 1:
+        key = "num_gpu_blocks_override" if engine.num_gpu_blocks_override is not None else "kv_cache_memory_bytes"
+        raise SpecError(
+            f"engine.{key}: {getattr(engine, key)} gives {total} KV blocks, one of them vLLM's own; allowed: 2 or more"
+        )
+    room = usable * block_size
+    longest = engine.max_model_len or min(model.max_position, room)
+    if longest > model.max_position:
+        raise SpecError(
+            f"engine.max_model_len: {longest} is beyond {model.name}'s {model.max_position} positions; "
+            f"allowed: up to {model.max_position}"
+        )
+    if longest > room:
+        raise SpecError(
+            f"engine.max_model_len: one request of {longest} tokens does not fit the KV cache of {room} tokens "
+            f"({usable} blocks of {block_size}, {where}); allowed: up to {room}, or more KV memory"
+        )
+    if not engine.enable_chunked_prefill and budget < longest:
+        raise SpecError(
+            f"engine.max_num_batched_tokens: {budget} is below max_model_len {longest} without chunked prefill; "
+            f"allowed: at least {longest}, or enable_chunked_prefill: true"
+        )
+    asynchronous = engine.async_scheduling
+    return EngineLimits(
+        max_num_batched_tokens=budget,
+        max_num_seqs=seqs,
+        block_size=block_size,
+        kv_blocks=usable,
+        max_model_len=longest,
+        prefix_caching=engine.enable_prefix_caching,
+        chunked_prefill=engine.enable_chunked_prefill,
+        prefill_first=engine.scheduler == "prefill_first",
+        async_scheduling=hardware.kind == "gpu" if asynchronous is None else asynchronous,
+        long_prefill_token_threshold=engine.long_prefill_token_threshold,
+        reserve_full_prompt=engine.scheduler_reserve_full_isl,
+        watermark_blocks=int(engine.watermark * total),
+    )
+
+
+def batch_sizes(model: ModelShape, hardware: Hardware, tp: int, engine: Engine) -> tuple[int, int, int]:
+    """(max_num_batched_tokens, max_num_seqs, block_size): the engine's own, else vLLM's defaults."""
+    budget, seqs = batch_defaults(hardware, tp)
+    longest = engine.max_model_len or model.max_position
+    if not engine.enable_chunked_prefill:
+        budget = max(budget, longest)  # a whole prompt must fit one step
+    budget = engine.max_num_batched_tokens or min(budget, (engine.max_num_seqs or seqs) * longest)
+    seqs = engine.max_num_seqs or min(seqs, budget)
+    return budget, seqs, engine.block_size or (128 if hardware.kind == "cpu" else 16)

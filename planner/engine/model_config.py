@@ -1,0 +1,313 @@
+"""A Hugging Face `config.json` -> `ModelShape`. One entry of FAMILIES per model type; others are refused."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from planner.engine.catalogue import find, names
+from planner.engine.model_shape import ModelShape, Parameters
+from planner.spec import SpecError
+from planner.spec.faults import unknown
+from planner.spec.strict_yaml import read_mapping, read_text
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The Hugging Face keys of a model and where they were read. `folder`: of a local checkpoint."""
+
+    name: str
+    config: dict[str, Any]
+    where: str
+    folder: Path | None = None
+
+
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")  # ORGANISATION/NAME
+
+
+def _entry(name: str) -> tuple[Path, dict[str, Any]]:
+    path = find("models", name)
+    return path, read_mapping(read_text(path), str(path))
+
+
+def published_as(name: str) -> str | None:
+    """The hub id whose figures a catalogue entry holds; None for a model without published weights."""
+    match = re.search(r"model card of (\S+/\S+)", str(_entry(name)[1].get("source", "")))
+    return match.group(1) if match else None
+
+
+def _catalogued(name: str) -> ModelConfig:
+    path, entry = _entry(name)
+    config = entry.get("config")
+    if not isinstance(config, dict) or not isinstance(entry.get("source"), str):
+        raise SpecError(f"{path}: config or source is missing; allowed: Hugging Face keys, and where they are from")
+    return ModelConfig(name, config, str(path))
+
+
+def _fetched(hub_id: str) -> Path | None:
+    """The config.json of a hub model in Hugging Face's cache; None when it was never fetched."""
+    home = Path(os.environ.get("HF_HOME") or "~/.cache/huggingface")
+    cache = Path(os.environ.get("HF_HUB_CACHE") or home / "hub").expanduser()
+    kept = cache / f"models--{hub_id.replace('/', '--')}"
+    main = kept / "refs" / "main"
+    file = kept / "snapshots" / main.read_text().strip() / "config.json" if main.is_file() else None
+    return file if file is not None and file.is_file() else None
+
+
+def _of_hub(hub_id: str) -> ModelConfig | None:
+    """Figures of a hub model: those that were fetched, else the catalogue's own. Nothing is downloaded here."""
+    file = _fetched(hub_id)
+    if file is not None:
+        found = model_config(str(file))
+        return ModelConfig(hub_id.partition("/")[2].lower(), found.config, found.where)
+    name = next((name for name in names("models") if (published_as(name) or "").lower() == hub_id.lower()), None)
+    return None if name is None else _catalogued(name)
+
+
+def model_config(name_or_path: str) -> ModelConfig:
+    """The config of a catalogue name, a folder, a `config.json` or a hub id. Raises SpecError."""
+    if "/" not in name_or_path and name_or_path in names("models"):
+        return _catalogued(name_or_path)
+    path = Path(name_or_path).expanduser()
+    if not path.exists():
+        hub = HUB_ID.fullmatch(name_or_path) is not None
+        found = _of_hub(name_or_path) if hub else None
+        if found is not None:
+            return found
+        remedy = f"; a hub id once `hf download {name_or_path} config.json` has fetched its figures" if hub else ""
+        raise SpecError(f"model: {unknown(name_or_path, names('models'))}, or a folder with a config.json{remedy}")
+    file = path / "config.json" if path.is_dir() else path
+    if file.suffix in (".yaml", ".yml"):
+        entry = read_mapping(read_text(file), str(file))
+        return ModelConfig(file.stem, dict(entry.get("config") or {}), str(file))
+    try:
+        config = json.loads(read_text(file, "a Hugging Face config.json"))
+    except json.JSONDecodeError as error:
+        raise SpecError(f"{file}: line {error.lineno}: not valid JSON ({error.msg}); allowed: a config.json") from None
+    if not isinstance(config, dict):
+        raise SpecError(f"{file}: holds no JSON object; allowed: a Hugging Face config.json")
+    return ModelConfig(file.resolve().parent.name, config, str(file), file.parent)
+
+
+class _Reader:
+    """Numbers of a config, with errors that name file and key."""
+
+    def __init__(self, config: dict[str, Any], where: str) -> None:
+        self.config, self.where = config, where
+
+    def whole(self, key: str, default: int | None = None) -> int:
+        value = self.config.get(key)
+        if value is None:
+            value = default
+        if isinstance(value, bool) or not isinstance(value, int) or value <= 0:
+            shown = "is missing" if value is None else f"{value!r} is not a positive whole number"
+            raise SpecError(f"{self.where}: {key}: {shown}; allowed: whole numbers from 1")
+        return value
+
+    def flag(self, key: str, default: bool = False) -> bool:
+        value = self.config.get(key)
+        return default if value is None else bool(value)
+
+
+Windows = Callable[[_Reader, int], tuple[int | None, ...]]
+
+
+def _no_window(read: _Reader, layers: int) -> tuple[int | None, ...]:
+    return (None,) * layers
+
+
+def _every_layer(read: _Reader, layers: int) -> tuple[int | None, ...]:
+    return (read.config.get("sliding_window"),) * layers
+
+
+def _when_asked(read: _Reader, layers: int) -> tuple[int | None, ...]:
+    """Qwen: `use_sliding_window`, and then only from layer `max_window_layers` on."""
+    if not read.flag("use_sliding_window"):
+        return (None,) * layers
+    first = read.whole("max_window_layers", layers)
+    return tuple(read.whole("sliding_window") if layer >= first else None for layer in range(layers))
+
+
+def _alternating(period: int) -> Windows:
+    """Of every `period` layers the last sees everything, unless `layer_types` says otherwise."""
+
+    def windows(read: _Reader, layers: int) -> tuple[int | None, ...]:
+        window = read.whole("sliding_window")
+        if types := read.config.get("layer_types"):
+            return tuple(window if kind == "sliding_attention" else None for kind in types[:layers])
+        every = read.whole("sliding_window_pattern", period)
+        return tuple(None if (layer + 1) % every == 0 else window for layer in range(layers))
+
+    return windows
+
+
+@dataclass(frozen=True)
+class Family:
+    """What the modelling code fixes and the config does not say."""
+
+    qkv_bias: bool = False
+    output_bias: bool = False
+    bias_key: str | None = None  # a config key that switches all four attention biases
+    head_norms: bool = False  # RMSNorm of each head's q and k
+    norms_per_layer: int = 2
+    tied: bool = False  # default of tie_word_embeddings
+    windows: Windows = _no_window
+    moe: bool = False
+    mla: bool = False
+
+
+FAMILIES: dict[str, Family] = {
+    "llama": Family(bias_key="attention_bias"),
+    "mistral": Family(windows=_every_layer),
+    "mixtral": Family(windows=_every_layer, moe=True),
+    "qwen2": Family(qkv_bias=True, windows=_when_asked),
+    "qwen3": Family(bias_key="attention_bias", head_norms=True, windows=_when_asked),
+    "qwen3_moe": Family(bias_key="attention_bias", head_norms=True, windows=_when_asked, moe=True),
+    "phi3": Family(windows=_every_layer),
+    "gemma2": Family(norms_per_layer=4, tied=True, windows=_alternating(2)),
+    "gemma3_text": Family(head_norms=True, norms_per_layer=4, tied=True, windows=_alternating(6)),
+    "gpt_oss": Family(qkv_bias=True, output_bias=True, windows=_alternating(2), moe=True),
+    "deepseek_v2": Family(moe=True, mla=True),
+    "deepseek_v3": Family(moe=True, mla=True),
+}
+
+
+def _attention(read: _Reader, family: Family, hidden: int, heads: int, kv_heads: int, dim: int) -> tuple[int, int, int]:
+    """(projections, those that make K and V, biases and head norms) of one layer."""
+    switched = family.bias_key is not None and read.flag(family.bias_key)
+    keys = 2 * hidden * kv_heads * dim
+    extra = (heads + 2 * kv_heads) * dim * (family.qkv_bias or switched) + hidden * (family.output_bias or switched)
+    extra += 2 * dim * family.head_norms + heads * (read.config.get("model_type") == "gpt_oss")  # sinks
+    return 2 * hidden * heads * dim + keys, keys, extra
+
+
+def _latent_attention(read: _Reader, hidden: int, heads: int) -> tuple[int, int, int]:
+    """MLA (DeepSeek-V2 paper, section 2.1): low-rank queries (optional) and one compressed KV for all heads."""
+    rank, rope = read.whole("kv_lora_rank"), read.whole("qk_rope_head_dim")
+    nope, value = read.whole("qk_nope_head_dim"), read.whole("v_head_dim")
+    query_rank = read.config.get("q_lora_rank")
+    wide = heads * (nope + rope)
+    query = hidden * query_rank + query_rank * wide if query_rank else hidden * wide
+    down = hidden * (rank + rope)
+    return query + down + rank * heads * (nope + value) + heads * value * hidden, down, rank + (query_rank or 0)
+
+
+def _mlp(read: _Reader, family: Family, hidden: int, layers: int, intermediate: int) -> tuple[int, int, int, int, int]:
+    """(dense and router, routed experts, biases, experts, experts a token) over all layers."""
+    dense = 3 * hidden * intermediate
+    if not family.moe:
+        extra = (2 * intermediate + hidden) * read.flag("mlp_bias")
+        return dense * layers, 0, extra * layers, 0, 0
+    key = next((k for k in ("num_local_experts", "num_experts", "n_routed_experts") if k in read.config), "num_experts")
+    experts, chosen = read.whole(key), read.whole("num_experts_per_tok")
+    width = read.whole("moe_intermediate_size", intermediate)
+    first = int(read.config.get("first_k_dense_replace") or 0)
+    only = {layer for layer in range(layers) if layer < first} | set(read.config.get("mlp_only_layers") or ())
+    step = read.whole("decoder_sparse_step", 1)
+    only |= {layer for layer in range(layers) if (layer + 1) % step}
+    sparse = layers - len(only)
+    shared = 3 * hidden * width * int(read.config.get("n_shared_experts") or 0)
+    kind = read.config.get("model_type")
+    bias = experts if kind == "deepseek_v3" else 0  # e_score_correction_bias
+    if kind == "gpt_oss":
+        bias = experts * (2 * width + hidden) + experts
+    routed = 3 * hidden * width * experts * sparse
+    return dense * len(only) + (shared + hidden * experts) * sparse, routed, bias * sparse, experts, chosen
+
+
+def _bits(read: _Reader, plain: float) -> tuple[float, float]:
+    """(bits of a linear weight, of a routed expert's) as stored, scales included."""
+    quant = read.config.get("quantization_config")
+    if quant is None:
+        return plain, plain
+    method = quant.get("quant_method")
+    if method == "fp8":
+        block = quant.get("weight_block_size")
+        bits = 8 + (32 / (block[0] * block[1]) if block else 0.0)
+        return bits, bits
+    if method in ("gptq", "awq"):
+        width, group = float(quant.get("bits", 4)), quant.get("group_size", 128)
+        bits = width + ((16 + width) / group if group and group > 0 else 0.0)  # a 16-bit scale and a zero point a group
+        return bits, bits
+    if method == "compressed-tensors":
+        weights = [group.get("weights") or {} for group in (quant.get("config_groups") or {}).values()]
+        if weights and weights[0].get("num_bits"):
+            group = weights[0].get("group_size")
+            bits = float(weights[0]["num_bits"]) + (16 / group if group and group > 0 else 0.0)
+            return bits, bits
+    if method == "mxfp4":
+        return plain, 4.25  # experts only: 4 bits and an 8-bit scale for 32 weights
+    allowed = "fp8, gptq, awq, compressed-tensors with num_bits, mxfp4"
+    raise SpecError(f"{read.where}: quantization_config: {method!r} is not covered; allowed: {allowed}")
+
+
+def shape(name: str, config: dict[str, Any], where: str) -> ModelShape:
+    """The arithmetic of one config. Raises SpecError for model types and quantisations that are not covered."""
+    read = _Reader(config, where)
+    kind = str(config.get("model_type"))
+    family = FAMILIES.get(kind)
+    if family is None:
+        raise SpecError(f"{where}: model_type: {kind!r} is not covered; allowed: {', '.join(FAMILIES)}")
+    hidden, layers = read.whole("hidden_size"), read.whole("num_hidden_layers")
+    heads = read.whole("num_attention_heads")
+    kv_heads, vocab = read.whole("num_key_value_heads", heads), read.whole("vocab_size")
+    dim, intermediate = read.whole("head_dim", max(1, hidden // heads)), read.whole("intermediate_size")
+    if heads % kv_heads:
+        raise SpecError(f"{where}: num_key_value_heads: {kv_heads} does not divide {heads} heads; allowed: a divisor")
+    dtype = str(config.get("torch_dtype") or config.get("dtype") or "bfloat16")
+    if dtype not in ("bfloat16", "float16", "float32"):
+        raise SpecError(f"{where}: torch_dtype: {unknown(dtype, ['bfloat16', 'float16', 'float32'])}")
+    if family.mla:
+        attention, keys, extra = _latent_attention(read, hidden, heads)
+    else:
+        attention, keys, extra = _attention(read, family, hidden, heads, kv_heads, dim)
+    mlp, routed, biases, experts, chosen = _mlp(read, family, hidden, layers, intermediate)
+    tied = read.flag("tie_word_embeddings", family.tied)
+    plain = 32.0 if dtype == "float32" else 16.0
+    linear_bits, routed_bits = _bits(read, plain)
+    nope, value = (read.whole("qk_nope_head_dim"), read.whole("v_head_dim")) if family.mla else (0, 0)
+    rope = read.whole("qk_rope_head_dim") if family.mla else 0
+    return ModelShape(
+        name=name,
+        family=kind,
+        layers=layers,
+        hidden=hidden,
+        heads=heads,
+        kv_heads=kv_heads,
+        head_dim=dim,
+        vocab=vocab,
+        intermediate=intermediate,
+        max_position=read.whole("max_position_embeddings"),
+        tied_embeddings=tied,
+        dtype=dtype,
+        parameters=Parameters(
+            embedding=vocab * hidden,
+            head=0 if tied else vocab * hidden,
+            attention=attention * layers,
+            kv=keys * layers,
+            mlp=mlp,
+            routed=routed,
+            norms=layers * (family.norms_per_layer * hidden + extra) + hidden + biases,
+        ),
+        windows=family.windows(read, layers),
+        experts=experts,
+        experts_per_token=chosen,
+        latent_dim=read.whole("kv_lora_rank") + rope if family.mla else 0,
+        pair_dim=nope + rope + value if family.mla else 2 * dim,
+        linear_bits=linear_bits,
+        routed_bits=routed_bits,
+        kv_dtype_bytes=plain / 8,
+    )
+
+
+@lru_cache(maxsize=64)
+def load_model(name_or_path: str) -> ModelShape:
+    """A catalogue name, a Hugging Face folder, its `config.json`, or a hub id. Raises SpecError with one line."""
+    found = model_config(name_or_path)
+    return shape(found.name, found.config, found.where)

@@ -1,0 +1,135 @@
+"""The types of configs/profiles/*.yaml: the parameters of a latency law and where they come from."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from planner.spec import Node, NonNegative, NonNegativeInt, Positive, PositiveInt
+
+
+class StepLaw(Node):
+    """The parameters of the law in planner.engine.profiles; standard errors and covariance go by their names."""
+
+    decode_s: NonNegative
+    decode_per_seq_s: NonNegative
+    decode_per_context_s: NonNegative
+    prefill_floor_s: NonNegative
+    prefill_s: NonNegative
+    prefill_per_token_s: NonNegative
+    prefill_per_pair_s: NonNegative
+    mixed_per_seq_s: NonNegative
+    mixed_per_context_s: NonNegative
+    # What a decode step takes beyond that; see planner.engine.profiles. 0: not known.
+    decode_wide_per_seq_s: NonNegative = 0.0
+    decode_wave_seqs: NonNegative = 0.0  # sequences whose attention fills the GPU once
+    decode_wave_tail: NonNegative = 0.0  # the least share of a wave that its last, partly filled part takes
+    # The host's time to launch a step, which an engine that schedules ahead hides behind the step before. 0: not known.
+    launch_decode_s: NonNegative = 0.0  # a decode step's CUDA graph
+    launch_graph_s: NonNegative = 0.0  # a step with prompts that CUDA graphs still cover
+    launch_eager_s: NonNegative = 0.0  # a step of more tokens than the largest graph: kernel by kernel
+    launch_per_seq_s: NonNegative = 0.0  # more of each for every sequence of the step
+
+
+class Residual(Node):
+    """How far the law is from the rows it was fitted on, in percent of the measured value."""
+
+    rows: PositiveInt
+    mean_abs_pct: NonNegative
+    max_abs_pct: NonNegative
+
+
+class Fit(Node):
+    """How sure the parameters are. `covariance` is over `parameters`, in that order (seconds squared)."""
+
+    method: str
+    parameters: Annotated[tuple[str, ...], Field(strict=False)]
+    standard_errors: dict[str, NonNegative]
+    covariance: Annotated[tuple[Annotated[tuple[float, ...], Field(strict=False)], ...], Field(strict=False)]
+    host_errors: dict[str, NonNegative] = {}  # standard errors of the host's seconds
+    residuals: dict[str, Residual]  # by kind of row
+    raised: Annotated[tuple[str, ...], Field(strict=False)] = ()  # parameters that were below the hardware's roofline
+    ties: dict[str, str] = {}  # parameter -> the one it was set equal to, for want of rows that tell them apart
+
+
+Range = Annotated[tuple[NonNegativeInt, NonNegativeInt], Field(strict=False)]
+
+
+class Validity(Node):
+    """What was measured, each as [lowest, highest]. A prediction outside it is an extrapolation and says so."""
+
+    batch: Range
+    context: Range  # tokens of one sequence
+    prefill_tokens: Range  # new prompt tokens of one step
+
+
+class Source(Node):
+    """Data a profile was fitted on: for a slice of a file, the hash of the slice's bytes."""
+
+    what: str
+    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+
+
+class Measured(Node):
+    """Where and when the measurements were made."""
+
+    gpu: str
+    driver: str = "unknown"
+    vllm: str = "unknown"
+    torch: str = "unknown"
+    date: str = "unknown"
+    samples: PositiveInt
+    how: str = ""
+    composed: str | None = None  # where the times are summed up from parts and no engine was run: from what
+
+
+class HostLaw(Node):
+    """`HostCosts` as written in a file."""
+
+    request_s: NonNegative = 0.0
+    request_per_token_s: NonNegative = 0.0
+    response_s: NonNegative = 0.0
+    response_per_seq_s: NonNegative = 0.0
+    response_per_token_s: NonNegative = 0.0
+    hop_s: NonNegative = 0.0
+
+
+class WireLaw(Node):
+    """A KV transfer takes setup_s + latency_s + bytes / bandwidth; measured by a transfer sweep."""
+
+    bandwidth_gb_s: Positive
+    latency_s: NonNegative = 0.0
+    setup_s: NonNegative = 0.0
+    connector: str = "NixlConnector"
+
+
+class ProfileFile(Node):
+    """configs/profiles/*.yaml, as read."""
+
+    schema_version: Literal[1] = Field(default=1, alias="schema")
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    provenance: Literal["simulated", "calibrated"]
+    model: str
+    hardware: str
+    tp: PositiveInt = 1
+    cuda_graphs: bool = True
+    gpu_memory_utilization: Annotated[float, Field(gt=0, le=1)] | None = None
+    kv_cache_tokens: PositiveInt | None = None
+    kv_cache_dtype: Literal["fp8", "bf16", "fp16"] | None = None  # of the engine that was measured; None: its dtype
+    quantization: Literal["fp8", "int8", "int4"] | None = None  # of its weights when they were loaded
+    measured: Measured | None = None
+    step: StepLaw
+    host: HostLaw = HostLaw()
+    link: WireLaw | None = None
+    interference: Annotated[float, Field(ge=1)] | None = None  # a step's time while another engine of the host works
+    validity: Validity | None = None
+    fit: Fit | None = None
+    fitted_to: str | None = None  # what a simulated profile was fitted to, where that is no measurement of steps
+    fitted_on: Annotated[tuple[Source, ...], Field(strict=False)] = ()
+    notes: Annotated[tuple[str, ...], Field(strict=False)] = ()
+
+    @property
+    def types(self) -> tuple[str, str | None]:
+        """Of the measured engine's KV cache and quantised weights, as in `engine`."""
+        return self.kv_cache_dtype or "auto", self.quantization

@@ -1,0 +1,288 @@
+"""A run in words and tables: the answer first. Shared by the command line and the UI."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from planner.report.explain import Explanation, explain, waterfall
+from planner.report.words import number, percent
+from planner.run.metrics import METRICS, Metric, Summary
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+# The small table: label, unit, and the metric in each column.
+LATENCY_ROWS = ("ttft", "tpot", "itl", "e2e")
+LATENCY_COLUMNS = ("mean", "p50", "p90", "p99")
+RATES = (
+    "requests_per_s", "offered_requests_per_s", "goodput_requests_per_s", "goodput_requests_per_s_per_gpu",
+    "input_tokens_per_s", "output_tokens_per_s", "total_tokens_per_s_per_gpu", "tokens_per_s_per_user",
+)  # fmt: skip
+USES = (
+    "aggregated_utilization", "aggregated_kv_used", "prefill_utilization", "prefill_kv_used", "decode_utilization",
+    "decode_kv_used", "link_utilization", "retrieval_utilization", "gpu_utilization", "cache_hit_rate",
+    "local_prefill_share", "preemptions", "cost_per_million_output_tokens",
+)  # fmt: skip
+COMPARED = (
+    "requests_per_s", "goodput_requests_per_s", "goodput_requests_per_s_per_gpu", "attainment",
+    "output_tokens_per_s", "total_tokens_per_s_per_gpu", "tokens_per_s_per_user",
+    "ttft_mean_ms", "ttft_p50_ms", "ttft_p90_ms", "ttft_p99_ms", "tpot_mean_ms", "tpot_p50_ms", "tpot_p90_ms",
+    "tpot_p99_ms", "itl_p50_ms", "itl_p99_ms", "e2e_p50_ms", "e2e_p99_ms", "cache_hit_rate", "preemptions",
+    "waiting_slope_per_s", "cost_per_million_output_tokens",
+)  # fmt: skip
+
+
+EQUAL = 0.001  # two goodputs closer than this are called equal
+
+# --- words -------------------------------------------------------------------------------------
+
+
+def shown(metric: Metric, value: float | None) -> str:
+    """A metric's value with its unit."""
+    if value is None:
+        return "-"
+    if metric.unit == "share":
+        return percent(value)
+    if metric.unit in ("", "price"):
+        return number(value)
+    return f"{number(value)} {metric.unit}"
+
+
+def targets(summary: Summary) -> str:
+    """TTFT <= 500 ms and TPOT <= 30 ms"""
+    slo = summary.slo
+    limits = (("TTFT", slo.ttft_ms), ("TPOT", slo.tpot_ms), ("E2E", slo.e2e_ms))
+    return " and ".join(f"{name} <= {limit:g} ms" for name, limit in limits if limit is not None)
+
+
+def provenance(summary: Summary) -> str:
+    """Where the numbers are from, in brackets."""
+    if summary.provenance == "measured":
+        return "[measured]"
+    if summary.provenance == "calibrated":
+        return f"[calibrated: {summary.profile}]"
+    return f"[{summary.origin}]"
+
+
+def machine(summary: Summary) -> str:
+    """1P1D on 2x H200"""
+    if summary.deployment.endswith("aggregated"):
+        count = int(summary.deployment.split()[0])
+        workers = f"{count} aggregated worker{'s' if count > 1 else ''}"
+    else:
+        workers = summary.deployment
+    return f"{workers} on {summary.gpus}x {summary.hardware.upper()}"
+
+
+def _verb(summary: Summary, one: str, many: str) -> str:
+    """1P1D serves; 2 aggregated workers serve."""
+    return many if " workers " in machine(summary) else one
+
+
+def answer(summary: Summary, found: Explanation | None = None) -> str:
+    """The one sentence: what it serves, who meets the targets, and where the numbers are from."""
+    found = found or explain(summary)
+    state = summary.saturation
+    if not summary["completed"]:
+        none = f"{_verb(summary, 'finishes', 'finish')} none of {summary.number('requests'):.0f} requests"
+        return f"{machine(summary)} {none}. {provenance(summary)}"
+    if state.saturated:
+        text = (
+            f"Past saturation: {machine(summary)} {_verb(summary, 'is', 'are')} offered"
+            f" {number(state.offered_per_s)} req/s and {_verb(summary, 'serves', 'serve')}"
+            f" {number(summary['requests_per_s'])}; {_limit(found)}"
+        )
+        if targets(summary):
+            text += f", and {percent(summary['attainment'])} meet {targets(summary)}"
+        return f"{text}. {provenance(summary)}"
+    text = f"{machine(summary)} {_verb(summary, 'serves', 'serve')} {number(summary['requests_per_s'])} req/s"
+    if targets(summary):
+        verdict = "meets the targets" if summary.meets_targets else f"misses the targets; {_limit(found)}"
+        text += (
+            f"; {percent(summary['attainment'])} meet {targets(summary)}"
+            f" (target {percent(summary.slo.attainment)}): {verdict}"
+        )
+    return f"{text}. {provenance(summary)}"
+
+
+def _limit(found: Explanation) -> str:
+    where = f" of the {found.where} workers" if found.where in ("prefill", "decode", "aggregated") else ""
+    return {
+        "link": "the KV link is the bottleneck",
+        "retrieval": "retrieval is the bottleneck",
+        "kv-memory": f"the KV memory{where} is the bottleneck",
+        "prefill": "prefill is the bottleneck",
+        "decode": "decoding is the bottleneck",
+        "none": "no station is full",
+        "unknown": "the cause was not recorded",
+    }[found.kind]
+
+
+def warnings(summary: Summary) -> list[str]:
+    """What a reader must know before using the numbers."""
+    found = list(summary.warnings)
+    if not summary.saturation.steady:
+        found.append(
+            "The run is too short to be steady: requests in the system still grew at its end. Send more requests."
+        )
+    for name, word in (("rejected", "rejected"), ("failed", "failed")):
+        if summary[name]:
+            found.append(f"{summary.number(name):.0f} of {summary.number('requests'):.0f} requests {word}.")
+    return found
+
+
+# --- tables ------------------------------------------------------------------------------------
+
+
+def _table(title: str, *columns: str) -> Table:
+    from rich import box
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, title_style="bold")
+    for index, column in enumerate(columns):
+        table.add_column(column, justify="left" if index == 0 else "right", no_wrap=index > 0)
+    return table
+
+
+def latency_table(summary: Summary) -> Table:
+    table = _table("Latency, ms", "", *LATENCY_COLUMNS)
+    for name in LATENCY_ROWS:
+        table.add_row(name.upper(), *(number(summary[f"{name}_{column}_ms"]) for column in LATENCY_COLUMNS))
+    if summary["retrieval_mean_ms"] is not None:
+        for name, label in (("ttft_without_retrieval", "TTFT without retrieval"), ("retrieval", "Retrieval")):
+            table.add_row(label, *(number(summary[f"{name}_{column}_ms"]) for column in LATENCY_COLUMNS))
+    return table
+
+
+def value_table(summary: Summary, title: str, names: Iterable[str]) -> Table:
+    """Metrics that are known, one a line."""
+    table = _table(title, "", "")
+    table.show_header = False
+    for name in names:
+        if summary[name] is not None:
+            table.add_row(METRICS[name].label, shown(METRICS[name], summary[name]))
+    return table
+
+
+def stage_table(summary: Summary) -> Table:
+    table = _table("Where the time to first token goes", "", "mean ms", "share", "")
+    for stage, mean, share in waterfall(summary):
+        table.add_row(stage.replace("_", " "), number(mean), percent(share), "#" * round(share * 12))
+    table.columns[3].justify = "left"
+    return table
+
+
+def _uses(summary: Summary) -> list[str]:
+    """A simulated GPU's utilisation is its worker's busy share, so it is shown only where it was sampled."""
+    return [name for name in USES if name != "gpu_utilization" or summary.provenance == "measured"]
+
+
+def _beside(console: Console, tables: list[Table]) -> None:
+    """Tables side by side where they fit, else one under the other."""
+    from rich.table import Table
+
+    widths = [console.measure(table).maximum for table in tables]
+    if sum(widths) + 4 * (len(tables) - 1) > console.width:
+        for table in tables:
+            console.print(table)
+        return
+    row = Table.grid(padding=(0, 4, 0, 0))
+    row.add_row(*tables)
+    console.print(row)
+
+
+def write(console: Console, summary: Summary, folder: str | None) -> None:
+    """The whole report of a run: answer, tables, bottleneck, folder, warnings."""
+    found = explain(summary)
+    say(console, answer(summary, found))
+    say(console, "")
+    for tables in (
+        (latency_table(summary), value_table(summary, "Rates", RATES)),
+        (stage_table(summary), value_table(summary, "In use (steady window)", _uses(summary))),
+    ):
+        _beside(console, [table for table in tables if table.row_count])
+    say(console, f"Bottleneck: {found.kind}. {found.text}")
+    for warning in warnings(summary):
+        say(console, f"Warning: {warning}")
+    if folder is not None:
+        say(console, f"Run: {folder}")
+
+
+def say(console: Console, text: str) -> None:
+    """Plain text: brackets are not markup, and nothing is coloured."""
+    console.print(text, markup=False, highlight=False, soft_wrap=not console.is_terminal)
+
+
+# --- two runs ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """One metric of two runs. `change` is b / a - 1; `better` names the better run, "" when neither is."""
+
+    name: str
+    a: float | None
+    b: float | None
+    change: float | None
+    better: str
+
+
+def compare(a: Summary, b: Summary) -> list[Difference]:
+    """The metrics that at least one of two runs shows."""
+    found = []
+    for name in COMPARED:
+        first, second = a[name], b[name]
+        if first is None and second is None:
+            continue
+        change = second / first - 1 if first and second is not None else None
+        better = ""
+        if first is not None and second is not None and first != second and METRICS[name].better != "none":
+            better = "A" if (first > second) == (METRICS[name].better == "higher") else "B"
+        found.append(Difference(name, first, second, change, better))
+    return found
+
+
+def compared(a: Summary, b: Summary) -> str:
+    """The one sentence of a comparison: goodput per GPU, because runs may differ in GPUs."""
+    name = "goodput_requests_per_s_per_gpu"
+    first, second = a[name] or 0.0, b[name] or 0.0
+    text = f"A ({machine(a)}) has a goodput of {number(first)} req/s per GPU and B ({machine(b)}) of {number(second)}"
+    low, high = sorted((first, second))
+    ahead = "A" if first > second else "B"
+    if high == low:
+        verdict = "neither is ahead"
+    elif low and high / low - 1 < EQUAL:
+        verdict = f"they are within {percent(EQUAL)} of each other"
+    elif low == 0:
+        verdict = f"only {ahead} serves requests within the targets"
+    else:
+        verdict = f"{ahead} is ahead by {(high / low - 1) * 100:.1f} %"
+    past = [name for name, run in (("A", a), ("B", b)) if run.saturation.saturated]
+    note = f" ({' and '.join(past)} past saturation)" if past else ""
+    return f"{text}: {verdict}{note}. A {provenance(a)}, B {provenance(b)}"
+
+
+def compare_table(a: Summary, b: Summary) -> Table:
+    table = _table(f"A = {a.name}, B = {b.name}", "", "A", "B", "B against A", "better")
+    for row in compare(a, b):
+        metric = METRICS[row.name]
+        change = "-" if row.change is None else f"{row.change * 100:+z.1f} %"
+        unit = f", {metric.unit}" if metric.unit and metric.unit != "share" else ""
+        value = percent if metric.unit == "share" else number
+        table.add_row(f"{metric.label}{unit}", value(row.a), value(row.b), change, row.better)
+    return table
+
+
+def to_dict(summary: Summary, folder: str | None) -> dict[str, Any]:
+    """What `--json` prints."""
+    found = explain(summary)
+    return {
+        "answer": answer(summary, found),
+        "bottleneck": found.to_dict(),
+        **summary.to_dict(),
+        "warnings": warnings(summary),
+        "run_folder": folder,
+    }

@@ -1,0 +1,1 @@
+"""What a run leaves behind: its tables, facts drawn from them, and one catalogue of metrics."""

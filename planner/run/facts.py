@@ -1,0 +1,324 @@
+"""What a run shows, as numpy arrays: each request's latencies, windows of time, stages of TTFT, lines that grow.
+
+Two windows are used everywhere. The *time base* runs from the first send to the last finish; throughput and goodput
+are over it. The *steady window* runs from 10 % of the sending time to the last send, so that neither the filling of
+an empty system nor its draining counts; rates of offered and served requests and utilisations are over it. When all
+requests are sent at once it is the time base. Warm-up requests (`run.warmup_requests`, the first by send time) are
+left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from planner.run import gaps
+from planner.run.tables import Run
+from planner.spec import Slo
+
+Array = npt.NDArray[np.float64]
+Mask = npt.NDArray[np.bool_]
+T = TypeVar("T")
+
+STEADY_START = 0.1  # share of the sending time that is cut off
+SATURATED = 0.05  # share of the offered requests that must pile up
+LEAST_GROWTH = 5.0  # requests: shorter lines grow by chance
+
+# In the order in which a request meets them. Their sum is the TTFT.
+STAGES: dict[str, str] = {
+    "host": "HTTP, tokenisation, routing and the way back to the client",
+    "retrieval": "waiting for and doing the document search",
+    "queue": "waiting for prefill, in a shared queue or a worker's own",
+    "prefill": "first to last prompt chunk",
+    "transfer": "moving the KV cache to the decode worker",
+    "decode_wait": "waiting for the decode worker: the hop, room for the KV cache, the next step",
+    "first_decode": "the decode step that gives the first token, and its way to the client",
+    "unobserved": "stages that this run cannot tell apart",
+}
+
+
+class Window(NamedTuple):
+    start_s: float
+    end_s: float
+
+    @property
+    def length_s(self) -> float:
+        return self.end_s - self.start_s
+
+    def overlap(self, start: Array, end: Array) -> Array:
+        """Seconds that each interval lies in the window; 0 where an end is null."""
+        length = np.minimum(end, self.end_s) - np.maximum(start, self.start_s)
+        return np.where(length > 0, length, 0.0)  # a null compares false
+
+
+@dataclass(frozen=True, slots=True)
+class Saturation:
+    """Does the deployment keep up? See `Facts.saturation` for the rule."""
+
+    saturated: bool
+    steady: bool  # False: requests in the system still grew, although nothing queued: the run is too short to tell
+    offered_per_s: float | None  # None: everything was sent at once
+    achieved_per_s: float | None
+    waiting_slope_per_s: float  # growth of the line of requests without a first token
+    backlog_slope_per_s: float  # growth of all requests in the system
+
+
+def known(values: Array) -> Array:
+    """The values that are not null."""
+    found: Array = values[~np.isnan(values)]
+    return found
+
+
+def growth(start: Array, end: Array, window: Window) -> float:
+    """Least-squares slope, per second, of the number of requests that are in [start, end) over the window.
+
+    A null start never enters, a null end never leaves.
+    """
+    if not window.length_s > 0:
+        return 0.0
+    entered = ~np.isnan(start)
+    begins = np.sort(start[entered])
+    ends = np.sort(np.nan_to_num(end[entered], nan=np.inf))
+    times = np.linspace(window.start_s, window.end_s, 201)
+    inside = np.searchsorted(begins, times, "right") - np.searchsorted(ends, times, "right")
+    centred = times - times.mean()
+    return float((centred * inside).sum() / (centred * centred).sum())
+
+
+class Facts:
+    """A run, read once. Arrays have one entry per counted request, in order of sending; null is nan."""
+
+    def __init__(self, run: Run, slo: Slo | None = None) -> None:
+        """`slo` judges the run by other targets than its own. Raises ValueError when the manifest names no spec."""
+        if "spec" not in run.manifest:
+            raise ValueError("manifest.json: key 'spec' is missing; allowed: a manifest written by planner")
+        self.run = run
+        self.manifest = run.manifest
+        self.spec: dict[str, Any] = run.manifest["spec"]
+        self.slo = slo or Slo.model_validate(self.spec.get("slo") or {})
+        sends = run.requests["arrival_s"].to_numpy(np.float64)
+        warmup = int((self.spec.get("run") or {}).get("warmup_requests", 0))
+        self.rows = np.argsort(sends, kind="stable")[warmup:]
+        self.arrival = sends[self.rows]
+        reasons = run.requests["finish_reason"]
+        self.ok: Mask = reasons.isin(["stop", "length"]).to_numpy(np.bool_)[self.rows]
+        self.rejected: Mask = (reasons == "rejected").fillna(False).to_numpy(np.bool_)[self.rows]
+
+        self._memory: dict[Callable[[Facts], Any], Any] = {}
+
+    def once(self, function: Callable[[Facts], T]) -> T:
+        """function(self), computed the first time only."""
+        if function not in self._memory:
+            self._memory[function] = function(self)
+        found: T = self._memory[function]
+        return found
+
+    def column(self, name: str) -> Array:
+        return self.run.requests[name].to_numpy(np.float64, na_value=np.nan)[self.rows]
+
+    # --- requests ------------------------------------------------------------------------------
+
+    @cached_property
+    def finish(self) -> Array:
+        return self.column("finish_s")
+
+    @cached_property
+    def first_token(self) -> Array:
+        return self.column("first_token_s")
+
+    @cached_property
+    def prompt_tokens(self) -> Array:
+        return self.column("prompt_tokens")
+
+    @cached_property
+    def output_tokens(self) -> Array:
+        return self.column("output_tokens")
+
+    @cached_property
+    def ttft(self) -> Array:
+        """Client send to first token, s. Null for requests that failed."""
+        return np.where(self.ok, self.first_token - self.arrival, np.nan)
+
+    @cached_property
+    def tpot(self) -> Array:
+        """(E2E - TTFT) / (n - 1), s; null for answers of one token and for requests that failed."""
+        more = self.ok & (self.output_tokens > 1)
+        return np.where(more, (self.finish - self.first_token) / np.maximum(self.output_tokens - 1, 1), np.nan)
+
+    @cached_property
+    def e2e(self) -> Array:
+        return np.where(self.ok, self.finish - self.arrival, np.nan)
+
+    @cached_property
+    def retrieval(self) -> Array:
+        """Service time of retrieval, s; null without one."""
+        return self.column("retrieval_end_s") - self.column("retrieval_start_s")
+
+    @cached_property
+    def good(self) -> Mask:
+        """Finished, and within every target that is set. An answer of one token has no TPOT to miss."""
+        slo = self.slo
+        good = self.ok.copy()
+        for limit, values in ((slo.ttft_ms, self.ttft), (slo.tpot_ms, self.tpot), (slo.e2e_ms, self.e2e)):
+            if limit is not None:
+                good &= ~(values * 1e3 > limit)
+        return good
+
+    @cached_property
+    def local(self) -> Mask:
+        """Requests that were prefilled and decoded by the same worker."""
+        requests = self.run.requests
+        same = (requests["worker"] == requests["decode_worker"]).fillna(False)
+        return same.to_numpy(np.bool_)[self.rows]
+
+    @cached_property
+    def transfers(self) -> pd.DataFrame:
+        """The transfers of counted requests."""
+        table = self.run.transfers
+        if len(self.rows) == len(self.run.requests):
+            return table
+        return table[table["request_id"].isin(self.run.requests["request_id"].iloc[self.rows])]
+
+    # --- windows -------------------------------------------------------------------------------
+
+    @cached_property
+    def base(self) -> Window:
+        ends = self.finish[~np.isnan(self.finish)]
+        start = float(self.arrival[0]) if len(self.arrival) else 0.0
+        return Window(start, float(ends.max()) if len(ends) else start)
+
+    @cached_property
+    def steady(self) -> Window:
+        if not len(self.arrival) or self.arrival[-1] <= self.arrival[0]:
+            return self.base
+        first, last = float(self.arrival[0]), float(self.arrival[-1])
+        return Window(first + STEADY_START * (last - first), last)
+
+    # --- stages --------------------------------------------------------------------------------
+
+    @cached_property
+    def stages(self) -> dict[str, Array]:
+        """Seconds of each stage of `STAGES` for each finished request. They add up to its TTFT exactly."""
+        names = ["retrieval_end", "queued", "prefill_start", "prefill_end"]
+        names += ["transfer_start", "transfer_end", "decode_start"]
+        # Whatever happens after the first token is not part of it (first_token: prefill moves the KV cache later).
+        at = {name: np.minimum(self.column(f"{name}_s"), self.first_token) for name in names}
+        zero = np.zeros(len(self.arrival))
+        deployment = self.spec.get("deployment") or {}
+        early = self.local if deployment.get("first_token") != "prefill" else np.ones_like(self.local)
+        searched = ~np.isnan(at["retrieval_end"])
+        moved = ~np.isnan(at["transfer_start"]) & ~np.isnan(at["transfer_end"])
+
+        def counted(seconds: Array) -> Array:
+            return np.nan_to_num(seconds, nan=0.0)
+
+        back = np.where(early, counted(self.first_token - at["prefill_end"]), 0.0)
+        entered, left = self.shared_queue
+        pulled = counted(left - entered)
+        by_worker = searched & (entered <= at["retrieval_end"])  # it retrieves, once it has taken the request
+        stages = {
+            "host": counted(at["queued"] - np.where(searched, at["retrieval_end"], self.arrival))
+            + np.where(by_worker, counted(entered - self.arrival), -pulled)
+            + back,
+            "retrieval": counted(at["retrieval_end"] - np.where(by_worker, left, self.arrival)),
+            "queue": counted(at["prefill_start"] - at["queued"]) + pulled,
+            "prefill": counted(at["prefill_end"] - at["prefill_start"]),
+            "transfer": np.where(early, 0.0, counted(at["transfer_end"] - at["transfer_start"])),
+            "decode_wait": np.where(
+                early,
+                0.0,
+                np.where(
+                    moved,
+                    counted(at["transfer_start"] - at["prefill_end"])
+                    + counted(at["decode_start"] - at["transfer_end"]),
+                    counted(at["decode_start"] - at["prefill_end"]),
+                ),
+            ),
+            "first_decode": np.where(early, 0.0, counted(self.first_token - at["decode_start"])),
+        }
+        stages["unobserved"] = self.ttft - sum(stages.values(), zero)
+        # below a nanosecond it is rounding, not time
+        stages["unobserved"] = np.where(np.abs(stages["unobserved"]) < 1e-9, 0.0, stages["unobserved"])
+        return {name: np.where(self.ok, seconds, np.nan) for name, seconds in stages.items()}
+
+    @cached_property
+    def shared_queue(self) -> tuple[Array, Array]:
+        """When each request enters and leaves the queue that prefill workers pull from; null where there is none."""
+        if "shared_queued_s" not in self.run.requests:  # a run of before
+            nothing = np.full(len(self.arrival), np.nan)
+            return nothing, nothing
+        entered, searched = self.column("shared_queued_s"), self.column("retrieval_start_s")
+        left = np.where(searched >= entered, searched, self.column("queued_s"))
+        return entered, np.where(np.isnan(entered), np.nan, left)
+
+    # --- saturation ----------------------------------------------------------------------------
+
+    @cached_property
+    def saturation(self) -> Saturation:
+        """The rule. Over the steady window a run is past saturation when
+
+        - requests finish at less than 95 % of the rate at which they are sent, and
+        - the line of requests without a first token grows by more than 5 % of the requests sent (and by more than 5),
+          or as many are rejected.
+
+        The slope of the line is a least-squares fit. Where the prefill worker gives the first token, the line is of
+        requests whose decoding has not started.
+        """
+        window = self.steady
+        served = np.fmax(self.first_token, self.column("decode_start_s"))  # fmax ignores a null
+        leaves = np.where(self.ok, np.fmin(served, self.finish), self.finish)
+        waiting = growth(self.arrival, leaves, window)
+        backlog = growth(self.arrival, self.finish, window)
+        n = len(self.arrival)
+        span = float(self.arrival[-1] - self.arrival[0]) if n else 0.0
+        if span <= 0 or not window.length_s > 0:
+            return Saturation(False, True, None, self._finished_per_s(window), waiting, backlog)
+        offered = (n - 1) / span
+        achieved = self._finished_per_s(window) or 0.0
+        sent = offered * window.length_s
+        limit = max(SATURATED * sent, LEAST_GROWTH)
+        behind = achieved < (1 - SATURATED) * offered
+        rejected = int(self.rejected.sum()) > max(SATURATED * n, LEAST_GROWTH)
+        piles_up = waiting * window.length_s > limit or rejected
+        unsteady = behind and not piles_up and backlog * window.length_s > limit
+        return Saturation(behind and piles_up, not unsteady, offered, achieved, waiting, backlog)
+
+    def _finished_per_s(self, window: Window) -> float | None:
+        if not window.length_s > 0:
+            return None
+        ends = self.finish[self.ok]
+        return float(((ends > window.start_s) & (ends <= window.end_s)).sum()) / window.length_s
+
+    # --- gaps ----------------------------------------------------------------------------------
+
+    @cached_property
+    def gaps(self) -> gaps.Gaps | None:
+        """Pooled gaps between tokens: as the client saw them, else from the engine's steps. None: not recorded."""
+        tokens, steps = self.run.tokens, self.run.steps
+        if len(tokens):
+            ids = self.run.requests["request_id"].to_numpy(np.int64)[self.rows][self.ok]
+            seen = tokens["request_id"].to_numpy(np.int64)
+            mine = np.isin(seen, ids)
+            return gaps.of_tokens(
+                seen[mine], tokens["index"].to_numpy(np.int64)[mine], tokens["time_s"].to_numpy(np.float64)[mine]
+            )
+        if not len(steps):
+            return None
+        counted = steps["start_s"].to_numpy(np.float64) >= self.base.start_s
+        columns = (
+            steps[name].to_numpy(np.float64)[counted] for name in ("duration_s", "growth_s", "count", "decode_seqs")
+        )
+        duration, grows, count, decode_seqs = columns
+        return gaps.of_steps(duration, np.nan_to_num(grows), count, decode_seqs)
+
+
+def by_worker(frame: pd.DataFrame) -> tuple[npt.NDArray[np.int64], list[str]]:
+    """(index of the worker of each row, worker names in order of appearance)."""
+    codes, names = pd.factorize(frame["worker"])
+    return codes.astype(np.int64), [str(name) for name in names]

@@ -1,0 +1,160 @@
+"""YAML read strictly into frozen types; every fault is one line: file, key, what is wrong, what is allowed.
+
+Scalars follow YAML 1.2's core schema (`1e-3` is a number; `yes`, `1:30` and `2026-01-01` are text). Duplicate keys,
+unknown keys and numbers that are not finite are refused. The words of a fault are in `planner.spec.faults`.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+
+class SpecError(ValueError):
+    """A spec that cannot be used: one line with the path, the fault and the remedy."""
+
+
+class Node(BaseModel):
+    """Base of every type read from YAML: immutable, and strict about keys and types."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+def _whole(value: Any) -> Any:
+    """1e4 is a whole number although YAML reads it as a float."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+PositiveInt = Annotated[int, Field(gt=0), BeforeValidator(_whole)]
+NonNegativeInt = Annotated[int, Field(ge=0), BeforeValidator(_whole)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Fraction = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+class _Loader(yaml.SafeLoader):
+    """SafeLoader with YAML 1.2's core schema instead of 1.1's guesses."""
+
+    yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # its own, not the parent's
+
+
+def _int(loader: _Loader, node: yaml.ScalarNode) -> int:
+    return int(node.value, 0 if node.value.lstrip("+-")[:2] in ("0x", "0o") else 10)
+
+
+def _real(text: str) -> float:
+    return float(text.lower().replace(".inf", "inf").replace(".nan", "nan"))
+
+
+def _float(loader: _Loader, node: yaml.ScalarNode) -> float:
+    return _real(node.value)
+
+
+for _tag, _pattern, _first in (
+    ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
+    ("bool", r"true|True|TRUE|false|False|FALSE", list("tTfF")),
+    ("int", r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+", list("-+0123456789")),
+    (
+        "float",
+        r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
+        list("-+.0123456789"),
+    ),
+    ("merge", r"<<", ["<"]),
+):
+    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"^(?:{_pattern})$"), _first)
+_Loader.add_constructor("tag:yaml.org,2002:int", _int)
+_Loader.add_constructor("tag:yaml.org,2002:float", _float)
+
+
+_KEY_TAGS = {"tag:yaml.org,2002:str", "tag:yaml.org,2002:merge"}
+
+
+def join(*keys: str | int) -> str:
+    """`deployment.prefill.tp`, `cluster.nodes[0].gpus`."""
+    return "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in keys).lstrip(".")
+
+
+def _check(node: yaml.Node | None, where: str, path: tuple[str | int, ...], above: tuple[int, ...]) -> None:
+    """Refuse what YAML allows and a spec must not hold: equal keys, keys that are no text, NaN, endless aliases."""
+    if id(node) in above:
+        raise SpecError(f"{where}: {join(*path)}: an alias contains itself; allowed: aliases of finished values")
+    above += (id(node),)
+    if isinstance(node, yaml.MappingNode):
+        seen: set[str] = set()
+        for key, value in node.value:
+            line = key.start_mark.line + 1
+            if not isinstance(key, yaml.ScalarNode) or key.tag not in _KEY_TAGS:
+                raise SpecError(f"{where}: line {line}: a key that is no text; allowed: text keys")
+            if key.value in seen:
+                raise SpecError(f"{where}: {join(*path, key.value)}: given twice (line {line}); allowed: each key once")
+            seen.add(key.value)
+            _check(value, where, (*path, key.value), above)
+    elif isinstance(node, yaml.SequenceNode):
+        for index, item in enumerate(node.value):
+            _check(item, where, (*path, index), above)
+    elif isinstance(node, yaml.ScalarNode) and node.tag.endswith(":float") and not math.isfinite(_real(node.value)):
+        place = f"{where}: {join(*path)}" if path else where
+        raise SpecError(f"{place}: {node.value} is not finite; allowed: finite numbers")
+
+
+def read_value(text: str, where: str) -> Any:
+    """One YAML value. Raises SpecError for syntax, duplicate keys and numbers that are not finite."""
+    try:
+        loader = _Loader(text)
+        try:
+            node = loader.get_single_node()
+            _check(node, where, (), ())
+            data = loader.construct_document(node) if node is not None else None
+        finally:
+            loader.dispose()
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        place = f" line {mark.line + 1}, column {mark.column + 1}:" if mark else ""
+        problem = " ".join(str(getattr(error, "problem", None) or error).split())
+        raise SpecError(f"{where}:{place} not valid YAML ({problem}); allowed: `key: value` lines") from None
+    except SpecError:
+        raise
+    except RecursionError:
+        raise SpecError(f"{where}: nested too deeply; allowed: sections in sections, a few levels") from None
+    except ValueError as error:
+        raise SpecError(f"{where}: a value that cannot be read ({error}); allowed: plain YAML scalars") from None
+    return data
+
+
+def read_mapping(text: str, where: str) -> dict[str, Any]:
+    """A YAML document that is a section of keys; an empty one is refused."""
+    data = read_value(text, where)
+    if data is None:
+        raise SpecError(f"{where}: the file is empty; allowed: YAML keys and values")
+    if not isinstance(data, dict):
+        raise SpecError(f"{where}: holds {type(data).__name__}, not keys; allowed: `key: value` lines")
+    return data
+
+
+def read_text(path: Path, wanted: str = "a YAML file") -> str:
+    """The file's text. Raises SpecError when it is missing, a folder or not UTF-8."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise SpecError(f"{path}: no such file; allowed: the path of {wanted}") from None
+    except (IsADirectoryError, PermissionError) as error:
+        raise SpecError(f"{path}: cannot be read ({error.strerror}); allowed: {wanted} that can be read") from None
+    except UnicodeDecodeError:
+        raise SpecError(f"{path}: not UTF-8 text; allowed: {wanted}") from None
+
+
+def validate(model: type[Model], data: Any, where: str) -> Model:
+    """`data` as `model`. Raises SpecError with the most telling fault."""
+    try:
+        return model.model_validate(data)
+    except ValidationError as error:
+        from planner.spec.faults import explain  # costs nothing unless something is wrong
+
+        raise SpecError(explain(model, data, error, where)) from None

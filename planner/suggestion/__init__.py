@@ -1,0 +1,1 @@
+"""Which split of N GPUs, up to which rate, and is it worth it."""

@@ -1,0 +1,207 @@
+"""What would change the verdict: prompt length, output length, targets and link, each 20 % more and less."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from planner.report.words import percent
+from planner.spec import Empirical, Fixed, Lognormal, Spec, Uniform
+from planner.suggestion.answer import Change, EnoughLink
+from planner.suggestion.probe import Period
+from planner.suggestion.search import Found, highest_rate, probe, system_of
+from planner.suggestion.splits import Split, apply
+from planner.suggestion.verdict import Advantage, Word, decide
+from planner.system.resolve import System, Wire
+
+STEP = 0.2
+TOLERANCE = 0.015
+
+
+def stretched(length: object, factor: float) -> object:
+    """A length or distribution of lengths times `factor`; whole numbers stay whole and at least 1."""
+    match length:
+        case int():
+            return max(1, round(length * factor))
+        case Fixed(value=value):
+            return Fixed(value=value * factor)
+        case Uniform(low=low, high=high):
+            return Uniform(low=low * factor, high=high * factor)
+        case Lognormal():
+            most = None if length.max is None else length.max * factor
+            return length.model_copy(update={"mean": length.mean * factor, "min": length.min * factor, "max": most})
+        case Empirical():
+            return length.model_copy(update={"values": tuple(value * factor for value in length.values)})
+        case _:
+            raise TypeError(f"{length!r} is not a length")
+
+
+def _lengths(spec: Spec, names: Sequence[str], factor: float) -> Spec | None:
+    """None: the workload has no such length (a trace)."""
+    workload = spec.workload
+    update = {name: stretched(getattr(workload, name), factor) for name in names if hasattr(workload, name)}
+    change: dict[str, object] = {"workload": workload.model_copy(update=update)}
+    if "question_tokens" in update and spec.retrieval is not None:
+        chunk = max(1, round(spec.retrieval.chunk_tokens * factor))
+        change["retrieval"] = spec.retrieval.model_copy(update={"chunk_tokens": chunk})
+    return spec.model_copy(update=change) if update else None
+
+
+def _target(spec: Spec, name: str, factor: float) -> Spec | None:
+    limit: float | None = getattr(spec.slo, name)
+    if limit is None:
+        return None
+    return spec.model_copy(update={"slo": spec.slo.model_copy(update={name: limit * factor})})
+
+
+PROMPTS = ("prompt_tokens", "question_tokens", "shared_system_prompt", "user_history_prompt")
+OUTPUTS = ("output_tokens", "answer_len")
+# In the order in which they are asked; the first that flips the verdict is named.
+SPEC_CHANGES: dict[str, Callable[[Spec, float], Spec | None]] = {
+    "prompts": lambda spec, factor: _lengths(spec, PROMPTS, factor),
+    "link bandwidth": lambda spec, factor: spec,
+    "TTFT target": lambda spec, factor: _target(spec, "ttft_ms", factor),
+    "TPOT target": lambda spec, factor: _target(spec, "tpot_ms", factor),
+    "outputs": lambda spec, factor: _lengths(spec, OUTPUTS, factor),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ChangeTask:
+    spec: Spec  # changed already
+    split: Split
+    seed: int
+    start: float
+    link_factor: float
+    period: Period | None = None
+
+
+def faster_links(system: System, factor: float) -> System:
+    """Every wire and uplink times `factor`."""
+    if system.wires is None:
+        return system
+
+    def wire(one: Wire) -> Wire:
+        return replace(one, bandwidth=one.bandwidth * factor)
+
+    old = system.wires
+    nic = {node: speed * factor for node, speed in old.nic.items()}
+    new = replace(
+        old, intra_node=wire(old.intra_node), inter_node=wire(old.inter_node), inter_rack=wire(old.inter_rack), nic=nic
+    )
+    return replace(system, wires=new)
+
+
+def search_change(task: ChangeTask) -> Found:
+    """The highest rate of one candidate under one change."""
+    system = faster_links(system_of(apply(task.spec, task.split)), task.link_factor)
+    return highest_rate(
+        lambda rate: probe(system, rate, task.seed, period=task.period), task.start, tolerance=TOLERANCE, step=1.08
+    )
+
+
+ENDLESS = 1e4  # times the wire's bandwidth
+ENOUGH = 0.97  # of the rate with endless wires
+
+
+def enough_link(task: ChangeTask) -> EnoughLink | None:
+    """How fast the wires would have to be; None when faster ones do not help by 3 %."""
+    base = system_of(apply(task.spec, task.split))
+    assert base.wires is not None
+
+    def serves(factor: float, rate: float) -> bool:
+        return probe(faster_links(base, factor), rate, task.seed, period=task.period).passed
+
+    endless = faster_links(base, ENDLESS)
+    found = highest_rate(
+        lambda rate: probe(endless, rate, task.seed, period=task.period), task.start, tolerance=TOLERANCE
+    )
+    rate = ENOUGH * found.rate
+    if rate <= task.start:
+        return None
+    low, high = 1.0, ENDLESS
+    while high / low > 1.05:
+        middle = (low * high) ** 0.5
+        low, high = (low, middle) if serves(middle, rate) else (middle, high)
+    now = base.wires.intra_node.bandwidth
+    return EnoughLink(high * now, now, rate)
+
+
+def tasks(
+    spec: Spec, ours: tuple[Split, float], theirs: tuple[Split, float], seed: int, period: Period | None = None
+) -> tuple[list[str], list[ChangeTask]]:
+    """(what changes, two searches for each: P/D, then aggregated). `ours` and `theirs` come with their rates.
+
+    The first pair of searches has no name: nothing changes in it, and the others are held against it.
+    """
+    names: list[str] = []
+    wanted = [ChangeTask(spec, split, seed, rate, 1.0, period) for split, rate in (ours, theirs)]
+    for name, change in SPEC_CHANGES.items():
+        for factor in (1 + STEP, 1 - STEP):
+            changed = change(spec, factor)
+            if changed is None:
+                continue
+            link = factor if name == "link bandwidth" else 1.0
+            names.append(f"{name} {percent(STEP)} {_word(name, factor)}")
+            wanted.append(ChangeTask(changed, ours[0], seed, ours[1], link, period))
+            wanted.append(ChangeTask(changed, theirs[0], seed, theirs[1], link, period))
+    return names, wanted
+
+
+def _word(name: str, factor: float) -> str:
+    if name in ("prompts", "outputs"):
+        return "longer" if factor > 1 else "shorter"
+    if "target" in name:
+        return "looser" if factor > 1 else "tighter"
+    return "more" if factor > 1 else "less"
+
+
+def judged(names: Sequence[str], found: Sequence[Found], now: Advantage, margin: float, error: float) -> list[Change]:
+    """Each change's advantage and what the verdict would be if it were as sure as the present one.
+
+    Searches of changes are short and have one seed: what counts is how far they are from the same search unchanged.
+    """
+    changes = []
+    base = _log_ratio(found[0], found[1]) if found[0].rate and found[1].rate else math.log1p(now.value)
+    for index, name in enumerate(names, start=1):
+        ours, theirs = found[2 * index], found[2 * index + 1]
+        if not ours.rate or not theirs.rate:
+            only = "only P/D meets the targets" if ours.rate else "only aggregated meets the targets"
+            changes.append(Change(name, None, only if ours.rate or theirs.rate else "neither meets the targets"))
+            continue
+        factor = math.exp(_log_ratio(ours, theirs) - base)
+        values = ((1 + value) * factor - 1 for value in (now.value, now.low, now.high))
+        changed = Advantage(*values)
+        word: Word = decide(changed, margin, error)
+        changes.append(Change(name, changed.value, word))
+    return changes
+
+
+def _log_ratio(ours: Found, theirs: Found) -> float:
+    """Of the middles of two brackets."""
+    return math.log(ours.rate * ours.above / theirs.rate / theirs.above) / 2
+
+
+def sentence(word: Word, changes: Sequence[Change], asked: float | None, ours: float, theirs: float) -> str:
+    """Names the first change that flips the verdict; `asked` is the spec's own rate."""
+    flip = next((change for change in changes if change.word != word), None)
+    if flip is not None:
+        value = (
+            ""
+            if flip.advantage is None
+            else f" (P/D {'+' if flip.advantage >= 0 else '-'}{percent(abs(flip.advantage))})"
+        )
+        text = f"With {flip.what} it would be: {flip.word}{value}."
+    else:
+        text = "No change of 20 % in prompts, outputs, targets or link flips this."
+    if asked is None:
+        return text
+    low, high = min(ours, theirs), max(ours, theirs)
+    better = "P/D" if ours > theirs else "aggregated"
+    for factor, word_of in ((1.0, "At the rate asked for"), (1 + STEP, "At a rate 20 % higher")):
+        if low < asked * factor <= high:
+            return f"{text} {word_of} ({asked * factor:.3g} req/s) only {better} meets the targets."
+    if asked > high:
+        return f"{text} At the rate asked for ({asked:.3g} req/s) neither meets the targets."
+    return f"{text} Both serve the rate asked for ({asked:.3g} req/s)."

@@ -1,0 +1,166 @@
+"""Where the share of requests within the targets falls below the asked one: the highest rate, and how sure it is.
+
+A candidate was run at a few rates around its edge, once a seed. The misses of all runs at a rate are counted together;
+between rates their logarithm is taken as a straight line. How sure that is comes from a bootstrap over halves of runs
+(over quarters, with fewer than three seeds), from the bracket that the rates leave, and from what the second halves
+say by themselves: where runs are so short that lines still grow, they say something else.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from planner.suggestion.search import Probe
+
+Array = NDArray[np.float64]
+
+FINE = 0.01  # width of the bracket that the rates of a candidate end with
+NEXT_STEP = 1.08  # between rates while all of them pass, or none does
+STEEP = 5.0  # misses grow at least with this power of the rate
+DRAWS = 4000
+CONFIDENCE = 0.95
+SEEDS = 3  # from so many on, runs are cut in two only: parts are the less independent the shorter they are
+
+
+@dataclass(frozen=True, slots=True)
+class Edge:
+    """Runs of one candidate. `rates` ascend; `counts` is seeds x blocks x rates x (judged, missed)."""
+
+    rates: Array
+    counts: Array
+    kept_up: Array  # seeds x rates, 1 or 0
+    missing: float  # share that may miss the targets
+
+    @staticmethod
+    def of(probes: Sequence[Sequence[Probe]], attainment: float) -> Edge:
+        """`probes`: for each seed, whole runs at the same rates."""
+        runs = [sorted(of_seed, key=lambda one: one.rate) for of_seed in probes]
+        counts = np.array(
+            [[[(n, n - good) for n, good in run.blocks] for run in of_seed] for of_seed in runs], dtype=np.float64
+        )
+        return Edge(
+            rates=np.array([run.rate for run in runs[0]]),
+            counts=counts.transpose(0, 2, 1, 3),
+            kept_up=np.array([[float(run.kept_up) for run in of_seed] for of_seed in runs]),
+            missing=1 - attainment,
+        )
+
+    @property
+    def passed(self) -> list[bool]:
+        """At each rate: few enough misses of all seeds together, and most of the runs keep up."""
+        total = self.counts.sum(axis=(0, 1))
+        few = total[:, 1] <= self.missing * total[:, 0] * (1 + 1e-9)
+        return [bool(one) for one in few & (self.kept_up.mean(axis=0) >= 0.5)]
+
+    @property
+    def bracket(self) -> tuple[float, float]:
+        """(highest rate that passes below the lowest that fails, that one); 0 and inf where there is none."""
+        passed = self.passed
+        above = min((rate for rate, yes in zip(self.rates, passed, strict=True) if not yes), default=np.inf)
+        below = max((rate for rate, yes in zip(self.rates, passed, strict=True) if yes and rate < above), default=0.0)
+        return float(below), float(above)
+
+    def units(self) -> tuple[Array, Array]:
+        """What is drawn anew: counts (units x rates x 2) and whether its run kept up (units x rates)."""
+        seeds, blocks, rates, _ = self.counts.shape
+        parts = 2 if seeds >= SEEDS else blocks
+        counts = self.counts.reshape(seeds * parts, blocks // parts, rates, 2).sum(axis=1)
+        return counts, np.repeat(self.kept_up, parts, axis=0)
+
+    def log_rate(self, counts: Array, kept_up: Array) -> Array:
+        """The logarithm of the highest rate for each draw: counts (draws x rates x 2), share that keeps up."""
+        least = 1 / (1 + float(counts[..., 0].mean()))  # between no miss and one
+        level = math.log(max(self.missing, least))
+        found = _crossing(np.log(self.rates), _log_missed(counts), level, self._steepness())
+        if kept_up.min() < 1:
+            found = np.minimum(found, _crossing(np.log(self.rates), 1 - kept_up, 0.5, math.inf))
+        return found
+
+    def _steepness(self) -> float:
+        """How misses grow with the rate by all runs, for draws that lie beyond the rates that were run."""
+        every = _log_missed(self.counts.sum(axis=(0, 1)))
+        across = math.log(self.rates[-1] / self.rates[0]) if len(self.rates) > 1 else 0.0
+        return max(float(every.max() - every[0]) / across if across else 0.0, STEEP)
+
+    def whole(self) -> float:
+        """The logarithm of the highest rate by all runs, within its bracket."""
+        every = self.counts.sum(axis=(0, 1))[None]
+        found = float(self.log_rate(every, self.kept_up.mean(axis=0)[None])[0])
+        below, above = self.bracket
+        return float(np.clip(found, np.log(below) if below else -np.inf, np.log(above)))
+
+    def late(self) -> float:
+        """The same by the second half of the runs."""
+        half = self.counts.shape[1] // 2
+        every = self.counts[:, half:].sum(axis=(0, 1))[None]
+        return float(self.log_rate(every, self.kept_up.mean(axis=0)[None])[0])
+
+
+def _log_missed(counts: Array) -> Array:
+    """The logarithm of the share that misses; half a request where none does."""
+    found: Array = np.log((counts[..., 1] + 0.5) / (counts[..., 0] + 1.0))
+    return found
+
+
+def _crossing(x: Array, y: Array, level: float, slope: float) -> Array:
+    """Where each row of y (made to rise) reaches `level`, between the points of x; beyond them along `slope`.
+
+    An endless slope is a step: it is never reached above the last point.
+    """
+    y = np.maximum.accumulate(y, axis=1)
+    found = x[-1] + (level - y[:, -1]) / slope if math.isfinite(slope) else np.full(len(y), np.inf)
+    for left in range(len(x) - 2, -1, -1):
+        here = (y[:, left] <= level) & (y[:, left + 1] > level)
+        step = np.where(here, y[:, left + 1] - y[:, left], 1.0)
+        found = np.where(here, x[left] + (x[left + 1] - x[left]) * (level - y[:, left]) / step, found)
+    return np.where(y[:, 0] > level, x[0] - (y[:, 0] - level) / slope, found)
+
+
+def interval(edges: Sequence[Edge], seed: int = 0) -> tuple[float, float, float]:
+    """(value, low, high) of the highest rate of one candidate, or of the ratio of the first to the second of two.
+
+    The same parts of runs are drawn for both, because both served the same requests. Raises ValueError for unequal
+    numbers of them.
+    """
+    units = [edge.units() for edge in edges]
+    n = len(units[0][0])
+    if any(len(counts) != n for counts, _ in units) or n < 2:
+        raise ValueError("runs differ in number; allowed: as many seeds and parts of each candidate")
+    index = np.random.default_rng(seed).integers(0, n, size=(DRAWS, n))
+    signs = (1.0, -1.0)[: len(edges)]
+    draws, middle, drift, bracket = np.zeros(DRAWS), 0.0, 0.0, 0.0
+    for sign, edge, (counts, kept_up) in zip(signs, edges, units, strict=True):
+        draws += sign * edge.log_rate(counts[index].sum(axis=1), kept_up[index].mean(axis=1))
+        middle += sign * edge.whole()
+        drift += sign * (edge.late() - edge.whole())
+        bracket += _half_bracket(edge) ** 2
+    from scipy.stats import norm, t
+
+    tail = (1 - CONFIDENCE) / 2
+    few = float(t.ppf(1 - tail, n - 1) / norm.ppf(1 - tail)) * (n / (n - 1)) ** 0.5  # few draws spread too little
+    below, above = np.percentile(draws - np.mean(draws), (100 * tail, 100 * (1 - tail))) * few
+    low = middle - float(np.sqrt(below**2 + bracket + drift**2))
+    high = middle + float(np.sqrt(above**2 + bracket + drift**2))
+    return float(np.exp(middle)), float(np.exp(low)), float(np.exp(high))
+
+
+def _half_bracket(edge: Edge) -> float:
+    """Half the logarithmic width of the bracket, as a 95 % half-width of a place anywhere in it."""
+    below, above = edge.bracket
+    return CONFIDENCE * float(np.log(above / below)) / 2 if below and np.isfinite(above) else 0.0
+
+
+def next_rate(edge: Edge) -> float | None:
+    """Where to run a finalist next; None: its edge is found, or it is nowhere near."""
+    below, above = edge.bracket
+    if below and above / below <= 1 + FINE:
+        return None
+    if not below:
+        lowest = float(edge.rates[0])
+        return lowest / NEXT_STEP
+    return above**0.5 * below**0.5 if above < math.inf else float(edge.rates[-1]) * NEXT_STEP

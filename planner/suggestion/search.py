@@ -1,0 +1,225 @@
+"""The highest rate at which a deployment meets its targets: bisection on simulated attainment.
+
+Every probe of a candidate, and every candidate of a comparison, serves the same requests and gaps, only faster or
+slower (common random numbers), and for as many seconds: at a higher rate it gets further in the list. Requests sent
+in the first seconds fill an empty system and are not judged. A probe that has missed more requests than it may is
+abandoned; it could not pass any more.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from planner.run.facts import LEAST_GROWTH, SATURATED, STEADY_START, Window, growth
+from planner.spec import Slo, Spec
+from planner.suggestion.capacity import guess
+from planner.suggestion.probe import Period, load_at, seeded, traffic_of
+from planner.system.resolve import System, resolve
+from simulator.cluster import Cluster, Visit
+
+NAN = float("nan")
+WIDEST = 4.0  # a bracket grows by at most this factor a step
+HOPELESS = 256.0  # below guess / this the rate counts as zero
+BLOCKS = 4  # equal parts of the judged time: how much goodput varies within a run
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """One simulated run at one rate. Rates in requests per second, over all GPUs."""
+
+    rate: float
+    passed: bool
+    attainment: float  # share of the judged requests within the targets; of those seen when abandoned
+    goodput: float  # requests per second within the targets; 0 when abandoned
+    output_tokens_s: float
+    total_tokens_s: float
+    tokens_s_user: float  # 1 / mean TPOT
+    abandoned: bool
+    kept_up: bool = True  # the line of waiting requests does not grow
+    blocks: tuple[tuple[int, int], ...] = ()  # (judged, within the targets) of each part of the judged time
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """The result of one search. `rate` is the highest that passed (0: none does), `above` the lowest that failed."""
+
+    rate: float
+    above: float
+    probes: tuple[Probe, ...]
+
+    @property
+    def best(self) -> Probe | None:
+        """The probe at `rate`."""
+        return next((probe for probe in self.probes if probe.passed and probe.rate == self.rate), None)
+
+
+class Misses:
+    """Counts judged requests that have missed a target for certain; a `stop` rule for the cluster."""
+
+    def __init__(self, slo: Slo, judged: Window, allowed: float) -> None:
+        self._ttft, self._tpot, self._e2e = (
+            math.inf if limit is None else limit / 1e3 for limit in (slo.ttft_ms, slo.tpot_ms, slo.e2e_ms)
+        )
+        self._judged, self._allowed = judged, allowed
+        self._open: list[Visit] = []
+        self._seen = 0
+        self.missed = self.decided = 0
+
+    def __call__(self, cluster: Cluster) -> bool:
+        now, visits = cluster.env.now, cluster.visits
+        while self._seen < len(visits) and visits[self._seen].arrival_s <= now:
+            if self._judged.start_s <= visits[self._seen].arrival_s <= self._judged.end_s:
+                self._open.append(visits[self._seen])
+            self._seen += 1
+        still: list[Visit] = []
+        for visit in self._open:
+            verdict = self._within(visit, now)
+            if verdict is None:
+                still.append(visit)
+                continue
+            self.decided += 1
+            self.missed += not verdict
+        self._open = still
+        return self.missed > self._allowed
+
+    def _within(self, visit: Visit, now: float) -> bool | None:
+        """Whether the request meets its targets; None: not known yet."""
+        arrival, first, end = visit.arrival_s, visit.first_token_s, visit.finish_s
+        if visit.finish_reason == "rejected":
+            return False
+        over = end <= now  # a NaN is not over
+        if (first if first <= now else now) - arrival > self._ttft + 1e-12:
+            return False
+        if (end if over else now) - arrival > self._e2e:
+            return False
+        more = visit.request.output_tokens - 1
+        if first <= now and more > 0 and ((end if over else now) - first) / more > self._tpot:
+            return False
+        return True if over else None
+
+
+def system_of(spec: Spec) -> System:
+    """The spec resolved. Raises SpecError."""
+    return resolve(spec)
+
+
+def probe(
+    system: System,
+    rate: float,
+    seed: int,
+    *,
+    early: bool = True,
+    judge: Slo | None = None,
+    period: Period | None = None,
+) -> Probe:
+    """Serve the spec's requests at `rate` and judge them. `period` None: the whole list, less the first tenth."""
+    spec = system.spec
+    slo = judge or spec.slo
+    load = load_at(spec, seed, rate, None if period is None else period.seconds)
+    known = load.start()
+    first_s, last_s = known[0].time_s, known[-1].time_s
+    judged = Window(first_s + STEADY_START * (last_s - first_s), math.inf)
+    if period is not None:
+        judged = Window(min(period.warmup_s, last_s), period.seconds)
+    misses = Misses(slo, judged, (1 - slo.attainment) * load.expected_requests)
+    system = replace(system, spec=seeded(spec, seed))
+    cluster = Cluster(system, load, record_steps=False, stop=misses if early else None)
+    visits = cluster.run()
+    if cluster.stopped:
+        seen = max(misses.decided, 1)
+        return Probe(rate, False, 1 - misses.missed / seen, 0.0, 0.0, 0.0, 0.0, True)
+    return _judged(rate, visits, judged, slo)
+
+
+def _judged(rate: float, visits: list[Visit], within: Window, slo: Slo) -> Probe:
+    def column(value: Callable[[Visit], float]) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+        return np.fromiter(map(value, visits), dtype=np.float64, count=len(visits))
+
+    arrival, first = column(lambda v: v.arrival_s), column(lambda v: v.first_token_s)
+    end, tokens = column(lambda v: v.finish_s), column(lambda v: v.request.output_tokens)
+    ok = np.array([visit.finish_reason != "rejected" for visit in visits])
+    ttft, e2e = first - arrival, end - arrival
+    tpot = np.where(tokens > 1, (end - first) / np.maximum(tokens - 1, 1), 0.0)
+    good = ok.copy()
+    for limit, values in ((slo.ttft_ms, ttft), (slo.tpot_ms, tpot), (slo.e2e_ms, e2e)):
+        if limit is not None:
+            good &= ~(values * 1e3 > limit)
+    last = min(float(arrival.max()), within.end_s)
+    window = Window(within.start_s, last)
+    judged = (arrival >= window.start_s) & (arrival <= last)
+    attainment = float(good[judged].mean()) if judged.any() else 0.0
+    part = np.minimum((BLOCKS * (arrival - window.start_s) / max(window.length_s, 1e-9)).astype(int), BLOCKS - 1)
+    blocks = tuple((int((judged & (part == i)).sum()), int((good & judged & (part == i)).sum())) for i in range(BLOCKS))
+    kept_up = _keeps_up(arrival, np.where(ok, first, end), end, ok, window)
+    length = float(end.max() - arrival.min())
+    multi = ok & judged & (tokens > 1)
+    prompts = column(lambda v: v.request.prompt_tokens)
+    return Probe(
+        rate=rate,
+        passed=attainment >= slo.attainment and kept_up,
+        attainment=attainment,
+        goodput=rate * attainment,
+        output_tokens_s=rate * float(tokens[ok].mean()) if ok.any() else 0.0,
+        total_tokens_s=rate * float((tokens + prompts)[ok].mean()) if ok.any() else 0.0,
+        tokens_s_user=1 / float(tpot[multi].mean()) if multi.any() and length > 0 else NAN,
+        abandoned=False,
+        kept_up=kept_up,
+        blocks=blocks,
+    )
+
+
+def _keeps_up(
+    arrival: np.ndarray[tuple[int], np.dtype[np.float64]],
+    first: np.ndarray[tuple[int], np.dtype[np.float64]],
+    end: np.ndarray[tuple[int], np.dtype[np.float64]],
+    ok: np.ndarray[tuple[int], np.dtype[np.bool_]],
+    window: Window,
+) -> bool:
+    """The rule of planner.run.facts: not behind by 5 % with a line that grows."""
+    if not window.length_s > 0:
+        return True
+    sent = float((arrival >= window.start_s).sum())
+    served = float((ok & (end > window.start_s) & (end <= window.end_s)).sum())
+    piles_up = growth(arrival, first, window) * window.length_s > max(SATURATED * sent, LEAST_GROWTH)
+    return not (served < (1 - SATURATED) * sent and piles_up)
+
+
+def highest_rate(
+    run: Callable[[float], Probe], start: float, *, tolerance: float, step: float = 1.25, floor: float | None = None
+) -> Found:
+    """Bisect between the highest rate that passes and the lowest that fails until they are `tolerance` apart.
+
+    `start` is where to begin and `step` the first factor away from it. Below `floor` (start / 256) it is 0.
+    """
+    probes: list[Probe] = []
+    low, high, rate, factor = 0.0, math.inf, start, step
+    least = start / HOPELESS if floor is None else floor
+    while True:
+        probes.append(run(rate))
+        if probes[-1].passed:
+            low = max(low, rate)
+        else:
+            high = min(high, rate)
+        if high / tolerance_of(low) <= 1 + tolerance or high <= least:
+            return Found(low, high, tuple(probes))
+        if low and math.isfinite(high):
+            rate = math.sqrt(low * high)
+        else:
+            rate = low * factor if low else high / factor
+            factor = min(factor * factor, WIDEST)
+
+
+def tolerance_of(low: float) -> float:
+    """A divisor that is never zero: no rate has passed yet."""
+    return low or 1e-300
+
+
+def first_guess(system: System, seed: int) -> float:
+    """The closed-form rate for the spec's requests."""
+    load, _ = traffic_of(system.spec, seed)
+    requests = [arrival.request for arrival in load.start()]
+    return guess(system, requests, system.spec.slo)

@@ -1,0 +1,139 @@
+"""One function over many inputs: in this process, on all cores, or on a Ray cluster. Results come in order of inputs,
+so that an answer never depends on how many workers there were.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from itertools import islice
+from multiprocessing.connection import wait as wait_for
+from typing import Any, Protocol, TypeVar
+
+T = TypeVar("T")
+R = TypeVar("R")
+Done = Callable[[], None]
+
+
+class Spread(Protocol):
+    """`done` is called for each result as it comes."""
+
+    def __call__(self, function: Callable[[T], R], inputs: Sequence[T], done: Done) -> list[R]: ...
+
+
+def cores() -> int:
+    """Cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def here(function: Callable[[T], R], inputs: Sequence[T], done: Done) -> list[R]:
+    """In this process, one after the other."""
+    results = []
+    for one in inputs:
+        results.append(function(one))
+        done()
+    return results
+
+
+@contextmanager
+def processes(count: int) -> Iterator[Spread]:
+    """A pool of `count` processes, started anew (spawn) so that no state is inherited; 1 stays in this process."""
+    if count == 1:
+        yield here
+        return
+    executor = ProcessPoolExecutor(count, mp_context=multiprocessing.get_context("spawn"))
+
+    def spread(function: Callable[[Any], Any], inputs: Sequence[Any], done: Done) -> list[Any]:
+        results = []
+        for result in executor.map(function, inputs):
+            results.append(result)
+            done()
+        return results
+
+    try:
+        yield spread
+    finally:
+        executor.shutdown(cancel_futures=True)
+
+
+class Workers:
+    """`count` processes that stay for the next answer; a `Spread` that several threads may use at once.
+
+    They start at the first call, and end with this process, however it ends. No caller has more than `count` inputs
+    at work, so that a long answer does not keep another caller's short one waiting. A worker that was killed (out of
+    memory) fails the calls of that moment with a ChildProcessError; the next call starts new ones.
+    """
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+        self._lock = threading.Lock()
+        self._executor: ProcessPoolExecutor | None = None
+
+    def __call__(self, function: Callable[[T], R], inputs: Sequence[T], done: Done) -> list[R]:
+        executor = self._started()
+        found: dict[int, R] = {}
+        waiting = enumerate(inputs)
+        flying: dict[Future[R], int] = {}
+        try:
+            while len(found) < len(inputs):
+                flying |= {executor.submit(function, one): at for at, one in islice(waiting, self._count - len(flying))}
+                for ended in wait(flying, return_when=FIRST_COMPLETED).done:
+                    found[flying.pop(ended)] = ended.result()
+                    done()
+        except BrokenProcessPool:
+            self.stop()
+            raise ChildProcessError("a worker process was killed, perhaps for want of memory; try again") from None
+        finally:
+            for one in flying:
+                one.cancel()
+        return [found[at] for at in range(len(inputs))]
+
+    def warm(self, function: Callable[[T], object], one: T) -> None:
+        """Give every worker `one` to do, so that it has imported and read what the real work needs. Returns at once."""
+        executor = self._started()
+        for _ in range(self._count):
+            executor.submit(function, one)
+
+    def stop(self) -> None:
+        with self._lock:
+            executor, self._executor = self._executor, None
+        if executor is not None:
+            executor.shutdown(wait=False, cancel_futures=True)
+
+    def _started(self) -> ProcessPoolExecutor:
+        with self._lock:
+            if self._executor is None:
+                context = multiprocessing.get_context("spawn")
+                self._executor = ProcessPoolExecutor(self._count, mp_context=context, initializer=_end_with_parent)
+            return self._executor
+
+
+def _end_with_parent() -> None:
+    """A worker waits for work on a pipe that it holds itself: it would not notice that its parent was killed."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    sentinel = parent.sentinel
+
+    def watch() -> None:
+        wait_for([sentinel])
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+@contextmanager
+def spread(cluster: str | None, count: int) -> Iterator[Spread]:
+    """`cluster`: None for this machine's cores, or "ray". Raises ImportError when ray is asked for and missing."""
+    if cluster == "ray":
+        from planner.suggestion.ray_pool import ray_tasks
+
+        with ray_tasks() as tasks:
+            yield tasks
+    else:
+        with processes(count) as pool:
+            yield pool

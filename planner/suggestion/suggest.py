@@ -1,0 +1,307 @@
+"""N GPUs, a model and traffic: every split's highest rate within the targets, ranked, and whether P/D is worth it.
+
+Stages, each a list of independent tasks whose results are taken in order, so that the answer does not depend on how
+many workers there are: search every candidate with the first seed; run those near the best of their mode with every
+seed, at the same few rates around their edge; then ask why the two best stop where they stop, and what would change
+the verdict. All candidates are sent requests for the same number of seconds, each at its own rate.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+
+from planner.report.explain import Explanation
+from planner.run.tables import Progress
+from planner.spec import Slo, Spec, dump
+from planner.suggestion import changes
+from planner.suggestion.answer import EqualRate, Row, Suggestion, Verdict, best_of, rank
+from planner.suggestion.edge import Edge, interval, next_rate
+from planner.suggestion.probe import Period, traffic_of
+from planner.suggestion.rows import refined_row, rough_row
+from planner.suggestion.search import Found, Probe, system_of
+from planner.suggestion.splits import Split, apply, splits, tp_sizes, variants
+from planner.suggestion.spread import Spread, cores, spread
+from planner.suggestion.tasks import (
+    TURNAROUNDS,
+    ProbeTask,
+    Searched,
+    SearchTask,
+    attained,
+    guessed,
+    halved,
+    period_of,
+    search,
+    shortened,
+    why,
+)
+from planner.suggestion.verdict import advantage, decide, profile_error
+from planner.suggestion.words import limit, pareto, pick, provenance, sentence
+from planner.system.resolve import System
+from planner.traffic.workload import offered_rate, scaled
+
+__all__ = [
+    "COARSE",
+    "FEWEST",
+    "MOST",
+    "REQUESTS_PER_GPU",
+    "ProbeTask",
+    "SearchTask",
+    "attained",
+    "prepared",
+    "search",
+    "suggest",
+]
+
+COARSE = 0.02  # width of the brackets that first searches end with
+NEAR = 0.9  # candidates above this share of the best of their mode are run with every seed
+FINALISTS = 3  # of each mode at most
+SHORTLIST = 2  # of each mode, in a first look
+FIRST_STEP, ROUNDS = 1.04, 12  # between the first rates of a finalist, and how often others are added
+OVERLOAD = 1.1  # how far past its highest rate a candidate is run to see what limits it
+REQUESTS_PER_GPU, FEWEST, MOST = 400, 2000, 4000  # requests that the best candidate serves in a run
+
+
+def suggest(
+    spec: Spec,
+    gpus: int,
+    *,
+    seeds: int = 5,
+    requests: int | None = None,
+    sweep: frozenset[str] = frozenset(),
+    slo: Slo | None = None,
+    processes: int | None = None,
+    cluster: str | None = None,
+    pool: Spread | None = None,
+    quick: bool = False,
+    progress: Progress | None = None,
+) -> Suggestion:
+    """The ranked ways to use `gpus` GPUs for the spec's model, traffic and targets.
+
+    Each of `seeds` runs is as long as the best candidate takes to be sent `requests` requests (None: as many as the
+    number of GPUs says), and long enough for answers to end. Traces and the like have a length of their own.
+    `sweep`: router, local_prefill. The same arguments give the same answer on any number of `processes`, here, in a
+    `pool` that runs already, or on a cluster ("ray"). `quick`: a first look at the few candidates that the closed form
+    prefers, without reasons. Raises SpecError, and ImportError without ray.
+    """
+    wanted = prepared(spec, gpus, requests, slo)
+    sizes, left_out = tp_sizes(wanted, gpus)
+    with nullcontext(pool) if pool is not None else spread(cluster, processes or cores()) as workers:
+        session = _Session(wanted, gpus, seeds, requests, sweep, workers, progress, quick)
+        return session.answer(splits(gpus, sizes), left_out)
+
+
+def prepared(spec: Spec, gpus: int, requests: int | None, slo: Slo | None) -> Spec:
+    """The spec with the targets and the number of requests that are searched with, and its router presets expanded."""
+    scaled(spec, 1.0)  # refuses a load without a rate
+    change: dict[str, object] = {"run": spec.run.model_copy(update={"warmup_requests": 0})}
+    if slo is not None:
+        change["slo"] = slo
+    if spec.workload.kind != "trace" and hasattr(spec.workload, "requests"):
+        count = requests or min(max(FEWEST, REQUESTS_PER_GPU * gpus), MOST)
+        change["workload"] = spec.workload.model_copy(update={"requests": count})
+    return spec.model_copy(update=change)
+
+
+def preferred(candidates: Sequence[Split], guesses: Sequence[float]) -> list[int]:
+    """Places of the SHORTLIST candidates of each mode with the highest guesses; of equal ones the smallest engines."""
+    kept: list[int] = []
+    for mode in ("aggregated", "disaggregated"):
+        places = [at for at, split in enumerate(candidates) if split.mode == mode]
+        kept += sorted(places, key=lambda at: (-round(guesses[at], 6), candidates[at].largest_tp))[:SHORTLIST]
+    return kept
+
+
+class _Session:
+    """The stages of one answer."""
+
+    def __init__(
+        self,
+        spec: Spec,
+        gpus: int,
+        seeds: int,
+        requests: int | None,
+        sweep: frozenset[str],
+        pool: Spread,
+        progress: Progress | None,
+        quick: bool,
+    ) -> None:
+        self.spec, self.gpus, self.asked, self.sweep, self._pool = spec, gpus, requests, sweep, pool
+        self.seeds = [spec.run.seed + offset for offset in range(seeds)]
+        self.period: Period | None = None
+        self._edges: dict[Split, Edge] = {}
+        self._progress, self._quick = progress, quick
+
+    def _map(self, stage: str, function: Callable[..., object], inputs: Sequence[object]) -> list[object]:
+        count = 0
+
+        def done() -> None:
+            nonlocal count
+            count += 1
+            if self._progress:
+                self._progress(stage, count / len(inputs))
+
+        return self._pool(function, inputs, done)
+
+    def answer(self, candidates: list[Split], left_out: list[str]) -> Suggestion:
+        rows = self._coarse("search", candidates)
+        if self.sweep:
+            base = [split for mode in ("aggregated", "disaggregated") for split in self._near(rows, mode)]
+            more = [other for split in base for other in variants(split, self.sweep, self._thresholds())]
+            rows += self._coarse("sweep", more)
+        rows = self._refined(rows)
+        verdict = self._verdict(rows)
+        notes = [f"Left out: {text}" for text in left_out] + self._notes(rows)
+        compared = [row for mode in ("disaggregated", "aggregated") if (row := best_of(rows, mode))]
+        brackets = provenance(self._systems(compared or rows[:1]))
+        return Suggestion(
+            gpus=self.gpus,
+            model=self.spec.model,
+            hardware=self.spec.hardware,
+            slo=self.spec.slo,
+            requests=getattr(self.spec.workload, "requests", None),
+            seeds=len(self.seeds),
+            provenance=brackets,
+            rows=tuple(rows),
+            verdict=verdict,
+            sentence=f"{sentence(rows, verdict, self.gpus)} {brackets}",
+            yaml=dump(apply(self.spec, pick(rows, verdict).split)),
+            pareto=pareto(rows, self.gpus),
+            notes=tuple(dict.fromkeys(notes)),
+            seconds=None if self.period is None else self.period.seconds,
+            warmup_s=None if self.period is None else self.period.warmup_s,
+            as_good=self._as_good(rows, verdict),
+        )
+
+    # --- stages ---
+
+    def _coarse(self, stage: str, candidates: list[Split]) -> list[Row]:
+        tasks = [SearchTask(apply(self.spec, split), self.seeds[0], None, COARSE, 1.25) for split in candidates]
+        guesses: list[float] = self._map("estimate", guessed, tasks)  # type: ignore[assignment]
+        period = self.period or self._period(max(guesses))
+        if self._quick:
+            kept = preferred(candidates, guesses)
+            candidates, tasks = [candidates[at] for at in kept], [tasks[at] for at in kept]
+        width = 2 * COARSE if self._quick else COARSE
+        tasks = [SearchTask(task.spec, task.seed, None, width, 1.25, halved(period)) for task in tasks]
+        found: list[Searched] = self._map(stage, search, tasks)  # type: ignore[assignment]
+        rows = [rough_row(self.spec, self.gpus, split, one) for split, one in zip(candidates, found, strict=True)]
+        self.period = self._period(max(row.rate for row in rows)) or period
+        return rows
+
+    def _period(self, rate: float) -> Period | None:
+        """As many seconds as `rate` takes; a first look may be too short for its interval to hold."""
+        return period_of(self.spec, self.asked, rate, least=0 if self._quick else TURNAROUNDS)
+
+    def _near(self, rows: list[Row], mode: str) -> list[Split]:
+        most = 1 if self._quick else FINALISTS
+        of_mode = sorted((row for row in rows if row.mode == mode and row.rate > 0), key=rank)[:most]
+        return [row.split for row in of_mode if row.rate >= NEAR * of_mode[0].rate]
+
+    def _refined(self, rows: list[Row]) -> list[Row]:
+        """Rows with those near the best of their mode run by every seed, best first."""
+        near = [*self._near(rows, "aggregated"), *self._near(rows, "disaggregated")]
+        finalists = [row for row in rows if row.split in near]
+        runs: dict[Split, list[list[Probe]]] = {row.split: [[] for _ in self.seeds] for row in finalists}
+        rates = {row.split: [row.rate / FIRST_STEP, row.rate, row.rate * FIRST_STEP] for row in finalists}
+        for _ in range(ROUNDS):
+            tasks = [
+                (split, index, ProbeTask(apply(self.spec, split), seed, rate, self.period))
+                for split, wanted in rates.items()
+                for rate in wanted
+                for index, seed in enumerate(self.seeds)
+            ]
+            probes: list[Probe] = self._map("all seeds", attained, [task for _, _, task in tasks])  # type: ignore[assignment]
+            for (split, index, _), one in zip(tasks, probes, strict=True):
+                runs[split][index].append(one)
+            self._edges |= {split: Edge.of(runs[split], self.spec.slo.attainment) for split in rates}
+            rates = {split: [rate] for split in rates if (rate := next_rate(self._edges[split])) is not None}
+            if not rates:
+                break
+        refined = {
+            row.split: refined_row(self.spec, self.gpus, row, runs[row.split], self._edges[row.split])
+            for row in finalists
+        }
+        return sorted((refined.get(row.split, row) for row in rows), key=rank)
+
+    def _verdict(self, rows: list[Row]) -> Verdict | None:
+        ours, theirs = best_of(rows, "disaggregated"), best_of(rows, "aggregated")
+        if ours is None or theirs is None:
+            return None
+        found = advantage(self._edges[ours.split], self._edges[theirs.split], self.spec.run.seed)
+        error = profile_error(self._systems([ours, theirs]))
+        margin = self.spec.run.margin
+        word = decide(found, margin, error)
+        if self._quick:
+            return Verdict(word, found, margin, error)
+        both = [apply(self.spec, row.split) for row in (ours, theirs)]
+        seed = self.seeds[0]
+        reasons: list[Explanation] = self._map(  # type: ignore[assignment]
+            "why",
+            why,
+            [
+                ProbeTask(one, seed, OVERLOAD * row.rate, self.period)
+                for one, row in zip(both, (ours, theirs), strict=True)
+            ],
+        )
+        brief = shortened(self.period, ours.rate)
+        names, tasks = changes.tasks(self.spec, (ours.split, ours.rate), (theirs.split, theirs.rate), seed, brief)
+        outcomes: list[Found] = self._map("what would change it", changes.search_change, tasks)  # type: ignore[assignment]
+        judged = changes.judged(names, outcomes, found, margin, error)
+        enough = None
+        if reasons[0].kind == "link":
+            enough = self._map(
+                "link", changes.enough_link, [changes.ChangeTask(both[0], ours.split, seed, ours.rate, 1.0, brief)]
+            )[0]
+        return Verdict(
+            word=word,
+            advantage=found,
+            margin=margin,
+            error=error,
+            at_equal_rate=self._equal_rate(both, max(ours.rate, theirs.rate)),
+            why=(f"{ours.name}: {limit(reasons[0])}", f"{theirs.name}: {limit(reasons[1])}"),
+            enough_link=enough,  # type: ignore[arg-type]
+            changes=tuple(judged),
+            change=changes.sentence(word, judged, offered_rate(self.spec), ours.rate, theirs.rate),
+        )
+
+    def _equal_rate(self, both: list[Spec], rate: float) -> EqualRate:
+        tasks = [ProbeTask(one, seed, rate, self.period) for one in both for seed in self.seeds]
+        found: list[Probe] = self._map("equal rate", attained, tasks)  # type: ignore[assignment]
+        shares = [probe.attainment for probe in found]
+        n = len(self.seeds)
+        return EqualRate(rate, sum(shares[:n]) / n, sum(shares[n:]) / n)
+
+    # --- pieces ---
+
+    def _as_good(self, rows: Sequence[Row], verdict: Verdict | None) -> tuple[str, ...]:
+        """Other candidates of the suggested one's mode whose highest rate cannot be told from its own."""
+        chosen = pick(rows, verdict)
+        if chosen.split not in self._edges:
+            return ()
+        found = []
+        for row in rows:
+            if row.split in self._edges and row.mode == chosen.mode and row.split != chosen.split:
+                _, low, high = interval([self._edges[row.split], self._edges[chosen.split]], self.spec.run.seed)
+                if low <= 1 <= high:
+                    found.append(row.name)
+        return tuple(found)
+
+    def _thresholds(self) -> list[int]:
+        """Prompt lengths up to which decode workers may prefill: none, and the quartiles of the prompts."""
+        load, _ = traffic_of(self.spec, self.seeds[0])
+        lengths = sorted(arrival.request.prompt_tokens for arrival in load.start())
+        return sorted({0, *(lengths[len(lengths) * quarter // 4] for quarter in (1, 2, 3))})
+
+    def _systems(self, rows: Sequence[Row]) -> list[System]:
+        return [system_of(apply(self.spec, row.split)) for row in rows]
+
+    def _notes(self, rows: list[Row]) -> list[str]:
+        notes = []
+        for row in (best_of(rows, "disaggregated"), best_of(rows, "aggregated")):
+            if row is not None:
+                notes += [f"{row.name}: {text}" for text in system_of(apply(self.spec, row.split)).warnings]
+        idle = [row.name for row in rows if row.idle]
+        if idle:
+            notes.append(f"GPUs left idle by {', '.join(idle)}; rates per GPU count them.")
+        return notes

@@ -1,0 +1,106 @@
+"""What `suggest` spreads over processes: one candidate, one seed. Tasks are plain values, so that they can be sent."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from planner.report.explain import Explanation, explain
+from planner.run.metrics import summarise
+from planner.spec import Spec
+from planner.suggestion.probe import COUNTED, Period, load_at, traffic_of, turnaround_s
+from planner.suggestion.search import Found, Probe, first_guess, highest_rate, probe, system_of
+
+SHORT = 1500  # requests that long runs begin their search with, and that changes are searched with
+TURNAROUNDS = 3  # of a request that just meets its targets: the least seconds of a run, the first of them warm-up
+WARMUP = 0.1  # of the seconds of a run, at least
+
+
+@dataclass(frozen=True, slots=True)
+class SearchTask:
+    spec: Spec  # with the split applied
+    seed: int
+    start: float | None  # None: the closed form
+    tolerance: float
+    step: float
+    period: Period | None = None  # None: the whole list of requests at any rate
+
+
+@dataclass(frozen=True, slots=True)
+class Searched:
+    guess: float
+    found: Found
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeTask:
+    spec: Spec
+    seed: int
+    rate: float
+    period: Period | None = None
+
+
+def guessed(task: SearchTask) -> float:
+    """The closed form. Raises SpecError when the candidate cannot be built."""
+    return first_guess(system_of(task.spec), task.seed)
+
+
+def search(task: SearchTask) -> Searched:
+    """One candidate, one seed. Raises SpecError when the candidate cannot be built."""
+    system = system_of(task.spec)
+    guess = first_guess(system, task.seed)
+    start, step = (guess, task.step) if task.start is None else (task.start, task.step)
+    brief = shortened(task.period, start)
+    if task.start is None and brief != task.period:  # begin where the first seconds lead
+        near = highest_rate(
+            lambda rate: probe(system, rate, task.seed, period=brief), start, tolerance=2 * task.tolerance, step=step
+        )
+        if near.rate > 0:
+            start, step = near.rate, 1 + task.tolerance
+    found = highest_rate(
+        lambda rate: probe(system, rate, task.seed, period=task.period), start, tolerance=task.tolerance, step=step
+    )
+    return Searched(guess, found)
+
+
+def attained(task: ProbeTask) -> Probe:
+    """One whole run at one rate."""
+    return probe(system_of(task.spec), task.rate, task.seed, early=False, period=task.period)
+
+
+def why(task: ProbeTask) -> Explanation:
+    """What limits a candidate at this rate."""
+    from simulator.backend import SimulatorBackend
+
+    system, seconds = system_of(task.spec), None if task.period is None else task.period.seconds
+    run = SimulatorBackend().run(system, load_at(task.spec, task.seed, task.rate, seconds))
+    return explain(summarise(run))
+
+
+# --- how long requests are sent ------------------------------------------------------------------------
+
+
+def period_of(spec: Spec, requests: int | None, rate: float, *, least: int = TURNAROUNDS) -> Period | None:
+    """How long to send requests, where `rate` is the best candidate's. None: the workload has a length of its own.
+
+    However few `requests` are asked for, they are sent for `least` times what one takes that just meets its targets:
+    in less, hardly any would end while others begin.
+    """
+    if spec.workload.kind not in COUNTED or not rate > 0:
+        return None
+    turnaround = turnaround_s(spec, spec.run.seed)
+    count = requests or traffic_of(spec, spec.run.seed)[0].expected_requests
+    seconds = max(count / rate, least * turnaround)
+    return Period(seconds, min(max(WARMUP * seconds, turnaround), seconds / 2))
+
+
+def shortened(period: Period | None, rate: float) -> Period | None:
+    """The period in which `rate` sends SHORT requests, where that is shorter and still holds its warm-up twice."""
+    if period is None:
+        return None
+    seconds = max(SHORT / rate, 2 * period.warmup_s)
+    return Period(seconds, period.warmup_s) if seconds < period.seconds else period
+
+
+def halved(period: Period | None) -> Period | None:
+    """Half the seconds, which do for a rough rate; still the warm-up twice."""
+    return None if period is None else Period(max(period.seconds / 2, 2 * period.warmup_s), period.warmup_s)

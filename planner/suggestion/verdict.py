@@ -1,0 +1,82 @@
+"""Is disaggregation worth it? The best split against the best aggregated deployment, with an interval and a margin."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from planner.engine.tp_scaling import is_scaled
+from planner.report.words import percent
+from planner.suggestion.edge import Edge, interval
+from planner.system.resolve import System
+
+Word = Literal["worth it", "not worth it", "too close to call"]
+
+UNCALIBRATED = 0.10  # error taken for a roofline's ratio of two deployments: nothing measured says better
+SCALED = 0.05  # as UNCALIBRATED, for a profile that was measured at another TP size
+
+
+@dataclass(frozen=True, slots=True)
+class Advantage:
+    """How much more P/D does than aggregated, as a share (0.12: 12 % more), with its interval."""
+
+    value: float
+    low: float
+    high: float
+
+    def text(self) -> str:
+        """12 % (9 to 15 %) more than."""
+        more = self.value >= 0
+        low, high = (self.low, self.high) if more else (-self.high, -self.low)
+        between = f"{_short(low)} to {_short(high)} %"
+        return f"{_short(abs(self.value))} % ({between}) {'more' if more else 'less'} than"
+
+
+def _short(share: float) -> str:
+    value = share * 100
+    text = f"{value:.1f}" if abs(value) < 10 else f"{value:.0f}"
+    return "0" if text == "-0.0" else text.removesuffix(".0")
+
+
+def advantage(ours: Edge, theirs: Edge, seed: int = 0) -> Advantage:
+    """The ratio of two highest rates less 1, with its interval. Raises ValueError for unequal runs."""
+    value, low, high = interval([ours, theirs], seed)
+    return Advantage(value - 1, low - 1, high - 1)
+
+
+def profile_error(systems: Sequence[System]) -> float:
+    """How far the step times may be off, as a share: the fit's own residuals, more where a profile was stretched."""
+    worst = 0.0
+    for system in systems:
+        for pool in system.pools:
+            file = pool.profile.file
+            if file is None or pool.profile.provenance != "calibrated" or file.fit is None:
+                error = UNCALIBRATED
+            else:
+                residuals = [residual.mean_abs_pct / 100 for residual in file.fit.residuals.values()]
+                error = sum(residuals) / len(residuals) if residuals else UNCALIBRATED
+                if is_scaled(pool.profile):
+                    error = float(np.hypot(error, SCALED))
+            worst = max(worst, error)
+    return worst
+
+
+def decide(found: Advantage, margin: float, error: float) -> Word:
+    """The whole interval must lie beyond the margin and what the profile may be off by."""
+    if found.low > margin + error:
+        return "worth it"
+    if found.high < margin - error:
+        return "not worth it"
+    return "too close to call"
+
+
+def margin_text(margin: float, error: float) -> str:
+    """What the whole interval is held against."""
+    above, below = percent(margin + error), percent(margin - error)
+    return (
+        f"Worth it: the whole interval is above {above}; not worth it: below {below}. That is a margin of"
+        f" {percent(margin)} (run.margin), give or take the profile's own error of {percent(error)}."
+    )

@@ -1,0 +1,310 @@
+"""A spec with everything looked up: models, hardware, engine limits, latency, links and placement.
+
+Both backends, `suggest` and `explain` work on a `System`; only `planner.engine.limits` knows vLLM's defaults.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections import Counter
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from planner.engine.catalogue import Hardware, hardware, names
+from planner.engine.knobs import changed_limits, changed_step
+from planner.engine.limits import EngineLimits, batch_sizes, divides, limits
+from planner.engine.model_config import load_model
+from planner.engine.model_shape import ModelShape
+from planner.engine.profile_file import WireLaw
+from planner.engine.profiles import LatencyProfile, load_profile, roofline
+from planner.engine.tp_scaling import at_tp
+from planner.routing import POLICIES
+from planner.spec import (
+    Aggregated,
+    Disaggregated,
+    Engine,
+    Link,
+    LocalPrefill,
+    PoolSpec,
+    Router,
+    Spec,
+    SpecError,
+    Trace,
+)
+from planner.system.placement import Demand, WorkerPlace, given_hosts, place_freely, place_on
+from planner.system.wires import Wire, Wires, wires
+
+__all__ = ["EngineLimits", "Pool", "Role", "System", "Wire", "Wires", "WorkerPlace", "resolve"]
+
+Role = Literal["aggregated", "prefill", "decode"]
+
+
+@dataclass(frozen=True, slots=True)
+class Pool:
+    role: Role
+    tp: int
+    hardware: Hardware
+    limits: EngineLimits
+    profile: LatencyProfile
+    router: Router
+    workers: tuple[WorkerPlace, ...]
+    engine: Engine  # with the pool's own keys
+    model: ModelShape  # under that engine's dtypes
+
+
+@dataclass(frozen=True, slots=True)
+class System:
+    spec: Spec
+    model: ModelShape
+    pools: tuple[Pool, ...]  # (aggregated,) or (prefill, decode)
+    wires: Wires | None  # None when aggregated
+    kv_bytes_per_token: int  # of the whole model, summed over layers, before TP head replication
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def gpus(self) -> int:
+        return sum(len(pool.workers) * pool.tp for pool in self.pools)
+
+    @property
+    def disaggregated(self) -> bool:
+        return len(self.pools) == 2
+
+
+# What a preset stands for; keys that the spec sets itself win.
+ROUTER_PRESETS: dict[str, dict[str, Any]] = {
+    # The 2025 report ran Dynamo v0.3's stock agg.yaml and disagg.yaml: requests go to workers in turn, the decode
+    # worker is chosen first and prefills wait in one queue that the prefill workers pull from.
+    "report": {"policy": "round_robin", "decode_choice": "at_arrival", "prefill_dispatch": "shared_queue"},
+    # Dynamo v0.3 with `router: kv`: score 2 * overlap - cache usage - waiting; here the same trade as a cost.
+    "dynamo_v0.3": {
+        "policy": "prefix_aware",
+        "overlap_weight": 2.0,
+        "decode_choice": "at_arrival",
+        "prefill_dispatch": "shared_queue",
+    },
+    # vLLM's example proxy for NIXL: each pool in turn, decode chosen when prefill has answered.
+    "vllm_proxy": {"policy": "round_robin", "decode_choice": "after_prefill", "prefill_dispatch": "push"},
+}
+# Dynamo v0.3's disagg.yaml: max-local-prefill-length 10, max-prefill-queue-size 2.
+LOCAL_PREFILL_PRESETS = {name: LocalPrefill(max_tokens=10, max_queue=2) for name in ("report", "dynamo_v0.3")}
+
+
+def _router(router: Router, where: str) -> Router:
+    """Presets expanded, the policy known."""
+    if router.preset is not None:
+        values = {
+            key: value for key, value in ROUTER_PRESETS[router.preset].items() if key not in router.model_fields_set
+        }
+        router = router.model_copy(update=values)
+    if router.policy not in POLICIES:
+        close = difflib.get_close_matches(router.policy, POLICIES, n=1)
+        near = f" did you mean '{close[0]}'?" if close else ""
+        raise SpecError(f"{where}.policy: {router.policy!r} is unknown;{near} allowed: {', '.join(POLICIES)}")
+    return router
+
+
+def _engine(spec: Spec, pool: PoolSpec | None) -> Engine:
+    """The top level's keys with the pool's own over them."""
+    if pool is None or pool.engine is None:
+        return spec.engine
+    return spec.engine.model_copy(update={key: getattr(pool.engine, key) for key in pool.engine.model_fields_set})
+
+
+def _twin(profile: LatencyProfile, model: ModelShape) -> str:
+    """The name to compare with the profile's: models of one shape (fine-tunes) take the same time."""
+    file = profile.file
+    if file is None or file.model == model.name or file.model not in names("models"):
+        return model.name
+    other = load_model(file.model)
+    same = (other.parameters, other.windows, other.kv_heads, other.head_dim) == (
+        model.parameters,
+        model.windows,
+        model.kv_heads,
+        model.head_dim,
+    )
+    return file.model if same else model.name
+
+
+def _measured_kv(profile: LatencyProfile, twin: str, entry: Hardware, tp: int, engine: Engine) -> int | None:
+    """KV tokens that vLLM reported for just this engine; None when the profile is of another one or says nothing."""
+    file = profile.file
+    if file is None or engine.dtype != "auto" or file.types != (engine.kv_cache_dtype, engine.quantization):
+        return None
+    mine = (twin, entry.name, tp, engine.gpu_memory_utilization)
+    return file.kv_cache_tokens if mine == (file.model, file.hardware, file.tp, file.gpu_memory_utilization) else None
+
+
+def _other_types(profile: LatencyProfile, engine: Engine, key: str) -> list[str]:
+    """What to warn of where a calibrated profile is of an engine with other types."""
+    if profile.provenance != "calibrated" or profile.file is None:
+        return []
+    measured, mine = profile.file.types, (engine.kv_cache_dtype, engine.quantization)
+    if measured != ("auto", None) and measured != mine:
+        theirs, ours = (f"kv_cache_dtype {kv}, quantization {bits or 'none'}" for kv, bits in (measured, mine))
+        return [f"profile {profile.name} was measured with {theirs}; {key} has {ours}"]
+    if measured != mine and (engine.quantization or engine.kv_cache_dtype == "fp8"):
+        return [f"profile {profile.name} does not say that it was measured with {key}'s quantised types"]
+    return []
+
+
+def _pool(spec: Spec, base: ModelShape, role: Role, pool: PoolSpec, key: str, most: int) -> tuple[Pool, list[str]]:
+    """One pool without its workers, and what to warn of."""
+    engine, tp = _engine(spec, pool), pool.tp
+    entry = hardware(pool.hardware or spec.hardware)
+    model = base.for_engine(engine)
+    if not divides(model, tp):
+        fitting = [size for size in range(1, most + 1) if divides(model, size)]
+        raise SpecError(
+            f"{key}.tp: {tp} does not divide {model.name}'s {model.heads} heads, {model.kv_heads} KV heads and "
+            f"intermediate size {model.intermediate}; allowed: {', '.join(map(str, fitting))}"
+        )
+    name = pool.profile or spec.profile
+    budget, seqs, _ = batch_sizes(model, entry, tp, engine)
+    measured = load_profile(name) if name else roofline(model, entry, tp, engine)
+    twin = _twin(measured, model)
+    found = limits(model, entry, tp, engine, _measured_kv(measured, twin, entry, tp, engine), key, most)
+    profile = at_tp(measured, model, entry, tp, engine).for_engine(engine, seqs, budget)
+    knobs = spec.optimizations
+    found = changed_limits(found, model, entry, tp, engine, profile, knobs)
+    profile = changed_step(profile, model, entry, tp, engine, knobs, role != "prefill")
+    warnings = [*profile.mismatches(twin, entry.name, tp), *profile.other_release(entry.kind), *profile.warnings]
+    warnings += _other_types(profile, engine, key)
+    if any(window is not None and window < found.max_model_len for window in model.windows):
+        warnings.append(f"{model.name}: attention windows are not modelled; KV and attention are counted in full")
+    router = _router(pool.router or spec.deployment.router, f"{key}.router" if pool.router else "deployment.router")
+    return Pool(role, tp, entry, found, profile, router, (), engine, model), warnings
+
+
+def _pool_specs(spec: Spec) -> list[tuple[Role, str, PoolSpec]]:
+    deployment = spec.deployment
+    if isinstance(deployment, Aggregated):
+        only = PoolSpec(replicas=deployment.replicas, tp=deployment.tp, placement=deployment.placement)
+        return [("aggregated", "deployment", only)]
+    return [
+        ("prefill", "deployment.prefill", deployment.prefill),
+        ("decode", "deployment.decode", deployment.decode),
+    ]
+
+
+def _expanded(spec: Spec) -> Spec:
+    """The spec with router presets written out, so that a run's manifest holds concrete values."""
+    deployment = spec.deployment
+    router = _router(deployment.router, "deployment.router")
+    update: dict[str, Any] = {"router": router}
+    preset = LOCAL_PREFILL_PRESETS.get(router.preset or "")
+    if isinstance(deployment, Disaggregated) and preset and "local_prefill" not in deployment.model_fields_set:
+        update["local_prefill"] = preset
+    return spec.model_copy(update={"deployment": deployment.model_copy(update=update)})
+
+
+def _check_lengths(spec: Spec, pools: list[Pool]) -> None:
+    """A fixed prompt that no worker can hold is a mistake in the spec, not a load to simulate."""
+    prompt, output = (getattr(spec.workload, key, None) for key in ("prompt_tokens", "output_tokens"))
+    if not isinstance(prompt, int) or not isinstance(output, int):
+        return
+    for pool in pools:
+        if prompt + output > pool.limits.max_model_len:
+            raise SpecError(
+                f"workload.prompt_tokens: {prompt} prompt and {output} output tokens exceed the {pool.role} pool's "
+                f"max_model_len {pool.limits.max_model_len}; allowed: together up to {pool.limits.max_model_len}"
+            )
+
+
+def _check_trace(spec: Spec) -> None:
+    if isinstance(spec.workload, Trace):
+        path = spec.workload.path
+        if not path.strip():
+            raise SpecError("workload.path: is empty; allowed: the path of a trace file")
+        if not Path(path).expanduser().is_file():
+            raise SpecError(f"workload.path: {path}: no such file; allowed: the path of a trace file")
+
+
+def _crosses(pools: tuple[Pool, ...]) -> bool:
+    """Whether a prefill and a decode worker stand on different nodes."""
+    prefill, decode = ({worker.node for worker in pool.workers} for pool in pools)
+    return len(prefill | decode) > 1
+
+
+def host_warnings(pools: tuple[Pool, ...]) -> list[str]:
+    """CPU workers that share a host, where nobody measured how they slow each other."""
+    workers = [(worker, pool) for pool in pools if pool.hardware.kind == "cpu" for worker in pool.workers]
+    counts = Counter(worker.node for worker, _ in workers)
+    unknown = {
+        pool.profile.name for worker, pool in workers if counts[worker.node] > 1 and not pool.profile.interference
+    }
+    return [
+        f"workers share one host's CPU, and profile {name} does not say how they slow each other: "
+        "times are those of a worker alone"
+        for name in sorted(unknown)
+    ]
+
+
+def _measured_link(spec: Link, pools: tuple[Pool, ...]) -> WireLaw | None:
+    """The link of a pool's profile, where the spec leaves the wire open."""
+    if spec.intra_node is not None or spec.preset is not None or spec.bandwidth_gb_s is not None:
+        return None
+    return next((pool.profile.file.link for pool in pools if pool.profile.file and pool.profile.file.link), None)
+
+
+def knob_warnings(spec: Spec) -> list[str]:
+    """Knobs that change answers, and those that have nothing to work on. Raises SpecError for one that cannot work."""
+    knobs, deployment = spec.optimizations, spec.deployment
+    warnings = [f"optimizations.{name} changes what the model answers" for name in knobs.changes_output]
+    if isinstance(deployment, Aggregated):
+        idle = [name for name in ("transfer", "separation") if getattr(knobs, name) != type(getattr(knobs, name))()]
+        return warnings + [f"optimizations.{name}: nothing to do in an aggregated deployment" for name in idle]
+    if knobs.separation.role_switch is not None and deployment.router.decode_choice != "after_prefill":
+        raise SpecError(
+            "optimizations.separation.role_switch: a worker chosen at arrival could leave before its prompt comes; "
+            "allowed: with router.decode_choice: after_prefill"
+        )
+    if knobs.separation.role_switch is not None and spec.retrieval and spec.retrieval.at == "prefill_worker":
+        raise SpecError(
+            "optimizations.separation.role_switch: a decode worker has no retrieval stage to bring along; "
+            "allowed: with retrieval.at: frontend"
+        )
+    return warnings
+
+
+def resolve(spec: Spec) -> System:
+    """Look everything up. Raises `SpecError` when the model does not fit, TP does not divide, a name is unknown."""
+    spec = _expanded(spec)
+    _check_trace(spec)
+    base = load_model(spec.model)
+    if base.experts:
+        raise SpecError(
+            f"model: {base.name} is a mixture of {base.experts} experts, whose step time is not covered; "
+            "allowed: dense models"
+        )
+    nodes, deployment = spec.cluster.nodes, spec.deployment
+    most = max((node.gpus for node in nodes), default=deployment.gpus_per_node)
+    demands, pools, warnings = [], [], list[str]()
+    for role, key, wanted in _pool_specs(spec):
+        if wanted.tp > most:
+            raise SpecError(f"{key}.tp: {wanted.tp} exceeds the {most} GPUs of a node; allowed: up to {most}")
+        pool, notes = _pool(spec, base, role, wanted, key, most)
+        pools.append(pool)
+        warnings += notes
+        demands.append(Demand(role, key, wanted.replicas, wanted.tp, pool.hardware, wanted.placement))
+    _check_lengths(spec, pools)
+    if nodes:
+        known = {node.hardware: hardware(node.hardware) for node in nodes if node.hardware}
+        hosts = given_hosts(nodes, hardware(spec.hardware), known)
+        placed = place_on(hosts, demands)
+    else:
+        hosts, placed = place_freely(demands, deployment.gpus_per_node)
+    filled = tuple(replace(pool, workers=workers) for pool, workers in zip(pools, placed, strict=True))
+    model = filled[0].model
+    if len({pool.model.kv_dtype_bytes for pool in filled}) > 1:
+        raise SpecError(
+            "deployment.decode.engine: its KV cache type differs from the prefill pool's; "
+            "allowed: the same dtype and kv_cache_dtype in both"
+        )
+    if isinstance(deployment, Disaggregated) and deployment.link.inter_node is None and _crosses(filled):
+        warnings.append("link.inter_node: not given, yet KV crosses nodes; a nominal link is assumed between them")
+    warnings += [*knob_warnings(spec), *host_warnings(filled)]
+    net = None
+    if isinstance(deployment, Disaggregated):
+        net = wires(deployment.link, filled[0].hardware, hosts, _measured_link(deployment.link, filled))
+    return System(spec, model, filled, net, model.kv_bytes_per_token, tuple(dict.fromkeys(warnings)))

@@ -1,0 +1,88 @@
+"""The wires KV travels on: presets and the numbers a spec puts over them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from planner.engine.catalogue import Hardware, LinkPreset, link
+from planner.engine.profile_file import WireLaw
+from planner.spec import Link, LinkClass
+from planner.system.placement import Host
+
+
+@dataclass(frozen=True, slots=True)
+class Wire:
+    """A resolved link class. Bandwidth in bytes a second, times in seconds; `source` says where it is from."""
+
+    name: str
+    bandwidth: float
+    latency_s: float
+    setup_s: float
+    sharing: Literal["fair", "fifo"]
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class Wires:
+    """The wires of a disaggregated deployment. `nic` is the uplink of each node in bytes a second."""
+
+    intra_node: Wire
+    inter_node: Wire
+    inter_rack: Wire
+    nic: dict[str, float]
+
+
+def default_preset(hardware: Hardware) -> str:
+    """The wire between two GPUs of one node: NVLink of its generation, PCIe, or shared memory on CPU."""
+    if hardware.kind == "cpu":
+        return "cpu_shm"
+    if hardware.nvlink_gb_s is not None:
+        return {300.0: "nvlink3", 900.0: "nvlink5"}.get(hardware.nvlink_gb_s, "nvlink")
+    return "pcie5" if hardware.pcie_gb_s > 40 else "pcie4"
+
+
+def _wire(layers: list[LinkClass], default: str, measured: WireLaw | None = None) -> Wire:
+    """Later layers win key by key; a preset named in a layer replaces everything before it.
+
+    A `measured` wire stands in for the default preset, but for how it is shared.
+    """
+    base: LinkPreset = link(default)
+    if measured is not None:
+        numbers = {"latency_us": 1e6 * measured.latency_s, "setup_us": 1e6 * measured.setup_s}
+        told = {"name": "measured", "source": "measured with the latency profile"}
+        base = base.model_copy(update={"bandwidth_gb_s": measured.bandwidth_gb_s, **numbers, **told})
+    name, bandwidth, latency, setup = base.name, base.bandwidth_gb_s, base.latency_us, base.setup_us
+    sharing, source = base.sharing, base.source
+    for layer in layers:
+        if layer.preset is not None:
+            base = link(layer.preset)
+            name, bandwidth, latency, setup = base.name, base.bandwidth_gb_s, base.latency_us, base.setup_us
+            sharing, source = base.sharing, base.source
+        own = [
+            key for key in ("bandwidth_gb_s", "latency_us", "setup_us", "sharing") if getattr(layer, key) is not None
+        ]
+        if own:
+            name, source = "custom", f"{', '.join(own)} set in the spec, the rest from {base.name}: {base.source}"
+        bandwidth = layer.bandwidth_gb_s if layer.bandwidth_gb_s is not None else bandwidth
+        latency = layer.latency_us if layer.latency_us is not None else latency
+        setup = layer.setup_us if layer.setup_us is not None else setup
+        sharing = layer.sharing if layer.sharing is not None else sharing
+    return Wire(name, bandwidth * 1e9, latency * 1e-6, setup * 1e-6, sharing, source)
+
+
+def wires(spec: Link, hardware: Hardware, hosts: list[Host], measured: WireLaw | None = None) -> Wires:
+    """`spec`'s top level is the wire of one node; between nodes InfiniBand (CPU: 10 Gb/s Ethernet) unless given.
+
+    `measured` is the wire of one node as a profile has it.
+    """
+    between = "ethernet_10g" if hardware.kind == "cpu" else "ib_400"
+    top = LinkClass(**{key: getattr(spec, key) for key in LinkClass.model_fields})
+    inter_node = [spec.inter_node] if spec.inter_node else []
+    inter_rack = [*inter_node, *([spec.inter_rack] if spec.inter_rack else [])]
+    return Wires(
+        intra_node=_wire([top, *([spec.intra_node] if spec.intra_node else [])], default_preset(hardware), measured),
+        inter_node=_wire(inter_node, between),
+        inter_rack=_wire(inter_rack, between),
+        nic={host.name: host.nic_gb_s * 1e9 for host in hosts},
+    )

@@ -1,0 +1,297 @@
+"""A spec and its seed -> the requests that both backends send.
+
+Each quantity (gaps, prompt lengths, ...) has its own random stream, named after it, and gaps are drawn at unit rate
+and then scaled. So two specs that differ in rate only send the same requests, sooner or later (common random numbers).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from planner.spec import (
+    Concurrency,
+    Constant,
+    Gamma,
+    Lengths,
+    MultiRoundQa,
+    Poisson,
+    Rag,
+    Sessions,
+    Spec,
+    SpecError,
+    Trace,
+)
+from planner.traffic import multi_round_qa, traces
+from planner.traffic.contents import ANSWER, DOCUMENT, PROMPT, SYSTEM, content_id, segments_of, shared_runs
+from planner.traffic.random_streams import arrival_times, draw, draw_tokens, stream
+from planner.traffic.requests import Arrival, Load, Request
+
+# --- loads -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Chained:
+    """Arrivals known in advance, and requests that follow others: `followers[id]` = (seconds after its end, next)."""
+
+    arrivals: tuple[Arrival, ...]
+    followers: dict[int, tuple[float, Request]]
+
+    @property
+    def expected_requests(self) -> int:
+        return len(self.arrivals) + len(self.followers)
+
+    def start(self) -> list[Arrival]:
+        return list(self.arrivals)
+
+    def finished(self, request: Request, time_s: float) -> list[Arrival]:
+        follower = self.followers.get(request.request_id)
+        return [] if follower is None else [Arrival(time_s + follower[0], follower[1])]
+
+
+class ClosedLoop:
+    """A fixed number of requests in flight; an ended one is replaced at once."""
+
+    def __init__(self, requests: Sequence[Request], concurrency: int) -> None:
+        self.expected_requests = len(requests)
+        self._requests = requests
+        self._concurrency = concurrency
+        self._sent = 0
+
+    def start(self) -> list[Arrival]:
+        self._sent = min(self._concurrency, len(self._requests))
+        return [Arrival(0.0, request) for request in self._requests[: self._sent]]
+
+    def finished(self, request: Request, time_s: float) -> list[Arrival]:
+        if self._sent == len(self._requests):
+            return []
+        self._sent += 1
+        return [Arrival(time_s, self._requests[self._sent - 1])]
+
+
+def _open_loop(times: Sequence[float], requests: Sequence[Request]) -> Chained:
+    return Chained(tuple(map(Arrival, times, requests)), {})
+
+
+# --- kinds -------------------------------------------------------------------------------------
+
+
+def _independent(workload: Lengths, count: int, seed: int) -> list[Request]:
+    """Requests with nothing in common but `shared_prefix_tokens`."""
+    where = "workload.prompt_tokens", "workload.output_tokens"
+    prompts = draw_tokens(workload.prompt_tokens, count, stream(seed, "prompt_tokens"), where[0])
+    outputs = draw_tokens(workload.output_tokens, count, stream(seed, "output_tokens"), where[1])
+    cap = workload.max_tokens
+    if cap is not None:
+        outputs = [min(output, cap) for output in outputs]
+    prefix, system = workload.shared_prefix_tokens, content_id(SYSTEM, 0)
+    requests = []
+    for index, (prompt, output) in enumerate(zip(prompts, outputs, strict=True)):
+        shared = min(prefix, prompt)
+        private = (content_id(PROMPT, index), prompt - shared)
+        if shared == 0:
+            segments: tuple[tuple[int, int], ...] = (private,)
+        elif shared == prompt:
+            segments = ((system, shared),)
+        else:
+            segments = ((system, shared), private)
+        answer = content_id(ANSWER, index)
+        known = shared if count > 1 else 0
+        requests.append(Request(index, index, prompt, output, cap or output, segments, known, answer))
+    return requests
+
+
+def _poisson(spec: Spec, workload: Poisson) -> Load:
+    times = arrival_times(workload.requests, workload.rate, 1.0, spec.run.seed)
+    return _open_loop(times, _independent(workload, workload.requests, spec.run.seed))
+
+
+def _gamma(spec: Spec, workload: Gamma) -> Load:
+    times = arrival_times(workload.requests, workload.rate, workload.burstiness, spec.run.seed)
+    return _open_loop(times, _independent(workload, workload.requests, spec.run.seed))
+
+
+def _constant(spec: Spec, workload: Constant) -> Load:
+    times = [index / workload.rate for index in range(workload.requests)]
+    return _open_loop(times, _independent(workload, workload.requests, spec.run.seed))
+
+
+def _concurrency(spec: Spec, workload: Concurrency) -> Load:
+    return ClosedLoop(_independent(workload, workload.requests, spec.run.seed), workload.concurrency)
+
+
+def _sessions(spec: Spec, workload: Sessions) -> Load:
+    """Chats. All lengths are drawn beforehand, so no quantity depends on the order in which turns end."""
+    seed, count = spec.run.seed, workload.sessions
+    turns = draw_tokens(workload.turns, count, stream(seed, "turns"), "workload.turns")
+    total = sum(turns)
+    questions = draw_tokens(workload.prompt_tokens, total, stream(seed, "prompt_tokens"), "workload.prompt_tokens")
+    answers = draw_tokens(workload.output_tokens, total, stream(seed, "output_tokens"), "workload.output_tokens")
+    thinking = draw(workload.think_time_s, total, stream(seed, "think_time_s")).tolist()
+    system = segments_of((content_id(SYSTEM, 0), workload.system_tokens))
+    arrivals: list[Arrival] = []
+    followers: dict[int, tuple[float, Request]] = {}
+    first = 0
+    for session, start_s in enumerate(arrival_times(count, workload.rate, 1.0, seed)):
+        segments, prompt = system, workload.system_tokens
+        history: tuple[tuple[int, int], ...] = ()
+        known = workload.system_tokens if count > 1 else 0
+        for index in range(first, first + turns[session]):
+            last = index == first + turns[session] - 1
+            segments += ((content_id(PROMPT, index), questions[index]),)
+            prompt += questions[index]
+            answer = content_id(ANSWER, index)
+            request = Request(
+                index, session, prompt, answers[index], answers[index], segments,
+                known if last else prompt, answer, not last, None, (), history,
+            )  # fmt: skip
+            if index == first:
+                arrivals.append(Arrival(start_s, request))
+            else:
+                followers[index - 1] = (float(thinking[index]), request)
+            segments += ((answer, answers[index]),)
+            prompt += answers[index]
+            known, history = prompt, (*history, (answer, index))
+        first += turns[session]
+    return Chained(tuple(arrivals), followers)
+
+
+def popular_documents(count: int, documents: int, zipf_s: float, top_k: int, seed: int) -> list[list[int]]:
+    """For each of `count` requests, `top_k` distinct documents, drawn one after the other with weight 1 / (rank ** s).
+
+    Document 0 is the most popular. A document that comes up again is passed over, which is drawing without replacement;
+    a row that runs out of draws is finished by the exponential race over the documents it has not got.
+    """
+    weights = np.arange(1, documents + 1, dtype=float) ** -zipf_s
+    cumulative = np.cumsum(weights)
+    rng, spare = stream(seed, "documents"), stream(seed, "documents, drawn again")
+    uniform = rng.random((count, 2 * top_k + 8)) * cumulative[-1]
+    drawn = np.minimum(np.searchsorted(cumulative, uniform, side="right"), documents - 1)
+    rows = []
+    for row in drawn.tolist():
+        chosen = list(dict.fromkeys(row))[:top_k]
+        if len(chosen) < top_k:
+            finish = spare.standard_exponential(documents) / weights
+            finish[chosen] = math.inf
+            chosen += np.argsort(finish, kind="stable")[: top_k - len(chosen)].tolist()
+        rows.append(chosen)
+    return rows
+
+
+def _rag(spec: Spec, workload: Rag) -> Load:
+    seed, count, retrieval = spec.run.seed, workload.requests, spec.retrieval
+    if retrieval is None:
+        raise SpecError("retrieval: missing; workload kind 'rag' needs it (top_k, chunk_tokens, popularity)")
+    popularity, top_k = retrieval.popularity, retrieval.top_k
+    if top_k > popularity.documents:
+        raise SpecError(f"retrieval.top_k: {top_k} chunks of {popularity.documents} documents; at most one chunk each")
+    questions = draw_tokens(
+        workload.question_tokens, count, stream(seed, "question_tokens"), "workload.question_tokens"
+    )
+    outputs = draw_tokens(workload.output_tokens, count, stream(seed, "output_tokens"), "workload.output_tokens")
+    found = popular_documents(count, popularity.documents, popularity.zipf_s, top_k, seed)
+    if retrieval.order == "canonical":
+        found = [sorted(row) for row in found]
+    prompts = [
+        segments_of(
+            (content_id(SYSTEM, 0), workload.system_tokens),
+            *((content_id(DOCUMENT, document), retrieval.chunk_tokens) for document in row),
+            (content_id(PROMPT, index), question),
+        )
+        for index, (row, question) in enumerate(zip(found, questions, strict=True))
+    ]
+    known = workload.system_tokens if retrieval.at == "prefill_worker" else None
+    requests = [
+        Request(
+            index, index, sum(tokens for _, tokens in segments), output, output, segments,
+            sum(tokens for _, tokens in segments[:run]), content_id(ANSWER, index), False, known, tuple(row),
+        )
+        for index, (segments, run, output, row) in enumerate(
+            zip(prompts, shared_runs(prompts), outputs, found, strict=True)
+        )
+    ]  # fmt: skip
+    return _open_loop(arrival_times(count, workload.rate, workload.burstiness, seed), requests)
+
+
+def _multi_round_qa(spec: Spec, workload: MultiRoundQa) -> Load:
+    return multi_round_qa.MultiRoundQaLoad(workload)
+
+
+def _trace(spec: Spec, workload: Trace) -> Load:
+    """A trace file; the seed plays no part. Only send times are sped up, not the pauses inside a session."""
+    arrivals, followers = traces.requests_of(workload.path, workload.format, workload.block_tokens, workload.requests)
+    speedup = workload.speedup
+    return Chained(tuple(Arrival(time_s / speedup, request) for time_s, request in arrivals), followers)
+
+
+KINDS: dict[str, Callable[[Spec, Any], Load]] = {
+    "poisson": _poisson,
+    "gamma": _gamma,
+    "constant": _constant,
+    "concurrency": _concurrency,
+    "sessions": _sessions,
+    "rag": _rag,
+    "multi_round_qa": _multi_round_qa,
+    "trace": _trace,
+}
+
+
+def build(spec: Spec) -> Load:
+    """The load of a spec: the same spec and seed give the same requests. Raises SpecError for an unusable trace."""
+    return KINDS[spec.workload.kind](spec, spec.workload)
+
+
+# --- rates -------------------------------------------------------------------------------------
+
+
+def mean_turns(workload: Sessions, seed: int) -> float:
+    """Mean number of turns of the sessions that `build` makes with this seed."""
+    return float(np.mean(draw_tokens(workload.turns, workload.sessions, stream(seed, "turns"), "workload.turns")))
+
+
+def offered_rate(spec: Spec) -> float | None:
+    """Requests per second that the load sends when the system keeps up; None for a closed loop."""
+    match spec.workload:
+        case Poisson(rate=rate) | Gamma(rate=rate) | Constant(rate=rate) | Rag(rate=rate):
+            return rate
+        case Sessions() as workload:
+            return workload.rate * mean_turns(workload, spec.run.seed)
+        case MultiRoundQa() as workload:
+            return multi_round_qa.steady_rate(workload)
+        case Trace() as workload:
+            arrivals, followers = traces.requests_of(
+                workload.path, workload.format, workload.block_tokens, workload.requests
+            )
+            duration_s = arrivals[-1][0] - arrivals[0][0]
+            requests = len(arrivals) + len(followers)
+            return (requests - 1) / duration_s * workload.speedup if duration_s > 0 else None
+        case _:
+            return None
+
+
+def scaled(spec: Spec, rate: float) -> Spec:
+    """The same requests at another request rate (requests per second). SpecError where the load has no rate.
+
+    multi_round_qa has its time axis compressed as a whole (qps, tick, pauses and time), so that every user sends what
+    it sent before; sessions keep their think times, traces the pauses inside a session.
+    """
+    workload, now = spec.workload, offered_rate(spec)
+    if now is None:
+        raise SpecError(f"workload.kind: {workload.kind!r} has no request rate to vary; must be one that has")
+    if not (rate > 0 and math.isfinite(rate)):
+        raise SpecError(f"workload.rate: {rate} requests/s; must be a positive number")
+    factor = rate / now
+    match workload:
+        case Sessions():
+            change: dict[str, float] = {"rate": workload.rate * factor}
+        case MultiRoundQa():
+            change = multi_round_qa.compressed(workload, factor)
+        case Trace():
+            change = {"speedup": workload.speedup * factor}
+        case _:
+            change = {"rate": rate}
+    return spec.model_copy(update={"workload": workload.model_copy(update=change)})

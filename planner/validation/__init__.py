@@ -1,0 +1,1 @@
+"""Predicted against measured: errors of a metric, recorded runs, intervals."""
