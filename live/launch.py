@@ -257,6 +257,8 @@ def _transfer_config(system: System, pool: Pool, runtime: Runtime) -> dict[str, 
     deployment = system.spec.deployment
     assert isinstance(deployment, Disaggregated)
     config: dict[str, Any] = {"kv_connector": deployment.link.connector, "kv_role": _ROLES[pool.role]}
+    if deployment.link.cross_layer_blocks:
+        config["kv_connector_extra_config"] = {"enable_cross_layers_blocks": "True"}
     cpu = {"kv_buffer_device": "cpu", "kv_connector_module_path": "live.nixl_cpu"}
     return config | (cpu if runtime.kind == "cpu" else {})
 

@@ -16,6 +16,7 @@ from planner.routing import prefills_locally
 from planner.run.tables import Progress
 from planner.spec import Disaggregated
 from planner.system.resolve import System, WorkerPlace
+from planner.system.wires import HandOver
 from planner.traffic.requests import Arrival, Load, Request
 from simulator.clock import Clock, no_cycles
 from simulator.fabric import Fabric
@@ -24,7 +25,7 @@ from simulator.retrieval import RetrievalStation
 from simulator.roles import RoleSwitcher
 from simulator.sharing import SharedCores, shares_cores
 from simulator.team import Station, Team
-from simulator.worker import ADMITTED, FINISHED, PREFILLED, PROMPT_ENDING, Mode, Sequence
+from simulator.worker import ADMITTED, FINISHED, POSTED, PREFILLED, PROMPT_ENDING, Mode, Sequence
 
 NEVER = float("inf")
 NAN = float("nan")
@@ -89,6 +90,8 @@ class Cluster:
         self._central = RetrievalStation(retrieval, f"{spec.run.seed}/retrieval") if retrieval and central else None
         # Every step by itself where a neighbour may slow it: what it does then depends on when each begins.
         sharing = sum(len(pool.workers) for pool in system.pools if pool.hardware.kind == "cpu") > 1
+        self._hand_over = system.wires.hand_over if system.wires is not None else HandOver()
+        self._post_block_s = self._posting(system)
         self.teams = [
             Team(
                 pool,
@@ -97,6 +100,7 @@ class Cluster:
                 fast_forward=fast_forward and not (sharing and shares_cores(pool)),
                 record_steps=record_steps,
                 announce=self._layers is not None,
+                post_block_s=0.0 if self._hand_over.push or pool.role != "decode" else self._post_block_s,
             )
             for pool in system.pools
         ]
@@ -130,6 +134,15 @@ class Cluster:
             else:
                 self._run_watched(progress)
         return self.visits
+
+    def _posting(self, system: System) -> float:
+        """Seconds that the worker which posts takes for a KV block of a hand-over."""
+        if system.wires is None or self._layers is not None:  # layers that leave one by one are not posted in a step
+            return 0.0
+        tps = [pool.tp for pool in system.pools]
+        writer, reader = tps if not self._hand_over.push else reversed(tps)
+        model, fan_out = system.model, max(1, writer // reader)
+        return self._hand_over.post_s * self._hand_over.descriptors(model.layers, bool(model.latent_dim), fan_out)
 
     def _run_watched(self, progress: Progress | None) -> None:
         expected = max(self.load.expected_requests, 1)
@@ -292,7 +305,9 @@ class Cluster:
             elif kind == PREFILLED:
                 self._prefilled(visit, sequence, station, time_s)
             elif kind == ADMITTED:
-                self._transfer(visit, sequence, station, time_s)
+                self._admitted(visit, sequence, station, time_s, now)
+            elif kind == POSTED:
+                self.at(max(time_s, now), partial(self._transfer, visit))
             elif kind == PROMPT_ENDING and sequence.mode == "prefill_only":
                 self._push(visit, sequence, time_s)
         self._plan(station)
@@ -313,7 +328,9 @@ class Cluster:
     def _engine_finished(self, visit: Visit, sequence: Sequence, station: Station, now: float) -> None:
         host = station.pool.profile.host
         if sequence.mode == "prefill_only":
-            self.at(now + host.hop_s, lambda then: self._hand_off(visit, then))
+            cost = self._hand_over
+            way_s = host.hop_s + cost.way_s + cost.way_per_token_s * visit.request.prompt_tokens
+            self.at(now + way_s, lambda then: self._hand_off(visit, then))
             return
         visit.finish_s = now + host.response_s + sequence.answer_s
         visit.finish_reason = "length" if visit.request.output_tokens >= visit.request.max_tokens else "stop"
@@ -349,10 +366,25 @@ class Cluster:
 
         return seconds
 
-    def _transfer(self, visit: Visit, sequence: Sequence, target: Station, now: float) -> None:
-        """The decode worker has allocated its blocks and reads those that it lacks from the prefill worker."""
+    def _admitted(self, visit: Visit, sequence: Sequence, target: Station, admitted_s: float, now: float) -> None:
+        """The decode worker has allocated its blocks. Bytes flow once their descriptors are posted."""
+        if visit.transfer_start_s != visit.transfer_start_s:  # NaN
+            visit.transfer_start_s = admitted_s
+        if not self._post_block_s or visit.push is not None:
+            self._transfer(visit, admitted_s)
+        elif self._hand_over.push:
+            assert visit.worker is not None
+            assert visit.prefill is not None
+            visit.worker.engine.post(visit.prefill, self._post_block_s * sequence.remote_blocks, now)
+            self._plan(visit.worker)
+
+    def _transfer(self, visit: Visit, now: float) -> None:
+        """The decode worker gets the blocks that it lacks from the prefill worker."""
         assert self.fabric is not None
         assert visit.worker is not None
+        assert visit.decode is not None
+        assert visit.decode_worker is not None
+        sequence, target = visit.decode, visit.decode_worker
         source = visit.worker.place
         size = sequence.remote_blocks * self.fabric.block_bytes
         if visit.push is not None:
@@ -369,7 +401,6 @@ class Cluster:
             target.engine.kv_arrived(sequence, then)
             self._plan(target)
 
-        visit.transfer_start_s = now
         wire, moved = self.fabric.send(source, target.place, size, now, arrived)
 
     # --- KV layer by layer, while the prompt still computes ---

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from planner.engine.knobs import PCIE_EFFICIENCY
 from planner.spec.optimizations import Compression
+from planner.system.knobs import PCIE_EFFICIENCY
 from planner.system.resolve import Pool, System, Wire, WorkerPlace
 from simulator.link import Network, Path
 

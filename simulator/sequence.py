@@ -12,7 +12,7 @@ Mode = Literal["full", "prefill_only", "remote"]
 Outcome = tuple[float, str, "Sequence"]
 
 ADMITTED, PREFILLED, FINISHED, PREEMPTED = "ADMITTED", "PREFILLED", "FINISHED", "PREEMPTED"
-PROMPT_ENDING = "PROMPT_ENDING"
+PROMPT_ENDING, POSTED = "PROMPT_ENDING", "POSTED"
 
 # Where a sequence is: in the queue, reading remote KV, in the batch with prompt left, decoding, in the batch with all
 # its tokens scheduled, out of the batch with its blocks held for the decode worker, or gone.
@@ -78,6 +78,7 @@ class Plan:
     count = settled = 1  # steps, and how many of them the scheduler has counted
     start = end = first = growth = 0.0
     launch = decided = ready = 0.0  # the host's time for it, since when, and when it can decide what follows
+    post = 0.0  # part of the launch: descriptors of KV transfers that are posted before its kernels
     running = waiting = used = preempted = 0
 
     def boundary(self, steps: int) -> float:

@@ -42,6 +42,7 @@ class Team:
         fast_forward: bool,
         record_steps: bool,
         announce: bool = False,
+        post_block_s: float = 0.0,
     ) -> None:
         self.pool = pool
         self.router = pool.router
@@ -55,6 +56,7 @@ class Team:
                 record_steps=record_steps,
                 announce=announce,
                 kv_consumer=pool.role == "decode",
+                post_block_s=post_block_s,
                 answer_s=(pool.profile.host.response_per_seq_s, pool.profile.host.response_per_token_s),
             )
             own = RetrievalStation(retrieval, f"{seed}/retrieval/{place.name}") if retrieval else None

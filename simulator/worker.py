@@ -15,11 +15,12 @@ Contract used by simulator/cluster.py (the cluster owns time; a worker never run
 - `refusal(request, mode)`: why the request can never run here, or None. Ask before `submit`.
 - `observe(now)`: count the steps that have begun by `now`. Call it before `load.active_blocks` or `cached_tokens` are
   used in the middle of a run of steps; nothing else needs it.
+- `post(sequence, seconds, now)`: the next step posts the descriptors of a transfer first, which takes `seconds`.
 - `set_pace(pace, now)`: others take their share of the host's cores (simulator/sharing.py). Then ask for
   `next_event_s` again.
 - `load`: a `planner.routing.WorkerLoad`, kept current (`active_blocks`: as of the latest `observe`, or outcome).
 
-Outcomes are `(time_s, kind, sequence)`: ADMITTED (remote only: blocks are allocated, the read may start),
+Outcomes are `(time_s, kind, sequence)`: POSTED (a transfer's descriptors are posted, its bytes flow; may lie ahead), ADMITTED (remote only: blocks are allocated, the read may start),
 PREFILLED (the step that ends the prompt, and samples the first token), FINISHED (last token sampled), PREEMPTED, and
 with `announce` PROMPT_ENDING (that step begins; it ends at `sequence.due_s`).
 A `prefill_only` sequence is FINISHED with its first token. A `remote` one always has something to read, because the
@@ -45,9 +46,31 @@ from planner.system.resolve import EngineLimits
 from planner.traffic.requests import Request
 from simulator.batching import Scheduler
 from simulator.kv_cache import Keys
-from simulator.sequence import ADMITTED, FINISHED, PREEMPTED, PREFILLED, PROMPT_ENDING, Mode, Outcome, Plan, Sequence
+from simulator.sequence import (
+    ADMITTED,
+    FINISHED,
+    POSTED,
+    PREEMPTED,
+    PREFILLED,
+    PROMPT_ENDING,
+    Mode,
+    Outcome,
+    Plan,
+    Sequence,
+)
 
-__all__ = ["ADMITTED", "FINISHED", "PREEMPTED", "PREFILLED", "PROMPT_ENDING", "Mode", "Outcome", "Sequence", "Worker"]
+__all__ = [
+    "ADMITTED",
+    "FINISHED",
+    "POSTED",
+    "PREEMPTED",
+    "PREFILLED",
+    "PROMPT_ENDING",
+    "Mode",
+    "Outcome",
+    "Sequence",
+    "Worker",
+]
 
 # start_s, duration_s, prefill_tokens, decode_seqs, context_tokens, count, growth_s, running, waiting, kv_used_fraction
 StepRow = tuple[float, float, int, int, int, int, float, int, int, float]
@@ -62,7 +85,7 @@ class Worker:
     `kv_consumer` says that this is a decode worker, whose blocks are freed a step later with asynchronous scheduling.
     `shared_content=False` says that no two requests share content, so that nothing is looked up.
     `answer_s` is what the API server takes to hand out a sequence's token, and for each token of a prompt that ended;
-    it takes one after another.
+    it takes one after another. `post_block_s` is what posting a block that is read takes in the step that admits it.
     """
 
     def __init__(
@@ -78,6 +101,7 @@ class Worker:
         shared_content: bool = True,
         kv_consumer: bool = False,
         answer_s: tuple[float, float] = (0.0, 0.0),
+        post_block_s: float = 0.0,
     ) -> None:
         self.name = name
         self.limits = limits
@@ -106,6 +130,9 @@ class Worker:
         self._pace = 1.0
         self._launches = step.launch(1 << 20, 0) > 0.0
         self._free_s = -math.inf  # when the GPU is done with all that has ended
+        self._post_block_s = post_block_s
+        self._posts: list[tuple[float, Sequence]] = []  # (seconds, whose): for the next step
+        self._busy_s = -math.inf  # until when posting keeps an engine with nothing to compute
         self._answer_s = answer_s
         self._answered_s = -math.inf  # when the API server has handed out all tokens so far
         self._late: list[Outcome] = []  # preemptions of decisions that were taken outside `advance`
@@ -187,6 +214,11 @@ class Worker:
         scheduler.blocked = False
         self.load.active_blocks = self.kv.total - self.kv.free
 
+    def post(self, sequence: Sequence, seconds: float, now: float) -> None:
+        self._catch_up(now)
+        self._posts.append((seconds, sequence))
+        self._notice(now)
+
     def set_pace(self, pace: float, now: float) -> None:
         """Steps take `pace` times as long from `now` on; the running one, the rest of it. Not with `fast_forward`."""
         plan = self._plan
@@ -199,7 +231,7 @@ class Worker:
         """Something happened at `now` that the next decision must see: cut a run of equal steps short."""
         plan = self._plan
         if plan is None:
-            self._wake = min(self._wake, now)
+            self._wake = min(self._wake, max(now, self._busy_s))
         elif self._decided:
             self._changed = True
         elif plan.count > 1:
@@ -274,7 +306,7 @@ class Worker:
         self._scheduler.retire(plan)
         self._next = follower = self._decide(decision, outcomes)
         self._decided, self._changed = True, False
-        if follower is not None and (follower.chunks or plan.chunks):
+        if follower is not None and (follower.chunks or plan.chunks or follower.post):
             plan.end = max(plan.end, decision + follower.launch)
         return True
 
@@ -290,8 +322,12 @@ class Worker:
             self._decide_early(self._plan, now, self._late)
 
     def _decide(self, now: float, outcomes: list[Outcome]) -> Plan | None:
+        before = len(outcomes)
         plan = self._scheduler.schedule(now, outcomes)
+        post_s = self._posted(now, outcomes, before) if self._post_block_s or self._posts else 0.0
         if plan is None:
+            if post_s:  # what comes meanwhile waits
+                self._busy_s = now + post_s
             return None
         self._scheduler.flying = True
         chunks = plan.chunks
@@ -306,6 +342,10 @@ class Worker:
             plan.growth = slope * plan.batch
             if self._launches:
                 plan.launch = self._step.launch(0, plan.batch)
+        if post_s:
+            plan.post = post_s
+            plan.launch += post_s
+            plan.count = 1
         plan.decided = now
         if self.limits.keys_above_tokens is not None:
             self._compute_values(plan)
@@ -317,6 +357,18 @@ class Worker:
             free = self._scheduler.kv.free
             self._trace.append((chunks, plan.batch, plan.context, plan.running, plan.waiting, free, plan.preempted))
         return plan
+
+    def _posted(self, now: float, outcomes: list[Outcome], before: int) -> float:
+        """Seconds that the step decided at `now` posts for, one transfer after another."""
+        posts, self._posts = self._posts, []
+        if self._post_block_s:
+            admitted = [sequence for _, kind, sequence in outcomes[before:] if kind == ADMITTED]
+            posts += [(self._post_block_s * sequence.remote_blocks, sequence) for sequence in admitted]
+        total = 0.0
+        for seconds, sequence in posts:
+            total += seconds
+            outcomes.append((now + total, POSTED, sequence))
+        return total
 
     def _compute_values(self, plan: Plan) -> None:
         """The step takes longer, or less long, by what it attends to of sequences that keep keys alone."""
@@ -354,7 +406,7 @@ class Worker:
         if plan is None:
             return
         plan.start = now
-        if self._launches:
+        if self._launches or plan.post:
             self._time_launch(plan, now)
         if self._pace != 1.0:
             plan.first *= self._pace
@@ -372,15 +424,15 @@ class Worker:
     def _time_launch(self, plan: Plan, now: float) -> None:
         """The step's time as seen from `now`: the GPU may have begun it before, and cannot end it before its launch."""
         if not self._early:
-            plan.first = max(plan.first, plan.launch) if plan.chunks else plan.first
+            plan.first = max(plan.first + plan.post, plan.launch) if plan.chunks else plan.first + plan.post
             return
         if plan.decided == now:  # nothing ran: what follows is decided once this is launched
             plan.ready = now + plan.launch
-        head_s = self._step.launch(0, plan.batch)  # inputs are made ready; then the first kernels run
+        head_s = self._step.launch(0, plan.batch) + plan.post  # inputs are made ready; then the first kernels run
         begin = max(self._free_s, plan.decided + head_s)
         if plan.decided < now:
             begin = min(begin, now)
-        if begin == now and not plan.chunks:
+        if begin == now and not plan.chunks and not plan.post:
             return
         plan.count = 1  # the steps of a run that follow take other times
         plan.first += begin - now

@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 
 from planner import simulate
-from planner.engine.knobs import MicroBatches, Resident, TwoStreams, pairs, selected_pairs
 from planner.engine.limits import EngineLimits
 from planner.engine.profile_file import StepLaw
 from planner.engine.profiles import AffineStep
@@ -14,6 +13,7 @@ from planner.run.metrics import Summary, summarise
 from planner.run.tables import Run
 from planner.spec import SpecError, parse
 from planner.spec.optimizations import Optimizations
+from planner.system.knobs import MicroBatches, Resident, TwoStreams, pairs, selected_pairs
 from planner.system.resolve import resolve
 from simulator.host_memory import HostMemory, Tier
 from simulator.sequence import Sequence

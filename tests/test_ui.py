@@ -210,7 +210,7 @@ def written() -> set[str]:
     """Every literal that a page or a chart hands to a translator."""
     found: set[str] = set()
     folders = (ROOT / "planner" / "ui", ROOT / "planner" / "charts")
-    files = [*(file for folder in folders for file in folder.glob("*.py")), ROOT / "planner" / "html_report.py"]
+    files = [*(file for folder in folders for file in folder.glob("*.py")), ROOT / "planner" / "report" / "html.py"]
     for file in files:
         for node in ast.walk(ast.parse(file.read_text())):
             if (

@@ -72,6 +72,9 @@ class LinkPreset(Node):
     latency_us: NonNegative = 0.0
     setup_us: NonNegative = 0.0
     sharing: Literal["fair", "fifo"] = "fair"
+    post_us: NonNegative = 0.0  # a descriptor, on the worker that posts; 0: not known, as of the two below
+    way_ms: NonNegative = 0.0
+    way_us_per_token: NonNegative = 0.0
     source: Annotated[str, Field(min_length=1)]
 
 

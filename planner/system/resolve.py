@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 from planner.engine.catalogue import Hardware, hardware, names
-from planner.engine.knobs import changed_limits, changed_step
 from planner.engine.limits import EngineLimits, batch_sizes, divides, limits
 from planner.engine.model_config import load_model
 from planner.engine.model_shape import ModelShape
@@ -32,6 +31,7 @@ from planner.spec import (
     SpecError,
     Trace,
 )
+from planner.system.knobs import changed_limits, changed_step
 from planner.system.placement import Demand, WorkerPlace, given_hosts, place_freely, place_on
 from planner.system.wires import Wire, Wires, wires
 

@@ -24,6 +24,25 @@ class Wire:
 
 
 @dataclass(frozen=True, slots=True)
+class HandOver:
+    """What a hand-over costs the workers beside the bytes on the wire. Zero: not known.
+
+    NIXL posts every descriptor of a transfer one after another, inside a step of the worker that reads (pull) or
+    writes (push), and the step waits for it.
+    """
+
+    post_s: float = 0.0  # a descriptor
+    way_s: float = 0.0  # from the prefill worker's answer to the decode worker's queue
+    way_per_token_s: float = 0.0  # more of it for each prompt token
+    push: bool = False  # the prefill worker posts
+    cross_layer_blocks: bool = False
+
+    def descriptors(self, layers: int, latent: bool, fan_out: int) -> int:
+        """Of one block: K and V (MLA: one latent) of every layer, from `fan_out` workers of the other pool's TP."""
+        return fan_out * (1 if self.cross_layer_blocks else layers * (1 if latent else 2))
+
+
+@dataclass(frozen=True, slots=True)
 class Wires:
     """The wires of a disaggregated deployment. `nic` is the uplink of each node in bytes a second."""
 
@@ -31,6 +50,7 @@ class Wires:
     inter_node: Wire
     inter_rack: Wire
     nic: dict[str, float]
+    hand_over: HandOver = HandOver()
 
 
 def default_preset(hardware: Hardware) -> str:
@@ -71,6 +91,18 @@ def _wire(layers: list[LinkClass], default: str, measured: WireLaw | None = None
     return Wire(name, bandwidth * 1e9, latency * 1e-6, setup * 1e-6, sharing, source)
 
 
+def _hand_over(spec: Link, hardware: Hardware) -> HandOver:
+    """Of the preset of one node's wire, unless the spec says otherwise."""
+    inner = spec.intra_node.preset if spec.intra_node else None
+    base: LinkPreset = link(inner or spec.preset or default_preset(hardware))
+    post, way, token = (
+        getattr(base, key) if getattr(spec, key) is None else getattr(spec, key)
+        for key in ("post_us", "way_ms", "way_us_per_token")
+    )
+    push = spec.connector == "NixlPushConnector"
+    return HandOver(post * 1e-6, way * 1e-3, token * 1e-6, push, spec.cross_layer_blocks)
+
+
 def wires(spec: Link, hardware: Hardware, hosts: list[Host], measured: WireLaw | None = None) -> Wires:
     """`spec`'s top level is the wire of one node; between nodes InfiniBand (CPU: 10 Gb/s Ethernet) unless given.
 
@@ -85,4 +117,5 @@ def wires(spec: Link, hardware: Hardware, hosts: list[Host], measured: WireLaw |
         inter_node=_wire(inter_node, between),
         inter_rack=_wire(inter_rack, between),
         nic={host.name: host.nic_gb_s * 1e9 for host in hosts},
+        hand_over=_hand_over(spec, hardware),
     )

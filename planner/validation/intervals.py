@@ -8,11 +8,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from planner.engine.knobs import knobbed
 from planner.engine.profile_file import ProfileFile
 from planner.engine.profiles import LatencyProfile, from_file
 from planner.run.tables import Run
 from planner.spec import Spec
+from planner.system.knobs import knobbed
 from planner.system.resolve import System
 
 
