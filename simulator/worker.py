@@ -20,7 +20,8 @@ Contract used by simulator/cluster.py (the cluster owns time; a worker never run
   `next_event_s` again.
 - `load`: a `planner.routing.WorkerLoad`, kept current (`active_blocks`: as of the latest `observe`, or outcome).
 
-Outcomes are `(time_s, kind, sequence)`: POSTED (a transfer's descriptors are posted, its bytes flow; may lie ahead), ADMITTED (remote only: blocks are allocated, the read may start),
+Outcomes are `(time_s, kind, sequence)`: ADMITTED (remote only: blocks are allocated, the read may start), POSTED
+(descriptors of a transfer are posted, from then on its bytes flow; the time may lie ahead),
 PREFILLED (the step that ends the prompt, and samples the first token), FINISHED (last token sampled), PREEMPTED, and
 with `announce` PROMPT_ENDING (that step begins; it ends at `sequence.due_s`).
 A `prefill_only` sequence is FINISHED with its first token. A `remote` one always has something to read, because the
