@@ -11,7 +11,8 @@ from planner import charts, load, summarise
 from planner.report.html import run_report, suggestion_report
 from planner.run.tables import Run
 from planner.spec import Spec
-from planner.suggestion.answer import Suggestion, curves
+from planner.suggestion import curves
+from planner.suggestion.answer import Suggestion
 from planner.suggestion.suggest import suggest
 from planner.ui.recorded import recorded_runs
 from planner.validation.parity import compare

@@ -9,8 +9,11 @@ from typing import Any
 import pytest
 
 from live.models import served_model
-from planner.engine.catalogue import names
+from planner.engine.catalogue import hardware, names
+from planner.engine.limits import uneven
 from planner.engine.model_config import load_model, model_config, shape
+from planner.engine.profile_file import StepLaw
+from planner.engine.profiles import LatencyProfile, bounds, roofline
 from planner.spec import Engine, SpecError
 
 # Parameters as the checkpoints' safetensors hold them (tied embeddings counted once; DeepSeek-V3 without its extra
@@ -159,9 +162,96 @@ def test_quantised_checkpoints(quantization: dict[str, Any], bits: float) -> Non
     assert plain.weight_bytes - model.weight_bytes == pytest.approx(linear * (16 - bits) / 8, rel=1e-6)
     assert model.kv_bytes_per_token == plain.kv_bytes_per_token
     with pytest.raises(
-        SpecError, match=r"^engine\.quantization: 'fp8' on q, whose weights are quantised already; allo"
+        SpecError, match=r"^engine\.quantization: 'int4' on q, whose weights are quantised already; allo"
     ):
-        model.for_engine(Engine(quantization="fp8"))
+        model.for_engine(Engine(quantization="int4"))
+
+
+def _compressed(bits: int, kind: str, inputs: int | None = None, **keys: Any) -> dict[str, Any]:
+    activations = None if inputs is None else {"num_bits": inputs, "type": kind}
+    group = {"weights": {"num_bits": bits, "type": kind, **keys}, "input_activations": activations}
+    return {"quant_method": "compressed-tensors", "config_groups": {"group_0": group}}
+
+
+_FP8_KV = {"kv_cache_scheme": {"num_bits": 8, "type": "float"}}
+
+
+@pytest.mark.parametrize(
+    ("quantization", "types", "bits"),
+    [
+        ({"quant_method": "fp8"}, ("auto", "fp8"), 8.0),
+        ({"quant_method": "fbgemm_fp8"}, ("auto", "fp8"), 8.0),
+        (_compressed(8, "float", 8), ("auto", "fp8"), 8.0),
+        (_compressed(8, "int", 8), ("auto", "int8"), 8.0),
+        (_compressed(8, "float"), ("auto", "w8a16"), 8.0),
+        (_compressed(4, "int", group_size=128), ("auto", "int4"), 4.125),
+        (_compressed(4, "float", 4, group_size=16), ("auto", "fp4"), 4.5),
+        ({**_compressed(8, "float", 8), **_FP8_KV}, ("fp8", "fp8"), 8.0),
+        ({"quant_method": "modelopt", "quant_algo": "NVFP4", **_FP8_KV}, ("fp8", "fp4"), 4.5),
+        ({"quant_algo": "FP8", "kv_cache_quant_algo": "FP8"}, ("fp8", "fp8"), 8.0),
+        ({"quant_method": "gptq", "bits": 8, "group_size": -1}, ("auto", "w8a16"), 8.0),
+        ({"quant_method": "awq"}, ("auto", "int4"), 4 + 20 / 128),
+        ({"quant_method": "bitsandbytes", "load_in_4bit": True}, ("auto", "int4"), 4.5),
+    ],
+)
+def test_a_checkpoint_decides_where_the_engine_is_silent(
+    quantization: dict[str, Any], types: tuple[str, str], bits: float
+) -> None:
+    model = shape("q", _with("llama-3.1-8b", quantization_config=quantization), "q")
+    assert (model.types(Engine()), model.linear_bits) == (types, bits)
+    here = model.for_engine(Engine())
+    assert here.types(Engine()) == types
+    assert here.kv_bytes_per_token == 131_072 // (2 if types[0] == "fp8" else 1)
+    assert model.for_engine(Engine(kv_cache_dtype="bf16")).kv_bytes_per_token == 131_072  # told otherwise
+
+
+def test_an_fp8_checkpoint_is_the_model_quantised_when_loaded() -> None:
+    online = Engine(quantization="fp8")
+    model = shape("q", _with("llama-3.1-8b", quantization_config={"quant_method": "fp8"}), "q")
+    plain, entry = load_model("llama-3.1-8b").for_engine(online), hardware("h200")
+    assert model.for_engine(online) == model  # vLLM takes the method that the checkpoint names
+    for found in (bounds, lambda *args: _law(roofline(*args))):
+        assert found(model, entry, 1, Engine()) == found(plain, entry, 1, online)
+
+
+def _law(profile: LatencyProfile) -> StepLaw:
+    assert profile.file is not None
+    return profile.file.step
+
+
+def test_modelopt_says_it_in_a_file_beside(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(_with("llama-3.1-8b")))
+    beside = tmp_path / "hf_quant_config.json"
+    beside.write_text(json.dumps({"quantization": {"quant_algo": "FP8", "kv_cache_quant_algo": "FP8"}}))
+    model = load_model(str(tmp_path))
+    assert (model.types(Engine()), model.linear_bits) == (("fp8", "fp8"), 8.0)
+    beside.write_text("[")
+    with pytest.raises(SpecError, match=r"hf_quant_config\.json: line 1: not valid JSON .*allowed: a hf_quant_config"):
+        load_model(str(tmp_path / "config.json"))
+
+
+@pytest.mark.parametrize(
+    ("quantization", "tp", "why"),
+    [
+        ({"quant_method": "awq"}, 1, None),
+        (
+            {"quant_method": "awq"},
+            2,
+            "2 leaves 14784 of q's intermediate size 29568 to a GPU, no multiple of its quantised groups of 128",
+        ),
+        ({"quant_method": "gptq", "group_size": 64}, 2, None),
+        ({"quant_method": "gptq", "group_size": -1}, 8, None),
+        (
+            {"quant_method": "fp8", "weight_block_size": [128, 128]},
+            8,
+            "8 leaves 3696 of q's intermediate size 29568 to a GPU, no multiple of its quantised blocks of 128",
+        ),
+        ({"quant_method": "fp8"}, 8, None),
+    ],
+)
+def test_scales_stay_with_the_weights_that_share_them(quantization: dict[str, Any], tp: int, why: str | None) -> None:
+    config = _with("llama-3.1-70b", intermediate_size=29568, quantization_config=quantization)
+    assert uneven(shape("q", config, "q"), tp) == why
 
 
 def test_published_sizes_of_quantised_checkpoints() -> None:
@@ -206,8 +296,34 @@ def test_a_folder_and_its_config_are_the_same(tmp_path: Path) -> None:
         ({"num_key_value_heads": 7}, "x: num_key_value_heads: 7 does not divide 32 heads; allowed: a divisor"),
         ({"torch_dtype": "float8"}, "x: torch_dtype: 'float8' is unknown; did you mean 'float32'? allowed: bfloat16,"),
         (
-            {"quantization_config": {"quant_method": "bitsandbytes"}},
-            "x: quantization_config: 'bitsandbytes' is not covered; allowed: fp8, gptq, awq, compressed-tensors",
+            {"quantization_config": {"quant_method": "quip"}},
+            "x: quantization_config: 'quip' is not covered; allowed: fp8, fbgemm_fp8, gptq, awq, auto-round, compres",
+        ),
+        ({"quantization_config": "fp8"}, "x: quantization_config: 'fp8' is not a section; allowed: a section with"),
+        ({"quantization_config": {"quant_method": ["fp8"]}}, "x: quantization_config: ['fp8'] is not covered; allowed"),
+        (
+            {"quantization_config": {"quant_method": "fp8", "weight_block_size": 128}},
+            "x: quantization_config: weight_block_size: 128 is not covered; allowed: two whole numbers from 1",
+        ),
+        (
+            {"quantization_config": {"quant_method": "awq", "group_size": "128"}},
+            "x: quantization_config: group_size: '128' is not a whole number; allowed: whole numbers",
+        ),
+        (
+            {"quantization_config": {"quant_method": "gptq", "bits": 5}},
+            "x: quantization_config: bits: 5 is not covered; allowed: 2, 3, 4, 8",
+        ),
+        (
+            {"quantization_config": {"quant_method": "compressed-tensors", "config_groups": ["g"]}},
+            "x: quantization_config: config_groups: ['g'] is not a section; allowed: a section of keys",
+        ),
+        (
+            {"quantization_config": {"quant_method": "compressed-tensors"}},
+            "x: quantization_config.config_groups: holds no group; allowed: config_groups of one type, with num_bits",
+        ),
+        (
+            {"quantization_config": {"quant_method": "modelopt", "quant_algo": "W4A8_AWQ"}},
+            "x: quantization_config: quant_algo: 'W4A8_AWQ' is not covered; allowed: FP8, FP8_PER_CHANNEL_PER_TOKEN, ",
         ),
     ],
 )
@@ -223,7 +339,9 @@ def test_a_hub_id_has_the_figures_that_were_fetched_or_the_catalogues(
 ) -> None:
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
     assert load_model("meta-llama/Llama-3.1-8B").name == "llama-3.1-8b"
-    with pytest.raises(SpecError, match=r"^model: 'acme/Llama-9' is unknown.*`hf download acme/Llama-9 config\.json`"):
+    with pytest.raises(
+        SpecError, match=r"^model: 'acme/Llama-9' is unknown.*`hf download acme/Llama-9 --include '\*config\.json'`"
+    ):
         load_model("acme/Llama-9")
     kept = tmp_path / "models--acme--Llama-9"
     (kept / "snapshots" / "abc").mkdir(parents=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from planner.engine.catalogue import hardware
-from planner.engine.model_config import load_model
+from planner.engine.model_config import load_model, model_config
 from planner.spec import Disaggregated, LocalPrefill, SpecError, config_root, load, parse
 from planner.system.placement import Demand, place_freely
 from planner.system.resolve import ROUTER_PRESETS, EngineLimits, System, resolve
@@ -125,9 +126,33 @@ def test_a_profile_of_something_else_is_warned_of() -> None:
 def test_types_that_a_profile_may_not_cover_are_warned_of() -> None:
     quantised = agg(rest="profile: h200-llama-3.1-8b-tp1\nengine: {quantization: fp8}")
     assert quantised.warnings == (
-        "profile h200-llama-3.1-8b-tp1 does not say that it was measured with deployment's quantised types",
+        "profile h200-llama-3.1-8b-tp1 is for kv_cache_dtype auto, quantization none, "
+        "used for kv_cache_dtype auto, quantization fp8; times are not to be trusted",
     )
     assert agg(rest="engine: {quantization: fp8}").warnings == ()  # a roofline knows
+
+
+def test_a_quantised_checkpoint_is_not_what_a_plain_profile_measured(tmp_path: Path) -> None:
+    quantised = {**model_config("llama-3.1-8b").config, "quantization_config": {"quant_method": "fp8"}}
+    (tmp_path / "config.json").write_text(json.dumps(quantised))
+    system = agg(rest=f"model: {tmp_path}\nprofile: h200-llama-3.1-8b-tp1")
+    assert system.warnings == (
+        "profile h200-llama-3.1-8b-tp1 is for kv_cache_dtype auto, quantization none, "
+        "used for kv_cache_dtype auto, quantization fp8; times are not to be trusted",
+    )
+    same = agg(rest="engine: {quantization: fp8}\nprofile: h200-llama-3.1-8b-tp1")
+    assert system.pools[0].limits == same.pools[0].limits  # not the blocks that the plain model left room for
+
+
+def test_a_group_of_quantised_weights_is_not_split(tmp_path: Path) -> None:
+    changes = {"intermediate_size": 14400, "quantization_config": {"quant_method": "awq", "bits": 4, "group_size": 64}}
+    (tmp_path / "config.json").write_text(json.dumps({**model_config("llama-3.1-8b").config, **changes}))
+    with pytest.raises(SpecError) as caught:
+        agg("tp: 8", f"model: {tmp_path}")
+    assert str(caught.value) == (
+        f"deployment.tp: 8 leaves 1800 of {tmp_path.name}'s intermediate size 14400 to a GPU, "
+        "no multiple of its quantised groups of 64; allowed: 1"
+    )
 
 
 def test_a_profile_of_an_fp8_cache_is_for_that_cache() -> None:
@@ -138,8 +163,8 @@ def test_a_profile_of_an_fp8_cache_is_for_that_cache() -> None:
     assert same.pools[0].limits.kv_blocks == 114945 - 1  # as the engine reported it, less the null block
     assert other.pools[0].limits.kv_blocks < 0.6 * same.pools[0].limits.kv_blocks
     assert other.warnings == (
-        "profile h200-llama-3.1-8b-tp1-fp8-kv-served was measured with kv_cache_dtype fp8, quantization none; "
-        "deployment has kv_cache_dtype auto, quantization none",
+        "profile h200-llama-3.1-8b-tp1-fp8-kv-served is for kv_cache_dtype fp8, quantization none, "
+        "used for kv_cache_dtype auto, quantization none; times are not to be trusted",
     )
 
 

@@ -261,11 +261,11 @@ def test_no_translation_is_left_over() -> None:
     }
     source = "".join(
         (ROOT / "planner" / name).read_text()
-        for name in ("commands/doctor.py", "suggest.py", "suggestion_words.py", "verdict.py")
+        for name in ("commands/doctor.py", "suggestion/suggest.py", "suggestion/words.py", "suggestion/verdict.py")
     )
     live = (
         "".join(path.read_text() for path in (ROOT / "live").glob("*.py"))
-        + (ROOT / "planner" / "calibrate.py").read_text()
+        + (ROOT / "planner" / "calibration" / "calibrate.py").read_text()
     )
     unused = [text for text in CHINESE if text not in known | stems | SAME and text not in source + live]
     assert unused == []

@@ -63,7 +63,7 @@ def read_aiconfigurator(source: str, system: System, pool: Pool) -> Run:
     Raises SpecError with one line when the package, the GPU, the framework or the model is not covered.
     """
     engine = pool.engine
-    if engine.quantization or engine.kv_cache_dtype != "auto" or engine.dtype not in ("auto", "bfloat16"):
+    if pool.model.types(engine) != ("auto", None) or engine.dtype not in ("auto", "bfloat16"):
         raise SpecError(f"--from {PREFIX}: only bf16 engines are read; allowed: no quantization, kv_cache_dtype auto")
     library = _library()
     name = SYSTEMS.get(pool.hardware.name, pool.hardware.name)

@@ -102,6 +102,7 @@ def _profile(system: System, runs: Sequence[Run], name: str | None) -> tuple[Pro
     sizes = graph_sizes(pool)
     fitted, rows, slowing, notes = _fit_apart(system, pool, runs)
     decode = {key: fitted.values[key] for key in ("decode_s", "decode_per_seq_s", "decode_per_context_s")}
+    kv, weights = pool.model.types(pool.engine)
     host, host_errors = host_of(runs, rows, decode, notes)
     file = ProfileFile(
         name=name or f"{pool.model.name}-{pool.hardware.name}-tp{pool.tp}",
@@ -112,8 +113,8 @@ def _profile(system: System, runs: Sequence[Run], name: str | None) -> tuple[Pro
         cuda_graphs=bool(sizes),
         gpu_memory_utilization=pool.engine.gpu_memory_utilization if pool.hardware.kind == "gpu" else None,
         kv_cache_tokens=_kv_tokens(runs, pool) if pool.hardware.kind == "gpu" else None,
-        kv_cache_dtype=None if pool.engine.kv_cache_dtype == "auto" else pool.engine.kv_cache_dtype,
-        quantization=pool.engine.quantization,
+        kv_cache_dtype=None if kv == "auto" else kv,
+        quantization=weights,
         measured=_measured(runs, fitted),
         step=StepLaw(**{key: digits(value) for key, value in law_of(fitted).model_dump().items()}),
         host=host,

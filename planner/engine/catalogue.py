@@ -13,7 +13,7 @@ from planner.spec.faults import unknown
 from planner.spec.strict_yaml import read_mapping, read_text, validate
 
 Kind = Literal["models", "hardware", "links", "profiles"]
-Dtype = Literal["bf16", "fp16", "fp32", "fp8", "int8"]
+Dtype = Literal["bf16", "fp16", "fp32", "fp8", "int8", "fp4"]
 
 
 class Hardware(Node):
@@ -59,7 +59,7 @@ class Hardware(Node):
         return self.bandwidth_gb_s * 1e9
 
     def flops(self, dtype: Dtype) -> float:
-        """Peak operations a second at `dtype`; a GPU without fp8 (int8) units computes such weights in bf16."""
+        """Peak operations a second at `dtype`; without units for it (fp8, int8, fp4) such weights compute in bf16."""
         rate = self.tflops.get(dtype) or self.tflops.get("bf16") or self.tflops["fp32"]
         return rate * 1e12
 

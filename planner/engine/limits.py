@@ -78,9 +78,41 @@ def _kv_memory(model: ModelShape, hardware: Hardware, tp: int, engine: Engine, b
 
 
 def divides(model: ModelShape, tp: int) -> bool:
-    """Whether vLLM can split the model: heads by tp, and KV heads evenly split or evenly replicated."""
+    """Whether vLLM can split the model by tp."""
+    return uneven(model, tp) is None
+
+
+def uneven(model: ModelShape, tp: int) -> str | None:
+    """Why vLLM cannot split the model by tp; None when it can.
+
+    Heads are split, KV heads evenly split or evenly replicated, and scales stay with the weights that share them.
+    """
     kv_heads = 1 if model.latent_dim else model.kv_heads
-    return model.heads % tp == 0 and (kv_heads % tp == 0 or tp % kv_heads == 0) and model.intermediate % tp == 0
+    if model.heads % tp or (kv_heads % tp and tp % kv_heads) or model.intermediate % tp:
+        return (
+            f"{tp} does not divide {model.name}'s {model.heads} heads, {model.kv_heads} KV heads and "
+            f"intermediate size {model.intermediate}"
+        )
+    stored = model.checkpoint
+    if stored is None or stored.routed_only:
+        return None
+    inputs = {"intermediate size": model.intermediate}
+    if not model.latent_dim:
+        inputs["attention width"] = model.heads * model.head_dim
+    outputs = dict(inputs)
+    if not model.latent_dim:
+        outputs["K and V width"] = max(tp, model.kv_heads) * model.head_dim  # replicated beyond the KV heads
+    checks = [(inputs, stored.group, "groups")] if stored.group else []
+    if stored.block is not None and tp > 1:  # vLLM pads the last block of a width that is not split
+        checks += [(outputs, stored.block[0], "blocks"), (inputs, stored.block[1], "blocks")]
+    for widths, size, what in checks:
+        for name, width in widths.items():
+            if width % (tp * size):
+                return (
+                    f"{tp} leaves {width // tp} of {model.name}'s {name} {width} to a GPU, "
+                    f"no multiple of its quantised {what} of {size}"
+                )
+    return None
 
 
 def _refuse_memory(

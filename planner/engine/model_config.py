@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from planner.engine.catalogue import find, names
+from planner.engine.checkpoint import checkpoint
 from planner.engine.model_shape import ModelShape, Parameters
 from planner.spec import SpecError
 from planner.spec.faults import unknown
@@ -70,6 +71,16 @@ def _of_hub(hub_id: str) -> ModelConfig | None:
     return None if name is None else _catalogued(name)
 
 
+def _json(file: Path, kind: str) -> dict[str, Any]:
+    try:
+        found = json.loads(read_text(file, f"a Hugging Face {kind}"))
+    except json.JSONDecodeError as error:
+        raise SpecError(f"{file}: line {error.lineno}: not valid JSON ({error.msg}); allowed: a {kind}") from None
+    if not isinstance(found, dict):
+        raise SpecError(f"{file}: holds no JSON object; allowed: a Hugging Face {kind}")
+    return found
+
+
 def model_config(name_or_path: str) -> ModelConfig:
     """The config of a catalogue name, a folder, a `config.json` or a hub id. Raises SpecError."""
     if "/" not in name_or_path and name_or_path in names("models"):
@@ -80,18 +91,17 @@ def model_config(name_or_path: str) -> ModelConfig:
         found = _of_hub(name_or_path) if hub else None
         if found is not None:
             return found
-        remedy = f"; a hub id once `hf download {name_or_path} config.json` has fetched its figures" if hub else ""
+        fetch = f"hf download {name_or_path} --include '*config.json'"  # hf_quant_config.json too, where there is one
+        remedy = f"; a hub id once `{fetch}` has fetched its figures" if hub else ""
         raise SpecError(f"model: {unknown(name_or_path, names('models'))}, or a folder with a config.json{remedy}")
     file = path / "config.json" if path.is_dir() else path
     if file.suffix in (".yaml", ".yml"):
         entry = read_mapping(read_text(file), str(file))
         return ModelConfig(file.stem, dict(entry.get("config") or {}), str(file))
-    try:
-        config = json.loads(read_text(file, "a Hugging Face config.json"))
-    except json.JSONDecodeError as error:
-        raise SpecError(f"{file}: line {error.lineno}: not valid JSON ({error.msg}); allowed: a config.json") from None
-    if not isinstance(config, dict):
-        raise SpecError(f"{file}: holds no JSON object; allowed: a Hugging Face config.json")
+    config = _json(file, "config.json")
+    beside = file.parent / "hf_quant_config.json"  # modelopt's; read by vLLM where config.json does not say
+    if config.get("quantization_config") is None and beside.is_file():
+        config["quantization_config"] = {"quant_method": "modelopt", **_json(beside, beside.name)}
     return ModelConfig(file.resolve().parent.name, config, str(file), file.parent)
 
 
@@ -221,32 +231,6 @@ def _mlp(read: _Reader, family: Family, hidden: int, layers: int, intermediate: 
     return dense * len(only) + (shared + hidden * experts) * sparse, routed, bias * sparse, experts, chosen
 
 
-def _bits(read: _Reader, plain: float) -> tuple[float, float]:
-    """(bits of a linear weight, of a routed expert's) as stored, scales included."""
-    quant = read.config.get("quantization_config")
-    if quant is None:
-        return plain, plain
-    method = quant.get("quant_method")
-    if method == "fp8":
-        block = quant.get("weight_block_size")
-        bits = 8 + (32 / (block[0] * block[1]) if block else 0.0)
-        return bits, bits
-    if method in ("gptq", "awq"):
-        width, group = float(quant.get("bits", 4)), quant.get("group_size", 128)
-        bits = width + ((16 + width) / group if group and group > 0 else 0.0)  # a 16-bit scale and a zero point a group
-        return bits, bits
-    if method == "compressed-tensors":
-        weights = [group.get("weights") or {} for group in (quant.get("config_groups") or {}).values()]
-        if weights and weights[0].get("num_bits"):
-            group = weights[0].get("group_size")
-            bits = float(weights[0]["num_bits"]) + (16 / group if group and group > 0 else 0.0)
-            return bits, bits
-    if method == "mxfp4":
-        return plain, 4.25  # experts only: 4 bits and an 8-bit scale for 32 weights
-    allowed = "fp8, gptq, awq, compressed-tensors with num_bits, mxfp4"
-    raise SpecError(f"{read.where}: quantization_config: {method!r} is not covered; allowed: {allowed}")
-
-
 def shape(name: str, config: dict[str, Any], where: str) -> ModelShape:
     """The arithmetic of one config. Raises SpecError for model types and quantisations that are not covered."""
     read = _Reader(config, where)
@@ -270,7 +254,7 @@ def shape(name: str, config: dict[str, Any], where: str) -> ModelShape:
     mlp, routed, biases, experts, chosen = _mlp(read, family, hidden, layers, intermediate)
     tied = read.flag("tie_word_embeddings", family.tied)
     plain = 32.0 if dtype == "float32" else 16.0
-    linear_bits, routed_bits = _bits(read, plain)
+    stored = checkpoint(config, where)
     nope, value = (read.whole("qk_nope_head_dim"), read.whole("v_head_dim")) if family.mla else (0, 0)
     rope = read.whole("qk_rope_head_dim") if family.mla else 0
     return ModelShape(
@@ -300,9 +284,10 @@ def shape(name: str, config: dict[str, Any], where: str) -> ModelShape:
         experts_per_token=chosen,
         latent_dim=read.whole("kv_lora_rank") + rope if family.mla else 0,
         pair_dim=nope + rope + value if family.mla else 2 * dim,
-        linear_bits=linear_bits,
-        routed_bits=routed_bits,
+        linear_bits=plain if stored is None or stored.routed_only else stored.bits,
+        routed_bits=plain if stored is None else stored.bits,
         kv_dtype_bytes=plain / 8,
+        checkpoint=stored,
     )
 
 

@@ -10,10 +10,13 @@ import math
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from planner.engine.checkpoint import Checkpoint, Weights
 from planner.spec import Engine, SpecError
 
 DTYPE_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2, "fp32": 4, "fp16": 2, "bf16": 2, "fp8": 1, "auto": 2}
 ONLINE_BITS = {"fp8": 8.0, "int8": 8.0, "int4": 4.25}  # int4: a 16-bit scale and a 4-bit zero point in 128, rounded up
+
+KvType = Literal["auto", "fp8", "bf16", "fp16"]  # of `engine.kv_cache_dtype`
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +61,7 @@ class ModelShape:
     linear_bits: float = 16.0  # bits of a weight of attention and MLP, scales included
     routed_bits: float = 16.0
     kv_dtype_bytes: float = 2.0
+    checkpoint: Checkpoint | None = None  # how its weights are quantised as stored
 
     @property
     def active_parameters(self) -> int:
@@ -142,22 +146,30 @@ class ModelShape:
                 pairs += growing * (done + (growing + 1) / 2) + (new - growing) * window
         return pairs * self.attention_flops_per_pair / self.layers
 
+    def types(self, engine: Engine) -> tuple[KvType, Weights | None]:
+        """Of the KV cache and of quantised weights: what the engine is told, else what the checkpoint says, as vLLM."""
+        kv, weights = engine.kv_cache_dtype, engine.quantization
+        if self.checkpoint is None:
+            return kv, weights
+        return (self.checkpoint.kv or "auto") if kv == "auto" else kv, weights or self.checkpoint.weights
+
     def for_engine(self, engine: Engine) -> ModelShape:
-        """The shape under an engine's dtype, KV dtype and online quantisation. Raises SpecError."""
+        """The shape under an engine's dtype, KV dtype and quantisation. Raises SpecError."""
         dtype = self.dtype if engine.dtype == "auto" else engine.dtype
         if engine.dtype == "auto" and dtype == "float32":
             dtype = "bfloat16"  # vLLM casts float32 checkpoints unless told otherwise
         bits = 8.0 * DTYPE_BYTES[dtype]
-        stored = self.linear_bits != 8.0 * self.dtype_bytes or self.routed_bits != 8.0 * self.dtype_bytes
-        if engine.quantization is not None and stored:
+        stored = self.checkpoint
+        if stored is not None and engine.quantization not in (None, stored.method):
             raise SpecError(
                 f"engine.quantization: {engine.quantization!r} on {self.name}, whose weights are quantised already; "
                 "allowed: leave it out"
             )
         linear, routed = self.linear_bits, self.routed_bits
-        if not stored:
+        if stored is None:
             linear = routed = ONLINE_BITS[engine.quantization] if engine.quantization else bits
-        kv = DTYPE_BYTES[dtype] if engine.kv_cache_dtype == "auto" else DTYPE_BYTES[engine.kv_cache_dtype]
+        kept, _ = self.types(engine)
+        kv = DTYPE_BYTES[dtype if kept == "auto" else kept]
         return replace(self, dtype=dtype, linear_bits=linear, routed_bits=routed, kv_dtype_bytes=float(kv))
 
     @property

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from planner.engine.checkpoint import Weights
 from planner.spec import Node, NonNegative, NonNegativeInt, Positive, PositiveInt
 
 
@@ -117,7 +118,7 @@ class ProfileFile(Node):
     gpu_memory_utilization: Annotated[float, Field(gt=0, le=1)] | None = None
     kv_cache_tokens: PositiveInt | None = None
     kv_cache_dtype: Literal["fp8", "bf16", "fp16"] | None = None  # of the engine that was measured; None: its dtype
-    quantization: Literal["fp8", "int8", "int4"] | None = None  # of its weights when they were loaded
+    quantization: Weights | None = None  # of its weights, stored so or when they were loaded
     measured: Measured | None = None
     step: StepLaw
     host: HostLaw = HostLaw()

@@ -322,11 +322,12 @@ HOP_S = 2e-3  # a proxy between the pools
 _DTYPES: dict[str, Dtype] = {"float32": "fp32", "float16": "fp16"}
 
 
-def _compute_dtype(engine: Engine) -> Dtype:
-    """What the matrix products run in: int4 weights are expanded to bf16."""
-    if engine.quantization in ("fp8", "int8"):
-        return engine.quantization
-    return _DTYPES.get(engine.dtype, "bf16")
+_QUANTISED: dict[str | None, Dtype] = {"fp8": "fp8", "int8": "int8", "fp4": "fp4", "w4a8": "fp8"}
+
+
+def _compute_dtype(model: ModelShape, engine: Engine) -> Dtype:
+    """What the matrix products run in: weights alone that are quantised are expanded to the engine's dtype."""
+    return _QUANTISED.get(model.types(engine)[1]) or _DTYPES.get(engine.dtype, "bf16")
 
 
 def bounds(model: ModelShape, hardware: Hardware, tp: int, engine: Engine) -> StepLaw:
@@ -335,7 +336,7 @@ def bounds(model: ModelShape, hardware: Hardware, tp: int, engine: Engine) -> St
     A decode step reads the weights once and the KV of its context once; its matrix products may hide behind that.
     Layers with a window are left out of what grows with the context. `model` is the shape under `engine`.
     """
-    flops = hardware.flops(_compute_dtype(engine)) * tp
+    flops = hardware.flops(_compute_dtype(model, engine)) * tp
     weights_s = model.step_weight_bytes / tp / hardware.memory_bandwidth
     full = sum(window is None for window in model.windows) / model.layers
     kv_s = full * model.kv_bytes_per_token_per_gpu(tp) / hardware.memory_bandwidth
@@ -378,7 +379,7 @@ def roofline(model: ModelShape, hardware: Hardware, tp: int, engine: Engine) -> 
             "allowed: a dense model, or a profile measured on it"
         )
     bound = bounds(model, hardware, tp, engine)
-    flops = hardware.flops(_compute_dtype(engine)) * tp
+    flops = hardware.flops(_compute_dtype(model, engine)) * tp
     fixed = STEP_OVERHEAD_S + (2 * model.layers * ALL_REDUCE_S if tp > 1 else 0.0)
     per_seq = (model.flops_per_token + model.head_flops) / flops / MATMUL_EFFICIENCY
     kv_s = model.kv_bytes_per_token_per_gpu(tp) / hardware.memory_bandwidth / MEMORY_EFFICIENCY

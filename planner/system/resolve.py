@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from planner.engine.catalogue import Hardware, hardware, names
-from planner.engine.limits import EngineLimits, batch_sizes, divides, limits
+from planner.engine.limits import EngineLimits, batch_sizes, divides, limits, uneven
 from planner.engine.model_config import load_model
 from planner.engine.model_shape import ModelShape
 from planner.engine.profile_file import WireLaw
@@ -126,26 +126,27 @@ def _twin(profile: LatencyProfile, model: ModelShape) -> str:
     return file.model if same else model.name
 
 
-def _measured_kv(profile: LatencyProfile, twin: str, entry: Hardware, tp: int, engine: Engine) -> int | None:
+def _measured_kv(
+    profile: LatencyProfile, model: ModelShape, twin: str, entry: Hardware, tp: int, engine: Engine
+) -> int | None:
     """KV tokens that vLLM reported for just this engine; None when the profile is of another one or says nothing."""
     file = profile.file
-    if file is None or engine.dtype != "auto" or file.types != (engine.kv_cache_dtype, engine.quantization):
+    if file is None or engine.dtype != "auto" or file.types != model.types(engine):
         return None
     mine = (twin, entry.name, tp, engine.gpu_memory_utilization)
     return file.kv_cache_tokens if mine == (file.model, file.hardware, file.tp, file.gpu_memory_utilization) else None
 
 
-def _other_types(profile: LatencyProfile, engine: Engine, key: str) -> list[str]:
-    """What to warn of where a calibrated profile is of an engine with other types."""
+def _other_types(profile: LatencyProfile, model: ModelShape, engine: Engine) -> list[str]:
+    """What to warn of where a calibrated profile is of an engine with other types, told or the checkpoint's own."""
     if profile.provenance != "calibrated" or profile.file is None:
         return []
-    measured, mine = profile.file.types, (engine.kv_cache_dtype, engine.quantization)
-    if measured != ("auto", None) and measured != mine:
-        theirs, ours = (f"kv_cache_dtype {kv}, quantization {bits or 'none'}" for kv, bits in (measured, mine))
-        return [f"profile {profile.name} was measured with {theirs}; {key} has {ours}"]
-    if measured != mine and (engine.quantization or engine.kv_cache_dtype == "fp8"):
-        return [f"profile {profile.name} does not say that it was measured with {key}'s quantised types"]
-    return []
+    measured, mine = profile.file.types, model.types(engine)
+    plain = all(weights is None and kv != "fp8" for kv, weights in (measured, mine))  # auto is one of the 16-bit types
+    if plain or measured == mine:
+        return []
+    theirs, ours = (f"kv_cache_dtype {kv}, quantization {weights or 'none'}" for kv, weights in (measured, mine))
+    return [f"profile {profile.name} is for {theirs}, used for {ours}; times are not to be trusted"]
 
 
 def _pool(spec: Spec, base: ModelShape, role: Role, pool: PoolSpec, key: str, most: int) -> tuple[Pool, list[str]]:
@@ -153,23 +154,20 @@ def _pool(spec: Spec, base: ModelShape, role: Role, pool: PoolSpec, key: str, mo
     engine, tp = _engine(spec, pool), pool.tp
     entry = hardware(pool.hardware or spec.hardware)
     model = base.for_engine(engine)
-    if not divides(model, tp):
-        fitting = [size for size in range(1, most + 1) if divides(model, size)]
-        raise SpecError(
-            f"{key}.tp: {tp} does not divide {model.name}'s {model.heads} heads, {model.kv_heads} KV heads and "
-            f"intermediate size {model.intermediate}; allowed: {', '.join(map(str, fitting))}"
-        )
+    if (why := uneven(model, tp)) is not None:
+        fitting = [str(size) for size in range(1, most + 1) if divides(model, size)]
+        raise SpecError(f"{key}.tp: {why}; allowed: {', '.join(fitting) or 'another checkpoint'}")
     name = pool.profile or spec.profile
     budget, seqs, _ = batch_sizes(model, entry, tp, engine)
     measured = load_profile(name) if name else roofline(model, entry, tp, engine)
     twin = _twin(measured, model)
-    found = limits(model, entry, tp, engine, _measured_kv(measured, twin, entry, tp, engine), key, most)
+    found = limits(model, entry, tp, engine, _measured_kv(measured, model, twin, entry, tp, engine), key, most)
     profile = at_tp(measured, model, entry, tp, engine).for_engine(engine, seqs, budget)
     knobs = spec.optimizations
     found = changed_limits(found, model, entry, tp, engine, profile, knobs)
     profile = changed_step(profile, model, entry, tp, engine, knobs, role != "prefill")
     warnings = [*profile.mismatches(twin, entry.name, tp), *profile.other_release(entry.kind), *profile.warnings]
-    warnings += _other_types(profile, engine, key)
+    warnings += _other_types(profile, model, engine)
     if any(window is not None and window < found.max_model_len for window in model.windows):
         warnings.append(f"{model.name}: attention windows are not modelled; KV and attention are counted in full")
     router = _router(pool.router or spec.deployment.router, f"{key}.router" if pool.router else "deployment.router")

@@ -1,0 +1,188 @@
+"""What a checkpoint says of its own quantisation: `quantization_config` of a config.json -> `Checkpoint`.
+
+vLLM obeys it without being told: bits of the weights, what their products run in, the type of the KV cache. The keys
+are those of vLLM's readers (`model_executor/layers/quantization`) for each `quant_method`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+from planner.spec import SpecError
+
+# Types of weights and arithmetic. fp8, int8, fp4: both. int4 and w*a16: weights are expanded to the engine's dtype.
+Weights = Literal["fp8", "int8", "int4", "fp4", "w4a8", "w8a16", "w3a16", "w2a16"]
+WEIGHTS: tuple[Weights, ...] = get_args(Weights)
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """How weights are stored. `bits` hold the scales; `routed_only`: attention and dense MLPs are as they were."""
+
+    method: str
+    weights: Weights
+    bits: float
+    routed_only: bool = False
+    group: int = 0  # weights of a row that share a scale; 0: no groups
+    block: tuple[int, int] | None = None  # (rows, columns) that share a scale
+    kv: Literal["fp8"] | None = None  # what the KV cache is kept in unless the engine is told otherwise
+
+
+@dataclass(frozen=True)
+class _Keys:
+    """One section of the file, with errors that name file and key."""
+
+    values: dict[str, Any]
+    where: str
+
+    def fault(self, key: str, allowed: str) -> SpecError:
+        return SpecError(f"{self.where}: {key}: {self.values.get(key)!r} is not covered; allowed: {allowed}")
+
+    def section(self, key: str) -> _Keys:
+        found = self.values.get(key) or {}
+        if not isinstance(found, dict):
+            raise SpecError(f"{self.where}: {key}: {found!r} is not a section; allowed: a section of keys")
+        return _Keys(found, f"{self.where}.{key}")
+
+    def whole(self, key: str, default: int) -> int:
+        found = self.values.get(key)
+        found = default if found is None else found
+        if isinstance(found, bool) or not isinstance(found, int):
+            raise SpecError(f"{self.where}: {key}: {found!r} is not a whole number; allowed: whole numbers")
+        return found
+
+    def block(self, key: str) -> tuple[int, int] | None:
+        found = self.values.get(key)
+        if found is None:
+            return None
+        pair = list(found) if isinstance(found, (list, tuple)) else []
+        if len(pair) != 2 or not all(type(size) is int and size > 0 for size in pair):
+            raise self.fault(key, "two whole numbers from 1")
+        return pair[0], pair[1]
+
+
+def _weight_only(keys: _Keys, key: str, bits: int) -> Weights:
+    name = "int4" if bits == 4 else f"w{bits}a16"
+    found = next((known for known in WEIGHTS if known == name), None)
+    if found is None:
+        raise keys.fault(key, "2, 3, 4, 8")
+    return found
+
+
+def _fp8(keys: _Keys) -> Checkpoint:
+    return _blocks("fp8", keys.block("weight_block_size"))
+
+
+def _blocks(method: str, block: tuple[int, int] | None) -> Checkpoint:
+    return Checkpoint(method, "fp8", 8 + (32 / (block[0] * block[1]) if block else 0.0), block=block)
+
+
+def _integers(keys: _Keys) -> Checkpoint:
+    """AWQ, GPTQ and AutoRound: integers with a 16-bit scale and a zero point a group."""
+    bits, group = keys.whole("bits", 4), max(0, keys.whole("group_size", 128))
+    stored = bits + ((16 + bits) / group if group else 0.0)
+    return Checkpoint(str(keys.values["quant_method"]), _weight_only(keys, "bits", bits), stored, group=group)
+
+
+def _mxfp4(keys: _Keys) -> Checkpoint:
+    """Experts only: 4 bits and an 8-bit scale for 32 weights."""
+    return Checkpoint("mxfp4", "int4", 4.25, routed_only=True)
+
+
+def _bitsandbytes(keys: _Keys) -> Checkpoint:
+    """4 bits with a 32-bit scale for 64 weights, unless 8 bits are asked for."""
+    eight = bool(keys.values.get("load_in_8bit"))
+    return Checkpoint("bitsandbytes", "int8" if eight else "int4", 8.0 if eight else 4.5)
+
+
+def _kv(keys: _Keys) -> Literal["fp8"] | None:
+    """Of `kv_cache_scheme`, as compressed-tensors and modelopt write it."""
+    scheme = keys.section("kv_cache_scheme")
+    if not scheme.values:
+        return None
+    if (scheme.values.get("num_bits"), scheme.values.get("type", "float")) != (8, "float"):
+        raise keys.fault("kv_cache_scheme", "num_bits 8 of type float, or none")
+    return "fp8"
+
+
+def _compressed_tensors(keys: _Keys) -> Checkpoint:
+    groups = keys.section("config_groups")
+    found = {_compressed_group(groups.section(name), _kv(keys)) for name in groups.values}
+    if len(found) != 1:
+        what = "groups of different types" if found else "no group"
+        raise SpecError(f"{groups.where}: holds {what}; allowed: config_groups of one type, with num_bits")
+    return found.pop()
+
+
+def _compressed_group(keys: _Keys, kv: Literal["fp8"] | None) -> Checkpoint:
+    weights, inputs = keys.section("weights"), keys.section("input_activations")
+    bits, floats = weights.whole("num_bits", 0), weights.values.get("type") == "float"
+    group, block = max(0, weights.whole("group_size", 0)), weights.block("block_structure")
+    both: dict[tuple[int, int, bool], Weights] = {
+        (8, 8, True): "fp8",
+        (8, 8, False): "int8",
+        (4, 4, True): "fp4",
+        (4, 8, False): "w4a8",
+    }
+    if not inputs.values:
+        name = _weight_only(weights, "num_bits", bits)
+    elif (key := (bits, inputs.whole("num_bits", 0), floats)) in both:
+        name = both[key]
+    else:
+        raise weights.fault("num_bits", "8 beside 8, 4 beside 8 or 4 of the inputs")
+    scale = 8 if floats and bits == 4 else 16  # NVFP4 keeps its scales in 8 bits
+    stored = bits + (scale / group if group else 0.0) + (32 / (block[0] * block[1]) if block else 0.0)
+    return Checkpoint("compressed-tensors", name, stored, group=group, block=block, kv=kv)
+
+
+def _modelopt(keys: _Keys) -> Checkpoint:
+    """NVIDIA's; `hf_quant_config.json` has the same keys one level down."""
+    inner = keys.section("quantization") if "quantization" in keys.values else keys
+    algorithms: dict[Any, Checkpoint] = {
+        "FP8": _blocks("modelopt", None),
+        "FP8_PER_CHANNEL_PER_TOKEN": _blocks("modelopt", None),
+        "FP8_PB_WO": _blocks("modelopt", (128, 128)),
+        "MXFP8": Checkpoint("modelopt", "fp8", 8.25, group=32),
+        "NVFP4": Checkpoint("modelopt", "fp4", 4.5, group=16),
+    }
+    name = str(inner.values.get("quant_algo")).upper()
+    if name not in algorithms:
+        raise inner.fault("quant_algo", ", ".join(algorithms))
+    found, kept = algorithms[name], inner.values.get("kv_cache_quant_algo")
+    if kept is not None and str(kept).upper() != "FP8":
+        raise inner.fault("kv_cache_quant_algo", "FP8, or none")
+    kv: Literal["fp8"] | None = "fp8" if kept is not None else _kv(inner)
+    return Checkpoint(found.method, found.weights, found.bits, group=found.group, block=found.block, kv=kv)
+
+
+_METHODS: dict[str, Callable[[_Keys], Checkpoint]] = {
+    "fp8": _fp8,
+    "fbgemm_fp8": lambda keys: _blocks("fbgemm_fp8", None),
+    "gptq": _integers,
+    "awq": _integers,
+    "auto-round": _integers,
+    "compressed-tensors": _compressed_tensors,
+    "modelopt": _modelopt,
+    "modelopt_fp4": _modelopt,
+    "mxfp4": _mxfp4,
+    "bitsandbytes": _bitsandbytes,
+}
+
+
+def checkpoint(config: dict[str, Any], where: str) -> Checkpoint | None:
+    """What the checkpoint says; None when its weights are plain. Raises SpecError for what is not covered."""
+    key = "compression_config" if config.get("quantization_config") is None else "quantization_config"
+    found = config.get(key)
+    if found is None:
+        return None
+    if not isinstance(found, dict):
+        raise SpecError(f"{where}: {key}: {found!r} is not a section; allowed: a section with quant_method")
+    method = found.get("quant_method")
+    if method is None and "quant_algo" in found:
+        method = "modelopt"  # which leaves its name out
+    reader = _METHODS.get(method) if isinstance(method, str) else None
+    if reader is None:
+        raise SpecError(f"{where}: {key}: {method!r} is not covered; allowed: {', '.join(_METHODS)}")
+    return reader(_Keys(found, f"{where}: {key}"))
