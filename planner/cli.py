@@ -5,6 +5,7 @@ Exit codes: 0 done; 1 it failed; 2 the input is wrong (one line says where, what
 
 from __future__ import annotations
 
+import errno
 import importlib
 import os
 import pkgutil
@@ -75,7 +76,11 @@ def run(arguments: list[str]) -> int:
         if type(error).__module__.partition(".")[0] not in OURS:
             raise  # a bug, not a message
         return _say(str(error), 2 if _is_spec_error(error) else 1)
-    except (ImportError, RuntimeError, OSError, TimeoutError) as error:
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            return _say(str(error) or type(error).__name__, 1)
+        return _say(f"{str(error.filename)[:200]}...: {error.strerror}; allowed: the path of a file", 2)
+    except (ImportError, RuntimeError) as error:
         return _say(str(error) or type(error).__name__, 1)
     if code == INTERRUPTED:
         return _say("interrupted", INTERRUPTED)

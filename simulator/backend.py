@@ -16,6 +16,7 @@ from planner.system.resolve import System
 from planner.traffic.requests import Load
 from simulator.cluster import Cluster, Visit
 
+MOST_SAMPLES = 100_000  # rows of a run
 PACKAGES = ("numpy", "pandas", "pyarrow", "simpy")
 
 
@@ -168,10 +169,15 @@ def _transfers(cluster: Cluster) -> pd.DataFrame:
 
 
 def _samples(steps: pd.DataFrame, interval_s: float) -> pd.DataFrame:
-    """What polling each worker every `interval_s` would have seen: its state and its busy share since the last poll."""
+    """What polling each worker every `interval_s` would have seen: its state and its busy share since the last poll.
+
+    A long run is polled less often: a request a year after the others must not cost a row for each second between.
+    """
     if steps.empty:
         return frame("samples")
     end = float((steps["start_s"] + steps["duration_s"]).max())
+    polls = max(1, MOST_SAMPLES // steps["worker"].nunique())
+    interval_s = max(interval_s, end / polls)
     times = np.arange(interval_s, end + interval_s, interval_s)
     parts = []
     for worker, rows in steps.groupby("worker", sort=True):

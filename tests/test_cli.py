@@ -112,6 +112,34 @@ def test_a_damaged_run_is_one_line(config: str, name: str, capsys: pytest.Captur
     assert told.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    "damage",
+    [b"\x00\xff\x9c\x12", b'{"a":1}', b"[]", b"[" * 100_000, b'{"spec": []}', b'{"spec": {"slo": 3}}', b"9" * 5000],
+)
+def test_a_manifest_of_anything_is_one_line(config: str, damage: bytes, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(["simulate", config, "--out", "a"]) == 0
+    (Path("a") / "manifest.json").write_bytes(damage)
+    capsys.readouterr()
+    assert cli.run(["show", "a"]) == 2
+    told = capsys.readouterr().err
+    assert told.startswith("planner: a: damaged (manifest.json: ")
+    assert told.count("\n") == 1
+
+
+def test_idle_time_costs_no_samples(config: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """A request each four months: a row a second would be billions."""
+    assert cli.run(["simulate", config, "--set", "workload.rate=1e-7", "--out", "a"]) == 0
+    assert len(Run.load(Path("a")).samples) <= 100_001
+    assert cli.run(["simulate", config, "--set", "workload.rate=1e-320", "--no-save"]) == 2
+    assert "workload.rate: 9.99989e-321 is too small" in capsys.readouterr().err
+
+
+def test_an_endless_name_is_told_in_a_short_line(config: str, capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments in (["n" * 90_000], [config, "--set", "model=" + "n" * 90_000]):
+        assert cli.run(["simulate", *arguments]) == 2
+        assert len(capsys.readouterr().err) < 600
+
+
 def test_replay_puts_a_trace_on_a_config(config: str, capsys: pytest.CaptureFixture[str]) -> None:
     lines = [{"timestamp": 500 * i, "input_length": 600, "output_length": 10, "hash_ids": [0, i + 1]} for i in range(8)]
     Path("t.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))

@@ -299,9 +299,57 @@ def test_a_broken_override_gets_one_line(override: str, line: str) -> None:
     assert "\n" not in str(caught.value)
 
 
+DIGITS = "9" * 400
+BOMB = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n" + "".join(
+    f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 9)
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        (BOMB, "x.yaml: more than 100000 values, aliases written out; allowed: up to 100000"),
+        ("#" * 5_000_000, "x.yaml: 5000000 characters; allowed: up to 4194304"),
+        (AGG + "deployment2: 1\n" + f"{'k' * 90_000}: 1", "x.yaml: "),
+        (f"name: {'n' * 201}\ndeployment: {{mode: aggregated}}", "x.yaml: name: 'nnnnn"),
+        (f"name: a\ndeployment: {{mode: {'m' * 90_000}}}", "x.yaml: deployment.mode: 'mmm"),
+        (AGG + f"slo: {{ttft_ms: {DIGITS}}}", "x.yaml: slo.ttft_ms: 999"),
+        (AGG + f"slo: {{ttft_ms: {DIGITS}e999}}", "x.yaml: slo.ttft_ms: 999"),
+        (AGG + f"workload: {{requests: {DIGITS}}}", "x.yaml: workload.requests: 999"),
+        (
+            AGG + "workload: {requests: 10000001}",
+            "x.yaml: workload.requests: 10000001 is too large; allowed: whole number",
+        ),
+        (AGG + "run: {seed: 1e300}", "x.yaml: run.seed: 1e+300 is too large; allowed: whole numbers up to 1000"),
+        (AGG + "run: {sample_interval_s: 1e-9}", "x.yaml: run.sample_interval_s: 1e-09 is too small; allowed: numbers"),
+        (
+            "name: a\ndeployment: {mode: aggregated, replicas: 4097}",
+            "x.yaml: deployment.replicas: 4097 is too large; allowed: whole numbers from 1 up to 4096",
+        ),
+        (
+            "name: a\ndeployment: {mode: aggregated, router: {state_age_s: 1e-9}}",
+            "x.yaml: deployment.router.state_age_s: 1e-09 is too small; allowed: 0, or numbers from 0.001",
+        ),
+        (
+            AGG + "workload: {kind: multi_round_qa, num_users: 1000001}",
+            "x.yaml: workload.num_users: 1000001 is too large; allowed: whole numbers from 1 up to 1000000",
+        ),
+        (AGG + "workload: {kind: multi_round_qa, time: 1e12}", "x.yaml: workload: time 1e+12 is too many of tick_s; "),
+    ],
+)
+def test_what_costs_too_much_is_refused_in_a_short_line(text: str, line: str) -> None:
+    with pytest.raises(SpecError) as caught:
+        parse(text, "x.yaml")
+    message = str(caught.value)
+    assert message.startswith(line)
+    assert "\n" not in message
+    assert len(message) < 600
+
+
 # --- writing ---------------------------------------------------------------------------------------
 
 whole = st.integers(1, 10_000)
+few = st.integers(1, 4096)
 real = st.floats(1e-6, 1e6)
 lengths = st.one_of(
     whole,
@@ -324,10 +372,10 @@ workloads = st.one_of(
 engines = st.fixed_dictionaries(
     {}, optional={"block_size": whole, "enforce_eager": st.booleans(), "dtype": st.sampled_from(["auto", "float32"])}
 )
-pools = st.fixed_dictionaries({}, optional={"replicas": whole, "tp": whole, "engine": engines, "hardware": st.text()})
+pools = st.fixed_dictionaries({}, optional={"replicas": few, "tp": few, "engine": engines, "hardware": st.text()})
 links = st.fixed_dictionaries({}, optional={"preset": st.text(), "bandwidth_gb_s": real, "inter_node": st.just({})})
 deployments = st.one_of(
-    st.fixed_dictionaries({"mode": st.just("aggregated")}, optional={"replicas": whole, "tp": whole}),
+    st.fixed_dictionaries({"mode": st.just("aggregated")}, optional={"replicas": few, "tp": few}),
     st.fixed_dictionaries(
         {"mode": st.just("disaggregated")}, optional={"prefill": pools, "decode": pools, "link": links}
     ),

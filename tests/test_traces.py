@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from planner.spec import Spec, SpecError
+from planner.traffic import traces
 from planner.traffic.requests import Segments
 from planner.traffic.traces import (
     TraceRequest,
@@ -184,6 +185,45 @@ def test_errors_name_file_line_fault_and_remedy(tmp_path: Path, text: str | byte
         read(path)
     assert str(caught.value).startswith(f"{path}: {message}")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            AZURE + "x" * 140_000 + ",1,1\n",
+            "line 4: not CSV (field larger than field limit (131072)); must be cells",
+        ),
+        (BURSTGPT.replace("472", "9" * 400), f"line 2: Request tokens is '{'9' * 199}...; must be a whole number"),
+        (lines([MOONCAKE[0] | {"input_length": 10**400}]), f"line 1: input_length is 1{'0' * 199}...; must be a whole"),
+        (lines([MOONCAKE[0] | {"output_length": 1e300}]), "line 1: output_length is 1e+300; must be at most 1e+09"),
+        (lines([MOONCAKE[0] | {"hash_ids": [10**400]}]), "line 1: hash_ids must be a list of whole numbers, zero or"),
+        ('{"timestamp": ' + "9" * 5000 + "}\n", "line 1: not JSON (Exceeds the limit (4300 digits)"),
+        ('{"timestamp": ' + "[" * 100_000 + "\n", "line 1: nested too deeply; must be one object a line"),
+        (lines([BAILIAN[0] | {"chat_id": [1]}]), "line 1: chat_id is [1]; must be a number or text"),
+        (lines([BAILIAN[0] | {"parent_chat_id": {}}]), "line 1: parent_chat_id is {}; must be a number or text"),
+    ],
+)
+def test_hostile_cells_get_one_short_line(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "t"
+    path.write_text(text)
+    with pytest.raises(SpecError) as caught:
+        read(path)
+    told = str(caught.value)
+    assert told.startswith(f"{path}: {message}")
+    assert "\n" not in told
+    assert len(told) < 500
+
+
+def test_a_file_that_unpacks_to_too_much_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "t.gz"
+    path.write_bytes(gzip.compress(bytes(traces.MOST_LINE + 2 * traces.CHUNK)))
+    with pytest.raises(SpecError, match=r"t\.gz: a line of more than 67108864 bytes; must be at most that$"):
+        read(path)
+    monkeypatch.setattr(traces, "MOST_BYTES", 4 * traces.CHUNK)
+    path.write_bytes(gzip.compress(lines(MOONCAKE).encode() * 40_000))
+    with pytest.raises(SpecError, match=r"t\.gz: more than 4194304 bytes of text; must be at most that$"):
+        read(path)
 
 
 def test_missing_file_and_unknown_format(tmp_path: Path) -> None:

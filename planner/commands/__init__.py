@@ -125,7 +125,7 @@ def read_run(folder: Path) -> Run:
             raise SpecError(f"{folder}: not a run folder (it has no {name}); allowed: a folder that a run wrote")
     try:
         return Run.load(folder)
-    except (json.JSONDecodeError, ArrowException) as error:
+    except ArrowException as error:
         fault = " ".join(str(error).split())
         raise SpecError(f"{folder}: damaged ({fault}); allowed: a folder as a run wrote it") from error
 

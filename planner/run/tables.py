@@ -14,6 +14,8 @@ from typing import Any
 
 import pandas as pd
 
+from planner.spec.strict_yaml import SpecError, shorten
+
 Progress = Callable[[str, float], None]  # (stage, fraction of it done, 0 to 1)
 
 # column -> pandas dtype. Order is part of the contract.
@@ -112,6 +114,24 @@ def frame(table: str, columns: dict[str, Any] | None = None) -> pd.DataFrame:
     return pd.DataFrame(data)
 
 
+def _manifest(folder: Path) -> dict[str, Any]:
+    """A run's manifest with what every reader takes for granted. Raises SpecError."""
+    fault = ""
+    try:
+        manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:  # ValueError: not JSON, not UTF-8, or a number of too many digits
+        fault = shorten(" ".join(str(error).split()))
+    else:
+        spec = manifest.get("spec") if isinstance(manifest, dict) else None
+        if not isinstance(spec, dict):
+            fault = "no section 'spec'"
+        elif wrong := [key for key in ("deployment", "slo", "run") if not isinstance(spec.get(key) or {}, dict)]:
+            fault = f"spec.{wrong[0]} is not a section"
+    if fault:
+        raise SpecError(f"{folder}: damaged (manifest.json: {fault}); allowed: a folder as a run wrote it")
+    return dict(manifest)
+
+
 @dataclass(frozen=True)
 class Run:
     """What a backend returns. `manifest` holds spec, versions, seed, profile and provenance."""
@@ -135,8 +155,8 @@ class Run:
 
     @staticmethod
     def load(folder: Path) -> Run:
-        """Read a run folder. Raises FileNotFoundError when it is none."""
-        manifest = json.loads((folder / "manifest.json").read_text())
+        """Read a run folder. Raises FileNotFoundError when it is none, SpecError when its manifest is damaged."""
+        manifest = _manifest(folder)
         tables = {
             name: pd.read_parquet(path) if (path := folder / f"{name}.parquet").exists() else frame(name)
             for name in TABLES

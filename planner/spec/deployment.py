@@ -4,9 +4,20 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
-from planner.spec.strict_yaml import Fraction, Node, NonNegative, NonNegativeInt, Positive, PositiveInt
+from planner.spec.strict_yaml import MOST_NAME, Fraction, Node, NonNegative, NonNegativeInt, Positive, PositiveInt
+
+MOST_WORKERS = 4096  # of a pool, GPUs of a worker and of a node
+LEAST_AGE_S = 1e-3  # the simulator renews the router's view this often
+
+Few = Annotated[PositiveInt, Field(le=MOST_WORKERS)]
+
+
+def _age(seconds: float) -> float:
+    if 0 < seconds < LEAST_AGE_S:
+        raise ValueError(f"{seconds:g} is too small; allowed: 0, or numbers from {LEAST_AGE_S:g}")
+    return seconds
 
 
 class Engine(Node):
@@ -39,7 +50,7 @@ class Router(Node):
     policy: str = "least_loaded"  # see docs/glossary.md, router
     overlap_weight: NonNegative = 1.0  # prefix_aware: credit per prompt block already cached
     temperature: NonNegative = 0.0  # prefix_aware: 0 takes the lowest cost, above it a softmax
-    state_age_s: NonNegative = 0.0  # how old the router's view of the workers is
+    state_age_s: Annotated[NonNegative, AfterValidator(_age)] = 0.0  # how old the router's view of the workers is
     decode_choice: Literal["at_arrival", "after_prefill"] = "after_prefill"  # when the decode worker is chosen
     prefill_dispatch: Literal["push", "shared_queue"] = "push"  # shared_queue: prefill workers pull from one queue
     max_queue: PositiveInt | None = None  # shed load: reject when every worker has this many waiting
@@ -79,8 +90,8 @@ class LocalPrefill(Node):
 class PoolSpec(Node):
     """One pool of equal workers; the unset keys are inherited from the top level."""
 
-    replicas: PositiveInt = 1  # workers
-    tp: PositiveInt = 1  # GPUs of a worker (tensor parallelism)
+    replicas: Few = 1  # workers
+    tp: Few = 1  # GPUs of a worker (tensor parallelism)
     hardware: str | None = None
     profile: str | None = None
     engine: Engine | None = None  # its keys go over those of the file's own `engine`
@@ -92,10 +103,10 @@ class Aggregated(Node):
     """Every worker prefills and decodes."""
 
     mode: Literal["aggregated"]
-    replicas: PositiveInt = 1  # workers
-    tp: PositiveInt = 1  # GPUs of a worker (tensor parallelism)
+    replicas: Few = 1  # workers
+    tp: Few = 1  # GPUs of a worker (tensor parallelism)
     router: Router = Router()
-    gpus_per_node: PositiveInt = 8
+    gpus_per_node: Few = 8
     placement: Literal["pack", "spread"] = "pack"  # fill a node first, or take the nodes in turn
 
 
@@ -106,7 +117,7 @@ class Disaggregated(Node):
     prefill: PoolSpec = PoolSpec()
     decode: PoolSpec = PoolSpec()
     link: Link = Link()
-    gpus_per_node: PositiveInt = 8
+    gpus_per_node: Few = 8
     router: Router = Router()
     first_token: Literal["decode", "prefill"] = "decode"  # whose first token the client gets
     local_prefill: LocalPrefill = LocalPrefill()
@@ -118,8 +129,8 @@ Deployment = Annotated[Aggregated | Disaggregated, Field(discriminator="mode")]
 class ClusterNode(Node):
     """One machine."""
 
-    name: str
-    gpus: PositiveInt
+    name: Annotated[str, Field(max_length=MOST_NAME)]
+    gpus: Few
     rack: str = "rack-0"
     hardware: str | None = None
     nic_gb_s: Positive | None = None  # of its uplink, shared by all transfers that leave; left out: the GPUs' NICs

@@ -10,7 +10,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import Field, model_validator
@@ -19,6 +19,7 @@ from planner.spec.deployment import Aggregated, Cluster, Deployment, Disaggregat
 from planner.spec.faults import unknown
 from planner.spec.optimizations import Optimizations
 from planner.spec.strict_yaml import (
+    MOST_NAME,
     Fraction,
     Node,
     NonNegative,
@@ -28,6 +29,7 @@ from planner.spec.strict_yaml import (
     read_mapping,
     read_text,
     read_value,
+    shorten,
     validate,
 )
 from planner.spec.workload import (
@@ -56,7 +58,7 @@ class Slo(Node):
 class RunOptions(Node):
     seed: NonNegativeInt = 0
     warmup_requests: NonNegativeInt = 0  # left out of the metrics
-    sample_interval_s: Positive = 1.0
+    sample_interval_s: Annotated[float, Field(ge=1e-3)] = 1.0
     step_records: bool = True
     margin: NonNegative = 0.05  # suggest: P/D must win by this share to be worth it
 
@@ -66,7 +68,9 @@ class Spec(Node):
 
     schema_version: Literal[1] = Field(default=1, alias="schema")
     name: str = Field(
-        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="text of letters, digits, '.', '_' and '-', no spaces"
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$",
+        max_length=MOST_NAME,
+        description=f"text of letters, digits, '.', '_' and '-', no spaces, at most {MOST_NAME} characters",
     )
     model: str = "llama-3.1-8b"  # a name in configs/models, a folder with a config.json, or a hub id
     hardware: str = "h200"  # a name in configs/hardware
@@ -121,7 +125,8 @@ def find_config(name: str | Path) -> Path:
         if candidate.is_file():
             return candidate
     shipped = sorted(file.stem for file in root.glob("*.yaml"))
-    raise SpecError(f"{name}: no such file: {unknown(str(inner.with_suffix('')), shipped)}, or the path of a YAML file")
+    fault = unknown(str(inner.with_suffix("")), shipped)
+    raise SpecError(f"{shorten(str(name))}: no such file: {fault}, or the path of a YAML file")
 
 
 def _unshared(data: Any) -> Any:
@@ -147,8 +152,8 @@ def _override(data: dict[str, Any], assignments: Sequence[str]) -> dict[str, Any
         key, equals, value = text.partition("=")
         parts = key.strip().split(".")
         if not equals or not all(parts):
-            raise SpecError(f"--set {text}: not an assignment; allowed: --set key.inner=value")
-        parsed.append((parts, read_value(value, f"--set {key.strip()}")))
+            raise SpecError(f"--set {shorten(text)}: not an assignment; allowed: --set key.inner=value")
+        parsed.append((parts, read_value(value, f"--set {shorten(key.strip())}")))
     for parts, value in sorted(parsed, key=lambda item: item[0][-1] not in ("kind", "mode")):
         here = data
         for part in parts[:-1]:

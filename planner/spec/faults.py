@@ -11,7 +11,7 @@ import annotated_types as at
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
-from planner.spec.strict_yaml import join
+from planner.spec.strict_yaml import MOST_SHOWN, join, shorten
 
 Path = tuple[str | int, ...]
 
@@ -138,7 +138,7 @@ def _walk(
 
 
 def _near(value: Any, choices: list[str]) -> str:
-    close = difflib.get_close_matches(str(value), choices, n=1, cutoff=0.6)
+    close = difflib.get_close_matches(str(value)[:MOST_SHOWN], choices, n=1, cutoff=0.6)
     return f"; did you mean '{close[0]}'?" if close else ""
 
 
@@ -157,7 +157,9 @@ def _show(value: Any) -> str:
         return "null"
     if isinstance(value, bool):
         return str(value).lower()
-    return repr(value) if isinstance(value, str) else str(value)
+    if isinstance(value, str):
+        return repr(shorten(value))
+    return shorten(str(value))
 
 
 # pydantic's error type -> fault; {value} is what the user wrote.
@@ -180,6 +182,7 @@ _FAULTS = {
     "tuple_type": "{value} is not a list",
     "too_short": "is empty",
     "string_too_short": "is empty",
+    "string_too_long": "{value} is too long",
     "missing": "is missing",
 }
 

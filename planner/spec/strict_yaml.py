@@ -6,13 +6,21 @@ unknown keys and numbers that are not finite are refused. The words of a fault a
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+MOST_TEXT = 4 * 2**20  # characters of one file: a minute of reading
+MOST_VALUES = 100_000  # of one file, those of an alias counted each time that it is used
+MOST_WHOLE = 10**18  # what arrays of 64-bit numbers hold, with room for sums
+MOST_SHOWN = 200  # characters of a refused value
+MOST_NAME = 200
 
 
 class SpecError(ValueError):
@@ -25,9 +33,17 @@ class Node(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
+def shorten(text: str) -> str:
+    """The beginning of a text that is too long for a line of an error."""
+    return text if len(text) <= MOST_SHOWN else f"{text[:MOST_SHOWN]}..."
+
+
 def _whole(value: Any) -> Any:
-    """1e4 is a whole number although YAML reads it as a float."""
-    return int(value) if isinstance(value, float) and value.is_integer() else value
+    """1e4 is a whole number although YAML reads it as a float. Raises ValueError for what no array holds."""
+    whole = int(value) if isinstance(value, float) and value.is_integer() else value
+    if isinstance(whole, int) and whole > MOST_WHOLE:
+        raise ValueError(f"{shorten(str(value))} is too large; allowed: whole numbers up to {MOST_WHOLE}")
+    return whole
 
 
 PositiveInt = Annotated[int, Field(gt=0), BeforeValidator(_whole)]
@@ -78,13 +94,17 @@ _KEY_TAGS = {"tag:yaml.org,2002:str", "tag:yaml.org,2002:merge"}
 
 def join(*keys: str | int) -> str:
     """`deployment.prefill.tp`, `cluster.nodes[0].gpus`."""
-    return "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in keys).lstrip(".")
+    return "".join(f"[{key}]" if isinstance(key, int) else f".{shorten(key)}" for key in keys).lstrip(".")
 
 
-def _check(node: yaml.Node | None, where: str, path: tuple[str | int, ...], above: tuple[int, ...]) -> None:
+def _check(
+    node: yaml.Node | None, where: str, path: tuple[str | int, ...], above: tuple[int, ...], count: Iterator[int]
+) -> None:
     """Refuse what YAML allows and a spec must not hold: equal keys, keys that are no text, NaN, endless aliases."""
     if id(node) in above:
         raise SpecError(f"{where}: {join(*path)}: an alias contains itself; allowed: aliases of finished values")
+    if next(count) > MOST_VALUES:
+        raise SpecError(f"{where}: more than {MOST_VALUES} values, aliases written out; allowed: up to {MOST_VALUES}")
     above += (id(node),)
     if isinstance(node, yaml.MappingNode):
         seen: set[str] = set()
@@ -95,36 +115,40 @@ def _check(node: yaml.Node | None, where: str, path: tuple[str | int, ...], abov
             if key.value in seen:
                 raise SpecError(f"{where}: {join(*path, key.value)}: given twice (line {line}); allowed: each key once")
             seen.add(key.value)
-            _check(value, where, (*path, key.value), above)
+            _check(value, where, (*path, key.value), above, count)
     elif isinstance(node, yaml.SequenceNode):
         for index, item in enumerate(node.value):
-            _check(item, where, (*path, index), above)
+            _check(item, where, (*path, index), above, count)
     elif isinstance(node, yaml.ScalarNode) and node.tag.endswith(":float") and not math.isfinite(_real(node.value)):
         place = f"{where}: {join(*path)}" if path else where
-        raise SpecError(f"{place}: {node.value} is not finite; allowed: finite numbers")
+        raise SpecError(f"{place}: {shorten(node.value)} is not finite; allowed: finite numbers")
 
 
 def read_value(text: str, where: str) -> Any:
     """One YAML value. Raises SpecError for syntax, duplicate keys and numbers that are not finite."""
+    if len(text) > MOST_TEXT:
+        raise SpecError(f"{where}: {len(text)} characters; allowed: up to {MOST_TEXT}")
     try:
         loader = _Loader(text)
         try:
             node = loader.get_single_node()
-            _check(node, where, (), ())
+            _check(node, where, (), (), itertools.count(1))
             data = loader.construct_document(node) if node is not None else None
         finally:
             loader.dispose()
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         place = f" line {mark.line + 1}, column {mark.column + 1}:" if mark else ""
-        problem = " ".join(str(getattr(error, "problem", None) or error).split())
+        problem = shorten(" ".join(str(getattr(error, "problem", None) or error).split()))
         raise SpecError(f"{where}:{place} not valid YAML ({problem}); allowed: `key: value` lines") from None
     except SpecError:
         raise
     except RecursionError:
         raise SpecError(f"{where}: nested too deeply; allowed: sections in sections, a few levels") from None
     except ValueError as error:
-        raise SpecError(f"{where}: a value that cannot be read ({error}); allowed: plain YAML scalars") from None
+        raise SpecError(
+            f"{where}: a value that cannot be read ({shorten(str(error))}); allowed: plain YAML scalars"
+        ) from None
     return data
 
 

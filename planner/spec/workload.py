@@ -8,6 +8,8 @@ from pydantic import BaseModel, Discriminator, Field, Tag, model_validator
 
 from planner.spec.strict_yaml import Node, NonNegative, NonNegativeInt, Positive, PositiveInt
 
+MOST_TICKS = 10_000_000  # of multi_round_qa's loop; all are laid out beforehand
+
 # --- lengths -----------------------------------------------------------------------------------
 
 
@@ -82,6 +84,10 @@ Duration = Annotated[
 ]
 
 
+# requests of a run: each costs about a kilobyte
+Count = Annotated[PositiveInt, Field(le=10_000_000)]
+
+
 # --- workload ----------------------------------------------------------------------------------
 
 
@@ -103,7 +109,7 @@ class Poisson(Lengths):
 
     kind: Literal["poisson"] = "poisson"
     rate: Positive = 1.0
-    requests: PositiveInt = 500
+    requests: Count = 500
 
 
 class Gamma(Lengths):
@@ -111,7 +117,7 @@ class Gamma(Lengths):
 
     kind: Literal["gamma"]
     rate: Positive
-    requests: PositiveInt = 500
+    requests: Count = 500
     burstiness: Positive = 1.0
 
 
@@ -120,7 +126,7 @@ class Constant(Lengths):
 
     kind: Literal["constant"]
     rate: Positive
-    requests: PositiveInt = 500
+    requests: Count = 500
 
 
 class Concurrency(Lengths):
@@ -128,7 +134,7 @@ class Concurrency(Lengths):
 
     kind: Literal["concurrency"]
     concurrency: PositiveInt
-    requests: PositiveInt = 500
+    requests: Count = 500
 
 
 class Sessions(Node):
@@ -140,7 +146,7 @@ class Sessions(Node):
 
     kind: Literal["sessions"]
     rate: Positive  # new sessions per second
-    sessions: PositiveInt = 100
+    sessions: Count = 100
     turns: Length = 4
     think_time_s: Duration = 5.0
     system_tokens: NonNegativeInt = 0
@@ -153,7 +159,7 @@ class Rag(Node):
 
     kind: Literal["rag"]
     rate: Positive
-    requests: PositiveInt = 500
+    requests: Count = 500
     burstiness: Positive = 1.0
     system_tokens: NonNegativeInt = 200
     question_tokens: Length = 50
@@ -169,8 +175,8 @@ class MultiRoundQa(Node):
     """
 
     kind: Literal["multi_round_qa"]
-    num_users: PositiveInt = 10
-    num_rounds: PositiveInt = 5
+    num_users: Annotated[PositiveInt, Field(le=1_000_000)] = 10
+    num_rounds: Annotated[PositiveInt, Field(le=1_000_000)] = 5
     qps: Positive = 1.0
     shared_system_prompt: NonNegativeInt = 1000
     user_history_prompt: NonNegativeInt = 1000
@@ -184,6 +190,12 @@ class MultiRoundQa(Node):
     template_tokens: NonNegativeInt = 5
     question_tokens: PositiveInt = 19
     digits_per_token: PositiveInt = 3
+
+    @model_validator(mode="after")
+    def _bounded(self) -> MultiRoundQa:
+        if self.time / self.tick_s > MOST_TICKS:
+            raise ValueError(f"time {self.time:g} is too many of tick_s; allowed: up to {MOST_TICKS} ticks")
+        return self
 
 
 class Trace(Node):
@@ -209,7 +221,7 @@ Workload = Annotated[
 class Popularity(Node):
     """Which documents are asked for: Zipf with exponent `zipf_s` over `documents`."""
 
-    documents: PositiveInt = 1000
+    documents: Annotated[PositiveInt, Field(le=100_000_000)] = 1000
     zipf_s: NonNegative = 1.0
 
 

@@ -13,6 +13,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from planner.spec.strict_yaml import shorten
+
+MOST_NUMBER = 1e15  # of any cell: milliseconds since 1970 are far below it
+MOST_TOKENS = 1e9
+MOST_ID = 2**63 - 1
+
 
 @dataclass(frozen=True, slots=True)
 class TraceRequest:
@@ -36,29 +42,33 @@ class BadLine(ValueError):
 # --- fields ------------------------------------------------------------------------------------
 
 
-def _number(row: dict[str, Any], key: str, allowed: str, low: float = 0.0) -> float:
+def _number(row: dict[str, Any], key: str, allowed: str, low: float = 0.0, most: float = MOST_NUMBER) -> float:
     value = row.get(key)
     try:
         number = float(value) if not isinstance(value, bool) else math.nan  # type: ignore[arg-type]
     except (TypeError, ValueError):
         number = math.nan
+    except OverflowError:  # a whole number of more than 308 digits
+        number = math.inf
     if not (math.isfinite(number) and number >= low):
-        shown = "missing" if value is None else repr(value)
+        shown = "missing" if value is None else shorten(repr(value))
         raise BadLine(f"{key} is {shown}; must be {allowed}")
+    if number > most:
+        raise BadLine(f"{key} is {shorten(repr(value))}; must be at most {most:g}")
     return number
 
 
 def _tokens(row: dict[str, Any], key: str) -> int:
-    number = _number(row, key, "a whole number, at least 1", 1.0)
+    number = _number(row, key, "a whole number, at least 1", 1.0, MOST_TOKENS)
     if number != int(number):
-        raise BadLine(f"{key} is {row[key]!r}; must be a whole number, at least 1")
+        raise BadLine(f"{key} is {shorten(repr(row[key]))}; must be a whole number, at least 1")
     return int(number)
 
 
 def _hash_ids(row: dict[str, Any], prompt_tokens: int, block_tokens: int) -> tuple[int, ...]:
     ids = row.get("hash_ids") or ()
-    if not isinstance(ids, list | tuple) or not all(type(i) is int and i >= 0 for i in ids):
-        raise BadLine("hash_ids must be a list of whole numbers, zero or more")
+    if not isinstance(ids, list | tuple) or not all(type(i) is int and 0 <= i <= MOST_ID for i in ids):
+        raise BadLine("hash_ids must be a list of whole numbers, zero or more, of 63 bits")
     if ids and len(ids) != -(-prompt_tokens // block_tokens):
         raise BadLine(
             f"{len(ids)} hash_ids for {prompt_tokens} prompt tokens; with blocks of {block_tokens} tokens there must be"
@@ -67,11 +77,20 @@ def _hash_ids(row: dict[str, Any], prompt_tokens: int, block_tokens: int) -> tup
     return tuple(ids)
 
 
+def _id(row: dict[str, Any], key: str, without: int | None = None) -> int | float | str | None:
+    value = row.get(key, without)
+    if value is not None and not isinstance(value, int | float | str):
+        raise BadLine(f"{key} is {shorten(repr(value))}; must be a number or text")
+    return value
+
+
 def _json(line: str) -> dict[str, Any]:
     try:
         row = json.loads(line)
     except ValueError as error:
         raise BadLine(f"not JSON ({error}); must be one object a line") from None
+    except RecursionError:
+        raise BadLine("nested too deeply; must be one object a line") from None
     if not isinstance(row, dict):
         raise BadLine(f"a JSON {type(row).__name__}; must be one object a line")
     return row
@@ -81,8 +100,10 @@ def _clock(text: str | None) -> float:
     """Seconds of an ISO date and time. Digits beyond the microsecond are cut off."""
     try:
         return datetime.fromisoformat((text or "").strip()).timestamp()
-    except ValueError:
-        raise BadLine(f"TIMESTAMP is {text!r}; must be a date and time such as 2023-11-16 18:15:46.68") from None
+    except (ValueError, OverflowError, OSError):  # the last two: a year that the system's clock does not reach
+        raise BadLine(
+            f"TIMESTAMP is {shorten(repr(text))}; must be a date and time such as 2023-11-16 18:15:46.68"
+        ) from None
 
 
 # --- formats: (lines, block_tokens) -> (line number, request) ------------------------------------
@@ -123,8 +144,8 @@ def _bailian(lines: Lines, block_tokens: int) -> Rows:
         try:
             row = _json(line)
             prompt = _tokens(row, "input_length")
-            parent = row.get("parent_chat_id", -1)
-            session = roots.setdefault(row.get("chat_id"), roots.get(parent, str(row.get("chat_id"))))
+            chat, parent = _id(row, "chat_id"), _id(row, "parent_chat_id", -1)
+            session = roots.setdefault(chat, roots.get(parent, str(chat)))
             at_s = _number(row, "timestamp", "seconds, zero or more")
             hash_ids = _hash_ids(row, prompt, block_tokens)
             yield number, TraceRequest(at_s, prompt, _tokens(row, "output_length"), hash_ids, session)
@@ -136,7 +157,11 @@ def _table(lines: Lines, columns: Sequence[str]) -> Iterator[tuple[int, dict[str
     """Rows of a CSV file as {column: text}."""
     header: list[str] | None = None
     for number, line in lines:
-        cells = next(csv.reader([line]))
+        try:
+            cells = next(csv.reader([line]))
+        except csv.Error as error:
+            most = csv.field_size_limit()
+            raise BadLine(f"line {number}: not CSV ({error}); must be cells of at most {most} characters") from None
         if header is None:
             header = [cell.strip() for cell in cells]
             missing = [column for column in columns if column not in header]

@@ -53,5 +53,8 @@ def unit_gaps(size: int, burstiness: float, rng: np.random.Generator) -> Floats:
 
 def arrival_times(size: int, rate: float, burstiness: float, seed: int) -> list[float]:
     """Send times in seconds. The first request waits a gap too, so that the mean rate is unbiased."""
-    times: list[float] = (np.cumsum(unit_gaps(size, burstiness, stream(seed, "gaps"))) / rate).tolist()
+    with np.errstate(over="ignore"):  # told below
+        times: list[float] = (np.cumsum(unit_gaps(size, burstiness, stream(seed, "gaps"))) / rate).tolist()
+    if times and not math.isfinite(times[-1]):
+        raise SpecError(f"workload.rate: {rate:g} is too small; allowed: rates at which the run ends")
     return times

@@ -5,7 +5,6 @@ Errors name file, line, fault and what is allowed. The formats are in planner/tr
 
 from __future__ import annotations
 
-import gzip
 import json
 import os
 import zlib
@@ -13,12 +12,15 @@ from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from gzip import BadGzipFile, GzipFile
+from io import BufferedReader
 from itertools import islice
 from pathlib import Path
 
 import numpy as np
 
 from planner.spec import SpecError
+from planner.spec.strict_yaml import shorten
 from planner.traffic.contents import ANSWER, PROMPT, content_id, shared_runs
 from planner.traffic.formats import FORMATS, BadLine, Lines, TraceRequest
 from planner.traffic.requests import Load, Request, Segments
@@ -27,6 +29,10 @@ __all__ = [
     "FORMATS", "Sendable", "TraceFile", "TraceRequest", "TraceSummary",
     "detect", "lru_hit_share", "read", "requests_of", "summarise", "to_requests", "write_mooncake",
 ]  # fmt: skip
+
+CHUNK = 2**20
+MOST_BYTES = 2 * 2**30  # of text: a week of Azure's 2024 trace
+MOST_LINE = 64 * 2**20  # the whole result of `vllm bench serve` is one line
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,16 +48,33 @@ class TraceFile:
 # --- files -------------------------------------------------------------------------------------
 
 
+def _bounded(source: GzipFile | BufferedReader, path: str) -> bytearray:
+    """All that is left of a file. A few megabytes of gzip can unpack to terabytes, so this counts as it reads."""
+    data, line = bytearray(), 0
+    while chunk := source.read(CHUNK):
+        data += chunk
+        first, last = chunk.find(b"\n"), chunk.rfind(b"\n")
+        longest = line + (first if first >= 0 else len(chunk))
+        line = longest if first < 0 else len(chunk) - last - 1
+        if longest > MOST_LINE:
+            raise SpecError(f"{path}: a line of more than {MOST_LINE} bytes; must be at most that")
+        if len(data) > MOST_BYTES:
+            raise SpecError(f"{path}: more than {MOST_BYTES} bytes of text; must be at most that")
+    return data
+
+
 def _text(path: str) -> str:
     """A file's text, unpacked when it begins as gzip does."""
     try:
-        data = Path(path).read_bytes()
+        with Path(path).open("rb") as file:
+            packed = file.peek(2)[:2] == b"\x1f\x8b"
+            data = _bounded(GzipFile(fileobj=file) if packed else file, path)
+    except (EOFError, zlib.error, BadGzipFile) as error:
+        raise SpecError(f"{path}: damaged gzip file ({error})") from None
     except OSError as error:
         raise SpecError(f"{path}: {error.strerror}; workload.path must be a readable trace file") from None
     try:
-        return (gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data).decode("utf-8-sig")
-    except (OSError, EOFError, zlib.error) as error:
-        raise SpecError(f"{path}: damaged gzip file ({error})") from None
+        return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise SpecError(f"{path}: byte {error.start} is not UTF-8; must be CSV or JSON text, plain or gzip") from None
 
@@ -73,7 +96,7 @@ def _detect(text: str, path: str) -> str:
     if line.startswith("{"):
         try:
             row = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             return "vllm_bench" if '"input_lens"' in text else "mooncake"
         if "input_lens" in row:
             return "vllm_bench"
@@ -90,7 +113,9 @@ def _checked_sessions(rows: Sequence[tuple[int, TraceRequest]], path: str) -> No
     seen = set()
     for number, row in rows:
         if row.arrival_s is None and row.session not in seen:
-            raise SpecError(f"{path}: line {number}: first request of session {row.session!r} needs a timestamp")
+            raise SpecError(
+                f"{path}: line {number}: first request of session {shorten(row.session or '')!r} needs a timestamp"
+            )
         seen.add(row.session)
 
 
