@@ -78,6 +78,26 @@ class ApiRequest:
         return self.body.get("temperature") == 0
 
 
+# What a client may say to an engine. All else is refused: kv_transfer_params could make an engine connect to a host
+# that the client names, or end it; and a field that a later vLLM adds waits here until someone has looked at it.
+_SAMPLING = frozenset(
+    "model stream stream_options max_tokens temperature top_p top_k min_p n seed stop stop_token_ids "
+    "include_stop_str_in_output ignore_eos min_tokens frequency_penalty presence_penalty repetition_penalty "
+    "length_penalty use_beam_search logit_bias allowed_token_ids bad_words logprobs prompt_logprobs "
+    "return_tokens_as_token_ids return_token_ids skip_special_tokens spaces_between_special_tokens "
+    "truncate_prompt_tokens add_special_tokens response_format structured_outputs guided_json guided_regex "
+    "guided_choice guided_grammar user metadata store retrieval session_id".split()
+)
+PASSED: dict[Kind, frozenset[str]] = {
+    "completions": _SAMPLING | frozenset("prompt max_completion_tokens best_of echo suffix".split()),
+    "chat": _SAMPLING
+    | frozenset(
+        "messages max_completion_tokens top_logprobs tools tool_choice parallel_tool_calls reasoning_effort "
+        "include_reasoning add_generation_prompt continue_final_message chat_template_kwargs documents echo".split()
+    ),
+}
+
+
 def parse(
     kind: Kind, raw: bytes, headers: Mapping[str, str], models: Sequence[str], alias: str | None = None
 ) -> ApiRequest:
@@ -91,6 +111,10 @@ def parse(
         raise ApiError(400, f"the body is not JSON: {error}") from None
     if not isinstance(body, dict):
         raise ApiError(400, "the body must be a JSON object")
+    foreign = [name for name in body if name not in PASSED[kind]]
+    if foreign:
+        name = foreign[0][:80]
+        raise ApiError(400, f"{name!r} is not passed on to the engines; see PASSED in live/openai_api.py", param=name)
     if body.get("model") in (None, alias):
         body["model"] = models[0]
     if body["model"] not in models:

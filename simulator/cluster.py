@@ -329,7 +329,8 @@ class Cluster:
         host = station.pool.profile.host
         if sequence.mode == "prefill_only":
             cost = self._hand_over
-            way_s = host.hop_s + cost.way_s + cost.way_per_token_s * visit.request.prompt_tokens
+            # A way that the profile has measured stands in for the link's.
+            way_s = host.hop_s or cost.way_s + cost.way_per_token_s * visit.request.prompt_tokens
             self.at(now + way_s, lambda then: self._hand_off(visit, then))
             return
         visit.finish_s = now + host.response_s + sequence.answer_s

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 
 from fake_engine import FakeEngine, system_of
 from live import frontend as frontend_module
+from live import openai_api
 from live.frontend import Frontend
 from live.servers import Worker
 from live.warmup import warm_up
@@ -206,3 +208,16 @@ def test_the_warm_up_of_a_pushing_pair_ends() -> None:
     asyncio.run(main())
     assert len(engines[0].ids) == len(set(engines[0].ids)) == 10
     assert sorted(engines[0].ids) == sorted(engines[1].ids)
+
+
+@pytest.mark.parametrize(
+    "field", ["kv_transfer_params", "priority", "cache_salt", "request_id", "vllm_xargs", "a_field_of_tomorrow"]
+)
+@pytest.mark.parametrize("kind", ["completions", "chat"])
+def test_what_is_not_the_clients_to_say_is_refused(field: str, kind: str) -> None:
+    body = {"prompt": [5, 6, 7], "messages": [{"role": "user", "content": "x"}], "max_tokens": 3}
+    body.pop("messages" if kind == "completions" else "prompt")
+    fine = json.dumps(body).encode()
+    assert openai_api.parse(kind, fine, {}, ["m"]).body["max_tokens"] == 3  # type: ignore[arg-type]
+    with pytest.raises(openai_api.ApiError, match=field):
+        openai_api.parse(kind, json.dumps(body | {field: {"do_remote_prefill": True}}).encode(), {}, ["m"])  # type: ignore[arg-type]
