@@ -4,7 +4,7 @@
         ...  # POST {frontend.base_url}/v1/chat/completions
 
 Extensions to OpenAI's API: `/chat` is `/v1/chat/completions`; answers name the retrieved `documents`; the request
-field `retrieval: false` switches retrieval off; the headers x-request-id (kept if it is new, else made) and
+field `retrieval: false` switches retrieval off; the headers x-request-id (kept if it is new and ASCII, else made) and
 x-session-id.
 """
 
@@ -28,7 +28,18 @@ from live.address import WorkerAddress
 from live.documents import load_chunks
 from live.fleet import Crew
 from live.frontend_metrics import FrontendMetrics, log_line
-from live.openai_api import CHARS_PER_TOKEN, DONE, PATHS, ApiError, Kind, check_lengths, error_type, event, parse
+from live.openai_api import (
+    CHARS_PER_TOKEN,
+    DONE,
+    PATHS,
+    ApiError,
+    Kind,
+    body_limit,
+    check_lengths,
+    error_type,
+    event,
+    parse,
+)
 from live.proxy import Proxy
 from live.records import FrontendRecord, RecordLog
 from live.relay import Call
@@ -37,7 +48,6 @@ from planner.spec import Retrieval, SpecError
 from planner.system.resolve import System
 
 log = logging.getLogger("planner.frontend")
-MAX_BODY_BYTES = 256 * 2**20  # long prompts as token ids are long
 CLIENT_GONE = 499
 KEEPALIVE_S = 2.0  # engines close idle connections after 5 s; a request must not meet that moment
 GpuUtilization = Callable[[], Mapping[str, float]]  # worker -> 0..1
@@ -149,7 +159,7 @@ class Frontend:
         for crew in self.crews:
             self._tasks += [asyncio.create_task(crew.watch(session)), asyncio.create_task(crew.age())]
         self._tasks.append(asyncio.create_task(self._report()))
-        app = web.Application(client_max_size=MAX_BODY_BYTES, middlewares=[self._guard])
+        app = web.Application(client_max_size=body_limit(self._longest), middlewares=[self._guard])
         app.add_routes(
             [
                 web.post("/v1/chat/completions", self._chat),
@@ -247,7 +257,9 @@ class Frontend:
 
     async def _serve(self, kind: Kind, request: web.Request) -> web.StreamResponse:
         request_id = request.headers.get("x-request-id", "")
-        if not request_id or request_id in self._log:  # engines find each other by it (live/pd.py): never one twice
+        # Engines find each other by it (live/pd.py): never one twice, and none that a header cannot carry on.
+        plain = request_id.isascii() and request_id.isprintable()
+        if not request_id or not plain or request_id in self._log:
             request_id = uuid.uuid4().hex
         record = self._log.open(request_id, time.monotonic())
         self._in_flight += 1
@@ -295,4 +307,5 @@ class Frontend:
 
 
 def _same(given: str, wanted: str) -> bool:
-    return hmac.compare_digest(given.encode(), wanted.encode())
+    # aiohttp decodes bytes that are no UTF-8 to surrogates, which a plain encode() does not take.
+    return hmac.compare_digest(given.encode(errors="surrogateescape"), wanted.encode())

@@ -80,22 +80,40 @@ class ApiRequest:
 
 # What a client may say to an engine. All else is refused: kv_transfer_params could make an engine connect to a host
 # that the client names, or end it; and a field that a later vLLM adds waits here until someone has looked at it.
+# `retrieval` is the frontend's own and goes no further than `parse`. Engines ignore what of OpenAI's they lack.
 _SAMPLING = frozenset(
-    "model stream stream_options max_tokens temperature top_p top_k min_p n seed stop stop_token_ids "
-    "include_stop_str_in_output ignore_eos min_tokens frequency_penalty presence_penalty repetition_penalty "
-    "length_penalty use_beam_search logit_bias allowed_token_ids bad_words logprobs prompt_logprobs "
-    "return_tokens_as_token_ids return_token_ids skip_special_tokens spaces_between_special_tokens "
+    "model stream stream_options max_tokens max_completion_tokens temperature top_p top_k min_p n seed stop "
+    "stop_token_ids include_stop_str_in_output ignore_eos min_tokens frequency_penalty presence_penalty "
+    "repetition_penalty length_penalty use_beam_search logit_bias allowed_token_ids bad_words logprobs "
+    "prompt_logprobs return_tokens_as_token_ids return_token_ids skip_special_tokens spaces_between_special_tokens "
     "truncate_prompt_tokens add_special_tokens response_format structured_outputs guided_json guided_regex "
-    "guided_choice guided_grammar user metadata store retrieval session_id".split()
+    "guided_choice guided_grammar user metadata store retrieval".split()
 )
 PASSED: dict[Kind, frozenset[str]] = {
-    "completions": _SAMPLING | frozenset("prompt max_completion_tokens best_of echo suffix".split()),
+    "completions": _SAMPLING | frozenset("prompt best_of echo suffix".split()),
     "chat": _SAMPLING
     | frozenset(
-        "messages max_completion_tokens top_logprobs tools tool_choice parallel_tool_calls reasoning_effort "
-        "include_reasoning add_generation_prompt continue_final_message chat_template_kwargs documents echo".split()
+        "messages top_logprobs tools tool_choice parallel_tool_calls functions function_call reasoning_effort "
+        "include_reasoning thinking_token_budget add_generation_prompt continue_final_message chat_template_kwargs "
+        "documents echo audio modalities moderation prediction prompt_cache_key prompt_cache_options "
+        "prompt_cache_retention safety_identifier service_tier verbosity web_search_options".split()
     ),
 }
+MAX_BODY_BYTES = 64 * 2**20
+
+
+def body_limit(longest: int) -> int:
+    """Bytes of a request body that a context of `longest` tokens can need: a token as text or id, and all the rest."""
+    return min(MAX_BODY_BYTES, 64 * longest + 2**20)
+
+
+def check_fields(kind: Kind, body: Mapping[str, Any]) -> None:
+    """Raises ApiError for a field that is not to reach an engine."""
+    for name in body:
+        if name not in PASSED[kind]:
+            short = name[:80]
+            text = f"{short!r} is not passed on to the engines; see PASSED in live/openai_api.py"
+            raise ApiError(400, text, param=short)
 
 
 def parse(
@@ -111,10 +129,7 @@ def parse(
         raise ApiError(400, f"the body is not JSON: {error}") from None
     if not isinstance(body, dict):
         raise ApiError(400, "the body must be a JSON object")
-    foreign = [name for name in body if name not in PASSED[kind]]
-    if foreign:
-        name = foreign[0][:80]
-        raise ApiError(400, f"{name!r} is not passed on to the engines; see PASSED in live/openai_api.py", param=name)
+    check_fields(kind, body)
     if body.get("model") in (None, alias):
         body["model"] = models[0]
     if body["model"] not in models:

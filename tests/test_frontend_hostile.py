@@ -12,7 +12,6 @@ import aiohttp
 import pytest
 
 from fake_engine import FakeEngine, system_of
-from live import frontend as frontend_module
 from live import openai_api
 from live.frontend import Frontend
 from live.servers import Worker
@@ -102,17 +101,30 @@ def test_what_the_decode_worker_refuses_the_prefill_worker_has_refused() -> None
     assert [len(engine.requests) for engine in engines] == [1, 0]
 
 
-def test_a_body_beyond_the_bound_is_413(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(frontend_module, "MAX_BODY_BYTES", 1000)
+def test_a_body_beyond_the_bound_is_413() -> None:
+    """The bound is what the model's context can need."""
     engine = FakeEngine()
+    limit = openai_api.body_limit(1000)
 
     async def test(frontend: Frontend, session: aiohttp.ClientSession) -> None:
-        status, answer = await post(session, {"prompt": "a" * 2000})
-        assert (status, answer["error"]["type"]) == (413, "invalid_request_error")
+        fits = json.dumps(PROMPT).encode().ljust(limit - 1)
+        async with session.post("/v1/completions", data=fits) as response:
+            assert response.status == 200
+        for size in (limit + 1, 4 * limit):
+            async with session.post("/v1/completions", data=fits.ljust(size)) as response:
+                answer = await response.json()
+                assert (response.status, answer["error"]["type"]) == (413, "invalid_request_error")
 
-    frontend = served(test, [engine], ONE)
-    assert [record.status for record in frontend.records().values()] == [413]
-    assert not engine.requests
+    frontend = served(test, [engine], ONE, top={"max_model_len": 1000})
+    assert [record.status for record in frontend.records().values()] == [200, 413, 413]
+    assert len(engine.requests) == 1
+
+
+def test_the_bound_of_a_body() -> None:
+    assert openai_api.body_limit(1000) == 64_000 + 2**20
+    assert openai_api.body_limit(10**7) == 64 * 2**20
+    longest = 131_072  # a prompt of as many ids fits, however large they are
+    assert len(json.dumps({"prompt": [10**6] * longest})) < openai_api.body_limit(longest)
 
 
 @pytest.mark.parametrize("late", [False, True])
@@ -210,14 +222,140 @@ def test_the_warm_up_of_a_pushing_pair_ends() -> None:
     assert sorted(engines[0].ids) == sorted(engines[1].ids)
 
 
-@pytest.mark.parametrize(
-    "field", ["kv_transfer_params", "priority", "cache_salt", "request_id", "vllm_xargs", "a_field_of_tomorrow"]
-)
+# What vLLM takes that is not a client's to say: where KV lies, whose turn it is, what is cached, which code runs.
+INTERNAL = {
+    "kv_transfer_params": {"do_remote_prefill": True},
+    "ec_transfer_params": {"a": 1},
+    "priority": -5,
+    "cache_salt": "x",
+    "request_id": "x",
+    "session_id": "x",
+    "vllm_xargs": {"kv_transfer_params": 1},
+    "logits_processors": ["os.system"],
+    "prompt_embeds": "AAAA",
+    "chat_template": "{{ x }}",
+    "mm_processor_kwargs": {},
+    "media_io_kwargs": {},
+    "stream_interval": 4,
+    "a_field_of_tomorrow": None,
+}
+DEPLOYMENTS = [ONE, SPLIT, SPLIT | {"local_prefill": {"max_tokens": 1000}}]
+OURS = {"completions": {"prompt": [5, 6, 7, 8, 9], "max_tokens": 3}, "chat": CHAT | {"max_tokens": 3}}
+
+
+@pytest.mark.parametrize("deployment", DEPLOYMENTS)
+@pytest.mark.parametrize("stream", [False, True])
+def test_what_is_not_the_clients_to_say_reaches_no_engine(deployment: dict[str, Any], stream: bool) -> None:
+    engines = [FakeEngine()] if deployment is ONE else pair()
+
+    async def test(frontend: Frontend, session: aiohttp.ClientSession) -> None:
+        for kind, path in (*openai_api.PATHS.items(), ("chat", "/chat")):
+            for name, value in INTERNAL.items():
+                async with session.post(path, json=OURS[kind] | {"stream": stream, name: value}) as response:
+                    answer = await response.json()
+                assert (response.status, answer["error"]["param"]) == (400, name)
+                assert name in answer["error"]["message"]
+                assert "\n" not in answer["error"]["message"]
+
+    frontend = served(test, engines, deployment)
+    assert not any(engine.requests for engine in engines)
+    assert {record.status for record in frontend.records().values()} == {400}
+
+
+@pytest.mark.parametrize("deployment", DEPLOYMENTS)
+@pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("kind", ["completions", "chat"])
-def test_what_is_not_the_clients_to_say_is_refused(field: str, kind: str) -> None:
-    body = {"prompt": [5, 6, 7], "messages": [{"role": "user", "content": "x"}], "max_tokens": 3}
-    body.pop("messages" if kind == "completions" else "prompt")
-    fine = json.dumps(body).encode()
-    assert openai_api.parse(kind, fine, {}, ["m"]).body["max_tokens"] == 3  # type: ignore[arg-type]
-    with pytest.raises(openai_api.ApiError, match=field):
-        openai_api.parse(kind, json.dumps(body | {field: {"do_remote_prefill": True}}).encode(), {}, ["m"])  # type: ignore[arg-type]
+def test_engines_get_what_is_allowed_and_the_frontends_own(
+    deployment: dict[str, Any], stream: bool, kind: openai_api.Kind
+) -> None:
+    engines = [FakeEngine()] if deployment is ONE else pair()
+    # Fields that the frontend itself reads have values of their own, all others any.
+    read = {"model": "fake", "n": 1, "best_of": 1, "max_completion_tokens": 3, "min_tokens": 0, "retrieval": False}
+    body = dict.fromkeys(openai_api.PASSED[kind]) | read | OURS[kind] | {"temperature": 0.5, "stream": stream}
+    body = {name: value for name, value in body.items() if name in openai_api.PASSED[kind]}
+
+    async def test(frontend: Frontend, session: aiohttp.ClientSession) -> None:
+        assert (await post(session, body, openai_api.PATHS[kind]))[0] == 200
+
+    served(test, engines, deployment)
+    got = [(engine.role, sent) for engine in engines for sent in engine.requests]
+    assert [role for role, _ in got] == (["prefill", "decode"] if deployment is SPLIT else [engines[-1].role])
+    for role, sent in got:
+        handed = {"kv_transfer_params"} if deployment is SPLIT else set()
+        assert sent.keys() - openai_api.PASSED[kind] == handed
+        assert "retrieval" not in sent
+        if role != "prefill":
+            assert sent.keys() - handed == openai_api.PASSED[kind] - {"retrieval"}
+
+
+def _openai_fields(kind: openai_api.Kind) -> set[str]:
+    pytest.importorskip("openai", reason="the OpenAI client is not installed")
+    from openai.types import completion_create_params as completions
+    from openai.types.chat import completion_create_params as chat
+
+    module: Any = {"completions": completions, "chat": chat}[kind]
+    return {
+        *module.CompletionCreateParamsNonStreaming.__annotations__,
+        *module.CompletionCreateParamsStreaming.__annotations__,
+        *module.CompletionCreateParamsBase.__annotations__,
+    }
+
+
+@pytest.mark.parametrize("kind", ["completions", "chat"])
+def test_all_of_openais_fields_are_passed(kind: openai_api.Kind) -> None:
+    fields = _openai_fields(kind)
+    assert len(fields) > 15
+    assert fields <= openai_api.PASSED[kind]
+
+
+@pytest.mark.parametrize("kind", ["completions", "chat"])
+def test_what_is_passed_is_openais_or_in_vllms_schema(kind: openai_api.Kind) -> None:
+    """A name that neither has would be a mistake here, or vLLM gave it up."""
+    where = "completion" if kind == "completions" else "chat_completion"
+    why = "vllm is not installed: nothing to compare with"
+    module: Any = pytest.importorskip(f"vllm.entrypoints.openai.{where}.protocol", reason=why, exc_type=ImportError)
+    schema = module.CompletionRequest if kind == "completions" else module.ChatCompletionRequest
+    older = {"best_of", "guided_json", "guided_regex", "guided_choice", "guided_grammar"}
+    ours = {"retrieval", "max_completion_tokens", "user", "metadata", "store"}  # on both routes, in every version
+    fields = set(schema.model_fields)
+    assert openai_api.PASSED[kind] - fields - _openai_fields(kind) - older - ours == set()
+    assert {"kv_transfer_params", "priority", "cache_salt", "request_id"} <= fields - openai_api.PASSED[kind]
+
+
+@pytest.mark.parametrize(
+    "given", [b"Bearer \xff\xfe", "Bearer sécret".encode(), "Bearer sécret".encode("latin-1"), b"\x80"]
+)
+def test_a_token_that_is_not_ascii_is_401(given: bytes) -> None:
+    async def test(frontend: Frontend, session: aiohttp.ClientSession) -> None:
+        head, body = await _raw(frontend, b"authorization: " + given)
+        assert b" 401 " in head
+        assert json.loads(body)["error"]["code"] == "invalid_api_key"
+        assert b" 200 " in (await _raw(frontend, b"authorization: Bearer secret"))[0]
+
+    served(test, [FakeEngine()], ONE, token="secret")
+
+
+def test_a_request_id_that_no_header_can_carry_is_replaced() -> None:
+    engines = pair()
+    engines[1].pushed_by = engines[0]
+
+    async def test(frontend: Frontend, session: aiohttp.ClientSession) -> None:
+        for name in (b"\xff\xe9", "é".encode(), b"a\tb"):
+            head, _ = await asyncio.wait_for(_raw(frontend, b"x-request-id: " + name), 5)
+            assert b" 200 " in head
+
+    served(test, engines, SPLIT)
+    assert engines[0].ids == engines[1].ids
+    assert all(len(name) == 32 for name in engines[0].ids)
+
+
+async def _raw(frontend: Frontend, header: bytes) -> tuple[bytes, bytes]:
+    """First line and body of the answer to a request with a header that HTTP clients would not send."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", int(frontend.base_url.rsplit(":", 1)[1]))
+    body = json.dumps(PROMPT).encode()
+    rest = b"\r\nhost: x\r\nconnection: close\r\ncontent-length: %d\r\n\r\n" % len(body)
+    writer.write(b"POST /v1/completions HTTP/1.1\r\n" + header + rest + body)
+    answer = await reader.read()
+    writer.close()
+    head, _, body = answer.partition(b"\r\n\r\n")
+    return head.splitlines()[0], body
