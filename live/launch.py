@@ -21,6 +21,7 @@ from live import knobs
 from live.models import ServedModel
 from planner.spec import Disaggregated, SpecError
 from planner.system.resolve import Pool, System
+from planner.system.wires import connector_config
 
 INSTALL_HINT = (
     "install it: `pip install 'llm-capacity-planner[live]'` on a GPU host, `python -m live.install_cpu` on a CPU one"
@@ -256,9 +257,7 @@ def server_command(
 def _transfer_config(system: System, pool: Pool, runtime: Runtime) -> dict[str, Any]:
     deployment = system.spec.deployment
     assert isinstance(deployment, Disaggregated)
-    config: dict[str, Any] = {"kv_connector": deployment.link.connector, "kv_role": _ROLES[pool.role]}
-    if deployment.link.cross_layer_blocks:
-        config["kv_connector_extra_config"] = {"enable_cross_layers_blocks": "True"}
+    config: dict[str, Any] = connector_config(deployment.link) | {"kv_role": _ROLES[pool.role]}
     cpu = {"kv_buffer_device": "cpu", "kv_connector_module_path": "live.nixl_cpu"}
     return config | (cpu if runtime.kind == "cpu" else {})
 

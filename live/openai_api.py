@@ -112,7 +112,7 @@ def check_fields(kind: Kind, body: Mapping[str, Any]) -> None:
     for name in body:
         if name not in PASSED[kind]:
             short = name[:80]
-            text = f"{short!r} is not passed on to the engines; see PASSED in live/openai_api.py"
+            text = f"{short!r} is not a field that clients may send to the engines"
             raise ApiError(400, text, param=short)
 
 

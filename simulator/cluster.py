@@ -100,7 +100,7 @@ class Cluster:
                 fast_forward=fast_forward and not (sharing and shares_cores(pool)),
                 record_steps=record_steps,
                 announce=self._layers is not None,
-                post_block_s=0.0 if self._hand_over.push or pool.role != "decode" else self._post_block_s,
+                post_block_s=0.0 if self._hand_over.push else self._post_block_s,
             )
             for pool in system.pools
         ]
@@ -137,7 +137,7 @@ class Cluster:
 
     def _posting(self, system: System) -> float:
         """Seconds that the worker which posts takes for a KV block of a hand-over."""
-        if system.wires is None or self._layers is not None:  # layers that leave one by one are not posted in a step
+        if system.wires is None or self._layers is not None:  # nobody has measured the posts of single layers
             return 0.0
         tps = [pool.tp for pool in system.pools]
         writer, reader = tps if not self._hand_over.push else reversed(tps)
@@ -328,9 +328,7 @@ class Cluster:
     def _engine_finished(self, visit: Visit, sequence: Sequence, station: Station, now: float) -> None:
         host = station.pool.profile.host
         if sequence.mode == "prefill_only":
-            cost = self._hand_over
-            # A way that the profile has measured stands in for the link's.
-            way_s = host.hop_s or cost.way_s + cost.way_per_token_s * visit.request.prompt_tokens
+            way_s = self._hand_over.way(visit.request.prompt_tokens, host.hop_s)
             self.at(now + way_s, lambda then: self._hand_off(visit, then))
             return
         visit.finish_s = now + host.response_s + sequence.answer_s
@@ -396,7 +394,8 @@ class Cluster:
 
         def arrived(then: float) -> None:
             visit.transfer_end_s = then
-            row = (visit.request.request_id, source.name, target.place.name, wire, moved, now, then)
+            begin_s = visit.transfer_start_s  # posting counts, as it does where vLLM is watched
+            row = (visit.request.request_id, source.name, target.place.name, wire, moved, begin_s, then)
             self.transfers.append(row)
             self._release(visit, then)
             target.engine.kv_arrived(sequence, then)

@@ -115,7 +115,17 @@ def test_a_calibration_run_is_not_a_prediction() -> None:
 
 
 def test_links_and_hops_are_measured_in_disaggregated_systems() -> None:
-    system = resolve(load("disagg", [*H200, "deployment.link.bandwidth_gb_s=20", "deployment.link.setup_us=1000"]))
+    system = resolve(
+        load(
+            "disagg",
+            [
+                *H200,
+                "deployment.link.bandwidth_gb_s=20",
+                "deployment.link.setup_us=1000",
+                "deployment.link.preset=nvlink",
+            ],
+        )
+    )  # a preset without a way: the profile's is found again
     found = calibrate(system, TracedSimulator(), seconds=40, rounds=1)
     assert found.file.link is not None
     assert found.file.link.bandwidth_gb_s == pytest.approx(20, rel=0.05)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from planner import load, simulate, summarise
-from planner.system.wires import HandOver
+from planner.system.wires import HandOver, connector_config
 
 PAIR = ["workload.rate=10", "workload.requests=300", "profile=h200-llama-3.1-8b-tp1-served"]
 NIXL = "deployment.link.preset=nvlink_nixl"
@@ -54,3 +54,23 @@ def test_every_request_is_handed_over(connector: str, ahead: bool) -> None:
     assert rows["error"].isna().all()
     assert (rows["transfer_start_s"] <= rows["transfer_end_s"]).all()
     assert (rows["transfer_end_s"] <= rows["first_token_s"]).all()
+
+
+def test_a_way_that_the_link_knows_goes_over_the_profiles_estimate() -> None:
+    known = HandOver(way_s=0.004, way_per_token_s=1e-6)
+    assert known.way(1000, 0.002) == pytest.approx(0.005)
+    assert HandOver().way(1000, 0.002) == 0.002
+
+
+def test_a_transfer_lasts_from_its_admission_in_both_tables() -> None:
+    """As where vLLM is watched: posting is part of it, so that a simulated and a live link are equally busy."""
+    run = simulate(load("disagg", [*PAIR, NIXL]))
+    both = run.transfers.merge(run.requests, on="request_id")
+    assert len(both) == 300
+    assert (both["start_s"] == both["transfer_start_s"]).all()
+    assert (both["end_s"] - both["start_s"]).min() > 12_000 * 3.2e-6
+
+
+def test_cross_layer_blocks_reach_the_servers() -> None:
+    config = connector_config(load("disagg", ["deployment.link.cross_layer_blocks=true"]).deployment.link)  # type: ignore[union-attr]
+    assert config["kv_connector_extra_config"] == {"enable_cross_layers_blocks": "True"}

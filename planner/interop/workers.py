@@ -11,6 +11,7 @@ from planner.engine.catalogue import names
 from planner.engine.model_config import published_as
 from planner.spec import Disaggregated, SpecError
 from planner.system.resolve import Pool, System
+from planner.system.wires import connector_config
 
 VLLM = "0.32"  # the version whose options these are
 HTTP_PORT, SIDE_PORT = 8100, 5600  # of the first worker; each next one has the next port
@@ -81,10 +82,7 @@ def transfer_config(system: System, role: str, *, both: bool = False) -> dict[st
     deployment = system.spec.deployment
     if not isinstance(deployment, Disaggregated):
         return None
-    config: dict[str, object] = {
-        "kv_connector": deployment.link.connector,
-        "kv_role": "kv_both" if both else ROLES[role],
-    }
+    config = connector_config(deployment.link) | {"kv_role": "kv_both" if both else ROLES[role]}
     if system.pools[0].hardware.kind == "cpu":
         config["kv_buffer_device"] = "cpu"
     return config

@@ -76,7 +76,7 @@ class Link(LinkClass):
     connector: Literal["NixlConnector", "NixlPushConnector"] = "NixlConnector"  # decode reads, or prefill writes
     cross_layer_blocks: bool = False  # one descriptor a block instead of one for K and one for V of every layer
     post_us: NonNegative | None = None  # a descriptor, inside a step of the worker that posts
-    way_ms: NonNegative | None = None  # from the prefill worker's answer to the decode worker's queue
+    way_ms: NonNegative | None = None  # prefill's answer to decode's queue; over the profile's hop_s
     way_us_per_token: NonNegative | None = None  # more for each prompt token: it is parsed twice
 
 

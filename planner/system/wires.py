@@ -37,6 +37,11 @@ class HandOver:
     push: bool = False  # the prefill worker posts
     cross_layer_blocks: bool = False
 
+    def way(self, prompt_tokens: int, hop_s: float) -> float:
+        """Seconds between the workers; `hop_s`, the profile's, where the link's is not known."""
+        known = self.way_s or self.way_per_token_s
+        return self.way_s + self.way_per_token_s * prompt_tokens if known else hop_s
+
     def descriptors(self, layers: int, latent: bool, fan_out: int) -> int:
         """Of one block: K and V (MLA: one latent) of every layer, from `fan_out` workers of the other pool's TP."""
         return fan_out * (1 if self.cross_layer_blocks else layers * (1 if latent else 2))
@@ -89,6 +94,14 @@ def _wire(layers: list[LinkClass], default: str, measured: WireLaw | None = None
         setup = layer.setup_us if layer.setup_us is not None else setup
         sharing = layer.sharing if layer.sharing is not None else sharing
     return Wire(name, bandwidth * 1e9, latency * 1e-6, setup * 1e-6, sharing, source)
+
+
+def connector_config(spec: Link) -> dict[str, object]:
+    """What vLLM's --kv-transfer-config says of a link, whoever starts the servers."""
+    config: dict[str, object] = {"kv_connector": spec.connector}
+    if spec.cross_layer_blocks:
+        config["kv_connector_extra_config"] = {"enable_cross_layers_blocks": "True"}
+    return config
 
 
 def _hand_over(spec: Link, hardware: Hardware) -> HandOver:

@@ -67,7 +67,7 @@ class Scenario:
     ttft_ms: int = 500
     tpot_ms: int = 30
     attainment: float = 99.0  # per cent
-    link: str = "nvlink"
+    link: str = "nvlink_nixl"  # as in configs/disagg.yaml
     trace: str = ""  # a name in one of the trace folders
     requests: int = 0  # of each list; 0: as many as the command line takes
     seeds: int = 5
