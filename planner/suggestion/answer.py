@@ -63,7 +63,13 @@ class Row:
             if decode is None
             else {"prefill": asdict(prefill), "decode": asdict(decode)}
         )
-        return {"mode": self.mode, "pools": pools, **data, "rates": [found.rate for found in self.searches]}
+        return {
+            "mode": self.mode,
+            "pools": pools,
+            **data,
+            "tuning": asdict(self.split.tuning),
+            "rates": [found.rate for found in self.searches],
+        }
 
 
 def rank(row: Row) -> tuple[float, int, str]:

@@ -74,14 +74,19 @@ def limits(slo: Slo) -> str:
 
 
 def _workers(row: Row) -> str:
-    """6 prefill workers and 2 decode workers of 1 GPU each (6P2D)."""
+    """6 prefill workers and 2 decode workers of 1 GPU each (6P2D) with max_num_batched_tokens 2048."""
+    tuned = row.split.tuning.text
+    return f"{_engines(row)} ({row.name}){f' with {tuned}' if tuned else ''}"
+
+
+def _engines(row: Row) -> str:
     first, second = row.split.first, row.split.second
     if second is None:
-        return f"{_some(first.replicas, 'aggregated engine')}{_size(first)} ({row.name})"
+        return f"{_some(first.replicas, 'aggregated engine')}{_size(first)}"
     prefill, decode = _some(first.replicas, "prefill worker"), _some(second.replicas, "decode worker")
     if first.tp == second.tp:
-        return f"{prefill} and {decode} of {_gpus(first.tp)} each ({row.name})"
-    return f"{prefill}{_size(first)} and {decode}{_size(second)} ({row.name})"
+        return f"{prefill} and {decode} of {_gpus(first.tp)} each"
+    return f"{prefill}{_size(first)} and {decode}{_size(second)}"
 
 
 def _some(count: int, word: str) -> str:
