@@ -29,7 +29,7 @@ from planner.suggestion.suggest import suggest
 from planner.suggestion.tasks import TURNAROUNDS, period_of
 from planner.suggestion.tune import GAIN, TuneTask, tune
 from planner.suggestion.tuning import BLOCK_SIZES, BUDGETS, CONNECTORS, Tuning
-from planner.suggestion.verdict import Advantage, advantage, decide, profile_error
+from planner.suggestion.verdict import Advantage, advantage, decide, profile_error, unmeasured
 from planner.suggestion.verify import Here, checked, largest_part, refusal
 from planner.suggestion.words import explanation
 from planner.system.resolve import System, resolve
@@ -557,3 +557,32 @@ def test_the_largest_part_that_fits() -> None:
     assert "the decode worker beyond 33% of its load" in two.untested
     assert largest_part(Split(Workers(1, 4)), 10.0, 2) is None
     assert math.isclose(largest_part(Split(Workers(8, 1)), 80.0, 2).rate, 0.9 * 20.0)  # type: ignore[union-attr]
+
+
+# --- hand-overs that nobody measured -----------------------------------------------------------------
+
+
+def test_worth_it_needs_more_where_hand_overs_were_not_measured() -> None:
+    clear, slight, worse = Advantage(0.6, 0.5, 0.7), Advantage(0.2, 0.15, 0.25), Advantage(-0.2, -0.3, -0.1)
+    assert [decide(one, 0.05, 0.02) for one in (clear, slight, worse)] == ["worth it", "worth it", "not worth it"]
+    unknown = [decide(one, 0.05, 0.02, unknown=True) for one in (clear, slight, worse)]
+    assert unknown == ["worth it", "not known yet", "not worth it"]
+
+
+@pytest.mark.parametrize(
+    ("keys", "told"),
+    [
+        ([], None),
+        (["engine.block_size=128"], "hand-overs of block_size 128 (measured: 16)"),
+        (["deployment.link.cross_layer_blocks=true"], "hand-overs of cross-layer blocks"),
+        (["deployment.link.preset=nvlink"], "what a hand-over over nvlink costs the workers"),
+        (["deployment.link.preset=nvlink", "deployment.link.post_us=3"], None),
+    ],
+)
+def test_what_is_not_measured_about_hand_overs(keys: list[str], told: str | None) -> None:
+    assert unmeasured(resolve(planner.load("disagg", keys))) == told
+
+
+def test_engines_that_hand_nothing_over_have_nothing_to_measure() -> None:
+    assert unmeasured(resolve(planner.load("agg"))) is None
+    assert unmeasured(resolve(planner.load("cpu-1p1d"))) is None

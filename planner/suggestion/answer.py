@@ -123,6 +123,7 @@ class Verdict:
     advantage: Advantage
     margin: float
     error: float  # of the profile
+    unmeasured: str | None = None  # what about the split's hand-overs nobody has measured
     at_equal_rate: EqualRate | None = None
     why: tuple[str, ...] = ()  # what limits the best split, and the best aggregated deployment
     enough_link: EnoughLink | None = None  # where the link limits the split

@@ -8,7 +8,7 @@ from typing import Literal
 from planner.engine.limits import divides
 from planner.engine.model_config import load_model
 from planner.spec import Aggregated, Disaggregated, LocalPrefill, PoolSpec, Spec, SpecError
-from planner.suggestion.tuning import Tuning
+from planner.suggestion.tuning import UNTUNED, Tuning
 from planner.system.resolve import resolve
 
 Mode = Literal["aggregated", "disaggregated"]
@@ -38,7 +38,7 @@ class Split:
     second: Workers | None = None
     router: str | None = None
     local_prefill_tokens: int | None = None
-    tuning: Tuning = Tuning()
+    tuning: Tuning = UNTUNED
 
     @property
     def mode(self) -> Mode:
@@ -54,7 +54,7 @@ class Split:
 
     @property
     def untuned(self) -> Split:
-        return replace(self, tuning=Tuning())
+        return replace(self, tuning=UNTUNED)
 
     @property
     def name(self) -> str:

@@ -2,8 +2,9 @@
 
 Stages, each a list of independent tasks whose results are taken in order, so that the answer does not depend on how
 many workers there are: search every candidate with the first seed; find the best knobs of those near the best of their
-mode, of both alike; run these with every seed, at the same few rates around their edge; then ask why the two best stop where they stop, and what would change
-the verdict. All candidates are sent requests for the same number of seconds, each at its own rate.
+mode, of both alike; run these with every seed, at the same few rates around their edge; then ask why the two best stop
+where they stop, and what would change the verdict. All candidates are sent requests for the same number of seconds,
+each at its own rate.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ from planner.suggestion.tasks import (
 )
 from planner.suggestion.tune import Tuned, TuneTask, tune
 from planner.suggestion.tuning import kept
-from planner.suggestion.verdict import advantage, decide, profile_error
+from planner.suggestion.verdict import advantage, decide, profile_error, unmeasured
 from planner.suggestion.words import limit, pareto, pick, provenance, sentence
 from planner.system.resolve import System
 from planner.traffic.workload import offered_rate, scaled
@@ -263,9 +264,10 @@ class _Session:
         found = advantage(self._edges[ours.split], self._edges[theirs.split], self.spec.run.seed)
         error = profile_error(self._systems([ours, theirs]))
         margin = self.spec.run.margin
-        word = decide(found, margin, error)
+        unknown = unmeasured(system_of(apply(self.spec, ours.split)))
+        word = decide(found, margin, error, unknown is not None)
         if self._quick:
-            return Verdict(word, found, margin, error)
+            return Verdict(word, found, margin, error, unknown)
         both = [apply(self.spec, row.split) for row in (ours, theirs)]
         seed = self.seeds[0]
         reasons: list[Explanation] = self._map(  # type: ignore[assignment]
@@ -279,7 +281,7 @@ class _Session:
         brief = shortened(self.period, ours.rate)
         names, tasks = changes.tasks(self.spec, (ours.split, ours.rate), (theirs.split, theirs.rate), seed, brief)
         outcomes: list[Found] = self._map("what would change it", changes.search_change, tasks)  # type: ignore[assignment]
-        judged = changes.judged(names, outcomes, found, margin, error)
+        judged = changes.judged(names, outcomes, found, margin, error, unknown is not None)
         enough = None
         if reasons[0].kind == "link":
             enough = self._map(
@@ -290,6 +292,7 @@ class _Session:
             advantage=found,
             margin=margin,
             error=error,
+            unmeasured=unknown,
             at_equal_rate=self._equal_rate(both, max(ours.rate, theirs.rate)),
             why=(f"{ours.name}: {limit(reasons[0])}", f"{theirs.name}: {limit(reasons[1])}"),
             enough_link=enough,  # type: ignore[arg-type]

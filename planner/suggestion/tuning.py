@@ -50,6 +50,9 @@ class Tuning:
         return spec.model_copy(update={"engine": engine, "deployment": deployment.model_copy(update=pools)})
 
 
+UNTUNED = Tuning()
+
+
 def _shown(value: object) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 

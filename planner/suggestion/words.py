@@ -41,6 +41,11 @@ def sentence(rows: Sequence[Row], verdict: Verdict | None, gpus: int) -> str:
         return f"{_serves(only)}; no {other} meets them at any rate."
     text = f"serves {number(ours.rate)} req/s within the targets, {verdict.advantage.text()} {engines(theirs)}"
     lead = ours.name if rank(ours) < rank(theirs) else f"The best split, {ours.name},"
+    if verdict.word == "not known yet":
+        return (
+            f"{lead} {text}, if {verdict.unmeasured} cost what is assumed: not known yet, measure it with planner"
+            " calibrate."
+        )
     return f"{lead} {text}: {verdict.word}."
 
 
@@ -50,7 +55,11 @@ def to_run(suggestion: Suggestion) -> str | None:
     if not row.rate > 0:
         return None
     verdict, within = suggestion.verdict, limits(suggestion.slo)
-    simpler = " (the simpler of the two)" if verdict is not None and verdict.word == "too close to call" else ""
+    simpler = (
+        " (the simpler of the two)"
+        if verdict is not None and verdict.word in ("too close to call", "not known yet")
+        else ""
+    )
     text = f"To run{simpler}: {_workers(row)}. Up to {_rate(row)}"
     if within:
         text += f", {percent(suggestion.slo.attainment)} of the requests have {within}"
