@@ -10,10 +10,11 @@ import pytest
 
 from live.models import served_model
 from planner.engine.catalogue import hardware, names
+from planner.engine.law import StepLaw, bounds
 from planner.engine.limits import uneven
 from planner.engine.model_config import load_model, model_config, shape
-from planner.engine.profile_file import StepLaw
-from planner.engine.profiles import LatencyProfile, bounds, roofline
+from planner.engine.profiles import LatencyProfile, roofline
+from planner.engine.roof import Roof
 from planner.spec import Engine, SpecError
 
 # Parameters as the checkpoints' safetensors hold them (tied embeddings counted once; DeepSeek-V3 without its extra
@@ -210,7 +211,7 @@ def test_an_fp8_checkpoint_is_the_model_quantised_when_loaded() -> None:
     model = shape("q", _with("llama-3.1-8b", quantization_config={"quant_method": "fp8"}), "q")
     plain, entry = load_model("llama-3.1-8b").for_engine(online), hardware("h200")
     assert model.for_engine(online) == model  # vLLM takes the method that the checkpoint names
-    for found in (bounds, lambda *args: _law(roofline(*args))):
+    for found in (lambda *args: bounds(Roof(*args)), lambda *args: _law(roofline(*args))):
         assert found(model, entry, 1, Engine()) == found(plain, entry, 1, online)
 
 

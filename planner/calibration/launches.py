@@ -21,6 +21,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from planner.calibration.cost_fits import robust_line
+from planner.engine.law import launch_seconds
 
 LEAST_ROWS = 5  # of a kind of launch
 LONGER = 1.3  # a wait of so many decode steps is not that of a decode step
@@ -39,18 +40,12 @@ class LaunchFit:
     largest: int  # tokens of the largest CUDA graph; 0: none
 
     def seconds(self, prompt_tokens: Array, decodes: Array) -> Array:
-        eager = prompt_tokens + decodes > self.largest
-        fixed = np.where(eager, self._of("launch_eager_s"), self._of("launch_graph_s"))
-        fixed = np.where((prompt_tokens == 0) & ~eager, self._of("launch_decode_s"), fixed)
-        return np.asarray(fixed + self._of("launch_per_seq_s") * decodes)
+        return launch_seconds(prompt_tokens, decodes, self.largest, self.values)
 
     @property
     def head_s(self) -> float:
         """From deciding a step on an idle engine to its first kernel."""
-        return self._of("launch_decode_s")
-
-    def _of(self, name: str) -> float:
-        return self.values.get(name, 0.0)
+        return self.values.get("launch_decode_s", 0.0)
 
 
 def seen_ends(ordered: pd.DataFrame) -> Array:
