@@ -173,14 +173,11 @@ def _fit_apart(system: System, pool: Pool, runs: Sequence[Run]) -> tuple[Fitted,
 def _fit_rows(pool: Pool, rows: pd.DataFrame, notes: list[str], floored: bool) -> Fitted:
     """Without a prior where the rows suffice. A CPU's catalogue entry is an assumption and bounds nothing."""
     roof = roof_of(pool)
-    known = pool.hardware.kind == "gpu" and pool.model.kind == "dense"
-    bound = bounds(roof) if known else None
+    bound = bounds(roof) if pool.hardware.kind == "gpu" else None
     given = shapes(roof)
     try:
         fitted = fit_step(rows, bound=bound, floored=floored, given=given)
     except FitError:
-        if pool.model.kind != "dense":
-            raise
         fitted = fit_step(rows, prior=guess(roof), bound=bound, floored=floored, given=given)
         open_ones = [
             key for key, error in fitted.standard_errors.items() if error > 0.5 * max(fitted.values[key], 1e-12)

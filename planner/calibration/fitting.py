@@ -33,6 +33,7 @@ LINE: dict[str, Feature] = of_part("line")
 STRETCHES: dict[str, tuple[str, Stretch]] = {  # the fitted parameter -> the term that it stretches
     feature.stretch.fitted: (name, feature.stretch) for name, feature in SUMMED.items() if feature.stretch
 }
+GIVEN = tuple(stretch.given for _, stretch in STRETCHES.values())
 ROBUST_FROM = 2.0  # residuals beyond so many standard deviations count less
 OWN_NOISE_ROWS = 200  # a kind of rows with at least so many has its own noise
 SHORT_PROMPT = 64  # tokens; a floor shows at such prompts if there is one
@@ -205,7 +206,7 @@ def _tied(rows: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, str]]:
     """Rows with the columns merged that cannot be told apart, and {parameter: the one it equals}."""
     measured, ties = rows, dict[str, str]()
     for name, term in TERMS.items():
-        if term.tie is None or term.tie[1](measured):
+        if term.tie is None or not _shown(name, measured) or term.tie[1](measured):
             continue
         other = ties[name] = term.tie[0]
         mine, column = SUMMED[name].column, SUMMED[other].column
@@ -241,7 +242,8 @@ def fit_step(
     """
     _check(rows)
     given = given or {}
-    plain = _fit(rows, prior, bound, floored, {})
+    alone = {name: value for name, value in given.items() if name not in GIVEN}
+    plain = _fit(rows, prior, bound, floored, alone)
     if plain.ties or not any(given.get(stretch.given) for _, stretch in STRETCHES.values()):
         return plain
     try:
@@ -265,7 +267,7 @@ def _fit(
     guess = {name: float(getattr(prior, name)) for name in LAW if name not in ties} if prior else {}
     low = {name: float(getattr(bound, name)) for name in LAW} if bound else {}
     names = tuple(name for name in LAW if name not in ties and _shown(name, rows))
-    shapes = dict[str, float]()
+    shapes = {name: value for name, value in given.items() if name not in GIVEN}
     for name, (term, stretch) in STRETCHES.items():
         tried = {stretch.given: given.get(stretch.given, 0.0), name: stretch.start}
         if tried[stretch.given] and not ties:

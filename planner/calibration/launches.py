@@ -7,6 +7,8 @@ while the GPU runs step k, then waits for the results of step k. So a launch sho
 - beside decodes, between deciding a prompt's step and seeing the results of the decode step before it, if the launch is
   the longer one;
 - after a prompt whose kernels ended within their launch: its results are seen once the next decode step is launched.
+  Such are short prompts. In a mixture of experts 64 tokens read every expert: if most of those waits outlast a decode
+  step, which a launch does not, they show the GPU, and prompts little beyond the largest CUDA graph are taken instead.
 
 Prompts that other prompts follow at once are left out: the engine's other threads are then busy with taking them in.
 """
@@ -25,6 +27,7 @@ from planner.engine.law import launch_seconds
 
 LEAST_ROWS = 5  # of a kind of launch
 LONGER = 1.3  # a wait of so many decode steps is not that of a decode step
+BEYOND = 2  # largest CUDA graphs: up to so many tokens, kernels launched one by one end with their launch
 SHORT = 256  # tokens: kernels of a prompt up to this end with their launch
 KINDS = ("launch_decode_s", "launch_graph_s", "launch_eager_s")
 
@@ -63,9 +66,8 @@ def seen_ends(ordered: pd.DataFrame) -> Array:
 
 def launch_rows(steps: pd.DataFrame, largest: int) -> pd.DataFrame:
     """One row a launch that was seen: its `kind` (a term of the law), `decodes` of the step, `seconds`."""
-    columns = ["kind", "decodes", "seconds"]
     parts = [_of_worker(own, largest) for _, own in steps.groupby("worker")]
-    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=columns)
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=["kind", "decodes", "seconds"])
 
 
 def _of_worker(steps: pd.DataFrame, largest: int) -> pd.DataFrame:
@@ -75,6 +77,7 @@ def _of_worker(steps: pd.DataFrame, largest: int) -> pd.DataFrame:
     prompt = tokens > 0
     kind = np.where(tokens + decodes > largest, "launch_eager_s", "launch_graph_s")
     rows: list[tuple[str, float, float]] = []
+    short, beyond = list[tuple[float, float]](), list[tuple[float, float]]()  # the step's decodes, seconds
     for step in range(3, len(own) - 1):
         if not prompt[step] or prompt[step + 1] or decided[step + 1] >= seen[step]:
             continue
@@ -84,9 +87,26 @@ def _of_worker(steps: pd.DataFrame, largest: int) -> pd.DataFrame:
             waited, usual = seen[step - 1] - decided[step], seen[step - 2] - seen[step - 3]
             if waited > LONGER * usual:
                 rows.append((kind[step], decodes[step], waited))
+        after = (decodes[step + 1], seen[step] - decided[step + 1])
         if tokens[step] <= SHORT:
-            rows.append(("launch_decode_s", decodes[step + 1], seen[step] - decided[step + 1]))
+            short.append(after)
+        elif kind[step] == "launch_eager_s" and tokens[step] <= BEYOND * largest:
+            beyond.append(after)
+    usual_s = _step_seconds(seen, prompt, decodes)
+    chosen = beyond if _outlast(short, usual_s) and beyond and not _outlast(beyond, usual_s) else short
+    rows += [("launch_decode_s", *after) for after in chosen]
     return pd.DataFrame(rows, columns=["kind", "decodes", "seconds"])
+
+
+def _outlast(waits: list[tuple[float, float]], usual_s: pd.Series) -> bool:
+    """Most waits are longer than a decode step of their batch."""
+    return bool(waits) and float(np.mean([seconds > usual_s.get(batch, np.inf) for batch, seconds in waits])) > 0.5
+
+
+def _step_seconds(seen: Array, prompt: NDArray[np.bool_], decodes: Array) -> pd.Series:
+    """What a decode step takes that follows another of the same batch, by batch."""
+    alike = ~prompt[1:] & ~prompt[:-1] & (decodes[1:] == decodes[:-1])
+    return pd.Series(np.diff(seen)[alike]).groupby(decodes[1:][alike]).median()
 
 
 def fit_launches(runs: Sequence[pd.DataFrame], sizes: Sequence[int]) -> LaunchFit | None:

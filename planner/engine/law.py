@@ -37,6 +37,7 @@ Amount: TypeAlias = Any  # a number of one step, or an array over many
 Values: TypeAlias = Mapping[str, float]  # parameters of a law by name
 
 WIDE = 128  # rows of a matrix product that one tile holds
+FEW = 0.8  # of the most experts that steps touch
 TABLED = 1025  # batches whose times are computed ahead
 
 
@@ -74,6 +75,11 @@ def waves(batch: Amount, wave: float, tail: float) -> tuple[Array, Array]:
     parts = wave / np.maximum(np.floor(wave / some), 1.0) / some
     factor = np.where(split, parts, (whole * wave + np.where(short, least, rest)) / some)
     return factor, np.where(short, share * wave / some, 0.0)
+
+
+def touched(tokens: Amount, experts: float, each: float) -> Amount:
+    """Experts of a layer that `tokens` are sent to, `each` of them to so many of all: the mean under even routing."""
+    return experts * (1.0 - (1.0 - each / experts) ** tokens) if experts else 0.0 * tokens
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,6 +192,16 @@ def _contexts(rows: Any) -> bool:
     return bool(each.nunique() >= 3 and each.max() >= 2 * each.min())
 
 
+def _experts(rows: Any) -> bool:
+    """Steps of prompts so short that they touch few experts, and of longer ones."""
+    found = rows["mixed_experts"][rows["mixed_steps"] > 0]
+    return bool(len(found) and found.min() < FEW * found.max())
+
+
+def _touched(tokens: Amount, values: Values) -> Amount:
+    return touched(tokens, values.get("experts", 0.0), values.get("experts_per_token", 0.0))
+
+
 DECODES = Feature("decode_steps", "a decode-only step", lambda steps, _: 1.0 - steps.prompts)
 PADDED = Feature(
     "decode_padded", "its sequences, padded to a CUDA graph", lambda steps, _: steps.padded * (1.0 - steps.prompts)
@@ -201,11 +217,21 @@ CONTEXT = Feature(
     lambda steps, _: steps.context * (1.0 - steps.prompts),
     Stretch(waves, "decode_wave_seqs", "decode_wave_tail", start=0.6),
 )
+DECODE_EXPERTS = Feature(
+    "decode_experts",
+    "experts of a layer that its padded sequences are sent to",
+    lambda steps, values: _touched(steps.padded, values) * (1.0 - steps.prompts),
+)
 PROMPTS = Feature("mixed_steps", "a step with prompts", lambda steps, _: steps.prompts)
 TOKENS = Feature("prefill_tokens", "its new prompt tokens", lambda steps, _: steps.tokens)
 PAIRS = Feature("prefill_pairs", "its query-key pairs", lambda steps, _: steps.pairs)
 BESIDE = Feature("mixed_seqs", "its decode sequences", lambda steps, _: steps.seqs * steps.prompts)
 BESIDE_CONTEXT = Feature("mixed_context", "tokens that those hold", lambda steps, _: steps.context * steps.prompts)
+MIXED_EXPERTS = Feature(
+    "mixed_experts",
+    "experts of a layer that its tokens and sequences are sent to",
+    lambda steps, values: _touched(steps.tokens + steps.seqs, values) * steps.prompts,
+)
 
 GRAPH_DECODE = Feature(
     "launched_decode", "a decode-only step in a CUDA graph", lambda steps, _: (1.0 - steps.prompts) * steps.graph
@@ -217,6 +243,11 @@ SEQS = Feature("launched_seqs", "sequences of the step", lambda steps, _: steps.
 BY_RATIO = "as its roofline does"
 
 
+def _shape(what: str, of: Callable[[Roof], float]) -> Term:
+    """A figure of the model, the same in every law of it."""
+    return Term("shape", what, bound=of, guess=of, given=of, measured="the model's config.json")
+
+
 class StepLaw(Node):
     """The parameters, in seconds; standard errors and covariance go by their names. 0 by default: not known."""
 
@@ -224,7 +255,7 @@ class StepLaw(Node):
         NonNegative,
         Term(
             "decode",
-            "reading all weights, and what every step takes",
+            "reading the weights but for routed experts, and what every step takes",
             DECODES,
             bound=lambda roof: roof.weights_s,
             guess=lambda roof: roof.likely_weights_s,
@@ -366,6 +397,35 @@ class StepLaw(Node):
     ] = 0.0
     launch_per_seq_s: Annotated[
         NonNegative, Term("launch", "more of each for every sequence", SEQS, measured="launches")
+    ] = 0.0
+    decode_per_expert_s: Annotated[
+        NonNegative,
+        Term(
+            "decode",
+            "reading a routed expert of every layer that has them",
+            DECODE_EXPERTS,
+            bound=lambda roof: roof.expert_s,
+            guess=lambda roof: roof.likely_expert_s,
+            scale=ratio("decode_per_expert_s"),
+            scaling=BY_RATIO,
+        ),
+    ] = 0.0
+    mixed_per_expert_s: Annotated[
+        NonNegative,
+        Term(
+            "prompt",
+            "the same in a step with prompts",
+            MIXED_EXPERTS,
+            bound=lambda roof: roof.expert_s,
+            guess=lambda roof: roof.likely_expert_s,
+            scale=ratio("mixed_per_expert_s"),
+            scaling=BY_RATIO,
+            tie=("decode_per_expert_s", _experts),
+        ),
+    ] = 0.0
+    experts: Annotated[NonNegative, _shape("routed experts of a layer", lambda roof: float(roof.model.experts))] = 0.0
+    experts_per_token: Annotated[
+        NonNegative, _shape("those that a token is sent to", lambda roof: float(roof.model.experts_per_token))
     ] = 0.0
 
 

@@ -18,7 +18,7 @@ from planner.engine.model_shape import ModelShape
 from planner.engine.profile_file import HostLaw, ProfileFile
 from planner.engine.roof import Roof
 from planner.spec import Engine
-from planner.spec.strict_yaml import SpecError, read_mapping, read_text, validate
+from planner.spec.strict_yaml import read_mapping, read_text, validate
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,6 +190,7 @@ def _read(path: Path, changed_ns: int) -> ProfileFile:
 def dump_profile(file: ProfileFile) -> str:
     """The YAML of a profile; `load_profile` reads it back to the same values."""
     data = file.model_dump(mode="json", by_alias=True, exclude_none=True)
+    data["step"] = file.step.model_dump(exclude_defaults=True)  # terms that it lacks
     return yaml.safe_dump(data, sort_keys=False, width=120, default_flow_style=None)
 
 
@@ -200,14 +201,8 @@ HOP_S = 2e-3  # a proxy between the pools
 def roofline(model: ModelShape, hardware: Hardware, tp: int, engine: Engine) -> LatencyProfile:
     """An uncalibrated profile from datasheet figures at the efficiencies above; provenance "simulated".
 
-    `model` is the shape under `engine`. Raises SpecError for mixtures of experts: which experts a batch reads is not
-    modelled.
+    `model` is the shape under `engine`.
     """
-    if model.kind == "moe":
-        raise SpecError(
-            f"model: {model.name} is a mixture of experts, whose step times the roofline does not cover; "
-            "allowed: a dense model, or a profile measured on it"
-        )
     notes: tuple[str, ...] = ("uncalibrated: datasheet peaks at assumed efficiencies, nothing measured",)
     if any(window is not None for window in model.windows):
         notes += ("windowed layers are taken as full attention: long contexts come out too slow",)

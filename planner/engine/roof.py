@@ -42,9 +42,28 @@ class Roof:
         return self.hardware.flops(dtype) * self.tp
 
     @property
+    def imbalance(self) -> float:
+        """How many times the mean the busiest GPU has of the experts' work: all others wait for it.
+
+        One where every GPU holds a share of every expert.
+        """
+        return self.engine.expert_imbalance if self.engine.enable_expert_parallel and self.tp > 1 else 1.0
+
+    @property
     def weights_s(self) -> float:
-        """Reading the weights once."""
-        return self.model.step_weight_bytes / self.tp / self.hardware.memory_bandwidth
+        """Reading the weights once, but for routed experts."""
+        return (self.model.step_weight_bytes - self.model.routed_bytes) / self.tp / self.hardware.memory_bandwidth
+
+    @property
+    def expert_s(self) -> float:
+        """Reading one routed expert of every layer that has them; GPUs share the experts of a step, or each of them.
+
+        A layer's experts are read as often as its neighbours', so that the mean over layers is enough.
+        """
+        if not self.model.experts:
+            return 0.0
+        size = self.model.routed_bytes / self.model.experts * self.imbalance
+        return size / self.tp / self.hardware.memory_bandwidth
 
     @property
     def full_attention(self) -> float:
@@ -58,8 +77,14 @@ class Roof:
 
     @property
     def token_s(self) -> float:
-        """The matrix products of a token, without the head."""
-        return self.model.flops_per_token / self.flops
+        """The matrix products of a token, without the head; of routed experts those that it is sent to."""
+        return self.model_flops / self.flops
+
+    @property
+    def model_flops(self) -> float:
+        """Operations of a token, as its slowest GPU has them."""
+        routed = self.model.flops_per_token - 2.0 * self.model.parameters.dense
+        return self.model.flops_per_token + routed * (self.imbalance - 1.0)
 
     @property
     def pair_s(self) -> float:
@@ -84,7 +109,12 @@ class Roof:
     @property
     def likely_seq_s(self) -> float:
         """Assumed: the matrix products of a token and of its logits."""
-        return (self.model.flops_per_token + self.model.head_flops) / self.flops / MATMUL_EFFICIENCY
+        return (self.model_flops + self.model.head_flops) / self.flops / MATMUL_EFFICIENCY
+
+    @property
+    def likely_expert_s(self) -> float:
+        """Assumed: `expert_s`."""
+        return self.expert_s / MEMORY_EFFICIENCY
 
     @property
     def likely_kv_s(self) -> float:
