@@ -18,7 +18,7 @@ from planner.engine.roof import Roof
 from planner.spec import Engine
 
 SIZES = capture_sizes()
-SHAPES = {"decode_wave_seqs": 16.5, "decode_wave_tail": 0.6}
+SHAPES = {"decode_wave_seqs": 16.5, "decode_wave_tail": 0.6, "experts": 128.0, "experts_per_token": 8.0}
 TIMES = [name for name, term in TERMS.items() if term.part != "shape"]
 
 

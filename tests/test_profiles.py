@@ -104,11 +104,6 @@ def test_roofline_knows_precision_and_tensor_parallelism() -> None:
     assert wide.decode_per_context_s == narrow.decode_per_context_s
 
 
-def test_mixtures_of_experts_are_refused() -> None:
-    with pytest.raises(SpecError, match="mixture of experts"):
-        roofline(load_model("mixtral-8x7b"), hardware("h200"), 2, Engine())
-
-
 def test_too_fast_parameters_are_raised_and_named() -> None:
     bound = LAW.model_copy(update={"decode_s": 3.0})
     law, raised = at_least(LAW, bound)

@@ -28,10 +28,12 @@ from planner.engine.law import launch_seconds
 LEAST_ROWS = 5  # of a kind of launch
 LONGER = 1.3  # a wait of so many decode steps is not that of a decode step
 BEYOND = 2  # largest CUDA graphs: up to so many tokens, kernels launched one by one end with their launch
+CLEARLY = 1.5
 SHORT = 256  # tokens: kernels of a prompt up to this end with their launch
 KINDS = ("launch_decode_s", "launch_graph_s", "launch_eager_s")
 
 Array = NDArray[np.float64]
+Waits = list[tuple[float, float]]  # decodes of the step that was launched, seconds
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,7 @@ def _of_worker(steps: pd.DataFrame, largest: int) -> pd.DataFrame:
     prompt = tokens > 0
     kind = np.where(tokens + decodes > largest, "launch_eager_s", "launch_graph_s")
     rows: list[tuple[str, float, float]] = []
-    short, beyond = list[tuple[float, float]](), list[tuple[float, float]]()  # the step's decodes, seconds
+    short, beyond = Waits(), Waits()
     for step in range(3, len(own) - 1):
         if not prompt[step] or prompt[step + 1] or decided[step + 1] >= seen[step]:
             continue
@@ -92,15 +94,18 @@ def _of_worker(steps: pd.DataFrame, largest: int) -> pd.DataFrame:
             short.append(after)
         elif kind[step] == "launch_eager_s" and tokens[step] <= BEYOND * largest:
             beyond.append(after)
-    usual_s = _step_seconds(seen, prompt, decodes)
-    chosen = beyond if _outlast(short, usual_s) and beyond and not _outlast(beyond, usual_s) else short
+    chosen = beyond if _of_gpu(short, beyond, _step_seconds(seen, prompt, decodes)) else short
     rows += [("launch_decode_s", *after) for after in chosen]
     return pd.DataFrame(rows, columns=["kind", "decodes", "seconds"])
 
 
-def _outlast(waits: list[tuple[float, float]], usual_s: pd.Series) -> bool:
-    """Most waits are longer than a decode step of their batch."""
-    return bool(waits) and float(np.mean([seconds > usual_s.get(batch, np.inf) for batch, seconds in waits])) > 0.5
+def _of_gpu(short: Waits, beyond: Waits, usual_s: pd.Series) -> bool:
+    """Waits after short prompts outlast a decode step of their batch, those after the others are clearly shorter."""
+    if not short or not beyond:
+        return False
+    outlast = [seconds > usual_s.get(batch, np.inf) for batch, seconds in short]
+    one, other = (float(np.median([seconds for _, seconds in waits])) for waits in (short, beyond))
+    return float(np.mean(outlast)) > 0.5 and one > CLEARLY * other
 
 
 def _step_seconds(seen: Array, prompt: NDArray[np.bool_], decodes: Array) -> pd.Series:

@@ -19,15 +19,25 @@ from planner.spec import Engine
 
 
 def at_tp(profile: LatencyProfile, model: ModelShape, hardware: Hardware, tp: int, engine: Engine) -> LatencyProfile:
-    """The profile at `tp`, scaled when it was measured at another size; a roofline gets the all-reduces' bytes."""
+    """The profile at `tp`, scaled when it was measured at another size; a roofline gets the all-reduces' bytes.
+
+    A measured profile is of even experts: the imbalance that `engine` states is scaled in as well.
+    """
     file = profile.file
-    if file is None or (file.tp == tp and (profile.provenance == "calibrated" or tp == 1)):
-        return profile
     roof = Roof(model, hardware, tp, engine)
+    calibrated = profile.provenance == "calibrated"
+    if file is None or (file.tp == tp and (roof.imbalance == 1.0 if calibrated else tp == 1)):
+        return profile
+    even = replace(roof, tp=file.tp, engine=engine.model_copy(update={"expert_imbalance": 1.0}))
+    if file.tp == tp and calibrated:
+        law = scaled(file.step, even, roof)
+        note = f"profile {file.name} was measured with even experts; the imbalance of {roof.imbalance:g} is an estimate"
+        changed = file.model_copy(update={"step": law, "fit": _scaled_fit(file, law)})
+        return replace(from_file(changed), warnings=(*profile.warnings, note))
     if file.tp == tp:
         law = more_per_token(file.step, roof.reduced_token_s)
         return replace(from_file(file.model_copy(update={"step": law})), warnings=profile.warnings)
-    law = scaled(file.step, replace(roof, tp=file.tp), roof)
+    law = scaled(file.step, even, roof)
     update = {
         "name": f"{file.name}-at-tp{tp}",
         "tp": tp,

@@ -154,7 +154,7 @@ def _pool(spec: Spec, base: ModelShape, role: Role, pool: PoolSpec, key: str, mo
     engine, tp = _engine(spec, pool), pool.tp
     entry = hardware(pool.hardware or spec.hardware)
     model = base.for_engine(engine)
-    _check_experts(model, engine, f"{key}.engine")
+    _check_experts(model, engine, f"{key}.engine" if pool.engine else "engine")
     if (why := uneven(model, tp)) is not None:
         fitting = [str(size) for size in range(1, most + 1) if divides(model, size)]
         raise SpecError(f"{key}.tp: {why}; allowed: {', '.join(fitting) or 'another checkpoint'}")
