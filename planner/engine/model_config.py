@@ -13,7 +13,7 @@ from typing import Any
 
 from planner.engine.catalogue import find, names
 from planner.engine.checkpoint import checkpoint
-from planner.engine.model_shape import ModelShape, Parameters
+from planner.engine.model_shape import Bits, ModelShape, Parameters
 from planner.spec import SpecError
 from planner.spec.faults import unknown
 from planner.spec.strict_yaml import read_mapping, read_text
@@ -208,12 +208,26 @@ def _latent_attention(read: _Reader, hidden: int, heads: int) -> tuple[int, int,
     return query + down + rank * heads * (nope + value) + heads * value * hidden, down, rank + (query_rank or 0)
 
 
-def _mlp(read: _Reader, family: Family, hidden: int, layers: int, intermediate: int) -> tuple[int, int, int, int, int]:
-    """(dense and router, routed experts, biases, experts, experts a token) over all layers."""
+@dataclass(frozen=True)
+class _Mlps:
+    """The MLPs of all layers. Widths of one routed expert and of a layer's shared experts together."""
+
+    mlp: int
+    extra: int  # biases
+    shared: int = 0
+    router: int = 0
+    routed: int = 0
+    experts: int = 0
+    chosen: int = 0
+    width: int = 0
+    shared_width: int = 0
+    moe_layers: tuple[bool, ...] = ()
+
+
+def _mlp(read: _Reader, family: Family, hidden: int, layers: int, intermediate: int) -> _Mlps:
     dense = 3 * hidden * intermediate
     if not family.moe:
-        extra = (2 * intermediate + hidden) * read.flag("mlp_bias")
-        return dense * layers, 0, extra * layers, 0, 0
+        return _Mlps(dense * layers, (2 * intermediate + hidden) * read.flag("mlp_bias") * layers)
     key = next((k for k in ("num_local_experts", "num_experts", "n_routed_experts") if k in read.config), "num_experts")
     experts, chosen = read.whole(key), read.whole("num_experts_per_tok")
     width = read.whole("moe_intermediate_size", intermediate)
@@ -222,13 +236,23 @@ def _mlp(read: _Reader, family: Family, hidden: int, layers: int, intermediate: 
     step = read.whole("decoder_sparse_step", 1)
     only |= {layer for layer in range(layers) if (layer + 1) % step}
     sparse = layers - len(only)
-    shared = 3 * hidden * width * int(read.config.get("n_shared_experts") or 0)
+    shared_width = width * int(read.config.get("n_shared_experts") or 0)
     kind = read.config.get("model_type")
     bias = experts if kind == "deepseek_v3" else 0  # e_score_correction_bias
     if kind == "gpt_oss":
         bias = experts * (2 * width + hidden) + experts
-    routed = 3 * hidden * width * experts * sparse
-    return dense * len(only) + (shared + hidden * experts) * sparse, routed, bias * sparse, experts, chosen
+    return _Mlps(
+        mlp=dense * len(only),
+        extra=bias * sparse,
+        shared=3 * hidden * shared_width * sparse,
+        router=hidden * experts * sparse,
+        routed=3 * hidden * width * experts * sparse,
+        experts=experts,
+        chosen=chosen,
+        width=width,
+        shared_width=shared_width,
+        moe_layers=tuple(layer not in only for layer in range(layers)),
+    )
 
 
 def shape(name: str, config: dict[str, Any], where: str) -> ModelShape:
@@ -251,10 +275,11 @@ def shape(name: str, config: dict[str, Any], where: str) -> ModelShape:
         attention, keys, extra = _latent_attention(read, hidden, heads)
     else:
         attention, keys, extra = _attention(read, family, hidden, heads, kv_heads, dim)
-    mlp, routed, biases, experts, chosen = _mlp(read, family, hidden, layers, intermediate)
+    mlps = _mlp(read, family, hidden, layers, intermediate)
     tied = read.flag("tie_word_embeddings", family.tied)
     plain = 32.0 if dtype == "float32" else 16.0
     stored = checkpoint(config, where)
+    linear = plain if stored is None or stored.routed_only else stored.bits
     nope, value = (read.whole("qk_nope_head_dim"), read.whole("v_head_dim")) if family.mla else (0, 0)
     rope = read.whole("qk_rope_head_dim") if family.mla else 0
     return ModelShape(
@@ -275,17 +300,21 @@ def shape(name: str, config: dict[str, Any], where: str) -> ModelShape:
             head=0 if tied else vocab * hidden,
             attention=attention * layers,
             kv=keys * layers,
-            mlp=mlp,
-            routed=routed,
-            norms=layers * (family.norms_per_layer * hidden + extra) + hidden + biases,
+            mlp=mlps.mlp,
+            shared=mlps.shared,
+            router=mlps.router,
+            routed=mlps.routed,
+            norms=layers * (family.norms_per_layer * hidden + extra) + hidden + mlps.extra,
         ),
         windows=family.windows(read, layers),
-        experts=experts,
-        experts_per_token=chosen,
+        bits=Bits(linear, linear, linear, plain if stored is None else stored.bits, head=plain),
+        experts=mlps.experts,
+        experts_per_token=mlps.chosen,
+        expert_intermediate=mlps.width,
+        shared_intermediate=mlps.shared_width,
+        moe_layers=mlps.moe_layers,
         latent_dim=read.whole("kv_lora_rank") + rope if family.mla else 0,
         pair_dim=nope + rope + value if family.mla else 2 * dim,
-        linear_bits=plain if stored is None or stored.routed_only else stored.bits,
-        routed_bits=plain if stored is None else stored.bits,
         kv_dtype_bytes=plain / 8,
         checkpoint=stored,
     )

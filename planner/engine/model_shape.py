@@ -27,13 +27,31 @@ class Parameters:
     head: int  # 0 when tied to the embedding
     attention: int
     kv: int
-    mlp: int  # dense MLPs, shared experts and routers
+    mlp: int  # of layers without experts
+    shared: int  # experts that every token passes through
+    router: int  # never quantised
     routed: int
     norms: int  # norms, biases and whatever is never quantised
 
     @property
+    def dense(self) -> int:
+        """Products of every token in every layer: all but the routed experts and the head."""
+        return self.attention + self.mlp + self.shared + self.router
+
+    @property
     def total(self) -> int:
-        return self.embedding + self.head + self.attention + self.mlp + self.routed + self.norms
+        return self.embedding + self.head + self.dense + self.routed + self.norms
+
+
+@dataclass(frozen=True, slots=True)
+class Bits:
+    """Of a weight as stored, by kind, scales included, averaged over layers. All else has the model's dtype."""
+
+    attention: float
+    mlp: float
+    shared: float
+    routed: float
+    head: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,12 +72,14 @@ class ModelShape:
     dtype: str
     parameters: Parameters
     windows: tuple[int | None, ...]
-    experts: int = 0
+    bits: Bits
+    experts: int = 0  # routed ones of a layer
     experts_per_token: int = 0
+    expert_intermediate: int = 0  # width of one routed expert
+    shared_intermediate: int = 0  # width of a layer's shared experts together
+    moe_layers: tuple[bool, ...] = ()  # which layers have experts; empty: none
     latent_dim: int = 0  # MLA: kv_lora_rank + qk_rope_head_dim kept per token and layer; 0: ordinary K and V
     pair_dim: int = 0  # numbers per head that a query-key pair touches in QK and AV together
-    linear_bits: float = 16.0  # bits of a weight of attention and MLP, scales included
-    routed_bits: float = 16.0
     kv_dtype_bytes: float = 2.0
     checkpoint: Checkpoint | None = None  # how its weights are quantised as stored
 
@@ -76,10 +96,15 @@ class ModelShape:
     @property
     def weight_bytes(self) -> int:
         """All weights as stored on the GPUs (tp 1)."""
-        kinds = self.parameters
-        plain = (kinds.embedding + kinds.head + kinds.norms) * self.dtype_bytes
-        linear = (kinds.attention + kinds.mlp) * self.linear_bits / 8 + kinds.routed * self.routed_bits / 8
-        return math.ceil(plain + linear)
+        kinds, bits = self.parameters, self.bits
+        plain = (kinds.embedding + kinds.router + kinds.norms) * self.dtype_bytes
+        linear = kinds.attention * bits.attention + kinds.mlp * bits.mlp + kinds.shared * bits.shared
+        return math.ceil(plain + (linear + kinds.routed * bits.routed + kinds.head * bits.head) / 8)
+
+    @property
+    def routed_bytes(self) -> float:
+        """Of all routed experts, as stored."""
+        return self.parameters.routed * self.bits.routed / 8
 
     @property
     def step_weight_bytes(self) -> int:
@@ -90,7 +115,7 @@ class ModelShape:
     def weight_bytes_per_gpu(self, tp: int) -> int:
         """Weights on each GPU: norms are on all of them, K and V projections too once tp exceeds the KV heads."""
         everywhere = self.parameters.norms * self.dtype_bytes
-        kv = self.parameters.kv * self.linear_bits / 8
+        kv = self.parameters.kv * self.bits.attention / 8
         rest = self.weight_bytes - everywhere - kv
         return math.ceil(rest / tp + everywhere + kv * self.kv_share(tp))
 
@@ -123,7 +148,7 @@ class ModelShape:
         """Matrix products of one token through all layers, without attention's pairs and the head."""
         kinds = self.parameters
         routed = kinds.routed * self.experts_per_token / self.experts if self.experts else 0.0
-        return 2.0 * (kinds.attention + kinds.mlp + routed)
+        return 2.0 * (kinds.dense + routed)
 
     @property
     def head_flops(self) -> float:
@@ -165,12 +190,13 @@ class ModelShape:
                 f"engine.quantization: {engine.quantization!r} on {self.name}, whose weights are quantised already; "
                 "allowed: leave it out"
             )
-        linear, routed = self.linear_bits, self.routed_bits
+        kinds = self.bits
         if stored is None:
-            linear = routed = ONLINE_BITS[engine.quantization] if engine.quantization else bits
+            linear = ONLINE_BITS[engine.quantization] if engine.quantization else bits
+            kinds = Bits(linear, linear, linear, linear, head=bits)
         kept, _ = self.types(engine)
         kv = DTYPE_BYTES[dtype if kept == "auto" else kept]
-        return replace(self, dtype=dtype, linear_bits=linear, routed_bits=routed, kv_dtype_bytes=float(kv))
+        return replace(self, dtype=dtype, bits=kinds, kv_dtype_bytes=float(kv))
 
     @property
     def kind(self) -> Literal["dense", "moe"]:

@@ -41,6 +41,8 @@ class Engine(Node):
     scheduler_reserve_full_isl: bool = True  # a request is admitted when its whole prompt has room
     watermark: Annotated[float, Field(ge=0, lt=1)] = 0.0  # share of the KV blocks that admissions leave free
     scheduler: Literal["v1", "prefill_first"] = "v1"  # prefill_first: vLLM V0, prompts before decodes
+    enable_expert_parallel: bool = False  # each GPU of a worker holds whole experts, not a share of every one
+    expert_imbalance: Annotated[float, Field(ge=1)] = 1.0  # expert parallelism: the busiest GPU's work over the mean
     load_format: Literal["auto", "dummy"] = "auto"  # dummy: random weights, nothing is downloaded (live)
 
 

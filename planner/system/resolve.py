@@ -167,6 +167,7 @@ def _pool(spec: Spec, base: ModelShape, role: Role, pool: PoolSpec, key: str, mo
     engine, tp = _engine(spec, pool), pool.tp
     entry = hardware(pool.hardware or spec.hardware)
     model = base.for_engine(engine)
+    _check_experts(model, engine, f"{key}.engine" if pool.engine else "engine")
     if (why := uneven(model, tp)) is not None:
         fitting = [str(size) for size in range(1, most + 1) if divides(model, size)]
         raise SpecError(f"{key}.tp: {why}; allowed: {', '.join(fitting) or 'another checkpoint'}")
@@ -185,6 +186,15 @@ def _pool(spec: Spec, base: ModelShape, role: Role, pool: PoolSpec, key: str, mo
         warnings.append(f"{model.name}: attention windows are not modelled; KV and attention are counted in full")
     router = _router(pool.router or spec.deployment.router, f"{key}.router" if pool.router else "deployment.router")
     return Pool(role, tp, entry, found, profile, router, (), engine, model), warnings
+
+
+def _check_experts(model: ModelShape, engine: Engine, key: str) -> None:
+    if engine.enable_expert_parallel and not model.experts:
+        raise SpecError(f"{key}.enable_expert_parallel: {model.name} has no experts; allowed: with mixtures of experts")
+    if engine.expert_imbalance != 1.0 and not engine.enable_expert_parallel:
+        raise SpecError(
+            f"{key}.expert_imbalance: every GPU has a share of every expert; allowed: with enable_expert_parallel: true"
+        )
 
 
 def _pool_specs(spec: Spec) -> list[tuple[Role, str, PoolSpec]]:
@@ -283,11 +293,6 @@ def resolve(spec: Spec) -> System:
     spec = _expanded(spec)
     _check_trace(spec)
     base = load_model(spec.model)
-    if base.experts:
-        raise SpecError(
-            f"model: {base.name} is a mixture of {base.experts} experts, whose step time is not covered; "
-            "allowed: dense models"
-        )
     nodes, deployment = spec.cluster.nodes, spec.deployment
     most = max((node.gpus for node in nodes), default=deployment.gpus_per_node)
     demands, pools, warnings = [], [], list[str]()
