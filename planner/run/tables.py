@@ -14,6 +14,7 @@ from typing import Any
 
 import pandas as pd
 
+from planner.messages import message
 from planner.spec.strict_yaml import SpecError, shorten
 
 Progress = Callable[[str, float], None]  # (stage, fraction of it done, 0 to 1)
@@ -124,11 +125,13 @@ def _manifest(folder: Path) -> dict[str, Any]:
     else:
         spec = manifest.get("spec") if isinstance(manifest, dict) else None
         if not isinstance(spec, dict):
-            fault = "no section 'spec'"
+            fault = message("no section 'spec'")
         elif wrong := [key for key in ("deployment", "slo", "run") if not isinstance(spec.get(key) or {}, dict)]:
-            fault = f"spec.{wrong[0]} is not a section"
+            fault = message("spec.{key} is not a section", wrong[0])
     if fault:
-        raise SpecError(f"{folder}: damaged (manifest.json: {fault}); allowed: a folder as a run wrote it")
+        raise SpecError(
+            "{folder}: damaged (manifest.json: {fault}); allowed: a folder as a run wrote it", folder, fault
+        )
     return dict(manifest)
 
 

@@ -17,7 +17,9 @@ def bounded(spec: Spec) -> Spec:
     """The spec itself. Raises SpecError for one that is better run by `planner simulate`."""
     for where, value, most in _sizes(spec):
         if value > most:
-            raise SpecError(f"{where}: {value:.7g} is too large; allowed: up to {most} in the browser")
+            raise SpecError(
+                "{where}: {value:.7g} is too large; allowed: up to {most} in the browser", where, value, most
+            )
     return spec
 
 

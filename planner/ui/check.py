@@ -140,7 +140,9 @@ def _on_gpus() -> Plan:
     chosen = pick(found.rows, found.verdict)
     part = largest_part(chosen.split, chosen.rate, len(machine().gpus))
     if part is None:
-        raise SpecError(f"{chosen.name}: needs {chosen.gpus} GPUs, {len(machine().gpus)} are here; allowed: fewer")
+        raise SpecError(
+            "{name}: needs {gpus} GPUs, {found} are here; allowed: fewer", chosen.name, chosen.gpus, len(machine().gpus)
+        )
     for line in (*part.tested, *part.untested):
         st.caption(line)
     return Plan(scaled(apply(now.spec(), part.split), part.rate), before_s=START_S["gpu"])
@@ -178,7 +180,7 @@ def _on_endpoints() -> Plan | None:
     urls = [line.strip() for line in text.splitlines() if line.strip()]
     for url in urls:
         if not _is_address(url):
-            raise SpecError(f"{url}: not an address; allowed: http://HOST:PORT or https://...")
+            raise SpecError("{url}: not an address; allowed: http://HOST:PORT or https://...", url)
     left, right = st.columns(2)
     rate = left.number_input(t("Requests per second"), 0.1, 10_000.0, 2.0, key="check_rate")
     count = right.number_input(t("Requests"), 10, 5000, 60, key="check_requests")
