@@ -9,11 +9,17 @@ from typing import Literal
 import numpy as np
 
 from planner.engine.tp_scaling import is_scaled
+from planner.messages import message
 from planner.report.words import percent
 from planner.suggestion.edge import Edge, interval
 from planner.system.resolve import System
 
 Word = Literal["worth it", "not worth it", "too close to call"]
+WORDS: dict[str, str] = {
+    "worth it": message("worth it"),
+    "not worth it": message("not worth it"),
+    "too close to call": message("too close to call"),
+}
 
 UNCALIBRATED = 0.10  # error taken for a roofline's ratio of two deployments: nothing measured says better
 SCALED = 0.05  # as UNCALIBRATED, for a profile that was measured at another TP size
@@ -29,10 +35,11 @@ class Advantage:
 
     def text(self) -> str:
         """12 % (9 to 15 %) more than."""
-        more = self.value >= 0
-        low, high = (self.low, self.high) if more else (-self.high, -self.low)
-        between = f"{_short(low)} to {_short(high)} %"
-        return f"{_short(abs(self.value))} % ({between}) {'more' if more else 'less'} than"
+        value, low, high = _short(abs(self.value)), _short(self.low), _short(self.high)
+        if self.value >= 0:
+            return message("{value} % ({low} to {high} %) more than", value, low, high)
+        low, high = _short(-self.high), _short(-self.low)
+        return message("{value} % ({low} to {high} %) less than", value, low, high)
 
 
 def _short(share: float) -> str:
@@ -76,7 +83,11 @@ def decide(found: Advantage, margin: float, error: float) -> Word:
 def margin_text(margin: float, error: float) -> str:
     """What the whole interval is held against."""
     above, below = percent(margin + error), percent(margin - error)
-    return (
-        f"Worth it: the whole interval is above {above}; not worth it: below {below}. That is a margin of"
-        f" {percent(margin)} (run.margin), give or take the profile's own error of {percent(error)}."
+    return message(
+        "Worth it: the whole interval is above {above}; not worth it: below {below}. That is a margin of {margin} "
+        "(run.margin), give or take the profile's own error of {error}.",
+        above,
+        below,
+        percent(margin),
+        percent(error),
     )

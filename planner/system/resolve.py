@@ -153,7 +153,11 @@ def _other_types(profile: LatencyProfile, model: ModelShape, engine: Engine) -> 
     if plain or measured == mine:
         return []
     theirs, ours = (f"kv_cache_dtype {kv}, quantization {weights or 'none'}" for kv, weights in (measured, mine))
-    return [f"profile {profile.name} is for {theirs}, used for {ours}; times are not to be trusted"]
+    return [
+        message(
+            "profile {name} is for {theirs}, used for {ours}; times are not to be trusted", profile.name, theirs, ours
+        )
+    ]
 
 
 def _pool(spec: Spec, base: ModelShape, role: Role, pool: PoolSpec, key: str, most: int) -> tuple[Pool, list[str]]:
