@@ -166,7 +166,9 @@ def _word(name: str, factor: float) -> str:
     return message("more") if factor > 1 else message("less")
 
 
-def judged(names: Sequence[str], found: Sequence[Found], now: Advantage, margin: float, error: float) -> list[Change]:
+def judged(
+    names: Sequence[str], found: Sequence[Found], now: Advantage, margin: float, error: float, unknown: bool = False
+) -> list[Change]:
     """Each change's advantage and what the verdict would be if it were as sure as the present one.
 
     Searches of changes are short and have one seed: what counts is how far they are from the same search unchanged.
@@ -187,7 +189,7 @@ def judged(names: Sequence[str], found: Sequence[Found], now: Advantage, margin:
         factor = math.exp(_log_ratio(ours, theirs) - base)
         values = ((1 + value) * factor - 1 for value in (now.value, now.low, now.high))
         changed = Advantage(*values)
-        word: Word = decide(changed, margin, error)
+        word: Word = decide(changed, margin, error, unknown)
         changes.append(Change(name, changed.value, WORDS[word]))
     return changes
 

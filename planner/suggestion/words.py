@@ -45,14 +45,20 @@ def sentence(rows: Sequence[Row], verdict: Verdict | None, gpus: int) -> str:
         if ours:
             return message("{serves}; no aggregated deployment meets them at any rate.", _serves(only))
         return message("{serves}; no split into prefill and decode meets them at any rate.", _serves(only))
-    return message(
-        "{split} serves {rate} req/s within the targets, {more} {engines}: {word}.",
+    text = message(
+        "{split} serves {rate} req/s within the targets, {more} {engines}",
         ours.name if rank(ours) < rank(theirs) else message("The best split, {name},", ours.name),
         number(ours.rate),
         verdict.advantage.text(),
         engines(theirs),
-        WORDS[verdict.word],
     )
+    if verdict.word == "not known yet":
+        return message(
+            "{compared}, if {what} cost what is assumed: not known yet, measure it with planner calibrate.",
+            text,
+            verdict.unmeasured,
+        )
+    return message("{compared}: {word}.", text, WORDS[verdict.word])
 
 
 def to_run(suggestion: Suggestion) -> str | None:
@@ -61,7 +67,7 @@ def to_run(suggestion: Suggestion) -> str | None:
     if not row.rate > 0:
         return None
     verdict, within = suggestion.verdict, limits(suggestion.slo)
-    if verdict is not None and verdict.word == "too close to call":
+    if verdict is not None and verdict.word in ("too close to call", "not known yet"):
         text = message("To run (the simpler of the two): {workers}. Up to {rate}", _workers(row), _rate(row))
     else:
         text = message("To run: {workers}. Up to {rate}", _workers(row), _rate(row))
@@ -92,21 +98,24 @@ def limits(slo: Slo) -> str:
     )
 
 
-def _workers(row: Row) -> str:
-    """6 prefill workers and 2 decode workers of 1 GPU each (6P2D)."""
+def _workers(row: Row) -> Message:
+    """6 prefill workers and 2 decode workers of 1 GPU each (6P2D) with max_num_batched_tokens 2048."""
+    text, tuned = message("{workers} ({name})", _engines(row), row.name), row.split.tuning.text
+    return message("{workers} with {options}", text, tuned) if tuned else text
+
+
+def _engines(row: Row) -> Message:
     first, second = row.split.first, row.split.second
     if second is None:
         workers = (
             message("1 aggregated engine") if first.replicas == 1 else message("{n} aggregated engines", first.replicas)
         )
-        return message("{workers}{size} ({name})", workers, _size(first), row.name)
+        return message("{workers}{size}", workers, _size(first))
     prefill = message("1 prefill worker") if first.replicas == 1 else message("{n} prefill workers", first.replicas)
     decode = message("1 decode worker") if second.replicas == 1 else message("{n} decode workers", second.replicas)
     if first.tp == second.tp:
-        return message("{prefill} and {decode} of {gpus} each ({name})", prefill, decode, _gpus(first.tp), row.name)
-    return message(
-        "{prefill}{size} and {decode}{other} ({name})", prefill, _size(first), decode, _size(second), row.name
-    )
+        return message("{prefill} and {decode} of {gpus} each", prefill, decode, _gpus(first.tp))
+    return message("{prefill}{size} and {decode}{other}", prefill, _size(first), decode, _size(second))
 
 
 def _gpus(count: int) -> Message:
