@@ -28,15 +28,21 @@ class Message(str):
     def __str__(self) -> str:
         return self  # so that str(text) does not lose it
 
+    @property
+    def text(self) -> str:
+        """The English as plain text."""
+        return str.__str__(self)
+
     def __reduce__(self) -> tuple[Any, ...]:
-        return Message, (str.__str__(self), self.template, self.values)
+        return Message, (self.text, self.template, self.values)
 
     def told(self, table: Mapping[str, str]) -> str:
-        """The same in another language. `table` is its template for each English one; English where it has none."""
-        values = {
-            name: value.told(table) if isinstance(value, Message) else value for name, value in self.values.items()
-        }
-        return table.get(self.template, self.template).format_map(values)
+        """The same in another language. `table` has its template for each English one; English where it has none."""
+        other = table.get(self.template)
+        if other is None:
+            return self.text
+        values = self.values.items()
+        return other.format_map({name: one.told(table) if isinstance(one, Message) else one for name, one in values})
 
 
 def message(template: str, /, *values: object) -> Message:
@@ -68,6 +74,15 @@ def said(error: Exception) -> str:
     return error.args[0] if len(error.args) == 1 and isinstance(error.args[0], Message) else str(error)
 
 
+def system(error: OSError) -> Message:
+    """The operating system's words, such as those of SYSTEM."""
+    text = error.strerror or str(error)
+    return Message(text, text, {})
+
+
+SYSTEM = ("No such file or directory", "Permission denied", "Is a directory", "Not a directory")
+
+
 def joined(separator: str, parts: Iterable[str]) -> str:
     """The parts in one message, each still one. `separator` is a text such as ", "; no parts are an empty text."""
     found = list(parts)
@@ -95,18 +110,26 @@ def _same(text: str, english: str) -> str:
 def packed(text: str) -> Any:
     """A text as JSON data: a message keeps its template and values, plain text is itself."""
     if not isinstance(text, Message):
-        return str(text)
+        return text
     values = {name: packed(value) if isinstance(value, str) else _plain(value) for name, value in text.values.items()}
-    return {"text": str(text), "template": text.template, "values": values}
+    return {"text": text.text, "template": text.template, "values": values}
 
 
 def unpacked(data: Any) -> Any:
-    """What `packed` gave."""
+    """What `packed` gave. Raises ValueError, KeyError or TypeError for data of another form."""
     if not isinstance(data, dict):
         return data
-    values = {name: unpacked(value) for name, value in data["values"].items()}
-    return Message(data["text"], data["template"], values)
+    text, template = str(data["text"]), str(data["template"])
+    values = {str(name): unpacked(value) for name, value in data["values"].items()}
+    if not all(name.isidentifier() for name in names(template)) or _bare(template.format_map(values)) != _bare(text):
+        raise ValueError(f"{template!r} is not the template of {text!r}")
+    return Message(text, template, values)
 
 
 def _plain(value: object) -> Any:
     return value if isinstance(value, bool | int | float) or value is None else str(value)
+
+
+def _bare(text: str) -> str:
+    """Without what `capital` and `one_line` change."""
+    return "".join(text.split()).casefold()

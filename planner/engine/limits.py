@@ -90,9 +90,13 @@ def uneven(model: ModelShape, tp: int) -> str | None:
     """
     kv_heads = 1 if model.latent_dim else model.kv_heads
     if model.heads % tp or (kv_heads % tp and tp % kv_heads) or model.intermediate % tp:
-        return (
-            f"{tp} does not divide {model.name}'s {model.heads} heads, {model.kv_heads} KV heads and "
-            f"intermediate size {model.intermediate}"
+        return message(
+            "{tp} does not divide {model}'s {heads} heads, {kv_heads} KV heads and intermediate size {width}",
+            tp,
+            model.name,
+            model.heads,
+            model.kv_heads,
+            model.intermediate,
         )
     stored = model.checkpoint
     if stored is None or stored.routed_only:

@@ -238,5 +238,5 @@ def explain(model: type[BaseModel], data: Any, error: ValidationError, where: st
     order = {"extra_forbidden": 0, "value_error": 2}
     lines = [(order.get(fault["type"], 1), *_line(model, data, fault)) for fault in faults]
     _, path, text = min(lines, key=lambda line: (line[0], -len(line[1])))
-    place = f"{where}: {join(*path)}" if path else where
+    place = message("{where}: {key}", where, join(*path)) if path else where
     return one_line(message("{where}: {fault}", place, text))

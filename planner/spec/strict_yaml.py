@@ -16,7 +16,7 @@ from typing import Annotated, Any, TypeVar
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from planner.messages import Fault, message
+from planner.messages import Fault, message, system
 
 MOST_TEXT = 4 * 2**20  # characters of one file: a minute of reading
 MOST_VALUES = 100_000  # of one file, those of an alias counted each time that it is used
@@ -135,7 +135,7 @@ def _check(
         for index, item in enumerate(node.value):
             _check(item, where, (*path, index), above, count)
     elif isinstance(node, yaml.ScalarNode) and node.tag.endswith(":float") and not math.isfinite(_real(node.value)):
-        place = f"{where}: {join(*path)}" if path else where
+        place = message("{where}: {key}", where, join(*path)) if path else where
         raise SpecError("{where}: {value} is not finite; allowed: finite numbers", place, shorten(node.value))
 
 
@@ -186,7 +186,7 @@ def read_text(path: Path, wanted: str = message("a YAML file")) -> str:
         raise SpecError("{path}: no such file; allowed: the path of {wanted}", path, wanted) from None
     except (IsADirectoryError, PermissionError) as error:
         raise SpecError(
-            "{path}: cannot be read ({fault}); allowed: {wanted} that can be read", path, error.strerror, wanted
+            "{path}: cannot be read ({fault}); allowed: {wanted} that can be read", path, system(error), wanted
         ) from None
     except UnicodeDecodeError:
         raise SpecError("{path}: not UTF-8 text; allowed: {wanted}", path, wanted) from None

@@ -82,12 +82,13 @@ def unmeasured(system: System) -> str | None:
         return None
     hand, wire = system.wires.hand_over, system.wires.intra_node
     if not hand.post_s:
-        return f"what a hand-over over {wire.name} costs the workers"
+        return message("what a hand-over over {link} costs the workers", wire.name)
     if hand.cross_layer_blocks:
-        return "hand-overs of cross-layer blocks"
+        return message("hand-overs of cross-layer blocks")
     sizes = sorted({pool.limits.block_size for pool in system.pools})
     if hand.measured_block_size is not None and sizes != [hand.measured_block_size]:
-        return f"hand-overs of block_size {', '.join(map(str, sizes))} (measured: {hand.measured_block_size})"
+        asked = ", ".join(map(str, sizes))
+        return message("hand-overs of block_size {sizes} (measured: {measured})", asked, hand.measured_block_size)
     return None
 
 

@@ -19,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
+from planner.messages import system
 from planner.spec import SpecError
 from planner.spec.strict_yaml import shorten
 from planner.traffic.contents import ANSWER, PROMPT, content_id, shared_runs
@@ -72,7 +73,7 @@ def _text(path: str) -> str:
     except (EOFError, zlib.error, BadGzipFile) as error:
         raise SpecError("{path}: damaged gzip file ({error})", path, error) from None
     except OSError as error:
-        raise SpecError("{path}: {fault}; workload.path must be a readable trace file", path, error.strerror) from None
+        raise SpecError("{path}: {fault}; workload.path must be a readable trace file", path, system(error)) from None
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -213,7 +214,7 @@ def requests_of(path: str, format: str = "auto", block_tokens: int | None = None
     try:
         status = os.stat(path)
     except OSError as error:
-        raise SpecError("{path}: {fault}; workload.path must be a readable trace file", path, error.strerror) from None
+        raise SpecError("{path}: {fault}; workload.path must be a readable trace file", path, system(error)) from None
     return _kept(path, format, block_tokens, limit, (status.st_mtime_ns, status.st_size))
 
 

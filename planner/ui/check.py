@@ -14,7 +14,10 @@ import streamlit as st
 
 from planner import charts
 from planner.commands import doctor
+from planner.messages import message
+from planner.report import printing
 from planner.report.words import number
+from planner.run.metrics import summarise
 from planner.run.tables import Run
 from planner.spec import Spec, SpecError, dump, load, parse
 from planner.ui import compute, jobs
@@ -269,10 +272,17 @@ def _ended(job: jobs.Job) -> None:
         with st.expander(t("Log")):
             st.code(jobs.log(job)[-6000:], language=None)
         return
-    result = jobs.result(job) or {}
-    st.subheader(say(str(result.get("answer", ""))), anchor=False)
-    badge("[measured]")
+    st.subheader(say(_sentence(job.run_folder)), anchor=False)
+    badge(message("[{origin}]", message("measured")))
     _compared(job.run_folder / "simulated", job.run_folder)
+
+
+def _sentence(folder: Path) -> str:
+    """The answer of a check: how far off the prediction was, or what was served where there is none."""
+    measured = Run.load(folder)
+    if (folder / "simulated" / "manifest.json").exists():
+        return parity.compare(Run.load(folder / "simulated"), measured).sentence()
+    return printing.sentence(summarise(measured))
 
 
 @guarded

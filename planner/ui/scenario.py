@@ -171,7 +171,7 @@ def read(params: Mapping[str, str]) -> tuple[Scenario, list[str]]:
         try:
             values[field.name] = _value(field.name, str(field.type), text)
         except ValueError as error:
-            faults.append(f"{field.name}={text}: {error}")
+            faults.append(message("{key}={value}: {fault}", field.name, text, error))
     return Scenario(**values), faults
 
 

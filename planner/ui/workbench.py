@@ -92,8 +92,7 @@ def _edit() -> None:
 
 def _summary(summary: Summary) -> None:
     found = explain(summary)
-    sentence = printing.answer(summary, found)
-    st.markdown(f"**{say(sentence.removesuffix(printing.provenance(summary)).strip())}**")
+    st.markdown(f"**{say(printing.sentence(summary, found))}**")
     badge(printing.provenance(summary))
     for warning in printing.warnings(summary):
         st.warning(say(warning))
