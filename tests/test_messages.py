@@ -35,8 +35,6 @@ from planner.report.printing import answer, compared
 from planner.run.metrics import METRICS, summarise
 from planner.run.tables import Run
 from planner.spec import SpecError, load, parse
-from planner.suggestion import words
-from planner.suggestion.suggest import suggest
 from planner.system.resolve import resolve
 from planner.traffic import traces
 from planner.ui.chinese import PAGES
@@ -319,20 +317,6 @@ def test_a_link_with_spaces_in_its_name_is_whole_in_chinese() -> None:
     first, second = (whole(line) for line in found.sentences)
     assert first == "KV 链路 my own link（prefill-0 流出） 跟不上：流量需要传输 4 GB/s，而它最多 1 GB/s。"
     assert second.startswith("一次传输平均")
-
-
-@pytest.mark.parametrize("gpus", [1, 2])
-def test_suggestions_are_whole_in_chinese(gpus: int) -> None:
-    spec = load("disagg", ["workload.requests=60", "model=tiny", "slo.ttft_ms=200", "profile=null"])
-    found = suggest(spec, gpus, seeds=1, requests=60, processes=1)
-    whole(found.sentence)
-    lines = [words.to_run(found), words.method(found), *found.notes]
-    lines += [] if found.verdict is None else words.explanation(found.verdict)
-    assert (gpus == 1) == (found.verdict is None)
-    for line in lines:
-        whole(str(line))
-    for row in found.rows:
-        assert chinese(row.name) == row.name.replace(" agg", " 聚合")
 
 
 def test_comparisons_are_whole_in_chinese() -> None:

@@ -283,6 +283,17 @@ def _pool(role: str, value: Callable[[usage.PoolUse], float | None]) -> Callable
     return find
 
 
+def _load(role: str) -> Callable[[Facts], float | None]:
+    """A pool's share of its own highest rate: an engine that decodes anything at all is busy all the time."""
+
+    def value(facts: Facts) -> float | None:
+        highest = (facts.manifest.get("highest_rates") or {}).get(role)
+        served = facts.saturation.achieved_per_s
+        return served / highest if highest and served is not None else None
+
+    return value
+
+
 def _sampled(column: str) -> Callable[[Facts], float | None]:
     def value(facts: Facts) -> float | None:
         if not len(facts.run.samples):
@@ -307,6 +318,14 @@ for _role in ("aggregated", "prefill", "decode"):
         f"{_role}_utilization", message("{role} busy", capital(_who)), "share", "none",
         message("Share of the steady window that the {role} workers spend in engine steps, averaged over them.", _who),
         _pool(_role, lambda pool: pool.utilization),
+    )  # fmt: skip
+    _add(
+        f"{_role}_load", message("{role} load", capital(_who)), "share", "none",
+        message(
+            "Requests finished per second of the steady window / the highest rate that the {role} workers carry within "
+            "the TPOT target, in closed form from the profile (simulated runs).", _who,
+        ),
+        _load(_role),
     )  # fmt: skip
     _add(
         f"{_role}_kv_used", message("{role} KV used", capital(_who)), "share", "none",

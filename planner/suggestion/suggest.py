@@ -281,7 +281,9 @@ class _Session:
         )
         brief = shortened(self.period, ours.rate)
         names, tasks = changes.tasks(self.spec, (ours.split, ours.rate), (theirs.split, theirs.rate), seed, brief)
-        outcomes: list[Found] = self._map("what would change it", changes.search_change, tasks)  # type: ignore[assignment]
+        once = list(dict.fromkeys(tasks))  # changes of the hand-over leave aggregated engines as they are
+        searched: list[Found] = self._map("what would change it", changes.search_change, once)  # type: ignore[assignment]
+        outcomes = [searched[once.index(task)] for task in tasks]
         judged = changes.judged(names, outcomes, found, margin, error, unknown is not None)
         enough = None
         if reasons[0].kind == "link":

@@ -37,6 +37,8 @@ ANSWERS: dict[str, str] = {
     "retrieval is the bottleneck": "瓶颈是检索",
     "the KV memory of the {role} workers is the bottleneck": "瓶颈是{role}实例的 KV 显存",
     "the KV memory is the bottleneck": "瓶颈是 KV 显存",
+    "posting hand-overs of the {role} workers is the bottleneck": "瓶颈是{role}实例发起 KV 移交",
+    "posting hand-overs is the bottleneck": "瓶颈是发起 KV 移交",
     "prefill is the bottleneck": "瓶颈是预填充",
     "decoding is the bottleneck": "瓶颈是解码",
     "no station is full": "没有环节已满",
@@ -126,6 +128,13 @@ ANSWERS: dict[str, str] = {
     "KV memory is the bottleneck: the cache of the {role} workers is {mean} full on average and {most} at most, "
     "with {count:.0f} preemptions.": (
         "瓶颈是 KV 显存：{role}实例的缓存平均占用 {mean}，最高 {most}，抢占 {count:.0f} 次。"
+    ),
+    "Hand-overs are the bottleneck: the {role} workers spend {share} of their time posting {count:,.0f} descriptors a "
+    "prompt": "瓶颈是 KV 移交：{role}实例 {share} 的时间用于为每个提示词发起 {count:,.0f} 个描述符",
+    "{posting}, of {busy} that they are busy": "{posting}（忙碌共 {busy}）",
+    "With engine.block_size {size}: {share}.": "engine.block_size 为 {size} 时：{share}。",
+    "Fewer and larger pieces (link.cross_layer_blocks) or the other connector (link.connector) would free it.": (
+        "更少更大的分片（link.cross_layer_blocks）或另一种连接器（link.connector）可以释放它。"
     ),
     "Nothing is a bottleneck: there is headroom.": "没有瓶颈：尚有余量。",
     "Closest to its limit: {what}.": "最接近上限的是：{what}。",
@@ -326,6 +335,11 @@ ANSWERS: dict[str, str] = {
     "Share of all requests within the {metric} target.": "{metric} 达标的请求比例。",
     "{stage} share of TTFT": "{stage}占 TTFT 的比例",
     "Share of all time to first token: {what}.": "占全部首 token 时间的比例：{what}。",
+    "{role} load": "{role}负载",
+    "Requests finished per second of the steady window / the highest rate that the {role} workers carry within the "
+    "TPOT target, in closed form from the profile (simulated runs).": (
+        "稳态窗口内每秒完成的请求数 / {role}实例在 TPOT 目标内所能承担的最高速率（由性能档案按闭式计算，仅仿真运行）。"
+    ),
     "{role} busy": "{role}忙碌",
     "{role} KV used": "{role} KV 占用",
     "Share of the steady window that the {role} workers spend in engine steps, averaged over them.": (
