@@ -317,6 +317,17 @@ def test_a_check_that_failed_says_why(monkeypatch: pytest.MonkeyPatch, tmp_path:
     assert "planner: no such thing" in app.error[0].value
 
 
+def test_the_fault_of_a_check_is_said_in_the_page_s_language(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    code = "import sys; from planner.cli import main; main(['simulate', 'disagg', '--set', 'deployment.prefill.tp=0'])"
+    monkeypatch.setattr(jobs, "command", lambda *_: [sys.executable, "-c", code])
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    job = jobs.start(dump(load()), root=tmp_path / "runs" / "jobs")
+    wait(lambda: not jobs.running(job))
+    assert jobs.fault(job).endswith("tp: 0 is too small; allowed: whole numbers from 1 up to 4096")
+    assert jobs.log(job) == f"planner: {jobs.fault(job)}\n"
+    assert "0 太小；可用：不小于 1 不超过 4096 的整数" in page("check", lang="zh").error[0].value
+
+
 def test_controls_are_off_beyond_loopback(monkeypatch: pytest.MonkeyPatch) -> None:
     assert jobs.allowed("127.0.0.1")
     assert jobs.allowed("localhost")

@@ -126,8 +126,8 @@ def _posting(summary: Summary) -> Explanation | None:
         return None
     pool = _find(summary, found.role)
     first = message(
-        "Hand-overs are the bottleneck: the {role} workers spend {share} of their time posting {count:,.0f} descriptors "
-        "a prompt",
+        "Hand-overs are the bottleneck: the {role} workers spend {share} of their time posting {count:,.0f} "
+        "descriptors a prompt",
         ROLES[found.role],
         percent(found.share),
         found.descriptors,
