@@ -16,6 +16,7 @@ from live.results import ClientResult
 from live.servers import Worker
 from live.step_table import EngineTrace
 from live.telemetry import Telemetry
+from planner.messages import message
 from planner.system.resolve import System, knob_warnings
 
 
@@ -84,18 +85,20 @@ def _warnings(run: Circumstances) -> list[str]:
     if run.runtime is not None:
         found += [reason for reason in (step_tracing(run.runtime), other_hardware(run.system, run.runtime)) if reason]
     if result.late:
-        found.append(f"the client was late: p99 of its schedule lag is {result.lag.p99_s:.2f} s")
+        found.append(message("the client was late: p99 of its schedule lag is {lag:.2f} s", result.lag.p99_s))
     if not result.tokens().equal:
-        found.append("prompt or output lengths differ from the plan (see tokens in the manifest)")
+        found.append(message("prompt or output lengths differ from the plan (see tokens in the manifest)"))
     if run.frontend is not None:
         found += run.frontend["notes"]
-    found += [f"{name} ended during the run: {why}" for name, why in run.ended.items()]
+    found += [message("{name} ended during the run: {why}", name, why) for name, why in run.ended.items()]
     lost = sorted(run.telemetry.lost - run.ended.keys())
-    found += [f"{name} did not answer at the end: its counters are missing" for name in lost]
+    found += [message("{name} did not answer at the end: its counters are missing", name) for name in lost]
     broken = {name: trace.broken_lines for name, trace in run.traces.items() if trace.broken_lines}
-    found += [f"{name}: {lines} lines of its step trace are broken" for name, lines in broken.items()]
+    found += [
+        message("{name}: {lines} lines of its step trace are broken", name, lines) for name, lines in broken.items()
+    ]
     if run.endpoints:
-        found.append("endpoints of others: engine steps, queues and transfers are not visible and stay null")
+        found.append(message("endpoints of others: engine steps, queues and transfers are not visible and stay null"))
     return found
 
 
@@ -107,4 +110,8 @@ def other_hardware(system: System, runtime: Runtime) -> str | None:
     numbers = re.findall(r"[a-z]*\d+", system.pools[0].hardware.name)
     if numbers and re.search(rf"\b{numbers[0]}(?!\d)|\b\w*{numbers[0]}\b", there.lower()):
         return None
-    return f"the spec says {system.pools[0].hardware.name}, but {there} serves here: a prediction is for other hardware"
+    return message(
+        "the spec says {gpu}, but {found} serves here: a prediction is for other hardware",
+        system.pools[0].hardware.name,
+        there,
+    )

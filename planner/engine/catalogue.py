@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from planner.messages import message
 from planner.spec import Node, NonNegative, NonNegativeInt, Positive, PositiveInt, SpecError, config_root
 from planner.spec.faults import unknown
 from planner.spec.strict_yaml import read_mapping, read_text, validate
@@ -45,7 +46,9 @@ class Hardware(Node):
         needed = {"memory_gb", "memory_mib", "bandwidth_gb_s", "tflops", "nic_gb_s", "pcie_gb_s", "tdp_w"}
         needed |= {key for key in ("nvlink_gb_s", "price_per_gpu_hour") if getattr(self, key) is not None}
         if missing := sorted(needed - set(self.sources)):
-            raise ValueError(f"sources: no source for {', '.join(missing)}; allowed: one line of text each")
+            raise ValueError(
+                message("sources: no source for {missing}; allowed: one line of text each", ", ".join(missing))
+            )
         return self
 
     @property
@@ -92,7 +95,7 @@ def find(kind: Kind, name_or_path: str) -> Path:
     path = Path(name_or_path).expanduser()
     if path.exists() and ("/" in name_or_path or path.suffix in (".yaml", ".yml", ".json")):
         return path
-    raise SpecError(f"{kind}: {unknown(name_or_path, names(kind))}, or a path")
+    raise SpecError("{kind}: {fault}, or a path", kind, unknown(name_or_path, names(kind)))
 
 
 @lru_cache(maxsize=64)

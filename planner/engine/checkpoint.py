@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
+from planner.messages import message
 from planner.spec import SpecError
 
 # Types of weights and arithmetic. fp8, int8, fp4: both. int4 and w*a16: weights are expanded to the engine's dtype.
@@ -38,19 +39,29 @@ class _Keys:
     where: str
 
     def fault(self, key: str, allowed: str) -> SpecError:
-        return SpecError(f"{self.where}: {key}: {self.values.get(key)!r} is not covered; allowed: {allowed}")
+        return SpecError(
+            "{where}: {key}: {value!r} is not covered; allowed: {allowed}",
+            self.where,
+            key,
+            self.values.get(key),
+            allowed,
+        )
 
     def section(self, key: str) -> _Keys:
         found = self.values.get(key) or {}
         if not isinstance(found, dict):
-            raise SpecError(f"{self.where}: {key}: {found!r} is not a section; allowed: a section of keys")
+            raise SpecError(
+                "{where}: {key}: {value!r} is not a section; allowed: a section of keys", self.where, key, found
+            )
         return _Keys(found, f"{self.where}.{key}")
 
     def whole(self, key: str, default: int) -> int:
         found = self.values.get(key)
         found = default if found is None else found
         if isinstance(found, bool) or not isinstance(found, int):
-            raise SpecError(f"{self.where}: {key}: {found!r} is not a whole number; allowed: whole numbers")
+            raise SpecError(
+                "{where}: {key}: {value!r} is not a whole number; allowed: whole numbers", self.where, key, found
+            )
         return found
 
     def block(self, key: str) -> tuple[int, int] | None:
@@ -59,7 +70,7 @@ class _Keys:
             return None
         pair = list(found) if isinstance(found, (list, tuple)) else []
         if len(pair) != 2 or not all(type(size) is int and size > 0 for size in pair):
-            raise self.fault(key, "two whole numbers from 1")
+            raise self.fault(key, message("two whole numbers from 1"))
         return pair[0], pair[1]
 
 
@@ -103,7 +114,7 @@ def _kv(keys: _Keys) -> Literal["fp8"] | None:
     if not scheme.values:
         return None
     if (scheme.values.get("num_bits"), scheme.values.get("type", "float")) != (8, "float"):
-        raise keys.fault("kv_cache_scheme", "num_bits 8 of type float, or none")
+        raise keys.fault("kv_cache_scheme", message("num_bits 8 of type float, or none"))
     return "fp8"
 
 
@@ -111,8 +122,8 @@ def _compressed_tensors(keys: _Keys) -> Checkpoint:
     groups = keys.section("config_groups")
     found = {_compressed_group(groups.section(name), _kv(keys)) for name in groups.values}
     if len(found) != 1:
-        what = "groups of different types" if found else "no group"
-        raise SpecError(f"{groups.where}: holds {what}; allowed: config_groups of one type, with num_bits")
+        what = message("groups of different types") if found else message("no group")
+        raise SpecError("{where}: holds {what}; allowed: config_groups of one type, with num_bits", groups.where, what)
     return found.pop()
 
 
@@ -131,7 +142,7 @@ def _compressed_group(keys: _Keys, kv: Literal["fp8"] | None) -> Checkpoint:
     elif (key := (bits, inputs.whole("num_bits", 0), floats)) in both:
         name = both[key]
     else:
-        raise weights.fault("num_bits", "8 beside 8, 4 beside 8 or 4 of the inputs")
+        raise weights.fault("num_bits", message("8 beside 8, 4 beside 8 or 4 of the inputs"))
     scale = 8 if floats and bits == 4 else 16  # NVFP4 keeps its scales in 8 bits
     stored = bits + (scale / group if group else 0.0) + (32 / (block[0] * block[1]) if block else 0.0)
     return Checkpoint("compressed-tensors", name, stored, group=group, block=block, kv=kv)
@@ -152,7 +163,7 @@ def _modelopt(keys: _Keys) -> Checkpoint:
         raise inner.fault("quant_algo", ", ".join(algorithms))
     found, kept = algorithms[name], inner.values.get("kv_cache_quant_algo")
     if kept is not None and str(kept).upper() != "FP8":
-        raise inner.fault("kv_cache_quant_algo", "FP8, or none")
+        raise inner.fault("kv_cache_quant_algo", message("FP8, or none"))
     kv: Literal["fp8"] | None = "fp8" if kept is not None else _kv(inner)
     return Checkpoint(found.method, found.weights, found.bits, group=found.group, block=found.block, kv=kv)
 
@@ -178,11 +189,15 @@ def checkpoint(config: dict[str, Any], where: str) -> Checkpoint | None:
     if found is None:
         return None
     if not isinstance(found, dict):
-        raise SpecError(f"{where}: {key}: {found!r} is not a section; allowed: a section with quant_method")
+        raise SpecError(
+            "{where}: {key}: {value!r} is not a section; allowed: a section with quant_method", where, key, found
+        )
     method = found.get("quant_method")
     if method is None and "quant_algo" in found:
         method = "modelopt"  # which leaves its name out
     reader = _METHODS.get(method) if isinstance(method, str) else None
     if reader is None:
-        raise SpecError(f"{where}: {key}: {method!r} is not covered; allowed: {', '.join(_METHODS)}")
+        raise SpecError(
+            "{where}: {key}: {value!r} is not covered; allowed: {methods}", where, key, method, ", ".join(_METHODS)
+        )
     return reader(_Keys(found, f"{where}: {key}"))

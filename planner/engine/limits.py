@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from planner.engine.catalogue import Hardware
 from planner.engine.model_shape import ModelShape
+from planner.messages import message
 from planner.spec import Engine, SpecError
 
 GIB = 1 << 30
@@ -89,29 +90,34 @@ def uneven(model: ModelShape, tp: int) -> str | None:
     """
     kv_heads = 1 if model.latent_dim else model.kv_heads
     if model.heads % tp or (kv_heads % tp and tp % kv_heads) or model.intermediate % tp:
-        return (
-            f"{tp} does not divide {model.name}'s {model.heads} heads, {model.kv_heads} KV heads and "
-            f"intermediate size {model.intermediate}"
+        return message(
+            "{tp} does not divide {model}'s {heads} heads, {kv_heads} KV heads and intermediate size {width}",
+            tp,
+            model.name,
+            model.heads,
+            model.kv_heads,
+            model.intermediate,
         )
     stored = model.checkpoint
     if stored is None or stored.routed_only:
         return None
-    inputs = {"intermediate size": model.intermediate}
+    inputs = {message("intermediate size"): model.intermediate}
     if not model.latent_dim:
-        inputs["attention width"] = model.heads * model.head_dim
+        inputs[message("attention width")] = model.heads * model.head_dim
     outputs = dict(inputs)
     if not model.latent_dim:
-        outputs["K and V width"] = max(tp, model.kv_heads) * model.head_dim  # replicated beyond the KV heads
-    checks = [(inputs, stored.group, "groups")] if stored.group else []
+        outputs[message("K and V width")] = max(tp, model.kv_heads) * model.head_dim  # replicated beyond the KV heads
+    checks = [(inputs, stored.group, message("groups"))] if stored.group else []
     if stored.block is not None and tp > 1:  # vLLM pads the last block of a width that is not split
-        checks += [(outputs, stored.block[0], "blocks"), (inputs, stored.block[1], "blocks")]
+        checks += [(outputs, stored.block[0], message("blocks")), (inputs, stored.block[1], message("blocks"))]
     for widths, size, what in checks:
         for name, width in widths.items():
             if width % (tp * size):
-                return (
-                    f"{tp} leaves {width // tp} of {model.name}'s {name} {width} to a GPU, "
-                    f"no multiple of its quantised {what} of {size}"
-                )
+                return message(
+                    "{tp} leaves {part} of {model}'s {name} {width} to a GPU, no multiple of its quantised {what} of "
+                    "{size}",
+                    tp, width // tp, model.name, name, width, what, size,
+                )  # fmt: skip
     return None
 
 
@@ -127,10 +133,19 @@ def _refuse_memory(
         for size in range(tp + 1, most + 1)
         if divides(model, size) and _kv_memory(model, hardware, size, engine, budget, seqs) > 1024 * block
     ]
-    remedy = f"tp {fitting[0]} or more" if fitting else "a smaller model, quantization or larger GPUs"
+    remedy = (
+        message("tp {tp} or more", fitting[0]) if fitting else message("a smaller model, quantization or larger GPUs")
+    )
     return SpecError(
-        f"{where}.tp: {model.name} does not fit at tp {tp}: {_gb(needed)} of weights and working memory a GPU, "
-        f"{_gb(there)} usable on {hardware.name}; allowed: {remedy}"
+        "{where}.tp: {model} does not fit at tp {tp}: {needed} of weights and working memory a GPU, {usable} "
+        "usable on {gpu}; allowed: {remedy}",
+        where,
+        model.name,
+        tp,
+        _gb(needed),
+        _gb(there),
+        hardware.name,
+        remedy,
     )
 
 
@@ -170,31 +185,45 @@ def limits(
     budget, seqs, block_size = batch_sizes(model, hardware, tp, engine)
     if budget < seqs:
         raise SpecError(
-            f"engine.max_num_batched_tokens: {budget} is below max_num_seqs {seqs}; allowed: at least max_num_seqs"
+            "engine.max_num_batched_tokens: {budget} is below max_num_seqs {seqs}; allowed: at least max_num_seqs",
+            budget,
+            seqs,
         )
     total = kv_blocks(model, hardware, tp, engine, measured, (budget, seqs, block_size), where, most)
     usable = total - 1
     if usable < 1:
         key = "num_gpu_blocks_override" if engine.num_gpu_blocks_override is not None else "kv_cache_memory_bytes"
         raise SpecError(
-            f"engine.{key}: {getattr(engine, key)} gives {total} KV blocks, one of them vLLM's own; allowed: 2 or more"
+            "engine.{key}: {value} gives {total} KV blocks, one of them vLLM's own; allowed: 2 or more",
+            key,
+            getattr(engine, key),
+            total,
         )
     room = usable * block_size
     longest = engine.max_model_len or min(model.max_position, room)
     if longest > model.max_position:
         raise SpecError(
-            f"engine.max_model_len: {longest} is beyond {model.name}'s {model.max_position} positions; "
-            f"allowed: up to {model.max_position}"
+            "engine.max_model_len: {longest} is beyond {name}'s {most} positions; allowed: up to {most}",
+            longest,
+            model.name,
+            model.max_position,
         )
     if longest > room:
         raise SpecError(
-            f"engine.max_model_len: one request of {longest} tokens does not fit the KV cache of {room} tokens "
-            f"({usable} blocks of {block_size}, {where}); allowed: up to {room}, or more KV memory"
+            "engine.max_model_len: one request of {longest} tokens does not fit the KV cache of {room} "
+            "tokens ({usable} blocks of {block_size}, {where}); allowed: up to {room}, or more KV memory",
+            longest,
+            room,
+            usable,
+            block_size,
+            where,
         )
     if not engine.enable_chunked_prefill and budget < longest:
         raise SpecError(
-            f"engine.max_num_batched_tokens: {budget} is below max_model_len {longest} without chunked prefill; "
-            f"allowed: at least {longest}, or enable_chunked_prefill: true"
+            "engine.max_num_batched_tokens: {budget} is below max_model_len {longest} without chunked "
+            "prefill; allowed: at least {longest}, or enable_chunked_prefill: true",
+            budget,
+            longest,
         )
     asynchronous = engine.async_scheduling
     return EngineLimits(

@@ -14,6 +14,7 @@ from typing import Any
 from planner.engine.catalogue import find, names
 from planner.engine.checkpoint import checkpoint
 from planner.engine.model_shape import Bits, ModelShape, Parameters
+from planner.messages import message
 from planner.spec import SpecError
 from planner.spec.faults import unknown
 from planner.spec.strict_yaml import read_mapping, read_text
@@ -47,7 +48,9 @@ def _catalogued(name: str) -> ModelConfig:
     path, entry = _entry(name)
     config = entry.get("config")
     if not isinstance(config, dict) or not isinstance(entry.get("source"), str):
-        raise SpecError(f"{path}: config or source is missing; allowed: Hugging Face keys, and where they are from")
+        raise SpecError(
+            "{path}: config or source is missing; allowed: Hugging Face keys, and where they are from", path
+        )
     return ModelConfig(name, config, str(path))
 
 
@@ -73,11 +76,13 @@ def _of_hub(hub_id: str) -> ModelConfig | None:
 
 def _json(file: Path, kind: str) -> dict[str, Any]:
     try:
-        found = json.loads(read_text(file, f"a Hugging Face {kind}"))
+        found = json.loads(read_text(file, message("a Hugging Face {file}", kind)))
     except json.JSONDecodeError as error:
-        raise SpecError(f"{file}: line {error.lineno}: not valid JSON ({error.msg}); allowed: a {kind}") from None
+        raise SpecError(
+            "{file}: line {line}: not valid JSON ({fault}); allowed: a {kind}", file, error.lineno, error.msg, kind
+        ) from None
     if not isinstance(found, dict):
-        raise SpecError(f"{file}: holds no JSON object; allowed: a Hugging Face {kind}")
+        raise SpecError("{file}: holds no JSON object; allowed: a Hugging Face {kind}", file, kind)
     return found
 
 
@@ -92,8 +97,10 @@ def model_config(name_or_path: str) -> ModelConfig:
         if found is not None:
             return found
         fetch = f"hf download {name_or_path} --include '*config.json'"  # hf_quant_config.json too, where there is one
-        remedy = f"; a hub id once `{fetch}` has fetched its figures" if hub else ""
-        raise SpecError(f"model: {unknown(name_or_path, names('models'))}, or a folder with a config.json{remedy}")
+        remedy = message("; a hub id once `{command}` has fetched its figures", fetch) if hub else ""
+        raise SpecError(
+            "model: {fault}, or a folder with a config.json{remedy}", unknown(name_or_path, names("models")), remedy
+        )
     file = path / "config.json" if path.is_dir() else path
     if file.suffix in (".yaml", ".yml"):
         entry = read_mapping(read_text(file), str(file))
@@ -101,7 +108,10 @@ def model_config(name_or_path: str) -> ModelConfig:
     config = _json(file, "config.json")
     beside = file.parent / "hf_quant_config.json"  # modelopt's; read by vLLM where config.json does not say
     if config.get("quantization_config") is None and beside.is_file():
-        config["quantization_config"] = {"quant_method": "modelopt", **_json(beside, beside.name)}
+        config["quantization_config"] = {
+            "quant_method": "modelopt",
+            **_json(beside, beside.name),
+        }
     return ModelConfig(file.resolve().parent.name, config, str(file), file.parent)
 
 
@@ -116,8 +126,12 @@ class _Reader:
         if value is None:
             value = default
         if isinstance(value, bool) or not isinstance(value, int) or value <= 0:
-            shown = "is missing" if value is None else f"{value!r} is not a positive whole number"
-            raise SpecError(f"{self.where}: {key}: {shown}; allowed: whole numbers from 1")
+            if value is None:
+                raise SpecError("{where}: {key}: is missing; allowed: whole numbers from 1", self.where, key)
+            raise SpecError(
+                "{where}: {key}: {value!r} is not a positive whole number; allowed: whole numbers from 1",
+                self.where, key, value,
+            )  # fmt: skip
         return value
 
     def flag(self, key: str, default: bool = False) -> bool:
@@ -261,16 +275,23 @@ def shape(name: str, config: dict[str, Any], where: str) -> ModelShape:
     kind = str(config.get("model_type"))
     family = FAMILIES.get(kind)
     if family is None:
-        raise SpecError(f"{where}: model_type: {kind!r} is not covered; allowed: {', '.join(FAMILIES)}")
+        raise SpecError(
+            "{where}: model_type: {kind!r} is not covered; allowed: {families}", where, kind, ", ".join(FAMILIES)
+        )
     hidden, layers = read.whole("hidden_size"), read.whole("num_hidden_layers")
     heads = read.whole("num_attention_heads")
     kv_heads, vocab = read.whole("num_key_value_heads", heads), read.whole("vocab_size")
     dim, intermediate = read.whole("head_dim", max(1, hidden // heads)), read.whole("intermediate_size")
     if heads % kv_heads:
-        raise SpecError(f"{where}: num_key_value_heads: {kv_heads} does not divide {heads} heads; allowed: a divisor")
+        raise SpecError(
+            "{where}: num_key_value_heads: {kv_heads} does not divide {heads} heads; allowed: a divisor",
+            where,
+            kv_heads,
+            heads,
+        )
     dtype = str(config.get("torch_dtype") or config.get("dtype") or "bfloat16")
     if dtype not in ("bfloat16", "float16", "float32"):
-        raise SpecError(f"{where}: torch_dtype: {unknown(dtype, ['bfloat16', 'float16', 'float32'])}")
+        raise SpecError("{where}: torch_dtype: {fault}", where, unknown(dtype, ["bfloat16", "float16", "float32"]))
     if family.mla:
         attention, keys, extra = _latent_attention(read, hidden, heads)
     else:

@@ -187,8 +187,10 @@ class ModelShape:
         stored = self.checkpoint
         if stored is not None and engine.quantization not in (None, stored.method):
             raise SpecError(
-                f"engine.quantization: {engine.quantization!r} on {self.name}, whose weights are quantised already; "
-                "allowed: leave it out"
+                "engine.quantization: {quantization!r} on {name}, whose weights are quantised already; "
+                "allowed: leave it out",
+                engine.quantization,
+                self.name,
             )
         kinds = self.bits
         if stored is None:

@@ -17,6 +17,7 @@ from planner.engine.law import AffineStep, StepTime, guess
 from planner.engine.model_shape import ModelShape
 from planner.engine.profile_file import HostLaw, ProfileFile
 from planner.engine.roof import Roof
+from planner.messages import message
 from planner.spec import Engine
 from planner.spec.strict_yaml import read_mapping, read_text, validate
 
@@ -92,12 +93,19 @@ class LatencyProfile:
         if validity is None:
             return []
         asked = (
-            ("batch", batch, validity.batch),
-            ("context tokens of a sequence", context, validity.context),
-            ("prompt tokens of a step", prefill_tokens, validity.prefill_tokens),
+            (message("batch"), batch, validity.batch),
+            (message("context tokens of a sequence"), context, validity.context),
+            (message("prompt tokens of a step"), prefill_tokens, validity.prefill_tokens),
         )
         return [
-            f"profile {self.name}: {what} reach {value}, measured only from {low} to {high}; this is an extrapolation"
+            message(
+                "profile {name}: {what} reach {value}, measured only from {low} to {high}; this is an extrapolation",
+                self.name,
+                what,
+                value,
+                low,
+                high,
+            )
             for what, value, (low, high) in asked
             if value > high or 0 < value < low
         ]
@@ -107,12 +115,18 @@ class LatencyProfile:
         if self.file is None:
             return []
         asked = (
-            ("model", model, self.file.model),
-            ("hardware", hardware, self.file.hardware),
-            ("tp", tp, self.file.tp),
+            (message("model"), model, self.file.model),
+            (message("hardware"), hardware, self.file.hardware),
+            (message("tp"), tp, self.file.tp),
         )
         return [
-            f"profile {self.name} is for {what} {mine}, used for {yours}; times are not to be trusted"
+            message(
+                "profile {name} is for {what} {mine}, used for {yours}; times are not to be trusted",
+                self.name,
+                what,
+                mine,
+                yours,
+            )
             for what, yours, mine in asked
             if yours != mine
         ]
@@ -123,7 +137,12 @@ class LatencyProfile:
         mine, here = release(measured.vllm) if measured else None, installed_vllm().get(kind)
         if mine is None or here is None or mine == here:
             return []
-        return [f"profile {self.name} was measured on vLLM {mine}, and {here} is installed here; times may differ"]
+        return [
+            message(
+                "profile {name} was measured on vLLM {mine}, and {here} is installed here; times may differ",
+                self.name, mine, here,
+            )
+        ]  # fmt: skip
 
     def for_engine(
         self, engine: Engine, max_num_seqs: int = 1024, max_num_batched_tokens: int = 8192
@@ -136,10 +155,14 @@ class LatencyProfile:
         sizes = capture_sizes(max_num_seqs, max_num_batched_tokens) if graphs else ()
         warnings = self.warnings
         if file.cuda_graphs and engine.enforce_eager and file.provenance == "calibrated":
-            warnings += (f"profile {self.name} was measured with CUDA graphs; eager steps are an estimate",)
+            warnings += (
+                message("profile {name} was measured with CUDA graphs; eager steps are an estimate", self.name),
+            )
         on_gpu = file.measured is None or file.measured.gpu != "none"
         if on_gpu and not file.cuda_graphs and not engine.enforce_eager:
-            warnings += (f"profile {self.name} was measured without CUDA graphs; with them steps may be shorter",)
+            warnings += (
+                message("profile {name} was measured without CUDA graphs; with them steps may be shorter", self.name),
+            )
         return replace(self, step=_step(file, sizes), warnings=warnings)
 
 
@@ -148,7 +171,7 @@ def from_file(file: ProfileFile) -> LatencyProfile:
     host = HostCosts(**file.host.model_dump())
     sizes = capture_sizes() if file.cuda_graphs else ()
     composed = file.measured.composed if file.measured else None
-    warnings = (f"profile {file.name}: {composed}",) if composed else ()
+    warnings = (message("profile {name}: {composed}", file.name, composed),) if composed else ()
     return LatencyProfile(file.name, file.provenance, _step(file, sizes), host, file, warnings)
 
 
@@ -163,15 +186,15 @@ def _step(file: ProfileFile, sizes: tuple[int, ...]) -> AffineStep:
 def origin(profiles: Sequence[LatencyProfile]) -> str:
     """Where the step times of a deployment are from: calibrated: NAME, simulated: fitted to WHAT, or of a roofline."""
     if all(profile.provenance == "calibrated" for profile in profiles):
-        return f"calibrated: {', '.join(dict.fromkeys(profile.name for profile in profiles))}"
+        return message("calibrated: {profiles}", ", ".join(dict.fromkeys(profile.name for profile in profiles)))
     fitted = {
         profile.file.fitted_to if profile.file else None for profile in profiles if profile.provenance != "calibrated"
     }
     what = fitted.pop() if len(fitted) == 1 else None
-    return UNCALIBRATED if what is None else f"simulated: fitted to {what}"
+    return UNCALIBRATED if what is None else message("simulated: fitted to {what}", what)
 
 
-UNCALIBRATED = "simulated: uncalibrated roofline"
+UNCALIBRATED = message("simulated: uncalibrated roofline")
 
 
 def load_profile(name_or_path: str) -> LatencyProfile:

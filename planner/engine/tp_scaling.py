@@ -15,6 +15,7 @@ from planner.engine.model_shape import ModelShape
 from planner.engine.profile_file import Fit, ProfileFile
 from planner.engine.profiles import LatencyProfile, from_file
 from planner.engine.roof import Roof
+from planner.messages import message
 from planner.spec import Engine
 
 
@@ -45,7 +46,12 @@ def at_tp(profile: LatencyProfile, model: ModelShape, hardware: Hardware, tp: in
         "fit": _scaled_fit(file, law),
         "kv_cache_tokens": None,  # of an engine at the measured TP
     }
-    note = f"profile {file.name} was measured at TP {file.tp}; TP {tp} is scaled from it by the roofline"
+    note = message(
+        "profile {name} was measured at TP {measured}; TP {tp} is scaled from it by the roofline",
+        file.name,
+        file.tp,
+        tp,
+    )
     return replace(from_file(file.model_copy(update=update)), warnings=(*profile.warnings, note))
 
 

@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from planner.messages import message
 from planner.run import gaps
 from planner.run.tables import Run
 from planner.spec import Slo
@@ -32,14 +33,30 @@ LEAST_GROWTH = 5.0  # requests: shorter lines grow by chance
 
 # In the order in which a request meets them. Their sum is the TTFT.
 STAGES: dict[str, str] = {
-    "host": "HTTP, tokenisation, routing and the way back to the client",
-    "retrieval": "waiting for and doing the document search",
-    "queue": "waiting for prefill, in a shared queue or a worker's own",
-    "prefill": "first to last prompt chunk",
-    "transfer": "moving the KV cache to the decode worker",
-    "decode_wait": "waiting for the decode worker: the hop, room for the KV cache, the next step",
-    "first_decode": "the decode step that gives the first token, and its way to the client",
-    "unobserved": "stages that this run cannot tell apart",
+    "host": message("HTTP, tokenisation, routing and the way back to the client"),
+    "retrieval": message("waiting for and doing the document search"),
+    "queue": message("waiting for prefill, in a shared queue or a worker's own"),
+    "prefill": message("first to last prompt chunk"),
+    "transfer": message("moving the KV cache to the decode worker"),
+    "decode_wait": message("waiting for the decode worker: the hop, room for the KV cache, the next step"),
+    "first_decode": message("the decode step that gives the first token, and its way to the client"),
+    "unobserved": message("stages that this run cannot tell apart"),
+}
+
+STAGE_NAMES: dict[str, str] = {
+    "host": message("host"),
+    "retrieval": message("retrieval"),
+    "queue": message("queue"),
+    "prefill": message("prefill"),
+    "transfer": message("transfer"),
+    "decode_wait": message("decode wait"),
+    "first_decode": message("first decode"),
+    "unobserved": message("unobserved"),
+}
+ROLES: dict[str, str] = {
+    "aggregated": message("aggregated"),
+    "prefill": message("prefill"),
+    "decode": message("decode"),
 }
 
 
@@ -97,7 +114,7 @@ class Facts:
     def __init__(self, run: Run, slo: Slo | None = None) -> None:
         """`slo` judges the run by other targets than its own. Raises ValueError when the manifest names no spec."""
         if "spec" not in run.manifest:
-            raise ValueError("manifest.json: key 'spec' is missing; allowed: a manifest written by planner")
+            raise ValueError(message("manifest.json: key 'spec' is missing; allowed: a manifest written by planner"))
         self.run = run
         self.manifest = run.manifest
         self.spec: dict[str, Any] = run.manifest["spec"]

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
+from planner.messages import message
 from planner.spec.strict_yaml import MOST_NAME, Fraction, Node, NonNegative, NonNegativeInt, Positive, PositiveInt
 
 MOST_WORKERS = 4096  # of a pool, GPUs of a worker and of a node
@@ -16,7 +17,9 @@ Few = Annotated[PositiveInt, Field(le=MOST_WORKERS)]
 
 def _age(seconds: float) -> float:
     if 0 < seconds < LEAST_AGE_S:
-        raise ValueError(f"{seconds:g} is too small; allowed: 0, or numbers from {LEAST_AGE_S:g}")
+        raise ValueError(
+            message("{seconds:g} is too small; allowed: 0, or numbers from {least:g}", seconds, LEAST_AGE_S)
+        )
     return seconds
 
 

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Discriminator, Field, Tag, model_validator
 
+from planner.messages import message
 from planner.spec.strict_yaml import Node, NonNegative, NonNegativeInt, Positive, PositiveInt
 
 MOST_TICKS = 10_000_000  # of multi_round_qa's loop; all are laid out beforehand
@@ -30,7 +31,7 @@ class Uniform(Node):
     @model_validator(mode="after")
     def _ordered(self) -> Uniform:
         if self.high < self.low:
-            raise ValueError(f"high {self.high:g} is below low; allowed: numbers from {self.low:g}")
+            raise ValueError(message("high {high:g} is below low; allowed: numbers from {low:g}", self.high, self.low))
         return self
 
 
@@ -46,7 +47,7 @@ class Lognormal(Node):
     @model_validator(mode="after")
     def _ordered(self) -> Lognormal:
         if self.max is not None and self.max < self.min:
-            raise ValueError(f"max {self.max:g} is below min; allowed: numbers from {self.min:g}")
+            raise ValueError(message("max {max:g} is below min; allowed: numbers from {min:g}", self.max, self.min))
         return self
 
 
@@ -61,9 +62,13 @@ class Empirical(Node):
     def _paired(self) -> Empirical:
         if self.weights is not None:
             if len(self.weights) != len(self.values):
-                raise ValueError(f"{len(self.weights)} weights for {len(self.values)} values; allowed: one each")
+                raise ValueError(
+                    message(
+                        "{weights} weights for {values} values; allowed: one each", len(self.weights), len(self.values)
+                    )
+                )
             if sum(self.weights) <= 0:
-                raise ValueError("all weights are zero; allowed: at least one above 0")
+                raise ValueError(message("all weights are zero; allowed: at least one above 0"))
         return self
 
 
@@ -194,7 +199,9 @@ class MultiRoundQa(Node):
     @model_validator(mode="after")
     def _bounded(self) -> MultiRoundQa:
         if self.time / self.tick_s > MOST_TICKS:
-            raise ValueError(f"time {self.time:g} is too many of tick_s; allowed: up to {MOST_TICKS} ticks")
+            raise ValueError(
+                message("time {time:g} is too many of tick_s; allowed: up to {most} ticks", self.time, MOST_TICKS)
+            )
         return self
 
 
@@ -202,7 +209,7 @@ class Trace(Node):
     """Requests of a trace file. `format: auto` looks at the file; `requests` keeps only the first so many."""
 
     kind: Literal["trace"]
-    path: Annotated[str, Field(min_length=1, description="the path of a trace file")]
+    path: Annotated[str, Field(min_length=1, description=message("the path of a trace file"))]
     format: str = "auto"
     speedup: Positive = 1.0
     requests: PositiveInt | None = None

@@ -136,8 +136,9 @@ def _keys_alone(
     """(decode, chunk) seconds more for each token attended to: half is not read, its values are computed from keys."""
     if model.latent_dim:
         raise SpecError(
-            f"optimizations.decode.key_only: {model.name} keeps one latent vector, not keys and values; "
-            "allowed: models with a KV cache of both"
+            "optimizations.decode.key_only: {name} keeps one latent vector, not keys and values; "
+            "allowed: models with a KV cache of both",
+            model.name,
         )
     width = model.kv_heads * model.head_dim
     flops = 2 * width * width * model.layers / tp

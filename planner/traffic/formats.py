@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from planner.messages import Fault, message
 from planner.spec.strict_yaml import shorten
 
 MOST_NUMBER = 1e15  # of any cell: milliseconds since 1970 are far below it
@@ -35,7 +36,7 @@ class TraceRequest:
     delay_s: float = 0.0
 
 
-class BadLine(ValueError):
+class BadLine(Fault):
     """A line that does not fit its format: what is wrong, what is allowed. The reader adds file and line."""
 
 
@@ -51,17 +52,17 @@ def _number(row: dict[str, Any], key: str, allowed: str, low: float = 0.0, most:
     except OverflowError:  # a whole number of more than 308 digits
         number = math.inf
     if not (math.isfinite(number) and number >= low):
-        shown = "missing" if value is None else shorten(repr(value))
-        raise BadLine(f"{key} is {shown}; must be {allowed}")
+        shown = message("missing") if value is None else shorten(repr(value))
+        raise BadLine("{key} is {shown}; must be {allowed}", key, shown, allowed)
     if number > most:
-        raise BadLine(f"{key} is {shorten(repr(value))}; must be at most {most:g}")
+        raise BadLine("{key} is {value}; must be at most {most:g}", key, shorten(repr(value)), most)
     return number
 
 
 def _tokens(row: dict[str, Any], key: str) -> int:
-    number = _number(row, key, "a whole number, at least 1", 1.0, MOST_TOKENS)
+    number = _number(row, key, message("a whole number, at least 1"), 1.0, MOST_TOKENS)
     if number != int(number):
-        raise BadLine(f"{key} is {shorten(repr(row[key]))}; must be a whole number, at least 1")
+        raise BadLine("{key} is {value}; must be a whole number, at least 1", key, shorten(repr(row[key])))
     return int(number)
 
 
@@ -71,8 +72,12 @@ def _hash_ids(row: dict[str, Any], prompt_tokens: int, block_tokens: int) -> tup
         raise BadLine("hash_ids must be a list of whole numbers, zero or more, of 63 bits")
     if ids and len(ids) != -(-prompt_tokens // block_tokens):
         raise BadLine(
-            f"{len(ids)} hash_ids for {prompt_tokens} prompt tokens; with blocks of {block_tokens} tokens there must be"
-            f" {-(-prompt_tokens // block_tokens)} (other block sizes: workload.block_tokens)"
+            "{count} hash_ids for {prompt_tokens} prompt tokens; with blocks of {block_tokens} tokens "
+            "there must be {right} (other block sizes: workload.block_tokens)",
+            len(ids),
+            prompt_tokens,
+            block_tokens,
+            -(-prompt_tokens // block_tokens),
         )
     return tuple(ids)
 
@@ -80,7 +85,7 @@ def _hash_ids(row: dict[str, Any], prompt_tokens: int, block_tokens: int) -> tup
 def _id(row: dict[str, Any], key: str, without: int | None = None) -> int | float | str | None:
     value = row.get(key, without)
     if value is not None and not isinstance(value, int | float | str):
-        raise BadLine(f"{key} is {shorten(repr(value))}; must be a number or text")
+        raise BadLine("{key} is {value}; must be a number or text", key, shorten(repr(value)))
     return value
 
 
@@ -88,11 +93,11 @@ def _json(line: str) -> dict[str, Any]:
     try:
         row = json.loads(line)
     except ValueError as error:
-        raise BadLine(f"not JSON ({error}); must be one object a line") from None
+        raise BadLine("not JSON ({error}); must be one object a line", error) from None
     except RecursionError:
         raise BadLine("nested too deeply; must be one object a line") from None
     if not isinstance(row, dict):
-        raise BadLine(f"a JSON {type(row).__name__}; must be one object a line")
+        raise BadLine("a JSON {what}; must be one object a line", type(row).__name__)
     return row
 
 
@@ -102,7 +107,7 @@ def _clock(text: str | None) -> float:
         return datetime.fromisoformat((text or "").strip()).timestamp()
     except (ValueError, OverflowError, OSError):  # the last two: a year that the system's clock does not reach
         raise BadLine(
-            f"TIMESTAMP is {shorten(repr(text))}; must be a date and time such as 2023-11-16 18:15:46.68"
+            "TIMESTAMP is {text}; must be a date and time such as 2023-11-16 18:15:46.68", shorten(repr(text))
         ) from None
 
 
@@ -121,7 +126,7 @@ def _mooncake(lines: Lines, block_tokens: int) -> Rows:
             session = row.get("session_id")
             at_ms = None
             if row.get("timestamp") is not None or session is None or "delay" not in row:
-                at_ms = _number(row, "timestamp", "milliseconds, zero or more")
+                at_ms = _number(row, "timestamp", message("milliseconds, zero or more"))
             yield (
                 number,
                 TraceRequest(
@@ -130,11 +135,11 @@ def _mooncake(lines: Lines, block_tokens: int) -> Rows:
                     _tokens(row, "output_length"),
                     _hash_ids(row, prompt, block_tokens),
                     None if session is None else str(session),
-                    _number(row, "delay", "milliseconds, zero or more") / 1e3 if at_ms is None else 0.0,
+                    _number(row, "delay", message("milliseconds, zero or more")) / 1e3 if at_ms is None else 0.0,
                 ),
             )
         except BadLine as error:
-            raise BadLine(f"line {number}: {error}") from None
+            raise BadLine("line {number}: {error}", number, error) from None
 
 
 def _bailian(lines: Lines, block_tokens: int) -> Rows:
@@ -146,11 +151,11 @@ def _bailian(lines: Lines, block_tokens: int) -> Rows:
             prompt = _tokens(row, "input_length")
             chat, parent = _id(row, "chat_id"), _id(row, "parent_chat_id", -1)
             session = roots.setdefault(chat, roots.get(parent, str(chat)))
-            at_s = _number(row, "timestamp", "seconds, zero or more")
+            at_s = _number(row, "timestamp", message("seconds, zero or more"))
             hash_ids = _hash_ids(row, prompt, block_tokens)
             yield number, TraceRequest(at_s, prompt, _tokens(row, "output_length"), hash_ids, session)
         except BadLine as error:
-            raise BadLine(f"line {number}: {error}") from None
+            raise BadLine("line {number}: {error}", number, error) from None
 
 
 def _table(lines: Lines, columns: Sequence[str]) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -161,14 +166,23 @@ def _table(lines: Lines, columns: Sequence[str]) -> Iterator[tuple[int, dict[str
             cells = next(csv.reader([line]))
         except csv.Error as error:
             most = csv.field_size_limit()
-            raise BadLine(f"line {number}: not CSV ({error}); must be cells of at most {most} characters") from None
+            raise BadLine(
+                "line {number}: not CSV ({error}); must be cells of at most {most} characters", number, error, most
+            ) from None
         if header is None:
             header = [cell.strip() for cell in cells]
             missing = [column for column in columns if column not in header]
             if missing:
-                raise BadLine(f"line {number}: no column {missing[0]!r}; the header must have {', '.join(columns)}")
+                raise BadLine(
+                    "line {number}: no column {missing!r}; the header must have {columns}",
+                    number,
+                    missing[0],
+                    ", ".join(columns),
+                )
         elif len(cells) != len(header):
-            raise BadLine(f"line {number}: {len(cells)} cells; must be {len(header)} as in the header")
+            raise BadLine(
+                "line {number}: {count} cells; must be {right} as in the header", number, len(cells), len(header)
+            )
         else:
             yield number, dict(zip(header, cells, strict=True))
 
@@ -180,20 +194,20 @@ def _azure(lines: Lines, block_tokens: int) -> Rows:
             at_s = _clock(row["TIMESTAMP"])
             yield number, TraceRequest(at_s, _tokens(row, "ContextTokens"), _tokens(row, "GeneratedTokens"))
         except BadLine as error:
-            raise BadLine(f"line {number}: {error}") from None
+            raise BadLine("line {number}: {error}", number, error) from None
 
 
 def _burstgpt(lines: Lines, block_tokens: int) -> Rows:
     """BurstGPT CSV, with or without session columns. Rows with 0 response tokens are failed requests: left out."""
     for number, row in _table(lines, ("Timestamp", "Request tokens", "Response tokens")):
         try:
-            if _number(row, "Response tokens", "a whole number, zero or more") == 0:
+            if _number(row, "Response tokens", message("a whole number, zero or more")) == 0:
                 continue
-            at_s = _number(row, "Timestamp", "seconds, zero or more")
+            at_s = _number(row, "Timestamp", message("seconds, zero or more"))
             prompt, output = _tokens(row, "Request tokens"), _tokens(row, "Response tokens")
             yield number, TraceRequest(at_s, prompt, output, (), row.get("Session ID") or None)
         except BadLine as error:
-            raise BadLine(f"line {number}: {error}") from None
+            raise BadLine("line {number}: {error}", number, error) from None
 
 
 def _vllm_bench(lines: Lines, block_tokens: int) -> Rows:
@@ -205,18 +219,20 @@ def _vllm_bench(lines: Lines, block_tokens: int) -> Rows:
     keys = ("start_times", "input_lens", "output_lens")
     for key in keys:
         if not isinstance(row.get(key), list):
-            raise BadLine(f"no list {key!r}; must be the result of `vllm bench serve --save-result --save-detailed`")
+            raise BadLine(
+                "no list {key!r}; must be the result of `vllm bench serve --save-result --save-detailed`", key
+            )
     if len({len(row[key]) for key in keys}) != 1:
-        raise BadLine(f"{', '.join(f'{len(row[key])} {key}' for key in keys)}; must be equally many")
+        raise BadLine("{counts}; must be equally many", ", ".join(f"{len(row[key])} {key}" for key in keys))
     for index, (start, prompt, output) in enumerate(zip(*(row[key] for key in keys), strict=True)):
         if output == 0:
             continue
         cells = {"start_times": start, "input_lens": prompt, "output_lens": output}
         try:
-            at_s = _number(cells, "start_times", "seconds, zero or more")
+            at_s = _number(cells, "start_times", message("seconds, zero or more"))
             yield index + 1, TraceRequest(at_s, _tokens(cells, "input_lens"), _tokens(cells, "output_lens"))
         except BadLine as error:
-            raise BadLine(f"request {index + 1}: {error}") from None
+            raise BadLine("request {number}: {error}", index + 1, error) from None
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
+from planner.messages import system
 from planner.spec import SpecError
 from planner.spec.strict_yaml import shorten
 from planner.traffic.contents import ANSWER, PROMPT, content_id, shared_runs
@@ -57,9 +58,9 @@ def _bounded(source: GzipFile | BufferedReader, path: str) -> bytearray:
         longest = line + (first if first >= 0 else len(chunk))
         line = longest if first < 0 else len(chunk) - last - 1
         if longest > MOST_LINE:
-            raise SpecError(f"{path}: a line of more than {MOST_LINE} bytes; must be at most that")
+            raise SpecError("{path}: a line of more than {most} bytes; must be at most that", path, MOST_LINE)
         if len(data) > MOST_BYTES:
-            raise SpecError(f"{path}: more than {MOST_BYTES} bytes of text; must be at most that")
+            raise SpecError("{path}: more than {most} bytes of text; must be at most that", path, MOST_BYTES)
     return data
 
 
@@ -70,13 +71,15 @@ def _text(path: str) -> str:
             packed = file.peek(2)[:2] == b"\x1f\x8b"
             data = _bounded(GzipFile(fileobj=file) if packed else file, path)
     except (EOFError, zlib.error, BadGzipFile) as error:
-        raise SpecError(f"{path}: damaged gzip file ({error})") from None
+        raise SpecError("{path}: damaged gzip file ({error})", path, error) from None
     except OSError as error:
-        raise SpecError(f"{path}: {error.strerror}; workload.path must be a readable trace file") from None
+        raise SpecError("{path}: {fault}; workload.path must be a readable trace file", path, system(error)) from None
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise SpecError(f"{path}: byte {error.start} is not UTF-8; must be CSV or JSON text, plain or gzip") from None
+        raise SpecError(
+            "{path}: byte {place} is not UTF-8; must be CSV or JSON text, plain or gzip", path, error.start
+        ) from None
 
 
 def _numbered(text: str) -> Lines:
@@ -86,7 +89,7 @@ def _numbered(text: str) -> Lines:
 def _detect(text: str, path: str) -> str:
     first = next(_numbered(text), None)
     if first is None:
-        raise SpecError(f"{path}: the trace is empty; it must hold at least one request")
+        raise SpecError("{path}: the trace is empty; it must hold at least one request", path)
     line = first[1].strip()
     columns = {cell.strip() for cell in line.split(",")}
     if {"TIMESTAMP", "ContextTokens"} <= columns:
@@ -101,7 +104,12 @@ def _detect(text: str, path: str) -> str:
         if "input_lens" in row:
             return "vllm_bench"
         return "bailian" if "chat_id" in row else "mooncake"
-    raise SpecError(f"{path}: line {first[0]}: unknown format; workload.format must be one of {', '.join(FORMATS)}")
+    raise SpecError(
+        "{path}: line {line}: unknown format; workload.format must be one of {formats}",
+        path,
+        first[0],
+        ", ".join(FORMATS),
+    )
 
 
 def detect(path: str | os.PathLike[str]) -> str:
@@ -114,7 +122,10 @@ def _checked_sessions(rows: Sequence[tuple[int, TraceRequest]], path: str) -> No
     for number, row in rows:
         if row.arrival_s is None and row.session not in seen:
             raise SpecError(
-                f"{path}: line {number}: first request of session {shorten(row.session or '')!r} needs a timestamp"
+                "{path}: line {number}: first request of session {session!r} needs a timestamp",
+                path,
+                number,
+                shorten(row.session or ""),
             )
         seen.add(row.session)
 
@@ -130,14 +141,16 @@ def read(
     text = _text(path)
     name = _detect(text, path) if format == "auto" else format
     if name not in FORMATS:
-        raise SpecError(f"workload.format: {name!r} is unknown; must be auto or one of {', '.join(FORMATS)}")
+        raise SpecError(
+            "workload.format: {name!r} is unknown; must be auto or one of {formats}", name, ", ".join(FORMATS)
+        )
     block = block_tokens or FORMATS[name].block_tokens
     try:
         rows = list(islice(FORMATS[name].read(_numbered(text), block), limit))
     except BadLine as error:
-        raise SpecError(f"{path}: {error}") from None
+        raise SpecError("{path}: {error}", path, error) from None
     if not rows:
-        raise SpecError(f"{path}: the trace is empty; it must hold at least one request")
+        raise SpecError("{path}: the trace is empty; it must hold at least one request", path)
     _checked_sessions(rows, path)
     return TraceFile(path, name, block, tuple(_in_order([row for _, row in rows])))
 
@@ -201,7 +214,7 @@ def requests_of(path: str, format: str = "auto", block_tokens: int | None = None
     try:
         status = os.stat(path)
     except OSError as error:
-        raise SpecError(f"{path}: {error.strerror}; workload.path must be a readable trace file") from None
+        raise SpecError("{path}: {fault}; workload.path must be a readable trace file", path, system(error)) from None
     return _kept(path, format, block_tokens, limit, (status.st_mtime_ns, status.st_size))
 
 
@@ -290,8 +303,11 @@ def write_mooncake(load: Load, path: str | os.PathLike[str], block_tokens: int =
     arrivals = load.start()
     if len(arrivals) != load.expected_requests:
         raise SpecError(
-            f"{os.fspath(path)}: only {len(arrivals)} of {load.expected_requests} requests have their own send time;"
-            " a closed loop or sessions cannot be written as a trace"
+            "{path}: only {count} of {all} requests have their own send time; a "
+            "closed loop or sessions cannot be written as a trace",
+            os.fspath(path),
+            len(arrivals),
+            load.expected_requests,
         )
     ids: dict[tuple[int, tuple[tuple[int, int, int], ...]], int] = {}
     with open(path, "w", encoding="utf-8") as file:

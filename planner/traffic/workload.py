@@ -188,7 +188,11 @@ def _rag(spec: Spec, workload: Rag) -> Load:
         raise SpecError("retrieval: missing; workload kind 'rag' needs it (top_k, chunk_tokens, popularity)")
     popularity, top_k = retrieval.popularity, retrieval.top_k
     if top_k > popularity.documents:
-        raise SpecError(f"retrieval.top_k: {top_k} chunks of {popularity.documents} documents; at most one chunk each")
+        raise SpecError(
+            "retrieval.top_k: {top_k} chunks of {documents} documents; at most one chunk each",
+            top_k,
+            popularity.documents,
+        )
     questions = draw_tokens(
         workload.question_tokens, count, stream(seed, "question_tokens"), "workload.question_tokens"
     )
@@ -281,9 +285,9 @@ def scaled(spec: Spec, rate: float) -> Spec:
     """
     workload, now = spec.workload, offered_rate(spec)
     if now is None:
-        raise SpecError(f"workload.kind: {workload.kind!r} has no request rate to vary; must be one that has")
+        raise SpecError("workload.kind: {kind!r} has no request rate to vary; must be one that has", workload.kind)
     if not (rate > 0 and math.isfinite(rate)):
-        raise SpecError(f"workload.rate: {rate} requests/s; must be a positive number")
+        raise SpecError("workload.rate: {rate} requests/s; must be a positive number", rate)
     factor = rate / now
     match workload:
         case Sessions():
