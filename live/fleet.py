@@ -1,7 +1,7 @@
-"""The workers as the frontend sees them: health, load, prefix caches, and who gets the next request.
+"""The workers as the frontend sees them: health, load, prefix caches, and the queue that prefill workers share.
 
 Load is the frontend's own count of what it has sent and not got back; only the split of a worker's unstarted
-requests into queued and being prefilled comes from its /metrics. The routing functions are the simulator's.
+requests into queued and being prefilled comes from its /metrics. Who gets a request is for planner.dispatch to say.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import asyncio
 import dataclasses
 import logging
 import math
-import random
 import re
 import time
 from collections import deque
@@ -20,8 +19,8 @@ import aiohttp
 
 from live.address import WorkerAddress
 from live.kv_events import KvEventFeed, overlaps
-from live.openai_api import ApiError
-from planner.routing import NEEDS_OVERLAP, POLICIES, Query, RouterState, WorkerLoad
+from planner.dispatch import Held, NoWorker, backlog, turns
+from planner.routing import NEEDS_OVERLAP, WorkerLoad
 from planner.spec import SpecError
 from planner.system.resolve import Pool
 
@@ -129,10 +128,18 @@ class LiveWorker:
             self.count()
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class Turn:
+    """A request in the queue that prefill workers share, and the workers that it has failed on."""
+
+    worker: asyncio.Future[LiveWorker]
+    excluded: Collection[str]
+
+
 class Crew:
     """One pool behind its router."""
 
-    def __init__(self, pool: Pool, addresses: Sequence[WorkerAddress], seed: int) -> None:
+    def __init__(self, pool: Pool, addresses: Sequence[WorkerAddress]) -> None:
         self.pool = pool
         self.role = pool.role
         self.router = pool.router
@@ -147,24 +154,13 @@ class Crew:
                 f"router.policy {pool.router.policy!r} needs the KV events of {', '.join(blind)}; start them with "
                 "--kv-events-config, or take a policy that needs none (least_loaded)"
             )
-        self._policy = POLICIES[pool.router.policy]
-        self._state = RouterState(
-            random.Random(f"{seed}/router/{pool.role}"),
-            overlap_weight=pool.router.overlap_weight,
-            temperature=pool.router.temperature,
-        )
         self._seen: dict[str, WorkerLoad] | None = None
-        self._queue: deque[asyncio.Future[LiveWorker]] = deque()
+        self._queue: deque[Turn] = deque()
         self._busy: set[str] = set()
 
-    # --- choosing ---------------------------------------------------------------------------------
-
     def usable(self, excluded: Collection[str] = ()) -> list[LiveWorker]:
-        """Healthy workers that this request has not failed on. Raises ApiError 503 when there are none."""
-        usable = [worker for worker in self.workers if worker.healthy and worker.name not in excluded]
-        if not usable:
-            raise ApiError(503, f"no {self.role} worker can take the request", "server_error", code="no_worker")
-        return usable
+        """Healthy workers that this request has not failed on."""
+        return [worker for worker in self.workers if worker.healthy and worker.name not in excluded]
 
     def cached(self, worker: LiveWorker, token_ids: Sequence[int] | None) -> int:
         """Prompt tokens in a worker's prefix cache, as far as its events tell."""
@@ -172,57 +168,38 @@ class Crew:
             return 0
         return overlaps(token_ids, worker.block_size, [worker.feed.index])[0]
 
-    def choose(
-        self,
-        session_id: int,
-        prompt_tokens: int,
-        token_ids: Sequence[int] | None,
-        known_tokens: int | None = None,
-        excluded: Collection[str] = (),
-    ) -> LiveWorker:
-        """The policy's worker. `known_tokens` bounds the prefix that is known before retrieval."""
-        workers = self.usable(excluded)
-        if len(workers) == 1:
-            return workers[0]
-        overlap = [0] * len(workers)
-        if self.needs_overlap and token_ids is not None:
-            ids = token_ids if known_tokens is None else token_ids[: known_tokens + 1]
-            indexes = [worker.feed.index if worker.feed else None for worker in workers]
-            overlap = overlaps(ids, workers[0].block_size, indexes)
-        query = Query(session_id, prompt_tokens, workers[0].block_size, overlap)
-        loads = [worker.load if self._seen is None else self._seen[worker.name] for worker in workers]
-        return workers[self._policy(query, loads, self._state)]
+    def overlaps(self, workers: Sequence[LiveWorker], token_ids: Sequence[int] | None) -> list[int]:
+        """As `cached`, of several workers; zeros where the policy does not need them."""
+        if not self.needs_overlap or token_ids is None:
+            return [0] * len(workers)
+        indexes = [worker.feed.index if worker.feed else None for worker in workers]
+        return overlaps(token_ids, workers[0].block_size, indexes)
+
+    def seen(self, worker: LiveWorker) -> WorkerLoad:
+        """Its load as the router last read it."""
+        return worker.load if self._seen is None else self._seen[worker.name]
+
+    @property
+    def queued(self) -> int:
+        """Requests in the queue that the workers share."""
+        return len(self._queue)
 
     @property
     def waiting(self) -> int:
-        return sum(worker.load.waiting for worker in self.workers if worker.healthy) + len(self._queue)
+        return backlog((worker.load for worker in self.workers if worker.healthy), self.queued)
 
-    def shed(self) -> None:
-        """Raises ApiError 429 when every worker has as many waiting as the router allows."""
-        bound = self.router.max_queue
-        if bound is not None and all(worker.load.waiting + len(self._queue) >= bound for worker in self.usable()):
-            raise ApiError(
-                429,
-                f"overloaded: every {self.role} worker has {bound} or more requests waiting",
-                "rate_limit_error",
-                code="overloaded",
-            )
-
-    # --- the shared prefill queue (one request at a time on each worker, oldest first) ----------------
+    # --- the shared prefill queue -------------------------------------------------------------------
 
     async def pull(self, excluded: Collection[str] = ()) -> LiveWorker:
-        """An idle worker, when it is this request's turn. Give it back with `release`."""
-        idle = [worker for worker in self.usable(excluded) if worker.name not in self._busy]
-        if idle and not self._queue:
-            self._busy.add(idle[0].name)
-            return idle[0]
-        turn: asyncio.Future[LiveWorker] = asyncio.get_running_loop().create_future()
+        """An idle worker, when it is this request's turn. Give it back with `release`. Raises NoWorker."""
+        turn = Turn(asyncio.get_running_loop().create_future(), excluded)
         self._queue.append(turn)
         try:
-            return await turn
+            self._serve_queue()
+            return await turn.worker
         except asyncio.CancelledError:
-            if turn.done() and not turn.cancelled() and turn.exception() is None:
-                self.release(turn.result())
+            if turn.worker.done() and not turn.worker.cancelled() and turn.worker.exception() is None:
+                self.release(turn.worker.result())
             raise
         finally:
             if turn in self._queue:
@@ -233,20 +210,18 @@ class Crew:
         self._serve_queue()
 
     def _serve_queue(self) -> None:
-        while self._queue:
-            try:
-                idle = [worker for worker in self.usable() if worker.name not in self._busy]
-            except ApiError as error:
-                turn = self._queue.popleft()
-                if not turn.done():
-                    turn.set_exception(error)
-                continue
-            if not idle:
-                return
-            turn = self._queue.popleft()
-            if not turn.done():
-                self._busy.add(idle[0].name)
-                turn.set_result(idle[0])
+        """Hand out turns, and the error to those that no worker can serve any more."""
+        for turn in [one for one in self._queue if not self.usable(one.excluded)]:
+            self._queue.remove(turn)
+            if not turn.worker.done():
+                turn.worker.set_exception(NoWorker(self.role))
+        waiting = [turn for turn in self._queue if not turn.worker.done()]
+        able = self.usable()
+        held = [Held(worker.name, 0, int(worker.name in self._busy)) for worker in able]
+        for number, index in turns((turn.excluded for turn in waiting), held):
+            self._queue.remove(waiting[number])
+            self._busy.add(able[index].name)
+            waiting[number].worker.set_result(able[index])
 
     # --- watching ---------------------------------------------------------------------------------
 

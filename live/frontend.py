@@ -95,7 +95,7 @@ class Frontend:
         self._worker_headers = {"authorization": f"Bearer {worker_token}"} if worker_token else {}
         self._tasks: list[asyncio.Task[None]] = []
         self._stack = contextlib.AsyncExitStack()
-        self.crews = [Crew(pool, workers, system.spec.run.seed) for pool in system.pools]
+        self.crews = [Crew(pool, workers) for pool in system.pools]
         self._longest = min(pool.limits.max_model_len for pool in system.pools)
         self.metrics = FrontendMetrics()
         self.models: list[str] = []

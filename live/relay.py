@@ -30,6 +30,10 @@ class Call:
     token_ids: Sequence[int] | None = None  # of the prompt as it stands, for routing
 
     @property
+    def session_id(self) -> int:
+        return self.request.session_id
+
+    @property
     def prompt_tokens(self) -> int:
         return len(self.token_ids) if self.token_ids is not None else self.request.prompt_tokens
 
