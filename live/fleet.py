@@ -26,6 +26,13 @@ from planner.system.resolve import Pool
 
 log = logging.getLogger("planner.frontend")
 POLL_S = 0.5  # how often a worker's /metrics is read
+POLL_TIMEOUT_S = 5.0
+SILENT_S = 6.0  # without an answer to a poll
+STALLED_S = 30.0  # with requests and without a token or an answer of theirs; longer than a prompt on a CPU takes
+OK, REFUSED, SILENT, STALLED, STOPPED = (
+    "ok", "not answering", "silent: connections are taken, polls are not answered",
+    "stalled: it has requests and makes no progress", "stopped by a signal",
+)  # fmt: skip
 _NAMES = "num_requests_running|num_requests_waiting|kv_cache_usage_perc"
 _SERIES = re.compile(rf"^vllm:({_NAMES})(?:\{{[^}}]*\}})? (\S+)$", re.M)
 
@@ -59,6 +66,8 @@ class Ticket:
 
     def __enter__(self) -> Ticket:
         load = self.worker.load
+        if not self.worker.tickets:
+            self.worker.progress_s = self.sent_s
         self.worker.tickets.add(self)
         load.queued_tokens += self._queued_tokens
         load.active_blocks += self._blocks
@@ -68,6 +77,7 @@ class Ticket:
     def tokens(self, count: int) -> None:
         """`count` more tokens have come: the prompt is done and the request holds more KV."""
         load = self.worker.load
+        self.worker.progress_s = time.monotonic()
         if not self.started:
             self.started = True
             load.queued_tokens -= self._queued_tokens
@@ -78,8 +88,10 @@ class Ticket:
         load.active_blocks += blocks - self._blocks
         self._blocks = blocks
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         load = self.worker.load
+        if kind is None:
+            self.worker.progress_s = time.monotonic()
         self.worker.tickets.discard(self)
         load.queued_tokens -= self._queued_tokens
         load.active_blocks -= self._blocks
@@ -87,7 +99,10 @@ class Ticket:
 
 
 class LiveWorker:
-    """One server: where it is, how loaded, whether it answers."""
+    """One server: where it is, how loaded, whether it answers.
+
+    `healthy` is False while its connections are refused; `state` is OK or what else keeps requests from it.
+    """
 
     def __init__(self, address: WorkerAddress, pool: Pool) -> None:
         self.address = address
@@ -100,6 +115,11 @@ class LiveWorker:
         self.feed = KvEventFeed(address.name, address.kv_events, address.host) if address.kv_events else None
         self.polled: dict[str, float] = {}  # from /metrics, empty when the server has none of vLLM's names
         self.polled_at_s = -math.inf
+        self.stopped = False  # its processes, by a signal
+        self.answered_s = self.progress_s = time.monotonic()  # a poll; a request
+        self.state = OK
+        self._state_s = self.answered_s  # since when
+        self._paused_s: dict[str, float] = {}  # by state, those that are over
 
     def count(self) -> None:
         """Recount running and waiting. Sent after the last poll and not started: taken as waiting."""
@@ -114,18 +134,43 @@ class LiveWorker:
     async def poll(self, session: aiohttp.ClientSession) -> None:
         """Read /metrics; a server that does not answer is left out of routing until it does."""
         asked_s = time.monotonic()
+        timeout = aiohttp.ClientTimeout(total=POLL_TIMEOUT_S)
         try:
-            async with session.get(f"{self.url}/metrics", timeout=aiohttp.ClientTimeout(total=5)) as response:
+            async with session.get(f"{self.url}/metrics", timeout=timeout) as response:
                 text = await response.text()
                 healthy = response.status < 500
+            self.answered_s = time.monotonic()
         except (aiohttp.ClientError, TimeoutError) as error:
             healthy, text = isinstance(error, TimeoutError), ""  # busy is not dead: only a refused connection is
-        if healthy != self.healthy:
-            log.warning("%s is %s", self.name, "back" if healthy else "not answering; no requests go there")
         self.healthy = healthy
         if text:
             self.polled, self.polled_at_s = parse_metrics(text), asked_s
             self.count()
+        self.look()
+
+    def look(self) -> None:
+        """Bring `state` up to date."""
+        now = time.monotonic()
+        if self.stopped:
+            state = STOPPED
+        elif not self.healthy:
+            state = REFUSED
+        elif now - self.answered_s > SILENT_S:
+            state = SILENT
+        elif self.tickets and now - self.progress_s > STALLED_S:
+            state = STALLED
+        else:
+            state = OK
+        if state != self.state:
+            log.warning("%s is %s", self.name, "back" if state == OK else f"{state}; no requests go there")
+            self._paused_s[self.state] = self._paused_s.get(self.state, 0.0) + now - self._state_s
+            self.state, self._state_s = state, now
+
+    def pauses(self) -> list[str]:
+        """What kept requests from it so far, and for how long: a sentence each."""
+        spent = dict(self._paused_s)
+        spent[self.state] = spent.get(self.state, 0.0) + time.monotonic() - self._state_s
+        return [f"{self.name} was {state} for {seconds:.0f} s" for state, seconds in spent.items() if state != OK]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -159,8 +204,9 @@ class Crew:
         self._busy: set[str] = set()
 
     def usable(self, excluded: Collection[str] = ()) -> list[LiveWorker]:
-        """Healthy workers that this request has not failed on."""
-        return [worker for worker in self.workers if worker.healthy and worker.name not in excluded]
+        """Workers that this request has not failed on: those that are well, else those that may only be busy."""
+        able = [worker for worker in self.workers if worker.healthy and worker.name not in excluded]
+        return [worker for worker in able if worker.state == OK] or [one for one in able if not one.stopped]
 
     def cached(self, worker: LiveWorker, token_ids: Sequence[int] | None) -> int:
         """Prompt tokens in a worker's prefix cache, as far as its events tell."""
@@ -225,10 +271,10 @@ class Crew:
 
     # --- watching ---------------------------------------------------------------------------------
 
-    async def watch(self, session: aiohttp.ClientSession) -> None:
-        """Poll every worker for ever."""
+    async def watch(self, worker: LiveWorker, session: aiohttp.ClientSession) -> None:
+        """Poll one of the workers for ever."""
         while True:
-            await asyncio.gather(*(worker.poll(session) for worker in self.workers))
+            await worker.poll(session)
             self._serve_queue()
             await asyncio.sleep(POLL_S)
 

@@ -15,9 +15,10 @@ import contextlib
 import hmac
 import ipaddress
 import logging
+import socket
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import aiohttp
@@ -26,7 +27,7 @@ from aiohttp import web
 
 from live.address import WorkerAddress
 from live.documents import load_chunks
-from live.fleet import Crew
+from live.fleet import OK, Crew
 from live.frontend_metrics import FrontendMetrics, log_line
 from live.openai_api import (
     CHARS_PER_TOKEN,
@@ -49,6 +50,7 @@ from planner.system.resolve import System
 
 log = logging.getLogger("planner.frontend")
 CLIENT_GONE = 499
+STOPPED_S = 1.0  # how often processes are looked at
 KEEPALIVE_S = 2.0  # engines close idle connections after 5 s; a request must not meet that moment
 GpuUtilization = Callable[[], Mapping[str, float]]  # worker -> 0..1
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -64,9 +66,33 @@ def is_loopback(host: str) -> bool:
         return False
 
 
+def check_token(host: str, token: str | None) -> None:
+    """Raises SpecError where others would be let in without a token."""
+    if not is_loopback(host) and not token:
+        raise SpecError(f"frontend: listening on {host} lets others in; give a token, or listen on 127.0.0.1")
+
+
+def check_address(host: str, port: int, token: str | None) -> None:
+    """Whether a frontend could listen there now. Raises SpecError."""
+    check_token(host, token)
+    try:
+        family, kind, number, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind, number) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+            probe.listen(1)
+    except OSError as error:
+        raise _cannot_listen(host, port, error) from None
+
+
+def _cannot_listen(host: str, port: int, error: OSError) -> SpecError:
+    return SpecError(f"frontend: cannot listen on {host}:{port}: {error.strerror}")
+
+
 class Frontend:
     """Serves a system's workers. Use as an async context manager; `port` 0 takes a free one.
 
+    `stopped` names the workers that a signal has stopped, where that can be seen.
     Raises SpecError when the arguments cannot work together: a host beyond loopback without a token, a role without
     a worker, a routing policy without what it needs.
     """
@@ -82,13 +108,14 @@ class Frontend:
         token: str | None = None,
         worker_token: str | None = None,
         gpu_utilization: GpuUtilization | None = None,
+        stopped: Callable[[], Collection[str]] | None = None,
         log_interval_s: float = 5.0,
     ) -> None:
-        if not is_loopback(host) and not token:
-            raise SpecError(f"frontend: listening on {host} lets others in; give a token, or listen on 127.0.0.1")
+        check_token(host, token)
         self._system, self._host, self._port, self._token = system, host, port, token
         self._retrieval = retrieval or system.spec.retrieval
         self._gpu_utilization: GpuUtilization = gpu_utilization or dict
+        self._stopped = stopped
         self._log_interval_s = log_interval_s
         self._log = RecordLog()
         self._in_flight = 0
@@ -123,7 +150,8 @@ class Frontend:
             "kv_event_age_s": age,
             "kv_event_gaps": sum(worker.feed.gaps for crew in self.crews for worker in crew.workers if worker.feed),
             "retrieval_chunks": len(self.retriever.chunks) if self.retriever else None,
-            "notes": list(self.proxy.notes),
+            "notes": self.proxy.notes
+            + [note for crew in self.crews for worker in crew.workers for note in worker.pauses()],
         }
 
     # --- life ---------------------------------------------------------------------------------------
@@ -157,7 +185,10 @@ class Frontend:
             self._stack.callback(self.retriever.close)
         self.proxy = Proxy(self._system, self.crews, session, self.retriever)
         for crew in self.crews:
-            self._tasks += [asyncio.create_task(crew.watch(session)), asyncio.create_task(crew.age())]
+            self._tasks += [asyncio.create_task(crew.watch(worker, session)) for worker in crew.workers]
+            self._tasks.append(asyncio.create_task(crew.age()))
+        if self._stopped is not None:
+            self._tasks.append(asyncio.create_task(self._watch_stopped(self._stopped)))
         self._tasks.append(asyncio.create_task(self._report()))
         app = web.Application(client_max_size=body_limit(self._longest), middlewares=[self._guard])
         app.add_routes(
@@ -178,7 +209,7 @@ class Frontend:
         try:
             await site.start()
         except OSError as error:
-            raise SpecError(f"frontend: cannot listen on {self._host}:{self._port}: {error.strerror}") from None
+            raise _cannot_listen(self._host, self._port, error) from None
         self._port = runner.addresses[0][1]
 
     async def _stop_tasks(self) -> None:
@@ -190,6 +221,15 @@ class Frontend:
         while True:
             await asyncio.sleep(self._log_interval_s)
             log.info(log_line(self.crews, self._in_flight, self._gpu_utilization()))
+
+    async def _watch_stopped(self, stopped: Callable[[], Collection[str]]) -> None:
+        while True:
+            names = await asyncio.to_thread(stopped)
+            for crew in self.crews:
+                for worker in crew.workers:
+                    worker.stopped = worker.name in names
+                    worker.look()
+            await asyncio.sleep(STOPPED_S)
 
     async def _read_models(self, session: aiohttp.ClientSession) -> list[str]:
         """The names that the workers answer to; the spec's own name stands for the first."""
@@ -238,10 +278,14 @@ class Frontend:
         return web.json_response({"object": "list", "data": data})
 
     async def _health(self, _: web.Request) -> web.Response:
-        """200 while every pool has a worker that answers."""
-        state = {worker.name: worker.healthy for crew in self.crews for worker in crew.workers}
-        serving = all(any(worker.healthy for worker in crew.workers) for crew in self.crews)
-        body = {"status": "ok" if serving else "unavailable", "workers": state}
+        """200 while every pool has a worker that answers and makes progress; `why`: what is wrong with the others."""
+        workers = [worker for crew in self.crews for worker in crew.workers]
+        serving = all(any(worker.state == OK for worker in crew.workers) for crew in self.crews)
+        body = {
+            "status": "ok" if serving else "unavailable",
+            "workers": {worker.name: worker.state == OK for worker in workers},
+            "why": {worker.name: worker.state for worker in workers if worker.state != OK},
+        }
         return web.json_response(body, status=200 if serving else 503)
 
     async def _show_metrics(self, _: web.Request) -> web.Response:

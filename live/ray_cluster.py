@@ -102,6 +102,10 @@ class RemoteServer:
         if trace is not None:
             trace.write_bytes(b"")
 
+    def stopped(self) -> bool:
+        """Cannot be seen from here; the frontend notices that it falls silent."""
+        return False
+
     async def refresh(self) -> None:
         import ray
 

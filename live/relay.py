@@ -129,6 +129,7 @@ def mark(worker: LiveWorker, error: UpstreamError) -> None:
     """A refused or reset connection takes the worker out of routing until it answers a poll again."""
     if isinstance(error.__cause__, (aiohttp.ClientConnectorError, aiohttp.ServerDisconnectedError, ConnectionError)):
         worker.healthy = False
+        worker.look()
 
 
 def reason(error: BaseException) -> str:

@@ -77,6 +77,8 @@ class Running(Protocol):
     @property
     def returncode(self) -> int | None: ...
 
+    def stopped(self) -> bool: ...
+
     async def refresh(self) -> None: ...
 
     async def stop(self) -> None: ...
@@ -105,6 +107,10 @@ class LocalServer:
     @property
     def returncode(self) -> int | None:
         return self._process.returncode
+
+    def stopped(self) -> bool:
+        """Whether a signal keeps one of its processes from running."""
+        return self._process.stopped()
 
     async def refresh(self) -> None:
         """Nothing to fetch: its files are here."""
@@ -262,6 +268,10 @@ class Servers:
     async def refresh(self) -> None:
         """Bring logs, traces and exit codes up to date."""
         await asyncio.gather(*(item.refresh() for item in self._running))
+
+    def stopped(self) -> set[str]:
+        """Servers that do not run because of a signal (SIGSTOP), as far as that can be seen from here."""
+        return {item.name for item in self._running if item.stopped()}
 
     def ended(self) -> dict[str, str]:
         """Servers that have ended by themselves: name -> why."""

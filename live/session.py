@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 
 from live.address import WorkerAddress
 from live.client import ClientOptions, run_load
-from live.frontend import Frontend
+from live.frontend import Frontend, check_address
 from live.launch import LiveError, Runtime, check, detect
 from live.manifest import Circumstances, manifest
 from live.models import ServedModel, served_model
@@ -145,6 +145,7 @@ class LiveSession:
     async def _start(self) -> None:
         if self.endpoints:
             return
+        check_address(*self._bind, self._token)  # servers take minutes to start
         try:
             self._progress("start servers", 0.0)
             self._servers = await self._stack.enter_async_context(self._make_servers())
@@ -161,6 +162,7 @@ class LiveSession:
                 token=self._token,
                 worker_token=self._worker_token,
                 gpu_utilization=self._gpu_utilization,
+                stopped=self._servers.stopped,
             )
             self._frontend = await self._stack.enter_async_context(frontend)
             self._progress("warm up", 0.0)
