@@ -139,6 +139,9 @@ class Frontend:
         """What is known of each request, by its x-request-id."""
         return self._log.all()
 
+    def record(self, request_id: str) -> FrontendRecord | None:
+        return self._log.get(request_id)
+
     def observations(self) -> dict[str, Any]:
         """Figures for a run's manifest, and what routing had to do without."""
         ages = [age for crew in self.crews for age in crew.event_ages_s()]

@@ -18,6 +18,7 @@ from typing import Any
 
 from live.launch import LiveError, Ports, Runtime, check, detect, server_command, server_environment
 from live.models import ServedModel
+from live.server_log import NODE_LOST
 from live.server_process import HOST, ServerProcess, free_ports
 from live.servers import Servers, check_memory
 from planner.spec import SpecError
@@ -114,7 +115,7 @@ class RemoteServer:
         try:
             code, log, trace = await asyncio.wait_for(self.actor.read.remote(*self._read), CALL_TIMEOUT_S)
         except (ray.exceptions.RayError, TimeoutError) as error:
-            code, trace = -1, b""
+            code, trace = NODE_LOST, b""
             log = f"\nNodeError: its node or actor is lost ({type(error).__name__})\n".encode()
         for index, (path, piece) in enumerate(((self.log, log), (self.trace, trace))):
             if path is not None and piece:

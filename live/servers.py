@@ -33,7 +33,7 @@ from live.launch import (
     step_tracing,
 )
 from live.models import ServedModel
-from live.server_log import explain_log, lost_port
+from live.server_log import explain_log, lost_port, out_of_memory_kills, why_ended
 from live.server_process import HOST, ServerProcess, free_ports, port_is_free
 from planner.system.resolve import Pool, Role, System
 
@@ -160,6 +160,7 @@ class Servers:
         self._extra = extra
         self._progress = progress or (lambda _message, _fraction: None)
         self._running: list[Running] = []
+        self._killed_before = out_of_memory_kills()
 
     async def __aenter__(self) -> Servers:
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -275,7 +276,9 @@ class Servers:
 
     def ended(self) -> dict[str, str]:
         """Servers that have ended by themselves: name -> why."""
-        return {item.name: explain_log(item.log) for item in self._running if item.returncode is not None}
+        killed = out_of_memory_kills() - self._killed_before
+        codes = {item: item.returncode for item in self._running}
+        return {item.name: why_ended(code, item.log, killed) for item, code in codes.items() if code is not None}
 
     async def stop(self) -> None:
         """Stop everything that was started; safe to call twice."""

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import os
+import re
 import signal
 import socket
+import subprocess
+import sys
+import time
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -18,7 +23,12 @@ import pytest
 from fake_engine import FakeEngine
 from live import fleet, frontend
 from live.frontend import Frontend
+from live.server_log import why_ended
 from live.session import LiveSession
+from planner import cli, simulate
+from planner.commands import read_run
+from planner.run import journal
+from planner.run.tables import Run
 from planner.spec import SpecError, load
 from planner.system.resolve import resolve
 from planner.traffic import workload
@@ -133,3 +143,144 @@ def test_silent_and_stalled_workers_are_left_out(monkeypatch: pytest.MonkeyPatch
         assert (await post(session, PROMPT))[0] == 200  # both may only be busy: better than nobody
 
     served(test, engines, AGGREGATED)
+
+
+# --- what dies while a load runs ------------------------------------------------------------------------
+
+
+CLI = """
+import sys
+sys.path[:0] = {paths!r}
+import pytest
+from stand_in import use_fake_engines
+with pytest.MonkeyPatch.context() as patch:
+    use_fake_engines(patch, itl_s=0.01)
+    from planner.cli import run
+    sys.exit(run({arguments!r}))
+"""
+
+
+class Driver:
+    """`planner live` on fake engines, in a process of its own that may be killed."""
+
+    def __init__(self, out: Path, *more: str, config: str = "cpu-agg") -> None:
+        sets = [word for change in (*TWO, *more) for word in ("--set", change)]
+        arguments = ["live", config, *UNTRACED, *sets, "--out", str(out)]
+        here = Path(__file__).parent
+        code = CLI.format(paths=[str(here), str(here.parent)], arguments=arguments)
+        self.out = out
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+
+    def wait_for_rows(self, count: int) -> None:
+        path, deadline = self.out / journal.NAME, time.monotonic() + 60
+        while not path.exists() or len(path.read_text().splitlines()) <= count:
+            assert time.monotonic() < deadline, self.process.communicate()
+            assert self.process.poll() is None, self.process.communicate()
+            time.sleep(0.02)
+
+    def engines(self) -> list[int]:
+        """The fake engines: children of the watchdogs, which are the driver's children."""
+        return [child for watchdog in children(self.process.pid) for child in children(watchdog)]
+
+    def end(self) -> tuple[int, str, str]:
+        out, err = self.process.communicate(timeout=60)
+        return self.process.returncode, out, err
+
+
+def children(pid: int) -> list[int]:
+    tasks = Path(f"/proc/{pid}/task").glob("*/children")
+    return sorted(int(child) for task in tasks for child in task.read_text().split())
+
+
+def test_a_server_that_died_is_the_headline(tmp_path: Path) -> None:
+    driver = Driver(tmp_path / "run", "deployment.replicas=1")
+    driver.wait_for_rows(10)
+    os.kill(driver.engines()[0], signal.SIGKILL)
+    code, out, err = driver.end()
+    assert code == 1, err
+    first = out.splitlines()[0]
+    assert first.startswith("aggregated-0 died: killed by SIGKILL. ")
+    failed = int(re.search(r"(\d+) of 60 requests failed: \d+ with '", first)[1])  # type: ignore[index]
+    assert 5 < failed <= 50
+    assert "bottleneck" not in out.lower()
+    shown = read_run(tmp_path / "run")
+    assert (shown.requests["finish_reason"] == "error").sum() == failed
+    assert shown.manifest["died"] == {"aggregated-0": "killed by SIGKILL"}
+    assert not (tmp_path / "run" / journal.NAME).exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGHUP])
+def test_what_was_measured_outlives_the_driver(number: signal.Signals, tmp_path: Path) -> None:
+    driver = Driver(tmp_path / "run")
+    driver.wait_for_rows(12)
+    engines = driver.engines()
+    os.kill(driver.process.pid, number)
+    code, _, err = driver.end()
+    assert code == (-9 if number == signal.SIGKILL else 130), err
+    run = read_run(tmp_path / "run")
+    done = run.requests["finish_reason"] == "length"
+    assert 12 <= done.sum() < 60
+    assert (run.requests["finish_s"][done] > run.requests["arrival_s"][done]).all()
+    assert run.manifest["interrupted"]
+    if number == signal.SIGKILL:
+        assert set(run.requests["worker"]) == {"aggregated-0", "aggregated-1"}
+        assert any("cut off" in text for text in run.manifest["warnings"])
+        assert cli.run(["show", str(tmp_path / "run")]) == 0
+    deadline = time.monotonic() + 15
+    while any(Path(f"/proc/{pid}").exists() for pid in engines):
+        assert time.monotonic() < deadline, "an engine outlived its driver"
+        time.sleep(0.05)
+
+
+def test_a_full_disk_loses_no_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    use_fake_engines(monkeypatch)
+
+    def full(self: Run, folder: Path) -> Path:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), None)
+
+    monkeypatch.setattr(Run, "save", full)
+    sets = [word for change in TWO for word in ("--set", change)]
+    assert cli.run(["live", "cpu-agg", *UNTRACED, *sets, "--out", str(tmp_path / "run")]) == 1
+    said = capsys.readouterr()
+    assert "2 aggregated workers" in said.out
+    (last,) = [line for line in said.err.splitlines() if line.startswith("planner: ")]
+    assert "cannot be saved (No space left on device)" in last
+    assert f"the requests are in {tmp_path}/run/{journal.NAME}" in last
+    monkeypatch.undo()
+    assert (read_run(tmp_path / "run").requests["finish_reason"] == "length").sum() == 60
+
+
+def test_a_table_is_whole_or_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = simulate(load("agg", ["workload.requests=20"]))
+
+    def cut(self: Any, path: Path, **_: Any) -> None:
+        path.write_bytes(b"PAR1")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("pandas.DataFrame.to_parquet", cut)
+        with pytest.raises(OSError, match="No space"):
+            run.save(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(SpecError, match="not a run folder"):
+        read_run(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("code", "text", "why"),
+    [
+        (137, "WARNING 11-29 10:00:00 [x.py:1] OSError: [Errno 24] Too many open files", "killed by SIGKILL"),
+        (-9, "", "its watchdog was killed by SIGKILL"),
+        (1, "INFO 11-29 10:00:00 [a] OSError: x\nValueError: bad token", "ValueError: bad token (exit code 1)"),
+        (1, "ERROR 11-29 10:00:00 [c.py:1] Engine core proc EngineCore_DP0 died unexpectedly, shutting down client.",
+         "its engine process died and wrote no error (killed from outside?) (exit code 1)"),
+    ],
+)  # fmt: skip
+def test_causes_are_exits_and_errors_never_warnings(code: int, text: str, why: str, tmp_path: Path) -> None:
+    log = tmp_path / "x.log"
+    log.write_text(text)
+    assert why_ended(code, log) == why
+    memory = "; the kernel ended 2 process(es) here because memory ran out"
+    assert why_ended(code, log, 2) == why + memory

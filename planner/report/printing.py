@@ -86,6 +86,8 @@ def answer(summary: Summary, found: Explanation | None = None) -> str:
     """The one sentence: what it serves, who meets the targets, and where the numbers are from."""
     found = found or explain(summary)
     state = summary.saturation
+    if found.kind == "fault":
+        return f"{found.text} What was measured beside that: {_served(summary)}. {provenance(summary)}"
     if not summary["completed"]:
         none = f"{_verb(summary, 'finishes', 'finish')} none of {summary.number('requests'):.0f} requests"
         return f"{machine(summary)} {none}. {provenance(summary)}"
@@ -98,7 +100,7 @@ def answer(summary: Summary, found: Explanation | None = None) -> str:
         if targets(summary):
             text += f", and {percent(summary['attainment'])} meet {targets(summary)}"
         return f"{text}. {provenance(summary)}"
-    text = f"{machine(summary)} {_verb(summary, 'serves', 'serve')} {number(summary['requests_per_s'])} req/s"
+    text = _served(summary)
     if targets(summary):
         verdict = "meets the targets" if summary.meets_targets else f"misses the targets; {_limit(found)}"
         text += (
@@ -106,6 +108,10 @@ def answer(summary: Summary, found: Explanation | None = None) -> str:
             f" (target {percent(summary.slo.attainment)}): {verdict}"
         )
     return f"{text}. {provenance(summary)}"
+
+
+def _served(summary: Summary) -> str:
+    return f"{machine(summary)} {_verb(summary, 'serves', 'serve')} {number(summary['requests_per_s'])} req/s"
 
 
 def _limit(found: Explanation) -> str:
@@ -117,6 +123,7 @@ def _limit(found: Explanation) -> str:
         "prefill": "prefill is the bottleneck",
         "decode": "decoding is the bottleneck",
         "none": "no station is full",
+        "fault": "a server died",
         "unknown": "the cause was not recorded",
     }[found.kind]
 
@@ -204,7 +211,7 @@ def write(console: Console, summary: Summary, folder: str | None) -> None:
         (stage_table(summary), value_table(summary, "In use (steady window)", _uses(summary))),
     ):
         _beside(console, [table for table in tables if table.row_count])
-    say(console, f"Bottleneck: {found.kind}. {found.text}")
+    say(console, f"{'Fault' if found.kind == 'fault' else f'Bottleneck: {found.kind}'}. {found.text}")
     for warning in warnings(summary):
         say(console, f"Warning: {warning}")
     if folder is not None:
