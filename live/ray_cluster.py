@@ -154,6 +154,8 @@ class RayServers(Servers):
     `token`, which clients of theirs must send.
     """
 
+    can_restart = False  # its node may be gone
+
     def __init__(
         self,
         system: System,

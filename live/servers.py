@@ -139,6 +139,8 @@ class Servers:
     `progress(message, fraction)` is told about the start.
     """
 
+    can_restart = True
+
     def __init__(
         self,
         system: System,
@@ -263,6 +265,20 @@ class Servers:
             start_s=elapsed,
             clock_offset_s=item.clock_offset_s,
         )
+
+    async def restart(self, name: str) -> None:
+        """Start a server that has ended again, on its own ports and GPUs; its log so far becomes NAME.before.log.
+
+        Raises LiveError when it does not come up.
+        """
+        index = next(index for index, item in enumerate(self._running) if item.name == name)
+        before = self._running[index]
+        await before.stop()  # whatever it left behind
+        before.log.replace(before.log.with_suffix(".before.log"))
+        item = self._running[index] = self._start(before.pool, name, before.gpus, before.ports)
+        async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=5)) as session:
+            worker = await self._wait(session, item)
+        self.workers = tuple(worker if one.name == name else one for one in self.workers)
 
     # --- watching and stopping ------------------------------------------------------------------------
 

@@ -25,6 +25,7 @@ from live.frontend import Frontend, check_address
 from live.launch import LiveError, Runtime, check, detect
 from live.manifest import Circumstances, beginning, manifest
 from live.models import ServedModel, served_model
+from live.restarts import Restarts
 from live.results import ClientResult, Outcome, row_of
 from live.run_tables import requests_table, steps_table, transfers_table
 from live.servers import Servers, Worker
@@ -266,19 +267,25 @@ class LiveSession:
         return self._frontend.base_url
 
     def wait(self) -> None:
-        """Serve until SIGINT or SIGTERM. Raises LiveError when a pool has no server left."""
+        """Serve until SIGINT or SIGTERM. A server that ends is started again a few times; then its pool does without.
+
+        Raises LiveError when a pool has no server left.
+        """
         self._runner.run(self._wait())
 
     async def _wait(self) -> None:
         assert self._servers is not None
-        interval_s = self.system.spec.run.sample_interval_s
+        interval_s, restarts = self.system.spec.run.sample_interval_s, Restarts(self._servers)
         with stop_on_signals() as stop:
-            async with Telemetry(self.workers, interval_s, keep=len(self.workers)) as self._telemetry:
-                while not stop.is_set():
-                    await self._servers.refresh()
-                    self._check_pools(self._servers.ended())
-                    with contextlib.suppress(TimeoutError):
-                        await asyncio.wait_for(stop.wait(), 1.0)
+            try:
+                async with Telemetry(self.workers, interval_s, keep=len(self.workers)) as self._telemetry:
+                    while not stop.is_set():
+                        await self._servers.refresh()
+                        self._check_pools(restarts.look())
+                        with contextlib.suppress(TimeoutError):
+                            await asyncio.wait_for(stop.wait(), 1.0)
+            finally:
+                await restarts.stop()
 
     def _check_pools(self, ended: dict[str, str]) -> None:
         for pool in self.system.pools:

@@ -21,8 +21,9 @@ import aiohttp
 import pytest
 
 from fake_engine import FakeEngine
-from live import fleet, frontend
+from live import fleet, frontend, restarts
 from live.frontend import Frontend
+from live.launch import LiveError
 from live.server_log import why_ended
 from live.session import LiveSession
 from planner import cli, simulate
@@ -47,7 +48,8 @@ def system_of(*changes: str) -> Any:
 
 def engine_of(session: LiveSession, index: int = 0) -> int:
     """The process of a server, below its watchdog."""
-    watchdog = session.workers[index].pid
+    assert session._servers is not None
+    watchdog = session._servers._running[index].pid
     return int(Path(f"/proc/{watchdog}/task/{watchdog}/children").read_text().split()[0])
 
 
@@ -284,3 +286,53 @@ def test_causes_are_exits_and_errors_never_warnings(code: int, text: str, why: s
     assert why_ended(code, log) == why
     memory = "; the kernel ended 2 process(es) here because memory ran out"
     assert why_ended(code, log, 2) == why + memory
+
+
+def test_a_server_that_ends_is_started_again_and_then_left_out(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    started = use_fake_engines(monkeypatch)
+    monkeypatch.setattr(restarts, "RESTARTS", 1)
+    monkeypatch.setattr(fleet, "POLL_S", 0.05)
+    with LiveSession(system_of(), tmp_path) as session:
+        assert len(started) == 2
+
+        async def serve() -> None:
+            watching = asyncio.create_task(session._wait())
+
+            async def until(wanted: dict[str, bool], status: int = 200) -> None:
+                deadline = time.monotonic() + 20
+                while True:
+                    found, body = await asyncio.to_thread(health, session.base_url)
+                    if body["workers"] == wanted:
+                        assert found == status
+                        return
+                    assert time.monotonic() < deadline, body
+                    assert not watching.done(), watching.exception()
+                    await asyncio.sleep(0.05)
+
+            one, two = "aggregated-0", "aggregated-1"
+            async with aiohttp.ClientSession(session.base_url) as client:
+                os.kill(engine_of(session), signal.SIGKILL)
+                await until({one: False, two: True})
+                assert (await post(client, PROMPT))[0] == 200
+                await until({one: True, two: True})
+                assert len(started) == 3
+                assert [(await post(client, PROMPT))[0] for _ in range(4)] == [200] * 4
+                os.kill(engine_of(session), signal.SIGKILL)  # once too often: the pool goes on without it
+                await until({one: False, two: True})
+                await asyncio.sleep(1.5)
+                await until({one: False, two: True})
+                assert [(await post(client, PROMPT))[0] for _ in range(4)] == [200] * 4
+                assert not watching.done()
+                os.kill(engine_of(session, 1), signal.SIGKILL)
+                await until({one: False, two: False}, 503)
+                await until({one: False, two: True})  # started again
+                os.kill(engine_of(session, 1), signal.SIGKILL)
+                with pytest.raises(LiveError, match="no aggregated server is left: aggregated-0 ended: killed by SIGK"):
+                    await asyncio.wait_for(watching, 20)
+
+        session._runner.run(serve())
+    assert len(started) == 4
+    assert (tmp_path / "aggregated-0.before.log").is_file()
+    assert sum("starting it again (1 of 1)" in record.message for record in caplog.records) == 2
