@@ -6,6 +6,7 @@ import re
 import signal
 from pathlib import Path
 
+SIGNALLED = 128  # a watchdog's exit code for a server that a signal ended is above this by the signal's number
 NODE_LOST = -1  # the exit code of a server whose node is gone (live.ray_cluster)
 
 # What vLLM writes when it cannot start -> what to tell the user. The first that matches a line wins.
@@ -56,10 +57,10 @@ def why_ended(code: int, log: Path, killed_for_memory: int = 0) -> str:
     `code` is its watchdog's exit code: 128 and the signal's number for a server that a signal ended, negative for a
     watchdog that one ended. `killed_for_memory`: processes that the kernel ended meanwhile because memory ran out.
     """
-    number = code - 128 if code > 128 else -code
+    number = code - SIGNALLED if code > SIGNALLED else -code
     if code == NODE_LOST:
         return explain_log(log)
-    if code > 128 or code < 0:
+    if code > SIGNALLED or code < 0:
         try:
             name = signal.Signals(number).name
         except ValueError:

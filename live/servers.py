@@ -33,7 +33,7 @@ from live.launch import (
     step_tracing,
 )
 from live.models import ServedModel
-from live.server_log import explain_log, lost_port, out_of_memory_kills, why_ended
+from live.server_log import SIGNALLED, explain_log, lost_port, out_of_memory_kills, why_ended
 from live.server_process import HOST, ServerProcess, free_ports, port_is_free
 from planner.system.resolve import Pool, Role, System
 
@@ -234,8 +234,10 @@ class Servers:
         started = time.monotonic()
         while True:
             await item.refresh()
-            if item.returncode is not None:
-                raise LiveError(f"{item.name} did not start: {explain_log(item.log)}; log: {item.log}")
+            code = item.returncode
+            if code is not None:
+                why = explain_log(item.log) if 0 <= code <= SIGNALLED else self._why(code, item)
+                raise LiveError(f"{item.name} did not start: {why}; log: {item.log}")
             if (address := lost_port(item.log)) is not None:
                 raise LiveError(f"{item.name}: {address} was taken by another program while it started; start again")
             elapsed = time.monotonic() - started
@@ -292,9 +294,11 @@ class Servers:
 
     def ended(self) -> dict[str, str]:
         """Servers that have ended by themselves: name -> why."""
-        killed = out_of_memory_kills() - self._killed_before
         codes = {item: item.returncode for item in self._running}
-        return {item.name: why_ended(code, item.log, killed) for item, code in codes.items() if code is not None}
+        return {item.name: self._why(code, item) for item, code in codes.items() if code is not None}
+
+    def _why(self, code: int, item: Running) -> str:
+        return why_ended(code, item.log, out_of_memory_kills() - self._killed_before)
 
     async def stop(self) -> None:
         """Stop everything that was started; safe to call twice."""
