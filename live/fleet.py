@@ -69,6 +69,8 @@ class Ticket:
         if not self.worker.tickets:
             self.worker.progress_s = self.sent_s
         self.worker.tickets.add(self)
+        self.worker.unstarted.add(self)
+        self.worker.fresh += 1
         load.queued_tokens += self._queued_tokens
         load.active_blocks += self._blocks
         self.worker.count()
@@ -80,6 +82,7 @@ class Ticket:
         self.worker.progress_s = time.monotonic()
         if not self.started:
             self.started = True
+            self._is_started()
             load.queued_tokens -= self._queued_tokens
             self._queued_tokens = 0
             self.worker.count()
@@ -93,9 +96,16 @@ class Ticket:
         if kind is None:
             self.worker.progress_s = time.monotonic()
         self.worker.tickets.discard(self)
+        self._is_started()
         load.queued_tokens -= self._queued_tokens
         load.active_blocks -= self._blocks
         self.worker.count()
+
+    def _is_started(self) -> None:
+        worker = self.worker
+        if self in worker.unstarted:
+            worker.unstarted.remove(self)
+            worker.fresh -= self.sent_s > worker.polled_at_s
 
 
 class LiveWorker:
@@ -112,9 +122,12 @@ class LiveWorker:
         self.load = WorkerLoad(address.name, total_blocks=max(1, pool.limits.kv_blocks))
         self.healthy = True
         self.tickets: set[Ticket] = set()
+        self.unstarted: set[Ticket] = set()  # those without a token
+        self.fresh = 0  # of them, sent after the last poll
         self.feed = KvEventFeed(address.name, address.kv_events, address.host) if address.kv_events else None
         self.polled: dict[str, float] = {}  # from /metrics, empty when the server has none of vLLM's names
         self.polled_at_s = -math.inf
+        self._polled_waiting: int | None = None
         self.stopped = False  # its processes, by a signal
         self.answered_s = self.progress_s = time.monotonic()  # a poll; a request
         self.state = OK
@@ -123,11 +136,9 @@ class LiveWorker:
 
     def count(self) -> None:
         """Recount running and waiting. Sent after the last poll and not started: taken as waiting."""
-        unstarted = [ticket for ticket in self.tickets if not ticket.started]
-        waiting = len(unstarted)
-        if "num_requests_waiting" in self.polled:
-            fresh = sum(ticket.sent_s > self.polled_at_s for ticket in unstarted)
-            waiting = min(waiting, int(self.polled["num_requests_waiting"]) + fresh)
+        waiting = len(self.unstarted)
+        if self._polled_waiting is not None:
+            waiting = min(waiting, self._polled_waiting + self.fresh)
         self.load.waiting = waiting
         self.load.running = len(self.tickets) - waiting
 
@@ -144,9 +155,15 @@ class LiveWorker:
             healthy, text = isinstance(error, TimeoutError), ""  # busy is not dead: only a refused connection is
         self.healthy = healthy
         if text:
-            self.polled, self.polled_at_s = parse_metrics(text), asked_s
-            self.count()
+            self.note(parse_metrics(text), asked_s)
         self.look()
+
+    def note(self, polled: dict[str, float], asked_s: float) -> None:
+        """What its /metrics said when they were asked for."""
+        self.polled, self.polled_at_s = polled, asked_s
+        self._polled_waiting = int(polled["num_requests_waiting"]) if "num_requests_waiting" in polled else None
+        self.fresh = sum(ticket.sent_s > asked_s for ticket in self.unstarted)
+        self.count()
 
     def look(self) -> None:
         """Bring `state` up to date."""

@@ -26,7 +26,7 @@ from planner.system.resolve import System
 
 log = logging.getLogger("planner.frontend")
 ATTEMPTS = 3
-CONNECT_S = 5.0
+CONNECT_S = 15.0  # longer than this process takes to begin a few thousand connections at once
 
 
 class CrewView:
