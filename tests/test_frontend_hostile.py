@@ -12,7 +12,7 @@ import aiohttp
 import pytest
 
 from fake_engine import FakeEngine, system_of
-from live import bodies, openai_api
+from live import bodies, fleet, openai_api
 from live import frontend as frontend_module
 from live.frontend import Frontend
 from live.servers import Worker
@@ -163,9 +163,10 @@ def test_a_client_that_leaves_a_pair(late: bool) -> None:
 
 
 @pytest.mark.parametrize("retrieval", [False, True])
-def test_two_hundred_at_once_with_a_bound(retrieval: bool) -> None:
+def test_two_hundred_at_once_with_a_bound(retrieval: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """No more than the bound wait at the engine, also when all of them came while none had been routed yet."""
     engine = FakeEngine(ttft_s=1.0)
+    monkeypatch.setattr(fleet, "POLL_S", 60.0)  # this engine says that nobody waits
 
     async def test(frontend: Frontend, session: aiohttp.ClientSession) -> None:
         body = CHAT | {"max_tokens": 5, "stream": False}
