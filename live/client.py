@@ -33,6 +33,7 @@ KEEPALIVE_S = 2.0  # servers close idle connections after 5 s; a request must no
 SPIN_S = 0.0015  # timers fire up to a millisecond late: the rest is waited for in turns of the event loop
 DEFAULT_VOCAB = 32_000  # ids below this exist in every model that is likely to be served
 Progress = Callable[[int, int], None]  # (requests ended, requests expected)
+Ended = Callable[[Outcome, float], None]  # and the run's start, time.monotonic()
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,11 +64,13 @@ async def run_load(
     options: ClientOptions | None = None,
     progress: Progress | None = None,
     stop: asyncio.Event | None = None,
+    ended: Ended | None = None,
 ) -> ClientResult:
     """Send every request of `load`, spread over `endpoints` in turn, and wait for all answers.
 
-    `stop`, once set, sends nothing more and ends what is in flight; what was measured is returned. Raises SpecError
-    when an endpoint cannot be used at all; later faults are rows with an error.
+    `ended` is told about each request as it ends. `stop`, once set, sends nothing more and ends what is in flight; what
+    was measured is returned. Raises SpecError when an endpoint cannot be used at all; later faults are rows with an
+    error.
     """
     options = options or ClientOptions()
     headers = {"authorization": f"Bearer {options.token}"} if options.token else {}
@@ -78,7 +81,7 @@ async def run_load(
             await find_endpoint(session, url, model=model, kind=options.kind, prompt=options.prompt, headers=headers)
             for url in endpoints
         ]
-        return await _Run(session, found, load, seed, options, progress).run(stop or asyncio.Event())
+        return await _Run(session, found, load, seed, options, progress, ended).run(stop or asyncio.Event())
 
 
 class _Run:
@@ -92,9 +95,10 @@ class _Run:
         seed: int,
         options: ClientOptions,
         progress: Progress | None,
+        ended: Ended | None,
     ) -> None:
         self._session, self._endpoints, self._load, self._options = session, endpoints, load, options
-        self._progress = progress
+        self._progress, self._tell = progress, ended
         self._prompts = PromptMaker(seed, options.vocab_size)
         self._run_id = uuid.uuid4().hex[:12]
         self._due: list[_Due] = []
@@ -224,6 +228,8 @@ class _Run:
             outcome.fail(f"{type(error).__name__}: {error}" if str(error) else type(error).__name__)
         finally:
             outcome.close(self._now())
+            if self._tell is not None:
+                self._tell(outcome, self._start)
         self._answers[request.request_id] = outcome.token_ids
         self._ended_count += 1
         self._plan(self._load.finished(request, self._now()))

@@ -5,6 +5,7 @@ Source: DistServe and Splitwise re-plan their pools; Dynamo's planner moves a wo
 
 from __future__ import annotations
 
+from planner.dispatch import backlog
 from planner.spec.optimizations import RoleSwitch
 from simulator.team import Station, Team
 
@@ -26,7 +27,7 @@ class RoleSwitcher:
         if self._leaving is not None:
             self._move(*self._leaving, now)
             return
-        waiting = self._prefill.waiting + queued
+        waiting = backlog(self._prefill.loads, queued)
         if waiting > self.knob.queue * len(self._prefill.stations) and len(self._decode.stations) > 1:
             station = min(self._decode.stations, key=lambda one: one.engine.load.requests)
             self._decode.remove(station)

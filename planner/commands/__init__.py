@@ -114,12 +114,18 @@ def save(run: Run, name: str, out: Path | None, no_save: bool) -> str | None:
 
 
 def read_run(folder: Path) -> Run:
-    """A run that was written before. Raises SpecError when the folder holds none, or a damaged one."""
+    """A run that was written before, or what is left of one that was cut off.
+
+    Raises SpecError when the folder holds none, or a damaged one.
+    """
     from pyarrow.lib import ArrowException
 
+    from planner.run import journal
     from planner.run.tables import Run
     from planner.spec import SpecError
 
+    if (folder / journal.NAME).is_file():  # it goes when a run is saved: what else is here is older
+        return journal.recover(folder)
     for name in ("manifest.json", "requests.parquet"):
         if not (folder / name).is_file():
             raise SpecError(f"{folder}: not a run folder (it has no {name}); allowed: a folder that a run wrote")

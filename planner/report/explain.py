@@ -17,7 +17,7 @@ from planner.run.facts import ROLES, SATURATED, STAGE_NAMES
 from planner.run.metrics import Summary
 from planner.run.usage import LinkUse, PoolUse
 
-Kind = Literal["prefill", "decode", "kv-memory", "link", "hand-over", "retrieval", "none", "unknown"]
+Kind = Literal["prefill", "decode", "kv-memory", "link", "hand-over", "retrieval", "none", "unknown", "fault"]
 
 BUSY = 0.9  # from here a station has no room for the next burst
 FULL = 0.9  # KV cache in use, averaged over the steps: no room for the next prompt
@@ -25,6 +25,7 @@ PRESSED = 0.8  # KV cache in use at its highest: a long prompt may have had to w
 ROOM = 0.7  # busy less than this, a pool has time to spare
 BLOCKED = 0.5  # share of the time in steps that take no prompt although some wait
 TARGET = 0.8  # a link sized for this share keeps its queues short
+FAILURES = 3  # kinds of failed requests that are told apart
 NOTABLE = 0.2  # a stage that takes this share of TTFT is worth naming
 
 
@@ -46,7 +47,12 @@ class Explanation:
 
 
 def explain(summary: Summary) -> Explanation:
-    """Name the bottleneck, or say that there is none and what is closest to being one."""
+    """Name the bottleneck, or say that there is none and what is closest to being one.
+
+    Where a server died the times say nothing about bottlenecks: the fault is named instead.
+    """
+    if summary.died:
+        return _fault(summary)
     late, slow, long = (_misses(summary, name) for name in ("ttft", "tpot", "e2e"))
     behind = summary.saturation.saturated or not summary.saturation.steady
     if behind or late or long:
@@ -74,6 +80,17 @@ def waterfall(summary: Summary) -> list[tuple[str, float, float]]:
     return [
         (stage, mean, mean / whole if whole else 0.0) for stage, mean in summary.stages_ms.items() if abs(mean) > 1e-6
     ]
+
+
+def _fault(summary: Summary) -> Explanation:
+    first = "; ".join(f"{name} died: {why}" for name, why in summary.died)
+    failed, sent = summary.number("failed"), summary.number("requests")
+    second = f"{failed:.0f} of {sent:.0f} requests failed"
+    if summary.failures:
+        said = "; ".join(f"{count} with {text!r}" for text, count in summary.failures[:FAILURES])
+        more = len(summary.failures) - FAILURES
+        second += f": {said}" + (f"; {more} other kinds" if more > 0 else "")
+    return Explanation("fault", summary.died[0][0], (f"{first}.", f"{second}."))
 
 
 # --- stations ----------------------------------------------------------------------------------

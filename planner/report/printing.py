@@ -93,6 +93,9 @@ def sentence(summary: Summary, found: Explanation | None = None) -> Message:
     who, many = machine(summary), " workers " in machine(summary)
     serves = message("serve") if many else message("serves")
     rate, limits, within = number(summary["requests_per_s"]), targets(summary), percent(summary["attainment"])
+    served = message("{who} {serve} {rate} req/s", who, serves, rate)
+    if found.kind == "fault":
+        return message("{fault} What was measured beside that: {served}.", found.text, served)
     if not summary["completed"]:
         finishes = message("finish") if many else message("finishes")
         return message("{who} {finishes} none of {count:.0f} requests.", who, finishes, summary.number("requests"))
@@ -147,6 +150,8 @@ def _limit(found: Explanation) -> Message:
             return message("decoding is the bottleneck")
         case "none":
             return message("no station is full")
+        case "fault":
+            return message("a server died")
     return message("the cause was not recorded")
 
 
@@ -242,7 +247,7 @@ def write(console: Console, summary: Summary, folder: str | None) -> None:
         (stage_table(summary), value_table(summary, "In use (steady window)", _uses(summary))),
     ):
         _beside(console, [table for table in tables if table.row_count])
-    say(console, f"Bottleneck: {found.kind}. {found.text}")
+    say(console, f"{'Fault' if found.kind == 'fault' else f'Bottleneck: {found.kind}'}. {found.text}")
     for warning in warnings(summary):
         say(console, f"Warning: {warning}")
     if folder is not None:

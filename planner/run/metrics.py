@@ -9,6 +9,8 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import pandas as pd
+
 from planner.engine.profiles import UNCALIBRATED
 from planner.run import usage
 from planner.run.catalogue import METRICS, Metric
@@ -43,6 +45,8 @@ class Summary:
     warnings: tuple[str, ...]
     posting: usage.Posting | None = None
     origin: str = UNCALIBRATED  # where the step times of a simulation are from
+    died: tuple[tuple[str, str], ...] = ()  # servers that ended by themselves, and why
+    failures: tuple[tuple[str, int], ...] = ()  # what requests failed with, the most frequent first
 
     def __getitem__(self, name: str) -> float | None:
         """Raises KeyError for a name that is not in `METRICS`."""
@@ -135,7 +139,18 @@ def summarise(run: Run, slo: Slo | None = None) -> Summary:
         retrieval_workers=usage.retrieval_workers(facts),
         warnings=tuple(str(warning) for warning in manifest.get("warnings") or ()),
         origin=str(manifest.get("origin", UNCALIBRATED)),
+        died=_died(manifest.get("died")),
+        failures=_failures(facts.run.requests),
     )
+
+
+def _died(found: Any) -> tuple[tuple[str, str], ...]:
+    return tuple((str(name), str(why)) for name, why in found.items()) if isinstance(found, dict) else ()
+
+
+def _failures(requests: pd.DataFrame) -> tuple[tuple[str, int], ...]:
+    errors = requests["error"][requests["finish_reason"] == "error"].dropna()
+    return tuple((str(text), int(count)) for text, count in errors.value_counts().items())
 
 
 def _finite(value: float | None) -> float | None:

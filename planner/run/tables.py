@@ -6,8 +6,9 @@ since the start of the run, on one clock, as float64.
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -159,6 +160,17 @@ def _with_messages(manifest: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
+@contextlib.contextmanager
+def _whole(path: Path) -> Iterator[Path]:
+    """A file to write that takes its name when it is complete, and goes when it cannot be."""
+    part = path.with_name(f".{path.name}.part")
+    try:
+        yield part
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
 @dataclass(frozen=True)
 class Run:
     """What a backend returns. `manifest` holds spec, versions, seed, profile and provenance."""
@@ -171,16 +183,22 @@ class Run:
     manifest: dict[str, Any] = field(default_factory=dict)
 
     def save(self, folder: Path) -> Path:
-        """Write the tables as Parquet and the manifest as JSON. The same run gives the same bytes."""
+        """Write the tables as Parquet and the manifest as JSON. The same run gives the same bytes.
+
+        The manifest comes last and every file appears whole, so that a folder with a manifest is a whole run. Raises
+        OSError, with nothing half-written left, when there is no room.
+        """
         folder.mkdir(parents=True, exist_ok=True)
         for name in TABLES:
             table: pd.DataFrame = getattr(self, name)
             if len(table) or name not in ("tokens", "transfers"):
-                table.to_parquet(folder / f"{name}.parquet", index=False, compression="zstd")
+                with _whole(folder / f"{name}.parquet") as part:
+                    table.to_parquet(part, index=False, compression="zstd")
         manifest = self.manifest
         if messages := [packed(text) for text in _texts(manifest) if isinstance(text, Message)]:
             manifest = manifest | {"messages": messages}  # for other languages
-        (folder / "manifest.json").write_text(json.dumps(manifest, indent=2, sort_keys=True) + "\n")
+        with _whole(folder / "manifest.json") as part:
+            part.write_text(json.dumps(manifest, indent=2, sort_keys=True) + "\n")
         return folder
 
     @staticmethod
