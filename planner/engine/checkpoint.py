@@ -169,6 +169,8 @@ def _bitsandbytes(keys: _Keys) -> Checkpoint:
 
 def _kv(keys: _Keys) -> Literal["fp8"] | None:
     """Of `kv_cache_scheme`, as compressed-tensors and modelopt write it."""
+    if str(keys.values.get("kv_cache_scheme")).upper() == "FP8":
+        return "fp8"
     scheme = keys.section("kv_cache_scheme")
     if not scheme.values:
         return None
@@ -180,7 +182,7 @@ def _kv(keys: _Keys) -> Literal["fp8"] | None:
 def _compressed_tensors(keys: _Keys) -> Quantisation:
     groups, kv = keys.section("config_groups"), _kv(keys)
     if not groups.values:
-        raise SpecError(f"{groups.where}: holds no group; allowed: config_groups of one type or more, with num_bits")
+        raise SpecError(f"{groups.where}: holds no group; allowed: config_groups with num_bits")
     rules, rest = [], None
     for name in groups.values:
         group = groups.section(name)
@@ -240,10 +242,12 @@ def _modelopt(keys: _Keys) -> Quantisation:
     if str(inner.values.get("quant_algo")).upper() != "MIXED_PRECISION":
         return Quantisation((), _algorithm(inner, kv), ignored)
     layers = inner.section("quantized_layers")
+    rest = _fp8(keys) if keys.values.get("quant_method") == "fp8" else None  # a checkpoint in fp8 with other experts
     names: dict[Checkpoint, list[str]] = {}
     for name in layers.values:
         names.setdefault(_algorithm(layers.section(name), kv), []).append(name)
-    return Quantisation(tuple((_matching(listed), found) for found, listed in names.items()), None, ignored)
+    rules = tuple((_matching(listed), found) for found, listed in names.items())
+    return Quantisation(rules, rest, ignored if rest is None else _matching([]))
 
 
 def _alone(reader: Callable[[_Keys], Checkpoint]) -> Callable[[_Keys], Quantisation]:
@@ -279,4 +283,7 @@ def quantisation(config: dict[str, Any], where: str) -> Quantisation | None:
     reader = _METHODS.get(method) if isinstance(method, str) else None
     if reader is None:
         raise SpecError(f"{where}: {key}: {method!r} is not covered; allowed: {', '.join(_METHODS)}")
-    return reader(_Keys(found, f"{where}: {key}"))
+    read = reader(_Keys(found, f"{where}: {key}"))
+    if config.get("expert_dtype") == "fp4" and not read.rules:  # DeepSeek-V4
+        return replace(read, rules=((_matching(["re:.*experts.0"]), Checkpoint(str(method), "int4", 4.25)),))
+    return read

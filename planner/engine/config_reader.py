@@ -59,12 +59,23 @@ class Reader:
             raise SpecError(f"{self.where}: {key}: is no list of {length} values; allowed: one value a layer")
         return list(value)
 
+    def per_layer(self, key: str) -> list[Any]:
+        """As `items`, where the family cannot do without."""
+        found = self.items(key, self.layers)
+        if found is None:
+            raise SpecError(f"{self.where}: {key}: is missing; allowed: one value a layer")
+        return found
+
     @property
     def hidden(self) -> int:
         return self.whole("hidden_size", "n_embd", "d_model")
 
     @property
     def layers(self) -> int:
+        for key in ("layers_block_type", "hybrid_override_pattern"):  # Nemotron-H may give no number
+            listed = self.config.get(key)
+            if isinstance(listed, (list, str)) and listed and self.config.get("num_hidden_layers") is None:
+                return len(listed)
         return self.whole("num_hidden_layers", "num_layers", "n_layer", "n_layers")
 
     @property

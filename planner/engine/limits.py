@@ -87,8 +87,9 @@ def uneven(model: ModelShape, tp: int) -> str | None:
 
     Heads are split, KV heads evenly split or evenly replicated, and scales stay with the weights that share them.
     """
-    kv_heads = 1 if model.latent_dim else model.kv_heads
-    if model.heads % tp or (kv_heads % tp and tp % kv_heads) or model.intermediate % tp:
+    kept = {layer.heads for layer in model.kv if layer.heads}
+    split = all(heads % tp == 0 or tp % heads == 0 for heads in kept)
+    if model.heads % tp or not split or model.intermediate % tp or model.expert_intermediate % tp:
         return (
             f"{tp} does not divide {model.name}'s {model.heads} heads, {model.kv_heads} KV heads and "
             f"intermediate size {model.intermediate}"
@@ -96,11 +97,17 @@ def uneven(model: ModelShape, tp: int) -> str | None:
     stored = model.checkpoint
     if stored is None or stored.routed_only:
         return None
-    inputs = {"intermediate size": model.intermediate}
-    if not model.latent_dim:
+    plain, bits = 8.0 * model.dtype_bytes, model.bits
+    inputs: dict[str, int] = {}
+    if bits.mlp != plain and model.parameters.mlp:
+        inputs["intermediate size"] = model.intermediate
+    if bits.routed != plain and model.experts:
+        inputs["expert width"] = model.expert_intermediate
+    attention = bits.attention != plain and not model.latent_dim
+    if attention:
         inputs["attention width"] = model.heads * model.head_dim
     outputs = dict(inputs)
-    if not model.latent_dim:
+    if attention:
         outputs["K and V width"] = max(tp, model.kv_heads) * model.head_dim  # replicated beyond the KV heads
     checks = [(inputs, stored.group, "groups")] if stored.group else []
     if stored.block is not None and tp > 1:  # vLLM pads the last block of a width that is not split

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -15,7 +15,8 @@ from planner.engine.catalogue import find, names
 from planner.engine.checkpoint import Checkpoint, Quantisation, quantisation
 from planner.engine.config_reader import Reader, text_config
 from planner.engine.families import FAMILIES, family
-from planner.engine.layers import CHOSEN, EXPERTS, NO_KV, Kind, KvLayer, Layer
+from planner.engine.layers import NO_KV, Kind, KvLayer, Layer
+from planner.engine.mlps import CHOSEN, EXPERTS
 from planner.engine.model_shape import Bits, ModelShape, Parameters
 from planner.engine.vision import vision_parameters
 from planner.spec import SpecError
@@ -113,7 +114,7 @@ def model_config(name_or_path: str) -> ModelConfig:
 def _dtype(config: dict[str, Any], where: str) -> str:
     dtype = str(config.get("torch_dtype") or config.get("dtype") or "bfloat16").removeprefix("torch.")
     if dtype not in DTYPES:
-        raise SpecError(f"{where}: torch_dtype: {unknown(dtype, DTYPES)}")
+        raise SpecError(f"{where}: torch_dtype: {unknown(dtype, list(DTYPES))}")
     return dtype
 
 
@@ -122,7 +123,7 @@ class _Sums:
     """Counts and bits of the weights of each kind, and how most of the quantised ones are stored."""
 
     counts: Counter[Kind]
-    bits: Counter[Kind]
+    bits: dict[Kind, float]
     stored: Counter[tuple[Checkpoint, bool]]
 
     def average(self, *kinds: Kind, default: float) -> float:
@@ -138,7 +139,7 @@ class _Sums:
 
 
 def _sums(layers: list[Layer], stored: Quantisation | None, plain: float) -> _Sums:
-    found = _Sums(Counter(), Counter(), Counter())
+    found = _Sums(Counter(), defaultdict(float), Counter())
     for number, layer in enumerate(layers):
         for matrix in layer.matrices:
             kind, routed = matrix.kind, matrix.kind == "routed"
@@ -148,7 +149,7 @@ def _sums(layers: list[Layer], stored: Quantisation | None, plain: float) -> _Su
             if how is not None:
                 found.stored[how, routed] += matrix.count
             found.counts[kind] += matrix.count
-            found.bits[kind] += matrix.count * (plain if how is None else how.bits)  # type: ignore[assignment]
+            found.bits[kind] += matrix.count * (plain if how is None else how.bits)
     return found
 
 

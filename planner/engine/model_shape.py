@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from planner.engine.checkpoint import Checkpoint, Weights
-from planner.engine.layers import KvLayer, State
+from planner.engine.layers import NO_STATE, KvLayer, State
 from planner.spec import Engine, SpecError
 
 DTYPE_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2, "fp32": 4, "fp16": 2, "bf16": 2, "fp8": 1, "auto": 2}
@@ -128,13 +128,16 @@ class ModelShape:
         whole = self._kv_bytes(1)
         return self._kv_bytes(tp) / whole if whole else 1.0
 
+    def _kv_of(self, layer: KvLayer, tp: int) -> float:
+        """A token's KV in a layer, on each of tp GPUs."""
+        if not layer.heads:
+            return 0.0
+        numbers = max(1, layer.heads // tp) * layer.numbers
+        beside = layer.extra_bytes + layer.fp8_bytes * (self.kv_dtype_bytes == 1)
+        return numbers * self.kv_dtype_bytes + beside
+
     def _kv_bytes(self, tp: int) -> float:
-        """A token's KV in all layers, on each of tp GPUs."""
-        return sum(
-            max(1, layer.heads // tp) * layer.numbers * self.kv_dtype_bytes + layer.extra_bytes
-            for layer in self.kv
-            if layer.heads
-        )
+        return sum(self._kv_of(layer, tp) for layer in self.kv)
 
     @property
     def windows(self) -> tuple[int | None, ...]:
@@ -153,20 +156,21 @@ class ModelShape:
         """KV of one sequence of `tokens`; a windowed layer keeps no more than its window."""
         kept = 0.0
         for layer in self.kv:
-            of_token = layer.heads * layer.numbers * self.kv_dtype_bytes + layer.extra_bytes
-            kept += of_token * (tokens if layer.window is None else min(tokens, layer.window))
+            kept += self._kv_of(layer, 1) * (tokens if layer.window is None else min(tokens, layer.window))
         return round(kept)
 
     @property
     def state_layers(self) -> int:
         """Layers that keep a state of each sequence: linear attention, state spaces, convolutions."""
-        return sum(bool(state.convolution or state.memory) for state in self.state)
+        return sum(state != NO_STATE for state in self.state)
 
     @property
     def state_bytes(self) -> int:
         """What those layers keep of one sequence, however long it is (tp 1)."""
         memory = DTYPE_BYTES.get(self.state_dtype, self.dtype_bytes)
-        return sum(state.convolution * self.dtype_bytes + state.memory * memory for state in self.state)
+        return sum(
+            state.convolution * self.dtype_bytes + state.memory * memory + state.other_bytes for state in self.state
+        )
 
     @property
     def flops_per_token(self) -> float:

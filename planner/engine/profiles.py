@@ -338,7 +338,7 @@ def bounds(model: ModelShape, hardware: Hardware, tp: int, engine: Engine) -> St
     """
     flops = hardware.flops(_compute_dtype(model, engine)) * tp
     weights_s = model.step_weight_bytes / tp / hardware.memory_bandwidth
-    full = sum(window is None for window in model.windows) / model.layers
+    full = sum(window is None for window in model.windows) / max(1, model.attention_layers)
     kv_s = full * model.kv_bytes_per_token_per_gpu(tp) / hardware.memory_bandwidth
     return StepLaw(
         decode_s=weights_s,
