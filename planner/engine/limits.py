@@ -5,14 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from planner.engine.catalogue import Hardware
+from planner.engine.memory import GIB, memory
 from planner.engine.model_shape import ModelShape
 from planner.spec import Engine, SpecError
-
-GIB = 1 << 30
-
-# What CUDA graphs, NCCL buffers and the allocator keep besides weights, activations and KV. Residual of one
-# measurement: an H200 serving Llama-3.1-8B at 0.92 with a budget of 8,192 tokens, 919,824 KV tokens.
-RUNTIME_RESERVE_BYTES = round(0.733 * GIB)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,25 +51,8 @@ def batch_defaults(hardware: Hardware, tp: int) -> tuple[int, int]:
     return 2048, 256
 
 
-def activation_bytes(model: ModelShape, budget: int, seqs: int, tp: int) -> int:
-    """Peak of vLLM's profiling run, an estimate: the MLP's gate, up and product of a full step, or float32 logits.
-
-    Checked on two H200 runs whose budgets differ by 8,192 tokens: 86,016 bytes a token here, 88,320 measured.
-    """
-    mlp = budget * 3 * (model.intermediate // tp) * model.dtype_bytes
-    logits = seqs * model.vocab * 4 + budget * model.hidden * model.dtype_bytes
-    return max(mlp, logits)
-
-
 def _gb(size: float) -> str:
     return f"{size / 1e9:.1f} GB" if size >= 1e8 else f"{size / 1e6:.1f} MB"
-
-
-def _kv_memory(model: ModelShape, hardware: Hardware, tp: int, engine: Engine, budget: int, seqs: int) -> float:
-    """Bytes left for KV on each GPU; negative when the model does not fit."""
-    runtime = RUNTIME_RESERVE_BYTES if hardware.kind == "gpu" else 0
-    reserve = activation_bytes(model, budget, seqs, tp) + runtime
-    return hardware.usable_bytes * engine.gpu_memory_utilization - model.weight_bytes_per_gpu(tp) - reserve
 
 
 def divides(model: ModelShape, tp: int) -> bool:
@@ -127,12 +105,12 @@ def _refuse_memory(
 ) -> SpecError:
     """The model, or one block of KV, does not fit."""
     there = hardware.usable_bytes * engine.gpu_memory_utilization
-    needed = there - _kv_memory(model, hardware, tp, engine, budget, seqs)
+    needed = there - memory(model, hardware, tp, engine, budget, seqs).kv
     block = model.kv_bytes_per_token_per_gpu(tp)
     fitting = [
         size
         for size in range(tp + 1, most + 1)
-        if divides(model, size) and _kv_memory(model, hardware, size, engine, budget, seqs) > 1024 * block
+        if divides(model, size) and memory(model, hardware, size, engine, budget, seqs).kv > 1024 * block
     ]
     remedy = f"tp {fitting[0]} or more" if fitting else "a smaller model, quantization or larger GPUs"
     return SpecError(
@@ -162,7 +140,7 @@ def kv_blocks(
         return engine.num_gpu_blocks_override
     if engine.kv_cache_memory_bytes is not None:
         return int(engine.kv_cache_memory_bytes // block_bytes)
-    blocks = int(_kv_memory(model, hardware, tp, engine, budget, seqs) // block_bytes)
+    blocks = int(memory(model, hardware, tp, engine, budget, seqs).kv // block_bytes)
     if blocks < 2:
         raise _refuse_memory(model, hardware, tp, engine, budget, seqs, where, most)
     if measured is not None and (budget, seqs) == batch_defaults(hardware, tp):

@@ -41,6 +41,7 @@ class Engine(Node):
     scheduler_reserve_full_isl: bool = True  # a request is admitted when its whole prompt has room
     watermark: Annotated[float, Field(ge=0, lt=1)] = 0.0  # share of the KV blocks that admissions leave free
     scheduler: Literal["v1", "prefill_first"] = "v1"  # prefill_first: vLLM V0, prompts before decodes
+    vllm_release: Annotated[str, Field(pattern=r"^\d+\.\d+(\.\d+)?$")] | None = None  # "0.19": its memory; else 0.32
     load_format: Literal["auto", "dummy"] = "auto"  # dummy: random weights, nothing is downloaded (live)
 
 
