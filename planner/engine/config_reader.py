@@ -36,6 +36,8 @@ class Reader:
         value = self.config.get(key)
         if value is None:
             value = default
+        if isinstance(value, list) and value and all(type(item) is int for item in value):
+            value = max(value)  # one a layer
         if isinstance(value, bool) or not isinstance(value, int) or value <= 0:
             shown = "is missing" if value is None else f"{value!r} is not a positive whole number"
             raise SpecError(f"{self.where}: {key}: {shown}; allowed: whole numbers from 1")

@@ -86,15 +86,11 @@ class Mixture:
     def shared_width(self, read: Reader) -> int:
         if read.count(*self.shared_keys) if self.shared_keys else 0:
             return read.count(*self.shared_keys)
-        key = next((key for key in self.shared_number if key in read.config), "")
-        number = read.config.get(key, self.shared_default)
-        number = number[0] if isinstance(number, list) else number or 0
-        return int(number) * self.width(read)
+        given = any(key in read.config for key in self.shared_number)
+        return (read.count(*self.shared_number) if given else self.shared_default) * self.width(read)
 
     def width(self, read: Reader) -> int:
-        key = next((key for key in self.width_keys if read.config.get(key) is not None), self.width_keys[-1])
-        value = read.config.get(key)
-        return int(value[0]) if isinstance(value, list) and value else read.whole(key)  # Hunyuan: one a layer
+        return read.whole(*self.width_keys)
 
     def __call__(self, read: Reader, layer: int) -> Layer:
         if not self.has_experts(read, layer):

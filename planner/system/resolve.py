@@ -275,6 +275,11 @@ def resolve(spec: Spec) -> System:
             f"model: {base.name} is a mixture of {base.experts} experts, whose step time is not covered; "
             "allowed: dense models"
         )
+    if base.state_layers:
+        raise SpecError(
+            f"model: {base.name} keeps a state instead of KV in {base.state_layers} of its {base.layers} layers, whose "
+            "step time is not covered; allowed: models with attention in every layer, or `planner memory` for its sizes"
+        )
     nodes, deployment = spec.cluster.nodes, spec.deployment
     most = max((node.gpus for node in nodes), default=deployment.gpus_per_node)
     demands, pools, warnings = [], [], list[str]()
