@@ -20,7 +20,7 @@ TOWER = re.compile(r"vis(ion|ual)|audio|patch|projector|multi_modal")
 def counted(config: dict[str, Any]) -> tuple[int, int]:
     """(parameters of the language model, of the vision tower). Tied weights count once."""
     import torch
-    from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoModelForImageTextToText
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
 
     keys = dict(config)
     made = AutoConfig.for_model(keys.pop("model_type"), **keys)
@@ -28,8 +28,8 @@ def counted(config: dict[str, Any]) -> tuple[int, int]:
         kind = AutoModelForImageTextToText if "vision_config" in config else AutoModelForCausalLM
         try:
             model = kind.from_config(made)
-        except ValueError:  # registered under neither name
-            model = AutoModel.from_config(made)
+        except ValueError:  # registered under the other name
+            model = AutoModelForImageTextToText.from_config(made)
     text = tower = 0
     for name, parameter in model.named_parameters():
         if TOWER.search(name):
