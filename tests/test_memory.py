@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
 from planner import cli
 from planner.engine.catalogue import hardware
-from planner.engine.limits import batch_sizes
+from planner.engine.ledger import ledger
+from planner.engine.limits import batch_sizes, uneven
 from planner.engine.memory import GIB, Memory, memory
 from planner.engine.model_config import load_model, model_config, shape
 from planner.engine.model_shape import ModelShape
-from planner.spec import Engine
+from planner.spec import Engine, SpecError
 
 QWEN3_14B = {
     **model_config("qwen3-32b").config,
@@ -85,6 +87,36 @@ def test_graphs_are_not_made_in_eager_mode() -> None:
     model = load_model("llama-3.1-8b")
     graphs, eager = (_start(model, "h200", 1, Engine(enforce_eager=eager))[0] for eager in (False, True))
     assert (graphs.graphs > 0, eager.graphs, eager.kv - graphs.kv) == (True, 0, graphs.graphs)
+
+
+def test_tokens_are_counted_in_longest_requests() -> None:
+    """As vLLM logs them: gpt-oss keeps 128 tokens and a step's in every second layer, Qwen3.5 a state in most."""
+    oss, llama = (load_model(name).for_engine(Engine()) for name in ("gpt-oss-20b", "llama-3.1-8b"))
+    assert llama.request_bytes_per_gpu(1000, 8192, 2) == 1000 * 131_072 / 2
+    assert oss.request_bytes_per_gpu(100_000, 8192, 1) == 12 * 2048 * (100_000 + 127 + 8192)
+    row = ledger("llama-3.1-8b", "h200", Engine(), [1])["gpus"][0]
+    assert row["kv_tokens"] == pytest.approx(row["kv_gib"] * GIB / 131_072, abs=1)
+    short, long = (
+        ledger("gpt-oss-20b", "h200", Engine(max_model_len=size), [1])["gpus"][0] for size in (8192, 131_072)
+    )
+    assert long["kv_tokens"] > 1.8 * short["kv_tokens"]
+
+
+CASES = Path(__file__).resolve().parents[2] / "shared" / "cases"
+
+
+@pytest.mark.skipif(not CASES.is_dir(), reason=f"{CASES} is not there: inputs that people bring")
+def test_checkpoints_that_people_bring() -> None:
+    online = load_model("llama-3.1-70b").for_engine(Engine(quantization="fp8"))
+    for name, kv in (("m-70b-fp8", 2), ("m-70b-modelopt", 1)):
+        model = load_model(str(CASES / name)).for_engine(Engine())
+        assert model.weight_bytes == online.weight_bytes
+        assert model.kv_bytes_per_token == 327_680 * kv // 2
+    awq = load_model(str(CASES / "m-72b-awq"))
+    assert awq.weight_bytes / 1e9 == pytest.approx(41.6, rel=0.01)  # as published
+    assert (uneven(awq, 1), "no multiple of its quantised groups of 128" in str(uneven(awq, 8))) == (None, True)
+    with pytest.raises(SpecError, match=r"quantization_config: 'fp8' is not a section; allowed: a section with"):
+        load_model(str(CASES / "m-string-quant"))
 
 
 def test_the_command(capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,14 +13,18 @@ from planner.spec import Engine
 
 
 def ledger(model: str, gpu: str, engine: Engine, sizes: Sequence[int]) -> dict[str, Any]:
-    """One row of `gpus` for each tp; `refused` says why vLLM would not start there. Raises SpecError."""
+    """One row of `gpus` for each tp; `refused` says why vLLM would not start there. Raises SpecError.
+
+    KV tokens are those that vLLM logs: requests of max_model_len that fit, times that length. Padding of pages, where
+    layers differ, is not counted.
+    """
     shape, entry = load_model(model).for_engine(engine), hardware(gpu)
-    rows = []
+    longest, rows = engine.max_model_len or shape.max_position, []
     for tp in sizes:
         budget, seqs, _ = batch_sizes(shape, entry, tp, engine)
         found = memory(shape, entry, tp, engine, budget, seqs)
-        each = shape.kv_bytes_per_token_per_gpu(tp)
-        tokens = int(found.kv // each) if each and found.kv > 0 else 0
+        request = shape.request_bytes_per_gpu(longest, budget, tp)
+        tokens = int(found.kv / request * longest) if found.kv > 0 else 0
         rows.append(
             {
                 "tp": tp,

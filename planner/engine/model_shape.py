@@ -159,6 +159,14 @@ class ModelShape:
             kept += self._kv_of(layer, 1) * (tokens if layer.window is None else min(tokens, layer.window))
         return round(kept)
 
+    def request_bytes_per_gpu(self, tokens: int, budget: int, tp: int) -> float:
+        """KV and state of one request of `tokens`; a windowed layer keeps its window and a step's `budget` at most."""
+        kept = 0.0
+        for layer in self.kv:
+            most = tokens if layer.window is None else min(tokens, layer.window - 1 + budget)
+            kept += self._kv_of(layer, tp) * most
+        return kept + self.state_bytes / tp
+
     @property
     def state_layers(self) -> int:
         """Layers that keep a state of each sequence: linear attention, state spaces, convolutions."""
