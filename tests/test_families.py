@@ -127,6 +127,9 @@ def test_modules_that_are_left_out() -> None:
     assert _bits(name, {**kimi, "ignore": ignore}) == (16, 4.5, 16, 4.5, 16)
     stars = [f"model.layers.{layer}.self_attn*" for layer in range(61)]
     assert _bits(name, {"quant_algo": "NVFP4", "ignore": stars}) == (16, 4.5, 4.5, 4.5, 16)
+    others = ["mtp.layers.0*", "vision_tower.encoder.layers.1.mlp", "model.layers.60*"]
+    one = _bits(name, {"quant_algo": "NVFP4", "ignore": others})[3]
+    assert one == pytest.approx(4.5 + 11.5 / 58)  # layer 60 alone is the language model's
     half = _bits("Qwen/Qwen3-8B", {"quant_algo": "NVFP4", "exclude_modules": [f"model.layers.{n}" for n in range(18)]})
     assert half[:2] == (10.25, 10.25)  # layers 1 and 10 to 17 are different names
     assert _bits("Qwen/Qwen3-8B", {"quant_method": "fp8", "modules_to_not_convert": ["down_proj"]})[1] == 8 + 8 / 3

@@ -32,9 +32,10 @@ class Checkpoint:
     kv: Literal["fp8"] | None = None  # what the KV cache is kept in unless the engine is told otherwise
 
 
-_TO_LAYERS = re.compile(r"^[\w.]*?(?=layers\.)")  # what stands before differs from writer to writer
+# What stands before differs from writer to writer; under other names are towers and layers that predict further tokens.
+_TO_LAYERS = re.compile(r"^(?:(?:model|language_model|backbone|transformer|decoder)\.)*(?=layers\.)")
 _OTHER_EXPERT, _FIRST_EXPERT = re.compile(r"experts\.[1-9]\d*"), re.compile(r"(experts\.0)\..*")
-_LAYER = re.compile(r"layers\.(\d+)(?=[.*]|$)")
+_LAYER = re.compile(r"layers\.(\d+)(?=\.|$)")
 
 
 @dataclass(frozen=True)
