@@ -73,6 +73,10 @@ class Reader:
         return self.whole("hidden_size", "n_embd", "d_model")
 
     @property
+    def vocab(self) -> int:
+        return self.whole("vocab_size", "padded_vocab_size")
+
+    @property
     def layers(self) -> int:
         for key in ("layers_block_type", "hybrid_override_pattern"):  # Nemotron-H may give no number
             listed = self.config.get(key)

@@ -10,15 +10,12 @@ from dataclasses import dataclass, replace
 
 from planner.engine.config_reader import Reader
 from planner.engine.family_layers import (
-    GEMMA4_MOE,
     NEMOTRON_MOE,
     beside,
     bigcode,
     by_type,
+    chatglm,
     falcon,
-    gemma3n,
-    gemma3n_extra,
-    gemma4,
     jamba,
     kimi_linear,
     lfm2_mixer,
@@ -31,10 +28,11 @@ from planner.engine.family_layers import (
     nas,
     nemotron_h,
     nothing,
-    per_layer_inputs,
+    step3,
     step_sizes,
     together,
 )
+from planner.engine.gemma_layers import GEMMA4_MOE, gemma3n, gemma3n_extra, gemma4, per_layer_inputs
 from planner.engine.layers import (
     Attention,
     Builder,
@@ -79,7 +77,7 @@ class Family:
     def beside_layers(self, read: Reader) -> int:
         """The last norm, biases and embeddings that are not of words."""
         found = read.hidden * self.last_norm * (2 if self.norm_bias else 1)
-        found += read.whole("vocab_size") * self.head_bias
+        found += read.vocab * self.head_bias
         found += read.hidden * read.whole("max_position_embeddings", "n_positions") if self.positions else 0
         return found + (self.extra(read) if self.extra else 0)
 
@@ -96,6 +94,7 @@ _LLAMA = Attention(bias_key="attention_bias")
 _QWEN3 = Attention(bias_key="attention_bias", norms="head", window=when_asked)
 _BIASED = Attention(qkv_bias=True, output_bias=True)
 _TWO = Mlp(matrices=2, bias=True, bias_key=None)
+_BAILING = Attention("attention", bias_key="use_qkv_bias", norms="head", norm_key="use_qk_norm")
 _GRANITE_SHARED = Mixture(
     "block_sparse_moe",
     Mlp("shared_mlp", ("shared_intermediate_size", "intermediate_size")),
@@ -239,6 +238,18 @@ FAMILIES: dict[str, Family] = {
     "helium": Family(_LLAMA),
     "jais2": Family(_BIASED, _TWO, norm_bias=True),
     "vaultgemma": Family(Attention(bias_key="attention_bias", window=alternating(2)), tied=True),
+    "opt": Family(_BIASED, Mlp("", ("ffn_dim",), 2, bias=True), norm_bias=True, tied=True, positions=True),
+    "bloom": Family(
+        Attention("self_attention", qkv_bias=True, output_bias=True),
+        Mlp("mlp", ("n_inner",), 2, bias=True, times_hidden=4),
+        norm_bias=True,
+        tied=True,
+        extra=lambda read: 2 * read.hidden,  # a norm of the embedding
+    ),
+    "chatglm": Family(chatglm, Mlp("mlp", ("ffn_hidden_size",))),
+    "bailing_moe": Family(_BAILING, Mixture()),
+    "bailing_moe_v2": Family(_BAILING, _DEEPSEEK_MOE),
+    "step3_text": Family(step3, Mixture("moe", shared_keys=("share_expert_dim",), shared_path="share_expert")),
     "gpt2": Family(
         Attention("attn", qkv_bias=True, output_bias=True),
         Mlp("mlp", ("n_inner",), 2, bias=True, times_hidden=4),
@@ -252,6 +263,9 @@ FAMILIES: dict[str, Family] = {
 
 # Names under which the text part of multimodal models, or a newer release, has one of these shapes.
 SAME: dict[str, str] = {
+    "baichuan": "llama",
+    "internlm": "llama",
+    "Yi": "llama",
     "gemma3_text": "gemma3",
     "gemma3n_text": "gemma3n",
     "gemma4_text": "gemma4",

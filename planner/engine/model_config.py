@@ -167,7 +167,7 @@ def shape(name: str, config: dict[str, Any], where: str) -> ModelShape:
     found = family(kind)
     if found is None:
         raise SpecError(f"{where}: model_type: {kind!r} is not covered; allowed: {', '.join(FAMILIES)}")
-    hidden, heads, vocab, count = read.hidden, read.heads, read.whole("vocab_size"), read.layers
+    hidden, heads, vocab, count = read.hidden, read.heads, read.vocab, read.layers
     dtype, tied = _dtype(read.config, where), read.flag("tie_word_embeddings", found.tied)
     plain = 8.0 * DTYPES[dtype]
     layers = [found.layer(read, number) for number in range(count)]
