@@ -320,7 +320,7 @@ def test_a_folder_and_its_config_are_the_same(tmp_path: Path) -> None:
         ),
         (
             {"quantization_config": {"quant_method": "compressed-tensors"}},
-            "x: quantization_config.config_groups: holds no group; allowed: config_groups of one type, with num_bits",
+            "x: quantization_config.config_groups: holds no group; allowed: config_groups with num_bits",
         ),
         (
             {"quantization_config": {"quant_method": "modelopt", "quant_algo": "W4A8_AWQ"}},

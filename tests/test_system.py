@@ -361,7 +361,7 @@ IMPOSSIBLE = {
     "unknown model": (AGG + "model: llama3.1-8b", "model: 'llama3.1-8b' is unknown; did you mean 'llama-3.1-8b'? allo"),
     "unknown hardware": (
         AGG + "hardware: h300",
-        "hardware: 'h300' is unknown; did you mean 'h200'? allowed: a100-80g,",
+        "hardware: 'h300' is unknown; did you mean 'h200'? allowed: a100-40g,",
     ),
     "unknown profile": (AGG + "profile: nope", "profiles: 'nope' is unknown; allowed: "),
     "unknown link": (

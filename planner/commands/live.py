@@ -142,10 +142,9 @@ def spec_of(config: str | None, assignments: list[str], elsewhere: bool) -> Spec
     runtime = detect()
     if runtime.kind == "cpu":
         return load("cpu-agg", assignments)
-    from planner.engine.catalogue import names
+    from planner.engine.catalogue import gpu_named
 
-    gpu = runtime.gpus[0].name.lower().replace(" ", "-")
-    hardware = next((name for name in sorted(names("hardware"), key=len, reverse=True) if name in gpu), None)
+    hardware = gpu_named(runtime.gpus[0].name)
     fitting = [] if hardware in (None, "h200") else [f"hardware={hardware}", "profile=null"]
     return load(None, [*fitting, "engine.load_format=dummy", *assignments])
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Literal
@@ -96,6 +97,25 @@ def find(kind: Kind, name_or_path: str) -> Path:
     if path.exists() and ("/" in name_or_path or path.suffix in (".yaml", ".yml", ".json")):
         return path
     raise SpecError("{kind}: {fault}, or a path", kind, unknown(name_or_path, names(kind)))
+
+
+def words(text: str) -> list[str]:
+    """Of a GPU's name, in small letters: "NVIDIA-A100-SXM4-80GB" has the word "80g" too."""
+    found = re.split(r"[^a-z0-9]+", text.lower())
+    return found + [word[:-1] for word in found if word.endswith("gb")]
+
+
+def gpu_named(text: str) -> str | None:
+    """The entry that a GPU's own name means, as drivers and node labels write it; None when it is not known."""
+    there = words(text)
+    parts = {name: name.split("-") for name in names("hardware")}
+    meant = [name for name, own in parts.items() if own[0] in there and (own[0] != "rtx" or set(own) <= set(there))]
+
+    def fit(name: str) -> tuple[int, int, float]:
+        held = sum(part in there for part in parts[name])
+        return held, held - len(parts[name]), hardware(name).memory_gb
+
+    return max(meant, key=fit, default=None)
 
 
 @lru_cache(maxsize=64)

@@ -68,7 +68,7 @@ class Roof:
     @property
     def full_attention(self) -> float:
         """Share of the layers that look at the whole context."""
-        return sum(window is None for window in self.model.windows) / self.model.layers
+        return sum(window is None for window in self.model.windows) / max(1, self.model.attention_layers)
 
     @property
     def kv_s(self) -> float:

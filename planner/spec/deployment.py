@@ -46,6 +46,7 @@ class Engine(Node):
     scheduler: Literal["v1", "prefill_first"] = "v1"  # prefill_first: vLLM V0, prompts before decodes
     enable_expert_parallel: bool = False  # each GPU of a worker holds whole experts, not a share of every one
     expert_imbalance: Annotated[float, Field(ge=1)] = 1.0  # expert parallelism: the busiest GPU's work over the mean
+    vllm_release: Annotated[str, Field(pattern=r"^\d+\.\d+(\.\d+)?$")] | None = None  # "0.19": its memory; else 0.32
     load_format: Literal["auto", "dummy"] = "auto"  # dummy: random weights, nothing is downloaded (live)
 
 

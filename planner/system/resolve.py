@@ -319,6 +319,14 @@ def resolve(spec: Spec) -> System:
     spec = _expanded(spec)
     _check_trace(spec)
     base = load_model(spec.model)
+    if base.state_layers:
+        raise SpecError(
+            "model: {model} keeps a state instead of KV in {states} of its {layers} layers, whose step time is not "
+            "covered; allowed: models with attention in every layer, or `planner memory` for its sizes",
+            base.name,
+            base.state_layers,
+            base.layers,
+        )
     nodes, deployment = spec.cluster.nodes, spec.deployment
     most = max((node.gpus for node in nodes), default=deployment.gpus_per_node)
     demands, pools, warnings = [], [], list[str]()
