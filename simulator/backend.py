@@ -13,7 +13,7 @@ import pandas as pd
 from planner.engine.profiles import origin
 from planner.run.tables import STEP_COLUMNS, Progress, Run, frame
 from planner.system.resolve import System
-from planner.traffic.requests import Load
+from planner.traffic.requests import Load, warnings_of
 from simulator.cluster import Cluster, Visit
 
 MOST_SAMPLES = 100_000  # rows of a run
@@ -38,7 +38,9 @@ class SimulatorBackend:
             steps=steps,
             samples=_samples(steps, system.spec.run.sample_interval_s),
             transfers=_transfers(cluster),
-            manifest=manifest(system, _extrapolations(cluster), cluster.stopped, _cross_node(cluster, system)),
+            manifest=manifest(
+                system, [*warnings_of(load), *_extrapolations(cluster)], cluster.stopped, _cross_node(cluster, system)
+            ),
         )
 
 

@@ -43,6 +43,16 @@ TableOption = Annotated[
 ]
 NoSave = Annotated[bool, typer.Option("--no-save", help="Write no run folder.")]
 
+# What is wanted of a trace.
+TraceFormat = Annotated[str, typer.Option("--format", metavar="FORMAT", help="A trace format; auto looks at the file.")]
+TraceStart = Annotated[float, typer.Option("--from", metavar="S", help="Leave out what came before this second.")]
+TraceEnd = Annotated[
+    Optional[float],  # noqa: UP045
+    typer.Option("--to", metavar="S", help="Leave out what came after this second."),
+]
+TraceSample = Annotated[float, typer.Option("--sample", metavar="SHARE", help="Only this share of its sessions.")]
+TraceStrict = Annotated[bool, typer.Option("--strict", help="Refuse a file with a row that does not fit.")]
+
 StartTimeout = Annotated[
     Optional[float],  # noqa: UP045
     typer.Option(

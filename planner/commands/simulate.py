@@ -16,6 +16,11 @@ from planner.commands import (
     Seed,
     Set,
     TableOption,
+    TraceEnd,
+    TraceFormat,
+    TraceSample,
+    TraceStart,
+    TraceStrict,
     check_table,
     console,
     overrides,
@@ -61,7 +66,9 @@ def simulate(
 
 
 def replay(
-    trace: Annotated[Path, typer.Argument(metavar="TRACE", help="Mooncake JSONL, Azure CSV, ... plain or gzip.")],
+    trace: Annotated[
+        Path, typer.Argument(metavar="TRACE", help="Mooncake JSONL, Azure CSV, ... plain or gzip; or a folder.")
+    ],
     config: Annotated[
         Optional[str],  # noqa: UP045 - typer reads the annotation when the command is built
         typer.Option("--config", "-c", metavar="CONFIG", help="The deployment. Default: the quickstart."),
@@ -71,10 +78,18 @@ def replay(
         Optional[int],  # noqa: UP045
         typer.Option("--requests", min=1, help="Only the first so many requests."),
     ] = None,
-    form: Annotated[
-        str,
-        typer.Option("--format", metavar="FORMAT", help="mooncake, bailian, azure, burstgpt, vllm_bench; auto looks."),
-    ] = "auto",
+    start_s: TraceStart = 0.0,
+    end_s: TraceEnd = None,
+    sample: TraceSample = 1.0,
+    rate: Annotated[
+        Optional[float],  # noqa: UP045
+        typer.Option("--rate", metavar="PER_S", help="Scale the send times to so many requests per second."),
+    ] = None,
+    closed_loop: Annotated[
+        bool, typer.Option("--closed-loop", help="A session's next request waits for its answer and the pause.")
+    ] = False,
+    strict: TraceStrict = False,
+    form: TraceFormat = "auto",
     assignments: Set = None,
     seed: Seed = None,
     out: Out = None,
@@ -87,10 +102,14 @@ def replay(
         "workload.kind=trace",
         f"workload.path={json.dumps(str(trace))}",
         f"workload.speedup={speedup}",
-        f"workload.format={form}",
+        f"workload.format={json.dumps(form)}",
+        f"workload.start_s={start_s}",
+        f"workload.sample={sample}",
+        f"workload.closed_loop={json.dumps(closed_loop)}",
+        f"workload.strict={json.dumps(strict)}",
     ]
-    if requests is not None:
-        workload.append(f"workload.requests={requests}")
+    given = {"requests": requests, "end_s": end_s, "rate": rate}
+    workload += [f"workload.{key}={value}" for key, value in given.items() if value is not None]
     _run(config, [*workload, *overrides(assignments, seed)], out, as_json, table, no_save)
 
 
