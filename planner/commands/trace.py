@@ -121,7 +121,8 @@ def _write(scan: Scan, found: TraceSummary, interrupted: bool) -> None:
         printing.say(
             screen,
             f"Arrivals: {number(found.rate)} a second on average; the busiest {per} has"
-            f" {number(found.peak_to_mean)} times the mean; gaps vary {number(found.gap_cv)} times as much as they are long (1: Poisson, above: bursts).",
+            f" {number(found.peak_to_mean)} times the mean; gaps vary {number(found.gap_cv)} times as much as they are"
+            " long (1: Poisson, above: bursts).",
         )
         print(f"Requests by {per}, at most {max(found.arrivals):,}:")
         for line in _bars(found.arrivals):

@@ -189,10 +189,10 @@ class _Agent:
 
     def rows(self) -> Rows:
         before: tuple[str, ...] = ()  # steps that the next request of the main agent follows
-        ended_s = 0.0
+        main_s = ended_s = 0.0  # recorded ends: of the main agent's last request, and of all that the next one follows
         for entry in self._entries or ():
             if isinstance(entry, dict) and entry.get("type") == "subagent":
-                inner, last, end_s = self._subagent(entry, before[:1], ended_s)
+                inner, last, end_s = self._subagent(entry, before[:1], main_s)
                 yield from inner
                 if last and entry.get("status") != "async_launched":
                     before, ended_s = (*before, last), max(ended_s, end_s)
@@ -200,7 +200,7 @@ class _Agent:
             line, found, end_s = self._request(entry, before, ended_s)
             yield line, found
             if isinstance(found, TraceRequest):
-                before, ended_s = (found.step,), end_s
+                before, main_s, ended_s = (found.step,), end_s, end_s
 
     def _subagent(
         self, entry: dict[str, Any], before: tuple[str, ...], ended_s: float

@@ -19,7 +19,7 @@ from planner.traffic.rows import BadLine, Lines
 MOST_LINE = 64 * 2**20  # the whole result of `vllm bench serve` is one line
 MOST_TEXT = 256 * 2**20  # of a file that has to be read as a whole
 MOST_RATIO = 200  # a trace's text is at most 40 times its gzip; a bomb is 1,000 times
-FREE = 64 * 2**20  # bytes of text before the ratio counts
+FREE = 4 * 2**20  # bytes of text before the ratio counts
 HEAD = 2**16  # bytes that tell a format
 
 

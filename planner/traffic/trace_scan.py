@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 import os
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from hashlib import blake2b
 
 from planner.spec import SpecError
 from planner.spec.strict_yaml import shorten
@@ -84,7 +84,7 @@ class Scan:
         self._source = Source(self.path, selection.start_s, selection.end_s)
         self.remarks = [self._reader.note] if self._reader.note else []
         self.block_tokens = block_tokens or self._blocks()
-        self.good = self.failed = self.bad = 0
+        self.good = self.failed = self.bad = self._met = 0
         self._faults: list[str] = []
 
     @property
@@ -107,6 +107,7 @@ class Scan:
         given = 0
         for line, found in self._rows():
             row = self._fits(line, found)
+            self._met += 1
             if row is None:
                 continue
             if row.arrival_s is None:
@@ -155,8 +156,8 @@ class Scan:
         share = self._selection.sample
         if share >= 1.0:
             return True
-        key = f"{line}/{self.good}" if row.session is None else row.session
-        return zlib.crc32(key.encode()) / 2**32 < share
+        key = f"{line}/{self._met}" if row.session is None else row.session
+        return int.from_bytes(blake2b(key.encode("utf-8", "replace"), digest_size=8).digest()) / 2**64 < share
 
     def _blocks(self) -> int:
         """Tokens of a block: the format's own, or the only usual size that fits the first lines."""
