@@ -103,6 +103,7 @@ def manifest(
         "uplinks": wires.nic if wires else {},
         **({"cross_node": cross_node} if cross_node else {}),
         "kv_blocks": {pool.role: pool.limits.kv_blocks for pool in system.pools},
+        "kv_block_tokens": {pool.role: pool.limits.block_size for pool in system.pools},
         "links": {w.name: w.bandwidth for w in (wires.intra_node, wires.inter_node, wires.inter_rack)} if wires else {},
         "fitted_on": sorted(set().union(*(profile.fitted_hashes for profile in profiles.values()))),
         "warnings": [*system.warnings, *extrapolations],

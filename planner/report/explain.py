@@ -14,9 +14,10 @@ from typing import Any, Literal
 from planner.report.words import gigabytes, milliseconds, percent
 from planner.run.facts import SATURATED
 from planner.run.metrics import Summary
+from planner.run.refusals import KvRoom
 from planner.run.usage import LinkUse, PoolUse
 
-Kind = Literal["prefill", "decode", "kv-memory", "link", "retrieval", "none", "unknown"]
+Kind = Literal["prefill", "decode", "kv-memory", "link", "retrieval", "refused", "none", "unknown"]
 
 BUSY = 0.9  # from here a station has no room for the next burst
 FULL = 0.9  # KV cache in use, averaged over the steps: no room for the next prompt
@@ -45,7 +46,27 @@ class Explanation:
 
 
 def explain(summary: Summary) -> Explanation:
-    """Name the bottleneck, or say that there is none and what is closest to being one."""
+    """Name the bottleneck, or say that there is none and what is closest to being one.
+
+    Requests that are too long for any engine come before it: no bottleneck explains them.
+    """
+    found = _bottleneck(summary)
+    refused = sum(refusal.requests for refusal in summary.refusals)
+    if refused <= (1 - summary.slo.attainment) * summary.number("requests"):
+        return found
+    if not summary["completed"]:
+        return Explanation("refused", "", (refused_text(summary), "No request could be served."))
+    return Explanation("refused", "", (refused_text(summary), f"Of the others: {found.sentences[0]}"))
+
+
+def refused_text(summary: Summary) -> str:
+    """How many requests were too long, and for what."""
+    refused = sum(refusal.requests for refusal in summary.refusals)
+    limits = " or ".join(refusal.limit for refusal in summary.refusals)
+    return f"{refused} of {summary.number('requests'):.0f} requests were refused: longer than {limits}."
+
+
+def _bottleneck(summary: Summary) -> Explanation:
     late, slow, long = (_misses(summary, name) for name in ("ttft", "tpot", "e2e"))
     behind = summary.saturation.saturated or not summary.saturation.steady
     if behind or late or long:
@@ -63,7 +84,8 @@ def explain(summary: Summary) -> Explanation:
 def _misses(summary: Summary, name: str) -> bool:
     """Too few requests are within the target of a latency, where one is set."""
     attained = summary[f"{name}_attainment"]
-    return attained is not None and attained < summary.slo.attainment
+    served = 1 - sum(refusal.requests for refusal in summary.refusals) / max(summary.number("requests"), 1.0)
+    return attained is not None and attained < summary.slo.attainment * served
 
 
 def waterfall(summary: Summary) -> list[tuple[str, float, float]]:
@@ -159,13 +181,15 @@ def _queue(summary: Summary, time: str) -> Explanation:
     pool = _prefilling(summary)
     if pool is None or pool.utilization is None:
         return _unknown(summary, time)
+    if pool.role == "aggregated" and _no_room(summary, pool) and (pool.prefill_time_share or 0.0) < BUSY:
+        return _memory(summary, pool, time)
     idle = pool.role == "prefill" and pool.utilization < BUSY  # an aggregated worker is busy while anything decodes
     if (pool.blocked_share or 0.0) < BLOCKED and not (idle and _most(pool) >= PRESSED):
         return _prefill_side(summary, time)
     decode = _find(summary, "decode")
     if decode is not None and (_full(decode) or (decode.blocked_share or 0.0) >= BLOCKED):
         return _decode_side(summary, time)  # prompts stay in the prefill workers until the decode side has read them
-    if pool.role == "prefill" or _full(pool):
+    if pool.role == "prefill" or _full(pool) or _no_room(summary, pool):
         return _memory(summary, pool, time)
     first = f"Decoding is the bottleneck: every slot of the batch is taken ({_batch(pool)}) while prompts wait."
     return Explanation("decode", pool.role, (first, _line(summary, time)))
@@ -202,13 +226,30 @@ def _decode_side(summary: Summary, time: str) -> Explanation:
     pool = _find(summary, "decode") or _find(summary, "aggregated")
     if pool is None or pool.utilization is None:
         return _unknown(summary, time)
-    if _full(pool):
+    if _full(pool) or _no_room(summary, pool):
         return _memory(summary, pool, time)
     first = f"Decoding is the bottleneck: the {pool.role} workers hold {_batch(pool)} and take new ones slowly."
     return Explanation("decode", pool.role, (first, _line(summary, time)))
 
 
+def _no_room(summary: Summary, pool: PoolUse) -> bool:
+    """What is free of a worker's KV cache on average is too little for the mean request."""
+    room = _room(summary, pool)
+    return room is not None and (1 - (pool.kv_used_mean or 0.0)) * room.blocks < room.wanted
+
+
+def _room(summary: Summary, pool: PoolUse) -> KvRoom | None:
+    return next((room for room in summary.kv_rooms if room.role == pool.role), None)
+
+
 def _memory(summary: Summary, pool: PoolUse, time: str) -> Explanation:
+    room = _room(summary, pool)
+    if room is not None and not _full(pool) and _no_room(summary, pool):
+        first = (
+            f"KV memory is the bottleneck: a request wants {room.wanted:,.0f} blocks and each of the {pool.role}"
+            f" workers has {room.blocks:,}, {percent(pool.kv_used_mean)} of them in use on average."
+        )
+        return Explanation("kv-memory", pool.role, (first, _line(summary, time)))
     first = (
         f"KV memory is the bottleneck: the cache of the {pool.role} workers is {percent(pool.kv_used_mean)} full on"
         f" average and {percent(pool.kv_used_max)} at most, with {summary.number('preemptions'):.0f} preemptions."

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from planner.report.explain import Explanation, explain, waterfall
+from planner.report.explain import Explanation, explain, refused_text, waterfall
 from planner.report.words import number, percent
 from planner.run.metrics import METRICS, Metric, Summary
 
@@ -88,19 +88,20 @@ def answer(summary: Summary, found: Explanation | None = None) -> str:
     state = summary.saturation
     if not summary["completed"]:
         none = f"{_verb(summary, 'finishes', 'finish')} none of {summary.number('requests'):.0f} requests"
-        return f"{machine(summary)} {none}. {provenance(summary)}"
+        refused = f"; {_limit(summary, found)}" if found.kind == "refused" else ""
+        return f"{machine(summary)} {none}{refused}. {provenance(summary)}"
     if state.saturated:
         text = (
             f"Past saturation: {machine(summary)} {_verb(summary, 'is', 'are')} offered"
             f" {number(state.offered_per_s)} req/s and {_verb(summary, 'serves', 'serve')}"
-            f" {number(summary['requests_per_s'])}; {_limit(found)}"
+            f" {number(summary['requests_per_s'])}; {_limit(summary, found)}"
         )
         if targets(summary):
             text += f", and {percent(summary['attainment'])} meet {targets(summary)}"
         return f"{text}. {provenance(summary)}"
     text = f"{machine(summary)} {_verb(summary, 'serves', 'serve')} {number(summary['requests_per_s'])} req/s"
     if targets(summary):
-        verdict = "meets the targets" if summary.meets_targets else f"misses the targets; {_limit(found)}"
+        verdict = "meets the targets" if summary.meets_targets else f"misses the targets; {_limit(summary, found)}"
         text += (
             f"; {percent(summary['attainment'])} meet {targets(summary)}"
             f" (target {percent(summary.slo.attainment)}): {verdict}"
@@ -108,7 +109,7 @@ def answer(summary: Summary, found: Explanation | None = None) -> str:
     return f"{text}. {provenance(summary)}"
 
 
-def _limit(found: Explanation) -> str:
+def _limit(summary: Summary, found: Explanation) -> str:
     where = f" of the {found.where} workers" if found.where in ("prefill", "decode", "aggregated") else ""
     return {
         "link": "the KV link is the bottleneck",
@@ -116,6 +117,7 @@ def _limit(found: Explanation) -> str:
         "kv-memory": f"the KV memory{where} is the bottleneck",
         "prefill": "prefill is the bottleneck",
         "decode": "decoding is the bottleneck",
+        "refused": refused_text(summary).rstrip("."),
         "none": "no station is full",
         "unknown": "the cause was not recorded",
     }[found.kind]
@@ -128,8 +130,10 @@ def warnings(summary: Summary) -> list[str]:
         found.append(
             "The run is too short to be steady: requests in the system still grew at its end. Send more requests."
         )
+    if summary.refusals:
+        found.append(refused_text(summary))
     for name, word in (("rejected", "rejected"), ("failed", "failed")):
-        if summary[name]:
+        if summary[name] and not (name == "rejected" and summary.refusals):
             found.append(f"{summary.number(name):.0f} of {summary.number('requests'):.0f} requests {word}.")
     return found
 

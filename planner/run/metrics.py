@@ -13,6 +13,7 @@ from planner.engine.profiles import UNCALIBRATED
 from planner.run import usage
 from planner.run.catalogue import METRICS, Metric
 from planner.run.facts import STAGES, Facts, Mask, Saturation, known
+from planner.run.refusals import KvRoom, Refusal, kv_rooms, refusals
 from planner.run.tables import Run
 from planner.spec import Slo
 
@@ -41,6 +42,8 @@ class Summary:
     missed_stages_ms: dict[str, float]  # as stages_ms, of the requests that miss the TTFT target
     retrieval_workers: int
     warnings: tuple[str, ...]
+    refusals: tuple[Refusal, ...] = ()  # for their length
+    kv_rooms: tuple[KvRoom, ...] = ()
     origin: str = UNCALIBRATED  # where the step times of a simulation are from
 
     def __getitem__(self, name: str) -> float | None:
@@ -131,6 +134,8 @@ def summarise(run: Run, slo: Slo | None = None) -> Summary:
         missed_stages_ms=_means_ms(facts, missed),
         retrieval_workers=usage.retrieval_workers(facts),
         warnings=tuple(str(warning) for warning in manifest.get("warnings") or ()),
+        refusals=refusals(facts),
+        kv_rooms=kv_rooms(facts),
         origin=str(manifest.get("origin", UNCALIBRATED)),
     )
 
