@@ -31,6 +31,7 @@ from planner.commands import (
 )
 
 if TYPE_CHECKING:
+    from planner.run.tables import Run
     from planner.spec import Spec
     from planner.validation.intervals import Interval
 
@@ -44,6 +45,7 @@ Intervals = Annotated[
         "answers lie.",
     ),
 ]
+INTERRUPTED = 130
 # What an interval is printed for.
 UNSURE = ("ttft_p50_ms", "ttft_p99_ms", "tpot_p50_ms", "tpot_p99_ms", "goodput_requests_per_s", "attainment")
 
@@ -129,10 +131,12 @@ def _run(
     if draws and table is not None:
         raise SpecError(f"--intervals: {table} has none; allowed: without --table")
     spec = planner.load(config, assignments)
-    run = planner.simulate(spec, progress=progress())
+    run, interrupted = _interruptible(spec)
     folder = save(run, spec.name, out, no_save)
-    if not draws:
+    if interrupted or not draws:
         show(run, folder, as_json, table)
+        if interrupted:
+            raise typer.Exit(INTERRUPTED)
         return
     from planner.validation.intervals import prediction_intervals
 
@@ -147,6 +151,38 @@ def _run(
         return
     show(run, folder, as_json, table)
     _show_intervals(spec, found)
+
+
+def _interruptible(spec: Spec) -> tuple[Run, bool]:
+    """The run, and whether Ctrl-C ended it early: then it holds the requests that had ended. A second one kills."""
+    import signal
+    import threading
+    from dataclasses import replace
+
+    from planner.system.resolve import resolve
+    from planner.traffic import workload
+    from simulator.backend import SimulatorBackend
+
+    asked: list[int] = []
+
+    def stop(number: int, _: object) -> None:
+        asked.append(number)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    system, load = resolve(spec), workload.build(spec)
+    if threading.current_thread() is not threading.main_thread():  # only that one may handle signals
+        return SimulatorBackend().run(system, load, progress()), False
+    before = signal.signal(signal.SIGINT, stop)
+    try:
+        run = SimulatorBackend(stop=lambda _: bool(asked)).run(system, load, progress())
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if not run.manifest["stopped"]:
+        return run, False
+    ended = run.requests[run.requests["finish_reason"].notna() & run.requests["finish_s"].notna()]
+    warning = f"Interrupted: {len(ended)} of {load.expected_requests} requests had ended."
+    manifest = run.manifest | {"warnings": [warning, *run.manifest["warnings"]]}
+    return replace(run, requests=ended.reset_index(drop=True), manifest=manifest), True
 
 
 def _show_intervals(spec: Spec, found: dict[str, Interval]) -> None:
