@@ -129,14 +129,17 @@ def read_run(folder: Path) -> Run:
 
     from planner.run.tables import Run
     from planner.spec import SpecError
+    from planner.spec.strict_yaml import shorten
 
     for name in ("manifest.json", "requests.parquet"):
         if not (folder / name).is_file():
             raise SpecError(f"{folder}: not a run folder (it has no {name}); allowed: a folder that a run wrote")
     try:
         return Run.load(folder)
-    except ArrowException as error:
-        fault = " ".join(str(error).split())
+    except SpecError:
+        raise
+    except (ArrowException, OSError, ValueError, KeyError, TypeError) as error:  # what pyarrow says of broken files
+        fault = shorten(" ".join(str(error).split()))
         raise SpecError(f"{folder}: damaged ({fault}); allowed: a folder as a run wrote it") from error
 
 
