@@ -62,7 +62,9 @@ ODD: list[Any] = [
     {"kind": "lognormal", "mean": 1e300, "sigma": 1e3}, {"kind": "uniform", "low": 5, "high": 1},
     {"kind": "empirical", "values": [1e18]},
 ]  # fmt: skip
-VALUES = st.one_of(st.sampled_from(NUMBERS), st.sampled_from(ODD), st.integers(-5, 10**6), st.floats(), st.text(max_size=12))
+VALUES = st.one_of(
+    st.sampled_from(NUMBERS), st.sampled_from(ODD), st.integers(-5, 10**6), st.floats(), st.text(max_size=12)
+)
 
 
 def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
@@ -224,7 +226,14 @@ BURST = (
 )
 BAILIAN = [
     {"chat_id": 1, "parent_chat_id": -1, "timestamp": 0.5, "input_length": 20, "output_length": 3, "hash_ids": [7, 8]},
-    {"chat_id": 9, "parent_chat_id": 1, "timestamp": 4.5, "input_length": 40, "output_length": 3, "hash_ids": [7, 9, 5]},
+    {
+        "chat_id": 9,
+        "parent_chat_id": 1,
+        "timestamp": 4.5,
+        "input_length": 40,
+        "output_length": 3,
+        "hash_ids": [7, 9, 5],
+    },
 ]
 AGENT = {"id": "s", "block_size": 64, "requests": [
     {"t": 0.0, "type": "s", "in": 200, "out": 10, "hash_ids": [1, 2, 3]},
@@ -237,14 +246,32 @@ AIPERF = [{
     "metadata": {"request_start_ns": 10**18, "request_end_ns": 10**18 + 5, "benchmark_phase": "profiling"},
     "metrics": {"input_sequence_length": {"value": 550}, "output_sequence_length": {"value": 120}}, "error": None,
 }]  # fmt: skip
-GUIDELLM = {"benchmarks": [{"requests": {"successful": [{"prompt_tokens": 9, "output_tokens": 2, "request_start_time": 1.0}]}}]}
+GUIDELLM = {
+    "benchmarks": [{"requests": {"successful": [{"prompt_tokens": 9, "output_tokens": 2, "request_start_time": 1.0}]}}]
+}
 DATASET = {"0": {"input_tokens": "{100: 0.25, 200: 0.75}", "output_tokens": "{7: 1.0}"}}
 WINDOWS = "0,2.0,1.5,Gamma,0.4,1.0\n60,0,0,,0,0\n120,4.0,2.0,Weibull,0.6,1.0\n"
 
 
 @st.composite
 def traces(draw: st.DrawFn) -> Case:
-    form = draw(st.sampled_from(["mooncake", "bailian", "azure", "burstgpt", "agents", "sharegpt", "vllm_bench", "aiperf", "guidellm", "servegen", "planner"]))
+    form = draw(
+        st.sampled_from(
+            [
+                "mooncake",
+                "bailian",
+                "azure",
+                "burstgpt",
+                "agents",
+                "sharegpt",
+                "vllm_bench",
+                "aiperf",
+                "guidellm",
+                "servegen",
+                "planner",
+            ]
+        )
+    )
     listed: dict[str, Any] = {"mooncake": MOONCAKE, "bailian": BAILIAN, "aiperf": AIPERF}
     whole: dict[str, Any] = {"agents": AGENT, "sharegpt": SHAREGPT, "vllm_bench": BENCH, "guidellm": GUIDELLM}
     files: dict[str, bytes] = {}
@@ -287,7 +314,12 @@ def _table() -> bytes:
 def _deployments() -> tuple[bytes, ...]:
     """Files that `planner import` reads: what export writes, and the tests' own."""
     folders = [ROOT / "tests" / "data", ROOT.parent / "shared" / "cases"]
-    texts = [path.read_bytes() for folder in folders for path in sorted(folder.rglob("*")) if path.suffix in (".yaml", ".yml", ".sh")]
+    texts = [
+        path.read_bytes()
+        for folder in folders
+        for path in sorted(folder.rglob("*"))
+        if path.suffix in (".yaml", ".yml", ".sh")
+    ]
     return tuple(text for text in texts if len(text) < 20_000) or (b"vllm serve llama --tensor-parallel-size 2\n",)
 
 
@@ -348,7 +380,16 @@ def runs(draw: st.DrawFn) -> Case:
         files["manifest.json"] = as_json(draw(broken(json.loads(files["manifest.json"]))))
     name = draw(st.sampled_from(sorted(files)))
     files[name] = draw(damaged(files[name]))
-    words = draw(st.sampled_from([("show", "@DIR@/run"), ("show", "@DIR@/run", "--json"), ("compare", "@DIR@/run", "@DIR@/run"), ("show", "@DIR@/run", "--table", "vllm")]))
+    words = draw(
+        st.sampled_from(
+            [
+                ("show", "@DIR@/run"),
+                ("show", "@DIR@/run", "--json"),
+                ("compare", "@DIR@/run", "@DIR@/run"),
+                ("show", "@DIR@/run", "--table", "vllm"),
+            ]
+        )
+    )
     return Case("runs", words, {f"run/{name}": data for name, data in files.items()})
 
 
@@ -359,14 +400,28 @@ LAST = {"choices": [], "usage": {"prompt_tokens": 5, "completion_tokens": 2, "to
 @st.composite
 def endpoints(draw: st.DrawFn) -> Case:
     """Servers that answer as they like."""
-    lines = [b"data: " + as_json(draw(broken(CHUNK))), b"data: " + as_json(CHUNK), b"data: " + as_json(draw(broken(LAST))), b"data: [DONE]"]
+    lines = [
+        b"data: " + as_json(draw(broken(CHUNK))),
+        b"data: " + as_json(CHUNK),
+        b"data: " + as_json(draw(broken(LAST))),
+        b"data: [DONE]",
+    ]
     body = draw(st.one_of(st.just(b"\n\n".join(lines) + b"\n\n"), damaged(b"\n\n".join(lines))))
     if draw(st.integers(0, 9)) == 0:
         body = b"x" * draw(st.sampled_from([10**6, 5 * 10**7]))
     status = draw(st.sampled_from([b"200 OK", b"200 OK", b"500 No", b"404 No", b"999", b""]))
     kind = draw(st.sampled_from([b"text/event-stream", b"application/json", b""]))
     answer = b"HTTP/1.1 " + status + b"\r\nContent-Type: " + kind + b"\r\nConnection: close\r\n\r\n" + body
-    words = ("live", "cpu-agg", "--endpoint", "{url}", "--no-save", "--json", "--set", "workload={kind: constant, rate: 20, requests: 3, prompt_tokens: 9, output_tokens: 2}")
+    words = (
+        "live",
+        "cpu-agg",
+        "--endpoint",
+        "{url}",
+        "--no-save",
+        "--json",
+        "--set",
+        "workload={kind: constant, rate: 20, requests: 3, prompt_tokens: 9, output_tokens: 2}",
+    )
     return Case("endpoints", words, {}, answer)
 
 
@@ -418,7 +473,9 @@ def run(case: Case, seconds: int = SECONDS) -> Outcome:
             _child(case, folder, seconds)
         _, status, usage = os.wait4(child, 0)
         code = os.waitstatus_to_exitcode(status)
-        texts = [(folder / name).read_text(errors="replace") if (folder / name).exists() else "" for name in (".out", ".err")]
+        texts = [
+            (folder / name).read_text(errors="replace") if (folder / name).exists() else "" for name in (".out", ".err")
+        ]
         return Outcome(code, time.monotonic() - begun, usage.ru_maxrss * 1024, *texts)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -495,10 +552,6 @@ class Tally:
 def fuzz(cases: int, kinds: list[str], number: int = 0) -> Tally:
     """Try so many cases, equally many of each kind."""
     sys.path.insert(0, str(ROOT))
-    import planner.commands.simulate  # the forks inherit what is imported
-    import planner.run.metrics
-    import planner.system.resolve
-    import simulator.backend
 
     tally = Tally()
     for kind in kinds:

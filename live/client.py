@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 
 import aiohttp
 
+from live.bounded import text_of
 from live.endpoints import Endpoint, PromptForm, find_endpoint
 from live.openai_api import EventSplitter, Kind, Usage, chunk_tokens
 from live.prompts import PromptMaker
@@ -214,7 +215,7 @@ class _Run:
             self._lags.append(outcome.arrival_s - due_s)
             async with self._session.post(endpoint.path, data=body, headers=headers) as response:
                 if response.status != 200:
-                    outcome.refuse(response.status, await response.text())
+                    outcome.refuse(response.status, await text_of(response))
                 else:
                     await self._read(response, outcome)
         except asyncio.CancelledError:
@@ -239,6 +240,8 @@ class _Run:
                     outcome.complete = True
                     continue
                 chunk = json.loads(data)
+                if not isinstance(chunk, dict):
+                    raise ValueError(f"a chunk is a JSON {type(chunk).__name__}; must be an object")
                 choices = chunk.get("choices") or ()
                 if not choices and "error" in chunk:
                     outcome.fail(str(chunk["error"].get("message", chunk["error"])))

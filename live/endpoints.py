@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import aiohttp
 
+from live.bounded import text_of
 from live.openai_api import PATHS, Kind, Usage, error_type
 from live.prompts import WORDS
 from planner.spec import SpecError
@@ -102,7 +103,7 @@ class _Probe:
             raise SpecError(f"endpoint {url}: is no URL; {allowed}")
         try:
             async with self._session.get(f"{url}/v1/models", headers=self._headers) as response:
-                status, text = response.status, await response.text()
+                status, text = response.status, await text_of(response)
         except (aiohttp.ClientError, TimeoutError, ValueError) as error:
             raise SpecError(f"endpoint {url}: cannot be reached ({error or type(error).__name__}); {allowed}") from None
         if status in (401, 403):
@@ -121,7 +122,7 @@ class _Probe:
             body["stream"] = False
         try:
             async with self._session.post(endpoint.path, json=body, headers=self._headers) as response:
-                return response.status, await response.text()
+                return response.status, await text_of(response)
         except (aiohttp.ClientError, TimeoutError) as error:
             raise SpecError(f"endpoint {endpoint.url}: {type(error).__name__}: {error}") from None
 

@@ -246,8 +246,14 @@ def event(payload: Any) -> bytes:
     return b"data: " + json.dumps(payload, ensure_ascii=False, separators=(",", ":")).encode() + b"\n\n"
 
 
+MOST_LINE = 2**24  # bytes of one event of a stream
+
+
 class EventSplitter:
-    """Cuts a byte stream into the payloads of its `data:` lines, whatever the sizes of the pieces it comes in."""
+    """Cuts a byte stream into the payloads of its `data:` lines, whatever the sizes of the pieces it comes in.
+
+    Raises ValueError for a line without an end.
+    """
 
     def __init__(self) -> None:
         self._rest = b""
@@ -255,6 +261,8 @@ class EventSplitter:
     def feed(self, piece: bytes) -> Iterator[bytes]:
         lines = (self._rest + piece).split(b"\n")
         self._rest = lines.pop()
+        if len(self._rest) > MOST_LINE:
+            raise ValueError(f"a line of more than {MOST_LINE} bytes in a stream")
         for line in lines:
             if line.startswith(b"data:"):
                 yield line[5:].strip()

@@ -44,6 +44,7 @@ class Summary:
     warnings: tuple[str, ...]
     refusals: tuple[Refusal, ...] = ()  # for their length
     kv_rooms: tuple[KvRoom, ...] = ()
+    posting: usage.Posting | None = None
     origin: str = UNCALIBRATED  # where the step times of a simulation are from
 
     def __getitem__(self, name: str) -> float | None:
@@ -80,6 +81,7 @@ class Summary:
             "pools": [asdict(pool) for pool in self.pools],
             "workers": [asdict(worker) for worker in self.workers],
             "links": [asdict(link) for link in self.links],
+            "posting": None if self.posting is None else asdict(self.posting),
             "warnings": list(self.warnings),
         }
 
@@ -129,6 +131,7 @@ def summarise(run: Run, slo: Slo | None = None) -> Summary:
         pools=usage.pools(facts),
         workers=usage.workers(facts),
         links=usage.links(facts),
+        posting=usage.posting(facts),
         saturation=facts.saturation,
         stage_growth_per_s=usage.stage_growth(facts),
         missed_stages_ms=_means_ms(facts, missed),
