@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 from collections.abc import Mapping
@@ -110,7 +111,7 @@ class _Probe:
             raise SpecError(f"endpoint {url}: {status} {error_type(status)}; give its token: --token or PLANNER_TOKEN")
         try:
             return str(json.loads(text)["data"][0]["id"])
-        except (ValueError, KeyError, IndexError, TypeError):
+        except (ValueError, KeyError, IndexError, TypeError, RecursionError):
             raise SpecError(f"endpoint {url}: /v1/models names no model (it answers {status}); {allowed}") from None
 
     async def _ask(self, endpoint: Endpoint, size: int) -> tuple[int, str]:
@@ -177,7 +178,7 @@ def _usage(answer: tuple[int, str]) -> Usage | None:
     lines = [line.removeprefix("data:").strip() for line in answer[1].splitlines() if line.startswith("data:")]
     found = None
     for text in lines or [answer[1]]:
-        if text and text != "[DONE]":
+        with contextlib.suppress(ValueError, RecursionError):  # [DONE], or what is no answer: it tells no usage
             found = Usage.of(json.loads(text)) or found
     return found
 

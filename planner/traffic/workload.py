@@ -31,6 +31,9 @@ from planner.traffic.loads import Chained, ClosedLoop, Woven
 from planner.traffic.random_streams import arrival_times, draw, draw_tokens, stream
 from planner.traffic.requests import Arrival, Load, Request
 
+MOST_TURNS = 2_000_000  # each costs about a kilobyte
+MOST_HISTORY = 20_000_000  # pieces of prompts, about 100 bytes each
+
 # --- kinds -------------------------------------------------------------------------------------
 
 
@@ -87,6 +90,12 @@ def _sessions(spec: Spec, workload: Sessions) -> Load:
     seed, count = spec.run.seed, workload.sessions
     turns = draw_tokens(workload.turns, count, stream(seed, "turns"), "workload.turns")
     total = sum(turns)
+    repeated = sum(one * one for one in turns)  # a turn holds all before it
+    if total > MOST_TURNS or repeated > MOST_HISTORY:
+        raise SpecError(
+            f"workload.turns: {total} turns in {count} sessions; allowed: {MOST_TURNS} in all, and at most"
+            f" {MOST_HISTORY} when every turn is counted as often as it is repeated"
+        )
     questions = draw_tokens(workload.prompt_tokens, total, stream(seed, "prompt_tokens"), "workload.prompt_tokens")
     answers = draw_tokens(workload.output_tokens, total, stream(seed, "output_tokens"), "workload.output_tokens")
     thinking = draw(workload.think_time_s, total, stream(seed, "think_time_s")).tolist()
