@@ -17,13 +17,16 @@ import time
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import aiohttp
 
+from live.bounded import text_of
 from live.endpoints import Endpoint, PromptForm, find_endpoint
 from live.openai_api import EventSplitter, Kind, Usage, chunk_tokens
 from live.prompts import PromptMaker
 from live.results import ClientResult, Lag, Outcome
+from planner.spec.strict_yaml import shorten
 from planner.traffic.requests import Arrival, Load, Request
 
 log = logging.getLogger("planner.client")
@@ -218,7 +221,7 @@ class _Run:
             self._lags.append(outcome.arrival_s - due_s)
             async with self._session.post(endpoint.path, data=body, headers=headers) as response:
                 if response.status != 200:
-                    outcome.refuse(response.status, await response.text())
+                    outcome.refuse(response.status, await text_of(response))
                 else:
                     await self._read(response, outcome)
         except asyncio.CancelledError:
@@ -244,19 +247,30 @@ class _Run:
                 if data == b"[DONE]":
                     outcome.complete = True
                     continue
-                chunk = json.loads(data)
-                choices = chunk.get("choices") or ()
-                if not choices and "error" in chunk:
-                    outcome.fail(str(chunk["error"].get("message", chunk["error"])))
-                    continue
-                outcome.usage = Usage.of(chunk) or outcome.usage
-                for choice in choices:
-                    count, ids, _ = chunk_tokens(choice)
-                    outcome.token_times_s += [now] * count
-                    outcome.token_ids += ids
-                    outcome.finish_reason = choice.get("finish_reason") or outcome.finish_reason
+                try:
+                    self._take(json.loads(data), outcome, now)
+                except (AttributeError, KeyError, TypeError, OverflowError, RecursionError):
+                    shown = data[:100].decode("utf-8", "replace")
+                    raise ValueError(f"{shown} in a stream; must be chunks as OpenAI's") from None
         if not outcome.complete and outcome.error is None:
             outcome.fail("the stream ended without [DONE]")
+
+    def _take(self, chunk: Any, outcome: Outcome, now: float) -> None:
+        """One chunk of an answer. A chunk that is no chunk raises TypeError, AttributeError and the like."""
+        choices = chunk.get("choices") or ()
+        if not choices and "error" in chunk:
+            said = chunk["error"]
+            outcome.fail(shorten(str(said.get("message", said) if isinstance(said, dict) else said)))
+            return
+        outcome.usage = Usage.of(chunk) or outcome.usage
+        for choice in choices:
+            count, ids, _ = chunk_tokens(choice)
+            outcome.token_times_s += [now] * count
+            outcome.token_ids += ids
+            reason = choice.get("finish_reason")
+            if not isinstance(reason, str | None):
+                raise TypeError("finish_reason is no text")
+            outcome.finish_reason = reason or outcome.finish_reason
 
     # --- result ---------------------------------------------------------------------------------------
 

@@ -286,8 +286,15 @@ def event(payload: Any) -> bytes:
     return b"data: " + json.dumps(payload, ensure_ascii=False, separators=(",", ":")).encode() + b"\n\n"
 
 
+MOST_COUNT = 10**9  # tokens of a request that a server may speak of
+MOST_LINE = 2**24  # bytes of one event of a stream
+
+
 class EventSplitter:
-    """Cuts a byte stream into the payloads of its `data:` lines, whatever the sizes of the pieces it comes in."""
+    """Cuts a byte stream into the payloads of its `data:` lines, whatever the sizes of the pieces it comes in.
+
+    Raises ValueError for a line without an end.
+    """
 
     def __init__(self) -> None:
         self._rest = b""
@@ -295,6 +302,8 @@ class EventSplitter:
     def feed(self, piece: bytes) -> Iterator[bytes]:
         lines = (self._rest + piece).split(b"\n")
         self._rest = lines.pop()
+        if len(self._rest) > MOST_LINE:
+            raise ValueError(f"a line of more than {MOST_LINE} bytes in a stream")
         for line in lines:
             if line.startswith(b"data:"):
                 yield line[5:].strip()
@@ -309,14 +318,24 @@ class Usage:
     cached: int | None
 
     @staticmethod
-    def of(body: Mapping[str, Any]) -> Usage | None:
-        usage = body.get("usage")
+    def of(body: Any) -> Usage | None:
+        """None where the body says nothing that can be a count."""
+        usage = body.get("usage") if isinstance(body, dict) else None
         if not isinstance(usage, dict):
             return None
-        details = usage.get("prompt_tokens_details") or {}
-        return Usage(
-            int(usage.get("prompt_tokens") or 0), int(usage.get("completion_tokens") or 0), details.get("cached_tokens")
-        )
+        details = usage.get("prompt_tokens_details")
+        cached = details.get("cached_tokens") if isinstance(details, dict) else None
+        prompt, output = _count(usage.get("prompt_tokens")), _count(usage.get("completion_tokens"))
+        return None if prompt is None or output is None else Usage(prompt, output, _count(cached) if cached else cached)
+
+
+def _count(value: Any) -> int | None:
+    """A number of tokens as servers write it; null is 0. None for what cannot be one."""
+    if value is None:
+        return 0
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= MOST_COUNT:
+        return None
+    return int(value)
 
 
 def chunk_tokens(choice: Mapping[str, Any]) -> tuple[int, list[int], str]:
@@ -331,6 +350,8 @@ def chunk_tokens(choice: Mapping[str, Any]) -> tuple[int, list[int], str]:
         text = (delta.get("reasoning_content") or delta.get("reasoning") or "") + (delta.get("content") or "")
     ids = choice.get("token_ids")
     if ids is not None:
-        return len(ids), list(ids), text or ""
+        if not isinstance(ids, list) or not all(type(one) is int for one in ids):
+            raise TypeError("token_ids is no list of whole numbers")
+        return len(ids), ids, text or ""
     counts = bool(text) or (delta is None and choice.get("finish_reason") is None)
     return int(counts), [], text or ""

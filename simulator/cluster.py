@@ -6,6 +6,7 @@ reacts to it. Times that callbacks carry are exact; `env.now` may differ from th
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from functools import partial
@@ -79,6 +80,8 @@ class Cluster:
         self.visits: list[Visit] = []  # in the order in which they became known
         self.transfers: list[tuple[int, str, str, str, int, float, float]] = []
         self.outstanding = 0
+        self._inside = 0  # requests that have been sent and have not ended
+        self._asleep: list[simpy.Event] = []  # of those who wait for somebody to come
         self.stopped = False
         self._open_loop = False  # nothing follows from the end of a request
         self._stop = stop
@@ -126,9 +129,9 @@ class Cluster:
         self._feed(sorted((self._entrance(arrival) for arrival in arrivals), key=lambda entrance: entrance[0]))
         for team in self.teams:
             if team.router.state_age_s:
-                self.env.process(self._refresh(team))
+                self.env.process(self._every(team.router.state_age_s, partial(self._refresh, team)))
         if self._switcher is not None:
-            self.env.process(self._switch(self._switcher))
+            self.env.process(self._every(self._switcher.knob.check_every_s, partial(self._switch, self._switcher)))
         with no_cycles():
             if progress is None and self._stop is None:
                 self.env.run()
@@ -149,17 +152,34 @@ class Cluster:
                     self.stopped = True
                     return
 
-    def _refresh(self, team: Team) -> Generator[simpy.Event, None, None]:
-        while self.outstanding or self.env.peek() != NEVER:
-            team.refresh(self.env.now)
-            yield self.env.timeout(team.router.state_age_s)
+    def _every(self, period_s: float, look: Callable[[float], bool]) -> Generator[simpy.Event, None, None]:
+        """`look(now)` each period until no request can come any more; it says whether a second look may differ.
 
-    def _switch(self, switcher: RoleSwitcher) -> Generator[simpy.Event, None, None]:
-        while self.outstanding or self.env.peek() != NEVER:
-            switcher.look(self.env.now, len(self._shared_queue))
-            if self._shared_queue:
-                self._pull(self.env.now)
-            yield self.env.timeout(switcher.knob.check_every_s)
+        While nobody is in the system, and a look has found it so, time passes without looks.
+        """
+        found_empty = False
+        while self.outstanding:
+            changes = look(self.env.now)
+            if self._inside or changes or not found_empty:
+                found_empty = not self._inside
+                yield self.env.timeout(period_s)
+                continue
+            begun = self.env.now
+            somebody = self.env.event()
+            self._asleep.append(somebody)
+            yield somebody
+            missed = math.ceil((self.env.now - begun) / period_s)
+            yield self.env.timeout(max(0.0, begun + missed * period_s - self.env.now))
+
+    def _refresh(self, team: Team, now: float) -> bool:
+        team.refresh(now)
+        return False
+
+    def _switch(self, switcher: RoleSwitcher, now: float) -> bool:
+        switcher.look(now, len(self._shared_queue))
+        if self._shared_queue:
+            self._pull(now)
+        return switcher.restless
 
     # --- a request's way to an engine ---------------------------------------------------------------
 
@@ -175,6 +195,9 @@ class Cluster:
             self.at(time_s, partial(self._enter, visit, coming))
 
     def _enter(self, visit: Visit, coming: Iterator[tuple[float, Visit]], now: float) -> None:
+        self._inside += 1
+        while self._asleep:
+            self._asleep.pop().succeed()
         if self._central is None:
             self._route(visit, now)
         elif self._dispatch.sheds(self._view(self.entry, visit, now)):
@@ -323,6 +346,7 @@ class Cluster:
         visit.finish_reason = "length" if visit.request.output_tokens >= visit.request.max_tokens else "stop"
         if self._open_loop:
             self.outstanding -= 1
+            self._inside -= 1
         else:
             self.at(visit.finish_s, lambda then: self._ended(visit, then))
 
@@ -420,5 +444,6 @@ class Cluster:
 
     def _ended(self, visit: Visit, now: float) -> None:
         self.outstanding -= 1
+        self._inside -= 1
         for arrival in self.load.finished(visit.request, now):
             self._feed([self._entrance(arrival)])

@@ -22,6 +22,11 @@ class RoleSwitcher:
         self._leaving: tuple[Station, Team] | None = None
         self._ready_s: float | None = None  # when the one that is leaving joins its new team
 
+    @property
+    def restless(self) -> bool:
+        """A worker is on its way or lent, so that another look may move one although no request came."""
+        return self._leaving is not None or bool(self._lent)
+
     def look(self, now: float, queued: int) -> None:
         """Move on the worker that is leaving, or decide whether one should. `queued` prompts are in a shared queue."""
         if self._leaving is not None:

@@ -43,6 +43,16 @@ TableOption = Annotated[
 ]
 NoSave = Annotated[bool, typer.Option("--no-save", help="Write no run folder.")]
 
+# What is wanted of a trace.
+TraceFormat = Annotated[str, typer.Option("--format", metavar="FORMAT", help="A trace format; auto looks at the file.")]
+TraceStart = Annotated[float, typer.Option("--from", metavar="S", help="Leave out what came before this second.")]
+TraceEnd = Annotated[
+    Optional[float],  # noqa: UP045
+    typer.Option("--to", metavar="S", help="Leave out what came after this second."),
+]
+TraceSample = Annotated[float, typer.Option("--sample", metavar="SHARE", help="Only this share of its sessions.")]
+TraceStrict = Annotated[bool, typer.Option("--strict", help="Refuse a file with a row that does not fit.")]
+
 StartTimeout = Annotated[
     Optional[float],  # noqa: UP045
     typer.Option(
@@ -123,6 +133,7 @@ def read_run(folder: Path) -> Run:
     from planner.run import journal
     from planner.run.tables import Run
     from planner.spec import SpecError
+    from planner.spec.strict_yaml import shorten
 
     if (folder / journal.NAME).is_file():  # it goes when a run is saved: what else is here is older
         return journal.recover(folder)
@@ -131,8 +142,10 @@ def read_run(folder: Path) -> Run:
             raise SpecError(f"{folder}: not a run folder (it has no {name}); allowed: a folder that a run wrote")
     try:
         return Run.load(folder)
-    except ArrowException as error:
-        fault = " ".join(str(error).split())
+    except SpecError:
+        raise
+    except (ArrowException, OSError, ValueError, KeyError, TypeError) as error:  # what pyarrow says of broken files
+        fault = shorten(" ".join(str(error).split()))
         raise SpecError(f"{folder}: damaged ({fault}); allowed: a folder as a run wrote it") from error
 
 

@@ -11,13 +11,16 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from planner.messages import capital, joined, message
+from planner.messages import Message, capital, joined, message
 from planner.report.words import gigabytes, milliseconds, percent
 from planner.run.facts import ROLES, SATURATED, STAGE_NAMES
 from planner.run.metrics import Summary
+from planner.run.refusals import KvRoom
 from planner.run.usage import LinkUse, PoolUse
 
-Kind = Literal["prefill", "decode", "kv-memory", "link", "hand-over", "retrieval", "none", "unknown", "fault"]
+Kind = Literal[
+    "prefill", "decode", "kv-memory", "link", "hand-over", "retrieval", "refused", "none", "unknown", "fault"
+]
 
 BUSY = 0.9  # from here a station has no room for the next burst
 FULL = 0.9  # KV cache in use, averaged over the steps: no room for the next prompt
@@ -49,10 +52,35 @@ class Explanation:
 def explain(summary: Summary) -> Explanation:
     """Name the bottleneck, or say that there is none and what is closest to being one.
 
-    Where a server died the times say nothing about bottlenecks: the fault is named instead.
+    Where a server died the times say nothing about bottlenecks: the fault is named instead. Requests that are too long
+    for any engine come next: no bottleneck explains them.
     """
     if summary.died:
         return _fault(summary)
+    found = _bottleneck(summary)
+    too_long = sum(refusal.requests for refusal in summary.refusals)
+    if too_long <= (1 - summary.slo.attainment) * summary.number("requests"):
+        return found
+    if not summary["completed"]:
+        return Explanation(
+            "refused", "", (message("{refused}.", refused(summary)), message("No request could be served."))
+        )
+    return Explanation(
+        "refused", "", (message("{refused}.", refused(summary)), message("Of the others: {first}", found.sentences[0]))
+    )
+
+
+def refused(summary: Summary) -> Message:
+    """How many requests were too long, and for what."""
+    return message(
+        "{refused} of {count:.0f} requests were refused: longer than {limits}",
+        sum(refusal.requests for refusal in summary.refusals),
+        summary.number("requests"),
+        " / ".join(refusal.limit for refusal in summary.refusals),
+    )
+
+
+def _bottleneck(summary: Summary) -> Explanation:
     late, slow, long = (_misses(summary, name) for name in ("ttft", "tpot", "e2e"))
     behind = summary.saturation.saturated or not summary.saturation.steady
     if behind or late or long:
@@ -71,7 +99,8 @@ def explain(summary: Summary) -> Explanation:
 def _misses(summary: Summary, name: str) -> bool:
     """Too few requests are within the target of a latency, where one is set."""
     attained = summary[f"{name}_attainment"]
-    return attained is not None and attained < summary.slo.attainment
+    served = 1 - sum(refusal.requests for refusal in summary.refusals) / max(summary.number("requests"), 1.0)
+    return attained is not None and attained < summary.slo.attainment * served
 
 
 def waterfall(summary: Summary) -> list[tuple[str, float, float]]:
@@ -231,13 +260,15 @@ def _queue(summary: Summary, time: str) -> Explanation:
     pool = _prefilling(summary)
     if pool is None or pool.utilization is None:
         return _unknown(summary, time)
+    if pool.role == "aggregated" and _no_room(summary, pool) and (pool.prefill_time_share or 0.0) < BUSY:
+        return _memory(summary, pool, time)
     idle = pool.role == "prefill" and pool.utilization < BUSY  # an aggregated worker is busy while anything decodes
     if (pool.blocked_share or 0.0) < BLOCKED and not (idle and _most(pool) >= PRESSED):
         return _prefill_side(summary, time)
     decode = _find(summary, "decode")
     if decode is not None and (_full(decode) or (decode.blocked_share or 0.0) >= BLOCKED):
         return _decode_side(summary, time)  # prompts stay in the prefill workers until the decode side has read them
-    if pool.role == "prefill" or _full(pool):
+    if pool.role == "prefill" or _full(pool) or _no_room(summary, pool):
         return _memory(summary, pool, time)
     first = message(
         "Decoding is the bottleneck: every slot of the batch is taken ({batch}) while prompts wait.", _batch(pool)
@@ -281,7 +312,7 @@ def _decode_side(summary: Summary, time: str) -> Explanation:
     pool = _find(summary, "decode") or _find(summary, "aggregated")
     if pool is None or pool.utilization is None:
         return _unknown(summary, time)
-    if _full(pool):
+    if _full(pool) or _no_room(summary, pool):
         return _memory(summary, pool, time)
     first = message(
         "Decoding is the bottleneck: the {role} workers hold {batch} and take new ones slowly.",
@@ -291,7 +322,28 @@ def _decode_side(summary: Summary, time: str) -> Explanation:
     return Explanation("decode", pool.role, (first, _line(summary, time)))
 
 
+def _no_room(summary: Summary, pool: PoolUse) -> bool:
+    """What is free of a worker's KV cache on average is too little for the mean request."""
+    room = _room(summary, pool)
+    return room is not None and (1 - (pool.kv_used_mean or 0.0)) * room.blocks < room.wanted
+
+
+def _room(summary: Summary, pool: PoolUse) -> KvRoom | None:
+    return next((room for room in summary.kv_rooms if room.role == pool.role), None)
+
+
 def _memory(summary: Summary, pool: PoolUse, time: str) -> Explanation:
+    room = _room(summary, pool)
+    if room is not None and not _full(pool) and _no_room(summary, pool):
+        first = message(
+            "KV memory is the bottleneck: a request wants {wanted:,.0f} blocks and each of the {role} workers has "
+            "{blocks:,}, {share} of them in use on average.",
+            room.wanted,
+            ROLES[pool.role],
+            room.blocks,
+            percent(pool.kv_used_mean),
+        )
+        return Explanation("kv-memory", pool.role, (first, _line(summary, time)))
     first = message(
         "KV memory is the bottleneck: the cache of the {role} workers is {mean} full on average and {most} at most, "
         "with {count:.0f} preemptions.",

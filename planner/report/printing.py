@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from planner.messages import Message, joined, message
-from planner.report.explain import Explanation, explain, waterfall
+from planner.report.explain import Explanation, explain, refused, waterfall
 from planner.report.words import number, percent
 from planner.run.facts import ROLES
 from planner.run.metrics import METRICS, Metric, Summary
@@ -98,7 +98,10 @@ def sentence(summary: Summary, found: Explanation | None = None) -> Message:
         return message("{fault} What was measured beside that: {served}.", found.text, served)
     if not summary["completed"]:
         finishes = message("finish") if many else message("finishes")
-        return message("{who} {finishes} none of {count:.0f} requests.", who, finishes, summary.number("requests"))
+        none = message("{who} {finishes} none of {count:.0f} requests", who, finishes, summary.number("requests"))
+        if found.kind == "refused":
+            return message("{none}; {limit}.", none, _limit(summary, found))
+        return message("{none}.", none)
     if summary.saturation.saturated:
         asked = number(summary.saturation.offered_per_s)
         text = message(
@@ -108,7 +111,7 @@ def sentence(summary: Summary, found: Explanation | None = None) -> Message:
             asked,
             serves,
             rate,
-            _limit(found),
+            _limit(summary, found),
         )
         if limits:
             return message("{saturated}, and {share} meet {targets}.", text, within, limits)
@@ -117,7 +120,7 @@ def sentence(summary: Summary, found: Explanation | None = None) -> Message:
         return message("{who} {serve} {rate} req/s.", who, serves, rate)
     verdict = message("meets the targets")
     if not summary.meets_targets:
-        verdict = message("misses the targets; {limit}", _limit(found))
+        verdict = message("misses the targets; {limit}", _limit(summary, found))
     return message(
         "{who} {serve} {rate} req/s; {share} meet {targets} (target {wanted}): {verdict}.",
         who,
@@ -130,7 +133,7 @@ def sentence(summary: Summary, found: Explanation | None = None) -> Message:
     )
 
 
-def _limit(found: Explanation) -> Message:
+def _limit(summary: Summary, found: Explanation) -> Message:
     match found.kind:
         case "link":
             return message("the KV link is the bottleneck")
@@ -148,6 +151,8 @@ def _limit(found: Explanation) -> Message:
             return message("prefill is the bottleneck")
         case "decode":
             return message("decoding is the bottleneck")
+        case "refused":
+            return refused(summary)
         case "none":
             return message("no station is full")
         case "fault":
@@ -164,8 +169,10 @@ def warnings(summary: Summary) -> list[str]:
                 "The run is too short to be steady: requests in the system still grew at its end. Send more requests."
             )
         )
+    if summary.refusals:
+        found.append(message("{refused}.", refused(summary)))
     for name, word in (("rejected", message("rejected")), ("failed", message("failed"))):
-        if summary[name]:
+        if summary[name] and not (name == "rejected" and summary.refusals):
             count, every = summary.number(name), summary.number("requests")
             found.append(message("{count:.0f} of {all:.0f} requests {rejected}.", count, every, word))
     return found

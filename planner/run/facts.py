@@ -126,6 +126,10 @@ class Facts:
         reasons = run.requests["finish_reason"]
         self.ok: Mask = reasons.isin(["stop", "length"]).to_numpy(np.bool_)[self.rows]
         self.rejected: Mask = (reasons == "rejected").fillna(False).to_numpy(np.bool_)[self.rows]
+        errors = run.requests["error"]
+        self.oversized: Mask = (
+            self.rejected & errors.str.contains(" exceed ").fillna(False).to_numpy(np.bool_)[self.rows]
+        )
 
         self._memory: dict[Callable[[Facts], Any], Any] = {}
 
@@ -284,6 +288,8 @@ class Facts:
         - the line of requests without a first token grows by more than 5 % of the requests sent (and by more than 5),
           or as many are rejected.
 
+        Requests that no engine could hold are no part of it: another deployment would refuse them too.
+
         The slope of the line is a least-squares fit. Where the prefill worker gives the first token, the line is of
         requests whose decoding has not started.
         """
@@ -292,8 +298,8 @@ class Facts:
         leaves = np.where(self.ok, np.fmin(served, self.finish), self.finish)
         waiting = growth(self.arrival, leaves, window)
         backlog = growth(self.arrival, self.finish, window)
-        n = len(self.arrival)
-        span = float(self.arrival[-1] - self.arrival[0]) if n else 0.0
+        n = len(self.arrival) - int(self.oversized.sum())
+        span = float(self.arrival[-1] - self.arrival[0]) if n > 0 else 0.0
         if span <= 0 or not window.length_s > 0:
             return Saturation(False, True, None, self._finished_per_s(window), waiting, backlog)
         offered = (n - 1) / span
@@ -301,7 +307,7 @@ class Facts:
         sent = offered * window.length_s
         limit = max(SATURATED * sent, LEAST_GROWTH)
         behind = achieved < (1 - SATURATED) * offered
-        rejected = int(self.rejected.sum()) > max(SATURATED * n, LEAST_GROWTH)
+        rejected = int((self.rejected & ~self.oversized).sum()) > max(SATURATED * n, LEAST_GROWTH)
         piles_up = waiting * window.length_s > limit or rejected
         unsteady = behind and not piles_up and backlog * window.length_s > limit
         return Saturation(behind and piles_up, not unsteady, offered, achieved, waiting, backlog)

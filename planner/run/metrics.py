@@ -15,6 +15,7 @@ from planner.engine.profiles import UNCALIBRATED
 from planner.run import usage
 from planner.run.catalogue import METRICS, Metric
 from planner.run.facts import STAGES, Facts, Mask, Saturation, known
+from planner.run.refusals import KvRoom, Refusal, kv_rooms, refusals
 from planner.run.tables import Run
 from planner.spec import Slo
 
@@ -43,6 +44,8 @@ class Summary:
     missed_stages_ms: dict[str, float]  # as stages_ms, of the requests that miss the TTFT target
     retrieval_workers: int
     warnings: tuple[str, ...]
+    refusals: tuple[Refusal, ...] = ()  # for their length
+    kv_rooms: tuple[KvRoom, ...] = ()
     posting: usage.Posting | None = None
     origin: str = UNCALIBRATED  # where the step times of a simulation are from
     died: tuple[tuple[str, str], ...] = ()  # servers that ended by themselves, and why
@@ -138,6 +141,8 @@ def summarise(run: Run, slo: Slo | None = None) -> Summary:
         missed_stages_ms=_means_ms(facts, missed),
         retrieval_workers=usage.retrieval_workers(facts),
         warnings=tuple(str(warning) for warning in manifest.get("warnings") or ()),
+        refusals=refusals(facts),
+        kv_rooms=kv_rooms(facts),
         origin=str(manifest.get("origin", UNCALIBRATED)),
         died=_died(manifest.get("died")),
         failures=_failures(facts.run.requests),

@@ -21,6 +21,7 @@ from planner.messages import Fault, message, system
 MOST_TEXT = 4 * 2**20  # characters of one file: a minute of reading
 MOST_VALUES = 100_000  # of one file, those of an alias counted each time that it is used
 MOST_WHOLE = 10**18  # what arrays of 64-bit numbers hold, with room for sums
+LEAST_PERIOD_S = 1e-3  # the simulator looks this often at what has a period
 MOST_SHOWN = 200  # characters of a refused value
 MOST_NAME = 200
 

@@ -256,7 +256,7 @@ def _check_trace(spec: Spec) -> None:
         path = spec.workload.path
         if not path.strip():
             raise SpecError("workload.path: is empty; allowed: the path of a trace file")
-        if not Path(path).expanduser().is_file():
+        if not Path(path).exists():  # a folder, too: agents' sessions, a run
             raise SpecError("workload.path: {path}: no such file; allowed: the path of a trace file", path)
 
 
