@@ -25,7 +25,7 @@ from planner.suggestion.fewest import smallest
 from planner.suggestion.probe import Period, load_at, turnaround_s
 from planner.suggestion.search import BLOCKS, Found, Probe, first_guess, highest_rate, probe, system_of
 from planner.suggestion.splits import Split, Workers, apply, splits
-from planner.suggestion.suggest import suggest
+from planner.suggestion.suggest import ROUNDS, suggest
 from planner.suggestion.tasks import TURNAROUNDS, period_of
 from planner.suggestion.tune import GAIN, TuneTask, tune
 from planner.suggestion.tuning import BLOCK_SIZES, BUDGETS, CONNECTORS, Tuning
@@ -586,3 +586,21 @@ def test_what_is_not_measured_about_hand_overs(keys: list[str], told: str | None
 def test_engines_that_hand_nothing_over_have_nothing_to_measure() -> None:
     assert unmeasured(resolve(planner.load("agg"))) is None
     assert unmeasured(resolve(planner.load("cpu-1p1d"))) is None
+
+
+@pytest.mark.parametrize("off", [1 / 30, 1 / 2, 1.0, 3.0, 100.0])
+def test_an_edge_far_from_where_the_search_began_is_found(off: float) -> None:
+    """First searches use one list of requests; all lists together may be far from it (1 GPU at tight targets)."""
+    limit, runs = 5.0, list[list[Probe]]([[], []])
+    rates = [limit * off / 1.04, limit * off, limit * off * 1.04]
+    for _ in range(ROUNDS):
+        for rate in rates:
+            for of_seed in runs:
+                of_seed.append(replace(_threshold(limit, rate), blocks=((50, 50 if rate <= limit else 45),) * 4))
+        found = Edge.of(runs, 0.99)
+        rates = [rate] if (rate := next_rate(found)) is not None else []
+        if not rates:
+            break
+    below, above = found.bracket
+    assert below <= limit < above
+    assert above / below <= 1.011

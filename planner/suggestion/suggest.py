@@ -61,7 +61,7 @@ NEAR = 0.9  # candidates above this share of the best of their mode are run with
 WITHIN = 0.7  # of the best of their mode: what knobs may make up for
 FINALISTS = 3  # of each mode at most
 SHORTLIST = 2  # of each mode, in a first look
-FIRST_STEP, ROUNDS = 1.04, 12  # between the first rates of a finalist, and how often others are added
+FIRST_STEP, ROUNDS = 1.04, 24  # between the first rates of a finalist, and how often others are added
 OVERLOAD = 1.1  # how far past its highest rate a candidate is run to see what limits it
 REQUESTS_PER_GPU, FEWEST, MOST = 400, 2000, 4000  # requests that the best candidate serves in a run
 
