@@ -1,16 +1,16 @@
 """The simpy world: arrivals, retrieval, routing, engines, KV transfers. One request is one `Visit`.
 
 Engines are advanced lazily (simulator/worker.py): the cluster wakes a worker at the time of its next outcome and
-reacts to it. Times that callbacks carry are exact; `env.now` may differ from them by one rounding.
+reacts to it. Times that callbacks carry are exact; `clock.now` may differ from them by one rounding.
 """
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from functools import partial
-
-import simpy
+from typing import TYPE_CHECKING, Final
 
 from planner.routing import prefills_locally
 from planner.run.tables import Progress
@@ -27,9 +27,14 @@ from simulator.sharing import SharedCores, shares_cores
 from simulator.team import Station, Team
 from simulator.worker import ADMITTED, FINISHED, POSTED, PREFILLED, PROMPT_ENDING, Mode, Sequence
 
-NEVER = float("inf")
-NAN = float("nan")
-WATCH_EVERY = 2048  # simpy events between two looks at progress and at the stop rule
+if TYPE_CHECKING:
+    from simpy import Event
+
+    from simulator.processes import Processes
+
+NEVER: Final = math.inf
+NAN: Final = math.nan
+WATCH_EVERY: Final = 2048  # calls between two looks at progress and at the stop rule
 
 
 class Visit:
@@ -38,7 +43,7 @@ class Visit:
     __slots__ = (
         "request", "arrival_s", "worker", "decode_worker", "retrieval_start_s", "retrieval_end_s", "shared_queued_s",
         "prefill", "decode",
-        "transfer_start_s", "transfer_end_s", "first_token_s", "finish_s", "finish_reason", "error", "push",
+        "transfer_start_s", "transfer_end_s", "first_token_s", "finish_s", "finish_reason", "error", "push", "sent",
     )  # fmt: skip
 
     def __init__(self, request: Request, arrival_s: float) -> None:
@@ -54,6 +59,7 @@ class Visit:
         self.finish_reason: str | None = None
         self.error: str | None = None
         self.push: Push | None = None  # its KV goes ahead, layer by layer
+        self.sent: tuple[str, int] = ("", 0)  # else: the wire its KV goes over, and bytes
 
 
 class Cluster:
@@ -72,8 +78,8 @@ class Cluster:
         stop: Callable[[Cluster], bool] | None = None,
     ) -> None:
         spec = system.spec
-        self.env = Clock()
-        self.at = self.env.at
+        self.clock = Clock()
+        self.at = self.clock.at
         self.load = load
         self.visits: list[Visit] = []  # in the order in which they became known
         self.transfers: list[tuple[int, str, str, str, int, float, float]] = []
@@ -104,13 +110,10 @@ class Cluster:
             )
             for pool in system.pools
         ]
-        for team in self.teams:
-            for station in team.stations:
-                station.wake = partial(self._wake, station)
         self.entry, self.decoders = self.teams[0], self.teams[-1]
         self._host = self.entry.pool.profile.host
         shares = sharing and any(shares_cores(pool) for pool in system.pools)
-        self._cores = SharedCores(one for team in self.teams for one in team.stations) if shares else None
+        self._cores = SharedCores([one for team in self.teams for one in team.stations]) if shares else None
         self.split = spec.deployment if isinstance(spec.deployment, Disaggregated) else None
         self.fabric = Fabric(system, self.at, both_ways=switch is not None) if self.split else None
         shared = self.split is not None and self.split.router.prefill_dispatch == "shared_queue"
@@ -122,18 +125,22 @@ class Cluster:
     def run(self, progress: Progress | None = None) -> list[Visit]:
         arrivals = self.load.start()
         self._open_loop = len(arrivals) >= self.load.expected_requests
+        self._start_processes()
         self._feed(sorted((self._entrance(arrival) for arrival in arrivals), key=lambda entrance: entrance[0]))
-        for team in self.teams:
-            if team.router.state_age_s:
-                self.env.process(self._refresh(team))
-        if self._switcher is not None:
-            self.env.process(self._switch(self._switcher))
         with no_cycles():
             if progress is None and self._stop is None:
-                self.env.run()
+                self.clock.run()
             else:
                 self._run_watched(progress)
+            self._let_go()
         return self.visits
+
+    def _let_go(self) -> None:
+        """Nothing refers to itself any more: the memory is free as soon as nobody uses it."""
+        self.clock.clear()
+        for team in self.teams:
+            for station in team.stations:
+                station.engine.kv.let_go()
 
     def _posting(self, system: System) -> float:
         """Seconds that the worker which posts takes for a KV block of a hand-over."""
@@ -147,8 +154,8 @@ class Cluster:
     def _run_watched(self, progress: Progress | None) -> None:
         expected = max(self.load.expected_requests, 1)
         events = 0
-        while self.env.peek() != NEVER:
-            self.env.step()
+        while not self.clock.idle:
+            self.clock.step()
             events += 1
             if events % WATCH_EVERY == 0:
                 if progress:
@@ -157,17 +164,29 @@ class Cluster:
                     self.stopped = True
                     return
 
-    def _refresh(self, team: Team) -> Generator[simpy.Event, None, None]:
-        while self.outstanding or self.env.peek() != NEVER:
-            team.refresh(self.env.now)
-            yield self.env.timeout(team.router.state_age_s)
+    def _start_processes(self) -> None:
+        aged = [team for team in self.teams if team.router.state_age_s]
+        if not aged and self._switcher is None:
+            return
+        from simulator.processes import Processes  # most clusters need no simpy
 
-    def _switch(self, switcher: RoleSwitcher) -> Generator[simpy.Event, None, None]:
-        while self.outstanding or self.env.peek() != NEVER:
-            switcher.look(self.env.now, len(self._shared_queue or ()))
+        env = Processes(self.clock)
+        for team in aged:
+            env.process(self._refresh(env, team))
+        if self._switcher is not None:
+            env.process(self._switch(env, self._switcher))
+
+    def _refresh(self, env: Processes, team: Team) -> Generator[Event, None, None]:
+        while self.outstanding or not self.clock.idle:
+            team.refresh(env.now)
+            yield env.timeout(team.router.state_age_s)
+
+    def _switch(self, env: Processes, switcher: RoleSwitcher) -> Generator[Event, None, None]:
+        while self.outstanding or not self.clock.idle:
+            switcher.look(env.now, len(self._shared_queue or ()))
             if self._shared_queue:
-                self._pull(self.env.now)
-            yield self.env.timeout(switcher.knob.check_every_s)
+                self._pull(env.now)
+            yield env.timeout(switcher.knob.check_every_s)
 
     # --- a request's way to an engine ---------------------------------------------------------------
 
@@ -268,12 +287,11 @@ class Cluster:
             return
         station.assigned += 1
         visit.retrieval_start_s, visit.retrieval_end_s = station.retrieval.serve(now)
+        self.at(visit.retrieval_end_s, partial(self._retrieved, visit, station, mode))
 
-        def retrieved(then: float) -> None:
-            station.assigned -= 1
-            self._submit(visit, station, mode, then)
-
-        self.at(visit.retrieval_end_s, retrieved)
+    def _retrieved(self, visit: Visit, station: Station, mode: Mode, now: float) -> None:
+        station.assigned -= 1
+        self._submit(visit, station, mode, now)
 
     def _submit(self, visit: Visit, station: Station, mode: Mode, now: float) -> None:
         sequence = Sequence(visit.request, mode)
@@ -292,7 +310,7 @@ class Cluster:
         if when != station.wake_s:
             station.wake_s = when
             if when != NEVER:
-                self.at(when, station.wake)
+                self.at(when, partial(self._wake, station))
 
     def _wake(self, station: Station, now: float) -> None:
         if station.wake_s != now:
@@ -383,25 +401,26 @@ class Cluster:
         assert visit.worker is not None
         assert visit.decode is not None
         assert visit.decode_worker is not None
-        sequence, target = visit.decode, visit.decode_worker
-        source = visit.worker.place
-        size = sequence.remote_blocks * self.fabric.block_bytes
+        source, target = visit.worker.place, visit.decode_worker
+        size = visit.decode.remote_blocks * self.fabric.block_bytes
         if visit.push is not None:
             visit.push.send(
                 self.fabric, self.at, source, target.place, size, now, lambda then: self._pushed(visit, then)
             )
             return
+        visit.sent = self.fabric.send(source, target.place, size, now, partial(self._arrived, visit))
 
-        def arrived(then: float) -> None:
-            visit.transfer_end_s = then
-            begin_s = visit.transfer_start_s  # posting counts, as it does where vLLM is watched
-            row = (visit.request.request_id, source.name, target.place.name, wire, moved, begin_s, then)
-            self.transfers.append(row)
-            self._release(visit, then)
-            target.engine.kv_arrived(sequence, then)
-            self._plan(target)
-
-        wire, moved = self.fabric.send(source, target.place, size, now, arrived)
+    def _arrived(self, visit: Visit, now: float) -> None:
+        assert visit.worker is not None
+        assert visit.decode is not None
+        assert visit.decode_worker is not None
+        source, target = visit.worker.place, visit.decode_worker
+        visit.transfer_end_s = now
+        begin_s = visit.transfer_start_s  # posting counts, as it does where vLLM is watched
+        self.transfers.append((visit.request.request_id, source.name, target.place.name, *visit.sent, begin_s, now))
+        self._release(visit, now)
+        target.engine.kv_arrived(visit.decode, now)
+        self._plan(target)
 
     # --- KV layer by layer, while the prompt still computes ---
 

@@ -12,8 +12,9 @@ from pathlib import Path
 import typer
 
 from planner.commands import Json, console, print_json
+from planner.core import core
 
-CORE = ("simpy", "numpy", "scipy", "pandas", "pyarrow", "pydantic", "yaml", "rich")
+NEEDED = ("simpy", "numpy", "scipy", "pandas", "pyarrow", "pydantic", "yaml", "rich")
 FRONTEND = ("aiohttp", "prometheus_client", "tokenizers", "zmq", "msgspec")
 INSTALL_CPU = "python -m live.install_cpu"
 
@@ -36,6 +37,7 @@ class Machine:
     gpus: tuple[str, ...]
     vllm: str | None  # distribution and version
     nixl: str | None
+    core: str  # of the simulator: compiled or interpreted, and why
 
 
 def distribution(module: str) -> str | None:
@@ -84,6 +86,7 @@ def look() -> Machine:
         gpus=gpus(),
         vllm=distribution("vllm"),
         nixl=distribution("nixl"),
+        core=f"{'compiled' if core().compiled else 'interpreted'} ({core().why})",
     )
 
 
@@ -93,7 +96,7 @@ def _missing(modules: Sequence[str]) -> list[str]:
 
 def checks(machine: Machine) -> list[Check]:
     """What can run here, in the order in which people need it."""
-    core, frontend, ui = _missing(CORE), _missing(FRONTEND), _missing(("streamlit", "altair"))
+    needed, frontend, ui = _missing(NEEDED), _missing(FRONTEND), _missing(("streamlit", "altair"))
     cpu_build = machine.vllm is not None and ("cpu" in machine.vllm)
     gpu, many = bool(machine.gpus), len(machine.gpus) > 1
 
@@ -107,7 +110,10 @@ def checks(machine: Machine) -> list[Check]:
     where = machine.vllm or "vllm is not installed"
     return [
         Check(
-            "simulate", not core, need(core, "needs nothing else"), "pip install llm-capacity-planner" if core else ""
+            "simulate",
+            not needed,
+            need(needed, f"needs nothing else; its core runs {machine.core}"),
+            "pip install llm-capacity-planner" if needed else "",
         ),
         Check("UI (streamlit run app.py)", not ui, need(ui, "ready"), "pip install streamlit altair" if ui else ""),
         Check("live on CPU", live_cpu, need(frontend, where), "" if live_cpu else INSTALL_CPU),

@@ -70,7 +70,7 @@ class Misses:
         self.missed = self.decided = 0
 
     def __call__(self, cluster: Cluster) -> bool:
-        now, visits = cluster.env.now, cluster.visits
+        now, visits = cluster.clock.now, cluster.visits
         while self._seen < len(visits) and visits[self._seen].arrival_s <= now:
             if self._judged.start_s <= visits[self._seen].arrival_s <= self._judged.end_s:
                 self._open.append(visits[self._seen])

@@ -8,7 +8,7 @@ client turns the same ids into token ids; the simulator hashes them into KV bloc
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Protocol
 
 Segments = tuple[tuple[int, int], ...]
@@ -36,6 +36,9 @@ class Request:
     known_prefix_tokens: int | None = None  # tokens known before retrieval; None: the whole prompt
     documents: tuple[int, ...] = ()
     history: tuple[tuple[int, int], ...] = ()
+
+    def __reduce__(self) -> tuple[type[Request], tuple[object, ...]]:
+        return Request, tuple(getattr(self, field.name) for field in fields(self))  # compiled: has no other way
 
 
 @dataclass(frozen=True, slots=True)
