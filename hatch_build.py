@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
@@ -17,8 +16,8 @@ class CompiledCore(BuildHookInterface):  # type: ignore[misc]
         from planner import core
         from simulator.compile import build
 
-        folder = Path(self.root) / "build" / core.PLATFORM
-        build(folder)
+        if not core.look(core.FOLDER).compiled:
+            build(core.FOLDER)
         build_data["pure_python"] = False
         build_data["infer_tag"] = True
-        build_data["force_include"][str(folder)] = f"planner/_compiled/{core.PLATFORM}"
+        build_data["force_include"][str(core.FOLDER)] = f"planner/_compiled/{core.PLATFORM}"
