@@ -207,9 +207,8 @@ class KvCache:
         """
         runs: list[Run] = []
         found, last = 0, min(limit, len(keys))
-        get = self.table.get
         while found < last:
-            copies = get(keys[found])
+            copies = self.table.get(keys[found])
             if copies is None:
                 break
             run = copies if isinstance(copies, Run) else copies[0]
