@@ -57,7 +57,10 @@ class Clock:
 
 @contextmanager
 def no_cycles() -> Iterator[None]:
-    """What runs here leaves no reference cycles (a test counts), so Python need not spend time on looking for them."""
+    """What runs here leaves no reference cycles (a test counts), so Python need not spend time on looking for them.
+
+    Where the results of a run are made inside too, they are gone before Python looks again.
+    """
     looked = gc.isenabled()
     gc.disable()
     try:

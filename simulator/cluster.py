@@ -1,4 +1,4 @@
-"""The simpy world: arrivals, retrieval, routing, engines, KV transfers. One request is one `Visit`.
+"""The cluster: arrivals, retrieval, routing, engines, KV transfers. One request is one `Visit`.
 
 Engines are advanced lazily (simulator/worker.py): the cluster wakes a worker at the time of its next outcome and
 reacts to it. Times that callbacks carry are exact; `clock.now` may differ from them by one rounding.

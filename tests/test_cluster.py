@@ -141,6 +141,8 @@ def test_a_run_leaves_no_reference_cycles(name: str) -> None:
     gc.collect()
     cluster.run()
     assert gc.collect() < 20
+    del cluster
+    assert gc.collect() < 20  # its memory was free at once
     assert gc.isenabled()
 
 

@@ -19,6 +19,7 @@ from planner.spec import Slo, Spec
 from planner.suggestion.probe import Period, load_at, seeded, traffic_of
 from planner.system.capacity import guess
 from planner.system.resolve import System, resolve
+from simulator.clock import no_cycles
 from simulator.cluster import Cluster, Visit
 
 NAN = float("nan")
@@ -107,6 +108,7 @@ def system_of(spec: Spec) -> System:
     return resolve(spec)
 
 
+@no_cycles()
 def probe(
     system: System,
     rate: float,
