@@ -15,7 +15,7 @@ from planner import core
 
 # The step loop and all that it calls for each request. Not here: what is done once a run, and what imports pydantic.
 MODULES = """
-planner/routing.py
+planner/dispatch.py planner/routing.py
 planner/traffic/contents.py planner/traffic/requests.py
 simulator/batching.py simulator/clock.py simulator/cluster.py simulator/decodes.py simulator/fabric.py
 simulator/host_memory.py simulator/kv_cache.py simulator/layers.py simulator/link.py simulator/retrieval.py

@@ -17,5 +17,6 @@ class Processes(simpy.Environment):
         self._clock = clock
 
     def schedule(self, event: simpy.Event, priority: EventPriority = NORMAL, delay: SimTime = 0) -> None:
+        self._now = self._clock.now  # which calls that are not simpy's have moved on
         super().schedule(event, priority, delay)
         self._clock.after(delay, lambda now: self.step())
