@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
-from typing import Protocol, runtime_checkable
+from typing import Protocol
 
 Segments = tuple[tuple[int, int], ...]
 
@@ -67,17 +67,10 @@ class Load(Protocol):
     def finished(self, request: Request, time_s: float) -> list[Arrival]: ...
 
 
-@runtime_checkable
-class Remarked(Protocol):
-    """A load with something that a reader of its results must know."""
-
-    @property
-    def warnings(self) -> tuple[str, ...]: ...
-
-
 def warnings_of(load: Load) -> tuple[str, ...]:
-    """What a load has to say; most have nothing."""
-    return load.warnings if isinstance(load, Remarked) else ()
+    """What a reader of a load's results must know: its `warnings`; most have none."""
+    found: tuple[str, ...] = getattr(load, "warnings", ())
+    return found
 
 
 class WithLengths:
