@@ -13,12 +13,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from planner import core
+
 if TYPE_CHECKING:
     from planner.run.metrics import Summary
     from planner.run.tables import Progress, Run
     from planner.spec import Spec
 
 __all__ = ["live", "load", "simulate", "summarise"]
+
+core.install()
 
 
 def load(path: str | Path | None = None, overrides: Sequence[str] = ()) -> Spec:

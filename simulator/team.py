@@ -14,11 +14,9 @@ from simulator.worker import Worker
 
 
 class Station:
-    """A worker in the cluster: its engine, its place, its own retrieval stage, and the wake-up planned for it."""
+    """A worker in the cluster: its engine, its place, its own retrieval stage, and when it is woken."""
 
-    __slots__ = ("place", "pool", "engine", "wake_s", "wake", "retrieval", "assigned")
-
-    wake: Callable[[float], None]  # what the cluster does then
+    __slots__ = ("place", "pool", "engine", "wake_s", "retrieval", "assigned")
 
     def __init__(self, place: WorkerPlace, pool: Pool, engine: Worker, retrieval: RetrievalStation | None) -> None:
         self.place = place

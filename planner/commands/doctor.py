@@ -12,9 +12,10 @@ from pathlib import Path
 import typer
 
 from planner.commands import Json, console, print_json
+from planner.core import core
 from planner.messages import message
 
-CORE = ("simpy", "numpy", "scipy", "pandas", "pyarrow", "pydantic", "yaml", "rich")
+NEEDED = ("simpy", "numpy", "scipy", "pandas", "pyarrow", "pydantic", "yaml", "rich")
 FRONTEND = ("aiohttp", "prometheus_client", "tokenizers", "zmq", "msgspec")
 INSTALL_CPU = "python -m live.install_cpu"
 
@@ -37,6 +38,7 @@ class Machine:
     gpus: tuple[str, ...]
     vllm: str | None  # distribution and version
     nixl: str | None
+    core: str  # of the simulator: compiled or interpreted, and why
 
 
 def distribution(module: str) -> str | None:
@@ -85,6 +87,7 @@ def look() -> Machine:
         gpus=gpus(),
         vllm=distribution("vllm"),
         nixl=distribution("nixl"),
+        core=f"{'compiled' if core().compiled else 'interpreted'} ({core().why})",
     )
 
 
@@ -94,7 +97,7 @@ def _missing(modules: Sequence[str]) -> list[str]:
 
 def checks(machine: Machine) -> list[Check]:
     """What can run here, in the order in which people need it."""
-    core, frontend, ui = _missing(CORE), _missing(FRONTEND), _missing(("streamlit", "altair"))
+    needed, frontend, ui = _missing(NEEDED), _missing(FRONTEND), _missing(("streamlit", "altair"))
     cpu_build = machine.vllm is not None and ("cpu" in machine.vllm)
     gpu, many = bool(machine.gpus), len(machine.gpus) > 1
 
@@ -110,9 +113,9 @@ def checks(machine: Machine) -> list[Check]:
     return [
         Check(
             message("simulate"),
-            not core,
-            need(core, message("needs nothing else")),
-            "pip install llm-capacity-planner" if core else "",
+            not needed,
+            need(needed, message("needs nothing else")),
+            "pip install llm-capacity-planner" if needed else "",
         ),
         Check(
             message("UI (streamlit run app.py)"),
@@ -156,6 +159,7 @@ def doctor(as_json: Json = False) -> None:
     screen.print(f"This machine can: {', '.join(ready) or 'nothing yet'}.", markup=False)
     memory = f"{machine.memory_gb:.0f} GB" if machine.memory_gb else "unknown"
     screen.print(f"Python {machine.python}, {machine.cores} CPU cores, {memory} memory", markup=False)
+    screen.print(f"Simulator: {machine.core}", markup=False)
     for index, gpu in enumerate(machine.gpus):
         screen.print(f"GPU {index}: {gpu}", markup=False)
     for check in found:
