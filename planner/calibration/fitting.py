@@ -33,7 +33,8 @@ LINEAR: dict[str, str] = {
     "mixed_per_context_s": "mixed_context",
     "sync_s": "sync",
 }
-OBSERVATION_COLUMNS = ("kind", "seconds", "mixed_steps", "prefill_tokens", "decode_seqs", *LINEAR.values())
+# `known_s` is what the host is known to have taken of a row's seconds: launching and posting that nothing hid.
+OBSERVATION_COLUMNS = ("kind", "seconds", "known_s", "mixed_steps", "prefill_tokens", "decode_seqs", *LINEAR.values())
 LAUNCH = tuple(name for name in StepLaw.model_fields if name.startswith("launch_"))  # see planner.calibration.launches
 WAVES = ("decode_wave_seqs", "decode_wave_tail")
 LAW = tuple(name for name in StepLaw.model_fields if name not in (*LAUNCH, *WAVES))
@@ -97,7 +98,7 @@ def _waves(values: Mapping[str, float], rows: pd.DataFrame) -> tuple[Array, Arra
 
 def predict(values: Mapping[str, float], rows: pd.DataFrame) -> Array:
     """Seconds of each row under the law."""
-    total: Array = np.zeros(len(rows))
+    total: Array = rows["known_s"].to_numpy(dtype=float)
     for name, column in LINEAR.items():
         counts = rows[column].to_numpy()
         if name == "decode_per_context_s":
@@ -135,7 +136,8 @@ def _start(names: tuple[str, ...], rows: pd.DataFrame, prior: Mapping[str, float
     free = tuple(name for name in names if name not in ("prefill_floor_s", "decode_wave_tail"))
     matrix = _jacobian(dict.fromkeys((*LAW, *WAVES, "sync_s"), 0.0), rows, free) / seconds[:, None]
     scale = np.where((norm := np.linalg.norm(matrix, axis=0)) > 0, norm, 1.0)
-    solution = np.linalg.lstsq(matrix / scale, np.ones(len(rows)), rcond=None)[0] / scale
+    left = 1.0 - rows["known_s"].to_numpy() / seconds
+    solution = np.linalg.lstsq(matrix / scale, left, rcond=None)[0] / scale
     guess |= dict(zip(free, np.maximum(solution, 0.0).tolist(), strict=True))
     prompts = rows[(rows["mixed_steps"] > 0) & (rows["mixed_seqs"] == 0)]
     if len(prompts) and "prefill_floor_s" in names:

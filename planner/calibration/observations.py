@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,13 +10,15 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from planner.calibration.chunks import single_tokens
 from planner.calibration.fitting import FitError, observations
-from planner.calibration.launches import LaunchFit, seen_ends
+from planner.calibration.launches import LONGER, LaunchFit, seen_ends
 from planner.engine.profiles import WIDE
 
 SAME_STEP_S = 0.0015  # tokens of one step reach the client within this time
 LOOP_S = 0.005  # a longer pause between two steps is idling, not the loop's own work
 LONGEST_LAUNCH_S = 0.1  # launching the kernels of two steps takes less, whatever else the host does
+CLEARLY_POSTED = 1.3  # posting so many usual steps is felt
 CLEARLY = 2.5  # a wait of so many launches was for the GPU
 OVERLAP_S = 1e-5  # time stamps are rounded to microseconds
 SMOOTH = 2.0  # a gap above so many medians hides something else than one decode step
@@ -41,6 +42,8 @@ def from_steps(
     takes longer than a short step runs when that next one holds a prompt, so that the times of both, and of the step
     after, say little by themselves. Such steps make one row: their sum is right. With `launches` it is known which
     ends of steps were seen when they came, and rows in which a launch may have kept the GPU waiting are left out.
+    The optional column `post_s` says how long the worker posted descriptors of KV transfers before it launched a step.
+    Where that is longer than the step before, both make one row: the GPU waits, and then runs the second one.
     """
     ordered = steps.sort_values(["worker", "start_s"], ignore_index=True)
     ends = seen_ends(ordered)
@@ -55,7 +58,7 @@ def from_steps(
     context = used["context_tokens"].to_numpy(dtype=float) + seqs * (count - 1) / 2
     pairs = used["prefill_pairs"].to_numpy(dtype=float) if "prefill_pairs" in used else tokens**2 / 2
     if "chunks" in used:
-        ones, had = _single_tokens(used["chunks"])
+        ones, had = single_tokens(used["chunks"])
         tokens, seqs, context, pairs = tokens - ones, seqs + ones, context + had, pairs - had - ones / 2
     stretch = used["stretch"].to_numpy(dtype=float) if "stretch" in used else 1.0
     has_prompt = tokens > 0
@@ -82,7 +85,46 @@ def from_steps(
     if launches is None:
         return _joined(rows, early)
     waited = (ends - next_start)[used.index].to_numpy()
-    return _launched(rows, early, waited, launches.seconds(tokens, seqs), launches.head_s)
+    launch = launches.seconds(tokens, seqs)
+    if "post_s" in used:
+        post = used["post_s"].to_numpy(dtype=float)
+        felt = _felt_posts(rows, used["worker"], post + launch * (post > 0))
+        rows, early, last = _posted(rows, early, post, launch, felt)
+        waited, launch = waited[last], launch[last]
+    return _launched(rows, early, waited, launch, launches.head_s)
+
+
+def _felt_posts(rows: pd.DataFrame, workers: pd.Series, seconds: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Steps before which this one's posting kept the GPU waiting: it took longer than steps of the worker do."""
+    usual = rows["seconds"].groupby(workers.to_numpy()).transform("median").to_numpy(dtype=float)
+    return np.asarray((seconds > CLEARLY_POSTED * usual) & (rows["mixed_steps"].to_numpy() == 0))
+
+
+def _posted(
+    rows: pd.DataFrame,
+    early: NDArray[np.bool_],
+    post: NDArray[np.float64],
+    launch: NDArray[np.float64],
+    felt: NDArray[np.bool_],
+) -> tuple[pd.DataFrame, NDArray[np.bool_], NDArray[np.bool_]]:
+    """Each step before which posting was felt takes in the one before it, whose end nobody saw when it came.
+
+    That step counts for nothing: the GPU ran it while the host posted, for a time that is known. Also returned: `early`
+    of the rows that are left, and which those are.
+    """
+    after_idle = np.concatenate([[True], ~early[:-1]])
+    taken = felt & ~after_idle
+    group = np.cumsum(~taken)
+    last = np.concatenate([group[1:] != group[:-1], [True]])
+    opens = np.concatenate([taken[1:], [False]]) & ~taken & after_idle  # launched on an idle engine, then taken in
+    seconds = (post + launch) * felt + launch * opens
+    known = pd.Series(seconds).groupby(group).sum().to_numpy()
+    joined = rows[last].assign(
+        seconds=rows["seconds"].groupby(group).sum().to_numpy(),
+        known_s=known,
+        kind=np.where(known > 0, "posting", rows["kind"][last]),
+    )
+    return joined.reset_index(drop=True), early[last], last
 
 
 def _launched(
@@ -101,12 +143,14 @@ def _launched(
     prompt = rows["mixed_steps"].to_numpy() > 0
     seen = (~prompt[:-1] & ~prompt[1:]) | (waited[:-1] > CLEARLY * launch[1:])
     idle = np.concatenate([[True], ~early[:-1]])
-    rows = rows.assign(seconds=rows["seconds"] - np.where(idle & early & prompt, head_s, 0.0))
+    lone = idle & prompt & ~early
+    rows = rows.assign(seconds=rows["seconds"] - np.where(idle & prompt, head_s, 0.0))
     group = np.concatenate([[0], np.cumsum(~early[:-1] | seen)])
     hidden = np.concatenate([prompt[:-1] & early[:-1] & ~seen, [False]])
+    hidden |= lone & (rows["seconds"].to_numpy() < LONGER * launch)
     numbers = [name for name in rows if name != "kind"]
     joined = _mean_batch(rows.groupby(group)[numbers].sum())
-    joined.insert(0, "kind", rows["kind"].where(prompt).groupby(group).first().fillna("decode"))
+    joined.insert(0, "kind", rows["kind"].where(prompt).groupby(group).first().fillna(rows["kind"].groupby(group).last()))
     doubtful = pd.Series(hidden).groupby(group).any().to_numpy()
     return joined[(joined["mixed_steps"] <= 1) & ~doubtful & (joined["seconds"] > 0)].reset_index(drop=True)
 
@@ -131,15 +175,6 @@ def _joined(rows: pd.DataFrame, early: NDArray[np.bool_]) -> pd.DataFrame:
 
 def _mean_batch(joined: pd.DataFrame) -> pd.DataFrame:
     return joined.assign(decode_seqs=joined["decode_seqs"] / np.maximum(joined["decode_steps"], 1.0))
-
-
-def _single_tokens(chunks: pd.Series) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """(how many, tokens there before) of each step's prompt chunks of one token: they run as decodes do."""
-    found = [
-        [(new, done) for new, done in json.loads(text) if new == 1] if isinstance(text, str) else [] for text in chunks
-    ]
-    ones = np.array([float(len(step)) for step in found])
-    return ones, np.array([float(sum(done for _, done in step)) for step in found])
 
 
 def company(steps: pd.DataFrame) -> NDArray[np.float64]:
