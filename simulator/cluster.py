@@ -369,13 +369,24 @@ class Cluster:
         """The decode worker has allocated its blocks. Bytes flow once their descriptors are posted."""
         if visit.transfer_start_s != visit.transfer_start_s:  # NaN
             visit.transfer_start_s = admitted_s
+            if visit.push is None:
+                self._read(visit, 1, now)
         if not self._post_block_s or visit.push is not None:
             self._transfer(visit, admitted_s)
         elif self._hand_over.push:
-            assert visit.worker is not None
-            assert visit.prefill is not None
-            visit.worker.engine.post(visit.prefill, self._post_block_s * sequence.remote_blocks, now)
-            self._plan(visit.worker)
+            assert visit.worker is not None  # a thread of it posts one transfer after another, beside its steps
+            begin_s = max(admitted_s, visit.worker.posted_s)
+            visit.worker.posted_s = begin_s + self._post_block_s * sequence.remote_blocks
+            self.at(max(visit.worker.posted_s, now), partial(self._transfer, visit))
+
+    def _read(self, visit: Visit, more: int, now: float) -> None:
+        """One more or one less transfer reads from the GPU that computed the prompt, which slows prompts there."""
+        station = visit.worker
+        assert station is not None
+        station.read_by += more
+        if self._hand_over.slowing > 1.0 and self._switcher is None and station.read_by == (more > 0):
+            station.engine.set_pace(self._hand_over.slowing if more > 0 else 1.0, now)
+            self._plan(station)
 
     def _transfer(self, visit: Visit, now: float) -> None:
         """The decode worker gets the blocks that it lacks from the prefill worker."""
@@ -397,6 +408,7 @@ class Cluster:
             begin_s = visit.transfer_start_s  # posting counts, as it does where vLLM is watched
             row = (visit.request.request_id, source.name, target.place.name, wire, moved, begin_s, then)
             self.transfers.append(row)
+            self._read(visit, -1, then)
             self._release(visit, then)
             target.engine.kv_arrived(sequence, then)
             self._plan(target)

@@ -15,9 +15,8 @@ Contract used by simulator/cluster.py (the cluster owns time; a worker never run
 - `refusal(request, mode)`: why the request can never run here, or None. Ask before `submit`.
 - `observe(now)`: count the steps that have begun by `now`. Call it before `load.active_blocks` or `cached_tokens` are
   used in the middle of a run of steps; nothing else needs it.
-- `post(sequence, seconds, now)`: the next step posts the descriptors of a transfer first, which takes `seconds`.
-- `set_pace(pace, now)`: others take their share of the host's cores (simulator/sharing.py). Then ask for
-  `next_event_s` again.
+- `set_pace(pace, now)`: others take their share of the host's cores (simulator/sharing.py), or of the GPU's memory
+  while KV is read from it. Then ask for `next_event_s` again.
 - `load`: a `planner.routing.WorkerLoad`, kept current (`active_blocks`: as of the latest `observe`, or outcome).
 
 Outcomes are `(time_s, kind, sequence)`: ADMITTED (remote only: blocks are allocated, the read may start), POSTED
@@ -132,7 +131,6 @@ class Worker:
         self._launches = step.launch(1 << 20, 0) > 0.0
         self._free_s = -math.inf  # when the GPU is done with all that has ended
         self._post_block_s = post_block_s
-        self._posts: list[tuple[float, Sequence]] = []  # (seconds, whose): for the next step
         self._busy_s = -math.inf  # until when posting keeps an engine with nothing to compute
         self._answer_s = answer_s
         self._answered_s = -math.inf  # when the API server has handed out all tokens so far
@@ -215,13 +213,8 @@ class Worker:
         scheduler.blocked = False
         self.load.active_blocks = self.kv.total - self.kv.free
 
-    def post(self, sequence: Sequence, seconds: float, now: float) -> None:
-        self._catch_up(now)
-        self._posts.append((seconds, sequence))
-        self._notice(now)
-
     def set_pace(self, pace: float, now: float) -> None:
-        """Steps take `pace` times as long from `now` on; the running one, the rest of it. Not with `fast_forward`."""
+        """Steps take `pace` times as long from `now` on; the running one, the rest of it. Not in a run of steps."""
         plan = self._plan
         if plan is not None and now < plan.end:
             plan.first = now - plan.start + (plan.end - now) * pace / self._pace
@@ -325,7 +318,7 @@ class Worker:
     def _decide(self, now: float, outcomes: list[Outcome]) -> Plan | None:
         before = len(outcomes)
         plan = self._scheduler.schedule(now, outcomes)
-        post_s = self._posted(now, outcomes, before) if self._post_block_s or self._posts else 0.0
+        post_s = self._posted(now, outcomes, before) if self._post_block_s else 0.0
         if plan is None:
             if post_s:  # what comes meanwhile waits
                 self._busy_s = now + post_s
@@ -361,13 +354,10 @@ class Worker:
 
     def _posted(self, now: float, outcomes: list[Outcome], before: int) -> float:
         """Seconds that the step decided at `now` posts for, one transfer after another."""
-        posts, self._posts = self._posts, []
-        if self._post_block_s:
-            admitted = [sequence for _, kind, sequence in outcomes[before:] if kind == ADMITTED]
-            posts += [(self._post_block_s * sequence.remote_blocks, sequence) for sequence in admitted]
+        admitted = [sequence for _, kind, sequence in outcomes[before:] if kind == ADMITTED]
         total = 0.0
-        for seconds, sequence in posts:
-            total += seconds
+        for sequence in admitted:
+            total += self._post_block_s * sequence.remote_blocks
             outcomes.append((now + total, POSTED, sequence))
         return total
 

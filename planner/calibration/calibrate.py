@@ -165,7 +165,8 @@ def _fit_apart(system: System, pool: Pool, runs: Sequence[Run]) -> Apart:
     slowing: float | None = None
     sending: float | None = None
     launches = fit_launches([run.steps for run in runs], sizes)
-    posting = fit_posts([run.steps for run in runs], launches) if launches is not None else None
+    posted = [run.steps for run in runs if "posts" in run.steps]
+    posting = fit_posts(posted, launches) if launches is not None and posted else None
     for _ in range(SLOWING_PASSES):
         rows, notes = rows_of(runs, sizes, slowing, launches, posting, sending), list[str]()
         fitted = _fit_rows(pool, rows, notes, floored=launches is None)

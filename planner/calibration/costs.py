@@ -17,6 +17,7 @@ from planner.spec import Link
 from planner.system.resolve import System
 
 SAME_END_S = 1e-4  # time stamps of one step
+DIGITS = 5  # of seconds: two time stamps of one moment
 LONELY = 10  # requests without company from which host times are taken; steps to compare
 ALONE, TOGETHER = 0.1, 0.9  # share of a step's time in which another engine of the host worked
 
@@ -67,7 +68,9 @@ def host_of(
     local = done[done["worker"] == done["decode_worker"]]
     moved = done[done["worker"] != done["decode_worker"]]
     largest = _largest_step(runs)
-    response, per_token, per_token_error = _response(local[local["prompt_tokens"] <= largest])
+    response, per_token, per_token_error = _response(local[local["prompt_tokens"] <= largest], "prefill_end_s")
+    if response is None and len(moved):
+        response, per_token, per_token_error = _response(_read_ends(moved, runs), "read_end_s")
     per_seq, per_seq_error = _per_sequence(sole[sole["prompt_tokens"] <= largest], response or 0.0, per_token)
     hop = _median(moved["transfer_start_s"] - moved["prefill_end_s"])
     if response is None:
@@ -89,10 +92,22 @@ def _largest_step(runs: Sequence[Run]) -> float:
     return min((float(run.steps["prefill_tokens"].max()) for run in runs if len(run.steps)), default=np.inf)
 
 
-def _response(local: pd.DataFrame) -> tuple[float | None, float, float]:
-    """Engine to client: seconds, more of them per prompt token, and the standard error of those."""
-    local = local.dropna(subset=["prefill_end_s"])
-    seconds = local["first_token_s"] - local["prefill_end_s"]
+def _read_ends(moved: pd.DataFrame, runs: Sequence[Run]) -> pd.DataFrame:
+    """Requests with `read_end_s`: the end of the decode worker's step that computed what was left of their prompts."""
+    steps = pd.concat([run.steps for run in runs], ignore_index=True)
+    if steps.empty:
+        return moved.assign(read_end_s=np.nan)
+    ordered = steps.sort_values(["worker", "start_s"], ignore_index=True)
+    ordered = ordered.assign(read_end_s=seen_ends(ordered), decode_worker=ordered["worker"])
+    keys = ["decode_worker", "start_s"]
+    known = ordered.assign(start_s=ordered["start_s"].round(DIGITS)).drop_duplicates(keys)[[*keys, "read_end_s"]]
+    return moved.assign(start_s=moved["decode_start_s"].round(DIGITS)).merge(known, on=keys)
+
+
+def _response(local: pd.DataFrame, end: str) -> tuple[float | None, float, float]:
+    """From a prompt's `end` to the client: seconds, more per prompt token, and the standard error of those."""
+    local = local.dropna(subset=[end])
+    seconds = local["first_token_s"] - local[end]
     if len(local) < LONELY:
         return _median(seconds), 0.0, 0.0
     found = fit_host(local["prompt_tokens"].to_numpy(dtype=float), seconds.to_numpy(dtype=float))
