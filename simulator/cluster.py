@@ -410,7 +410,7 @@ class Cluster:
             self.transfers.append(row)
             self._read(visit, -1, then)
             self._release(visit, then)
-            target.engine.kv_arrived(sequence, then)
+            target.engine.kv_read(sequence, then)
             self._plan(target)
 
         wire, moved = self.fabric.send(source, target.place, size, now, arrived)

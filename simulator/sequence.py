@@ -73,6 +73,7 @@ class Plan:
     members: tuple[Sequence, ...] = ()  # whose chunks these are
     completed: tuple[Sequence, ...] = ()  # members whose prompt ends here
     ending: tuple[Sequence, ...] = ()  # whose last token comes with the last step, in batch order
+    read: tuple[Sequence, ...] | list[Sequence] = ()  # of whose KV the scheduler hears with the step's results
     tokens = 0  # of all chunks
     batch = context = 0  # decodes, and the tokens they hold
     count = settled = 1  # steps, and how many of them the scheduler has counted

@@ -9,7 +9,9 @@ Contract used by simulator/cluster.py (the cluster owns time; a worker never run
 - `advance(now)`: run all steps that end at or before `now`; returns the outcomes in time order. A step that begins at
   `now` is decided then: what is submitted at `now` afterwards joins a later one. Only an idle worker waits for the next
   `advance`, so that requests of one instant share a step.
-- `kv_arrived(sequence, now)`: the remote KV of a `remote` sequence has been read.
+- `kv_arrived(sequence, now)`: the scheduler is told that the remote KV of a `remote` sequence has been read.
+- `kv_read(sequence, now)`: it has been read, and nobody has looked. A running engine asks its connector when it launches
+  a step, and its scheduler hears of it with that step's results (vLLM: get_finished, update_from_output).
 - `release(sequence, now)`: frees the blocks of a `prefill_only` sequence that were held for the decode worker.
 - `cached_tokens(request)`: prompt tokens (whole blocks, at most prompt - 1) that a prefix lookup would hit now.
 - `refusal(request, mode)`: why the request can never run here, or None. Ask before `submit`.
@@ -132,6 +134,7 @@ class Worker:
         self._free_s = -math.inf  # when the GPU is done with all that has ended
         self._post_block_s = post_block_s
         self._busy_s = -math.inf  # until when posting keeps an engine with nothing to compute
+        self._unasked: list[Sequence] = []  # their KV has been read since the last launch
         self._answer_s = answer_s
         self._answered_s = -math.inf  # when the API server has handed out all tokens so far
         self._late: list[Outcome] = []  # preemptions of decisions that were taken outside `advance`
@@ -200,6 +203,14 @@ class Worker:
     def kv_arrived(self, sequence: Sequence, now: float) -> None:
         self._catch_up(now)
         self._scheduler.loaded(sequence)
+        self._notice(now)
+
+    def kv_read(self, sequence: Sequence, now: float) -> None:
+        if self._plan is None:
+            self.kv_arrived(sequence, now)
+            return
+        self._catch_up(now)
+        self._unasked.append(sequence)
         self._notice(now)
 
     def release(self, sequence: Sequence, now: float) -> None:
@@ -318,6 +329,14 @@ class Worker:
     def _decide(self, now: float, outcomes: list[Outcome]) -> Plan | None:
         before = len(outcomes)
         plan = self._scheduler.schedule(now, outcomes)
+        if self._unasked:
+            asked, self._unasked = self._unasked, []
+            if plan is None:  # nothing is launched: the answer comes at once
+                for sequence in asked:
+                    self._scheduler.loaded(sequence)
+                plan = self._scheduler.schedule(now, outcomes)
+            else:
+                plan.read, plan.count = asked, 1
         post_s = self._posted(now, outcomes, before) if self._post_block_s else 0.0
         if plan is None:
             if post_s:  # what comes meanwhile waits
@@ -419,7 +438,9 @@ class Worker:
             return
         if plan.decided == now:  # nothing ran: what follows is decided once this is launched
             plan.ready = now + plan.launch
-        head_s = self._step.launch(0, plan.batch) + plan.post  # inputs are made ready; then the first kernels run
+        head_s = self._step.launch(0, plan.batch)  # inputs are made ready; then the first kernels run
+        if plan.post:  # that long ago, where the GPU waits for the posts
+            head_s = plan.post if plan.decided < now else head_s + plan.post
         begin = max(self._free_s, plan.decided + head_s)
         if plan.decided < now:
             begin = min(begin, now)
@@ -454,6 +475,9 @@ class Worker:
                 (plan.start, end - plan.start, plan.tokens, plan.batch, plan.context, plan.count,
                  plan.growth, plan.running, plan.waiting, plan.used / self.limits.kv_blocks)
             )  # fmt: skip
+        for sequence in plan.read:
+            self._scheduler.loaded(sequence)
+            self._changed = True
         if self._scheduler.deferred:
             self._scheduler.ended()
             self._changed = True

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
 
 from planner.backends import Backend
 from planner.calibration.costs import host_of, interference, link_of, stretched
-from planner.calibration.fitting import FitError, Fitted, digits, fit_step, law_of, predict, record, with_launches
+from planner.calibration.fitting import FitError, Fitted, digits, fit_step, law_of, predict, record, residuals, with_launches
 from planner.calibration.hand_over import Posting, fit_posts, hand_over_of, slowed_prompts, with_hand_overs
 from planner.calibration.launches import LaunchFit, fit_launches
 from planner.calibration.load import PhasedLoad, plan
@@ -78,21 +78,18 @@ def rows_of(
     sizes: Sequence[int],
     slowing: float | None = None,
     launches: LaunchFit | None = None,
-    posting: Posting | None = None,
     sending: float | None = None,
 ) -> pd.DataFrame:
     """Rows of all runs: from the engines' steps where they were traced, else from the tokens' arrival.
 
     `slowing` is what another engine on the host costs: taken out, so that the law is that of an engine alone.
-    `launches` are the host's, which hide what the GPU did; so does `posting` the transfers that steps have in `posts`.
+    `launches` are the host's, which hide what the GPU did.
     `sending` is what KV that is read from an engine's GPU costs its prompts, taken out too.
     """
     parts = []
     for run in runs:
         if len(run.steps):
             steps = run.steps if slowing is None else stretched(run, slowing)
-            if posting is not None and "posts" in steps:
-                steps = steps.assign(post_s=steps["posts"] * posting.post_s)
             if sending is not None and "sending" in steps:
                 steps = steps.assign(stretch=1.0 + (sending - 1.0) * steps["sending"] * (steps["prefill_tokens"] > 1))
             parts.append(from_steps(steps, sizes, launches=launches))
@@ -165,11 +162,14 @@ def _fit_apart(system: System, pool: Pool, runs: Sequence[Run]) -> Apart:
     slowing: float | None = None
     sending: float | None = None
     launches = fit_launches([run.steps for run in runs], sizes)
-    posted = [run.steps for run in runs if "posts" in run.steps]
-    posting = fit_posts(posted, launches) if launches is not None and posted else None
+    posting: Posting | None = None
     for _ in range(SLOWING_PASSES):
-        rows, notes = rows_of(runs, sizes, slowing, launches, posting, sending), list[str]()
-        fitted = _fit_rows(pool, rows, notes, floored=launches is None)
+        rows, notes = rows_of(runs, sizes, slowing, launches, sending), list[str]()
+        fitted = _fit_rows(pool, rows[rows["posts"] == 0], notes, floored=launches is None)
+        posting = fit_posts(rows, fitted)
+        if posting is not None:
+            rows = rows.assign(known_s=rows["known_s"] + posting.post_s * rows["posts"])
+            fitted = replace(fitted, residuals=residuals(fitted.values, rows), rows=len(rows))
         if launches is not None:
             fitted = with_launches(fitted, launches.values, launches.errors)
             sending = slowed_prompts(runs, max(sizes, default=0), fitted, launches)

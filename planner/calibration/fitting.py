@@ -33,8 +33,9 @@ LINEAR: dict[str, str] = {
     "mixed_per_context_s": "mixed_context",
     "sync_s": "sync",
 }
-# `known_s` is what the host is known to have taken of a row's seconds: launching and posting that nothing hid.
-OBSERVATION_COLUMNS = ("kind", "seconds", "known_s", "mixed_steps", "prefill_tokens", "decode_seqs", *LINEAR.values())
+# `posts` descriptors of `posted` KV transfers were posted while the GPU waited; `known_s` is known to be no step's time.
+OTHERS = ("known_s", "posts", "posted", "mixed_steps", "prefill_tokens", "decode_seqs")
+OBSERVATION_COLUMNS = ("kind", "seconds", *OTHERS, *LINEAR.values())
 LAUNCH = tuple(name for name in StepLaw.model_fields if name.startswith("launch_"))  # see planner.calibration.launches
 WAVES = ("decode_wave_seqs", "decode_wave_tail")
 LAW = tuple(name for name in StepLaw.model_fields if name not in (*LAUNCH, *WAVES))

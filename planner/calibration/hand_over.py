@@ -1,8 +1,8 @@
 """What handing a request over costs a pair, beside its steps: posting, the wire, the way between workers, slower prompts.
 
 With pull the decode worker posts, inside the launch of a step: it decides that step, posts, launches, and only then
-takes in the results of the step before. Steps whose start is that of transfers carry their posts, and the wait for the
-results of the step before tells how long they took. With push a thread of the prefill worker posts, and no step shows
+takes in the results of the step before. Steps whose start is that of transfers carry their posts: what they and the
+step before took, less what the GPU computed in the later one, is how long that was. With push a thread of the prefill worker posts, and no step shows
 it: posting is then what transfers take beside the bytes at the bandwidth of the wire that the spec names.
 """
 
@@ -82,26 +82,15 @@ def with_hand_overs(run: Run, system: System) -> Run:
     return replace(run, steps=steps.assign(posts=posts, posted=posted, sending=sending))
 
 
-def fit_posts(tables: Sequence[pd.DataFrame], launches: LaunchFit) -> Posting | None:
-    """From steps with posts; None where too few of them made the GPU wait."""
-    waits, posts = [], []
-    for steps in tables:
-        for _, own in steps.groupby("worker"):
-            ordered = own.sort_values("start_s", ignore_index=True)
-            ends = seen_ends(ordered)
-            waited = np.concatenate([[np.nan], ends[:-1]]) - ordered["start_s"].to_numpy(dtype=float)
-            usual = float(ordered["duration_s"].median())
-            launch = launches.seconds(np.zeros(len(ordered)), ordered["decode_seqs"].to_numpy(dtype=float))
-            count = ordered["posts"].to_numpy(dtype=float)
-            whole = count >= WHOLE * np.maximum(ordered["posted"].to_numpy(dtype=float), 1.0)
-            used = whole & (waited > LONGER * usual) & (waited > launch)
-            waits.append((waited - launch)[used])
-            posts.append(count[used])
-    seconds, counts = np.concatenate(waits), np.concatenate(posts)
-    if len(seconds) < LEAST:
+def fit_posts(rows: pd.DataFrame, fitted: Fitted) -> Posting | None:
+    """From steps that the GPU waited to begin; None where too few of them show it. `fitted` is the law of steps."""
+    seen = rows[(rows["posts"] > 0) & (rows["posts"] >= WHOLE * rows["posted"])]
+    if len(seen) < LEAST:
         return None
-    found, errors = robust_line((counts / seconds)[:, None], np.ones_like(seconds))
-    return Posting(max(found[0], 0.0), errors[0], len(seconds))
+    seconds, counts = seen["seconds"].to_numpy(dtype=float), seen["posts"].to_numpy(dtype=float)
+    left = seconds - predict(fitted.values, seen.assign(known_s=0.0))
+    found, errors = robust_line((counts / seconds)[:, None], left / seconds)
+    return Posting(max(found[0], 0.0), errors[0], len(seen))
 
 
 def fit_logs(design: Array, seconds: Array, known_s: Array) -> tuple[Array, Array]:

@@ -42,8 +42,8 @@ def from_steps(
     takes longer than a short step runs when that next one holds a prompt, so that the times of both, and of the step
     after, say little by themselves. Such steps make one row: their sum is right. With `launches` it is known which
     ends of steps were seen when they came, and rows in which a launch may have kept the GPU waiting are left out.
-    The optional column `post_s` says how long the worker posted descriptors of KV transfers before it launched a step.
-    Where that is longer than the step before, both make one row: the GPU waits, and then runs the second one.
+    The optional column `posts` says how many descriptors of KV transfers the worker posted before it launched a step.
+    Where that took longer than the step before, both make one row: the GPU waits, and then runs the second one.
     """
     ordered = steps.sort_values(["worker", "start_s"], ignore_index=True)
     ends = seen_ends(ordered)
@@ -86,45 +86,34 @@ def from_steps(
         return _joined(rows, early)
     waited = (ends - next_start)[used.index].to_numpy()
     launch = launches.seconds(tokens, seqs)
-    if "post_s" in used:
-        post = used["post_s"].to_numpy(dtype=float)
-        felt = _felt_posts(rows, used["worker"], post + launch * (post > 0))
-        rows, early, last = _posted(rows, early, post, launch, felt)
-        waited, launch = waited[last], launch[last]
+    if "posts" in used:
+        rows, last = _posted(rows.assign(posts=used["posts"].to_numpy(), posted=used["posted"].to_numpy()),
+                             used["worker"].to_numpy(), early, waited)  # fmt: skip
+        early, waited, launch = early[last], waited[last], launch[last]
     return _launched(rows, early, waited, launch, launches.head_s)
 
 
-def _felt_posts(rows: pd.DataFrame, workers: pd.Series, seconds: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Steps before which this one's posting kept the GPU waiting: it took longer than steps of the worker do."""
-    usual = rows["seconds"].groupby(workers.to_numpy()).transform("median").to_numpy(dtype=float)
-    return np.asarray((seconds > CLEARLY_POSTED * usual) & (rows["mixed_steps"].to_numpy() == 0))
-
-
 def _posted(
-    rows: pd.DataFrame,
-    early: NDArray[np.bool_],
-    post: NDArray[np.float64],
-    launch: NDArray[np.float64],
-    felt: NDArray[np.bool_],
-) -> tuple[pd.DataFrame, NDArray[np.bool_], NDArray[np.bool_]]:
+    rows: pd.DataFrame, worker: NDArray[np.object_], early: NDArray[np.bool_], waited: NDArray[np.float64]
+) -> tuple[pd.DataFrame, NDArray[np.bool_]]:
     """Each step before which posting was felt takes in the one before it, whose end nobody saw when it came.
 
-    That step counts for nothing: the GPU ran it while the host posted, for a time that is known. Also returned: `early`
-    of the rows that are left, and which those are.
+    That step counts for nothing: the GPU ran it while the host posted. Also returned: which steps' rows are left.
+    Posts that hid behind the step before count for nothing either.
     """
-    after_idle = np.concatenate([[True], ~early[:-1]])
-    taken = felt & ~after_idle
-    group = np.cumsum(~taken)
+    usual = rows["seconds"].groupby(worker).transform("median").to_numpy(dtype=float)
+    before = np.concatenate([[0.0], np.where(early, waited, 0.0)[:-1]])
+    felt = (rows["posts"].to_numpy() > 0) & (rows["mixed_steps"].to_numpy() == 0) & (before > CLEARLY_POSTED * usual)
+    group = np.cumsum(~felt)
     last = np.concatenate([group[1:] != group[:-1], [True]])
-    opens = np.concatenate([taken[1:], [False]]) & ~taken & after_idle  # launched on an idle engine, then taken in
-    seconds = (post + launch) * felt + launch * opens
-    known = pd.Series(seconds).groupby(group).sum().to_numpy()
+    counts = (rows[["posts", "posted"]].mul(felt, axis=0)).groupby(group).sum().to_numpy()
     joined = rows[last].assign(
         seconds=rows["seconds"].groupby(group).sum().to_numpy(),
-        known_s=known,
-        kind=np.where(known > 0, "posting", rows["kind"][last]),
+        posts=counts[:, 0],
+        posted=counts[:, 1],
+        kind=np.where(counts[:, 0] > 0, "posting", rows["kind"][last]),
     )
-    return joined.reset_index(drop=True), early[last], last
+    return joined.reset_index(drop=True), last
 
 
 def _launched(
