@@ -374,10 +374,16 @@ class Cluster:
         if not self._post_block_s or visit.push is not None:
             self._transfer(visit, admitted_s)
         elif self._hand_over.push:
-            assert visit.worker is not None  # a thread of it posts one transfer after another, beside its steps
-            begin_s = max(admitted_s, visit.worker.posted_s)
-            visit.worker.posted_s = begin_s + self._post_block_s * sequence.remote_blocks
-            self.at(max(visit.worker.posted_s, now), partial(self._transfer, visit))
+            self.at(max(self._thread_posts(visit, sequence, admitted_s), now), partial(self._transfer, visit))
+
+    def _thread_posts(self, visit: Visit, sequence: Sequence, now: float) -> float:
+        """When a thread of the prefill worker has posted: one transfer after another, slower beside a step."""
+        station = visit.worker
+        assert station is not None
+        begin_s, work_s = max(now, station.posted_s), self._post_block_s * sequence.remote_blocks
+        beside_s = min(max(station.engine.busy_until_s - begin_s, 0.0), work_s * self._hand_over.beside)
+        station.posted_s = begin_s + beside_s + work_s - beside_s / self._hand_over.beside
+        return station.posted_s
 
     def _read(self, visit: Visit, more: int, now: float) -> None:
         """One more or one less transfer reads from the GPU that computed the prompt, which slows prompts there."""

@@ -188,6 +188,13 @@ class Worker:
     def in_step(self) -> bool:
         return self._plan is not None
 
+    @property
+    def busy_until_s(self) -> float:
+        """When it will have nothing to compute, as far as it is known: -inf idle, inf while something waits."""
+        if self._plan is None:
+            return -math.inf
+        return math.inf if self._scheduler.waiting or self._next is not None else self._plan.end
+
     # --- what happens to it ---
 
     def submit(self, sequence: Sequence, now: float) -> None:

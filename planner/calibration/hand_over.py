@@ -16,7 +16,6 @@ import pandas as pd
 from scipy.optimize import least_squares
 
 from planner.calibration.cost_fits import robust_line
-from planner.calibration.costs import quiet_transfers
 from planner.calibration.fitting import ROBUST_FROM, Array, Fitted, covariance_of, digits, observations, predict
 from planner.calibration.launches import LONGER, LaunchFit, seen_ends
 from planner.engine.profile_file import HandOverLaw, WireLaw
@@ -26,6 +25,7 @@ from planner.system.resolve import System
 
 SAME_S = 1e-5  # a step and the transfers that it posts have one start
 LEAST = 5  # posts, ways or prompts of each kind that a fit takes
+FEW = 3
 WHOLE = 1000  # descriptors of a transfer from which what each transfer takes besides does not count
 QUIET, UNDER_WAY = 0.05, 0.5  # share of a prompt's step in which KV was read from its GPU
 
@@ -89,7 +89,8 @@ def fit_posts(rows: pd.DataFrame, fitted: Fitted) -> Posting | None:
         return None
     seconds, counts = seen["seconds"].to_numpy(dtype=float), seen["posts"].to_numpy(dtype=float)
     left = seconds - predict(fitted.values, seen.assign(known_s=0.0))
-    found, errors = robust_line((counts / seconds)[:, None], left / seconds)
+    root = np.sqrt(counts)  # what a post is off by adds up over its descriptors
+    found, errors = robust_line(root[:, None], left / root)
     return Posting(max(found[0], 0.0), errors[0], len(seen))
 
 
@@ -160,7 +161,7 @@ def slowed_prompts(runs: Sequence[Run], largest: int, fitted: Fitted, launches: 
     if not ratios:
         return None
     ratio, share = np.concatenate(ratios), np.concatenate(shares)
-    if (share < QUIET).sum() < LEAST or (share > UNDER_WAY).sum() < LEAST:
+    if min((share < QUIET).sum(), (share > UNDER_WAY).sum()) < FEW:
         return None
     found, _ = robust_line(np.column_stack([np.ones_like(share), share]), ratio)
     return max(1.0, 1.0 + found[1] / found[0])
@@ -174,45 +175,73 @@ def covered(begins: Array, ends: Array, starts: Array, stops: Array) -> Array:
     return np.asarray((np.interp(ends, edges, open_s) - np.interp(begins, edges, open_s)) / (ends - begins))
 
 
-def fit_wire(system: System, transfers: pd.DataFrame, posting: Posting | None, notes: list[str]) -> tuple[WireLaw, Posting] | None:
-    """The wire and the posts from transfers that had it to themselves; None where there are too few.
+def bursts(run: Run, system: System) -> pd.DataFrame:
+    """Transfers that overlap as one row: `start_s`, `end_s`, `bytes`, `posts`, `least` descriptors of one of them, and
+    `busy`, the seconds in which the worker that they read from computed.
+
+    A transfer that is larger than all before it goes: what a connector has of requests grows then, and it takes twice
+    as long.
+    """
+    sent = run.transfers.dropna(subset=["start_s", "end_s"]).sort_values("start_s", ignore_index=True)
+    larger = sent["bytes"] > sent["bytes"].cummax().shift(1, fill_value=0)
+    burst = (sent["start_s"] >= sent["end_s"].cummax().shift(1, fill_value=-np.inf)).cumsum()
+    sent = sent.assign(burst=burst, posts=sent["bytes"] * descriptors_a_byte(system))
+    sent = sent[~burst.isin(burst[larger])]
+    how = {"start_s": ("start_s", "min"), "end_s": ("end_s", "max"), "bytes": ("bytes", "sum")}
+    table = sent.groupby("burst").agg(
+        **how, posts=("posts", "sum"), least=("posts", "min"), count=("posts", "size"), source=("source", "first")
+    )
+    busy = np.zeros(len(table))
+    for worker, own in run.steps.groupby("worker"):
+        ordered = own.sort_values("start_s", ignore_index=True)
+        ends = seen_ends(ordered)
+        begins = np.maximum(ordered["start_s"].to_numpy(dtype=float), np.concatenate([[-np.inf], ends[:-1]]))
+        start, end = table["start_s"].to_numpy(dtype=float), table["end_s"].to_numpy(dtype=float)
+        here = (table["source"] == worker).to_numpy()
+        busy[here] = (covered(start, end, begins, ends) * (end - start))[here]
+    return table.assign(busy=busy).reset_index(drop=True)
+
+
+def fit_wire(
+    system: System, runs: Sequence[Run], posting: Posting | None, notes: list[str]
+) -> tuple[WireLaw, Posting, float] | None:
+    """The wire, the posts, and how many times as long a thread's posts take while its engine computes.
 
     With one block size bytes grow with descriptors, so that one of the two must be known: posts, or the bandwidth.
+    None where too few transfers show it.
     """
     assert system.wires is not None
-    seconds = (transfers["end_s"] - transfers["start_s"]).to_numpy(dtype=float)
-    size = transfers["bytes"].to_numpy(dtype=float)
-    seen = (seconds > 0) & (size > 0)
-    seconds, size = seconds[seen], size[seen]
-    if len(seconds) < LEAST or len(np.unique(size)) < 3:
-        notes.append(f"no link was fitted: {len(seconds)} transfers of {len(np.unique(size))} sizes had it to themselves")
+    table = pd.concat([bursts(run, system) for run in runs if len(run.transfers)], ignore_index=True)
+    alone = posting is not None  # steps told of the posts: only what a lone transfer takes beside them is wanted
+    table = table[(table["least"] >= WHOLE) & ((table["count"] == 1) | (not alone))]
+    if len(table) < LEAST or table["bytes"].nunique() < 3:
+        notes.append(f"no link was fitted: {len(table)} transfers of {table['bytes'].nunique()} sizes show it")
         return None
+    seconds = (table["end_s"] - table["start_s"]).to_numpy(dtype=float)
+    size, posts, busy = (table[name].to_numpy(dtype=float) for name in ("bytes", "posts", "busy"))
     connector = getattr(system.spec.deployment, "link", Link()).connector
-    posts = size * descriptors_a_byte(system)
-    wire = system.wires.intra_node
+    wire, beside = system.wires.intra_node, 1.0
     if posting is None:
-        found, errors = fit_logs(np.column_stack([np.ones_like(size), posts]), seconds, size / wire.bandwidth)
+        design = np.column_stack([np.ones_like(size), posts, busy])
+        found, errors = fit_logs(design, seconds, size / wire.bandwidth)
         notes.append(f"posting and bytes are not told apart: bandwidth is that of {wire.name}")
         posting, bandwidth = Posting(float(found[1]), float(errors[1]), len(seconds)), wire.bandwidth
+        beside = 1.0 / max(1.0 - float(found[2]), 0.1)
     else:
         found, errors = fit_logs(np.column_stack([np.ones_like(size), size]), seconds, posts * posting.post_s)
-        least = 1.0 / wire.bandwidth
-        if found[1] <= least:
-            notes.append(f"the bytes hide behind their posts: bandwidth is that of {wire.name}")
-        bandwidth = 1.0 / max(found[1], least)
+        bandwidth = 1.0 / max(found[1], 1.0 / wire.bandwidth)
     law = WireLaw(bandwidth_gb_s=digits(1e-9 * bandwidth), setup_s=digits(found[0]), connector=connector)
-    return law, posting
+    return law, posting, beside
 
 
 def hand_over_of(
     system: System, runs: Sequence[Run], posting: Posting | None, slowing: float | None, notes: list[str]
 ) -> tuple[WireLaw, HandOverLaw] | None:
     """What a pair of GPUs shows of its hand-overs; None where its transfers do not."""
-    quiet = pd.concat([quiet_transfers(run) for run in runs], ignore_index=True)
-    found = fit_wire(system, quiet, posting, notes)
+    found = fit_wire(system, runs, posting, notes)
     if found is None:
         return None
-    wire, posts = found
+    wire, posts, beside = found
     values, errors = {"post_s": posts.post_s}, {"post_s": posts.error_s}
     way = fit_way(runs)
     if way is None:
@@ -225,6 +254,7 @@ def hand_over_of(
     law = HandOverLaw(
         connector=wire.connector,
         slowing=digits(slowing or 1.0),
+        beside=digits(beside),
         errors={name: digits(value) for name, value in errors.items()},
         **{name: digits(value) for name, value in values.items()},
     )

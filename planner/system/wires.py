@@ -28,8 +28,8 @@ class HandOver:
     """What a hand-over costs the workers beside the bytes on the wire. Zero: not known.
 
     NIXL posts every descriptor of a transfer one after another: with pull inside a step of the decode worker, which
-    waits for it, with push on a thread of the prefill worker (vLLM's nixl-push-writer), beside its steps. Prompts
-    compute `slowing` times as long while KV is read from their GPU.
+    waits for it, with push on a thread of the prefill worker (vLLM's nixl-push-writer), which takes `beside` times as
+    long while a step runs. Prompts compute `slowing` times as long while KV is read from their GPU.
     """
 
     post_s: float = 0.0  # a descriptor
@@ -38,6 +38,7 @@ class HandOver:
     push: bool = False  # the prefill worker posts
     cross_layer_blocks: bool = False
     slowing: float = 1.0
+    beside: float = 1.0
 
     def way(self, prompt_tokens: int, hop_s: float) -> float:
         """Seconds between the workers; `hop_s`, the profile's, where the link's is not known."""
@@ -110,10 +111,10 @@ def _hand_over(spec: Link, hardware: Hardware, measured: HandOverLaw | None) -> 
     """Of the preset of one node's wire, or as `measured`, unless the spec says otherwise."""
     inner = spec.intra_node.preset if spec.intra_node else None
     base: LinkPreset = link(inner or spec.preset or default_preset(hardware))
-    known = (base.post_us * 1e-6, base.way_ms * 1e-3, base.way_us_per_token * 1e-6, base.slowing)
+    known = (base.post_us * 1e-6, base.way_ms * 1e-3, base.way_us_per_token * 1e-6, base.slowing, base.beside)
     if measured is not None:
-        known = (measured.post_s, measured.way_s, measured.way_per_token_s, measured.slowing)
-    post_s, way_s, per_token_s, slowing = known
+        known = (measured.post_s, measured.way_s, measured.way_per_token_s, measured.slowing, measured.beside)
+    post_s, way_s, per_token_s, slowing, beside = known
     return HandOver(
         post_s=post_s if spec.post_us is None else spec.post_us * 1e-6,
         way_s=way_s if spec.way_ms is None else spec.way_ms * 1e-3,
@@ -121,6 +122,7 @@ def _hand_over(spec: Link, hardware: Hardware, measured: HandOverLaw | None) -> 
         push=spec.connector == "NixlPushConnector",
         cross_layer_blocks=spec.cross_layer_blocks,
         slowing=slowing,
+        beside=beside,
     )
 
 
