@@ -416,6 +416,12 @@ class Cluster:
             self.transfers.append(row)
             self._read(visit, -1, then)
             self._release(visit, then)
+            if target.engine.in_step or not self._hand_over.idle_look_s:
+                seen(then)
+            else:
+                self.at(then + self._hand_over.idle_look_s, seen)
+
+        def seen(then: float) -> None:
             target.engine.kv_read(sequence, then)
             self._plan(target)
 

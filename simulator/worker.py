@@ -10,8 +10,8 @@ Contract used by simulator/cluster.py (the cluster owns time; a worker never run
   `now` is decided then: what is submitted at `now` afterwards joins a later one. Only an idle worker waits for the next
   `advance`, so that requests of one instant share a step.
 - `kv_arrived(sequence, now)`: the scheduler is told that the remote KV of a `remote` sequence has been read.
-- `kv_read(sequence, now)`: it has been read, and nobody has looked. A running engine asks its connector when it launches
-  a step, and its scheduler hears of it with that step's results (vLLM: get_finished, update_from_output).
+- `kv_read(sequence, now)`: it has been read, and nobody has looked. A running engine asks its connector when it has
+  launched a step, and its scheduler hears of it with that step's results (vLLM: get_finished, update_from_output).
 - `release(sequence, now)`: frees the blocks of a `prefill_only` sequence that were held for the decode worker.
 - `cached_tokens(request)`: prompt tokens (whole blocks, at most prompt - 1) that a prefix lookup would hit now.
 - `refusal(request, mode)`: why the request can never run here, or None. Ask before `submit`.
@@ -217,8 +217,23 @@ class Worker:
             self.kv_arrived(sequence, now)
             return
         self._catch_up(now)
-        self._unasked.append(sequence)
         self._notice(now)
+        asking = self._being_launched(now)
+        if asking is None:
+            self._unasked.append(sequence)
+        else:
+            asking.read = [*asking.read, sequence]
+
+    def _being_launched(self, now: float) -> Plan | None:
+        """The plan whose last step the host is launching; the connector is asked at the end of that."""
+        plan, follower = self._plan, self._next
+        if follower is not None:
+            follower.count = 1
+            return follower if now <= follower.decided + follower.launch else None
+        if plan is None or plan.count == 1 or self._decided:
+            return None
+        begun = plan.boundary(plan.count - 2) if plan.count > 2 else plan.start
+        return plan if now <= begun + self._step.launch(0, plan.batch) else None
 
     def release(self, sequence: Sequence, now: float) -> None:
         self._catch_up(now)
@@ -351,6 +366,7 @@ class Worker:
             return None
         self._scheduler.flying = True
         chunks = plan.chunks
+        decodes = all(tokens == 1 for tokens, _ in chunks)
         if chunks:
             plan.first = self._mixed(chunks, plan.batch, plan.context)
             if self._launches:
@@ -364,7 +380,8 @@ class Worker:
                 plan.launch = self._step.launch(0, plan.batch)
         if post_s:
             plan.post = post_s
-            plan.launch += post_s
+            # the graph of a decode step is launched in a moment once its inputs are there
+            plan.launch = max(plan.launch, post_s) if decodes else plan.launch + post_s
             plan.count = 1
         plan.decided = now
         if self.limits.keys_above_tokens is not None:
@@ -444,7 +461,7 @@ class Worker:
             plan.first = max(plan.first + plan.post, plan.launch) if plan.chunks else plan.first + plan.post
             return
         if plan.decided == now:  # nothing ran: what follows is decided once this is launched
-            plan.ready = now + plan.launch
+            plan.ready = now + max(plan.launch, self._step.launch(0, plan.batch) + plan.post)
         head_s = self._step.launch(0, plan.batch)  # inputs are made ready; then the first kernels run
         if plan.post:  # that long ago, where the GPU waits for the posts
             head_s = plan.post if plan.decided < now else head_s + plan.post

@@ -204,8 +204,8 @@ def bursts(run: Run, system: System) -> pd.DataFrame:
 
 def fit_wire(
     system: System, runs: Sequence[Run], posting: Posting | None, notes: list[str]
-) -> tuple[WireLaw, Posting, float] | None:
-    """The wire, the posts, and how many times as long a thread's posts take while its engine computes.
+) -> tuple[WireLaw, Posting, float, float] | None:
+    """The wire, the posts, until when an idle engine sees that all is there, and how many times as long a thread's posts take while its engine computes.
 
     With one block size bytes grow with descriptors, so that one of the two must be known: posts, or the bandwidth.
     None where too few transfers show it.
@@ -230,8 +230,8 @@ def fit_wire(
     else:
         found, errors = fit_logs(np.column_stack([np.ones_like(size), size]), seconds, posts * posting.post_s)
         bandwidth = 1.0 / max(found[1], 1.0 / wire.bandwidth)
-    law = WireLaw(bandwidth_gb_s=digits(1e-9 * bandwidth), setup_s=digits(found[0]), connector=connector)
-    return law, posting, beside
+    law = WireLaw(bandwidth_gb_s=digits(1e-9 * bandwidth), connector=connector)
+    return law, posting, float(found[0]), beside
 
 
 def hand_over_of(
@@ -241,7 +241,7 @@ def hand_over_of(
     found = fit_wire(system, runs, posting, notes)
     if found is None:
         return None
-    wire, posts, beside = found
+    wire, posts, look_s, beside = found
     values, errors = {"post_s": posts.post_s}, {"post_s": posts.error_s}
     way = fit_way(runs)
     if way is None:
@@ -255,6 +255,7 @@ def hand_over_of(
         connector=wire.connector,
         slowing=digits(slowing or 1.0),
         beside=digits(beside),
+        idle_look_s=digits(look_s),
         errors={name: digits(value) for name, value in errors.items()},
         **{name: digits(value) for name, value in values.items()},
     )

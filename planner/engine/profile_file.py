@@ -113,6 +113,7 @@ class HandOverLaw(Node):
     way_s: NonNegative = 0.0  # from the prefill worker's answer to the decode worker's queue
     way_per_token_s: NonNegative = 0.0
     slowing: Annotated[float, Field(ge=1)] = 1.0  # a prompt's step while KV is read from its GPU
+    idle_look_s: NonNegative = 0.0  # until an idle engine sees that a transfer has ended
     beside: Annotated[float, Field(ge=1)] = 1.0  # push: a thread's posts while its engine computes
     errors: dict[str, NonNegative] = {}
 

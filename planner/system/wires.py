@@ -39,6 +39,7 @@ class HandOver:
     cross_layer_blocks: bool = False
     slowing: float = 1.0
     beside: float = 1.0
+    idle_look_s: float = 0.0  # until an idle engine sees that a transfer has ended
 
     def way(self, prompt_tokens: int, hop_s: float) -> float:
         """Seconds between the workers; `hop_s`, the profile's, where the link's is not known."""
@@ -111,10 +112,10 @@ def _hand_over(spec: Link, hardware: Hardware, measured: HandOverLaw | None) -> 
     """Of the preset of one node's wire, or as `measured`, unless the spec says otherwise."""
     inner = spec.intra_node.preset if spec.intra_node else None
     base: LinkPreset = link(inner or spec.preset or default_preset(hardware))
-    known = (base.post_us * 1e-6, base.way_ms * 1e-3, base.way_us_per_token * 1e-6, base.slowing, base.beside)
+    known = (base.post_us * 1e-6, base.way_ms * 1e-3, base.way_us_per_token * 1e-6, base.slowing, base.beside, base.idle_look_ms * 1e-3)
     if measured is not None:
-        known = (measured.post_s, measured.way_s, measured.way_per_token_s, measured.slowing, measured.beside)
-    post_s, way_s, per_token_s, slowing, beside = known
+        known = (measured.post_s, measured.way_s, measured.way_per_token_s, measured.slowing, measured.beside, measured.idle_look_s)
+    post_s, way_s, per_token_s, slowing, beside, idle_look_s = known
     return HandOver(
         post_s=post_s if spec.post_us is None else spec.post_us * 1e-6,
         way_s=way_s if spec.way_ms is None else spec.way_ms * 1e-3,
@@ -123,6 +124,7 @@ def _hand_over(spec: Link, hardware: Hardware, measured: HandOverLaw | None) -> 
         cross_layer_blocks=spec.cross_layer_blocks,
         slowing=slowing,
         beside=beside,
+        idle_look_s=idle_look_s,
     )
 
 
