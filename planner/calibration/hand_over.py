@@ -26,6 +26,7 @@ from planner.system.resolve import System
 SAME_S = 1e-5  # a step and the transfers that it posts have one start
 LEAST = 5  # posts, ways or prompts of each kind that a fit takes
 FEW = 3
+LEAST_SPEED = 0.1  # of a thread beside a step, in its own speed
 WHOLE = 1000  # descriptors of a transfer from which what each transfer takes besides does not count
 QUIET, UNDER_WAY = 0.05, 0.5  # share of a prompt's step in which KV was read from its GPU
 
@@ -207,28 +208,30 @@ def fit_wire(
 ) -> tuple[WireLaw, Posting, float, float] | None:
     """The wire, the posts, until when an idle engine sees that all is there, and how many times as long a thread's posts take while its engine computes.
 
-    With one block size bytes grow with descriptors, so that one of the two must be known: posts, or the bandwidth.
-    None where too few transfers show it.
+    With one block size bytes grow with descriptors, so that one of the two must be known: posts (from steps, with
+    pull), or the bandwidth. None where too few transfers show it.
     """
     assert system.wires is not None
     table = pd.concat([bursts(run, system) for run in runs if len(run.transfers)], ignore_index=True)
-    alone = posting is not None  # steps told of the posts: only what a lone transfer takes beside them is wanted
-    table = table[(table["least"] >= WHOLE) & ((table["count"] == 1) | (not alone))]
+    lone = not system.wires.hand_over.push  # steps tell of the posts: what a lone transfer takes beside them is wanted
+    table = table[(table["least"] >= WHOLE) & ((table["count"] == 1) | (not lone))]
     if len(table) < LEAST or table["bytes"].nunique() < 3:
         notes.append(f"no link was fitted: {len(table)} transfers of {table['bytes'].nunique()} sizes show it")
         return None
     seconds = (table["end_s"] - table["start_s"]).to_numpy(dtype=float)
     size, posts, busy = (table[name].to_numpy(dtype=float) for name in ("bytes", "posts", "busy"))
     connector = getattr(system.spec.deployment, "link", Link()).connector
-    wire, beside = system.wires.intra_node, 1.0
-    if posting is None:
-        design = np.column_stack([np.ones_like(size), posts, busy])
+    wire, beside, ones = system.wires.intra_node, 1.0, np.ones_like(size)
+    if system.wires.hand_over.push:
+        shown = (busy > UNDER_WAY * seconds).sum() >= FEW
+        design = np.column_stack([ones, posts, busy] if shown else [ones, posts])
         found, errors = fit_logs(design, seconds, size / wire.bandwidth)
         notes.append(f"posting and bytes are not told apart: bandwidth is that of {wire.name}")
         posting, bandwidth = Posting(float(found[1]), float(errors[1]), len(seconds)), wire.bandwidth
-        beside = 1.0 / max(1.0 - float(found[2]), 0.1)
+        beside = 1.0 / max(1.0 - float(found[2]), LEAST_SPEED) if shown else 1.0
     else:
-        found, errors = fit_logs(np.column_stack([np.ones_like(size), size]), seconds, posts * posting.post_s)
+        posting = posting or Posting(0.0, 0.0, 0)  # no step waited: few descriptors, or quick ones
+        found, errors = fit_logs(np.column_stack([ones, size]), seconds, posts * posting.post_s)
         bandwidth = 1.0 / max(found[1], 1.0 / wire.bandwidth)
     law = WireLaw(bandwidth_gb_s=digits(1e-9 * bandwidth), connector=connector)
     return law, posting, float(found[0]), beside
