@@ -33,9 +33,10 @@ def main() -> None:
     given = parser.parse_args()
     replicas, pull, push = (of(given.folder / name, given.name) for name in ("pair-agg", "pair-pull", "pair-push"))
     for pair in (pull, push):
-        assert pair.hand_over is not None and pair.link is not None and pair.fit is not None, "a pair's rounds are wanted"
+        assert pair.fit is not None
         print(pair.link, pair.hand_over, pair.fit.residuals, *pair.notes, sep="\n")
-    assert pull.hand_over is not None and push.hand_over is not None
+    assert pull.hand_over is not None, "the rounds with pull show no transfers"
+    assert push.hand_over is not None, "the rounds with push show no transfers"
     hand_over = pull.hand_over.model_copy(update={"beside": push.hand_over.beside})
     told = "steps and host times are those of two replicas, hand-overs those of a pair with pull on the same host"
     written = replicas.model_copy(

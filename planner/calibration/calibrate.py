@@ -15,7 +15,17 @@ import pandas as pd
 
 from planner.backends import Backend
 from planner.calibration.costs import host_of, interference, link_of, stretched
-from planner.calibration.fitting import FitError, Fitted, digits, fit_step, law_of, predict, record, residuals, with_launches
+from planner.calibration.fitting import (
+    FitError,
+    Fitted,
+    digits,
+    fit_step,
+    law_of,
+    predict,
+    record,
+    residuals,
+    with_launches,
+)
 from planner.calibration.hand_over import Posting, fit_posts, hand_over_of, slowed_prompts, with_hand_overs
 from planner.calibration.launches import LaunchFit, fit_launches
 from planner.calibration.load import PhasedLoad, plan
@@ -291,17 +301,29 @@ def calibrate(
     rounds: int = ROUNDS,
     progress: Progress | None = None,
 ) -> Calibration:
-    """Measure on a live backend until the fit is stable, at most `rounds` times; each round adds its rows."""
+    """Measure on a live backend until the fit is stable, at most `rounds` times; each round adds its rows.
+
+    Stopped with Ctrl-C, it keeps the rounds that are finished.
+    """
     one_pool(system)
     phases = plan(system, seconds)
     runs: list[Run] = []
+    unstable: str | None = None
     while True:
-        runs.append(backend.run(system, PhasedLoad(phases), progress))
+        try:
+            runs.append(backend.run(system, PhasedLoad(phases), progress))
+        except KeyboardInterrupt:
+            if not runs:
+                raise
+            unstable = f"it was stopped: {unstable}"
+            break
         file, apart = _profile(system, runs, name)
         noise = median_error(apart.fitted, apart.rows)
         unstable = instability(apart.fitted, noise)
         if unstable is None or len(runs) == rounds:
             break
     if unstable is not None:
-        file = file.model_copy(update={"notes": (*file.notes, f"after {len(runs)} rounds {unstable}")})
+        file = file.model_copy(
+            update={"notes": (*file.notes, f"after {len(runs)} round{'s' if len(runs) > 1 else ''} {unstable}")}
+        )
     return Calibration(file, tuple(runs), noise, unstable)

@@ -33,7 +33,7 @@ LINEAR: dict[str, str] = {
     "mixed_per_context_s": "mixed_context",
     "sync_s": "sync",
 }
-# `posts` descriptors of `posted` KV transfers were posted while the GPU waited; `known_s` is known to be no step's time.
+# `posts` descriptors of `posted` KV transfers were posted while the GPU waited; `known_s` is known to be no step's.
 OTHERS = ("known_s", "posts", "posted", "mixed_steps", "prefill_tokens", "decode_seqs")
 OBSERVATION_COLUMNS = ("kind", "seconds", *OTHERS, *LINEAR.values())
 LAUNCH = tuple(name for name in StepLaw.model_fields if name.startswith("launch_"))  # see planner.calibration.launches

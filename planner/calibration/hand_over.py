@@ -1,4 +1,4 @@
-"""What handing a request over costs a pair, beside its steps: posting, the wire, the way between workers, slower prompts.
+"""What handing a request over costs a pair, beside its steps: posts, the wire, the way between workers, slower prompts.
 
 With pull the decode worker posts, inside the launch of a step: it decides that step, posts, launches, and only then
 takes in the results of the step before. Steps whose start is that of transfers carry their posts: what they and the
@@ -115,7 +115,7 @@ def fit_logs(design: Array, seconds: Array, known_s: Array) -> tuple[Array, Arra
 
 
 def fit_way(runs: Sequence[Run]) -> tuple[Array, Array] | None:
-    """Seconds between the workers: fixed, and for each prompt token; and their standard errors. From lonely requests."""
+    """Seconds between the workers, fixed and a prompt token, and their standard errors. From lonely requests."""
     tables = []
     for run in runs:
         done = run.requests[run.requests["finish_reason"].isin(["stop", "length"])].sort_values("arrival_s")
@@ -171,7 +171,9 @@ def slowed_prompts(runs: Sequence[Run], largest: int, fitted: Fitted, launches: 
 def covered(begins: Array, ends: Array, starts: Array, stops: Array) -> Array:
     """Share of each span from `begins` to `ends` in which at least one of those from `starts` to `stops` was open."""
     order = np.argsort(starts, kind="stable")
-    edges = np.maximum.accumulate(np.column_stack([starts[order], stops[order]]).ravel()) if len(starts) else np.zeros(2)
+    edges = (
+        np.maximum.accumulate(np.column_stack([starts[order], stops[order]]).ravel()) if len(starts) else np.zeros(2)
+    )
     open_s = np.concatenate([[0.0], np.cumsum(np.diff(edges) * (np.arange(len(edges) - 1) % 2 == 0))])
     return np.asarray((np.interp(ends, edges, open_s) - np.interp(begins, edges, open_s)) / (ends - begins))
 

@@ -139,7 +139,9 @@ def _launched(
     hidden |= lone & (rows["seconds"].to_numpy() < LONGER * launch)
     numbers = [name for name in rows if name != "kind"]
     joined = _mean_batch(rows.groupby(group)[numbers].sum())
-    joined.insert(0, "kind", rows["kind"].where(prompt).groupby(group).first().fillna(rows["kind"].groupby(group).last()))
+    joined.insert(
+        0, "kind", rows["kind"].where(prompt).groupby(group).first().fillna(rows["kind"].groupby(group).last())
+    )
     doubtful = pd.Series(hidden).groupby(group).any().to_numpy()
     return joined[(joined["mixed_steps"] <= 1) & ~doubtful & (joined["seconds"] > 0)].reset_index(drop=True)
 

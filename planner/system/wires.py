@@ -112,9 +112,23 @@ def _hand_over(spec: Link, hardware: Hardware, measured: HandOverLaw | None) -> 
     """Of the preset of one node's wire, or as `measured`, unless the spec says otherwise."""
     inner = spec.intra_node.preset if spec.intra_node else None
     base: LinkPreset = link(inner or spec.preset or default_preset(hardware))
-    known = (base.post_us * 1e-6, base.way_ms * 1e-3, base.way_us_per_token * 1e-6, base.slowing, base.beside, base.idle_look_ms * 1e-3)
+    known = (
+        base.post_us * 1e-6,
+        base.way_ms * 1e-3,
+        base.way_us_per_token * 1e-6,
+        base.slowing,
+        base.beside,
+        base.idle_look_ms * 1e-3,
+    )
     if measured is not None:
-        known = (measured.post_s, measured.way_s, measured.way_per_token_s, measured.slowing, measured.beside, measured.idle_look_s)
+        known = (
+            measured.post_s,
+            measured.way_s,
+            measured.way_per_token_s,
+            measured.slowing,
+            measured.beside,
+            measured.idle_look_s,
+        )
     post_s, way_s, per_token_s, slowing, beside, idle_look_s = known
     return HandOver(
         post_s=post_s if spec.post_us is None else spec.post_us * 1e-6,
