@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from planner.calibration.cost_fits import HostFit, LinkFit, fit_host, fit_link, robust_line
-from planner.calibration.fitting import FitError, Fitted, digits, predict
+from planner.calibration.fitting import Array, FitError, Fitted, digits, predict
 from planner.calibration.launches import seen_ends
 from planner.calibration.observations import company, from_steps, host_samples
 from planner.engine.profile_file import HostLaw, WireLaw
@@ -49,6 +49,7 @@ def host_of(
     hands out one after another.
     """
     done = pd.concat([_finished(run.requests).assign(beside=_beside(run)) for run in runs], ignore_index=True)
+    every = done
     sole = done[done["sole"] & (done["worker"] == done["decode_worker"])]
     if done["lonely"].sum() >= LONELY:  # under load host times hold the host's own queues
         done = done[done["lonely"]]
@@ -68,10 +69,12 @@ def host_of(
     local = done[done["worker"] == done["decode_worker"]]
     moved = done[done["worker"] != done["decode_worker"]]
     largest = _largest_step(runs)
-    response, per_token, per_token_error = _response(local[local["prompt_tokens"] <= largest], "prefill_end_s")
-    if response is None and len(moved):
-        response, per_token, per_token_error = _response(_read_ends(moved, runs), "read_end_s")
+    response, per_token, per_token_error = _response(local[local["prompt_tokens"] <= largest])
     per_seq, per_seq_error = _per_sequence(sole[sole["prompt_tokens"] <= largest], response or 0.0, per_token)
+    read = _read_response(every[every["worker"] != every["decode_worker"]], runs) if response is None else None
+    if read is not None:
+        (alone, per_token, per_seq), (_, per_token_error, per_seq_error) = read
+        response = alone + per_seq  # a sequence of its own
     hop = _median(moved["transfer_start_s"] - moved["prefill_end_s"])
     if response is None:
         notes.append("the way from engine to client was not seen; it is part of the request's host time or missing")
@@ -92,22 +95,37 @@ def _largest_step(runs: Sequence[Run]) -> float:
     return min((float(run.steps["prefill_tokens"].max()) for run in runs if len(run.steps)), default=np.inf)
 
 
-def _read_ends(moved: pd.DataFrame, runs: Sequence[Run]) -> pd.DataFrame:
-    """Requests with `read_end_s`: the end of the decode worker's step that computed what was left of their prompts."""
+def _read_response(moved: pd.DataFrame, runs: Sequence[Run]) -> tuple[tuple[float, float, float], Array] | None:
+    """A pair's engine to client, and standard errors: seconds, more a prompt token and a sequence of the step.
+
+    From the ends of the decode worker's steps that computed what was left of prompts; None where too few are known.
+    """
     steps = pd.concat([run.steps for run in runs], ignore_index=True)
     if steps.empty:
-        return moved.assign(read_end_s=np.nan)
+        return None
     ordered = steps.sort_values(["worker", "start_s"], ignore_index=True)
-    ordered = ordered.assign(read_end_s=seen_ends(ordered), decode_worker=ordered["worker"])
+    ended = pd.DataFrame(
+        {
+            "decode_worker": ordered["worker"],
+            "start_s": ordered["start_s"].round(DIGITS),
+            "end_s": seen_ends(ordered),
+            "seqs": ordered["decode_seqs"] + ordered["prefill_tokens"],  # one token of each prompt
+        }
+    )
     keys = ["decode_worker", "start_s"]
-    known = ordered.assign(start_s=ordered["start_s"].round(DIGITS)).drop_duplicates(keys)[[*keys, "read_end_s"]]
-    return moved.assign(start_s=moved["decode_start_s"].round(DIGITS)).merge(known, on=keys)
+    known = moved.assign(start_s=moved["decode_start_s"].round(DIGITS)).merge(ended.drop_duplicates(keys), on=keys)
+    if len(known) < LONELY or known["seqs"].nunique() < 3 or known["prompt_tokens"].nunique() < 3:
+        return None
+    tokens = known.groupby(keys)["prompt_tokens"].transform("sum").to_numpy(dtype=float)
+    design = np.column_stack([np.ones(len(known)), tokens, known["seqs"].to_numpy(dtype=float) - 1.0])
+    found, errors = robust_line(design, (known["first_token_s"] - known["end_s"]).to_numpy(dtype=float))
+    return (max(found[0], 0.0), max(found[1], 0.0), max(found[2], 0.0)), np.array(errors)
 
 
-def _response(local: pd.DataFrame, end: str) -> tuple[float | None, float, float]:
-    """From a prompt's `end` to the client: seconds, more per prompt token, and the standard error of those."""
-    local = local.dropna(subset=[end])
-    seconds = local["first_token_s"] - local[end]
+def _response(local: pd.DataFrame) -> tuple[float | None, float, float]:
+    """Engine to client: seconds, more of them per prompt token, and the standard error of those."""
+    local = local.dropna(subset=["prefill_end_s"])
+    seconds = local["first_token_s"] - local["prefill_end_s"]
     if len(local) < LONELY:
         return _median(seconds), 0.0, 0.0
     found = fit_host(local["prompt_tokens"].to_numpy(dtype=float), seconds.to_numpy(dtype=float))

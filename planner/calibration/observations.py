@@ -86,11 +86,12 @@ def from_steps(
         return _joined(rows, early)
     waited = (ends - next_start)[used.index].to_numpy()
     launch = launches.seconds(tokens, seqs)
+    prefill_only = pd.Series(has_prompt).groupby(used["worker"].to_numpy()).transform("all").to_numpy(dtype=bool)
     if "posts" in used:
         rows, last = _posted(rows.assign(posts=used["posts"].to_numpy(), posted=used["posted"].to_numpy()),
                              used["worker"].to_numpy(), early, waited)  # fmt: skip
-        early, waited, launch = early[last], waited[last], launch[last]
-    return _launched(rows, early, waited, launch, launches.head_s)
+        early, waited, launch, prefill_only = early[last], waited[last], launch[last], prefill_only[last]
+    return _launched(rows, early, waited, launch, prefill_only, launches.head_s)
 
 
 def _posted(
@@ -121,19 +122,21 @@ def _launched(
     early: NDArray[np.bool_],
     waited: NDArray[np.float64],
     launch: NDArray[np.float64],
+    prefill_only: NDArray[np.bool_],
     head_s: float,
 ) -> pd.DataFrame:
     """Steps between two ends that were seen when they came make one row; without those that a launch may have held up.
 
     `waited`: from deciding the next step to seeing the end of this one. An end that was seen then was seen by an engine
     that had launched the next step already, so that the GPU had no pause. A prompt whose end was not seen may have
-    ended with its launch instead of with its work: nothing is known of either.
+    ended with its launch instead of with its work: nothing is known of either. A `prefill_only` worker shows nothing but
+    the longer of the two.
     """
     prompt = rows["mixed_steps"].to_numpy() > 0
     seen = (~prompt[:-1] & ~prompt[1:]) | (waited[:-1] > CLEARLY * launch[1:])
     idle = np.concatenate([[True], ~early[:-1]])
-    lone = idle & prompt & ~early
-    rows = rows.assign(seconds=rows["seconds"] - np.where(idle & prompt, head_s, 0.0))
+    lone = idle & prompt & ~early & prefill_only
+    rows = rows.assign(seconds=rows["seconds"] - np.where(idle & prompt & (early | prefill_only), head_s, 0.0))
     group = np.concatenate([[0], np.cumsum(~early[:-1] | seen)])
     hidden = np.concatenate([prompt[:-1] & early[:-1] & ~seen, [False]])
     hidden |= lone & (rows["seconds"].to_numpy() < LONGER * launch)
