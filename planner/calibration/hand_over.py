@@ -42,14 +42,7 @@ class Posting:
 
 def descriptors_a_byte(system: System) -> float:
     """Of the transfers as the engine cuts them: one for K and V of every layer of a block, or one a block."""
-    assert system.wires is not None
-    prefill, decode = system.pools
-    push = system.wires.hand_over.push
-    writer, reader = (prefill.tp, decode.tp) if not push else (decode.tp, prefill.tp)
-    each = system.wires.hand_over.descriptors(
-        system.model.layers, bool(system.model.latent_dim), max(1, writer // reader)
-    )
-    return each / (system.kv_bytes_per_token * decode.limits.block_size)
+    return system.block_descriptors / (system.kv_bytes_per_token * system.pools[-1].limits.block_size)
 
 
 def with_hand_overs(run: Run, system: System) -> Run:
@@ -261,6 +254,7 @@ def hand_over_of(
         slowing=digits(slowing or 1.0),
         beside=digits(beside),
         idle_look_s=digits(look_s),
+        block_size=system.pools[-1].limits.block_size,
         errors={name: digits(value) for name, value in errors.items()},
         **{name: digits(value) for name, value in values.items()},
     )

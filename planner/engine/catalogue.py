@@ -78,6 +78,7 @@ class LinkPreset(Node):
     slowing: Annotated[float, Field(ge=1)] = 1.0  # a prompt's step while KV is read from its GPU
     idle_look_ms: NonNegative = 0.0  # until an idle engine sees that a transfer has ended
     beside: Annotated[float, Field(ge=1)] = 1.0  # push: a thread's posts while its engine computes
+    block_size: PositiveInt | None = None  # tokens of the KV blocks that hand-overs were measured with
     source: Annotated[str, Field(min_length=1)]
 
 

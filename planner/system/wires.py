@@ -40,6 +40,7 @@ class HandOver:
     slowing: float = 1.0
     beside: float = 1.0
     idle_look_s: float = 0.0  # until an idle engine sees that a transfer has ended
+    measured_block_size: int | None = None  # tokens of the KV blocks that these figures were measured with
 
     def way(self, prompt_tokens: int, hop_s: float) -> float:
         """Seconds between the workers; `hop_s`, the profile's, where the link's is not known."""
@@ -112,33 +113,25 @@ def _hand_over(spec: Link, hardware: Hardware, measured: HandOverLaw | None) -> 
     """Of the preset of one node's wire, or as `measured`, unless the spec says otherwise."""
     inner = spec.intra_node.preset if spec.intra_node else None
     base: LinkPreset = link(inner or spec.preset or default_preset(hardware))
-    known = (
-        base.post_us * 1e-6,
-        base.way_ms * 1e-3,
-        base.way_us_per_token * 1e-6,
-        base.slowing,
-        base.beside,
-        base.idle_look_ms * 1e-3,
+    known = measured or HandOverLaw(
+        post_s=base.post_us * 1e-6,
+        way_s=base.way_ms * 1e-3,
+        way_per_token_s=base.way_us_per_token * 1e-6,
+        slowing=base.slowing,
+        beside=base.beside,
+        idle_look_s=base.idle_look_ms * 1e-3,
+        block_size=base.block_size,
     )
-    if measured is not None:
-        known = (
-            measured.post_s,
-            measured.way_s,
-            measured.way_per_token_s,
-            measured.slowing,
-            measured.beside,
-            measured.idle_look_s,
-        )
-    post_s, way_s, per_token_s, slowing, beside, idle_look_s = known
     return HandOver(
-        post_s=post_s if spec.post_us is None else spec.post_us * 1e-6,
-        way_s=way_s if spec.way_ms is None else spec.way_ms * 1e-3,
-        way_per_token_s=per_token_s if spec.way_us_per_token is None else spec.way_us_per_token * 1e-6,
+        post_s=known.post_s if spec.post_us is None else spec.post_us * 1e-6,
+        way_s=known.way_s if spec.way_ms is None else spec.way_ms * 1e-3,
+        way_per_token_s=known.way_per_token_s if spec.way_us_per_token is None else spec.way_us_per_token * 1e-6,
         push=spec.connector == "NixlPushConnector",
         cross_layer_blocks=spec.cross_layer_blocks,
-        slowing=slowing,
-        beside=beside,
-        idle_look_s=idle_look_s,
+        slowing=known.slowing,
+        beside=known.beside,
+        idle_look_s=known.idle_look_s,
+        measured_block_size=known.block_size,
     )
 
 
