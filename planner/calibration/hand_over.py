@@ -2,8 +2,9 @@
 
 With pull the decode worker posts, inside the launch of a step: it decides that step, posts, launches, and only then
 takes in the results of the step before. Steps whose start is that of transfers carry their posts: what they and the
-step before took, less what the GPU computed in the later one, is how long that was. With push a thread of the prefill worker posts, and no step shows
-it: posting is then what transfers take beside the bytes at the bandwidth of the wire that the spec names.
+step before took, less what the GPU computed in the later one, is how long that was. With push a thread of the prefill
+worker posts, and no step shows it: posting is then what transfers take beside the bytes at the bandwidth of the wire
+that the spec names.
 """
 
 from __future__ import annotations
@@ -201,7 +202,8 @@ def bursts(run: Run, system: System) -> pd.DataFrame:
 def fit_wire(
     system: System, runs: Sequence[Run], posting: Posting | None, notes: list[str]
 ) -> tuple[WireLaw, Posting, float, float] | None:
-    """The wire, the posts, until when an idle engine sees that all is there, and how many times as long a thread's posts take while its engine computes.
+    """The wire, the posts, seconds until an idle engine sees that all is there, and how much slower a thread posts
+    beside a step (times as long).
 
     With one block size bytes grow with descriptors, so that one of the two must be known: posts (from steps, with
     pull), or the bandwidth. None where too few transfers show it.

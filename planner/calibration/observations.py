@@ -129,8 +129,7 @@ def _launched(
 
     `waited`: from deciding the next step to seeing the end of this one. An end that was seen then was seen by an engine
     that had launched the next step already, so that the GPU had no pause. A prompt whose end was not seen may have
-    ended with its launch instead of with its work: nothing is known of either. A `prefill_only` worker shows nothing but
-    the longer of the two.
+    ended with its launch instead of with its work: neither is known. A `prefill_only` worker shows the longer.
     """
     prompt = rows["mixed_steps"].to_numpy() > 0
     seen = (~prompt[:-1] & ~prompt[1:]) | (waited[:-1] > CLEARLY * launch[1:])
