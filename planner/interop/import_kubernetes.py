@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from planner.engine.catalogue import names
+from planner.engine.catalogue import gpu_named
 from planner.interop.dynamo import MODES
 from planner.interop.import_reading import (
     Group,
@@ -153,8 +153,7 @@ def _as_decode(groups: list[Group]) -> list[Group]:
 def _gpu(source: Source, role: str) -> str | None:
     """The hardware that a node selector names."""
     for key, value in source.section(role, "nodeSelector").items():
-        plain = str(value).lower().replace("nvidia-", "")
-        match = next((name for name in names("hardware") if name.split("-")[0] in plain), None)
+        match = gpu_named(str(value))
         if match:
             source.get(role, "nodeSelector", key)
             return match

@@ -28,7 +28,6 @@ SILENT = "says nothing about speed"
 REASONS = {
     "pipeline-parallel-size": "pipeline parallelism is not modelled",
     "speculative-config": "speculative decoding changes speed and is not modelled",
-    "enable-expert-parallel": "expert parallelism is not modelled",
     "kv-events-config": "routers here know every worker's cache already",
     "cpu-offload-gb": "weights on the host are not modelled; for KV on the host see optimizations.decode",
     "enable-lora": "adapters are not modelled",
