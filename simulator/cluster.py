@@ -394,13 +394,30 @@ class Cluster:
         """The decode worker has allocated its blocks. Bytes flow once their descriptors are posted."""
         if visit.transfer_start_s != visit.transfer_start_s:  # NaN
             visit.transfer_start_s = admitted_s
+            if visit.push is None:
+                self._read(visit, 1, now)
         if not self._post_block_s or visit.push is not None:
             self._transfer(visit, admitted_s)
         elif self._hand_over.push:
-            assert visit.worker is not None
-            assert visit.prefill is not None
-            visit.worker.engine.post(visit.prefill, self._post_block_s * sequence.remote_blocks, now)
-            self._plan(visit.worker)
+            self.at(max(self._thread_posts(visit, sequence, admitted_s), now), partial(self._transfer, visit))
+
+    def _thread_posts(self, visit: Visit, sequence: Sequence, now: float) -> float:
+        """When a thread of the prefill worker has posted: one transfer after another, slower beside a step."""
+        station = visit.worker
+        assert station is not None
+        begin_s, work_s = max(now, station.posted_s), self._post_block_s * sequence.remote_blocks
+        beside_s = min(max(station.engine.busy_until_s - begin_s, 0.0), work_s * self._hand_over.beside)
+        station.posted_s = begin_s + beside_s + work_s - beside_s / self._hand_over.beside
+        return station.posted_s
+
+    def _read(self, visit: Visit, more: int, now: float) -> None:
+        """One more or one less transfer reads from the GPU that computed the prompt, which slows prompts there."""
+        station = visit.worker
+        assert station is not None
+        station.read_by += more
+        if self._hand_over.slowing > 1.0 and self._switcher is None and station.read_by == (more > 0):
+            station.engine.set_pace(self._hand_over.slowing if more > 0 else 1.0, now)
+            self._plan(station)
 
     def _transfer(self, visit: Visit, now: float) -> None:
         """The decode worker gets the blocks that it lacks from the prefill worker."""
@@ -419,15 +436,23 @@ class Cluster:
 
     def _arrived(self, visit: Visit, now: float) -> None:
         assert visit.worker is not None
-        assert visit.decode is not None
         assert visit.decode_worker is not None
         source, target = visit.worker.place, visit.decode_worker
         visit.transfer_end_s = now
         begin_s = visit.transfer_start_s  # posting counts, as it does where vLLM is watched
         self.transfers.append((visit.request.request_id, source.name, target.place.name, *visit.sent, begin_s, now))
+        self._read(visit, -1, now)
         self._release(visit, now)
-        target.engine.kv_arrived(visit.decode, now)
-        self._plan(target)
+        if target.engine.in_step or not self._hand_over.idle_look_s:
+            self._kv_seen(visit, now)
+        else:
+            self.at(now + self._hand_over.idle_look_s, partial(self._kv_seen, visit))
+
+    def _kv_seen(self, visit: Visit, now: float) -> None:
+        assert visit.decode is not None
+        assert visit.decode_worker is not None
+        visit.decode_worker.engine.kv_read(visit.decode, now)
+        self._plan(visit.decode_worker)
 
     # --- KV layer by layer, while the prompt still computes ---
 

@@ -82,6 +82,7 @@ class Plan:
     members: tuple[Sequence, ...] = ()  # whose chunks these are
     completed: tuple[Sequence, ...] = ()  # members whose prompt ends here
     ending: tuple[Sequence, ...] = ()  # whose last token comes with the last step, in batch order
+    read: tuple[Sequence, ...] | list[Sequence] = ()  # of whose KV the scheduler hears with the step's results
     tokens: int = 0  # of all chunks
     batch: int = 0  # decodes
     context: int = 0  # the tokens they hold

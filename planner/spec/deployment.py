@@ -81,7 +81,7 @@ class Link(LinkClass):
     inter_rack: LinkClass | None = None
     connector: Literal["NixlConnector", "NixlPushConnector"] = "NixlConnector"  # decode reads, or prefill writes
     cross_layer_blocks: bool = False  # one descriptor a block instead of one for K and one for V of every layer
-    post_us: NonNegative | None = None  # a descriptor, inside a step of the worker that posts
+    post_us: NonNegative | None = None  # a descriptor: pull, inside a step; push, on a thread beside the steps
     way_ms: NonNegative | None = None  # prefill's answer to decode's queue; over the profile's hop_s
     way_us_per_token: NonNegative | None = None  # more for each prompt token: it is parsed twice
 
