@@ -180,11 +180,12 @@ def limits(
             f"engine.{key}: {getattr(engine, key)} gives {total} KV blocks, one of them vLLM's own; allowed: 2 or more"
         )
     room = usable * block_size
-    longest = engine.max_model_len or min(model.max_position, room)
-    if longest > model.max_position:
+    positions = engine.max_position_embeddings or model.max_position
+    longest = engine.max_model_len or min(positions, room)
+    if longest > positions:
         raise SpecError(
-            f"engine.max_model_len: {longest} is beyond {model.name}'s {model.max_position} positions; "
-            f"allowed: up to {model.max_position}"
+            f"engine.max_model_len: {longest} is beyond {model.name}'s {positions} positions; "
+            f"allowed: up to {positions}"
         )
     if longest > room:
         raise SpecError(
@@ -216,7 +217,7 @@ def limits(
 def batch_sizes(model: ModelShape, hardware: Hardware, tp: int, engine: Engine) -> tuple[int, int, int]:
     """(max_num_batched_tokens, max_num_seqs, block_size): the engine's own, else vLLM's defaults."""
     budget, seqs = batch_defaults(hardware, tp)
-    longest = engine.max_model_len or model.max_position
+    longest = engine.max_model_len or engine.max_position_embeddings or model.max_position
     if not engine.enable_chunked_prefill:
         budget = max(budget, longest)  # a whole prompt must fit one step
     budget = engine.max_num_batched_tokens or min(budget, (engine.max_num_seqs or seqs) * longest)
