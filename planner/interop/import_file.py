@@ -15,10 +15,11 @@ from planner.interop import (
     import_kubernetes,
     import_other,
     import_script,
+    remainder,
 )
 from planner.interop.import_reading import Choices, Imported, Note
 from planner.interop.import_vllm import is_command
-from planner.spec import Spec, SpecError, dump, parse
+from planner.spec import Aggregated, PoolSpec, Spec, SpecError, dump, parse
 from planner.spec.strict_yaml import read_mapping, read_text
 
 ALLOWED = (
@@ -55,8 +56,22 @@ class Conversion:
     @property
     def yaml(self) -> str:
         """The spec as a file, the notes as its comments."""
-        lines = [f"# {self.dialect}, imported from {self.source}", *(f"# {note}" for note in self.notes)]
+        head = [f"# {self.dialect}, imported from {self.source}", f"# understood: {self.understood}"]
+        lines = [*head, *(f"# {note}" for note in self.notes)]
         return "\n".join(lines) + "\n" + dump(self.spec)
+
+    @property
+    def understood(self) -> str:
+        """The deployment in one line: `1 prefill worker of 2 GPUs, 1 decode worker of 4 GPUs, model qwen3-32b`."""
+        deployment = self.spec.deployment
+        pools: list[tuple[str, Aggregated | PoolSpec]] = [("aggregated", deployment)] if isinstance(deployment, Aggregated) else [
+            ("prefill", deployment.prefill), ("decode", deployment.decode),
+        ]  # fmt: skip
+        texts = [
+            f"{pool.replicas} {role} worker{'s' if pool.replicas > 1 else ''} of {pool.tp} GPU{'s' if pool.tp > 1 else ''}"
+            for role, pool in pools
+        ]
+        return f"{', '.join(texts)}, model {self.spec.model}"
 
     @property
     def losses(self) -> tuple[Note, ...]:
@@ -81,6 +96,10 @@ def convert(text: str, where: str, name: str, choices: Choices = NO_CHOICES) -> 
     except SpecError:
         if is_command(text) and not re.search(r"(?m)^(apiVersion|kind|services):", text):
             return import_script.read(text, where, name, choices)
+        applied = re.findall(r"(?ms)<<-?\s*['\"]?(\w+)['\"]?[^\n]*\n(.*?)^\s*\1\s*$", text)
+        inner = [body for _, body in applied if re.search(r"(?m)^kind:", body)]
+        if inner:  # cat <<EOF | kubectl apply -f -
+            return convert("\n---\n".join(inner), where, name, choices)
         raise
     for data in documents:
         for fits, read in FORMS:
@@ -104,11 +123,14 @@ def import_text(
     grave = next((note for note in found.notes if note.grave), None)
     if grave is not None and not choices.accept:
         raise SpecError(f"{where}: {grave.key}: {grave.text}; allowed: without it, or --accept-loss to leave it out")
-    spec = parse(yaml.safe_dump(found.data, sort_keys=False), where, overrides)
+    data: dict[str, Any] = found.data
+    if remainder.MARK in text:
+        data = remainder.restored(yaml.safe_load(dump(parse(yaml.safe_dump(data, sort_keys=False), where))), text, where)
+    spec = parse(yaml.safe_dump(data, sort_keys=False), where, overrides)
     notes = list(found.notes)
     set_keys = {text.partition("=")[0] for text in overrides}
     for key, value in (("hardware", spec.hardware), ("workload", spec.workload.kind)):
-        if key not in found.data and not any(name == key or name.startswith(f"{key}.") for name in set_keys):
+        if key not in data and not any(name == key or name.startswith(f"{key}.") for name in set_keys):
             notes.append(Note("assumed", key, f"{value}: the file does not say; --set {key}=... chooses another"))
     return Conversion(where, found.dialect, spec, tuple(notes))
 

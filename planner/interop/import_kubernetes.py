@@ -50,7 +50,9 @@ def _leader_set(source: Source, base: tuple[Key, ...], name: str, given: str | N
         source.get(*group, "workerTemplate")  # the other pods of the group run a part of the leader's engine
     if copies == 0:
         return []
-    made = pod_servers(source, (*group, key, "spec"), name, role=name_role(given, name, *labels), replicas=copies)
+    known = {"LWS_GROUP_SIZE": str(size), "LWS_WORKER_INDEX": "0"}
+    role = name_role(given, name, *labels)
+    made = pod_servers(source, (*group, key, "spec"), name, role=role, replicas=copies, known=known)
     return [replace(one, gpus=None if one.gpus is None else one.gpus * size) for one in made]
 
 
@@ -84,7 +86,7 @@ def _kserve_pool(source: Source, base: tuple[Key, ...], key: str, role: Any, mod
     }  # fmt: skip
     if source.get(*base, "parallelism", "expert"):
         sizes["enable-expert-parallel"] = True
-    made = pod_servers(source, (*base, "template"), key, role=role, replicas=copies, engine="vllm", extra=())
+    made = pod_servers(source, (*base, "template"), key, role=role, replicas=copies, engine="vllm")
     made = made[:1] or [Server(Options(), key, role=role, replicas=copies, place="pod", named=role is not None)]
     server = made[0]
     more = environment(None)

@@ -39,6 +39,8 @@ def _catalogued(stem: str) -> str | None:
 
 def model_name(foreign: str, key: str, where: str = "", served: str | None = None) -> tuple[str, dict[str, Any], list[Note]]:
     """(model, engine keys, notes): the catalogue's name of a hub id, or the id itself with a warning. Raises SpecError."""
+    if foreign.startswith("./") and served in names("models"):
+        return served, {}, [Note("assumed", key, f"{foreign} is served as {served}, the catalogue's")]
     if placeholder(foreign) or not foreign.strip():
         raise SpecError(f"{where}: {key}: {foreign!r} is no model; allowed: a model in the file, or --set model=NAME")
     last = foreign.split("://")[-1].rstrip("/").rsplit("/", 1)[-1].lower()

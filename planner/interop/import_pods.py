@@ -93,20 +93,23 @@ def servers_of(
     hardware: str | None = None,
     hints: Sequence[str] = (),
     engine: str | None = None,
-    extra: Sequence[str] = (),
+    known: Mapping[str, str] | None = None,
 ) -> list[Server]:
-    """The servers that a container runs: none, one, or those of its script. `engine`: of an image that only has arguments."""
-    env = environment(container.get("env", container.get("environment")))
+    """The servers that a container runs: none, one, or those of its script.
+
+    `engine`: of an image that only has arguments. `known`: variables that the orchestrator sets.
+    """
+    env = {**(known or {}), **environment(container.get("env", container.get("environment")))}
     words = words_of(container.get("command")) + words_of(container.get("args"))
     found: list[tuple[str, Any, Mapping[str, str], tuple[str, ...]]] = []
-    text = script_of(words)
-    if text is None:
-        text = next((word for word in words if " " in word and is_command(word)), None)
-    if text is not None:
-        made, _ = started(text, where, env)
+    script = script_of(words)
+    if script is None:
+        script = next(((word, []) for word in words if " " in word and is_command(word)), None)
+    if script is not None:
+        made, _ = started(script[0], where, env, script[1])
         found = [(one.engine, one.options, {**env, **one.environment}, one.hints) for one in made]
     else:
-        words = _expanded([*words, *extra], env)
+        words = _expanded(words, env)
         image = str(container.get("image", ""))
         of_image = "sglang" if "sglang" in image else "vllm" if re.search(r"vllm", image) and "router" not in image else None
         server = server_of(words)

@@ -32,7 +32,7 @@ class Note:
     grave: bool = False
 
     def __str__(self) -> str:
-        return f"{self.kind}: {self.key}: {self.text}"
+        return " ".join(f"{self.kind}: {self.key}: {self.text}".split())  # a line of a comment
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from planner.interop import import_checks
 from planner.interop.import_model import chosen, positions
 from planner.interop.import_offload import CONNECTORS, connectors, tiers
 from planner.interop.import_reading import Choices, Group, Imported, Note, Role, deployment, plain_name
-from planner.interop.import_vllm import Options, as_json, engine
+from planner.interop.import_vllm import Options, as_json, engine, whole
 from planner.spec import SpecError
 
 ROLE_OF = {"kv_producer": "prefill", "kv_consumer": "decode"}
@@ -153,7 +153,7 @@ def _other_engine(server: Server) -> list[Note]:
 
 def _without_ranks(servers: Sequence[Server], where: str) -> tuple[list[Server], list[Note]]:
     """Without the servers that are the other nodes of one engine: headless ones, and node ranks above 0."""
-    own = [one for one in servers if not one.values.get("headless") and int(one.values.get("node-rank", 0) or 0) == 0]
+    own = [one for one in servers if not one.values.get("headless") and whole(one.values.get("node-rank"), 0) == 0]
     if servers and not own:
         raise SpecError(f"{where}: only headless servers, parts of an engine elsewhere; allowed: the one with the API")
     gone = [one.key for one in servers if one not in own]
@@ -169,11 +169,11 @@ def _groups(servers: Sequence[Server], found: Sequence[Role], model: str, where:
         size, parallel = _parallel(server, where)
         groups.append(Group(role, server.replicas * server.copies, size, {**keys, **longer}))
         notes += [*remarks, *more, *parallel, *_other_engine(server)]
-        if server.values.get("config") is not None:
-            text = f"{server.values['config']}: options in another file, which is not read"
-            notes.append(Note("loss", server.note_key("config"), text, grave=True))
         if str(server.values.get("runner", server.values.get("task", "generate"))) not in ("generate", "auto"):
             raise SpecError(f"{where}: {server.note_key('runner')}: answers are no tokens; allowed: generate")
+        if server.options.unknown:
+            text = "set nowhere; whatever options it stands for are left out"
+            notes.append(Note("loss", f"{server.key} {' '.join(server.options.unknown)}".strip(), text))
         if server.environment.get("VLLM_USE_V1") == "0":
             notes.append(Note("loss", f"{server.key} VLLM_USE_V1", "vLLM's V0 scheduler; V1 is taken", grave=False))
         if server.values.get("data-parallel-size") is not None and server.copies > 1:
@@ -201,10 +201,9 @@ def _alone(servers: Sequence[Server], found: list[Role], where: str) -> tuple[li
             return found, [Note("loss", servers[0].note_key("kv-transfer-config"), text)]
         return found, []
     role, other = found[0], "decode" if found[0] == "prefill" else "prefill"
-    if not all(server.place == "pod" or server.role for server in servers):
-        raise SpecError(f"{where}: found workers: {role}; allowed: aggregated ones, or prefill and decode ones")
-    text = f"only the {role} half of a pair; taken as aggregated engines. Give the file of the {other} half too"
-    return ["aggregated"] * len(found), [Note("loss", servers[0].key, text)]
+    text = f"only the {role} half of a pair, taken as aggregated engines; give the file of the {other} half too, with --together"
+    files = all(server.place == "pod" for server in servers)  # a file for each Deployment is how people keep them
+    return ["aggregated"] * len(found), [Note("loss", servers[0].key or "kv_role", text, grave=not files)]
 
 
 def assemble(
@@ -226,6 +225,13 @@ def assemble(
     remarks += more
     if not servers:
         raise SpecError(f"{where}: no server that is known; allowed: vLLM, Dynamo's vLLM workers, SGLang, TensorRT-LLM")
+    for server in servers:
+        if server.values.get("config") is not None:
+            file = server.values["config"]
+            text = f"{file}: options in another file, which is not read; import that file for them"
+            remarks.append(Note("loss", server.note_key("config"), text, grave=True))
+            if not server.options.model and choices.model is None:
+                raise SpecError(f"{where}: {server.note_key('config')}: {text}; allowed: the options themselves, or that file")
     models = list(dict.fromkeys(server.options.model or "" for server in servers))
     if choices.model is None and "" in models:
         key = next(server.key for server in servers if not server.options.model) or "`vllm serve`"

@@ -35,6 +35,7 @@ class Options:
 
     values: dict[str, Any] = field(default_factory=dict)
     model: str | None = None
+    unknown: tuple[str, ...] = ()  # words that are variables nobody sets
 
 
 def options(words: Iterable[str], where: str, engine: str = "vllm") -> Options:
@@ -44,7 +45,10 @@ def options(words: Iterable[str], where: str, engine: str = "vllm") -> Options:
     while rest:
         word = rest.pop(0)
         if not re.match(r"--?[A-Za-z]", word):
-            if word in ("...", "\\", ""):
+            if word.strip() in ("...", "\\", ""):
+                continue
+            if word.startswith("$") and found.model is not None:
+                found.unknown += (word,)
                 continue
             if found.model is not None:
                 raise SpecError(f"{where}: {word!r} after the model; allowed: one model, then --options")
@@ -73,7 +77,8 @@ def options(words: Iterable[str], where: str, engine: str = "vllm") -> Options:
         found.model = str(found.values.pop("model"))
     for name in COUNTS & found.values.keys():
         value = found.values[name]
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        least = 0 if name == "data-parallel-size-local" else 1  # a head node may serve no rank itself
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
             raise SpecError(f"{where}: --{name}: {value!r} is not a count; allowed: whole numbers from 1")
     return found
 
@@ -103,6 +108,8 @@ def _dotted(values: dict[str, Any], name: str, inner: str, given: Any, where: st
 def as_json(value: Any, where: str) -> dict[str, Any]:
     """An option's JSON object. Raises SpecError."""
     if isinstance(value, str):
+        if "$" in value:
+            raise SpecError(f"{where}: holds a variable that is set nowhere; allowed: a JSON object")
         try:
             value = json.loads(value)
         except json.JSONDecodeError as error:
@@ -237,11 +244,18 @@ class Started:
     hints: tuple[str, ...] = ()
 
 
-def started(text: str, where: str, environment: Mapping[str, str] | None = None) -> tuple[list[Started], list[shell.Command]]:
+def whole(value: Any, default: int) -> int:
+    """An option's number, or `default` where it is something else (an address, a variable)."""
+    return value if isinstance(value, int) and not isinstance(value, bool) else default
+
+
+def started(
+    text: str, where: str, environment: Mapping[str, str] | None = None, arguments: Sequence[str] = ()
+) -> tuple[list[Started], list[shell.Command]]:
     """The servers of a script, and its other commands. Raises SpecError."""
     servers, others = [], []
     branches: dict[str, str] = {}
-    for command in shell.commands(text, where, environment):
+    for command in shell.commands(text, where, environment, arguments):
         found = server_of(command.words)
         if found is None:
             inner = next((word for word in command.words if " " in word and is_command(word)), None)

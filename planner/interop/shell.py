@@ -51,6 +51,8 @@ class Shell:
         """`$NAME`, `${NAME...}`, `$((...))`, `$(seq ...)`: its values; the text itself when it is not known."""
         if text.startswith("$(("):
             return [self._arithmetic(text[3:-2], scope, text)]
+        if re.match(r"\$\((cd \W*)?\$?\(?dirname", text):
+            return ["."]  # the script's own folder
         if text.startswith("$("):
             words = [word for part in Parser(text[2:-1]).parse() if isinstance(part, Simple) for word in part.words]
             inner = self.expand(words, scope)
@@ -79,7 +81,7 @@ class Shell:
                 if operator.endswith("=") and values is not None:
                     scope.values[key] = values
         if values is None:
-            return [text]
+            return [] if index in ("@", "*") else [text]  # a list that was never filled
         if index in ("@", "*"):
             return values
         if index:
@@ -186,7 +188,7 @@ class Shell:
         if len(self.found) >= MOST_COMMANDS or self.depth > 20:
             raise SpecError(f"{self.where}: starts too many commands; allowed: up to {MOST_COMMANDS}")
         if expanded[0] in self.functions:
-            values = {**scope.values, "@": expanded[1:], **{str(i): [word] for i, word in enumerate(expanded[1:], 1)}}
+            values = {**scope.values, **positional(expanded[1:])}
             self.depth += 1
             names = (expanded[0], *scope.names)
             self.run(self.functions[expanded[0]], replace(scope, values=values, names=names))
@@ -198,16 +200,17 @@ class Shell:
         if words[0] == "echo":
             self.comments.append(" ".join(words[1:]))
             return
-        environment = {name: value[0] for name, value in values.items() if value}
+        environment = {name: value[0] for name, value in values.items() if value and not name.isdigit()}
         targets = self.expand(node.targets, scope)
         raw = [word.raw for word in node.words]
         hints = (*targets, *raw, *scope.names, *reversed(self.comments))
         inner = script_of(words)
         if inner is None and node.bodies and words[0].rsplit("/", 1)[-1] in {*_SHELLS, "ssh"}:
-            inner = node.bodies[0]
+            inner = node.bodies[0], []
         if inner is not None:
             self.depth += 1
-            self.run(Parser(inner).parse(), replace(scope, values=dict(values), names=(*scope.names, *targets)))
+            known = {**values, **positional(inner[1])}
+            self.run(Parser(inner[0]).parse(), replace(scope, values=known, names=(*scope.names, *targets)))
             self.depth -= 1
             return
         made = Command(tuple(words), environment, hints, scope.branch, tuple(node.bodies), scope.unbounded)
@@ -240,24 +243,33 @@ def _starts(body: Sequence[Node]) -> bool:
     return False
 
 
-def script_of(words: Sequence[str]) -> str | None:
-    """The text that `bash -c TEXT`, or a word that is a whole command line, would run."""
-    for index, word in enumerate(words[:-1]):
-        if word.rsplit("/", 1)[-1] in _SHELLS and re.fullmatch(r"-[a-z]*c[a-z]*", words[index + 1] or ""):
-            return words[index + 2] if index + 2 < len(words) else None
-        if word.rsplit("/", 1)[-1] in _SHELLS:
-            flags = [i for i in range(index + 1, len(words) - 1) if re.fullmatch(r"-[a-z]*c", words[i])]
-            if flags and all(w.startswith("-") for w in words[index + 1 : flags[0]]):
-                return words[flags[0] + 1]
+def script_of(words: Sequence[str]) -> tuple[str, list[str]] | None:
+    """What `bash -c TEXT NAME ARG...` would run, and its arguments; None for another command."""
+    for index, word in enumerate(words):
+        if word.rsplit("/", 1)[-1] not in _SHELLS:
+            continue
+        after = index + 1
+        while after < len(words) - 1 and words[after].startswith("-"):
+            if re.fullmatch(r"-[a-z]*c", words[after]) or re.fullmatch(r"-[a-z]*c[a-z]*", words[after]):
+                return words[after + 1], list(words[after + 3 :])
+            after += 1
     return None
 
 
-def commands(text: str, where: str, environment: Mapping[str, str] | None = None) -> list[Command]:
+def positional(arguments: Sequence[str]) -> dict[str, list[str]]:
+    """`$@`, `$1`, `$2`, ..."""
+    return {"@": list(arguments), "*": list(arguments), **{str(i): [word] for i, word in enumerate(arguments, 1)}}
+
+
+def commands(
+    text: str, where: str, environment: Mapping[str, str] | None = None, arguments: Sequence[str] = ()
+) -> list[Command]:
     """The commands of a script, in the order of their start. Raises SpecError."""
     shell = Shell(where)
     try:
         nodes = Parser(text).parse()
-        shell.run(nodes, _Scope({name: [value] for name, value in (environment or {}).items()}))
+        values = {name: [value] for name, value in (environment or {}).items()}
+        shell.run(nodes, _Scope({**values, **positional(arguments)}))
     except BadShell as error:
         raise SpecError(f"{where}: not a command line ({error}); allowed: `vllm serve MODEL --option value`") from None
     except RecursionError:

@@ -44,14 +44,14 @@ DIALECTS: dict[str, dict[str, str]] = {
 # Counts of GPUs and copies: the importers read these themselves.
 COUNTS = {
     "tensor-parallel-size", "data-parallel-size", "pipeline-parallel-size", "data-parallel-size-local",
-    "prefill-context-parallel-size", "decode-context-parallel-size", "expert-parallel-size", "nnodes",
+    "prefill-context-parallel-size", "decode-context-parallel-size", "expert-parallel-size",
 }  # fmt: skip
 STRUCTURE = COUNTS | {
     "model", "kv-transfer-config", "served-model-name", "is-prefill-worker", "is-decode-worker", "disaggregation-mode",
     "headless", "node-rank", "data-parallel-rank", "data-parallel-start-rank", "data-parallel-hybrid-lb",
     "data-parallel-external-lb", "data-parallel-multi-port-external-lb", "enable-expert-parallel", "hf-overrides",
     "rope-scaling", "rope-theta", "rope-parameters", "kv-offloading-size", "kv-offloading-backend", "quantization",
-    "kv-cache-dtype", "runner", "task", "config", "load-format", "connector", "port", "disable-hybrid-kv-cache-manager",
+    "kv-cache-dtype", "runner", "nnodes", "task", "config", "load-format", "connector", "port", "disable-hybrid-kv-cache-manager",
 }  # fmt: skip
 SILENT = "says nothing about speed"
 _SILENT = re.compile(
