@@ -114,12 +114,15 @@ def save(run: Run, name: str, out: Path | None, no_save: bool) -> str | None:
 
 
 def read_run(folder: Path) -> Run:
-    """A run that was written before. Raises SpecError when the folder holds none, or a damaged one."""
+    """A run that was written before, or another tool's result file. Raises SpecError for neither, or a damaged one."""
     from pyarrow.lib import ArrowException
 
+    from planner.run.results import is_result, read_results
     from planner.run.tables import Run
     from planner.spec import SpecError
 
+    if is_result(folder):
+        return read_results(folder)
     for name in ("manifest.json", "requests.parquet"):
         if not (folder / name).is_file():
             raise SpecError(f"{folder}: not a run folder (it has no {name}); allowed: a folder that a run wrote")

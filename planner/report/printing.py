@@ -69,6 +69,8 @@ def provenance(summary: Summary) -> str:
 
 def machine(summary: Summary) -> str:
     """1P1D on 2x H200"""
+    if not summary.gpus:  # another tool's result: it does not say what it measured
+        return f"The deployment behind {summary.name}"
     if summary.deployment.endswith("aggregated"):
         count = int(summary.deployment.split()[0])
         workers = f"{count} aggregated worker{'s' if count > 1 else ''}"
@@ -246,10 +248,11 @@ def compare(a: Summary, b: Summary) -> list[Difference]:
 
 
 def compared(a: Summary, b: Summary) -> str:
-    """The one sentence of a comparison: goodput per GPU, because runs may differ in GPUs."""
-    name = "goodput_requests_per_s_per_gpu"
+    """The one sentence of a comparison: goodput per GPU, because runs may differ in GPUs; of both where one says none."""
+    known = a.gpus and b.gpus
+    name = "goodput_requests_per_s_per_gpu" if known else "goodput_requests_per_s"
     first, second = a[name] or 0.0, b[name] or 0.0
-    text = f"A ({machine(a)}) has a goodput of {number(first)} req/s per GPU and B ({machine(b)}) of {number(second)}"
+    text = f"A ({machine(a)}) has a goodput of {number(first)} req/s{' per GPU' if known else ''} and B ({machine(b)}) of {number(second)}"
     low, high = sorted((first, second))
     ahead = "A" if first > second else "B"
     if high == low:
