@@ -25,7 +25,7 @@ def read_source(path: Path) -> Run:
         return run
     if path.suffix == ".csv" and path.is_file() and not _is_qa(path):
         return _steps_csv(path)
-    if is_result(path):
+    if is_result(path) and Path(str(path).partition("#")[0]).is_file():
         return _result(path)
     raise SpecError(f"{path}: not a source; allowed: a run folder, a .csv of steps, a result with the time of each token")
 

@@ -250,7 +250,8 @@ def _parsed(text: str, path: Path) -> Any:
                 return [json.loads(line) for line in lines]
         return list(csv.DictReader(io.StringIO(text)))
     except (ValueError, RecursionError, csv.Error) as error:
-        raise SpecError(f"{path}: neither JSON nor CSV ({' '.join(str(error).split())[:120]}); allowed: {ALLOWED}") from None
+        kind = "not JSON" if stripped.startswith(("{", "[")) else "not CSV"
+        raise SpecError(f"{path}: {kind} ({' '.join(str(error).split())[:120]}); allowed: {ALLOWED}") from None
 
 
 def _one_benchmark(data: dict[str, Any], path: Path, number: int | None) -> Any:
