@@ -154,7 +154,7 @@ def examine(path: Path) -> Examined:
     from planner.spec.strict_yaml import read_text
 
     text = read_text(path, "a deployment file or a proxy")
-    if is_proxy(text):
+    if path.suffix == ".py" and is_proxy(text):
         return Examined(str(path), "a proxy", tuple(note.text for note in proxy_mistakes(text, path.name)), ())
     if path.suffix == ".py":
         raise SpecError(f"{path}: forwards no completions; allowed: a deployment file, or a proxy's program")

@@ -32,12 +32,17 @@ def no_connector(servers: Sequence[Server], found: Sequence[Role], where: str) -
     """A role without a connector: nothing is handed over, and the decode server computes every prompt again."""
     if len(set(found)) == 1 and found[0] == "aggregated":
         return []
+    managed = [server for server in servers if server.place == "managed" and server.engine == "dynamo"]
+    none = not any(connectors(server.transfer(where)) or server.values.get("connector") for server in managed)
+    if managed and none:
+        text = "no KV connector is named: older releases of Dynamo take NIXL by themselves, later ones none"
+        return [Note("warning", "kv-transfer-config", text)]
     text = "without a KV connector: nothing is handed over; add --kv-transfer-config"
     return [
         Note("mistake", server.note_key("kv-transfer-config"), f"{role} {text}")
         for server, role in zip(servers, found, strict=True)
         if server.engine not in ("sglang", "trtllm") and role != "aggregated" and not connectors(server.transfer(where))
-        and not server.values.get("connector") and server.place != "managed"
+        and not server.values.get("connector")
     ]  # fmt: skip
 
 

@@ -112,8 +112,9 @@ def read_graph(data: dict[str, Any], where: str, name: str, choices: Choices) ->
         for part in ("name", "type"):
             source.get(*base, part)
         if kind in ("frontend", "main", "router", "epp") or short == "Frontend":
-            router, remarks = _router(source, base, short)
-            notes += remarks
+            mode, remarks = _router(source, base, short)
+            if router is None or short == "Frontend":  # others of this type serve models' files
+                router, notes = mode, [*notes, *remarks]
             continue
         if kind == "planner" or short == "Planner":
             text = "Dynamo's autoscaler; the number of workers is fixed here"

@@ -87,9 +87,10 @@ def _documents(text: str, where: str) -> list[dict[str, Any]]:
 
 def convert(text: str, where: str, name: str, choices: Choices = NO_CHOICES) -> Imported:
     """Foreign text as the data of planner's YAML. Raises SpecError."""
-    first = text.lstrip().split("\n", 1)[0]
-    looks_like_yaml = ":" in first.split("#")[0] or first.startswith(("#", "---"))
-    if is_command(text) and (first.startswith("#!") or not looks_like_yaml):
+    plain = (line.strip() for line in text.splitlines())
+    first = next((line for line in plain if line and not line.startswith("#")), "")
+    yaml_like = re.match(r"---|[\"'\w./-]+\s*:(\s|$)|[{\[-]", first) is not None
+    if is_command(text) and (text.lstrip().startswith("#!") or not yaml_like):
         return import_script.read(text, where, name, choices)
     try:
         documents = _documents(text, where)

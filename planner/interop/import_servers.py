@@ -59,7 +59,7 @@ class Server:
     def copies(self) -> int:
         """Data-parallel engines of this server: workers of their own."""
         ranks = {"data-parallel-rank", "data-parallel-external-lb", "data-parallel-multi-port-external-lb"}
-        if any(self.values.get(name) not in (None, False) for name in ranks):
+        if any(self.values.get(name) is not None and self.values[name] is not False for name in ranks):
             return 1
         if self.values.get("data-parallel-hybrid-lb"):
             return int(self.values.get("data-parallel-size-local", 1))

@@ -110,7 +110,7 @@ class Shell:
         done: list[str] = []
         for word in words:
             made: list[str] = [""]
-            quoted = False
+            quoted = gone = False  # gone: a list without members, which is no word even in quotes
             for text, quote in word.pieces:
                 quoted |= quote != "bare"
                 if quote == "literal" or not text.startswith("$"):
@@ -120,10 +120,11 @@ class Shell:
                 if quote == "bare" and values != [text]:
                     values = [part for value in values for part in value.split()]
                 if not values:
+                    gone = True
                     continue
                 made[-1] += values[0]
                 made += values[1:]
-            if made == [""] and not quoted:
+            if made == [""] and (gone or not quoted):
                 continue
             braces = re.fullmatch(r"\{(-?\d+)\.\.(-?\d+)\}", word.plain or "")
             done += [str(n) for n in range(int(braces[1]), int(braces[2]) + 1)] if braces else made
