@@ -1,4 +1,5 @@
-"""Writes what the documents repeat from the program: docs/metrics.md, docs/yaml.md, docs/suggest.schema.json and the outputs in README.md.
+"""Writes what the documents repeat from the program: docs/metrics.md, docs/yaml.md, docs/suggest.schema.json
+and the outputs in README.md.
 
 With --check it changes nothing and says whether they are current; of an output only its first line, the answer, counts.
 """

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
-    from planner.run.metrics import Summary
     from planner.interop.import_file import Conversion
+    from planner.run.metrics import Summary
     from planner.run.tables import Progress, Run
     from planner.spec import Slo, Spec
     from planner.suggestion.answer import Suggestion

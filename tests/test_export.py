@@ -303,7 +303,9 @@ def test_the_deployment_is_said_by_the_file_itself(target: str, tmp_path: Path) 
 def test_what_is_edited_counts_and_a_broken_comment_is_said(tmp_path: Path) -> None:
     export(planner.load("disagg", ["engine.max_num_seqs=64", "workload.rate=3"]), "dynamo", tmp_path)
     path = tmp_path / "dynamo.yaml"
-    path.write_text(path.read_text().replace("--max-num-seqs=64", "--max-num-seqs=32").replace("replicas: 1", "replicas: 2"))
+    path.write_text(
+        path.read_text().replace("--max-num-seqs=64", "--max-num-seqs=32").replace("replicas: 1", "replicas: 2")
+    )
     found = import_file(path).spec
     assert (found.engine.max_num_seqs, found.workload.rate) == (32, 3)  # type: ignore[union-attr]
     assert resolve(found).gpus == 4
@@ -340,7 +342,12 @@ def test_vllm_accepts_every_option_that_is_exported(tmp_path: Path) -> None:
         "print('accepted')\n"
     )
     told = subprocess.run(
-        [sys.executable, "-c", program], input=json.dumps(lines), capture_output=True, text=True, timeout=300, check=False
+        [sys.executable, "-c", program],
+        input=json.dumps(lines),
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
     )
     assert told.stdout.strip().endswith("accepted"), told.stderr[-600:]
 

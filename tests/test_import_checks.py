@@ -54,7 +54,9 @@ def test_a_right_pair_has_none(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_proxies_by_themselves(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     proxy = tmp_path / "proxy.py"
-    program = "import httpx\nasync def go(prefill, decode, body):\n    await prefill.post('/v1/completions', json=body)\n"
+    program = (
+        "import httpx\nasync def go(prefill, decode, body):\n    await prefill.post('/v1/completions', json=body)\n"
+    )
     proxy.write_text(program)
     assert run(["doctor", str(proxy)]) == 2
     assert "kv_transfer_params" in capsys.readouterr().out

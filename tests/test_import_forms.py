@@ -1,5 +1,7 @@
 """The forms that people bring: what each becomes, and what is refused rather than changed."""
 
+# ruff: noqa: E501 - command lines and YAML as people write them
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -51,14 +53,20 @@ def pair(first: str, second: str) -> str:
 def test_kv_both_is_a_pair_where_something_names_the_roles() -> None:
     assert shape(read(pair("prefill instance", "decode instance"))) == ((1, 1), (1, 1))
     proxy = "python3 toy_proxy.py --prefiller-ports 8200 --decoder-ports 8100\n"
-    found = read(pair("one", "other") + proxy + pair("", "").replace("8100", "8101").replace("8200", "8201").replace("#", "# decode") )
+    found = read(
+        pair("one", "other")
+        + proxy
+        + pair("", "").replace("8100", "8101").replace("8200", "8201").replace("#", "# decode")
+    )
     assert isinstance(found.spec.deployment, Disaggregated)
     swapped = import_text(pair("one", "other").replace("8200 ", "8200 --tensor-parallel-size 1 ") + proxy, "f", "n")
     assert isinstance(swapped.spec.deployment, Disaggregated)
 
 
 def test_kv_both_without_names_asks() -> None:
-    with pytest.raises(SpecError, match="command 1, command 2: kv_both, and nothing names the one that prefills; allowed: --roles"):
+    with pytest.raises(
+        SpecError, match="command 1, command 2: kv_both, and nothing names the one that prefills; allowed: --roles"
+    ):
         read(pair("one", "other"))
     assert shape(read(pair("one", "other"), roles=("decode", "prefill"))) == ((1, 1), (1, 1))
     with pytest.raises(SpecError, match="--roles names 1; allowed: one for each of 2"):
@@ -137,7 +145,9 @@ def test_nothing_grave_is_left_out_unasked() -> None:
 
 
 def test_what_takes_no_time_is_ignored_and_what_does_is_a_loss() -> None:
-    found = read("vllm serve Qwen/Qwen3-32B --tool-call-parser hermes --enable-lora --speculative-config '{}' --foo 1\n")
+    found = read(
+        "vllm serve Qwen/Qwen3-32B --tool-call-parser hermes --enable-lora --speculative-config '{}' --foo 1\n"
+    )
     assert "tool-call-parser" in said(found, "no counterpart")
     for part in ("enable-lora", "speculative", "--foo"):
         assert part in said(found, "loss")
@@ -186,7 +196,7 @@ def test_kv_on_the_host_is_a_tier() -> None:
     sizes = {
         f"{serve} --kv-offloading-size 64 --kv-offloading-backend native": 68.719477,
         f"{serve} --kv-transfer-config '{extra}'": 2.0,
-        f"DYN_KVBM_CPU_CACHE_GB=100 python3 -m dynamo.vllm --model Qwen/Qwen3-32B": 100.0,
+        "DYN_KVBM_CPU_CACHE_GB=100 python3 -m dynamo.vllm --model Qwen/Qwen3-32B": 100.0,
         f"LMCACHE_MAX_LOCAL_CPU_SIZE=5 {serve} -tp 2 --kv-transfer-config '{lmcache}'": 10.0,
     }
     for text, size in sizes.items():
@@ -224,13 +234,22 @@ def workload(name: str, gpus: int, arguments: list[str], kind: str = "Deployment
     }  # fmt: skip
     selector = {"cloud.google.com/gke-accelerator": "nvidia-h100-80gb"}
     pod = {"spec": {"containers": [container], "nodeSelector": selector}}
-    data = {"apiVersion": "apps/v1", "kind": kind, "metadata": {"name": name}, "spec": {"replicas": replicas, "template": pod}}
+    data = {
+        "apiVersion": "apps/v1",
+        "kind": kind,
+        "metadata": {"name": name},
+        "spec": {"replicas": replicas, "template": pod},
+    }
     return yaml.safe_dump(data)
 
 
 def test_deployments_and_stateful_sets() -> None:
     arguments = ["Qwen/Qwen3-32B", "--tensor-parallel-size=4", f"--kv-transfer-config={NIXL}"]
-    texts = workload("chat-prefill", 4, arguments, replicas=3) + "---\n" + workload("chat-decode", 4, arguments, "StatefulSet")
+    texts = (
+        workload("chat-prefill", 4, arguments, replicas=3)
+        + "---\n"
+        + workload("chat-decode", 4, arguments, "StatefulSet")
+    )
     found = read(texts + "---\napiVersion: v1\nkind: Service\nmetadata: {name: s}\n")
     assert (shape(found), found.spec.hardware, found.losses) == (((3, 4), (1, 4)), "h100", ())
     half = read(workload("decode", 4, arguments, replicas=2))
@@ -276,7 +295,9 @@ def test_leader_worker_and_disaggregated_sets() -> None:
     role = yaml.safe_load(LWS)["spec"]
     container = role["leaderWorkerTemplate"]["workerTemplate"]["spec"]["containers"][0]
     container["args"] = [f"vllm serve Qwen/Qwen3-32B -tp 8 -dp 2 --kv-transfer-config '{NIXL}'"]
-    container["env"] = [{"name": "VLLM_NIXL_SIDE_CHANNEL_HOST", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}}]
+    container["env"] = [
+        {"name": "VLLM_NIXL_SIDE_CHANNEL_HOST", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}}
+    ]
     for nested in (True, False):
         roles = [{"name": name, **({"spec": role} if nested else role)} for name in ("prefill", "decode")]
         data = {"kind": "DisaggregatedSet", "metadata": {"name": "d"}, "spec": {"roles": roles, "slices": 2}}
@@ -302,7 +323,7 @@ spec:
           - {name: VLLM_ADDITIONAL_ARGS, value: "--max-num-seqs 64 --kv_transfer_config '%s'"}
         resources: {limits: {nvidia.com/gpu: "2"}}
   prefill: {replicas: 2, parallelism: {tensor: 2}, template: *pod, kvCacheOffloading: {cpu: {size: 10Gi}}}
-""" % NIXL.replace('"', '\\"')
+""".replace("%s", NIXL.replace('"', '\\"'))
 
 
 def test_kserve() -> None:
@@ -339,8 +360,14 @@ routerSpec: {routingLogic: disaggregated_prefill}
 
 def test_production_stack() -> None:
     found = read(STACK)
-    assert (found.dialect, shape(found), found.spec.engine.max_model_len) == ("production-stack", ((2, 2), (1, 2)), 8192)
-    whole = read("servingEngineSpec: {modelSpec: [{name: a, modelURL: Qwen/Qwen3-32B, requestGPU: 1, replicaCount: 3, lmcacheConfig: {enabled: true, cpuOffloadingBufferSize: '30'}}]}\nrouterSpec: {routingLogic: session}\n")
+    assert (found.dialect, shape(found), found.spec.engine.max_model_len) == (
+        "production-stack",
+        ((2, 2), (1, 2)),
+        8192,
+    )
+    whole = read(
+        "servingEngineSpec: {modelSpec: [{name: a, modelURL: Qwen/Qwen3-32B, requestGPU: 1, replicaCount: 3, lmcacheConfig: {enabled: true, cpuOffloadingBufferSize: '30'}}]}\nrouterSpec: {routingLogic: session}\n"
+    )
     assert (shape(whole), whole.spec.deployment.router.policy) == (((3, 1),), "session_affinity")
     assert whole.spec.optimizations.decode.offload[0].capacity_gb == 30
     with pytest.raises(SpecError, match="several models"):
@@ -367,7 +394,12 @@ services:
 
 def test_compose() -> None:
     found = read(COMPOSE)
-    assert (found.dialect, found.spec.model, shape(found), found.losses) == ("Docker Compose", "qwen3-32b", ((1, 2), (1, 2)), ())
+    assert (found.dialect, found.spec.model, shape(found), found.losses) == (
+        "Docker Compose",
+        "qwen3-32b",
+        ((1, 2), (1, 2)),
+        (),
+    )
 
 
 RAY = """
@@ -388,7 +420,10 @@ applications:
 
 def test_ray_serve() -> None:
     text = RAY.replace("        <<: *config\n", "")
-    plain = text.replace("      decode_config:\n", "      decode_config:\n        model_loading_config: {model_id: Qwen/Qwen3-32B, model_source: Qwen/Qwen3-32B}\n        engine_kwargs: {tensor_parallel_size: 2, max_num_seqs: 64, kv_transfer_config: {kv_connector: NixlConnector, kv_role: kv_both}}\n")
+    plain = text.replace(
+        "      decode_config:\n",
+        "      decode_config:\n        model_loading_config: {model_id: Qwen/Qwen3-32B, model_source: Qwen/Qwen3-32B}\n        engine_kwargs: {tensor_parallel_size: 2, max_num_seqs: 64, kv_transfer_config: {kv_connector: NixlConnector, kv_role: kv_both}}\n",
+    )
     found = read(plain)
     assert (found.dialect, shape(found), found.spec.hardware) == ("Ray Serve LLM", ((2, 2), (1, 2)), "h100")
     assert "scaled from 1 to 4; 1 count" in said(found, "loss")
@@ -424,7 +459,9 @@ def test_a_request_for_a_deployment_is_its_model_load_and_targets() -> None:
 
 
 def test_vllm_config_files() -> None:
-    found = read("model: Qwen/Qwen3-32B\ntensor-parallel-size: 2\nno-enable-prefix-caching: true\nkv-cache-dtype: fp8\n")
+    found = read(
+        "model: Qwen/Qwen3-32B\ntensor-parallel-size: 2\nno-enable-prefix-caching: true\nkv-cache-dtype: fp8\n"
+    )
     assert (found.dialect, shape(found), found.spec.engine.kv_cache_dtype) == ("vLLM config", ((1, 2),), "fp8")
     assert not found.spec.engine.enable_prefix_caching
 

@@ -31,7 +31,9 @@ def requests() -> Rows:
         ["arrival_s", "first_token_s", "finish_s", "prompt_tokens", "output_tokens"]
     ].itertuples(index=False):
         gap = (end - first) / (output - 1)
-        rows.append({"sent": sent, "ttft": first - sent, "gaps": [gap] * (output - 1), "end": end, "in": prompt, "out": output})
+        rows.append(
+            {"sent": sent, "ttft": first - sent, "gaps": [gap] * (output - 1), "end": end, "in": prompt, "out": output}
+        )
     return rows
 
 
@@ -60,8 +62,8 @@ def aiperf(rows: Rows) -> str:
 
 def guidellm(rows: Rows) -> str:
     done = [
-        {"request_start_time": 1e6 + row["sent"], "request_latency": row["end"] - row["sent"], "prompt_tokens": row["in"],
-         "time_to_first_token_ms": row["ttft"] * 1e3, "output_tokens": row["out"]}
+        {"request_start_time": 1e6 + row["sent"], "request_latency": row["end"] - row["sent"],
+         "prompt_tokens": row["in"], "time_to_first_token_ms": row["ttft"] * 1e3, "output_tokens": row["out"]}
         for row in rows
     ]  # fmt: skip
     one = {"requests": {"successful": done, "incomplete": [], "errored": []}}
@@ -80,7 +82,8 @@ def inference_perf(rows: Rows) -> str:
 def qa(rows: Rows) -> str:
     head = "prompt_tokens,generation_tokens,ttft,generation_time,user_id,question_id,launch_time,finish_time\n"
     return head + "".join(
-        f"{row['in']},{row['out']},{row['ttft']},{row['end'] - row['sent'] - row['ttft']},{index},1,{row['sent']},{row['end']}\n"
+        f"{row['in']},{row['out']},{row['ttft']},{row['end'] - row['sent'] - row['ttft']},{index},1,"
+        f"{row['sent']},{row['end']}\n"
         for index, row in enumerate(rows)
     )
 
@@ -151,7 +154,12 @@ def test_several_benchmarks_are_asked_about(requests: Rows, tmp_path: Path) -> N
 
 def test_failed_requests_stay_failed(requests: Rows, tmp_path: Path) -> None:
     data = json.loads(vllm(requests))
-    data["ttfts"][3], data["output_lens"][3], data["itls"][3], data["errors"] = 0.0, 0, [], [""] * 3 + ["refused"] + [""] * 26
+    data["ttfts"][3], data["output_lens"][3], data["itls"][3], data["errors"] = (
+        0.0,
+        0,
+        [],
+        [""] * 3 + ["refused"] + [""] * 26,
+    )
     path = tmp_path / "some.json"
     path.write_text(json.dumps(data))
     found = read_results(path).requests
@@ -167,15 +175,27 @@ def test_failed_requests_stay_failed(requests: Rows, tmp_path: Path) -> None:
         ("a.json", '{"input_lens": [1], "mean_ttft_ms": 1}', "no list start_times"),
         ("a.json", '{"input_lens":[1],"output_lens":[1,2],"ttfts":[1],"itls":[[]],"start_times":[0]}', "equally many"),
         ("a.json", '{"input_lens":[1],"output_lens":[1],"ttfts":["x"],"itls":[[]],"start_times":[0]}', "is no number"),
-        ("a.json", '{"input_lens":[1.5],"output_lens":[1],"ttfts":[1],"itls":[[]],"start_times":[0]}', "no number of tokens"),
+        (
+            "a.json",
+            '{"input_lens":[1.5],"output_lens":[1],"ttfts":[1],"itls":[[]],"start_times":[0]}',
+            "no number of tokens",
+        ),
         ("a.json", '{"benchmarks": []}', "no benchmarks"),
-        ("a.json", '{"benchmarks": [{"requests": {"successful": [{"request_start_time": 1}]}}]}', "no request_end_time"),
+        (
+            "a.json",
+            '{"benchmarks": [{"requests": {"successful": [{"request_start_time": 1}]}}]}',
+            "no request_end_time",
+        ),
         ("a.jsonl", '{"metadata": {}, "metrics": {}}', "no request_start_ns"),
         ("a.json", '[{"start_time": 1, "info": {}}]', "no input_tokens"),
         ("a.csv", "a,b\n1,2\n", "no known result"),
         ("a.csv", "prompt_tokens,generation_tokens,ttft,generation_time,launch_time\n1,1,x,1,1\n", "is no number"),
         ("a.csv", "", "no known result"),
-        ("a.json", '[{"start_time": 1, "error": {"message": "no"}, "info": {"input_tokens": 3}}]', "no request was answered"),
+        (
+            "a.json",
+            '[{"start_time": 1, "error": {"message": "no"}, "info": {"input_tokens": 3}}]',
+            "no request was answered",
+        ),
     ],
 )
 def test_faults_are_one_line(name: str, text: str, part: str, tmp_path: Path) -> None:

@@ -20,13 +20,13 @@ SCRIPTS = {
     "braces": "for i in {0..2}; do run $i; done\n",
     "counted": "for ((i=0; i<3; i++)); do run $((i*2)); done\n",
     "functions": 'f() { run "$1" $2 "$@"; }\nf a "b c"\nfunction g { run g$1; }\ng 1\n',
-    "shells": "bash -c 'run \"$0\" \"$1\"' name one\nbash -c \"run 'quoted text' \\$HOME_IS_UNSET\"\n",
+    "shells": 'bash -c \'run "$0" "$1"\' name one\nbash -c "run \'quoted text\' \\$HOME_IS_UNSET"\n',
     "redirects": "run a > /dev/null 2>&1 | cat\nrun b 2>/dev/null && run c; run d &\nwait\n",
     "comments": "# run no\nrun a # b\nrun 'c # d' e#f\n",
     "heredoc": "cat > /dev/null <<EOF\nrun in a document\nEOF\nrun after\n",
     "plus": 'A=x\nA+=" y"\nrun $A "$A"\n',
     "unset": 'run "$@" "${NOTHING[@]}" end\n',
-    "nested": 'for r in p d; do for i in 0 1; do run $r-$i; done; done\n',
+    "nested": "for r in p d; do for i in 0 1; do run $r-$i; done; done\n",
     "group": "{ run a; run b; }\n( run c )\n",
 }
 

@@ -27,7 +27,9 @@ def read_source(path: Path) -> Run:
         return _steps_csv(path)
     if is_result(path) and Path(str(path).partition("#")[0]).is_file():
         return _result(path)
-    raise SpecError(f"{path}: not a source; allowed: a run folder, a .csv of steps, a result with the time of each token")
+    raise SpecError(
+        f"{path}: not a source; allowed: a run folder, a .csv of steps, a result with the time of each token"
+    )
 
 
 def _result(path: Path) -> Run:
@@ -35,7 +37,9 @@ def _result(path: Path) -> Run:
     run = read_results(path)
     answered = run.requests[run.requests["first_token_s"].notna()]
     if run.tokens.empty:
-        raise SpecError(f"{path}: no time of each token; allowed: vllm bench serve --save-detailed, inference-perf, AIPerf with chunks")
+        raise SpecError(
+            f"{path}: no time of each token; allowed: vllm bench serve --save-detailed, inference-perf, AIPerf's chunks"
+        )
     return replace(run, requests=answered.reset_index(drop=True))
 
 

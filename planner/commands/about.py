@@ -10,7 +10,9 @@ from planner.commands import Json, console, print_json
 
 
 def schema(
-    of: Annotated[str, typer.Argument(metavar="[OF]", help="yaml, or suggest: what `planner suggest --json` prints.")] = "yaml",
+    of: Annotated[
+        str, typer.Argument(metavar="[OF]", help="yaml, or suggest: what `planner suggest --json` prints.")
+    ] = "yaml",
 ) -> None:
     """Print the JSON Schema of the YAML for editors, or of an answer for programs."""
     from planner import spec

@@ -160,7 +160,8 @@ def examine(path: Path) -> Examined:
         raise SpecError(f"{path}: forwards no completions; allowed: a deployment file, or a proxy's program")
     found = import_file(path, (), Choices(accept=True))
     said = {
-        kind: tuple(f"{note.key}: {note.text}" for note in found.notes if note.kind == kind) for kind in ("mistake", "loss")
+        kind: tuple(f"{note.key}: {note.text}" for note in found.notes if note.kind == kind)
+        for kind in ("mistake", "loss")
     }
     return Examined(str(path), found.understood, said["mistake"], said["loss"])
 

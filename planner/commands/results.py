@@ -20,8 +20,8 @@ def results(
 ) -> None:
     """Turn another tool's results into a run.
 
-    Reads vllm bench serve (with --save-detailed), AIPerf, GuideLLM, inference-perf and multi-round-qa (LMBench). CONFIG is
-    the deployment that was measured; with it the run can be compared, validated and calibrated from.
+    Reads vllm bench serve (with --save-detailed), AIPerf, GuideLLM, inference-perf and multi-round-qa (LMBench).
+    CONFIG is the deployment that was measured; with it the run can be compared, validated and calibrated from.
     """
     import planner
     from planner.run.results import read_results, with_spec

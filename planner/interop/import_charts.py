@@ -46,8 +46,8 @@ def _pool(source: Source, key: str, role: Role | None, model: str) -> Server:
     values |= {"pipeline-parallel-size": pipeline} if pipeline > 1 else {}
     replicas = count(source.get(key, "replicas"), f"{source.where}: {key}.replicas")
     return Server(
-        Options(values, model), key, "vllm", given.environment, given.hints, role, replicas, given.gpus, "pod", hardware,
-        role is not None,
+        Options(values, model), key, "vllm", given.environment, given.hints, role, replicas, given.gpus, "pod",
+        hardware, role is not None,
     )  # fmt: skip
 
 
@@ -70,7 +70,9 @@ def read_llmd(data: dict[str, Any], where: str, name: str, choices: Choices) -> 
         servers.append(_pool(source, key, role, foreign.split("://")[-1]))
     if there == ["decode"] and servers[0].moves_kv(where):
         values = {name: value for name, value in servers[0].values.items() if name != "kv-transfer-config"}
-        servers = [Server(Options(values, servers[0].options.model), "decode", place="pod", replicas=servers[0].replicas)]
+        servers = [
+            Server(Options(values, servers[0].options.model), "decode", place="pod", replicas=servers[0].replicas)
+        ]
     text = "llm-d's scheduler scores cached prefixes and load; its weights are in another file"
     notes = [Note("assumed", "deployment.router", text)]
     rest = unread(source, POD, OTHER)
@@ -95,7 +97,9 @@ def _words(config: Mapping[str, Any]) -> list[str]:
         value = config.get(key)
         if value is None or value == "":
             continue
-        words.append((f"--{option}" if value else f"--no-{option}") if isinstance(value, bool) else f"--{option}={value}")
+        words.append(
+            (f"--{option}" if value else f"--no-{option}") if isinstance(value, bool) else f"--{option}={value}"
+        )
     extra = config.get("extraArgs")
     return words + [str(word) for word in (extra if isinstance(extra, list) else ())]
 
@@ -104,7 +108,10 @@ def _lmcache(config: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]
     """(kv-transfer-config, environment) of a section `lmcacheConfig`."""
     if not config.get("enabled"):
         return {}, {}
-    role = str(config.get("kvRole") or {"sender": "kv_producer", "receiver": "kv_consumer"}.get(str(config.get("nixlRole")), "kv_both"))
+    role = str(
+        config.get("kvRole")
+        or {"sender": "kv_producer", "receiver": "kv_consumer"}.get(str(config.get("nixlRole")), "kv_both")
+    )
     size = config.get("cpuOffloadingBufferSize") or config.get("maxLocalCpuSize")
     local = config.get("localCpu", True) is not False and role == "kv_both"
     environment = {"LMCACHE_LOCAL_CPU": str(local), **({"LMCACHE_MAX_LOCAL_CPU_SIZE": str(size)} if size else {})}
@@ -137,7 +144,8 @@ def read_production_stack(data: dict[str, Any], where: str, name: str, choices: 
                 Options(given.values, str(one.get("modelURL") or "") or None), key, "vllm", environment, (), role,
                 count(one.get("replicaCount"), f"{where}: {key}.replicaCount"),
                 int(gpus) if str(gpus).isdigit() and int(gpus) > 0 else None, "pod",
-                hardware_of(one.get("nodeSelectorTerms"), one.get("nodeName"), one.get("requestGPUType")), role is not None,
+                hardware_of(one.get("nodeSelectorTerms"), one.get("nodeName"), one.get("requestGPUType")),
+                role is not None,
             )
         )  # fmt: skip
         lost = {"pvcStorage", "hf_token", "name", "repository", "tag", "env", "labels"}
@@ -152,7 +160,9 @@ def read_production_stack(data: dict[str, Any], where: str, name: str, choices: 
     if policy is not None:
         notes.append(Note("assumed", "routerSpec.routingLogic", f"{logic} as {policy}"))
     elif not split or not re.match("disagg", logic):
-        raise SpecError(f"{where}: routerSpec.routingLogic: {logic!r} is not modelled; allowed: {', '.join(sorted(ROUTERS))}")
+        raise SpecError(
+            f"{where}: routerSpec.routingLogic: {logic!r} is not modelled; allowed: {', '.join(sorted(ROUTERS))}"
+        )
     router = {"policy": policy} if policy else {"preset": "vllm_proxy"}
     rest = unread(source, {**POD, r"routerSpec.*|servingEngineSpec.*|.*Spec": "how the chart runs it"}, OTHER)
     return assemble("production-stack", name, where, servers, choices, router=router, notes=[*notes, *rest])

@@ -65,7 +65,9 @@ def one_direction(servers: Sequence[Server], found: Sequence[Role], where: str) 
 
 def side_channels(servers: Sequence[Server], found: Sequence[Role], where: str) -> list[Note]:
     """NIXL's handshakes: servers of one host need a port each, pods an address that others reach."""
-    pair = [server for server, role in zip(servers, found, strict=True) if role != "aggregated" and _nixl(server, where)]
+    pair = [
+        server for server, role in zip(servers, found, strict=True) if role != "aggregated" and _nixl(server, where)
+    ]
     notes = []
     for server in pair:
         if server.place == "pod" and SIDE_CHANNEL_HOST not in server.environment:
@@ -109,7 +111,11 @@ def block_sizes(servers: Sequence[Server], found: Sequence[Role], where: str) ->
 
 def kv_types(servers: Sequence[Server], found: Sequence[Role], where: str) -> list[Note]:
     """Both sides keep the same bytes."""
-    kinds = {str(server.values.get("kv-cache-dtype", "auto")) for server, role in zip(servers, found, strict=True) if role != "aggregated"}
+    kinds = {
+        str(server.values.get("kv-cache-dtype", "auto"))
+        for server, role in zip(servers, found, strict=True)
+        if role != "aggregated"
+    }
     if len(kinds) < 2:
         return []
     return [Note("mistake", "kv-cache-dtype", f"{' and '.join(sorted(kinds))}: the other side cannot read such KV")]

@@ -8,7 +8,15 @@ from typing import Any
 
 from planner.interop.dynamo import MODES
 from planner.interop.import_model import chosen
-from planner.interop.import_pods import GPU_LIMITS, POD, count, environment, hardware_of, pod_servers, servers_of, words_of
+from planner.interop.import_pods import (
+    GPU_LIMITS,
+    POD,
+    count,
+    environment,
+    hardware_of,
+    servers_of,
+    words_of,
+)
 from planner.interop.import_reading import Choices, Imported, Key, Note, Role, Source, plain_name, unread
 from planner.interop.import_servers import Server, assemble
 from planner.spec import SpecError
@@ -51,7 +59,9 @@ def _router(source: Source, base: tuple[Key, ...], name: str) -> tuple[dict[str,
         return {"policy": "prefix_aware"}, [Note("assumed", f"{name} router mode kv", text)]
     policy = next((ours for ours, theirs in MODES.items() if theirs == (mode or "round-robin")), None)
     if policy is None:
-        raise SpecError(f"{source.where}: {name}: router mode {mode!r} is not modelled; allowed: {', '.join(MODES.values())}")
+        raise SpecError(
+            f"{source.where}: {name}: router mode {mode!r} is not modelled; allowed: {', '.join(MODES.values())}"
+        )
     return {"policy": policy}, [] if mode else [Note("assumed", f"{name} router mode", "not given: round-robin")]
 
 
@@ -65,10 +75,15 @@ def _workers(source: Source, base: tuple[Key, ...], key: str, role: Role | None)
          for name in GPU_LIMITS if str(part.get(name, "")).isdigit()), None,
     )  # fmt: skip
     shared = environment(found.get("envs"))
-    hardware = hardware_of(found.get("extraPodSpec"), (found.get("podTemplate") or {}).get("spec"), found.get("annotations"))
+    hardware = hardware_of(
+        found.get("extraPodSpec"), (found.get("podTemplate") or {}).get("spec"), found.get("annotations")
+    )
     servers: list[Server] = []
     for path, container in _containers(source, base):
-        given = {**container, "env": [*({"name": n, "value": v} for n, v in shared.items()), *(container.get("env") or [])]}
+        given = {
+            **container,
+            "env": [*({"name": n, "value": v} for n, v in shared.items()), *(container.get("env") or [])],
+        }
         made = servers_of(given, source.where, key, role=role, place="managed", gpus=own, hardware=hardware)
         for part in ("command", "args", "env"):
             source.get(*path, part)
@@ -168,7 +183,7 @@ def read_request(data: dict[str, Any], where: str, name: str, choices: Choices) 
         "e2e_ms": figure(("spec", "sla", "e2eLatency")),
     }
     count_ = int(gpus or 1)
-    text = f"a request for a deployment, not one: {count_} aggregated workers to begin with; planner suggest FILE --gpus {count_}"
+    text = f"a request for one: {count_} aggregated workers to begin with; planner suggest FILE --gpus {count_}"
     notes.append(Note("assumed", "deployment", text))
     made: dict[str, Any] = {"name": plain_name(str(source.get("metadata", "name", default=name))), "model": model}
     hardware = hardware_of(source.get("spec", "hardware", "gpuSku"), (spec.get("hardware") or {}).get("gpuSku"))
@@ -186,7 +201,6 @@ def read_request(data: dict[str, Any], where: str, name: str, choices: Choices) 
     targets = {key: value for key, value in slo.items() if value is not None}
     if targets:
         made["slo"] = targets
-    reasons = {**POD, r"backend.*|autoApply|searchStrategy|profilingConfig.*|features.*|modelCache.*|deploymentOverrides.*": (
-        "how Dynamo would look for it"
-    )}  # fmt: skip
+    search = r"backend.*|autoApply|searchStrategy|profilingConfig.*|features.*|modelCache.*|deploymentOverrides.*"
+    reasons = {**POD, search: "how Dynamo would look for it"}
     return Imported("DynamoGraphDeploymentRequest", made, (*notes, *unread(source, reasons, OTHER)))

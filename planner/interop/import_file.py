@@ -64,13 +64,16 @@ class Conversion:
     def understood(self) -> str:
         """The deployment in one line: `1 prefill worker of 2 GPUs, 1 decode worker of 4 GPUs, model qwen3-32b`."""
         deployment = self.spec.deployment
-        pools: list[tuple[str, Aggregated | PoolSpec]] = [("aggregated", deployment)] if isinstance(deployment, Aggregated) else [
-            ("prefill", deployment.prefill), ("decode", deployment.decode),
-        ]  # fmt: skip
-        texts = [
-            f"{pool.replicas} {role} worker{'s' if pool.replicas > 1 else ''} of {pool.tp} GPU{'s' if pool.tp > 1 else ''}"
-            for role, pool in pools
-        ]
+        pools: list[tuple[str, Aggregated | PoolSpec]]
+        if isinstance(deployment, Aggregated):
+            pools = [("aggregated", deployment)]
+        else:
+            pools = [("prefill", deployment.prefill), ("decode", deployment.decode)]
+
+        def counted(number: int, word: str) -> str:
+            return f"{number} {word}{'s' if number > 1 else ''}"
+
+        texts = [f"{counted(pool.replicas, f'{role} worker')} of {counted(pool.tp, 'GPU')}" for role, pool in pools]
         return f"{', '.join(texts)}, model {self.spec.model}"
 
     @property
@@ -126,7 +129,9 @@ def import_text(
         raise SpecError(f"{where}: {grave.key}: {grave.text}; allowed: without it, or --accept-loss to leave it out")
     data: dict[str, Any] = found.data
     if remainder.MARK in text:
-        data = remainder.restored(yaml.safe_load(dump(parse(yaml.safe_dump(data, sort_keys=False), where))), text, where)
+        data = remainder.restored(
+            yaml.safe_load(dump(parse(yaml.safe_dump(data, sort_keys=False), where))), text, where
+        )
     spec = parse(yaml.safe_dump(data, sort_keys=False), where, overrides)
     notes = list(found.notes)
     set_keys = {text.partition("=")[0] for text in overrides}

@@ -37,7 +37,9 @@ def _workload(source: Source) -> list[Server]:
     return pod_servers(source, base, name, role=name_role(name, *labels), replicas=copies)
 
 
-def _leader_set(source: Source, base: tuple[Key, ...], name: str, given: str | None = None, slices: int = 1) -> list[Server]:
+def _leader_set(
+    source: Source, base: tuple[Key, ...], name: str, given: str | None = None, slices: int = 1
+) -> list[Server]:
     """One LeaderWorkerSet: every replica is a group of `size` pods that serve together."""
     copies = count(source.get(*base, "replicas"), f"{source.where}: {name}.replicas") * slices
     group: tuple[Key, ...] = (*base, "leaderWorkerTemplate")
@@ -73,7 +75,9 @@ def _set(source: Source) -> list[Server]:
     return found
 
 
-def _kserve_pool(source: Source, base: tuple[Key, ...], key: str, role: Any, model: str | None) -> tuple[list[Server], list[Note]]:
+def _kserve_pool(
+    source: Source, base: tuple[Key, ...], key: str, role: Any, model: str | None
+) -> tuple[list[Server], list[Note]]:
     notes: list[Note] = []
     copies = count(source.get(*base, "replicas"), f"{source.where}: {key}.replicas")
     sizes = {
@@ -109,7 +113,9 @@ def _kserve_pool(source: Source, base: tuple[Key, ...], key: str, role: Any, mod
         source.get(*base, "worker")
         size = server.gpus
         server = replace(server, gpus=None)
-        notes.append(Note("assumed", f"{key}.worker", f"further nodes of {size or 'the same'} GPUs; the parallelism counts them"))
+        notes.append(
+            Note("assumed", f"{key}.worker", f"further nodes of {size or 'the same'} GPUs; the parallelism counts them")
+        )
     return [replace(server, options=Options(values, model or server.options.model))], notes
 
 
@@ -143,7 +149,11 @@ def _predictor(source: Source, name: str) -> tuple[list[Server], list[Note], str
     base: tuple[Key, ...] = ("spec", "predictor")
     copies = count(source.get(*base, "minReplicas"), f"{source.where}: {name}.minReplicas") or 1
     most = count(source.get(*base, "maxReplicas"), f"{source.where}: {name}.maxReplicas", copies)
-    notes = [Note("loss", "spec.predictor.maxReplicas", f"scaled from {copies} to {most}; {copies} count")] if most != copies else []
+    notes = (
+        [Note("loss", "spec.predictor.maxReplicas", f"scaled from {copies} to {most}; {copies} count")]
+        if most != copies
+        else []
+    )
     model = source.section(*base, "model")
     if not model:
         return pod_servers(source, base, name, replicas=copies), notes, None, None
@@ -151,7 +161,10 @@ def _predictor(source: Source, name: str) -> tuple[list[Server], list[Note], str
     source.get(*base, "model")
     made = servers_of(container, source.where, name, replicas=copies, engine="kserve")
     uri = str(model.get("storageUri") or "")
-    found = [one if one.options.model else replace(one, options=Options(one.values, uri.partition("://")[2] or None)) for one in made]
+    found = [
+        one if one.options.model else replace(one, options=Options(one.values, uri.partition("://")[2] or None))
+        for one in made
+    ]
     return found, notes, None, None
 
 
@@ -185,6 +198,14 @@ def read(documents: Sequence[dict[str, Any]], where: str, name: str, choices: Ch
     if not servers:
         there = ", ".join(sorted({str(data.get("kind")) for data in documents}))
         raise SpecError(f"{where}: no server in {there}; allowed: containers that run vLLM, SGLang or TensorRT-LLM")
-    only = len(servers) == 1
     label = kinds[0] if len(set(kinds)) == 1 else "Kubernetes"
-    return assemble(label, title if only or label in KSERVE | SETS else name, where, servers, choices, notes=notes, served=served, router=router)
+    return assemble(
+        label,
+        title if title is not None and (len(servers) == 1 or label in KSERVE | SETS) else name,
+        where,
+        servers,
+        choices,
+        notes=notes,
+        served=served,
+        router=router,
+    )

@@ -37,8 +37,10 @@ def _catalogued(stem: str) -> str | None:
     return None
 
 
-def model_name(foreign: str, key: str, where: str = "", served: str | None = None) -> tuple[str, dict[str, Any], list[Note]]:
-    """(model, engine keys, notes): the catalogue's name of a hub id, or the id itself with a warning. Raises SpecError."""
+def model_name(
+    foreign: str, key: str, where: str = "", served: str | None = None
+) -> tuple[str, dict[str, Any], list[Note]]:
+    """(model, engine keys, notes): the catalogue's name of a hub id, or the id with a warning. Raises SpecError."""
     if foreign.startswith("./") and served in names("models"):
         return served, {}, [Note("assumed", key, f"{foreign} is served as {served}, the catalogue's")]
     if placeholder(foreign) or not foreign.strip():
@@ -54,7 +56,7 @@ def model_name(foreign: str, key: str, where: str = "", served: str | None = Non
     notes = [] if found == last else [Note("assumed", key, f"{foreign} has the shape of {found}")]
     if tag is None or load_model(found).checkpoint is not None:
         return found, {}, notes
-    text, bits, words = next((one for one in NAMED if re.search(one[0], tag[0], re.I)), (tag[0], None, tag[0]))
+    _, bits, words = next((one for one in NAMED if re.search(one[0], tag[0], re.I)), (tag[0], None, tag[0]))
     if bits is None:
         note = f"{foreign}: {words} in its name, which no engine key of the model's plain weights says"
         return found, {}, [*notes, Note("loss", key, note + "; a folder with its config.json does", grave=True)]
@@ -85,7 +87,10 @@ def positions(
     longest = overrides.pop("max_position_embeddings", None)
     overrides.pop("rope_theta", None)
     notes = [
-        Note("loss", f"{place}.{name}", f"{value} changes the model, which is taken as it is", grave="layer" in name or "hidden" in name)
+        Note(
+            "loss", f"{place}.{name}", f"{value} changes the model, which is taken as it is",
+            grave="layer" in name or "hidden" in name,
+        )
         for name, value in overrides.items() if name not in ("architectures", "model_type", "max_model_len")
     ]  # fmt: skip
     wanted = values.get("max-model-len")
@@ -107,7 +112,9 @@ def positions(
     return {"max_position_embeddings": longest}, [*notes, Note("assumed", place, text)]
 
 
-def chosen(choices: Choices, foreign: str, key: str, where: str, served: str | None) -> tuple[str, dict[str, Any], list[Note]]:
+def chosen(
+    choices: Choices, foreign: str, key: str, where: str, served: str | None
+) -> tuple[str, dict[str, Any], list[Note]]:
     """As `model_name`, unless the user says which model it is."""
     if choices.model is not None:
         return choices.model, {}, []

@@ -72,9 +72,12 @@ def read_compose(data: dict[str, Any], where: str, name: str, choices: Choices) 
         own = env.get("NVIDIA_VISIBLE_DEVICES", env.get("CUDA_VISIBLE_DEVICES", ""))
         gpus = _devices(service) or (len(own.split(",")) if re.fullmatch(r"\d+(,\d+)*", own) else None)
         host = service.get("network_mode") == "host"
-        proxy = re.search(r"proxy|router|nginx|gateway", f"{key} {' '.join(entry)}") and not service.get("deploy", {}).get("resources")
+        proxy = re.search(r"proxy|router|nginx|gateway", f"{key} {' '.join(entry)}") and not service.get(
+            "deploy", {}
+        ).get("resources")
         made = [] if proxy else servers_of(
-            container, where, str(key), role=name_role(key), replicas=copies, place="host" if host else "pod", gpus=gpus,
+            container, where, str(key), role=name_role(key), replicas=copies, place="host" if host else "pod",
+            gpus=gpus,
             hints=(str(service.get("container_name", "")),),
         )  # fmt: skip
         for part in ("command", "environment", "deploy", "entrypoint", "scale"):
@@ -85,10 +88,14 @@ def read_compose(data: dict[str, Any], where: str, name: str, choices: Choices) 
             others.append(Command((*entry, *command), env))
             source.get("services", str(key))
     if not servers:
-        raise SpecError(f"{where}: services: none runs an engine; allowed: an image of vLLM, or a command that starts it")
+        raise SpecError(
+            f"{where}: services: none runs an engine; allowed: an image of vLLM, or a command that starts it"
+        )
     ports = proxy_ports(others)
     source.get("name")
-    notes = unread(source, {**POD, r"volumes.*|secrets|configs|version|x-.*|expose": "how containers run"}, "Compose setting")
+    notes = unread(
+        source, {**POD, r"volumes.*|secrets|configs|version|x-.*|expose": "how containers run"}, "Compose setting"
+    )
     title = str(data.get("name") or name)
     made_ = assemble("Docker Compose", title, where, servers, choices, ports=ports, notes=notes)
     router, remarks = router_of(others, made_.data["deployment"]["mode"] == "disaggregated")
@@ -149,8 +156,8 @@ def _ray_server(config: Any, key: str, where: str, role: Role | None) -> tuple[S
         copies = 1
     server = Server(
         Options(values, model), key, "vllm", environment((config.get("runtime_env") or {}).get("env_vars")), (), role,
-        count(copies, f"{where}: {key}.num_replicas") or 1, None, "managed", hardware_of(config.get("accelerator_type")),
-        role is not None,
+        count(copies, f"{where}: {key}.num_replicas") or 1, None, "managed",
+        hardware_of(config.get("accelerator_type")), role is not None,
     )  # fmt: skip
     return server, notes
 
@@ -163,7 +170,9 @@ def read_ray(data: dict[str, Any], where: str, name: str, choices: Choices) -> I
         several = arguments.get("llm_configs") or ([arguments["llm_config"]] if "llm_config" in arguments else [])
         found: list[tuple[Any, str, Role | None]] = [(one, f"llm_configs.{i}", None) for i, one in enumerate(several)]
         roles: tuple[Role, ...] = ("prefill", "decode")
-        found += [(arguments[f"{role}_config"], f"{role}_config", role) for role in roles if f"{role}_config" in arguments]
+        found += [
+            (arguments[f"{role}_config"], f"{role}_config", role) for role in roles if f"{role}_config" in arguments
+        ]
         for one, key, role in found:
             made, remarks = _ray_server(one, key if not index else f"applications.{index}.{key}", where, role)
             servers.append(made)
@@ -202,4 +211,6 @@ def read_vllm_config(data: dict[str, Any], where: str, name: str, choices: Choic
 
 def proxy_notes(texts: Sequence[tuple[str, str]]) -> list[Note]:
     """What is wrong with proxies: (name, text) of Python files."""
-    return [note for key, text in texts if import_checks.is_proxy(text) for note in import_checks.proxy_mistakes(text, key)]
+    return [
+        note for key, text in texts if import_checks.is_proxy(text) for note in import_checks.proxy_mistakes(text, key)
+    ]

@@ -14,23 +14,23 @@ from planner.interop.shell import script_of
 from planner.spec import SpecError
 
 GPU_LIMITS = ("nvidia.com/gpu", "amd.com/gpu", "gpu", "habana.ai/gaudi", "gpu.intel.com/xe")
+# Ends of paths that say nothing about speed -> what they are.
 POD = {
     r"(liveness|readiness|startup)Probe|healthcheck": "health checks",
-    r"image.*|workingDir|command|entrypoint|envFrom.*|dynamoNamespace|componentType|subComponentType|type": "how the pod is started",
-    r"cpu|memory|requests|ephemeral-storage|rdma/\S+|volumes|volumeMounts|mountModelVolume|sharedMemory|ports|limits|claims": (
-        "resources of the pod"
+    r"image.*|workingDir|command|entrypoint|envFrom.*|dynamoNamespace|componentType|subComponentType|type": (
+        "how the pod is started"
     ),
-    r"env|envs.*|environment|labels|annotations|monitoring|authSecretName|apiVersion|kind|name|size|metadata.*|namespace": (
-        "how the pod is started and watched"
-    ),
+    r"cpu|memory|requests|ephemeral-storage|rdma/\S+|volumes|volumeMounts|mountModelVolume|sharedMemory|ports|limits|"
+    r"claims|pvcs": "resources of the pod",
+    r"env|envs.*|environment|labels|annotations|monitoring|authSecretName|apiVersion|kind|name|size|metadata.*|"
+    r"namespace": "how the pod is started and watched",
     r"routing.*": "the gateway's sidecar; its cost is the profile's hop",
     r"selector|serviceName|strategy|securityContext|tolerations|affinity|nodeSelector|schedulerName|initContainers|"
-    r"serviceAccount.*|terminationGracePeriodSeconds|hostIPC|hostNetwork|restartPolicy|runtimeClassName|stdin|tty|lifecycle|"
-    r"resourceClaims|restart|ipc|network_mode|networks|depends_on|container_name|shm_size|ulimits|runtime|privileged|dnsPolicy|"
-    r"rolloutStrategy|revisionHistoryLimit|podManagementPolicy|updateStrategy|startupPolicy|networkConfig|topologySpread.*": (
-        "where and how pods run"
-    ),
-}  # fmt: skip
+    r"serviceAccount.*|terminationGracePeriodSeconds|hostIPC|hostNetwork|restartPolicy|runtimeClassName|stdin|tty|"
+    r"lifecycle|resourceClaims|restart|ipc|network_mode|networks|depends_on|container_name|shm_size|ulimits|runtime|"
+    r"privileged|dnsPolicy|rolloutStrategy|revisionHistoryLimit|podManagementPolicy|updateStrategy|startupPolicy|"
+    r"networkConfig|topologySpread.*": "where and how pods run",
+}
 
 
 def environment(items: Any) -> dict[str, str]:
@@ -111,13 +111,23 @@ def servers_of(
     else:
         words = _expanded(words, env)
         image = str(container.get("image", ""))
-        of_image = "sglang" if "sglang" in image else "vllm" if re.search(r"vllm", image) and "router" not in image else None
+        of_image = (
+            "sglang" if "sglang" in image else "vllm" if re.search(r"vllm", image) and "router" not in image else None
+        )
         server = server_of(words)
         if server is None and (engine or (of_image and (words or image))):
             start = next((i for i, word in enumerate(words) if word.startswith("-") and word != "-m"), len(words))
-            flat = [part for word in words for part in (word.split() if " " in word and not word.startswith(("{", "-")) else [word])]
+            flat = [
+                part
+                for word in words
+                for part in (word.split() if " " in word and not word.startswith(("{", "-")) else [word])
+            ]
             model_first = words[:1] and not words[0].startswith("-") and start == 1
-            rest = flat if model_first else flat[next((i for i, w in enumerate(flat) if w.startswith("-") and w != "-m"), len(flat)) :]
+            rest = (
+                flat
+                if model_first
+                else flat[next((i for i, w in enumerate(flat) if w.startswith("-") and w != "-m"), len(flat)) :]
+            )
             server = (engine or str(of_image), rest)
         if server is not None:
             found = [(server[0], options(server[1], where, server[0]), env, ())]

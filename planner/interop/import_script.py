@@ -13,7 +13,13 @@ from planner.interop.import_vllm import Started, started
 from planner.interop.shell import Command
 from planner.spec import SpecError
 
-NAMES = {"vllm": "vllm serve", "dynamo": "Dynamo workers", "sglang": "SGLang", "trtllm": "TensorRT-LLM", "kserve": "KServe"}
+NAMES = {
+    "vllm": "vllm serve",
+    "dynamo": "Dynamo workers",
+    "sglang": "SGLang",
+    "trtllm": "TensorRT-LLM",
+    "kserve": "KServe",
+}
 _ROUTERS = {
     "kv": "prefix_aware", "cache_aware": "prefix_aware", "cache-aware": "prefix_aware", "prefixaware": "prefix_aware",
     "kvaware": "prefix_aware", "round-robin": "round_robin", "round_robin": "round_robin", "roundrobin": "round_robin",
@@ -44,7 +50,9 @@ def router_of(commands: Sequence[Command], split: bool) -> tuple[dict[str, Any] 
         line = " ".join(command.words)
         mode = re.search(r"--(?:router-mode|policy|routing-logic)[ =](\S+)", line)
         if mode and mode[1] in _ROUTERS:
-            return {"policy": _ROUTERS[mode[1]]}, [Note("assumed", "deployment.router", f"{mode[1]} as {_ROUTERS[mode[1]]}")]
+            return {"policy": _ROUTERS[mode[1]]}, [
+                Note("assumed", "deployment.router", f"{mode[1]} as {_ROUTERS[mode[1]]}")
+            ]
         if re.search(r"(^|/)proxy\.py\b", line) and re.search(r"--(?:aggregated|prefill)=http", line):
             return {"policy": "least_loaded"}, []  # what `planner export` writes
     if not split:
@@ -54,7 +62,9 @@ def router_of(commands: Sequence[Command], split: bool) -> tuple[dict[str, Any] 
 
 def visible(environment: Mapping[str, str]) -> int | None:
     """How many GPUs a server sees, where the script says."""
-    text = next((environment[name] for name in ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES") if name in environment), "")
+    text = next(
+        (environment[name] for name in ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES") if name in environment), ""
+    )
     parts = [part.strip() for part in text.split(",")]
     return len(parts) if parts and all(part.isdigit() for part in parts) else None
 
@@ -101,7 +111,9 @@ def read(text: str, where: str, name: str, choices: Choices) -> Imported:
                 notes += import_checks.proxy_mistakes(body, command.words[-1] if command.words else "proxy")
         if command.words and command.words[0].startswith("--"):
             words = " ".join(command.words[:3])
-            notes.append(Note("loss", words, "an option on a line of its own: the line above does not end in \\", grave=True))
+            notes.append(
+                Note("loss", words, "an option on a line of its own: the line above does not end in \\", grave=True)
+            )
     ports = proxy_ports(others)
     made = assemble(NAMES[found[0].engine], name, where, servers, choices, ports=ports, notes=notes)
     section = made.data["deployment"]

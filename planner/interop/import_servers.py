@@ -15,7 +15,10 @@ from planner.interop.import_vllm import Options, as_json, engine, whole
 from planner.spec import SpecError
 
 ROLE_OF = {"kv_producer": "prefill", "kv_consumer": "decode"}
-_ROLE_WORDS: dict[Role, str] = {"prefill": r"prefill|producer|\bsender\b", "decode": r"decod|consumer|\brecv?er\b|receiver"}
+_ROLE_WORDS: dict[Role, str] = {
+    "prefill": r"prefill|producer|\bsender\b",
+    "decode": r"decod|consumer|\brecv?er\b|receiver",
+}
 OTHER_ENGINES = {"sglang": "SGLang", "trtllm": "TensorRT-LLM"}
 
 
@@ -75,8 +78,7 @@ def _told(server: Server, where: str) -> Role | None:
     if values.get("is-decode-worker") or mode == "decode":
         return "decode"
     role = ROLE_OF.get(str(server.transfer(where).get("kv_role")))
-    found = role or (server.role if server.named else None)
-    return found  # type: ignore[return-value]
+    return role or (server.role if server.named else None)  # type: ignore[return-value]
 
 
 def hinted(hints: Sequence[str]) -> Role | None:
@@ -95,7 +97,9 @@ def roles(servers: Sequence[Server], ports: Mapping[str, Role], choices: Choices
     if choices.roles:
         if len(choices.roles) != len(servers):
             keys = ", ".join(server.key or "the server" for server in servers)
-            raise SpecError(f"{where}: --roles names {len(choices.roles)}; allowed: one for each of {len(servers)}: {keys}")
+            raise SpecError(
+                f"{where}: --roles names {len(choices.roles)}; allowed: one for each of {len(servers)}: {keys}"
+            )
         return list(choices.roles)
     told = [_told(server, where) for server in servers]
     moving = [server.moves_kv(where) for server in servers]
@@ -125,7 +129,8 @@ def _parallel(server: Server, where: str) -> tuple[int, list[Note]]:
     for name, word in (("pipeline-parallel-size", "pipeline"), ("prefill-context-parallel-size", "context")):
         stages = int(server.values.get(name, 1))
         if stages > 1:
-            text = f"{stages}: {word} parallelism is not modelled; its {stages * size} GPUs would be one worker of tp {stages * size}"
+            gpus = stages * size
+            text = f"{stages}: {word} parallelism is not modelled; its {gpus} GPUs would be one worker of tp {gpus}"
             notes.append(Note("loss", server.note_key(name), text, grave=True))
             size *= stages
     if int(server.values.get("decode-context-parallel-size", 1)) > 1:
@@ -177,7 +182,13 @@ def _groups(servers: Sequence[Server], found: Sequence[Role], model: str, where:
         if server.environment.get("VLLM_USE_V1") == "0":
             notes.append(Note("loss", f"{server.key} VLLM_USE_V1", "vLLM's V0 scheduler; V1 is taken", grave=False))
         if server.values.get("data-parallel-size") is not None and server.copies > 1:
-            notes.append(Note("assumed", server.note_key("data-parallel-size"), f"{server.copies} ranks are {server.copies} workers"))
+            notes.append(
+                Note(
+                    "assumed",
+                    server.note_key("data-parallel-size"),
+                    f"{server.copies} ranks are {server.copies} workers",
+                )
+            )
     return groups, notes
 
 
@@ -201,7 +212,10 @@ def _alone(servers: Sequence[Server], found: list[Role], where: str) -> tuple[li
             return found, [Note("loss", servers[0].note_key("kv-transfer-config"), text)]
         return found, []
     role, other = found[0], "decode" if found[0] == "prefill" else "prefill"
-    text = f"only the {role} half of a pair, taken as aggregated engines; give the file of the {other} half too, with --together"
+    text = (
+        f"only the {role} half of a pair, taken as aggregated engines; "
+        f"give the file of the {other} half too, with --together"
+    )
     files = all(server.place == "pod" for server in servers)  # a file for each Deployment is how people keep them
     return ["aggregated"] * len(found), [Note("loss", servers[0].key or "kv_role", text, grave=not files)]
 
@@ -231,14 +245,20 @@ def assemble(
             text = f"{file}: options in another file, which is not read; import that file for them"
             remarks.append(Note("loss", server.note_key("config"), text, grave=True))
             if not server.options.model and choices.model is None:
-                raise SpecError(f"{where}: {server.note_key('config')}: {text}; allowed: the options themselves, or that file")
+                raise SpecError(
+                    f"{where}: {server.note_key('config')}: {text}; allowed: the options themselves, or that file"
+                )
     models = list(dict.fromkeys(server.options.model or "" for server in servers))
     if choices.model is None and "" in models:
         key = next(server.key for server in servers if not server.options.model) or "`vllm serve`"
-        raise SpecError(f"{where}: {key}: without a model; allowed: `vllm serve MODEL --option value`, or --set model=NAME")
+        raise SpecError(
+            f"{where}: {key}: without a model; allowed: `vllm serve MODEL --option value`, or --set model=NAME"
+        )
     if choices.model is None and len(models) > 1:
         raise SpecError(f"{where}: several models: {', '.join(sorted(models))}; allowed: one")
-    served = served or next((str(one.values["served-model-name"]) for one in servers if "served-model-name" in one.values), None)
+    served = served or next(
+        (str(one.values["served-model-name"]) for one in servers if "served-model-name" in one.values), None
+    )
     model, keys, more = chosen(choices, models[0], "model", where, served)
     found = roles(servers, ports or {}, choices, where)
     wrong = import_checks.mistakes(servers, found, where)

@@ -16,7 +16,6 @@ from planner.interop.vllm_options import (
     QUANTISED,
     SHORT,
     STRUCTURE,
-    is_silent,
     slows,
     takes_no_value,
     takes_several,
@@ -261,14 +260,18 @@ def started(
             inner = next((word for word in command.words if " " in word and is_command(word)), None)
             if inner is not None and command.words[0] not in _NO_SERVER and server_of(inner.split()):
                 more, rest = started(inner, where, command.environment)
-                servers += [Started(one.engine, one.options, one.environment, (*one.hints, *command.hints)) for one in more]
+                servers += [
+                    Started(one.engine, one.options, one.environment, (*one.hints, *command.hints)) for one in more
+                ]
                 others += rest
                 continue
             others.append(command)
             continue
         name, words = found
         if command.unbounded is not None:
-            raise SpecError(f"{where}: {command.unbounded}: how many servers it starts is not known; allowed: the values")
+            raise SpecError(
+                f"{where}: {command.unbounded}: how many servers it starts is not known; allowed: the values"
+            )
         if command.branch is not None:
             what, _, body = command.branch.rpartition(" ")
             if branches.setdefault(what, body) != body:

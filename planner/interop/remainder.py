@@ -1,7 +1,7 @@
 """What an exported file cannot say, as one comment in it, so that importing it again gives the same spec.
 
-Each entry is [path, what the file says there, what the spec says]. The importer puts the spec's value back only where the
-file still says what it said: whatever was edited since counts.
+Each entry is [path, what the file says there, what the spec says]. The importer puts the spec's value back only where
+the file still says what it said: whatever was edited since counts.
 """
 
 from __future__ import annotations
@@ -28,7 +28,11 @@ def _leaves(data: Mapping[str, Any], path: str = "") -> dict[str, Any]:
 def entries(spec: Mapping[str, Any], said: Mapping[str, Any]) -> list[Entry]:
     """Where a spec and what its file says differ; None where there is nothing."""
     mine, theirs = _leaves(spec), _leaves(said)
-    return [(path, theirs.get(path), mine.get(path)) for path in dict.fromkeys([*mine, *theirs]) if mine.get(path) != theirs.get(path)]
+    return [
+        (path, theirs.get(path), mine.get(path))
+        for path in dict.fromkeys([*mine, *theirs])
+        if mine.get(path) != theirs.get(path)
+    ]
 
 
 def line(found: list[Entry]) -> str:
@@ -45,7 +49,9 @@ def restored(data: Mapping[str, Any], text: str, where: str) -> dict[str, Any]:
     try:
         found = [(str(path), was, now) for path, was, now in json.loads(match[1])]
     except (ValueError, TypeError, RecursionError):
-        raise SpecError(f"{where}: {MARK.strip('# :')}: not what an export wrote; allowed: as it was, or no such line") from None
+        raise SpecError(
+            f"{where}: {MARK.strip('# :')}: not what an export wrote; allowed: as it was, or no such line"
+        ) from None
     for path, was, now in found:
         if leaves.get(path) == was:
             leaves.pop(path, None)
@@ -58,6 +64,8 @@ def restored(data: Mapping[str, Any], text: str, where: str) -> dict[str, Any]:
         for key in sections:
             here = here.setdefault(key, {})
             if not isinstance(here, dict):
-                raise SpecError(f"{where}: {MARK.strip('# :')}: {path} is below a value; allowed: as an export wrote it")
+                raise SpecError(
+                    f"{where}: {MARK.strip('# :')}: {path} is below a value; allowed: as an export wrote it"
+                )
         here[last] = value
     return made

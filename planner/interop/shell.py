@@ -9,7 +9,8 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from planner.interop.shell_words import BadShell, Branch, Function, Loop, Node, Parser, Simple, Word
+from planner.interop.shell_tokens import BadShell, Word
+from planner.interop.shell_words import Branch, Function, Loop, Node, Parser, Simple
 from planner.spec import SpecError
 
 MOST_COMMANDS = 10_000
@@ -56,7 +57,11 @@ class Shell:
         if text.startswith("$("):
             words = [word for part in Parser(text[2:-1]).parse() if isinstance(part, Simple) for word in part.words]
             inner = self.expand(words, scope)
-            if inner[:1] == ["seq"] and all(re.fullmatch(r"-?\d+", one) for one in inner[1:]) and len(inner) in (2, 3, 4):
+            if (
+                inner[:1] == ["seq"]
+                and all(re.fullmatch(r"-?\d+", one) for one in inner[1:])
+                and len(inner) in (2, 3, 4)
+            ):
                 numbers = [int(one) for one in inner[1:]]
                 first, step, last = (1, 1, *numbers) if len(numbers) == 1 else (numbers[0], 1, numbers[-1])
                 step = numbers[1] if len(numbers) == 3 else step
@@ -101,7 +106,7 @@ class Shell:
         if not re.fullmatch(r"[\d\s+*/%()-]{1,60}", plain) or "**" in plain:
             return other
         try:
-            return str(eval(plain.replace("/", "//"), {"__builtins__": {}}))  # noqa: S307 - digits and operators only
+            return str(eval(plain.replace("/", "//"), {"__builtins__": {}}))
         except (SyntaxError, ArithmeticError, TypeError, ValueError):
             return other
 
@@ -149,7 +154,9 @@ class Shell:
     def _loop(self, node: Loop, scope: _Scope) -> None:
         if not _starts(node.body):
             return  # whatever it does is no server
-        name, values = (node.name, self.expand(node.values, scope)) if not node.head else self._counted(node.head, scope)
+        name, values = (
+            (node.name, self.expand(node.values, scope)) if not node.head else self._counted(node.head, scope)
+        )
         if values is None or any(value.startswith("$") for value in values):
             what = f"for {node.head or f'{name} in ' + ' '.join(values or [])}"
             self.run(node.body, replace(scope, unbounded=scope.unbounded or what))
@@ -160,7 +167,9 @@ class Shell:
 
     def _counted(self, head: str, scope: _Scope) -> tuple[str, list[str] | None]:
         """Variable and values of `((i=0; i<4; i++))`; None when the bounds are not known."""
-        parts = re.fullmatch(r"\(\((?:int )?(\w+)=(.+?);\s*\1\s*(<=?)\s*(.+?);.*?(\+\+|\+=\s*\d+).*", head.replace("\n", ""))
+        parts = re.fullmatch(
+            r"\(\((?:int )?(\w+)=(.+?);\s*\1\s*(<=?)\s*(.+?);.*?(\+\+|\+=\s*\d+).*", head.replace("\n", "")
+        )
         if parts is None:
             return "", None
         name, first, than, last, step = parts.groups()
@@ -220,7 +229,12 @@ class Shell:
     def _assign(self, word: Word, match: re.Match[str], scope: _Scope, local: dict[str, list[str]]) -> None:
         name, operator, text = match.groups()
         if text.startswith("(") and text.endswith(")"):
-            parts = [w for part in Parser(text[1:-1].replace("\n", " ")).parse() if isinstance(part, Simple) for w in part.words]
+            parts = [
+                w
+                for part in Parser(text[1:-1].replace("\n", " ")).parse()
+                if isinstance(part, Simple)
+                for w in part.words
+            ]
             values = self.expand(parts, scope)
             local[name] = (scope.values.get(name, []) if operator == "+=" else []) + values
             scope.values[name] = local[name]
@@ -239,7 +253,9 @@ def _starts(body: Sequence[Node]) -> bool:
             raw = [word.raw for word in node.words]
             if not raw or raw[0] not in ("sleep", "curl", "echo", "printf", "kill", "wait", "true", ":", "rm", "mkdir"):
                 return True
-        elif not isinstance(node, Function) and any(map(_starts, [node.body] if isinstance(node, Loop) else node.bodies)):
+        elif not isinstance(node, Function) and any(
+            map(_starts, [node.body] if isinstance(node, Loop) else node.bodies)
+        ):
             return True
     return False
 

@@ -51,7 +51,8 @@ STRUCTURE = COUNTS | {
     "headless", "node-rank", "data-parallel-rank", "data-parallel-start-rank", "data-parallel-hybrid-lb",
     "data-parallel-external-lb", "data-parallel-multi-port-external-lb", "enable-expert-parallel", "hf-overrides",
     "rope-scaling", "rope-theta", "rope-parameters", "kv-offloading-size", "kv-offloading-backend", "quantization",
-    "kv-cache-dtype", "runner", "nnodes", "task", "config", "load-format", "connector", "port", "disable-hybrid-kv-cache-manager",
+    "kv-cache-dtype", "runner", "nnodes", "task", "config", "load-format", "connector", "port",
+    "disable-hybrid-kv-cache-manager",
 }  # fmt: skip
 SILENT = "says nothing about speed"
 _SILENT = re.compile(
@@ -83,7 +84,9 @@ SLOWS: dict[str, str] = {
         "the choice of kernels is the profile's"
     ),
     r".*eplb.*|.*dbo.*|ubatch.*": "expert balancing and overlapped batches are not modelled",
-    r"scheduling-policy|scheduler-cls|.*interval|max-num-scheduled.*|max-num-active.*": "scheduling is first come first served",
+    r"scheduling-policy|scheduler-cls|.*interval|max-num-scheduled.*|max-num-active.*": (
+        "scheduling is first come first served"
+    ),
     r"max-num-queued.*": "see deployment.router.max_queue",
     r"disable-custom-all-reduce": "all-reduces are the profile's",
 }

@@ -248,11 +248,12 @@ def compare(a: Summary, b: Summary) -> list[Difference]:
 
 
 def compared(a: Summary, b: Summary) -> str:
-    """The one sentence of a comparison: goodput per GPU, because runs may differ in GPUs; of both where one says none."""
+    """The one sentence of a comparison: goodput per GPU, because runs may differ in GPUs, where both say how many."""
     known = a.gpus and b.gpus
     name = "goodput_requests_per_s_per_gpu" if known else "goodput_requests_per_s"
     first, second = a[name] or 0.0, b[name] or 0.0
-    text = f"A ({machine(a)}) has a goodput of {number(first)} req/s{' per GPU' if known else ''} and B ({machine(b)}) of {number(second)}"
+    unit = "req/s per GPU" if known else "req/s"
+    text = f"A ({machine(a)}) has a goodput of {number(first)} {unit} and B ({machine(b)}) of {number(second)}"
     low, high = sorted((first, second))
     ahead = "A" if first > second else "B"
     if high == low:

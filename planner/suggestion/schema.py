@@ -21,7 +21,10 @@ POOL = {
 # Those of a candidate: what each is, and its type.
 CANDIDATE: dict[str, tuple[dict[str, Any], str]] = {
     "mode": ({"enum": ["aggregated", "disaggregated"]}, "whether prompts have workers of their own"),
-    "pools": ({"type": "object", "additionalProperties": POOL}, "aggregated, or prefill and decode: workers and their GPUs"),
+    "pools": (
+        {"type": "object", "additionalProperties": POOL},
+        "aggregated, or prefill and decode: workers and their GPUs",
+    ),
     "name": (TEXT, "6P2D, 2 agg TP2"),
     "gpus": (WHOLE, "used"),
     "idle": (WHOLE, "of those asked for, not used"),
@@ -95,6 +98,9 @@ def _closed(made: dict[str, Any]) -> dict[str, Any]:
     properties = made.get("properties")
     if properties is None:
         return made
-    plain = {name: {key: value for key, value in one.items() if key not in ("title", "default")} for name, one in properties.items()}
+    plain = {
+        name: {key: value for key, value in one.items() if key not in ("title", "default")}
+        for name, one in properties.items()
+    }
     about = {"description": made["description"]} if "description" in made else {}
     return {"type": "object", **about, "properties": plain, "required": list(plain), "additionalProperties": False}

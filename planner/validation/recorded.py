@@ -108,7 +108,9 @@ def read_record(folder: Path, profiles: dict[str, ProfileFile | None] | None = N
             raise SpecError(f"{folder}: a {run.manifest.get('provenance')} run; allowed: a measured one")
         name = str((run.manifest.get("spec") or {}).get("name", folder.name))
         if "spec_yaml" not in run.manifest:
-            raise SpecError(f"{folder}: does not say which deployment was measured; allowed: planner results FILE CONFIG")
+            raise SpecError(
+                f"{folder}: does not say which deployment was measured; allowed: planner results FILE CONFIG"
+            )
         reading = Reading(replay=bool(run.manifest.get("replay")))  # of another tool: its requests are sent again
         return Record(name, reading, {"its spec's": None}, (), {name: (run,)})
     runs: dict[str, dict[int, Run]] = defaultdict(dict)
