@@ -73,6 +73,11 @@ def test_kv_both_without_names_asks() -> None:
         read(pair("one", "other"), roles=("decode",))
 
 
+def test_a_server_without_a_role_beside_a_pair_is_refused() -> None:
+    with pytest.raises(SpecError, match="command 1: neither prefill nor decode, beside servers that are"):
+        read("#!/bin/bash\nvllm serve Qwen/Qwen3-32B --port 8000 &\n" + pair("prefill", "decode"))
+
+
 def test_a_loop_of_four_servers_is_four() -> None:
     text = "for i in 0 1 2 3; do\n  CUDA_VISIBLE_DEVICES=$i vllm serve Qwen/Qwen3-32B --port $((8000+i)) &\ndone\n"
     assert shape(read(text)) == ((4, 1),)

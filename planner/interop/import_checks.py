@@ -33,9 +33,8 @@ def no_connector(servers: Sequence[Server], found: Sequence[Role], where: str) -
     if len(set(found)) == 1 and found[0] == "aggregated":
         return []
     managed = [server for server in servers if server.place == "managed" and server.engine == "dynamo"]
-    none = not any(connectors(server.transfer(where)) or server.values.get("connector") for server in managed)
-    if managed and none:
-        text = "no KV connector is named: older releases of Dynamo take NIXL by themselves, later ones none"
+    if any(not connectors(one.transfer(where)) and not one.values.get("connector") for one in managed):
+        text = "not named on every worker: older releases of Dynamo take NIXL by themselves, later ones none"
         return [Note("warning", "kv-transfer-config", text)]
     text = "without a KV connector: nothing is handed over; add --kv-transfer-config"
     return [

@@ -175,7 +175,6 @@ def read_request(data: dict[str, Any], where: str, name: str, choices: Choices) 
     clients = figure(("spec", "workload", "concurrency"))
     gpus = figure(
         ("spec", "hardware", "totalGpus"), ("spec", "features", "planner", "max_gpu_budget"),
-        ("spec", "profilingConfig", "config", "hardware", "max_num_gpus_per_engine"),
     )  # fmt: skip
     slo = {
         "ttft_ms": figure(("spec", "sla", "ttft"), (*old, "ttft")),

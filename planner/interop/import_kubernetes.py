@@ -109,6 +109,10 @@ def _kserve_pool(
         if found is not None:
             values.setdefault("kv-offloading-size", found / 1.073741824)
         source.get(*base, "kvCacheOffloading", "cpu")
+        for tier in sorted(set(offload) - {"cpu"}):
+            text = "KV below the host's memory, of a size that the file does not say; none is modelled"
+            notes.append(Note("loss", f"{key}.kvCacheOffloading.{tier}", text))
+            source.get(*base, "kvCacheOffloading", tier)
     if "worker" in source.section(*base):
         source.get(*base, "worker")
         size = server.gpus

@@ -12,12 +12,14 @@ if TYPE_CHECKING:
     from planner.interop.import_servers import Server
 
 GIB = 2**30 / 1e9  # GB in a GiB
+LMCACHE_PD = "LMCache's P/D mode"  # the prefill side writes
 # Connectors that hand KV to another server, and whether the sender writes (push).
 CONNECTORS = {
     "NixlConnector": False, "NixlPullConnector": False, "NixlPushConnector": True, "P2pNcclConnector": True,
     "MooncakeConnector": True, "MoRIIOConnector": False, "PyNcclConnector": True, "ExampleConnector": False,
-    "SharedStorageConnector": False,
+    "SharedStorageConnector": False, LMCACHE_PD: True,
 }  # fmt: skip
+_STORE = re.compile(r"offload|lmcache|kvbm|dynamoconnector|store|flexkv|hicache|hf3fs|^pdconnector", re.I)
 
 
 def connectors(config: Mapping[str, Any]) -> list[str]:
@@ -28,7 +30,7 @@ def connectors(config: Mapping[str, Any]) -> list[str]:
         return [name for one in inner if isinstance(one, Mapping) for name in connectors(one)]
     name = str(config.get("kv_connector") or "")
     if name.startswith("LMCache") and config.get("kv_role") in ("kv_producer", "kv_consumer"):
-        return ["P2pNcclConnector"]  # LMCache's P/D mode: the prefill side writes
+        return [LMCACHE_PD]
     return [name] if name else []
 
 
@@ -80,10 +82,7 @@ def _tiers_of(server: Server, where: str) -> tuple[list[float], list[Note]]:
         size = _number(environment.get("LMCACHE_MAX_LOCAL_CPU_SIZE"))
         if size:
             return [size * server.tp], [Note("assumed", key, "LMCache's size is one GPU's: times tp")]
-    stores = [
-        name for name in names
-        if re.search(r"offload|lmcache|kvbm|dynamoconnector|store|flexkv|hicache|hf3fs|^pdconnector", name, re.I)
-    ]  # fmt: skip
+    stores = [name for name in names if name not in CONNECTORS and _STORE.search(name)]
     if stores:
         text = f"{', '.join(stores)} keeps KV outside the GPU, and the file does not say how much; none is modelled"
         return [], [Note("loss", server.note_key("kv-transfer-config"), text)]

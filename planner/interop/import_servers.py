@@ -117,7 +117,15 @@ def roles(servers: Sequence[Server], ports: Mapping[str, Role], choices: Choices
             f"{where}: {keys}: kv_both, and nothing names the one that prefills; "
             "allowed: --roles prefill,decode in their order, kv_producer and kv_consumer, or names that say it"
         )
-    if "prefill" in found:
+    if not any(found):
+        return ["aggregated"] * len(found)
+    for server, role in zip(servers, found, strict=True):
+        if role is None and server.place != "managed":
+            raise SpecError(
+                f"{where}: {server.key}: neither prefill nor decode, beside servers that are; "
+                "allowed: --roles prefill,decode,aggregated in their order, or a file without it"
+            )
+    if "prefill" in found:  # older graphs of Dynamo mark only the prefill worker
         return [role or "decode" for role in found]
     return [role or "aggregated" for role in found]
 

@@ -25,7 +25,7 @@ from planner.spec.strict_yaml import read_value
 
 KV_TYPES = {"fp8_e4m3": "fp8", "fp8_e5m2": "fp8", "fp8_inc": "fp8", "bfloat16": "bf16", "float16": "fp16"}
 DTYPES = {"half": "float16", "float": "float32"}
-PLACEHOLDER = re.compile(r"<.*>|\.\.\.|\{\{.*\}\}|your[-_ ].*|MODEL(?:_NAME|_ID|_PATH)?", re.I | re.S)
+PLACEHOLDER = re.compile(r".*<[^<>]*>.*|\.\.\.|\{\{.*\}\}|your[-_ ].*|MODEL(?:_NAME|_ID|_PATH)?", re.I | re.S)
 
 
 @dataclass

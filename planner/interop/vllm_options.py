@@ -67,7 +67,7 @@ _SILENT = re.compile(
     |exclude-tools.*|lora-modules-none|.*health.*|grpc|custom-encoder.*|profiler-config|shutdown-timeout|numa-.*
     |enable-sleep-mode|discovery-backend|request-plane|event-plane|endpoint|namespace|store-kv|component
     |enable-request-id.*|default-.*|max-logprobs|logprobs-mode|dyn-.*|backend|enable-multimodal|route-to-.*|name
-    |skip-server-warmup|watchdog-timeout|schedule-conservativeness|data-parallel-backend|data-parallel-rpc.*
+    |skip-server-warmup|watchdog-timeout|device|schedule-conservativeness|data-parallel-backend|data-parallel-rpc.*
     |kv-cache-metrics.*|fail-on.*|renderer-.*|disaggregation-bootstrap.*|disaggregation-ib.*|publish-events-.*""",
     re.X,
 )
