@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from importlib.metadata import version
 from typing import Any
 
@@ -12,6 +13,7 @@ import pandas as pd
 
 from planner.engine.profiles import origin
 from planner.run.tables import STEP_COLUMNS, Progress, Run, frame
+from planner.system.capacity import mean_lengths, pool_rates
 from planner.system.resolve import System
 from planner.traffic.requests import Load
 from simulator.cluster import Cluster, Visit
@@ -38,8 +40,19 @@ class SimulatorBackend:
             steps=steps,
             samples=_samples(steps, system.spec.run.sample_interval_s),
             transfers=_transfers(cluster),
-            manifest=manifest(system, _extrapolations(cluster), cluster.stopped, _cross_node(cluster, system)),
+            manifest=manifest(system, _extrapolations(cluster), cluster.stopped, _cross_node(cluster, system))
+            | {"highest_rates": _highest_rates(system, visits)},
         )
+
+
+def _highest_rates(system: System, visits: list[Visit]) -> dict[str, float]:
+    """{role: requests per second} for what was served; empty where nothing was."""
+    served = [visit for visit in visits if visit.prefill and visit.finish_reason != "rejected"]
+    if not served:
+        return {}
+    lengths = mean_lengths([visit.request for visit in served])
+    cached = sum(visit.prefill.cached_tokens for visit in served if visit.prefill) / len(served)
+    return pool_rates(system, replace(lengths, computed=lengths.prompt - cached), system.spec.slo)
 
 
 def _extrapolations(cluster: Cluster) -> list[str]:
@@ -102,10 +115,30 @@ def manifest(
         **({"cross_node": cross_node} if cross_node else {}),
         "kv_blocks": {pool.role: pool.limits.kv_blocks for pool in system.pools},
         "links": {w.name: w.bandwidth for w in (wires.intra_node, wires.inter_node, wires.inter_rack)} if wires else {},
+        **posting(system),
         "fitted_on": sorted(set().union(*(profile.fitted_hashes for profile in profiles.values()))),
         "warnings": [*system.warnings, *extrapolations],
         "stopped": stopped,
         "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
+    }
+
+
+def posting(system: System) -> dict[str, object]:
+    """What posting costs, for the manifest; nothing where it is not known or there are no hand-overs."""
+    if system.wires is None or not system.wires.hand_over.post_s or not system.block_descriptors:
+        return {}
+    hand = system.wires.hand_over
+    block_size = next(pool.limits.block_size for pool in system.pools if pool.role == "decode")
+    role = "prefill" if hand.push else "decode"
+    per_block = system.block_descriptors
+    return {
+        "posting": {
+            "role": role,
+            "post_s": hand.post_s,
+            "block_size": block_size,
+            "block_descriptors": per_block,
+            "block_bytes": block_size * system.kv_bytes_per_token,
+        }
     }
 
 

@@ -91,7 +91,7 @@ class Cluster:
         # Every step by itself where a neighbour may slow it: what it does then depends on when each begins.
         sharing = sum(len(pool.workers) for pool in system.pools if pool.hardware.kind == "cpu") > 1
         self._hand_over = system.wires.hand_over if system.wires is not None else HandOver()
-        self._post_block_s = self._posting(system)
+        self._post_block_s = self._hand_over.post_s * system.block_descriptors
         self.teams = [
             Team(
                 pool,
@@ -134,15 +134,6 @@ class Cluster:
             else:
                 self._run_watched(progress)
         return self.visits
-
-    def _posting(self, system: System) -> float:
-        """Seconds that the worker which posts takes for a KV block of a hand-over."""
-        if system.wires is None or self._layers is not None:  # nobody has measured the posts of single layers
-            return 0.0
-        tps = [pool.tp for pool in system.pools]
-        writer, reader = tps if not self._hand_over.push else reversed(tps)
-        model, fan_out = system.model, max(1, writer // reader)
-        return self._hand_over.post_s * self._hand_over.descriptors(model.layers, bool(model.latent_dim), fan_out)
 
     def _run_watched(self, progress: Progress | None) -> None:
         expected = max(self.load.expected_requests, 1)

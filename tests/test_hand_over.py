@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 
 from planner import load, simulate, summarise
+from planner.report.explain import explain
+from planner.run.metrics import Summary
 from planner.system.wires import HandOver, connector_config
 
 PAIR = ["workload.rate=10", "workload.requests=300", "profile=h200-llama-3.1-8b-tp1-served"]
@@ -74,3 +76,45 @@ def test_a_transfer_lasts_from_its_admission_in_both_tables() -> None:
 def test_cross_layer_blocks_reach_the_servers() -> None:
     config = connector_config(load("disagg", ["deployment.link.cross_layer_blocks=true"]).deployment.link)  # type: ignore[union-attr]
     assert config["kv_connector_extra_config"] == {"enable_cross_layers_blocks": "True"}
+
+
+# --- what posting holds back ---------------------------------------------------------------------------
+
+
+def _summary(*keys: str) -> Summary:
+    return summarise(simulate(load("disagg", list(keys))))
+
+
+def test_the_share_of_posting_is_descriptors_times_their_price() -> None:
+    found = _summary("workload.rate=10").posting
+    assert found is not None
+    assert found.role == "decode"
+    assert found.descriptors == 188 * 32 * 2
+    assert found.share == pytest.approx(10 * 188 * 64 * 3.2e-6, rel=0.05)
+    pushed = _summary("workload.rate=10", "deployment.link.connector=NixlPushConnector").posting
+    assert pushed is not None
+    assert pushed.role == "prefill"
+
+
+@pytest.mark.parametrize("key", ["deployment.link.preset=nvlink", "optimizations.transfer.layerwise={}"])
+def test_no_share_where_the_price_is_not_known(key: str) -> None:
+    assert _summary(key).posting is None
+
+
+def test_a_posting_worker_is_named_as_the_bottleneck() -> None:
+    found = explain(_summary("workload.rate=10", "slo.ttft_ms=2000", "slo.tpot_ms=8"))
+    assert (found.kind, found.where) == ("hand-over", "decode")
+    assert "12,032 descriptors a prompt" in found.text
+    assert "With engine.block_size 128" in found.text
+    large = explain(_summary("workload.rate=10", "slo.ttft_ms=2000", "slo.tpot_ms=8", "engine.block_size=128"))
+    assert large.kind != "hand-over"
+
+
+def test_load_is_the_share_of_a_pools_own_highest_rate() -> None:
+    """Busy says that some step runs; load grows with the rate and is near 1 where the pool ends."""
+    few, more = (_summary(f"workload.rate={rate}")["decode_load"] for rate in (3, 6))
+    assert few is not None
+    assert more is not None
+    assert more == pytest.approx(2 * few, rel=0.1)
+    full = _summary("workload.rate=40")
+    assert max(full.number("prefill_load"), full.number("decode_load")) == pytest.approx(1.0, abs=0.15)

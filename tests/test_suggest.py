@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -14,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import planner
-from planner.spec import Lognormal, Spec, SpecError, Uniform
+from planner.spec import Lognormal, Spec, SpecError, Uniform, dump, parse
 from planner.spec.slo_presets import MLPERF, preset
 from planner.suggestion.answer import Check, Suggestion, best_of
 from planner.suggestion.changes import faster_links, judged, stretched
@@ -23,12 +25,14 @@ from planner.suggestion.fewest import smallest
 from planner.suggestion.probe import Period, load_at, turnaround_s
 from planner.suggestion.search import BLOCKS, Found, Probe, first_guess, highest_rate, probe, system_of
 from planner.suggestion.splits import Split, Workers, apply, splits
-from planner.suggestion.suggest import suggest
+from planner.suggestion.suggest import ROUNDS, suggest
 from planner.suggestion.tasks import TURNAROUNDS, period_of
-from planner.suggestion.verdict import Advantage, advantage, decide, profile_error
+from planner.suggestion.tune import GAIN, TuneTask, tune
+from planner.suggestion.tuning import BLOCK_SIZES, BUDGETS, CONNECTORS, Tuning
+from planner.suggestion.verdict import Advantage, advantage, decide, profile_error, unmeasured
 from planner.suggestion.verify import Here, checked, largest_part, refusal
 from planner.suggestion.words import explanation
-from planner.system.resolve import resolve
+from planner.system.resolve import System, resolve
 from planner.traffic.workload import build, scaled
 
 SMALL = ["workload.requests=150", "slo.ttft_ms=1000"]
@@ -146,8 +150,12 @@ def test_the_search_agrees_with_every_rate_tried(split: Split) -> None:
 
 def test_the_pick_is_that_of_exhaustive_search() -> None:
     """Every split of three GPUs at every rate of a grid, whole runs of every seed: the best one is suggested."""
-    one = planner.load("disagg", ["slo.ttft_ms=1000", "slo.tpot_ms=15"])
+    kept = ["engine.max_num_batched_tokens=8192", "engine.block_size=16"]
+    kept += ["deployment.link.connector=NixlConnector", "deployment.link.cross_layer_blocks=false"]
+    one = planner.load("disagg", ["slo.ttft_ms=1000", "slo.tpot_ms=15", *kept])
     found = suggest(one, 3, seeds=2, requests=300, processes=1)
+    assert all(row.split.tuning == Tuning() for row in found.rows)
+    assert sum("kept as the file has it" in note for note in found.notes) == 2
     assert found.seconds is not None
     assert found.warmup_s is not None
     period = Period(found.seconds, found.warmup_s)
@@ -165,6 +173,35 @@ def test_the_pick_is_that_of_exhaustive_search() -> None:
     for row in ones:
         if row.refined:  # the others were searched roughly
             assert row.rate == pytest.approx(best[row.name], rel=0.08)  # few requests pass and fail by turns
+
+
+@pytest.mark.parametrize("name", ["2 agg", "1P1D"])
+def test_knobs_are_tuned_as_well_as_by_trying_all(name: str) -> None:
+    """Every budget, and of P/D every block size, connector and layout, searched from scratch."""
+    one = planner.load("disagg", ["slo.tpot_ms=15"])
+    split = next(split for split in splits(2, [1]) if split.name == name)
+    system = system_of(apply(one, split))
+    guess = first_guess(system, 0)
+    plain = highest_rate(lambda rate: probe(system, rate, 0), guess, tolerance=GAIN)
+    tuned = tune(TuneTask(one, split, 0, plain.rate, guess, None))
+    pieces = [*itertools.product(BLOCK_SIZES, CONNECTORS, (False, True))] if split.second else [(None, None, None)]
+    budgets = (1024, 8192) if split.second else BUDGETS  # a few seconds
+    best = 0.0
+    for budget, (block, connector, cross) in itertools.product(budgets, pieces):
+        every = replace(split, tuning=Tuning(budget, block, connector, cross))
+        built = system_of(apply(one, every))
+        best = max(best, highest_rate(partial(_rate_of, built), guess, tolerance=GAIN).rate)
+    assert tuned.found is not None
+    assert tuned.found.rate > 1.05 * plain.rate
+    assert tuned.found.rate > 0.95 * best
+    written = parse(dump(apply(one, tuned.split)))
+    assert [pool.limits for pool in system_of(written).pools] == [
+        pool.limits for pool in system_of(apply(one, tuned.split)).pools
+    ]
+
+
+def _rate_of(system: System, rate: float) -> Probe:
+    return probe(system, rate, 0)
 
 
 # --- the whole answer --------------------------------------------------------------------------------
@@ -520,3 +557,50 @@ def test_the_largest_part_that_fits() -> None:
     assert "the decode worker beyond 33% of its load" in two.untested
     assert largest_part(Split(Workers(1, 4)), 10.0, 2) is None
     assert math.isclose(largest_part(Split(Workers(8, 1)), 80.0, 2).rate, 0.9 * 20.0)  # type: ignore[union-attr]
+
+
+# --- hand-overs that nobody measured -----------------------------------------------------------------
+
+
+def test_worth_it_needs_more_where_hand_overs_were_not_measured() -> None:
+    clear, slight, worse = Advantage(0.6, 0.5, 0.7), Advantage(0.2, 0.15, 0.25), Advantage(-0.2, -0.3, -0.1)
+    assert [decide(one, 0.05, 0.02) for one in (clear, slight, worse)] == ["worth it", "worth it", "not worth it"]
+    unknown = [decide(one, 0.05, 0.02, unknown=True) for one in (clear, slight, worse)]
+    assert unknown == ["worth it", "not known yet", "not worth it"]
+
+
+@pytest.mark.parametrize(
+    ("keys", "told"),
+    [
+        ([], None),
+        (["engine.block_size=128"], "hand-overs of block_size 128 (measured: 16)"),
+        (["deployment.link.cross_layer_blocks=true"], "hand-overs of cross-layer blocks"),
+        (["deployment.link.preset=nvlink"], "what a hand-over over nvlink costs the workers"),
+        (["deployment.link.preset=nvlink", "deployment.link.post_us=3"], None),
+    ],
+)
+def test_what_is_not_measured_about_hand_overs(keys: list[str], told: str | None) -> None:
+    assert unmeasured(resolve(planner.load("disagg", keys))) == told
+
+
+def test_engines_that_hand_nothing_over_have_nothing_to_measure() -> None:
+    assert unmeasured(resolve(planner.load("agg"))) is None
+    assert unmeasured(resolve(planner.load("cpu-1p1d"))) is None
+
+
+@pytest.mark.parametrize("off", [1 / 30, 1 / 2, 1.0, 3.0, 100.0])
+def test_an_edge_far_from_where_the_search_began_is_found(off: float) -> None:
+    """First searches use one list of requests; all lists together may be far from it (1 GPU at tight targets)."""
+    limit, runs = 5.0, list[list[Probe]]([[], []])
+    rates = [limit * off / 1.04, limit * off, limit * off * 1.04]
+    for _ in range(ROUNDS):
+        for rate in rates:
+            for of_seed in runs:
+                of_seed.append(replace(_threshold(limit, rate), blocks=((50, 50 if rate <= limit else 45),) * 4))
+        found = Edge.of(runs, 0.99)
+        rates = [rate] if (rate := next_rate(found)) is not None else []
+        if not rates:
+            break
+    below, above = found.bracket
+    assert below <= limit < above
+    assert above / below <= 1.011

@@ -75,6 +75,7 @@ class LinkPreset(Node):
     post_us: NonNegative = 0.0  # a descriptor, on the worker that posts; 0: not known, as of the two below
     way_ms: NonNegative = 0.0
     way_us_per_token: NonNegative = 0.0
+    block_size: PositiveInt | None = None  # tokens of the KV blocks that hand-overs were measured with
     source: Annotated[str, Field(min_length=1)]
 
 

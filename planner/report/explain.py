@@ -16,7 +16,7 @@ from planner.run.facts import SATURATED
 from planner.run.metrics import Summary
 from planner.run.usage import LinkUse, PoolUse
 
-Kind = Literal["prefill", "decode", "kv-memory", "link", "retrieval", "none", "unknown"]
+Kind = Literal["prefill", "decode", "kv-memory", "link", "hand-over", "retrieval", "none", "unknown"]
 
 BUSY = 0.9  # from here a station has no room for the next burst
 FULL = 0.9  # KV cache in use, averaged over the steps: no room for the next prompt
@@ -56,7 +56,8 @@ def explain(summary: Summary) -> Explanation:
     if summary.saturation.saturated or late:
         return _first_token(summary)
     if slow or long:
-        return _token_speed(summary)
+        posts = _posting(summary)
+        return posts if posts and posts.where == "decode" else _token_speed(summary)
     return _headroom(summary)
 
 
@@ -102,6 +103,32 @@ def _link_bound(summary: Summary, link: LinkUse) -> Explanation:
         ),
         enough,
     )
+
+
+POSTING = 0.15  # of a pool's time, from which posting is what to change first
+LARGER = 128  # tokens of a block: the largest that attention kernels of vLLM take
+
+
+def _posting(summary: Summary) -> Explanation | None:
+    """Workers that spend much of their time posting the pieces of hand-overs instead of computing.
+
+    Named in place of their pool, where that is what holds the requests, and of the wire that waits for the posts.
+    """
+    found = summary.posting
+    if found is None or found.share < POSTING:
+        return None
+    pool = _find(summary, found.role)
+    busy = f", of {percent(pool.utilization)} that they are busy" if pool and pool.utilization is not None else ""
+    first = (
+        f"Hand-overs are the bottleneck: the {found.role} workers spend {percent(found.share)} of their time posting"
+        f" {found.descriptors:,.0f} descriptors a prompt{busy}."
+    )
+    second = (
+        f"With engine.block_size {LARGER}: {percent(found.share * found.block_size / LARGER)}."
+        if found.block_size < LARGER
+        else "Fewer and larger pieces (link.cross_layer_blocks) or the other connector (link.connector) would free it."
+    )
+    return Explanation("hand-over", found.role, (first, second))
 
 
 def _retrieval(summary: Summary) -> Explanation | None:
@@ -151,7 +178,9 @@ def _first_token(summary: Summary) -> Explanation:
         "queue": _queue,
         "prefill": _long_prefill,
     }
-    return causes.get(stage, _unknown)(summary, time if share > 0 else "")
+    found = causes.get(stage, _unknown)(summary, time if share > 0 else "")
+    posts = _posting(summary)
+    return posts if posts and (found.where == posts.where or found.kind == "link") else found
 
 
 def _queue(summary: Summary, time: str) -> Explanation:

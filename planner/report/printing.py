@@ -22,9 +22,10 @@ RATES = (
     "input_tokens_per_s", "output_tokens_per_s", "total_tokens_per_s_per_gpu", "tokens_per_s_per_user",
 )  # fmt: skip
 USES = (
-    "aggregated_utilization", "aggregated_kv_used", "prefill_utilization", "prefill_kv_used", "decode_utilization",
-    "decode_kv_used", "link_utilization", "retrieval_utilization", "gpu_utilization", "cache_hit_rate",
-    "local_prefill_share", "preemptions", "cost_per_million_output_tokens",
+    "aggregated_load", "aggregated_utilization", "aggregated_kv_used", "prefill_load", "prefill_utilization",
+    "prefill_kv_used", "decode_load", "decode_utilization", "decode_kv_used", "link_utilization",
+    "retrieval_utilization", "gpu_utilization", "cache_hit_rate", "local_prefill_share", "preemptions",
+    "cost_per_million_output_tokens",
 )  # fmt: skip
 COMPARED = (
     "requests_per_s", "goodput_requests_per_s", "goodput_requests_per_s_per_gpu", "attainment",
@@ -116,6 +117,7 @@ def _limit(found: Explanation) -> str:
         "link": "the KV link is the bottleneck",
         "retrieval": "retrieval is the bottleneck",
         "kv-memory": f"the KV memory{where} is the bottleneck",
+        "hand-over": f"posting hand-overs{where} is the bottleneck",
         "prefill": "prefill is the bottleneck",
         "decode": "decoding is the bottleneck",
         "none": "no station is full",
@@ -178,8 +180,14 @@ def stage_table(summary: Summary) -> Table:
 
 
 def _uses(summary: Summary) -> list[str]:
-    """A simulated GPU's utilisation is its worker's busy share, so it is shown only where it was sampled."""
-    return [name for name in USES if name != "gpu_utilization" or summary.provenance == "measured"]
+    """Load where it is known, else busy. A simulated GPU's utilisation is its worker's: only a sampled one is shown."""
+
+    def shown(name: str) -> bool:
+        if name.endswith("_utilization") and summary.values.get(name.replace("utilization", "load")) is not None:
+            return False
+        return name != "gpu_utilization" or summary.provenance == "measured"
+
+    return [name for name in USES if shown(name)]
 
 
 def _beside(console: Console, tables: list[Table]) -> None:

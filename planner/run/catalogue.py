@@ -270,6 +270,17 @@ def _pool(role: str, value: Callable[[usage.PoolUse], float | None]) -> Callable
     return find
 
 
+def _load(role: str) -> Callable[[Facts], float | None]:
+    """A pool's share of its own highest rate: an engine that decodes anything at all is busy all the time."""
+
+    def value(facts: Facts) -> float | None:
+        highest = (facts.manifest.get("highest_rates") or {}).get(role)
+        served = facts.saturation.achieved_per_s
+        return served / highest if highest and served is not None else None
+
+    return value
+
+
 def _sampled(column: str) -> Callable[[Facts], float | None]:
     def value(facts: Facts) -> float | None:
         if not len(facts.run.samples):
@@ -294,6 +305,12 @@ for _role in ("aggregated", "prefill", "decode"):
         f"{_role}_utilization", f"{_title} busy", "share", "none",
         f"Share of the steady window that the {_role} workers spend in engine steps, averaged over them.",
         _pool(_role, lambda pool: pool.utilization),
+    )  # fmt: skip
+    _add(
+        f"{_role}_load", f"{_title} load", "share", "none",
+        "Requests finished per second of the steady window / the highest rate that the"
+        f" {_role} workers carry within the TPOT target, in closed form from the profile (simulated runs).",
+        _load(_role),
     )  # fmt: skip
     _add(
         f"{_role}_kv_used", f"{_title} KV used", "share", "none",

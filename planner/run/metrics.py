@@ -41,6 +41,7 @@ class Summary:
     missed_stages_ms: dict[str, float]  # as stages_ms, of the requests that miss the TTFT target
     retrieval_workers: int
     warnings: tuple[str, ...]
+    posting: usage.Posting | None = None
     origin: str = UNCALIBRATED  # where the step times of a simulation are from
 
     def __getitem__(self, name: str) -> float | None:
@@ -77,6 +78,7 @@ class Summary:
             "pools": [asdict(pool) for pool in self.pools],
             "workers": [asdict(worker) for worker in self.workers],
             "links": [asdict(link) for link in self.links],
+            "posting": None if self.posting is None else asdict(self.posting),
             "warnings": list(self.warnings),
         }
 
@@ -126,6 +128,7 @@ def summarise(run: Run, slo: Slo | None = None) -> Summary:
         pools=usage.pools(facts),
         workers=usage.workers(facts),
         links=usage.links(facts),
+        posting=usage.posting(facts),
         saturation=facts.saturation,
         stage_growth_per_s=usage.stage_growth(facts),
         missed_stages_ms=_means_ms(facts, missed),

@@ -54,6 +54,33 @@ class LinkUse:
     transfer_mean_s: float
 
 
+@dataclass(frozen=True, slots=True)
+class Posting:
+    """What a pool does to hand KV over: its workers post every piece of a transfer inside their steps."""
+
+    role: str
+    share: float  # of the time of its workers, over the steady window
+    descriptors: float  # a transfer, mean
+    block_size: int  # tokens
+
+
+def posting(facts: Facts) -> Posting | None:
+    """None where the run does not say what posting costs, or hands nothing over in the steady window."""
+    known = facts.manifest.get("posting")
+    window = facts.steady
+    if not known or not len(facts.transfers) or not window.length_s > 0:
+        return None
+    start, size = (facts.transfers[name].to_numpy(np.float64) for name in ("start_s", "bytes"))
+    inside = (start >= window.start_s) & (start <= window.end_s)
+    if not inside.any():
+        return None
+    blocks = np.ceil(size[inside] / known["block_bytes"])
+    descriptors = blocks * known["block_descriptors"]
+    count = sum(role == known["role"] for role in (facts.manifest.get("workers") or {}).values())
+    share = float(descriptors.sum()) * known["post_s"] / (max(count, 1) * window.length_s)
+    return Posting(known["role"], share, float(descriptors.mean()), known["block_size"])
+
+
 def workers(facts: Facts) -> tuple[WorkerUse, ...]:
     """Use of every worker of the manifest, in its order."""
     return facts.once(_workers)

@@ -63,7 +63,13 @@ class Row:
             if decode is None
             else {"prefill": asdict(prefill), "decode": asdict(decode)}
         )
-        return {"mode": self.mode, "pools": pools, **data, "rates": [found.rate for found in self.searches]}
+        return {
+            "mode": self.mode,
+            "pools": pools,
+            **data,
+            "tuning": asdict(self.split.tuning),
+            "rates": [found.rate for found in self.searches],
+        }
 
 
 def rank(row: Row) -> tuple[float, int, str]:
@@ -117,6 +123,7 @@ class Verdict:
     advantage: Advantage
     margin: float
     error: float  # of the profile
+    unmeasured: str | None = None  # what about the split's hand-overs nobody has measured
     at_equal_rate: EqualRate | None = None
     why: tuple[str, ...] = ()  # what limits the best split, and the best aggregated deployment
     enough_link: EnoughLink | None = None  # where the link limits the split

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from planner.report.words import percent
@@ -12,6 +12,7 @@ from planner.suggestion.answer import Change, EnoughLink
 from planner.suggestion.probe import Period
 from planner.suggestion.search import Found, highest_rate, probe, system_of
 from planner.suggestion.splits import Split, apply
+from planner.suggestion.tuning import BLOCK_SIZES, CONNECTORS
 from planner.suggestion.verdict import Advantage, Word, decide
 from planner.system.resolve import System, Wire
 
@@ -146,7 +147,26 @@ def tasks(
             names.append(f"{name} {percent(STEP)} {_word(name, factor)}")
             wanted.append(ChangeTask(changed, ours[0], seed, ours[1], link, period))
             wanted.append(ChangeTask(changed, theirs[0], seed, theirs[1], link, period))
+    for name, other in hand_overs(spec, ours[0]):
+        names.append(name)
+        wanted += [ChangeTask(spec, other, seed, ours[1], 1.0, period), wanted[1]]
     return names, wanted
+
+
+def hand_overs(spec: Spec, split: Split) -> Iterator[tuple[str, Split]]:
+    """The split with other blocks, connector or layout, where posting their pieces costs anything."""
+    system = system_of(apply(spec, split))
+    if system.wires is None or not system.wires.hand_over.post_s:
+        return
+    hand, size = system.wires.hand_over, system.pools[1].limits.block_size
+    changes: dict[str, dict[str, object]] = {f"block_size {block}": {"block_size": block} for block in BLOCK_SIZES}
+    changes.pop(f"block_size {size}", None)
+    other = CONNECTORS[0] if hand.push else CONNECTORS[1]
+    changes[f"connector {other}"] = {"connector": other}
+    layout = not hand.cross_layer_blocks
+    changes[f"cross_layer_blocks {str(layout).lower()}"] = {"cross_layer_blocks": layout}
+    for name, values in changes.items():
+        yield name, replace(split, tuning=replace(split.tuning, **values))  # type: ignore[arg-type]
 
 
 def _word(name: str, factor: float) -> str:
@@ -157,7 +177,9 @@ def _word(name: str, factor: float) -> str:
     return "more" if factor > 1 else "less"
 
 
-def judged(names: Sequence[str], found: Sequence[Found], now: Advantage, margin: float, error: float) -> list[Change]:
+def judged(
+    names: Sequence[str], found: Sequence[Found], now: Advantage, margin: float, error: float, unknown: bool = False
+) -> list[Change]:
     """Each change's advantage and what the verdict would be if it were as sure as the present one.
 
     Searches of changes are short and have one seed: what counts is how far they are from the same search unchanged.
@@ -173,7 +195,7 @@ def judged(names: Sequence[str], found: Sequence[Found], now: Advantage, margin:
         factor = math.exp(_log_ratio(ours, theirs) - base)
         values = ((1 + value) * factor - 1 for value in (now.value, now.low, now.high))
         changed = Advantage(*values)
-        word: Word = decide(changed, margin, error)
+        word: Word = decide(changed, margin, error, unknown)
         changes.append(Change(name, changed.value, word))
     return changes
 

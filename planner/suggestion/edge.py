@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from planner.suggestion.search import Probe
+from planner.suggestion.search import WIDEST, Probe
 
 Array = NDArray[np.float64]
 
@@ -156,11 +156,17 @@ def _half_bracket(edge: Edge) -> float:
 
 
 def next_rate(edge: Edge) -> float | None:
-    """Where to run a finalist next; None: its edge is found, or it is nowhere near."""
+    """Where to run a finalist next; None: its edge is found."""
     below, above = edge.bracket
     if below and above / below <= 1 + FINE:
         return None
-    if not below:
-        lowest = float(edge.rates[0])
-        return lowest / NEXT_STEP
-    return above**0.5 * below**0.5 if above < math.inf else float(edge.rates[-1]) * NEXT_STEP
+    rates = edge.rates
+    if not below:  # ever further away: the search may have begun with a rate that one list of requests flattered
+        return float(rates[0]) / _stride(float(rates[1] / rates[0]) if len(rates) > 1 else 1.0)
+    if math.isinf(above):
+        return float(rates[-1]) * _stride(float(rates[-1] / rates[-2]) if len(rates) > 1 else 1.0)
+    return math.sqrt(above * below)
+
+
+def _stride(last: float) -> float:
+    return min(max(NEXT_STEP, float(last**1.5)), WIDEST)

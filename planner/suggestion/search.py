@@ -16,8 +16,8 @@ import numpy as np
 
 from planner.run.facts import LEAST_GROWTH, SATURATED, STEADY_START, Window, growth
 from planner.spec import Slo, Spec
-from planner.suggestion.capacity import guess
 from planner.suggestion.probe import Period, load_at, seeded, traffic_of
+from planner.system.capacity import guess
 from planner.system.resolve import System, resolve
 from simulator.cluster import Cluster, Visit
 

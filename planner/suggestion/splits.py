@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from planner.engine.limits import divides
 from planner.engine.model_config import load_model
 from planner.spec import Aggregated, Disaggregated, LocalPrefill, PoolSpec, Spec, SpecError
+from planner.suggestion.tuning import UNTUNED, Tuning
 from planner.system.resolve import resolve
 
 Mode = Literal["aggregated", "disaggregated"]
@@ -29,13 +30,15 @@ class Workers:
 class Split:
     """One way to use the GPUs. `first` prefills (aggregated: does everything), `second` decodes.
 
-    `router` and `local_prefill_tokens` are set only where they are swept; None keeps the spec's.
+    `router` and `local_prefill_tokens` are set only where they are swept; None keeps the spec's. `tuning` is what the
+    candidate was found to do best with.
     """
 
     first: Workers
     second: Workers | None = None
     router: str | None = None
     local_prefill_tokens: int | None = None
+    tuning: Tuning = UNTUNED
 
     @property
     def mode(self) -> Mode:
@@ -48,6 +51,10 @@ class Split:
     @property
     def largest_tp(self) -> int:
         return max(self.first.tp, self.second.tp if self.second else 1)
+
+    @property
+    def untuned(self) -> Split:
+        return replace(self, tuning=UNTUNED)
 
     @property
     def name(self) -> str:
@@ -144,7 +151,8 @@ def apply(spec: Spec, split: Split) -> Spec:
         change["router"] = spec.deployment.router.model_copy(update={"policy": split.router, "preset": None})
     if split.local_prefill_tokens is not None:
         change["local_prefill"] = LocalPrefill(max_tokens=split.local_prefill_tokens)
-    return spec.model_copy(update={"deployment": spec.deployment.model_copy(update=change)}) if change else spec
+    spec = spec.model_copy(update={"deployment": spec.deployment.model_copy(update=change)}) if change else spec
+    return split.tuning.set_on(spec)
 
 
 ROUTERS = ("round_robin", "least_loaded", "power_of_two", "prefix_aware")
@@ -154,4 +162,4 @@ def variants(split: Split, sweep: frozenset[str], thresholds: list[int]) -> list
     """The split under every swept router, and (P/D only) every threshold of local prefill."""
     routers: list[str | None] = [*ROUTERS] if "router" in sweep else [None]
     local: list[int | None] = [*thresholds] if "local_prefill" in sweep and split.second else [None]
-    return [Split(split.first, split.second, router, tokens) for router in routers for tokens in local]
+    return [replace(split, router=router, local_prefill_tokens=tokens) for router in routers for tokens in local]

@@ -1,9 +1,10 @@
 """N GPUs, a model and traffic: every split's highest rate within the targets, ranked, and whether P/D is worth it.
 
 Stages, each a list of independent tasks whose results are taken in order, so that the answer does not depend on how
-many workers there are: search every candidate with the first seed; run those near the best of their mode with every
-seed, at the same few rates around their edge; then ask why the two best stop where they stop, and what would change
-the verdict. All candidates are sent requests for the same number of seconds, each at its own rate.
+many workers there are: search every candidate with the first seed; find the best knobs of those near the best of their
+mode, of both alike; run these with every seed, at the same few rates around their edge; then ask why the two best stop
+where they stop, and what would change the verdict. All candidates are sent requests for the same number of seconds,
+each at its own rate.
 """
 
 from __future__ import annotations
@@ -35,7 +36,9 @@ from planner.suggestion.tasks import (
     shortened,
     why,
 )
-from planner.suggestion.verdict import advantage, decide, profile_error
+from planner.suggestion.tune import Tuned, TuneTask, tune
+from planner.suggestion.tuning import kept
+from planner.suggestion.verdict import advantage, decide, profile_error, unmeasured
 from planner.suggestion.words import limit, pareto, pick, provenance, sentence
 from planner.system.resolve import System
 from planner.traffic.workload import offered_rate, scaled
@@ -55,9 +58,10 @@ __all__ = [
 
 COARSE = 0.02  # width of the brackets that first searches end with
 NEAR = 0.9  # candidates above this share of the best of their mode are run with every seed
+WITHIN = 0.7  # of the best of their mode: what knobs may make up for
 FINALISTS = 3  # of each mode at most
 SHORTLIST = 2  # of each mode, in a first look
-FIRST_STEP, ROUNDS = 1.04, 12  # between the first rates of a finalist, and how often others are added
+FIRST_STEP, ROUNDS = 1.04, 24  # between the first rates of a finalist, and how often others are added
 OVERLOAD = 1.1  # how far past its highest rate a candidate is run to see what limits it
 REQUESTS_PER_GPU, FEWEST, MOST = 400, 2000, 4000  # requests that the best candidate serves in a run
 
@@ -112,6 +116,18 @@ def preferred(candidates: Sequence[Split], guesses: Sequence[float]) -> list[int
     return kept
 
 
+def contenders(rows: Sequence[Row], most: int) -> list[Row]:
+    """The rows of each mode that may become its best once tuned: `most` of those that serve WITHIN of the best's rate.
+
+    Where none of a mode meets the targets at any rate, those with the highest closed form.
+    """
+    kept: list[Row] = []
+    for mode in ("aggregated", "disaggregated"):
+        of_mode = sorted((row for row in rows if row.mode == mode), key=lambda row: (*rank(row)[:1], -row.guess))
+        kept += [row for row in of_mode[:most] if row.rate >= WITHIN * of_mode[0].rate]
+    return kept
+
+
 class _Session:
     """The stages of one answer."""
 
@@ -149,6 +165,7 @@ class _Session:
             base = [split for mode in ("aggregated", "disaggregated") for split in self._near(rows, mode)]
             more = [other for split in base for other in variants(split, self.sweep, self._thresholds())]
             rows += self._coarse("sweep", more)
+        rows = self._tuned(rows)
         rows = self._refined(rows)
         verdict = self._verdict(rows)
         notes = [f"Left out: {text}" for text in left_out] + self._notes(rows)
@@ -198,6 +215,22 @@ class _Session:
         of_mode = sorted((row for row in rows if row.mode == mode and row.rate > 0), key=rank)[:most]
         return [row.split for row in of_mode if row.rate >= NEAR * of_mode[0].rate]
 
+    def _tuned(self, rows: list[Row]) -> list[Row]:
+        """Rows with the contenders of both modes at their best knobs."""
+        wanted = contenders(rows, 1 if self._quick else FINALISTS)
+        brief = shortened(halved(self.period), max(row.rate or row.guess for row in rows))
+        tasks = [TuneTask(self.spec, row.split, self.seeds[0], row.rate, row.guess, brief) for row in wanted]
+        found: list[Tuned] = self._map("tune", tune, tasks)  # type: ignore[assignment]
+        better = {
+            row.split: rough_row(self.spec, self.gpus, one.split, Searched(row.guess, one.found))
+            for row, one in zip(wanted, found, strict=True)
+            if one.found is not None
+        }
+        rows = [better.get(row.split, row) for row in rows]
+        if better:
+            self.period = self._period(max(row.rate for row in rows)) or self.period
+        return rows
+
     def _refined(self, rows: list[Row]) -> list[Row]:
         """Rows with those near the best of their mode run by every seed, best first."""
         near = [*self._near(rows, "aggregated"), *self._near(rows, "disaggregated")]
@@ -231,9 +264,10 @@ class _Session:
         found = advantage(self._edges[ours.split], self._edges[theirs.split], self.spec.run.seed)
         error = profile_error(self._systems([ours, theirs]))
         margin = self.spec.run.margin
-        word = decide(found, margin, error)
+        unknown = unmeasured(system_of(apply(self.spec, ours.split)))
+        word = decide(found, margin, error, unknown is not None)
         if self._quick:
-            return Verdict(word, found, margin, error)
+            return Verdict(word, found, margin, error, unknown)
         both = [apply(self.spec, row.split) for row in (ours, theirs)]
         seed = self.seeds[0]
         reasons: list[Explanation] = self._map(  # type: ignore[assignment]
@@ -246,8 +280,10 @@ class _Session:
         )
         brief = shortened(self.period, ours.rate)
         names, tasks = changes.tasks(self.spec, (ours.split, ours.rate), (theirs.split, theirs.rate), seed, brief)
-        outcomes: list[Found] = self._map("what would change it", changes.search_change, tasks)  # type: ignore[assignment]
-        judged = changes.judged(names, outcomes, found, margin, error)
+        once = list(dict.fromkeys(tasks))  # changes of the hand-over leave aggregated engines as they are
+        searched: list[Found] = self._map("what would change it", changes.search_change, once)  # type: ignore[assignment]
+        outcomes = [searched[once.index(task)] for task in tasks]
+        judged = changes.judged(names, outcomes, found, margin, error, unknown is not None)
         enough = None
         if reasons[0].kind == "link":
             enough = self._map(
@@ -258,6 +294,7 @@ class _Session:
             advantage=found,
             margin=margin,
             error=error,
+            unmeasured=unknown,
             at_equal_rate=self._equal_rate(both, max(ours.rate, theirs.rate)),
             why=(f"{ours.name}: {limit(reasons[0])}", f"{theirs.name}: {limit(reasons[1])}"),
             enough_link=enough,  # type: ignore[arg-type]
@@ -300,6 +337,10 @@ class _Session:
         notes = []
         for row in (best_of(rows, "disaggregated"), best_of(rows, "aggregated")):
             if row is not None:
+                if held := kept(apply(self.spec, row.split.untuned)):
+                    notes.append(
+                        f"{row.name}: {', '.join(held)} kept as the file has it; left out, the best is searched."
+                    )
                 notes += [f"{row.name}: {text}" for text in system_of(apply(self.spec, row.split)).warnings]
         idle = [row.name for row in rows if row.idle]
         if idle:

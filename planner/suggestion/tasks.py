@@ -67,13 +67,20 @@ def attained(task: ProbeTask) -> Probe:
     return probe(system_of(task.spec), task.rate, task.seed, early=False, period=task.period)
 
 
+FURTHER = (1.0, 1.1, 1.25, 1.5)  # times the rate, until something is short
+
+
 def why(task: ProbeTask) -> Explanation:
-    """What limits a candidate at this rate."""
+    """What limits a candidate from this rate on: the first thing that falls short when more is sent."""
     from simulator.backend import SimulatorBackend
 
     system, seconds = system_of(task.spec), None if task.period is None else task.period.seconds
-    run = SimulatorBackend().run(system, load_at(task.spec, task.seed, task.rate, seconds))
-    return explain(summarise(run))
+    for factor in FURTHER:
+        load = load_at(task.spec, task.seed, factor * task.rate, seconds)
+        found = explain(summarise(SimulatorBackend().run(system, load)))
+        if found.kind != "none":
+            break
+    return found
 
 
 # --- how long requests are sent ------------------------------------------------------------------------

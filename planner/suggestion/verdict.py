@@ -13,9 +13,10 @@ from planner.report.words import percent
 from planner.suggestion.edge import Edge, interval
 from planner.system.resolve import System
 
-Word = Literal["worth it", "not worth it", "too close to call"]
+Word = Literal["worth it", "not worth it", "too close to call", "not known yet"]
 
 UNCALIBRATED = 0.10  # error taken for a roofline's ratio of two deployments: nothing measured says better
+UNMEASURED = 0.25  # more error where hand-overs were not measured: the least that predictions without them were off by
 SCALED = 0.05  # as UNCALIBRATED, for a profile that was measured at another TP size
 
 
@@ -64,10 +65,32 @@ def profile_error(systems: Sequence[System]) -> float:
     return worst
 
 
-def decide(found: Advantage, margin: float, error: float) -> Word:
-    """The whole interval must lie beyond the margin and what the profile may be off by."""
+def unmeasured(system: System) -> str | None:
+    """What about the hand-overs of a deployment nobody has measured; None: nothing, or there are none.
+
+    On a CPU the engines copy KV themselves, which a calibrated pair's link holds.
+    """
+    if system.wires is None or system.pools[0].hardware.kind == "cpu":
+        return None
+    hand, wire = system.wires.hand_over, system.wires.intra_node
+    if not hand.post_s:
+        return f"what a hand-over over {wire.name} costs the workers"
+    if hand.cross_layer_blocks:
+        return "hand-overs of cross-layer blocks"
+    sizes = sorted({pool.limits.block_size for pool in system.pools})
+    if hand.measured_block_size is not None and sizes != [hand.measured_block_size]:
+        return f"hand-overs of block_size {', '.join(map(str, sizes))} (measured: {hand.measured_block_size})"
+    return None
+
+
+def decide(found: Advantage, margin: float, error: float, unknown: bool = False) -> Word:
+    """The whole interval must lie beyond the margin and what the profile may be off by.
+
+    `unknown`: hand-overs were not measured. They can only cost more than is assumed, so it is "worth it" that needs
+    UNMEASURED more, and is not known yet without.
+    """
     if found.low > margin + error:
-        return "worth it"
+        return "not known yet" if unknown and found.low <= margin + error + UNMEASURED else "worth it"
     if found.high < margin - error:
         return "not worth it"
     return "too close to call"

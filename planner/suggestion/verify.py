@@ -64,7 +64,7 @@ def largest_part(split: Split, rate: float, gpus: int) -> Part | None:
         count = min(gpus // first.tp, first.replicas)
         if count == 0:
             return None
-        part = Split(Workers(count, first.tp), None, split.router, split.local_prefill_tokens)
+        part = replace(split, first=Workers(count, first.tp))
         left = () if count > 1 else ("routing between engines",)
         share = LOAD * rate * count / first.replicas
         return Part(part, share, False, (f"{count} of {first.replicas} engines at their rate",), left)
@@ -88,7 +88,7 @@ def largest_part(split: Split, rate: float, gpus: int) -> Part | None:
         f"the {role} worker beyond {value:.0%} of its load" for role, value in shares.items() if value <= 0.999
     )
     more = ("many transfers sharing the links", "routing between workers")
-    part = Split(Workers(prefill, first.tp), Workers(decode, second.tp), split.router, split.local_prefill_tokens)
+    part = replace(split, first=Workers(prefill, first.tp), second=Workers(decode, second.tp))
     return Part(
         part, LOAD * rate * fraction, False, (*tested, "the KV transfer between two engines"), (*untested, *more)
     )

@@ -41,6 +41,11 @@ def sentence(rows: Sequence[Row], verdict: Verdict | None, gpus: int) -> str:
         return f"{_serves(only)}; no {other} meets them at any rate."
     text = f"serves {number(ours.rate)} req/s within the targets, {verdict.advantage.text()} {engines(theirs)}"
     lead = ours.name if rank(ours) < rank(theirs) else f"The best split, {ours.name},"
+    if verdict.word == "not known yet":
+        return (
+            f"{lead} {text}, if {verdict.unmeasured} cost what is assumed: not known yet, measure it with planner"
+            " calibrate."
+        )
     return f"{lead} {text}: {verdict.word}."
 
 
@@ -50,7 +55,11 @@ def to_run(suggestion: Suggestion) -> str | None:
     if not row.rate > 0:
         return None
     verdict, within = suggestion.verdict, limits(suggestion.slo)
-    simpler = " (the simpler of the two)" if verdict is not None and verdict.word == "too close to call" else ""
+    simpler = (
+        " (the simpler of the two)"
+        if verdict is not None and verdict.word in ("too close to call", "not known yet")
+        else ""
+    )
     text = f"To run{simpler}: {_workers(row)}. Up to {_rate(row)}"
     if within:
         text += f", {percent(suggestion.slo.attainment)} of the requests have {within}"
@@ -74,14 +83,19 @@ def limits(slo: Slo) -> str:
 
 
 def _workers(row: Row) -> str:
-    """6 prefill workers and 2 decode workers of 1 GPU each (6P2D)."""
+    """6 prefill workers and 2 decode workers of 1 GPU each (6P2D) with max_num_batched_tokens 2048."""
+    tuned = row.split.tuning.text
+    return f"{_engines(row)} ({row.name}){f' with {tuned}' if tuned else ''}"
+
+
+def _engines(row: Row) -> str:
     first, second = row.split.first, row.split.second
     if second is None:
-        return f"{_some(first.replicas, 'aggregated engine')}{_size(first)} ({row.name})"
+        return f"{_some(first.replicas, 'aggregated engine')}{_size(first)}"
     prefill, decode = _some(first.replicas, "prefill worker"), _some(second.replicas, "decode worker")
     if first.tp == second.tp:
-        return f"{prefill} and {decode} of {_gpus(first.tp)} each ({row.name})"
-    return f"{prefill}{_size(first)} and {decode}{_size(second)} ({row.name})"
+        return f"{prefill} and {decode} of {_gpus(first.tp)} each"
+    return f"{prefill}{_size(first)} and {decode}{_size(second)}"
 
 
 def _some(count: int, word: str) -> str:

@@ -70,6 +70,19 @@ class System:
     def disaggregated(self) -> bool:
         return len(self.pools) == 2
 
+    @property
+    def block_descriptors(self) -> int:
+        """Pieces that one worker posts for a KV block of a hand-over; 0 without hand-overs.
+
+        Nobody has measured the posts of transfers that go layer by layer: they count as none.
+        """
+        if self.wires is None or self.spec.optimizations.transfer.layerwise is not None:
+            return 0
+        hand = self.wires.hand_over
+        prefill, decode = (pool.tp for pool in self.pools)
+        writer, reader = (decode, prefill) if hand.push else (prefill, decode)
+        return hand.descriptors(self.model.layers, bool(self.model.latent_dim), max(1, writer // reader))
+
 
 # What a preset stands for; keys that the spec sets itself win.
 ROUTER_PRESETS: dict[str, dict[str, Any]] = {

@@ -36,6 +36,7 @@ class HandOver:
     way_per_token_s: float = 0.0  # more of it for each prompt token
     push: bool = False  # the prefill worker posts
     cross_layer_blocks: bool = False
+    measured_block_size: int | None = None  # tokens of the KV blocks that these figures were measured with
 
     def way(self, prompt_tokens: int, hop_s: float) -> float:
         """Seconds between the workers; `hop_s`, the profile's, where the link's is not known."""
@@ -113,7 +114,7 @@ def _hand_over(spec: Link, hardware: Hardware) -> HandOver:
         for key in ("post_us", "way_ms", "way_us_per_token")
     )
     push = spec.connector == "NixlPushConnector"
-    return HandOver(post * 1e-6, way * 1e-3, token * 1e-6, push, spec.cross_layer_blocks)
+    return HandOver(post * 1e-6, way * 1e-3, token * 1e-6, push, spec.cross_layer_blocks, base.block_size)
 
 
 def wires(spec: Link, hardware: Hardware, hosts: list[Host], measured: WireLaw | None = None) -> Wires:

@@ -384,6 +384,21 @@ CHINESE: dict[str, str] = {
     "Cache hit rate": "缓存命中率",
     "Preemptions": "抢占次数",
     "Local prefill": "本地预填充",
+    "Aggregated load": "聚合负载",
+    "Requests finished per second of the steady window / the highest rate that the aggregated workers"
+    " carry within the TPOT target, in closed form from the profile (simulated runs).": (
+        "稳态窗口内每秒完成的请求数 / 聚合实例在 TPOT 目标内所能承担的最高速率（由画像按闭式计算，仅模拟运行）。"
+    ),
+    "Prefill load": "预填充负载",
+    "Requests finished per second of the steady window / the highest rate that the prefill workers"
+    " carry within the TPOT target, in closed form from the profile (simulated runs).": (
+        "稳态窗口内每秒完成的请求数 / 预填充实例在 TPOT 目标内所能承担的最高速率（由画像按闭式计算，仅模拟运行）。"
+    ),
+    "Decode load": "解码负载",
+    "Requests finished per second of the steady window / the highest rate that the decode workers"
+    " carry within the TPOT target, in closed form from the profile (simulated runs).": (
+        "稳态窗口内每秒完成的请求数 / 解码实例在 TPOT 目标内所能承担的最高速率（由画像按闭式计算，仅模拟运行）。"
+    ),
     "Link busy": "链路忙碌",
     "Link offered": "链路需求",
     "KV moved": "KV 传输量",

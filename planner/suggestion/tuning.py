@@ -1,0 +1,95 @@
+"""The knobs that each candidate of a comparison sets for itself, so that neither side is left untuned."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from typing import Literal
+
+from planner.spec import Aggregated, Disaggregated, Engine, PoolSpec, Spec
+
+Connector = Literal["NixlConnector", "NixlPushConnector"]
+
+# vLLM's defaults are within these; below 512 a step is too short to fill a GPU, above 16384 few prompts are longer.
+BUDGETS = (512, 1024, 2048, 4096, 8192, 16384)
+BLOCK_SIZES = (16, 64, 128)  # tokens of a KV block; larger ones make fewer pieces of a hand-over
+CONNECTORS: tuple[Connector, ...] = ("NixlConnector", "NixlPushConnector")
+
+
+@dataclass(frozen=True, slots=True)
+class Tuning:
+    """What a candidate sets over the spec; None: the spec's. The budget is the prefill pool's where there is one."""
+
+    max_num_batched_tokens: int | None = None
+    block_size: int | None = None
+    connector: Connector | None = None
+    cross_layer_blocks: bool | None = None
+
+    @property
+    def text(self) -> str:
+        """max_num_batched_tokens 1024, block_size 128; empty where nothing is set."""
+        known = [(field.name, getattr(self, field.name)) for field in fields(self)]
+        return ", ".join(f"{name} {_shown(value)}" for name, value in known if value is not None)
+
+    def set_on(self, spec: Spec) -> Spec:
+        """The spec with these values over its own."""
+        deployment, engine = spec.deployment, spec.engine
+        budget = {} if self.max_num_batched_tokens is None else {"max_num_batched_tokens": self.max_num_batched_tokens}
+        if isinstance(deployment, Aggregated):
+            return spec.model_copy(update={"engine": engine.model_copy(update=budget)}) if budget else spec
+        if self.block_size is not None:
+            engine = engine.model_copy(update={"block_size": self.block_size})
+        link = {
+            name: value for name in ("connector", "cross_layer_blocks") if (value := getattr(self, name)) is not None
+        }
+        prefill = deployment.prefill
+        if budget:
+            own = (prefill.engine or Engine()).model_copy(update=budget)
+            prefill = prefill.model_copy(update={"engine": own})
+        pools = {"prefill": prefill, "link": deployment.link.model_copy(update=link)}
+        return spec.model_copy(update={"engine": engine, "deployment": deployment.model_copy(update=pools)})
+
+
+UNTUNED = Tuning()
+
+
+def _shown(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _given(spec: Spec, name: str) -> bool:
+    """Whether the file says what this engine option is. Such a value is kept."""
+    deployment = spec.deployment
+    pools = () if isinstance(deployment, Aggregated) else (deployment.prefill, deployment.decode)
+    own = [pool.engine for pool in pools if isinstance(pool, PoolSpec) and pool.engine is not None]
+    return any(name in engine.model_fields_set for engine in (spec.engine, *own))
+
+
+def knobs(spec: Spec, posts: bool) -> Iterator[tuple[str, tuple[object, ...]]]:
+    """(knob, values to try) for this spec's deployment, in the order in which they are tried; not those it sets.
+
+    `posts`: hand-overs cost a worker time for each piece, so that pieces and who posts them matter.
+    """
+    if not _given(spec, "max_num_batched_tokens"):
+        yield "max_num_batched_tokens", BUDGETS
+    if isinstance(spec.deployment, Aggregated) or not posts:
+        return
+    link = spec.deployment.link
+    if "connector" not in link.model_fields_set:
+        yield "connector", CONNECTORS
+    if not _given(spec, "block_size"):
+        yield "block_size", BLOCK_SIZES
+    if "cross_layer_blocks" not in link.model_fields_set:
+        yield "cross_layer_blocks", (False, True)
+
+
+def kept(spec: Spec) -> list[str]:
+    """The knobs of a comparison that the file sets, which are therefore not searched."""
+    found = [f"engine.{name}" for name in ("max_num_batched_tokens", "block_size") if _given(spec, name)]
+    if isinstance(spec.deployment, Disaggregated):
+        found += [
+            f"deployment.link.{name}"
+            for name in ("connector", "cross_layer_blocks")
+            if name in spec.deployment.link.model_fields_set
+        ]
+    return found

@@ -1,0 +1,100 @@
+"""The highest rate that each pool carries, in closed form: no queue, mean lengths. Searches begin there."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from planner.spec import Slo
+from planner.system.resolve import Pool, System
+from planner.traffic.requests import Request
+
+UNHURRIED_S = 1.0  # seconds a token where no TPOT target says less
+
+
+@dataclass(frozen=True, slots=True)
+class Lengths:
+    """Mean tokens of a request: of its prompt, of that what must be computed, and of its answer."""
+
+    prompt: float
+    computed: float
+    output: float
+
+
+def mean_lengths(requests: Sequence[Request]) -> Lengths:
+    """Of a list, none of it cached."""
+    prompt = sum(request.prompt_tokens for request in requests) / len(requests)
+    return Lengths(prompt, prompt, sum(request.output_tokens for request in requests) / len(requests))
+
+
+def guess(system: System, requests: Sequence[Request], slo: Slo) -> float:
+    """Requests per second at which the first of prefill, decode, KV memory or link is full (above 0)."""
+    lengths = mean_lengths(requests)
+    rates = list(pool_rates(system, lengths, slo).values())
+    if system.wires is not None:
+        wire = system.wires.intra_node
+        ports = min(len(pool.workers) * pool.tp for pool in system.pools)
+        rates.append(ports * wire.bandwidth / (system.kv_bytes_per_token * lengths.prompt))
+    return min(rates)
+
+
+def pool_rates(system: System, lengths: Lengths, slo: Slo) -> dict[str, float]:
+    """{role: requests per second that all of its workers carry within the TPOT target, each other pool at ease}."""
+    slowest_s = slo.tpot_ms / 1e3 if slo.tpot_ms is not None else UNHURRIED_S
+    if not system.disaggregated:
+        pool = system.pools[0]
+        return {pool.role: len(pool.workers) * _shared(pool, lengths, slowest_s, _prefill_s(pool, lengths.computed))}
+    prefill, decode = system.pools
+    post_s = _post_s(system, lengths.prompt)
+    pushed = system.wires is not None and system.wires.hand_over.push
+    prompt_s = _prefill_s(prefill, lengths.computed) + (post_s if pushed else 0.0)
+    decoding = _shared(decode, lengths, slowest_s, 0.0 if pushed else post_s)
+    return {"prefill": len(prefill.workers) / prompt_s, "decode": len(decode.workers) * decoding}
+
+
+def _post_s(system: System, prompt: float) -> float:
+    """Seconds that posting the hand-over of a prompt takes."""
+    if system.wires is None:
+        return 0.0
+    blocks = prompt / system.pools[1].limits.block_size
+    return system.wires.hand_over.post_s * system.block_descriptors * blocks
+
+
+def _prefill_s(pool: Pool, prompt: float) -> float:
+    """Seconds of prefill that one prompt costs, in chunks of the token budget."""
+    left, done, total = max(1, round(prompt)), 0, 0.0
+    while left > 0:
+        tokens = min(left, pool.limits.max_num_batched_tokens)
+        total += pool.profile.step.mixed([(tokens, done)], 0, 0)
+        done += tokens
+        left -= tokens
+    return total
+
+
+def _decoding(pool: Pool, lengths: Lengths, slowest_s: float, busy: float) -> float:
+    """Requests per second that one worker decodes when `busy` of its time goes elsewhere: the best batch size."""
+    room = pool.limits.kv_blocks * pool.limits.block_size / (lengths.prompt + lengths.output)
+    most = max(1, min(pool.limits.max_num_seqs, int(room)))
+    best, batch = 0.0, 1
+    while batch <= most:
+        base, per_context = pool.profile.step.decode(batch)
+        token_s = (base + per_context * batch * (lengths.prompt + lengths.output / 2)) / (1 - busy)
+        if token_s > slowest_s:
+            break
+        best = batch / (token_s * lengths.output)
+        batch = batch + 1 if batch < 32 else int(batch * 1.1)
+    return best or 1 / (slowest_s * lengths.output)
+
+
+def _shared(pool: Pool, lengths: Lengths, slowest_s: float, aside_s: float) -> float:
+    """Requests per second of one worker that spends `aside_s` of each on something that slows its decodes down."""
+    if not aside_s:
+        return _decoding(pool, lengths, slowest_s, 0.0)
+    low, high = 0.0, 1 / aside_s
+    for _ in range(30):
+        rate = (low + high) / 2
+        if _decoding(pool, lengths, slowest_s, rate * aside_s) >= rate:
+            low = rate
+        else:
+            high = rate
+    return max(low, 1e-3 / aside_s)
