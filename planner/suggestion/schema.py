@@ -8,6 +8,7 @@ from pydantic import TypeAdapter
 
 from planner.spec import Slo
 from planner.suggestion.answer import Check, Point, Smallest, Verdict
+from planner.suggestion.tuning import Tuning
 
 ID = "https://json-schema.org/draft/2020-12/schema"
 NUMBER, TEXT, WHOLE, FLAG = {"type": "number"}, {"type": "string"}, {"type": "integer"}, {"type": "boolean"}
@@ -19,7 +20,7 @@ POOL = {
     "additionalProperties": False,
 }
 # Those of a candidate: what each is, and its type.
-CANDIDATE: dict[str, tuple[dict[str, Any], str]] = {
+CANDIDATE: dict[str, tuple[Any, str]] = {
     "mode": ({"enum": ["aggregated", "disaggregated"]}, "whether prompts have workers of their own"),
     "pools": (
         {"type": "object", "additionalProperties": POOL},
@@ -38,6 +39,7 @@ CANDIDATE: dict[str, tuple[dict[str, Any], str]] = {
     "cost_per_million_tokens": ({"type": ["number", "null"]}, "null without a price"),
     "cost_per_million_output_tokens": ({"type": ["number", "null"]}, "null without a price"),
     "refined": (FLAG, "run with every seed; the others are rough"),
+    "tuning": (Tuning, "engine and link keys that it sets over the spec; null: the spec's"),
     "rates": ({"type": "array", "items": NUMBER}, "of each seed's own search"),
 }
 TOP: dict[str, tuple[Any, str]] = {
@@ -82,7 +84,8 @@ def schema() -> dict[str, Any]:
     fields: dict[str, tuple[dict[str, Any], str]] = {}
     for name, (kind, text) in TOP.items():
         if name == "candidates":
-            made: dict[str, Any] = {"type": "array", "items": _object(CANDIDATE)}
+            keys = {key: (one if isinstance(one, dict) else of(one), about) for key, (one, about) in CANDIDATE.items()}
+            made: dict[str, Any] = {"type": "array", "items": _object(keys)}
         elif isinstance(kind, dict):
             made = kind
         elif name == "pareto":
