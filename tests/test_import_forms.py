@@ -477,6 +477,37 @@ def test_what_is_unknown_names_the_known_forms() -> None:
     assert "\n" not in str(caught.value)
 
 
+def test_servers_that_nobody_can_count_are_refused() -> None:
+    with pytest.raises(SpecError, match="how many servers it starts is not known"):
+        read("#!/bin/sh\ni=0\nwhile [ $i -lt 4 ]; do vllm serve a/b --port 80$i & i=$((i+1)); done\n")
+    with pytest.raises(SpecError, match="no command that starts a server"):
+        read("trtllm-serve disaggregated -c config.yaml\n")
+
+
+def _places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    return [path, *(place for key, one in inner for place in _places(one, (*path, key)))]
+
+
+@pytest.mark.parametrize("form", ["LWS", "KSERVE", "STACK", "COMPOSE", "REQUEST"])
+def test_damaged_files_are_one_line(form: str) -> None:
+    """Any value of a right file replaced by one of another kind: converted, or a SpecError, never a traceback."""
+    import contextlib
+    import copy
+
+    import yaml
+
+    whole = yaml.safe_load(globals()[form])
+    for index, place in enumerate(_places(whole)[1:]):
+        damaged = copy.deepcopy(whole)
+        here = damaged
+        for key in place[:-1]:
+            here = here[key]
+        here[place[-1]] = [3, "x", [1], {"a": 1}, None][index % 5]
+        with contextlib.suppress(SpecError):
+            read(yaml.safe_dump(damaged), accept=True)
+
+
 @pytest.mark.parametrize("name", ["04", "07", "09", "12", "14", "15", "17", "19"])
 def test_the_reported_files_convert(name: str) -> None:
     if not CASES.is_dir():

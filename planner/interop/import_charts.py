@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from planner.interop.import_pods import POD, count, hardware_of, name_role, servers_of
-from planner.interop.import_reading import Choices, Imported, Note, Role, Source, unread
+from planner.interop.import_reading import Choices, Imported, Note, Role, Source, section, unread
 from planner.interop.import_script import _ROUTERS as ROUTERS
 from planner.interop.import_servers import Server, assemble
 from planner.interop.import_vllm import Options, options
@@ -128,13 +128,13 @@ def read_production_stack(data: dict[str, Any], where: str, name: str, choices: 
     servers = []
     for index, one in enumerate(models):
         key = str(one.get("name") or f"modelSpec.{index}")
-        words = _words(one.get("vllmConfig") or {})
+        words = _words(section(one.get("vllmConfig"), f"{where}: {key}.vllmConfig"))
         given = options(words, f"{where}: {key}.vllmConfig")
-        config, environment = _lmcache(one.get("lmcacheConfig") or {})
+        config, environment = _lmcache(section(one.get("lmcacheConfig"), f"{where}: {key}.lmcacheConfig"))
         if config:
             given.values.setdefault("kv-transfer-config", config)
         gpus = one.get("requestGPU")
-        labels = (one.get("labels") or {}).values()
+        labels = section(one.get("labels"), f"{where}: {key}.labels").values()
         role = name_role(key, *labels) if config.get("kv_role") != "kv_both" else None
         ray = one.get("raySpec")
         if isinstance(ray, Mapping) and (ray.get("enabled") or ray.get("headNode")):

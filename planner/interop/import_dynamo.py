@@ -17,7 +17,18 @@ from planner.interop.import_pods import (
     servers_of,
     words_of,
 )
-from planner.interop.import_reading import Choices, Imported, Key, Note, Role, Source, plain_name, unread
+from planner.interop.import_reading import (
+    Choices,
+    Imported,
+    Key,
+    Note,
+    Role,
+    Source,
+    items,
+    plain_name,
+    section,
+    unread,
+)
 from planner.interop.import_servers import Server, assemble
 from planner.spec import SpecError
 
@@ -69,20 +80,23 @@ def _workers(source: Source, base: tuple[Key, ...], key: str, role: Role | None)
     found = source.section(*base)
     copies = count(source.get(*base, "replicas"), f"{source.where}: {key}.replicas")
     nodes = source.integer(*base, "multinode", "nodeCount")
-    limits = found.get("resources") or {}
+    limits = section(found.get("resources"), f"{source.where}: {key}.resources")
     own = next(
         (int(part[name]) for part in (limits.get("limits"), limits.get("requests")) if isinstance(part, Mapping)
          for name in GPU_LIMITS if str(part.get(name, "")).isdigit()), None,
     )  # fmt: skip
     shared = environment(found.get("envs"))
     hardware = hardware_of(
-        found.get("extraPodSpec"), (found.get("podTemplate") or {}).get("spec"), found.get("annotations")
+        found.get("extraPodSpec"), section(found.get("podTemplate"), source.where).get("spec"), found.get("annotations")
     )
     servers: list[Server] = []
     for path, container in _containers(source, base):
         given = {
             **container,
-            "env": [*({"name": n, "value": v} for n, v in shared.items()), *(container.get("env") or [])],
+            "env": [
+                *({"name": n, "value": v} for n, v in shared.items()),
+                *items(container.get("env"), f"{source.where}: {key}.env"),
+            ],
         }
         made = servers_of(given, source.where, key, role=role, place="managed", gpus=own, hardware=hardware)
         for part in ("command", "args", "env"):
@@ -185,7 +199,9 @@ def read_request(data: dict[str, Any], where: str, name: str, choices: Choices) 
     text = f"a request for one: {count_} aggregated workers to begin with; planner suggest FILE --gpus {count_}"
     notes.append(Note("assumed", "deployment", text))
     made: dict[str, Any] = {"name": plain_name(str(source.get("metadata", "name", default=name))), "model": model}
-    hardware = hardware_of(source.get("spec", "hardware", "gpuSku"), (spec.get("hardware") or {}).get("gpuSku"))
+    hardware = hardware_of(
+        source.get("spec", "hardware", "gpuSku"), section(spec.get("hardware"), f"{where}: spec.hardware").get("gpuSku")
+    )
     if hardware:
         made["hardware"] = hardware
     made["deployment"] = {"mode": "aggregated", "replicas": count_}

@@ -85,7 +85,11 @@ class Conversion:
 def _documents(text: str, where: str) -> list[dict[str, Any]]:
     """The YAML documents of a file; empty ones are left out."""
     parts = [part for part in re.split(r"(?m)^---[^\n]*$", text) if re.sub(r"(?m)#.*$", "", part).strip()]
-    return [read_mapping(part, where) for part in parts] or [read_mapping(text, where)]
+    found = [read_mapping(part, where) for part in parts] or [read_mapping(text, where)]
+    lists = [one for one in found if one.get("kind") == "List" and isinstance(one.get("items"), list)]
+    return [one for one in found if one not in lists] + [
+        item for one in lists for item in one["items"] if isinstance(item, dict)
+    ]
 
 
 def convert(text: str, where: str, name: str, choices: Choices = NO_CHOICES) -> Imported:

@@ -9,7 +9,7 @@ from typing import Any
 from planner.interop import import_checks
 from planner.interop.import_offload import gigabytes
 from planner.interop.import_pods import POD, count, environment, name_role, pod_servers
-from planner.interop.import_reading import Choices, Imported, Key, Note, Source, unread
+from planner.interop.import_reading import Choices, Imported, Key, Note, Source, section, unread
 from planner.interop.import_servers import Server, assemble
 from planner.interop.import_vllm import Options
 from planner.spec import SpecError
@@ -20,7 +20,7 @@ KSERVE = {"LLMInferenceService", "LLMInferenceServiceConfig", "InferenceService"
 
 
 def reads(documents: Sequence[dict[str, Any]]) -> bool:
-    return any(data.get("kind") in WORKLOADS | SETS | KSERVE for data in documents)
+    return any(str(data.get("kind")) in WORKLOADS | SETS | KSERVE for data in documents)
 
 
 def _workload(source: Source) -> list[Server]:
@@ -29,7 +29,7 @@ def _workload(source: Source) -> list[Server]:
     meta, template = source.section("metadata"), source.section("spec", "template", "metadata")
     name = str(source.get("metadata", "name", default="server"))
     copies = count(source.get("spec", "replicas"), f"{source.where}: {name}.spec.replicas")
-    labels = [value for section in (meta, template) for value in (section.get("labels") or {}).values()]
+    labels = [value for part in (meta, template) for value in section(part.get("labels"), source.where).values()]
     for part in (("metadata",), ("spec", "selector"), ("spec", "template", "metadata")):
         source.get(*part)
     if copies == 0:
@@ -44,9 +44,8 @@ def _leader_set(
     copies = count(source.get(*base, "replicas"), f"{source.where}: {name}.replicas") * slices
     group: tuple[Key, ...] = (*base, "leaderWorkerTemplate")
     size = source.integer(*group, "size")
-    section = source.section(*group)
-    key = "leaderTemplate" if section.get("leaderTemplate") else "workerTemplate"
-    labels = (source.section(*group, key, "metadata").get("labels") or {}).values()
+    key = "leaderTemplate" if source.section(*group).get("leaderTemplate") else "workerTemplate"
+    labels = source.section(*group, key, "metadata", "labels").values()
     source.get(*group, key, "metadata")
     if key == "leaderTemplate":
         source.get(*group, "workerTemplate")  # the other pods of the group run a part of the leader's engine
@@ -69,7 +68,7 @@ def _set(source: Source) -> list[Server]:
     for index, role in enumerate(roles if isinstance(roles, list) else ()):
         own = str(source.get("spec", "roles", index, "name", default=index))
         base: tuple[Key, ...] = ("spec", "roles", index)
-        base = (*base, "spec") if "spec" in role else base
+        base = (*base, "spec") if "spec" in section(role, f"{source.where}: spec.roles.{index}") else base
         found += _leader_set(source, base, f"{name}.{own}", own, slices)
         source.get("spec", "roles", index, "rolloutStrategy")
     return found
@@ -179,7 +178,7 @@ def read(documents: Sequence[dict[str, Any]], where: str, name: str, choices: Ch
     served, router, title = None, None, None
     kinds = []
     for data in documents:
-        kind = data.get("kind")
+        kind = str(data.get("kind"))
         source = Source(data, where)
         before = len(servers)
         if kind in WORKLOADS:
@@ -191,7 +190,7 @@ def read(documents: Sequence[dict[str, Any]], where: str, name: str, choices: Ch
             servers, notes = servers + made, notes + remarks
         else:
             if kind == "ConfigMap":
-                for key, text in (data.get("data") or {}).items():
+                for key, text in section(data.get("data"), f"{where}: ConfigMap.data").items():
                     if isinstance(text, str) and import_checks.is_proxy(text):
                         notes += import_checks.proxy_mistakes(text, str(key))
             continue

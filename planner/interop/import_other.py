@@ -10,7 +10,7 @@ from typing import Any
 
 from planner.interop import import_checks
 from planner.interop.import_pods import POD, count, environment, hardware_of, name_role, servers_of, words_of
-from planner.interop.import_reading import Choices, Imported, Note, Role, Source, unread
+from planner.interop.import_reading import Choices, Imported, Note, Role, Source, items, section, unread
 from planner.interop.import_script import proxy_ports, router_of
 from planner.interop.import_servers import Server, assemble
 from planner.interop.import_vllm import Options, options
@@ -38,8 +38,11 @@ def _interpolated(value: Any) -> Any:
 
 
 def _devices(service: Mapping[str, Any]) -> int | None:
-    reserved = ((service.get("deploy") or {}).get("resources") or {}).get("reservations") or {}
-    for device in reserved.get("devices") or service.get("gpus") or ():
+    reserved = service.get("deploy")
+    for key in ("resources", "reservations", "devices"):
+        reserved = reserved.get(key) if isinstance(reserved, Mapping) else None
+    given = reserved or service.get("gpus")
+    for device in given if isinstance(given, list) else ():
         if isinstance(device, Mapping):
             if isinstance(device.get("device_ids"), list):
                 return len(device["device_ids"])
@@ -66,15 +69,13 @@ def read_compose(data: dict[str, Any], where: str, name: str, choices: Choices) 
             entry, command = _words(service.get("entrypoint")), _words(service.get("command"))
         except ValueError as error:
             raise SpecError(f"{where}: services.{key}.command: {error}; allowed: a command line") from None
-        deploy = service.get("deploy") or {}
+        deploy = section(service.get("deploy"), f"{where}: services.{key}.deploy")
         copies = count(service.get("scale", deploy.get("replicas")), f"{where}: services.{key}.deploy.replicas")
         container = {"image": service.get("image", ""), "command": entry, "args": command, "environment": env}
         own = env.get("NVIDIA_VISIBLE_DEVICES", env.get("CUDA_VISIBLE_DEVICES", ""))
         gpus = _devices(service) or (len(own.split(",")) if re.fullmatch(r"\d+(,\d+)*", own) else None)
         host = service.get("network_mode") == "host"
-        proxy = re.search(r"proxy|router|nginx|gateway", f"{key} {' '.join(entry)}") and not service.get(
-            "deploy", {}
-        ).get("resources")
+        proxy = re.search(r"proxy|router|nginx|gateway", f"{key} {' '.join(entry)}") and not deploy.get("resources")
         made = [] if proxy else servers_of(
             container, where, str(key), role=name_role(key), replicas=copies, place="host" if host else "pod",
             gpus=gpus,
@@ -107,6 +108,10 @@ def read_compose(data: dict[str, Any], where: str, name: str, choices: Choices) 
 # --- Ray Serve LLM -------------------------------------------------------------------------------------------
 
 
+def _keys(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
 def is_ray(data: dict[str, Any]) -> bool:
     return _ray(data) is not None
 
@@ -114,7 +119,7 @@ def is_ray(data: dict[str, Any]) -> bool:
 def _ray(data: Mapping[str, Any]) -> list[Any] | None:
     """The applications of a serve config, which a RayService carries as text."""
     if data.get("kind") == "RayService":
-        text = (data.get("spec") or {}).get("serveConfigV2")
+        text = dict(_keys(data.get("spec"))).get("serveConfigV2")
         inner = read_mapping(text, "serveConfigV2") if isinstance(text, str) else text
         return _ray(inner) if isinstance(inner, dict) else None
     if "model_loading_config" in data:
@@ -123,26 +128,28 @@ def _ray(data: Mapping[str, Any]) -> list[Any] | None:
         return [{"args": dict(data)}]
     found = data.get("applications")
     names = ("llm_configs", "llm_config", "prefill_config", "decode_config")
-    fits = isinstance(found, list) and any(isinstance(a, dict) and set(names) & set(a.get("args") or {}) for a in found)
+    fits = isinstance(found, list) and any(
+        isinstance(a, dict) and set(names) & set(_keys(a.get("args"))) for a in found
+    )
     return found if fits else None
 
 
 def _ray_server(config: Any, key: str, where: str, role: Role | None) -> tuple[Server, list[Note]]:
     if not isinstance(config, Mapping):
         raise SpecError(f"{where}: {key}: {config!r} is another file; allowed: the model's section itself")
-    loading = config.get("model_loading_config") or {}
+    loading = section(config.get("model_loading_config"), f"{where}: {key}.model_loading_config")
     source = loading.get("model_source")
     model = source if isinstance(source, str) else str(loading.get("model_id") or "") or None
     words = []
-    for name, value in (config.get("engine_kwargs") or {}).items():
+    for name, value in section(config.get("engine_kwargs"), f"{where}: {key}.engine_kwargs").items():
         option = name.replace("_", "-")
         if isinstance(value, bool):
             words.append(f"--{option}" if value else f"--no-{option}")
         elif value is not None:
             words.append(f"--{option}={json.dumps(value) if isinstance(value, dict | list) else value}")
     values = options(words, f"{where}: {key}.engine_kwargs").values
-    deployment = config.get("deployment_config") or {}
-    scaling = deployment.get("autoscaling_config") or {}
+    deployment = section(config.get("deployment_config"), f"{where}: {key}.deployment_config")
+    scaling = section(deployment.get("autoscaling_config"), f"{where}: {key}.autoscaling_config")
     notes = []
     copies = deployment.get("num_replicas")
     if scaling and not isinstance(copies, int):
@@ -154,8 +161,9 @@ def _ray_server(config: Any, key: str, where: str, role: Role | None) -> tuple[S
     if copies == "auto":
         notes.append(Note("loss", f"{key}.deployment_config.num_replicas", "auto; 1 counts"))
         copies = 1
+    environ = environment(section(config.get("runtime_env"), f"{where}: {key}.runtime_env").get("env_vars"))
     server = Server(
-        Options(values, model), key, "vllm", environment((config.get("runtime_env") or {}).get("env_vars")), (), role,
+        Options(values, model), key, "vllm", environ, (), role,
         count(copies, f"{where}: {key}.num_replicas") or 1, None, "managed",
         hardware_of(config.get("accelerator_type")), role is not None,
     )  # fmt: skip
@@ -166,8 +174,10 @@ def read_ray(data: dict[str, Any], where: str, name: str, choices: Choices) -> I
     """Ray Serve LLM applications of one model. Raises SpecError."""
     servers, notes = [], []
     for index, application in enumerate(_ray(data) or ()):
-        arguments = application.get("args") or {}
-        several = arguments.get("llm_configs") or ([arguments["llm_config"]] if "llm_config" in arguments else [])
+        arguments = section(section(application, f"{where}: applications").get("args"), f"{where}: args")
+        several = items(arguments.get("llm_configs"), f"{where}: llm_configs") or (
+            [arguments["llm_config"]] if "llm_config" in arguments else []
+        )
         found: list[tuple[Any, str, Role | None]] = [(one, f"llm_configs.{i}", None) for i, one in enumerate(several)]
         roles: tuple[Role, ...] = ("prefill", "decode")
         found += [
@@ -179,7 +189,7 @@ def read_ray(data: dict[str, Any], where: str, name: str, choices: Choices) -> I
             notes += remarks
     notes.append(Note("assumed", "deployment.router", "Ray Serve picks the less busy of two replicas"))
     router = {"policy": "power_of_two"}
-    title = str((data.get("metadata") or {}).get("name") or name)
+    title = str(dict(_keys(data.get("metadata"))).get("name") or name)
     return assemble("Ray Serve LLM", title, where, servers, choices, router=router, notes=notes)
 
 

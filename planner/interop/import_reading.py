@@ -121,6 +121,24 @@ class Source:
             yield from self._left((*path, key), inner)
 
 
+def section(value: Any, where: str) -> Mapping[str, Any]:
+    """A foreign value that must be a section; an absent one is empty. Raises SpecError."""
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping):
+        raise SpecError(f"{where}: holds {type(value).__name__}; allowed: a section of keys")
+    return value
+
+
+def items(value: Any, where: str) -> list[Any]:
+    """A foreign value that must be a list; an absent one is empty. Raises SpecError."""
+    if value is None:
+        return []
+    if not isinstance(value, list):
+        raise SpecError(f"{where}: holds {type(value).__name__}; allowed: a list")
+    return value
+
+
 def short(value: Any, most: int = 60) -> str:
     """A value for a note, on one line."""
     if isinstance(value, Mapping):

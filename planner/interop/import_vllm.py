@@ -222,6 +222,8 @@ def server_of(words: Sequence[str]) -> tuple[str, list[str]] | None:
             return _MODULES[word], after
         if re.fullmatch(r"vllm\.entrypoints\.\S*api_server", word) or word.endswith("/api_server.py"):
             return "vllm", after
+        if base == "trtllm-serve" and after[:1] == ["disaggregated"]:
+            return None  # its servers are in the file that it reads
         if base == "trtllm-serve":
             return "trtllm", after[1:] if after[:1] == ["serve"] else after
         if base in ("huggingfaceserver",):

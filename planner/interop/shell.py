@@ -144,6 +144,9 @@ class Shell:
             elif isinstance(node, Loop):
                 self._loop(node, scope)
             elif isinstance(node, Branch):
+                if node.what == "while" and scope.unbounded is None:
+                    self.run(node.bodies[0], replace(scope, unbounded="a `while` or `until` loop"))
+                    continue
                 branch = scope.branch if node.what in ("{", "while") else f"{node.what} {id(node)}"
                 for index, body in enumerate(node.bodies):
                     inner = branch if branch in (None, scope.branch) else f"{branch} {index}"
