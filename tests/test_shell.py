@@ -39,8 +39,9 @@ def ours(text: str) -> list[list[str]]:
 def test_as_bash_does(name: str) -> None:
     if shutil.which("bash") is None:
         pytest.skip("there is no bash to compare with")
-    text = SCRIPTS[name].replace("bash -c 'run", "bash -c 'run").replace("$0", "$0")
-    head = 'run() { printf "%q " "$@" >&9; printf "\\n" >&9; }\nexport -f run\n'
+    text = SCRIPTS[name]
+    # one write a line: commands in the background print at the same time
+    head = 'run() { local line; printf -v line "%q " "$@"; echo "$line" >&9; }\nexport -f run\n'
     told = subprocess.run(
         ["bash", "-c", "exec 9>&1\n" + head + text], capture_output=True, text=True, timeout=20, check=False
     )
