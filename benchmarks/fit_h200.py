@@ -26,9 +26,11 @@ from planner.calibration.cost_fits import HostFit, fit_host
 from planner.calibration.fitting import LAW, Fitted, digits, fit_step, law_of, record
 from planner.calibration.observations import from_steps, from_tokens, host_samples
 from planner.engine.catalogue import hardware
+from planner.engine.law import StepLaw, bounds
 from planner.engine.model_config import load_model
-from planner.engine.profile_file import HostLaw, Measured, ProfileFile, Source, StepLaw, Validity
-from planner.engine.profiles import HOP_S, bounds, capture_sizes, dump_profile, from_file, roofline
+from planner.engine.profile_file import HostLaw, Measured, ProfileFile, Source, Validity
+from planner.engine.profiles import HOP_S, capture_sizes, dump_profile, from_file, roofline
+from planner.engine.roof import Roof
 from planner.run.tables import Run, frame
 from planner.spec import Engine, dump, load
 from planner.system.resolve import resolve
@@ -113,7 +115,7 @@ def slice_hash(first: int, last: int) -> str:
 def fit(what: str) -> tuple[Fitted, HostFit | None]:
     """Fit on `steps`, `served` (the first requests) or `both`."""
     model, gpu = load_model("llama-3.1-8b"), hardware("h200")
-    bound = bounds(model, gpu, 1, Engine())
+    bound = bounds(Roof(model, gpu, 1, Engine()))
     if what == "steps":
         return fit_step(step_rows(), bound=bound), None
     run = served_run(0, FITTED)
@@ -125,8 +127,7 @@ def fit(what: str) -> tuple[Fitted, HostFit | None]:
         prior = roofline(model, gpu, 1, Engine()).file
         assert prior is not None
         fitted = fit_step(plain, prior=prior.step, bound=bound)
-    decode = {name: fitted.values[name] for name in ("decode_s", "decode_per_seq_s", "decode_per_context_s")}
-    prompts, seconds = host_samples(run.requests, served, **decode)
+    prompts, seconds = host_samples(run.requests, served, fitted.values)
     return fitted, fit_host(np.array(prompts), np.array(seconds))
 
 

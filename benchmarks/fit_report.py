@@ -27,7 +27,8 @@ import planner
 from planner.engine.catalogue import hardware
 from planner.engine.model_config import load_model
 from planner.engine.profile_file import ProfileFile
-from planner.engine.profiles import MEMORY_EFFICIENCY, bounds, dump_profile, roofline
+from planner.engine.profiles import dump_profile, roofline
+from planner.engine.roof import MEMORY_EFFICIENCY, Roof
 from planner.run.tables import Run
 from planner.spec import Engine, Spec, load
 from planner.system.resolve import resolve
@@ -92,7 +93,7 @@ def profile(parameters: Parameters, gpu: str, name: str = "report-fit") -> Profi
     entry, shape, engine = hardware(gpu), load_model(MODEL), Engine()
     base = roofline(shape, entry, 1, engine).file
     assert base is not None
-    read_s = bounds(shape, entry, 1, engine).decode_s / MEMORY_EFFICIENCY
+    read_s = Roof(shape, entry, 1, engine).weights_s / MEMORY_EFFICIENCY
     overhead_s = parameters.step_overhead_ms / 1e3
     law = base.step.model_copy(
         update={

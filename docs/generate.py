@@ -1,5 +1,4 @@
-"""Writes what the documents repeat from the program: docs/metrics.md, docs/yaml.md, docs/suggest.schema.json
-and the outputs in README.md.
+"""Writes what documents repeat from the program: docs/metrics.md, yaml.md, law.md, suggest.schema.json, README.md.
 
 With --check it changes nothing and says whether they are current; of an output only its first line, the answer, counts.
 """
@@ -18,6 +17,7 @@ from pathlib import Path
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from planner.engine.law import TERMS, Term
 from planner.run.metrics import METRICS, Metric
 from planner.spec import Spec
 from planner.spec.faults import allowed, kind_of, sections
@@ -43,6 +43,21 @@ Written by `python docs/generate.py` from the types that read the file; do not e
 be there. A key that is unknown, given twice, or holds what it cannot is refused in one line. Words are explained in
 [glossary.md](glossary.md), knobs in [knobs.md](knobs.md); `planner schema` prints it as a JSON Schema for editors.
 """
+LAW_PAGE = ROOT / "docs" / "law.md"
+LAW_HEAD = """# The law of a step
+
+Written by `python docs/generate.py` from the table in `planner/engine/law.py`; do not edit. The names are the keys of
+`step` in a profile, in seconds, and those of a fit's errors.
+
+    decode only    decode terms + context terms
+    with prompts   max(floor term, line terms) + prompt terms
+    launch         launch terms, which an engine that schedules ahead hides behind the step before
+
+A shape is no time: features of terms need it.
+
+| name | part | what | times | at another TP | from |
+|---|---|---|---|---|---|
+"""
 COMMENT = re.compile(r"^    (\w+): .*  # (.+)$", flags=re.MULTILINE)
 # <!-- output: planner simulate X --> and the block behind it
 SHOWN = re.compile(r"(<!-- output: (planner [^\n]*) -->\n)(?:\n```text\n(.*?)```\n)?", flags=re.DOTALL)
@@ -60,6 +75,14 @@ def answer_schema() -> str:
 
 def metrics_page() -> str:
     return HEAD + "".join(row(metric) for metric in METRICS.values())
+
+
+def law_page() -> str:
+    def line(name: str, term: Term) -> str:
+        times = "" if term.feature is None else term.feature.what
+        return f"| `{name}` | {term.part} | {term.what} | {times} | {term.scaling} | {term.measured} |\n"
+
+    return LAW_HEAD + "".join(line(name, term) for name, term in TERMS.items())
 
 
 def comments(model: type[BaseModel]) -> dict[str, str]:
@@ -145,6 +168,8 @@ def stale() -> list[str]:
         found.append("docs/suggest.schema.json is not what the types say")
     if not YAML_PAGE.is_file() or YAML_PAGE.read_text() != yaml_page():
         found.append("docs/yaml.md is not what the types say")
+    if not LAW_PAGE.is_file() or LAW_PAGE.read_text() != law_page():
+        found.append("docs/law.md is not what the table says")
     for _, command, output in SHOWN.findall(README.read_text()):
         if output.partition("\n")[0] != printed(command).partition("\n")[0]:
             found.append(f"README.md shows another answer than `{command}` gives")
@@ -155,6 +180,7 @@ def write() -> None:
     METRICS_PAGE.write_text(metrics_page())
     ANSWER_SCHEMA.write_text(answer_schema())
     YAML_PAGE.write_text(yaml_page())
+    LAW_PAGE.write_text(law_page())
     README.write_text(SHOWN.sub(lambda match: f"{match[1]}\n```text\n{printed(match[2])}```\n", README.read_text()))
 
 

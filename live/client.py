@@ -17,13 +17,16 @@ import time
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import aiohttp
 
+from live.bounded import text_of
 from live.endpoints import Endpoint, PromptForm, find_endpoint
 from live.openai_api import EventSplitter, Kind, Usage, chunk_tokens
 from live.prompts import PromptMaker
 from live.results import ClientResult, Lag, Outcome
+from planner.spec.strict_yaml import shorten
 from planner.traffic.requests import Arrival, Load, Request
 
 log = logging.getLogger("planner.client")
@@ -33,6 +36,7 @@ KEEPALIVE_S = 2.0  # servers close idle connections after 5 s; a request must no
 SPIN_S = 0.0015  # timers fire up to a millisecond late: the rest is waited for in turns of the event loop
 DEFAULT_VOCAB = 32_000  # ids below this exist in every model that is likely to be served
 Progress = Callable[[int, int], None]  # (requests ended, requests expected)
+Ended = Callable[[Outcome, float], None]  # and the run's start, time.monotonic()
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,11 +67,13 @@ async def run_load(
     options: ClientOptions | None = None,
     progress: Progress | None = None,
     stop: asyncio.Event | None = None,
+    ended: Ended | None = None,
 ) -> ClientResult:
     """Send every request of `load`, spread over `endpoints` in turn, and wait for all answers.
 
-    `stop`, once set, sends nothing more and ends what is in flight; what was measured is returned. Raises SpecError
-    when an endpoint cannot be used at all; later faults are rows with an error.
+    `ended` is told about each request as it ends. `stop`, once set, sends nothing more and ends what is in flight; what
+    was measured is returned. Raises SpecError when an endpoint cannot be used at all; later faults are rows with an
+    error.
     """
     options = options or ClientOptions()
     headers = {"authorization": f"Bearer {options.token}"} if options.token else {}
@@ -78,7 +84,7 @@ async def run_load(
             await find_endpoint(session, url, model=model, kind=options.kind, prompt=options.prompt, headers=headers)
             for url in endpoints
         ]
-        return await _Run(session, found, load, seed, options, progress).run(stop or asyncio.Event())
+        return await _Run(session, found, load, seed, options, progress, ended).run(stop or asyncio.Event())
 
 
 class _Run:
@@ -92,9 +98,10 @@ class _Run:
         seed: int,
         options: ClientOptions,
         progress: Progress | None,
+        ended: Ended | None,
     ) -> None:
         self._session, self._endpoints, self._load, self._options = session, endpoints, load, options
-        self._progress = progress
+        self._progress, self._tell = progress, ended
         self._prompts = PromptMaker(seed, options.vocab_size)
         self._run_id = uuid.uuid4().hex[:12]
         self._due: list[_Due] = []
@@ -214,7 +221,7 @@ class _Run:
             self._lags.append(outcome.arrival_s - due_s)
             async with self._session.post(endpoint.path, data=body, headers=headers) as response:
                 if response.status != 200:
-                    outcome.refuse(response.status, await response.text())
+                    outcome.refuse(response.status, await text_of(response))
                 else:
                     await self._read(response, outcome)
         except asyncio.CancelledError:
@@ -224,6 +231,8 @@ class _Run:
             outcome.fail(f"{type(error).__name__}: {error}" if str(error) else type(error).__name__)
         finally:
             outcome.close(self._now())
+            if self._tell is not None:
+                self._tell(outcome, self._start)
         self._answers[request.request_id] = outcome.token_ids
         self._ended_count += 1
         self._plan(self._load.finished(request, self._now()))
@@ -238,19 +247,30 @@ class _Run:
                 if data == b"[DONE]":
                     outcome.complete = True
                     continue
-                chunk = json.loads(data)
-                choices = chunk.get("choices") or ()
-                if not choices and "error" in chunk:
-                    outcome.fail(str(chunk["error"].get("message", chunk["error"])))
-                    continue
-                outcome.usage = Usage.of(chunk) or outcome.usage
-                for choice in choices:
-                    count, ids, _ = chunk_tokens(choice)
-                    outcome.token_times_s += [now] * count
-                    outcome.token_ids += ids
-                    outcome.finish_reason = choice.get("finish_reason") or outcome.finish_reason
+                try:
+                    self._take(json.loads(data), outcome, now)
+                except (AttributeError, KeyError, TypeError, OverflowError, RecursionError):
+                    shown = data[:100].decode("utf-8", "replace")
+                    raise ValueError(f"{shown} in a stream; must be chunks as OpenAI's") from None
         if not outcome.complete and outcome.error is None:
             outcome.fail("the stream ended without [DONE]")
+
+    def _take(self, chunk: Any, outcome: Outcome, now: float) -> None:
+        """One chunk of an answer. A chunk that is no chunk raises TypeError, AttributeError and the like."""
+        choices = chunk.get("choices") or ()
+        if not choices and "error" in chunk:
+            said = chunk["error"]
+            outcome.fail(shorten(str(said.get("message", said) if isinstance(said, dict) else said)))
+            return
+        outcome.usage = Usage.of(chunk) or outcome.usage
+        for choice in choices:
+            count, ids, _ = chunk_tokens(choice)
+            outcome.token_times_s += [now] * count
+            outcome.token_ids += ids
+            reason = choice.get("finish_reason")
+            if not isinstance(reason, str | None):
+                raise TypeError("finish_reason is no text")
+            outcome.finish_reason = reason or outcome.finish_reason
 
     # --- result ---------------------------------------------------------------------------------------
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 from collections.abc import Mapping
@@ -10,6 +11,7 @@ from typing import Any, Literal
 
 import aiohttp
 
+from live.bounded import text_of
 from live.openai_api import PATHS, Kind, Usage, error_type
 from live.prompts import WORDS
 from planner.spec import SpecError
@@ -102,14 +104,14 @@ class _Probe:
             raise SpecError(f"endpoint {url}: is no URL; {allowed}")
         try:
             async with self._session.get(f"{url}/v1/models", headers=self._headers) as response:
-                status, text = response.status, await response.text()
+                status, text = response.status, await text_of(response)
         except (aiohttp.ClientError, TimeoutError, ValueError) as error:
             raise SpecError(f"endpoint {url}: cannot be reached ({error or type(error).__name__}); {allowed}") from None
         if status in (401, 403):
             raise SpecError(f"endpoint {url}: {status} {error_type(status)}; give its token: --token or PLANNER_TOKEN")
         try:
             return str(json.loads(text)["data"][0]["id"])
-        except (ValueError, KeyError, IndexError, TypeError):
+        except (ValueError, KeyError, IndexError, TypeError, RecursionError):
             raise SpecError(f"endpoint {url}: /v1/models names no model (it answers {status}); {allowed}") from None
 
     async def _ask(self, endpoint: Endpoint, size: int) -> tuple[int, str]:
@@ -121,7 +123,7 @@ class _Probe:
             body["stream"] = False
         try:
             async with self._session.post(endpoint.path, json=body, headers=self._headers) as response:
-                return response.status, await response.text()
+                return response.status, await text_of(response)
         except (aiohttp.ClientError, TimeoutError) as error:
             raise SpecError(f"endpoint {endpoint.url}: {type(error).__name__}: {error}") from None
 
@@ -176,7 +178,7 @@ def _usage(answer: tuple[int, str]) -> Usage | None:
     lines = [line.removeprefix("data:").strip() for line in answer[1].splitlines() if line.startswith("data:")]
     found = None
     for text in lines or [answer[1]]:
-        if text and text != "[DONE]":
+        with contextlib.suppress(ValueError, RecursionError):  # [DONE], or what is no answer: it tells no usage
             found = Usage.of(json.loads(text)) or found
     return found
 

@@ -1,7 +1,7 @@
-"""The workers as the frontend sees them: health, load, prefix caches, and who gets the next request.
+"""The workers as the frontend sees them: health, load, prefix caches, and the queue that prefill workers share.
 
 Load is the frontend's own count of what it has sent and not got back; only the split of a worker's unstarted
-requests into queued and being prefilled comes from its /metrics. The routing functions are the simulator's.
+requests into queued and being prefilled comes from its /metrics. Who gets a request is for planner.dispatch to say.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import asyncio
 import dataclasses
 import logging
 import math
-import random
 import re
 import time
 from collections import deque
@@ -20,13 +19,20 @@ import aiohttp
 
 from live.address import WorkerAddress
 from live.kv_events import KvEventFeed, overlaps
-from live.openai_api import ApiError
-from planner.routing import NEEDS_OVERLAP, POLICIES, Query, RouterState, WorkerLoad
+from planner.dispatch import Held, NoWorker, backlog, turns
+from planner.routing import NEEDS_OVERLAP, WorkerLoad
 from planner.spec import SpecError
 from planner.system.resolve import Pool
 
 log = logging.getLogger("planner.frontend")
 POLL_S = 0.5  # how often a worker's /metrics is read
+POLL_TIMEOUT_S = 5.0
+SILENT_S = 6.0  # without an answer to a poll
+STALLED_S = 30.0  # with requests and without a token or an answer of theirs; longer than a prompt on a CPU takes
+OK, REFUSED, SILENT, STALLED, STOPPED = (
+    "ok", "not answering", "silent: connections are taken, polls are not answered",
+    "stalled: it has requests and makes no progress", "stopped by a signal",
+)  # fmt: skip
 _NAMES = "num_requests_running|num_requests_waiting|kv_cache_usage_perc"
 _SERIES = re.compile(rf"^vllm:({_NAMES})(?:\{{[^}}]*\}})? (\S+)$", re.M)
 
@@ -60,7 +66,11 @@ class Ticket:
 
     def __enter__(self) -> Ticket:
         load = self.worker.load
+        if not self.worker.tickets:
+            self.worker.progress_s = self.sent_s
         self.worker.tickets.add(self)
+        self.worker.unstarted.add(self)
+        self.worker.fresh += 1
         load.queued_tokens += self._queued_tokens
         load.active_blocks += self._blocks
         self.worker.count()
@@ -69,8 +79,10 @@ class Ticket:
     def tokens(self, count: int) -> None:
         """`count` more tokens have come: the prompt is done and the request holds more KV."""
         load = self.worker.load
+        self.worker.progress_s = time.monotonic()
         if not self.started:
             self.started = True
+            self._is_started()
             load.queued_tokens -= self._queued_tokens
             self._queued_tokens = 0
             self.worker.count()
@@ -79,16 +91,28 @@ class Ticket:
         load.active_blocks += blocks - self._blocks
         self._blocks = blocks
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         load = self.worker.load
+        if kind is None:
+            self.worker.progress_s = time.monotonic()
         self.worker.tickets.discard(self)
+        self._is_started()
         load.queued_tokens -= self._queued_tokens
         load.active_blocks -= self._blocks
         self.worker.count()
 
+    def _is_started(self) -> None:
+        worker = self.worker
+        if self in worker.unstarted:
+            worker.unstarted.remove(self)
+            worker.fresh -= self.sent_s > worker.polled_at_s
+
 
 class LiveWorker:
-    """One server: where it is, how loaded, whether it answers."""
+    """One server: where it is, how loaded, whether it answers.
+
+    `healthy` is False while its connections are refused; `state` is OK or what else keeps requests from it.
+    """
 
     def __init__(self, address: WorkerAddress, pool: Pool) -> None:
         self.address = address
@@ -98,41 +122,86 @@ class LiveWorker:
         self.load = WorkerLoad(address.name, total_blocks=max(1, pool.limits.kv_blocks))
         self.healthy = True
         self.tickets: set[Ticket] = set()
+        self.unstarted: set[Ticket] = set()  # those without a token
+        self.fresh = 0  # of them, sent after the last poll
         self.feed = KvEventFeed(address.name, address.kv_events, address.host) if address.kv_events else None
         self.polled: dict[str, float] = {}  # from /metrics, empty when the server has none of vLLM's names
         self.polled_at_s = -math.inf
+        self._polled_waiting: int | None = None
+        self.stopped = False  # its processes, by a signal
+        self.answered_s = self.progress_s = time.monotonic()  # a poll; a request
+        self.state = OK
+        self._state_s = self.answered_s  # since when
+        self._paused_s: dict[str, float] = {}  # by state, those that are over
 
     def count(self) -> None:
         """Recount running and waiting. Sent after the last poll and not started: taken as waiting."""
-        unstarted = [ticket for ticket in self.tickets if not ticket.started]
-        waiting = len(unstarted)
-        if "num_requests_waiting" in self.polled:
-            fresh = sum(ticket.sent_s > self.polled_at_s for ticket in unstarted)
-            waiting = min(waiting, int(self.polled["num_requests_waiting"]) + fresh)
+        waiting = len(self.unstarted)
+        if self._polled_waiting is not None:
+            waiting = min(waiting, self._polled_waiting + self.fresh)
         self.load.waiting = waiting
         self.load.running = len(self.tickets) - waiting
 
     async def poll(self, session: aiohttp.ClientSession) -> None:
         """Read /metrics; a server that does not answer is left out of routing until it does."""
         asked_s = time.monotonic()
+        timeout = aiohttp.ClientTimeout(total=POLL_TIMEOUT_S)
         try:
-            async with session.get(f"{self.url}/metrics", timeout=aiohttp.ClientTimeout(total=5)) as response:
+            async with session.get(f"{self.url}/metrics", timeout=timeout) as response:
                 text = await response.text()
                 healthy = response.status < 500
+            self.answered_s = time.monotonic()
         except (aiohttp.ClientError, TimeoutError) as error:
             healthy, text = isinstance(error, TimeoutError), ""  # busy is not dead: only a refused connection is
-        if healthy != self.healthy:
-            log.warning("%s is %s", self.name, "back" if healthy else "not answering; no requests go there")
         self.healthy = healthy
         if text:
-            self.polled, self.polled_at_s = parse_metrics(text), asked_s
-            self.count()
+            self.note(parse_metrics(text), asked_s)
+        self.look()
+
+    def note(self, polled: dict[str, float], asked_s: float) -> None:
+        """What its /metrics said when they were asked for."""
+        self.polled, self.polled_at_s = polled, asked_s
+        self._polled_waiting = int(polled["num_requests_waiting"]) if "num_requests_waiting" in polled else None
+        self.fresh = sum(ticket.sent_s > asked_s for ticket in self.unstarted)
+        self.count()
+
+    def look(self) -> None:
+        """Bring `state` up to date."""
+        now = time.monotonic()
+        if self.stopped:
+            state = STOPPED
+        elif not self.healthy:
+            state = REFUSED
+        elif now - self.answered_s > SILENT_S:
+            state = SILENT
+        elif self.tickets and now - self.progress_s > STALLED_S:
+            state = STALLED
+        else:
+            state = OK
+        if state != self.state:
+            log.warning("%s is %s", self.name, "back" if state == OK else f"{state}; no requests go there")
+            self._paused_s[self.state] = self._paused_s.get(self.state, 0.0) + now - self._state_s
+            self.state, self._state_s = state, now
+
+    def pauses(self) -> list[str]:
+        """What kept requests from it so far, and for how long: a sentence each."""
+        spent = dict(self._paused_s)
+        spent[self.state] = spent.get(self.state, 0.0) + time.monotonic() - self._state_s
+        return [f"{self.name} was {state} for {seconds:.0f} s" for state, seconds in spent.items() if state != OK]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Turn:
+    """A request in the queue that prefill workers share, and the workers that it has failed on."""
+
+    worker: asyncio.Future[LiveWorker]
+    excluded: Collection[str]
 
 
 class Crew:
     """One pool behind its router."""
 
-    def __init__(self, pool: Pool, addresses: Sequence[WorkerAddress], seed: int) -> None:
+    def __init__(self, pool: Pool, addresses: Sequence[WorkerAddress]) -> None:
         self.pool = pool
         self.role = pool.role
         self.router = pool.router
@@ -147,24 +216,14 @@ class Crew:
                 f"router.policy {pool.router.policy!r} needs the KV events of {', '.join(blind)}; start them with "
                 "--kv-events-config, or take a policy that needs none (least_loaded)"
             )
-        self._policy = POLICIES[pool.router.policy]
-        self._state = RouterState(
-            random.Random(f"{seed}/router/{pool.role}"),
-            overlap_weight=pool.router.overlap_weight,
-            temperature=pool.router.temperature,
-        )
         self._seen: dict[str, WorkerLoad] | None = None
-        self._queue: deque[asyncio.Future[LiveWorker]] = deque()
+        self._queue: deque[Turn] = deque()
         self._busy: set[str] = set()
 
-    # --- choosing ---------------------------------------------------------------------------------
-
     def usable(self, excluded: Collection[str] = ()) -> list[LiveWorker]:
-        """Healthy workers that this request has not failed on. Raises ApiError 503 when there are none."""
-        usable = [worker for worker in self.workers if worker.healthy and worker.name not in excluded]
-        if not usable:
-            raise ApiError(503, f"no {self.role} worker can take the request", "server_error", code="no_worker")
-        return usable
+        """Workers that this request has not failed on: those that are well, else those that may only be busy."""
+        able = [worker for worker in self.workers if worker.healthy and worker.name not in excluded]
+        return [worker for worker in able if worker.state == OK] or [one for one in able if not one.stopped]
 
     def cached(self, worker: LiveWorker, token_ids: Sequence[int] | None) -> int:
         """Prompt tokens in a worker's prefix cache, as far as its events tell."""
@@ -172,57 +231,38 @@ class Crew:
             return 0
         return overlaps(token_ids, worker.block_size, [worker.feed.index])[0]
 
-    def choose(
-        self,
-        session_id: int,
-        prompt_tokens: int,
-        token_ids: Sequence[int] | None,
-        known_tokens: int | None = None,
-        excluded: Collection[str] = (),
-    ) -> LiveWorker:
-        """The policy's worker. `known_tokens` bounds the prefix that is known before retrieval."""
-        workers = self.usable(excluded)
-        if len(workers) == 1:
-            return workers[0]
-        overlap = [0] * len(workers)
-        if self.needs_overlap and token_ids is not None:
-            ids = token_ids if known_tokens is None else token_ids[: known_tokens + 1]
-            indexes = [worker.feed.index if worker.feed else None for worker in workers]
-            overlap = overlaps(ids, workers[0].block_size, indexes)
-        query = Query(session_id, prompt_tokens, workers[0].block_size, overlap)
-        loads = [worker.load if self._seen is None else self._seen[worker.name] for worker in workers]
-        return workers[self._policy(query, loads, self._state)]
+    def overlaps(self, workers: Sequence[LiveWorker], token_ids: Sequence[int] | None) -> list[int]:
+        """As `cached`, of several workers; zeros where the policy does not need them."""
+        if not self.needs_overlap or token_ids is None:
+            return [0] * len(workers)
+        indexes = [worker.feed.index if worker.feed else None for worker in workers]
+        return overlaps(token_ids, workers[0].block_size, indexes)
+
+    def seen(self, worker: LiveWorker) -> WorkerLoad:
+        """Its load as the router last read it."""
+        return worker.load if self._seen is None else self._seen[worker.name]
+
+    @property
+    def queued(self) -> int:
+        """Requests in the queue that the workers share."""
+        return len(self._queue)
 
     @property
     def waiting(self) -> int:
-        return sum(worker.load.waiting for worker in self.workers if worker.healthy) + len(self._queue)
+        return backlog((worker.load for worker in self.workers if worker.healthy), self.queued)
 
-    def shed(self) -> None:
-        """Raises ApiError 429 when every worker has as many waiting as the router allows."""
-        bound = self.router.max_queue
-        if bound is not None and all(worker.load.waiting + len(self._queue) >= bound for worker in self.usable()):
-            raise ApiError(
-                429,
-                f"overloaded: every {self.role} worker has {bound} or more requests waiting",
-                "rate_limit_error",
-                code="overloaded",
-            )
-
-    # --- the shared prefill queue (one request at a time on each worker, oldest first) ----------------
+    # --- the shared prefill queue -------------------------------------------------------------------
 
     async def pull(self, excluded: Collection[str] = ()) -> LiveWorker:
-        """An idle worker, when it is this request's turn. Give it back with `release`."""
-        idle = [worker for worker in self.usable(excluded) if worker.name not in self._busy]
-        if idle and not self._queue:
-            self._busy.add(idle[0].name)
-            return idle[0]
-        turn: asyncio.Future[LiveWorker] = asyncio.get_running_loop().create_future()
+        """An idle worker, when it is this request's turn. Give it back with `release`. Raises NoWorker."""
+        turn = Turn(asyncio.get_running_loop().create_future(), excluded)
         self._queue.append(turn)
         try:
-            return await turn
+            self._serve_queue()
+            return await turn.worker
         except asyncio.CancelledError:
-            if turn.done() and not turn.cancelled() and turn.exception() is None:
-                self.release(turn.result())
+            if turn.worker.done() and not turn.worker.cancelled() and turn.worker.exception() is None:
+                self.release(turn.worker.result())
             raise
         finally:
             if turn in self._queue:
@@ -233,27 +273,25 @@ class Crew:
         self._serve_queue()
 
     def _serve_queue(self) -> None:
-        while self._queue:
-            try:
-                idle = [worker for worker in self.usable() if worker.name not in self._busy]
-            except ApiError as error:
-                turn = self._queue.popleft()
-                if not turn.done():
-                    turn.set_exception(error)
-                continue
-            if not idle:
-                return
-            turn = self._queue.popleft()
-            if not turn.done():
-                self._busy.add(idle[0].name)
-                turn.set_result(idle[0])
+        """Hand out turns, and the error to those that no worker can serve any more."""
+        for turn in [one for one in self._queue if not self.usable(one.excluded)]:
+            self._queue.remove(turn)
+            if not turn.worker.done():
+                turn.worker.set_exception(NoWorker(self.role))
+        waiting = [turn for turn in self._queue if not turn.worker.done()]
+        able = self.usable()
+        held = [Held(worker.name, 0, int(worker.name in self._busy)) for worker in able]
+        for number, index in turns((turn.excluded for turn in waiting), held):
+            self._queue.remove(waiting[number])
+            self._busy.add(able[index].name)
+            waiting[number].worker.set_result(able[index])
 
     # --- watching ---------------------------------------------------------------------------------
 
-    async def watch(self, session: aiohttp.ClientSession) -> None:
-        """Poll every worker for ever."""
+    async def watch(self, worker: LiveWorker, session: aiohttp.ClientSession) -> None:
+        """Poll one of the workers for ever."""
         while True:
-            await asyncio.gather(*(worker.poll(session) for worker in self.workers))
+            await worker.poll(session)
             self._serve_queue()
             await asyncio.sleep(POLL_S)
 

@@ -15,9 +15,10 @@ import contextlib
 import hmac
 import ipaddress
 import logging
+import socket
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import aiohttp
@@ -25,9 +26,11 @@ import numpy as np
 from aiohttp import web
 
 from live.address import WorkerAddress
+from live.bodies import BodyReader, Rules
 from live.documents import load_chunks
-from live.fleet import Crew
+from live.fleet import OK, Crew
 from live.frontend_metrics import FrontendMetrics, log_line
+from live.many_prompts import merged, merged_streams
 from live.openai_api import (
     CHARS_PER_TOKEN,
     DONE,
@@ -35,10 +38,8 @@ from live.openai_api import (
     ApiError,
     Kind,
     body_limit,
-    check_lengths,
     error_type,
     event,
-    parse,
 )
 from live.proxy import Proxy
 from live.records import FrontendRecord, RecordLog
@@ -49,6 +50,8 @@ from planner.system.resolve import System
 
 log = logging.getLogger("planner.frontend")
 CLIENT_GONE = 499
+HEADER_S, BODY_S, IDLE_S = 15.0, 60.0, 75.0  # for the head of a request, its body, and until the next one comes
+STOPPED_S = 1.0  # how often processes are looked at
 KEEPALIVE_S = 2.0  # engines close idle connections after 5 s; a request must not meet that moment
 GpuUtilization = Callable[[], Mapping[str, float]]  # worker -> 0..1
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -64,9 +67,33 @@ def is_loopback(host: str) -> bool:
         return False
 
 
+def check_token(host: str, token: str | None) -> None:
+    """Raises SpecError where others would be let in without a token."""
+    if not is_loopback(host) and not token:
+        raise SpecError(f"frontend: listening on {host} lets others in; give a token, or listen on 127.0.0.1")
+
+
+def check_address(host: str, port: int, token: str | None) -> None:
+    """Whether a frontend could listen there now. Raises SpecError."""
+    check_token(host, token)
+    try:
+        family, kind, number, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind, number) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+            probe.listen(1)
+    except OSError as error:
+        raise _cannot_listen(host, port, error) from None
+
+
+def _cannot_listen(host: str, port: int, error: OSError) -> SpecError:
+    return SpecError(f"frontend: cannot listen on {host}:{port}: {error.strerror}")
+
+
 class Frontend:
     """Serves a system's workers. Use as an async context manager; `port` 0 takes a free one.
 
+    `stopped` names the workers that a signal has stopped, where that can be seen.
     Raises SpecError when the arguments cannot work together: a host beyond loopback without a token, a role without
     a worker, a routing policy without what it needs.
     """
@@ -82,20 +109,23 @@ class Frontend:
         token: str | None = None,
         worker_token: str | None = None,
         gpu_utilization: GpuUtilization | None = None,
+        stopped: Callable[[], Collection[str]] | None = None,
         log_interval_s: float = 5.0,
     ) -> None:
-        if not is_loopback(host) and not token:
-            raise SpecError(f"frontend: listening on {host} lets others in; give a token, or listen on 127.0.0.1")
+        check_token(host, token)
         self._system, self._host, self._port, self._token = system, host, port, token
         self._retrieval = retrieval or system.spec.retrieval
         self._gpu_utilization: GpuUtilization = gpu_utilization or dict
+        self._stopped = stopped
         self._log_interval_s = log_interval_s
         self._log = RecordLog()
+        self._serving: set[Any] = set()  # connections with a request whose head is complete
+        self._served: set[Any] = set()  # and those that have had one
         self._in_flight = 0
         self._worker_headers = {"authorization": f"Bearer {worker_token}"} if worker_token else {}
         self._tasks: list[asyncio.Task[None]] = []
         self._stack = contextlib.AsyncExitStack()
-        self.crews = [Crew(pool, workers, system.spec.run.seed) for pool in system.pools]
+        self.crews = [Crew(pool, workers) for pool in system.pools]
         self._longest = min(pool.limits.max_model_len for pool in system.pools)
         self.metrics = FrontendMetrics()
         self.models: list[str] = []
@@ -112,6 +142,9 @@ class Frontend:
         """What is known of each request, by its x-request-id."""
         return self._log.all()
 
+    def record(self, request_id: str) -> FrontendRecord | None:
+        return self._log.get(request_id)
+
     def observations(self) -> dict[str, Any]:
         """Figures for a run's manifest, and what routing had to do without."""
         ages = [age for crew in self.crews for age in crew.event_ages_s()]
@@ -123,7 +156,8 @@ class Frontend:
             "kv_event_age_s": age,
             "kv_event_gaps": sum(worker.feed.gaps for crew in self.crews for worker in crew.workers if worker.feed),
             "retrieval_chunks": len(self.retriever.chunks) if self.retriever else None,
-            "notes": list(self.proxy.notes),
+            "notes": self.proxy.notes
+            + [note for crew in self.crews for worker in crew.workers for note in worker.pauses()],
         }
 
     # --- life ---------------------------------------------------------------------------------------
@@ -155,9 +189,15 @@ class Frontend:
             ratio = await self._chars_per_token(session)
             self.retriever = Retriever(self._retrieval, chars_per_token=ratio, observe=self.metrics.retrieved)
             self._stack.callback(self.retriever.close)
+        split, alias = self._system.disaggregated, self._system.spec.model
+        self._bodies = BodyReader(Rules(tuple(self.models), alias, self._longest, split))
+        self._stack.callback(self._bodies.close)
         self.proxy = Proxy(self._system, self.crews, session, self.retriever)
         for crew in self.crews:
-            self._tasks += [asyncio.create_task(crew.watch(session)), asyncio.create_task(crew.age())]
+            self._tasks += [asyncio.create_task(crew.watch(worker, session)) for worker in crew.workers]
+            self._tasks.append(asyncio.create_task(crew.age()))
+        if self._stopped is not None:
+            self._tasks.append(asyncio.create_task(self._watch_stopped(self._stopped)))
         self._tasks.append(asyncio.create_task(self._report()))
         app = web.Application(client_max_size=body_limit(self._longest), middlewares=[self._guard])
         app.add_routes(
@@ -166,6 +206,7 @@ class Frontend:
                 web.post("/chat", self._chat),
                 web.post("/v1/completions", self._completions),
                 web.get("/v1/models", self._list_models),
+                web.get("/v1/models/{name:.+}", self._show_model),
                 web.get("/health", self._health),
                 web.get("/metrics", self._show_metrics),
             ]
@@ -174,11 +215,13 @@ class Frontend:
         runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=2.0)
         await runner.setup()
         self._stack.push_async_callback(runner.cleanup)
+        assert runner.server is not None
+        self._tasks.append(asyncio.create_task(self._close_idle(runner.server)))
         site = web.TCPSite(runner, self._host, self._port)
         try:
             await site.start()
         except OSError as error:
-            raise SpecError(f"frontend: cannot listen on {self._host}:{self._port}: {error.strerror}") from None
+            raise _cannot_listen(self._host, self._port, error) from None
         self._port = runner.addresses[0][1]
 
     async def _stop_tasks(self) -> None:
@@ -190,6 +233,27 @@ class Frontend:
         while True:
             await asyncio.sleep(self._log_interval_s)
             log.info(log_line(self.crews, self._in_flight, self._gpu_utilization()))
+
+    async def _close_idle(self, server: web.Server) -> None:
+        """End connections that have been without a whole request head for too long: idle, or sent a byte at a time."""
+        since: dict[Any, float] = {}
+        while True:
+            await asyncio.sleep(HEADER_S / 10)
+            now, here = time.monotonic(), server.connections
+            self._served.intersection_update(here)
+            since = {one: since.get(one, now) for one in here if one not in self._serving}
+            for one, began_s in since.items():
+                if now - began_s > (IDLE_S if one in self._served else HEADER_S):
+                    one.force_close()
+
+    async def _watch_stopped(self, stopped: Callable[[], Collection[str]]) -> None:
+        while True:
+            names = await asyncio.to_thread(stopped)
+            for crew in self.crews:
+                for worker in crew.workers:
+                    worker.stopped = worker.name in names
+                    worker.look()
+            await asyncio.sleep(STOPPED_S)
 
     async def _read_models(self, session: aiohttp.ClientSession) -> list[str]:
         """The names that the workers answer to; the spec's own name stands for the first."""
@@ -220,6 +284,7 @@ class Frontend:
     @web.middleware
     async def _guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """The token, and OpenAI's error shape for everything that goes wrong before an answer starts."""
+        self._serving.add(request.protocol)
         try:
             given = request.headers.get("authorization", "")
             if self._token and request.path != "/health" and not _same(given, f"Bearer {self._token}"):
@@ -231,17 +296,33 @@ class Frontend:
             what = f"{request.method} {request.path}: {error.reason}"
             refused = ApiError(error.status, what, error_type(error.status))
             return web.json_response(refused.body, status=error.status)
+        finally:
+            self._serving.discard(request.protocol)
+            self._served.add(request.protocol)
+
+    def _cards(self) -> dict[str, dict[str, Any]]:
+        names = dict.fromkeys([*self.models, self._system.spec.model])
+        return {name: {"id": name, "object": "model", "created": 0, "owned_by": "planner"} for name in names}
 
     async def _list_models(self, _: web.Request) -> web.Response:
-        names = list(dict.fromkeys([*self.models, self._system.spec.model]))
-        data = [{"id": name, "object": "model", "created": 0, "owned_by": "planner"} for name in names]
-        return web.json_response({"object": "list", "data": data})
+        return web.json_response({"object": "list", "data": list(self._cards().values())})
+
+    async def _show_model(self, request: web.Request) -> web.Response:
+        cards, name = self._cards(), request.match_info["name"]
+        if name not in cards:
+            raise ApiError(404, f"the model {name[:200]!r} does not exist; served: {', '.join(cards)}",
+                           "not_found_error", param="model", code="model_not_found")  # fmt: skip
+        return web.json_response(cards[name])
 
     async def _health(self, _: web.Request) -> web.Response:
-        """200 while every pool has a worker that answers."""
-        state = {worker.name: worker.healthy for crew in self.crews for worker in crew.workers}
-        serving = all(any(worker.healthy for worker in crew.workers) for crew in self.crews)
-        body = {"status": "ok" if serving else "unavailable", "workers": state}
+        """200 while every pool has a worker that answers and makes progress; `why`: what is wrong with the others."""
+        workers = [worker for crew in self.crews for worker in crew.workers]
+        serving = all(any(worker.state == OK for worker in crew.workers) for crew in self.crews)
+        body = {
+            "status": "ok" if serving else "unavailable",
+            "workers": {worker.name: worker.state == OK for worker in workers},
+            "why": {worker.name: worker.state for worker in workers if worker.state != OK},
+        }
         return web.json_response(body, status=200 if serving else 503)
 
     async def _show_metrics(self, _: web.Request) -> web.Response:
@@ -262,14 +343,17 @@ class Frontend:
         if not request_id or not plain or request_id in self._log:
             request_id = uuid.uuid4().hex
         record = self._log.open(request_id, time.monotonic())
+        calls: list[Call] = []
         self._in_flight += 1
         try:
-            parsed = parse(kind, await request.read(), request.headers, self.models, self._system.spec.model)
-            check_lengths(parsed.body, self._longest, split=self._system.disaggregated)
-            call = Call(request_id, parsed, record)
-            if parsed.stream:
-                return await self._stream(request, call)
-            answer = await self.proxy.complete(call)
+            parsed = await self._bodies.read(kind, await _whole_body(request), request.headers)
+            calls.append(Call(request_id, parsed[0], record))
+            for number, one in enumerate(parsed[1:], start=1):  # an engine's id is never used twice
+                own = f"{request_id}-{number}-{uuid.uuid4().hex[:8]}"
+                calls.append(Call(own, one, self._log.open(own, record.received_s)))
+            if parsed[0].stream:
+                return await self._stream(request, calls)
+            answer = await self._complete(calls)
             record.status = 200
             return web.json_response(answer, headers={"x-request-id": request_id})
         except (ApiError, web.HTTPException) as error:  # aiohttp's own: a body that is too large
@@ -284,13 +368,32 @@ class Frontend:
             raise ApiError(500, record.error, "server_error") from error
         finally:
             record.finish_s = time.monotonic()
+            for call in calls[1:]:  # the other prompts share the answer
+                call.record.finish_s, call.record.status, call.record.error = (
+                    record.finish_s,
+                    record.status,
+                    record.error,
+                )
             self._in_flight -= 1
             self.metrics.answered(PATHS[kind], record)
 
-    async def _stream(self, request: web.Request, call: Call) -> web.StreamResponse:
+    async def _complete(self, calls: Sequence[Call]) -> dict[str, Any]:
+        if len(calls) == 1:
+            return await self.proxy.complete(calls[0])
+        tasks = [asyncio.create_task(self.proxy.complete(call)) for call in calls]
+        try:
+            return merged(await asyncio.gather(*tasks), calls[0].request.body.get("n") or 1)
+        finally:
+            for task in tasks:  # one that failed ends the others
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _stream(self, request: web.Request, calls: Sequence[Call]) -> web.StreamResponse:
+        call, streams = calls[0], [self.proxy.stream(one) for one in calls]
+        stream = streams[0] if len(calls) == 1 else merged_streams(streams, call.request.body.get("n") or 1)
         headers = {"content-type": "text/event-stream; charset=utf-8", "cache-control": "no-cache"}
         response = web.StreamResponse(headers=headers | {"x-request-id": call.request_id})
-        async with contextlib.aclosing(self.proxy.stream(call)) as events:
+        async with contextlib.aclosing(stream) as events:
             try:
                 async for piece in events:
                     if not response.prepared:
@@ -304,6 +407,15 @@ class Frontend:
                 await response.write(event(error.body) + DONE)
         await response.write_eof()
         return response
+
+
+async def _whole_body(request: web.Request) -> bytes:
+    """Raises ApiError 408 for a client that takes too long to send it."""
+    try:
+        async with asyncio.timeout(BODY_S):
+            return await request.read()
+    except TimeoutError:
+        raise ApiError(408, f"the body did not come within {BODY_S:g} s", code="timeout") from None
 
 
 def _same(given: str, wanted: str) -> bool:

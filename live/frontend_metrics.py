@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
+from live.fleet import OK
+
 if TYPE_CHECKING:
     from live.fleet import Crew, LiveWorker
     from live.records import FrontendRecord
@@ -42,7 +44,7 @@ class FrontendMetrics:
             "waiting": "Requests in the engine's queue (engine's own count where it has one)",
             "in_flight": "Requests this frontend has sent and not got back",
             "kv_used_fraction": "KV cache in use",
-            "healthy": "1 while the worker answers",
+            "healthy": "1 while the worker answers and makes progress",
             "gpu_utilization": "Mean over the worker's GPUs, 0 to 1",
             "cached_blocks": "Blocks of its prefix cache, as its KV events tell",
             "kv_event_age_seconds": "Age of the newest KV event batch when it came in",
@@ -91,7 +93,7 @@ def worker_state(worker: LiveWorker, gpu_utilization: float | None) -> dict[str,
         "waiting": polled.get("num_requests_waiting", worker.load.waiting),
         "in_flight": len(worker.tickets),
         "kv_used_fraction": polled.get("kv_cache_usage_perc", worker.load.kv_used_fraction),
-        "healthy": float(worker.healthy),
+        "healthy": float(worker.state == OK),
         "gpu_utilization": gpu_utilization,
         "cached_blocks": None if feed is None else len(feed.index),
         "kv_event_age_seconds": feed.ages_s[-1] if feed and feed.ages_s else None,
@@ -105,8 +107,8 @@ def log_line(crews: Sequence[Crew], in_flight: int, gpu_utilization: Mapping[str
     for crew in crews:
         for worker in crew.workers:
             state = worker_state(worker, gpu_utilization.get(worker.name))
-            if not worker.healthy:
-                parts.append(f"{worker.name} not answering")
+            if worker.state != OK:
+                parts.append(f"{worker.name} {worker.state}")
                 continue
             gpu = state["gpu_utilization"]
             parts.append(

@@ -19,6 +19,7 @@ from typing import Any, Literal
 
 from live import knobs
 from live.models import ServedModel
+from planner.messages import message
 from planner.spec import Disaggregated, SpecError
 from planner.system.resolve import Pool, System
 from planner.system.wires import connector_config
@@ -127,9 +128,12 @@ def step_tracing(runtime: Runtime) -> str | None:
     low, high = TRACED_VERSIONS
     if low <= version <= high:
         return None
-    return (
-        f"engine steps are not recorded: vLLM {runtime.version} is not one of "
-        f"{low[0]}.{low[1]} to {high[0]}.{high[1]}, whose scheduler interface is known"
+    return message(
+        "engine steps are not recorded: vLLM {version} is not one of {low} to {high}, whose scheduler interface is "
+        "known",
+        runtime.version,
+        f"{low[0]}.{low[1]}",
+        f"{high[0]}.{high[1]}",
     )
 
 
@@ -209,6 +213,8 @@ def engine_options(system: System, pool: Pool, runtime: Runtime) -> list[str]:
         options.append("--no-scheduler-reserve-full-isl")
     if engine.watermark:
         options.append(f"--watermark={engine.watermark}")
+    if engine.enable_expert_parallel:
+        options.append("--enable-expert-parallel")
     if engine.num_gpu_blocks_override is not None:
         options.append(f"--num-gpu-blocks-override={engine.num_gpu_blocks_override}")
     if runtime.kind == "cpu":  # else each server would claim 92 % of the host's memory, and compile for a minute

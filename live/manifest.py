@@ -16,6 +16,7 @@ from live.results import ClientResult
 from live.servers import Worker
 from live.step_table import EngineTrace
 from live.telemetry import Telemetry
+from planner.messages import message
 from planner.system.resolve import System, knob_warnings
 
 
@@ -37,11 +38,13 @@ class Circumstances:
     folder: Path
 
 
-def manifest(run: Circumstances) -> dict[str, Any]:
-    """Same keys as the simulator's, plus counters, versions, lag and where the logs are."""
+def beginning(
+    system: System, runtime: Runtime | None, workers: Sequence[Worker], endpoints: Sequence[str]
+) -> dict[str, Any]:
+    """What a run's manifest says before anything is measured."""
     from planner.spec import dump, spec_hash
 
-    system, wires, runtime = run.system, run.system.wires, run.runtime
+    wires = system.wires
     named = {place.name: pool.role for pool in system.pools for place in pool.workers}
     links = (wires.intra_node, wires.inter_node, wires.inter_rack) if wires else ()
     return {
@@ -55,18 +58,27 @@ def manifest(run: Circumstances) -> dict[str, Any]:
         "profile": {},
         "gpus": system.gpus,
         "gpus_by_role": {pool.role: len(pool.workers) * pool.tp for pool in system.pools},
-        "workers": dict.fromkeys(run.endpoints, "aggregated") if run.endpoints else named,
-        "kv_blocks": {pool.role: pool.limits.kv_blocks for pool in system.pools} if run.workers else {},
-        "kv_blocks_by_worker": {worker.name: worker.kv_blocks for worker in run.workers},
+        "workers": dict.fromkeys(endpoints, "aggregated") if endpoints else named,
+        "kv_blocks": {pool.role: pool.limits.kv_blocks for pool in system.pools} if workers else {},
+        "kv_blocks_by_worker": {worker.name: worker.kv_blocks for worker in workers},
         "links": {wire.name: wire.bandwidth for wire in links},
-        "warnings": _warnings(run),
+        "warnings": knob_warnings(system.spec),
         "stopped": False,
-        "interrupted": run.result.stopped,
+        "interrupted": False,
         "versions": runtime.versions() if runtime else {"python": platform.python_version()},
         "runtime": runtime.kind if runtime else "endpoint",
-        "host": run.host,
         "started_at": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        "server_start_s": {worker.name: round(worker.start_s, 1) for worker in run.workers},
+        "server_start_s": {worker.name: round(worker.start_s, 1) for worker in workers},
+    }
+
+
+def manifest(run: Circumstances) -> dict[str, Any]:
+    """Same keys as the simulator's, plus counters, versions, lag and where the logs are."""
+    return beginning(run.system, run.runtime, run.workers, run.endpoints) | {
+        "warnings": _warnings(run),
+        "died": dict(run.ended),
+        "interrupted": run.result.stopped,
+        "host": run.host,
         "schedule_lag_s": asdict(run.result.lag),
         "tokens": asdict(run.result.tokens()),
         "counters": run.telemetry.counters,  # over the run, the client's few probes before it included
@@ -84,18 +96,28 @@ def _warnings(run: Circumstances) -> list[str]:
     if run.runtime is not None:
         found += [reason for reason in (step_tracing(run.runtime), other_hardware(run.system, run.runtime)) if reason]
     if result.late:
-        found.append(f"the client was late: p99 of its schedule lag is {result.lag.p99_s:.2f} s")
+        found.append(message("the client was late: p99 of its schedule lag is {lag:.2f} s", result.lag.p99_s))
     if not result.tokens().equal:
-        found.append("prompt or output lengths differ from the plan (see tokens in the manifest)")
+        found.append(message("prompt or output lengths differ from the plan (see tokens in the manifest)"))
     if run.frontend is not None:
         found += run.frontend["notes"]
-    found += [f"{name} ended during the run: {why}" for name, why in run.ended.items()]
+    found += [message("{name} ended during the run: {why}", name, why) for name, why in run.ended.items()]
+    if run.host["load_average"][0] > (run.host["cpus"] or 1):
+        found.append(
+            message(
+                "the host was busy before the load: a load average of {load:.1f} on {cpus} cores",
+                run.host["load_average"][0],
+                run.host["cpus"],
+            )
+        )
     lost = sorted(run.telemetry.lost - run.ended.keys())
-    found += [f"{name} did not answer at the end: its counters are missing" for name in lost]
+    found += [message("{name} did not answer at the end: its counters are missing", name) for name in lost]
     broken = {name: trace.broken_lines for name, trace in run.traces.items() if trace.broken_lines}
-    found += [f"{name}: {lines} lines of its step trace are broken" for name, lines in broken.items()]
+    found += [
+        message("{name}: {lines} lines of its step trace are broken", name, lines) for name, lines in broken.items()
+    ]
     if run.endpoints:
-        found.append("endpoints of others: engine steps, queues and transfers are not visible and stay null")
+        found.append(message("endpoints of others: engine steps, queues and transfers are not visible and stay null"))
     return found
 
 
@@ -107,4 +129,8 @@ def other_hardware(system: System, runtime: Runtime) -> str | None:
     numbers = re.findall(r"[a-z]*\d+", system.pools[0].hardware.name)
     if numbers and re.search(rf"\b{numbers[0]}(?!\d)|\b\w*{numbers[0]}\b", there.lower()):
         return None
-    return f"the spec says {system.pools[0].hardware.name}, but {there} serves here: a prediction is for other hardware"
+    return message(
+        "the spec says {gpu}, but {found} serves here: a prediction is for other hardware",
+        system.pools[0].hardware.name,
+        there,
+    )

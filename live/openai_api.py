@@ -9,6 +9,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from live.nested_fields import nested_fault
+
 Kind = Literal["chat", "completions"]
 
 PATHS: dict[Kind, str] = {"chat": "/v1/chat/completions", "completions": "/v1/completions"}
@@ -33,6 +35,10 @@ class ApiError(Exception):
         self.status = status
         self.body: dict[str, Any] = {"error": {"message": message, "type": kind, "param": param, "code": code}}
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        error = self.body["error"]
+        return _error, (self.status, error["message"], error["type"], error["param"], error["code"])
+
     @staticmethod
     def upstream(status: int, text: str) -> ApiError:
         """An engine's refusal, kept as it is where it has OpenAI's shape already."""
@@ -45,6 +51,10 @@ class ApiError(Exception):
             error.args = (str(body["error"]["message"]),)
             error.body = {"error": {"param": None, "code": None, "type": error_type(status)} | body["error"]}
         return error
+
+
+def _error(status: int, message: str, kind: str, param: str | None, code: str | None) -> ApiError:
+    return ApiError(status, message, kind, param=param, code=code)
 
 
 def error_type(status: int) -> str:
@@ -100,6 +110,8 @@ PASSED: dict[Kind, frozenset[str]] = {
     ),
 }
 MAX_BODY_BYTES = 64 * 2**20
+MOST_PROMPTS = 64  # of one completion
+MOST_CHOICES = 128  # OpenAI's own bound of n
 
 
 def body_limit(longest: int) -> int:
@@ -114,6 +126,8 @@ def check_fields(kind: Kind, body: Mapping[str, Any]) -> None:
             short = name[:80]
             text = f"{short!r} is not a field that clients may send to the engines"
             raise ApiError(400, text, param=short)
+    if (fault := nested_fault(body)) is not None:
+        raise ApiError(400, fault[1], param=fault[0])
 
 
 def parse(
@@ -123,12 +137,35 @@ def parse(
 
     Raises ApiError.
     """
+    return _checked(kind, _body(raw), headers, models, alias)
+
+
+def parse_prompts(
+    kind: Kind, raw: bytes, headers: Mapping[str, str], models: Sequence[str], alias: str | None = None
+) -> list[ApiRequest]:
+    """As `parse`; a completion of several prompts becomes a request for each. Raises ApiError."""
+    body = _body(raw)
+    prompts = body.get("prompt")
+    if kind == "chat" or not isinstance(prompts, list) or len(prompts) < 2 or not isinstance(prompts[0], (str, list)):
+        return [_checked(kind, body, headers, models, alias)]
+    if len(prompts) > MOST_PROMPTS:
+        raise ApiError(400, f"{len(prompts)} prompts in one request; allowed: {MOST_PROMPTS}", param="prompt")
+    return [_checked(kind, body | {"prompt": prompt}, headers, models, alias) for prompt in prompts]
+
+
+def _body(raw: bytes) -> dict[str, Any]:
     try:
         body = json.loads(raw, parse_constant=_not_finite, parse_float=_finite)
     except (ValueError, RecursionError) as error:  # the latter: a hundred thousand brackets
         raise ApiError(400, f"the body is not JSON: {error}") from None
     if not isinstance(body, dict):
         raise ApiError(400, "the body must be a JSON object")
+    return body
+
+
+def _checked(
+    kind: Kind, body: dict[str, Any], headers: Mapping[str, str], models: Sequence[str], alias: str | None
+) -> ApiRequest:
     check_fields(kind, body)
     if body.get("model") in (None, alias):
         body["model"] = models[0]
@@ -192,6 +229,9 @@ def check_lengths(body: Mapping[str, Any], longest: int, *, split: bool) -> None
             code="context_length_exceeded",
         )
     for name in ("n", "best_of"):
+        count = body.get(name)
+        if count is not None and (type(count) is not int or not 1 <= count <= MOST_CHOICES):
+            raise ApiError(400, f"{name} must be a whole number from 1 to {MOST_CHOICES}", param=name)
         if split and body.get(name) not in (None, 1):
             raise ApiError(400, f"{name} must be 1: prefill and decode run on different workers", param=name)
 
@@ -246,8 +286,15 @@ def event(payload: Any) -> bytes:
     return b"data: " + json.dumps(payload, ensure_ascii=False, separators=(",", ":")).encode() + b"\n\n"
 
 
+MOST_COUNT = 10**9  # tokens of a request that a server may speak of
+MOST_LINE = 2**24  # bytes of one event of a stream
+
+
 class EventSplitter:
-    """Cuts a byte stream into the payloads of its `data:` lines, whatever the sizes of the pieces it comes in."""
+    """Cuts a byte stream into the payloads of its `data:` lines, whatever the sizes of the pieces it comes in.
+
+    Raises ValueError for a line without an end.
+    """
 
     def __init__(self) -> None:
         self._rest = b""
@@ -255,6 +302,8 @@ class EventSplitter:
     def feed(self, piece: bytes) -> Iterator[bytes]:
         lines = (self._rest + piece).split(b"\n")
         self._rest = lines.pop()
+        if len(self._rest) > MOST_LINE:
+            raise ValueError(f"a line of more than {MOST_LINE} bytes in a stream")
         for line in lines:
             if line.startswith(b"data:"):
                 yield line[5:].strip()
@@ -269,14 +318,24 @@ class Usage:
     cached: int | None
 
     @staticmethod
-    def of(body: Mapping[str, Any]) -> Usage | None:
-        usage = body.get("usage")
+    def of(body: Any) -> Usage | None:
+        """None where the body says nothing that can be a count."""
+        usage = body.get("usage") if isinstance(body, dict) else None
         if not isinstance(usage, dict):
             return None
-        details = usage.get("prompt_tokens_details") or {}
-        return Usage(
-            int(usage.get("prompt_tokens") or 0), int(usage.get("completion_tokens") or 0), details.get("cached_tokens")
-        )
+        details = usage.get("prompt_tokens_details")
+        cached = details.get("cached_tokens") if isinstance(details, dict) else None
+        prompt, output = _count(usage.get("prompt_tokens")), _count(usage.get("completion_tokens"))
+        return None if prompt is None or output is None else Usage(prompt, output, _count(cached) if cached else cached)
+
+
+def _count(value: Any) -> int | None:
+    """A number of tokens as servers write it; null is 0. None for what cannot be one."""
+    if value is None:
+        return 0
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= MOST_COUNT:
+        return None
+    return int(value)
 
 
 def chunk_tokens(choice: Mapping[str, Any]) -> tuple[int, list[int], str]:
@@ -291,6 +350,8 @@ def chunk_tokens(choice: Mapping[str, Any]) -> tuple[int, list[int], str]:
         text = (delta.get("reasoning_content") or delta.get("reasoning") or "") + (delta.get("content") or "")
     ids = choice.get("token_ids")
     if ids is not None:
-        return len(ids), list(ids), text or ""
+        if not isinstance(ids, list) or not all(type(one) is int for one in ids):
+            raise TypeError("token_ids is no list of whole numbers")
+        return len(ids), ids, text or ""
     counts = bool(text) or (delta is None and choice.get("finish_reason") is None)
     return int(counts), [], text or ""

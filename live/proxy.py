@@ -19,13 +19,44 @@ from live.openai_api import PATHS, ApiError, EventSplitter, Usage
 from live.pd import FirstToken, decode_body, prefill_body
 from live.relay import Call, Placement, Relay, check, mark, note_usage, reason
 from live.retrieval import Retriever
-from planner.routing import prefills_locally
+from planner.dispatch import Dispatch, NoWorker
+from planner.routing import WorkerLoad
 from planner.spec import Disaggregated
 from planner.system.resolve import System
 
 log = logging.getLogger("planner.frontend")
 ATTEMPTS = 3
-CONNECT_S = 5.0
+CONNECT_S = 15.0  # longer than this process takes to begin a few thousand connections at once
+
+
+class CrewView:
+    """A crew as one request finds it (planner.dispatch.View)."""
+
+    def __init__(self, crew: Crew, call: Call) -> None:
+        self.workers = crew.usable(call.excluded)
+        self._crew, self._call = crew, call
+
+    @property
+    def loads(self) -> Sequence[WorkerLoad]:
+        return [worker.load for worker in self.workers]
+
+    @property
+    def seen(self) -> Sequence[WorkerLoad]:
+        return [self._crew.seen(worker) for worker in self.workers]
+
+    @property
+    def queued(self) -> int:
+        return self._crew.queued
+
+    def overlap(self) -> Sequence[int]:
+        ids, known = self._call.token_ids, self._call.known_tokens
+        return self._crew.overlaps(self.workers, ids if ids is None or known is None else ids[: known + 1])
+
+    def cached(self, index: int) -> int:
+        return self._crew.cached(self.workers[index], self._call.token_ids)
+
+    def distances_s(self) -> Sequence[float]:
+        return ()  # nobody has measured the ways between the servers
 
 
 class Proxy:
@@ -47,8 +78,8 @@ class Proxy:
         self._session = session
         self._timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S, sock_read=read_timeout_s)
         self.entry, self.decoders = crews[0], crews[-1]
+        self._dispatch = Dispatch(system)
         rule = self._split.local_prefill if self._split else None
-        self._conditional = rule is not None and (rule.max_tokens > 0 or rule.max_queue is not None)
         self._needs_ids = any(crew.needs_overlap for crew in crews) or (rule is not None and rule.max_tokens > 0)
         self.notes: list[str] = []  # what routing had to do without
 
@@ -94,7 +125,7 @@ class Proxy:
     # --- before routing -------------------------------------------------------------------------------
 
     async def _prepare(self, call: Call) -> None:
-        self.entry.shed()
+        self._shed(call)
         if not self._at_worker:
             await self._retrieve(call, "frontend")
         await self._tokenize(call)
@@ -121,7 +152,7 @@ class Proxy:
             body |= {"messages": call.request.body["messages"], "add_generation_prompt": True}
         else:
             body["prompt"] = call.request.text
-        worker = self.entry.usable()[0]
+        worker = next(iter(self.entry.usable()), self.entry.workers[0])
         try:
             answer = await self._post_json(f"{worker.url}/tokenize", body, worker.name)
             call.token_ids = answer["tokens"]
@@ -138,59 +169,54 @@ class Proxy:
         """Choose the workers, prefill remotely where that is due, and hold the answering worker's ticket."""
         call.record.attempts += 1
         if call.record.attempts == 1:
-            self.entry.shed()  # again: many may have come while this one was retrieving
+            self._shed(call)  # again: many may have come while this one was retrieving
         try:
-            decoder = self._early_decoder(call)
-            if self._split is None or (decoder is not None and self._stays(call, decoder)):
-                worker = decoder or self._choose(self.entry, call)
+            entry, decoders = CrewView(self.entry, call), CrewView(self.decoders, call)
+            place = self._dispatch.place(call, entry, decoders)
+            if self._split is None or place.local:
+                view, index = (decoders, place.decode) if place.local else (entry, place.prefill)
+                assert index is not None
+                worker = view.workers[index]
                 if self._at_worker:
                     await self._retrieve(call, worker.name)
                 call.record.worker = call.record.decode_worker = worker.name
-                call.record.local_prefill = decoder is not None
+                call.record.local_prefill = place.local
                 call.record.queued_s = time.monotonic()
-                crew = self.entry if decoder is None else self.decoders
-                uncached = call.prompt_tokens - crew.cached(worker, call.token_ids)
+                uncached = call.prompt_tokens - view.cached(index)
                 with Ticket(worker, call.prompt_tokens, uncached) as ticket:
                     yield Placement(worker, call.request.body, ticket)
                 return
-            answer = await self._prefill(call)
-            decoder = decoder or self._choose(self.decoders, call)
+            answer = await self._prefill(call, None if place.prefill is None else entry.workers[place.prefill])
+            if place.decode is not None:
+                decoder = decoders.workers[place.decode]
+            else:
+                decoders = CrewView(self.decoders, call)
+                decoder = decoders.workers[self._dispatch.decoder(call, decoders)]
             call.record.decode_worker = decoder.name
             first = FirstToken(answer) if self._streams_first(call) else None
             with Ticket(decoder, call.prompt_tokens, 0) as ticket:
                 yield Placement(decoder, decode_body(call.request.body, answer), ticket, first)
-        except ApiError as error:
-            if error.status == 503 and call.last_error is not None:  # nobody is left: say why it failed
+        except NoWorker as error:
+            if call.last_error is not None:  # nobody is left: say why it failed
                 raise ApiError(502, str(call.last_error), "server_error", code="worker_failed") from error
-            raise
+            raise ApiError(
+                503, f"no {error.role} worker can take the request", "server_error", code="no_worker"
+            ) from None
 
-    def _choose(self, crew: Crew, call: Call) -> LiveWorker:
-        session = call.request.session_id
-        return crew.choose(session, call.prompt_tokens, call.token_ids, call.known_tokens, call.excluded)
-
-    def _early_decoder(self, call: Call) -> LiveWorker | None:
-        if self._split is None or not (self._conditional or self._split.router.decode_choice == "at_arrival"):
-            return None
-        return self._choose(self.decoders, call)
-
-    def _stays(self, call: Call, decoder: LiveWorker) -> bool:
-        """Conditional disaggregation: whether the decode worker prefills too."""
-        if self._split is None or not self._conditional:
-            return False
-        rule = self._split.local_prefill
-        uncached = call.prompt_tokens - self.decoders.cached(decoder, call.token_ids)
-        return prefills_locally(uncached, self.entry.waiting, rule.max_tokens, rule.max_queue)
+    def _shed(self, call: Call) -> None:
+        """Raises ApiError 429 when every worker has as many waiting as the router allows."""
+        if self._dispatch.sheds(CrewView(self.entry, call)):
+            much = f"{self._dispatch.most_waiting} or more requests waiting"
+            what = f"overloaded: every {self.entry.role} worker has {much}"
+            raise ApiError(429, what, "rate_limit_error", code="overloaded")
 
     def _streams_first(self, call: Call) -> bool:
         assert self._split is not None
         return self._split.first_token == "prefill" and call.request.stream and call.request.greedy
 
-    async def _prefill(self, call: Call) -> dict[str, Any]:
-        """The prefill worker's answer, which says where the KV lies."""
-        assert self._split is not None
-        self.decoders.usable(call.excluded)  # no prompt is computed that nobody could continue
-        shared = self._split.router.prefill_dispatch == "shared_queue"
-        worker = await self.entry.pull(call.excluded) if shared else self._choose(self.entry, call)
+    async def _prefill(self, call: Call, chosen: LiveWorker | None) -> dict[str, Any]:
+        """The prefill worker's answer, which says where the KV lies. None: the one whose turn it is."""
+        worker = chosen or await self.entry.pull(call.excluded)
         try:
             if self._at_worker:
                 await self._retrieve(call, worker.name)
@@ -201,7 +227,7 @@ class Proxy:
             with Ticket(worker, call.prompt_tokens, uncached):
                 answer = await self._answer(worker, call, body)
         finally:
-            if shared:
+            if chosen is None:
                 self.entry.release(worker)
         note_usage(call.record, Usage.of(answer))
         call.record.prefill_end_s = time.monotonic()

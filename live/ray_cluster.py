@@ -18,6 +18,7 @@ from typing import Any
 
 from live.launch import LiveError, Ports, Runtime, check, detect, server_command, server_environment
 from live.models import ServedModel
+from live.server_log import NODE_LOST
 from live.server_process import HOST, ServerProcess, free_ports
 from live.servers import Servers, check_memory
 from planner.spec import SpecError
@@ -102,6 +103,10 @@ class RemoteServer:
         if trace is not None:
             trace.write_bytes(b"")
 
+    def stopped(self) -> bool:
+        """Cannot be seen from here; the frontend notices that it falls silent."""
+        return False
+
     async def refresh(self) -> None:
         import ray
 
@@ -110,7 +115,7 @@ class RemoteServer:
         try:
             code, log, trace = await asyncio.wait_for(self.actor.read.remote(*self._read), CALL_TIMEOUT_S)
         except (ray.exceptions.RayError, TimeoutError) as error:
-            code, trace = -1, b""
+            code, trace = NODE_LOST, b""
             log = f"\nNodeError: its node or actor is lost ({type(error).__name__})\n".encode()
         for index, (path, piece) in enumerate(((self.log, log), (self.trace, trace))):
             if path is not None and piece:
@@ -148,6 +153,8 @@ class RayServers(Servers):
     `make_model` makes the served model; it is called on every node. Servers on addresses beyond loopback need a
     `token`, which clients of theirs must send.
     """
+
+    can_restart = False  # its node may be gone
 
     def __init__(
         self,

@@ -45,5 +45,8 @@ class RecordLog:
             self._records.popitem(last=False)
         return record
 
+    def get(self, request_id: str) -> FrontendRecord | None:
+        return self._records.get(request_id)
+
     def all(self) -> dict[str, FrontendRecord]:
         return dict(self._records)

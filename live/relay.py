@@ -30,6 +30,10 @@ class Call:
     token_ids: Sequence[int] | None = None  # of the prompt as it stands, for routing
 
     @property
+    def session_id(self) -> int:
+        return self.request.session_id
+
+    @property
     def prompt_tokens(self) -> int:
         return len(self.token_ids) if self.token_ids is not None else self.request.prompt_tokens
 
@@ -125,6 +129,7 @@ def mark(worker: LiveWorker, error: UpstreamError) -> None:
     """A refused or reset connection takes the worker out of routing until it answers a poll again."""
     if isinstance(error.__cause__, (aiohttp.ClientConnectorError, aiohttp.ServerDisconnectedError, ConnectionError)):
         worker.healthy = False
+        worker.look()
 
 
 def reason(error: BaseException) -> str:

@@ -142,35 +142,8 @@ class ClientResult:
 
     def request_columns(self, frontend: Mapping[str, FrontendRecord] | None = None) -> dict[str, list[Any]]:
         """Columns of records.REQUEST_COLUMNS: the client's own, and the frontend's where there was one."""
-        rows = [self._row(one, (frontend or {}).get(one.header_id)) for one in self.outcomes]
+        rows = [row_of(one, (frontend or {}).get(one.header_id), self.start_s) for one in self.outcomes]
         return {name: [row[name] for row in rows] for name in rows[0]} if rows else {}
-
-    def _row(self, one: Outcome, seen: FrontendRecord | None) -> dict[str, Any]:
-        def since(time_s: float | None) -> float:
-            return NAN if time_s is None else time_s - self.start_s
-
-        cached = one.usage.cached if one.usage else None
-        if seen is not None and seen.prefill_end_s is not None:
-            cached = seen.cached_tokens  # P/D: the decode worker calls all that it read cached
-        return {
-            "request_id": one.request.request_id,
-            "session_id": one.request.session_id,
-            "arrival_s": one.arrival_s,
-            "prompt_tokens": one.prompt_tokens,
-            "cached_tokens": cached,
-            "output_tokens": one.output_tokens,
-            "max_tokens": one.request.max_tokens,
-            "worker": seen.worker if seen else one.endpoint,
-            "decode_worker": seen.decode_worker if seen else one.endpoint,
-            "retrieval_start_s": since(seen.retrieval_start_s if seen else None),
-            "retrieval_end_s": since(seen.retrieval_end_s if seen else None),
-            "queued_s": since(seen.queued_s if seen else None),
-            "prefill_end_s": since(seen.prefill_end_s if seen else None),
-            "first_token_s": one.first_token_s,
-            "finish_s": one.finish_s,
-            "finish_reason": one.finish_reason,
-            "error": one.error,
-        }
 
     def token_columns(self) -> dict[str, list[Any]]:
         """Columns of records.TOKEN_COLUMNS: one row a token, when its chunk came in."""
@@ -189,3 +162,33 @@ class ClientResult:
         from planner.run.tables import frame
 
         return frame("tokens", self.token_columns())
+
+
+def row_of(one: Outcome, seen: FrontendRecord | None, start_s: float) -> dict[str, Any]:
+    """One request's columns of REQUEST_COLUMNS; `start_s` is the run's start on the frontend's clock."""
+
+    def since(time_s: float | None) -> float:
+        return NAN if time_s is None else time_s - start_s
+
+    cached = one.usage.cached if one.usage else None
+    if seen is not None and seen.prefill_end_s is not None:
+        cached = seen.cached_tokens  # P/D: the decode worker calls all that it read cached
+    return {
+        "request_id": one.request.request_id,
+        "session_id": one.request.session_id,
+        "arrival_s": one.arrival_s,
+        "prompt_tokens": one.prompt_tokens,
+        "cached_tokens": cached,
+        "output_tokens": one.output_tokens,
+        "max_tokens": one.request.max_tokens,
+        "worker": seen.worker if seen else one.endpoint,
+        "decode_worker": seen.decode_worker if seen else one.endpoint,
+        "retrieval_start_s": since(seen.retrieval_start_s if seen else None),
+        "retrieval_end_s": since(seen.retrieval_end_s if seen else None),
+        "queued_s": since(seen.queued_s if seen else None),
+        "prefill_end_s": since(seen.prefill_end_s if seen else None),
+        "first_token_s": one.first_token_s,
+        "finish_s": one.finish_s,
+        "finish_reason": one.finish_reason,
+        "error": one.error,
+    }

@@ -59,9 +59,13 @@ def port_is_free(port: int) -> bool:
         return True
 
 
+def _stat(pid: int) -> list[str]:
+    """The fields of a process's stat from its state on, past a name that may hold anything."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+
+
 def _session_of(pid: int) -> int:
-    """The session that a process belongs to: the sixth field of its stat, past a name that may hold anything."""
-    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[3])
+    return int(_stat(pid)[3])
 
 
 def _members(session: int) -> list[int]:
@@ -112,6 +116,16 @@ class ServerProcess:
                 # between fork and setsid the child is still in the watchdog's session
                 self._session = next((int(c) for c in children if _session_of(int(c)) == int(c)), None)
         return code
+
+    def stopped(self) -> bool:
+        """Whether one of the server's processes is stopped by a signal (state T)."""
+        if self.returncode is not None or self._session is None:
+            return False
+        for pid in _members(self._session):
+            with contextlib.suppress(OSError):
+                if _stat(pid)[0] == "T":
+                    return True
+        return False
 
     def stop(self) -> None:
         """End it and wait until it has; safe to call twice."""

@@ -33,7 +33,7 @@ from live.launch import (
     step_tracing,
 )
 from live.models import ServedModel
-from live.server_log import explain_log, lost_port
+from live.server_log import SIGNALLED, explain_log, lost_port, out_of_memory_kills, why_ended
 from live.server_process import HOST, ServerProcess, free_ports, port_is_free
 from planner.system.resolve import Pool, Role, System
 
@@ -77,6 +77,8 @@ class Running(Protocol):
     @property
     def returncode(self) -> int | None: ...
 
+    def stopped(self) -> bool: ...
+
     async def refresh(self) -> None: ...
 
     async def stop(self) -> None: ...
@@ -106,6 +108,10 @@ class LocalServer:
     def returncode(self) -> int | None:
         return self._process.returncode
 
+    def stopped(self) -> bool:
+        """Whether a signal keeps one of its processes from running."""
+        return self._process.stopped()
+
     async def refresh(self) -> None:
         """Nothing to fetch: its files are here."""
 
@@ -133,6 +139,8 @@ class Servers:
     `progress(message, fraction)` is told about the start.
     """
 
+    can_restart = True
+
     def __init__(
         self,
         system: System,
@@ -154,6 +162,7 @@ class Servers:
         self._extra = extra
         self._progress = progress or (lambda _message, _fraction: None)
         self._running: list[Running] = []
+        self._killed_before = out_of_memory_kills()
 
     async def __aenter__(self) -> Servers:
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -225,8 +234,10 @@ class Servers:
         started = time.monotonic()
         while True:
             await item.refresh()
-            if item.returncode is not None:
-                raise LiveError(f"{item.name} did not start: {explain_log(item.log)}; log: {item.log}")
+            code = item.returncode
+            if code is not None:
+                why = explain_log(item.log) if 0 <= code <= SIGNALLED else self._why(code, item)
+                raise LiveError(f"{item.name} did not start: {why}; log: {item.log}")
             if (address := lost_port(item.log)) is not None:
                 raise LiveError(f"{item.name}: {address} was taken by another program while it started; start again")
             elapsed = time.monotonic() - started
@@ -257,15 +268,37 @@ class Servers:
             clock_offset_s=item.clock_offset_s,
         )
 
+    async def restart(self, name: str) -> None:
+        """Start a server that has ended again, on its own ports and GPUs; its log so far becomes NAME.before.log.
+
+        Raises LiveError when it does not come up.
+        """
+        index = next(index for index, item in enumerate(self._running) if item.name == name)
+        before = self._running[index]
+        await before.stop()  # whatever it left behind
+        before.log.replace(before.log.with_suffix(".before.log"))
+        item = self._running[index] = self._start(before.pool, name, before.gpus, before.ports)
+        async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=5)) as session:
+            worker = await self._wait(session, item)
+        self.workers = tuple(worker if one.name == name else one for one in self.workers)
+
     # --- watching and stopping ------------------------------------------------------------------------
 
     async def refresh(self) -> None:
         """Bring logs, traces and exit codes up to date."""
         await asyncio.gather(*(item.refresh() for item in self._running))
 
+    def stopped(self) -> set[str]:
+        """Servers that do not run because of a signal (SIGSTOP), as far as that can be seen from here."""
+        return {item.name for item in self._running if item.stopped()}
+
     def ended(self) -> dict[str, str]:
         """Servers that have ended by themselves: name -> why."""
-        return {item.name: explain_log(item.log) for item in self._running if item.returncode is not None}
+        codes = {item: item.returncode for item in self._running}
+        return {item.name: self._why(code, item) for item, code in codes.items() if code is not None}
+
+    def _why(self, code: int, item: Running) -> str:
+        return why_ended(code, item.log, out_of_memory_kills() - self._killed_before)
 
     async def stop(self) -> None:
         """Stop everything that was started; safe to call twice."""

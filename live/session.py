@@ -21,11 +21,12 @@ from typing import Any, TypeVar
 
 from live.address import WorkerAddress
 from live.client import ClientOptions, run_load
-from live.frontend import Frontend
+from live.frontend import Frontend, check_address
 from live.launch import LiveError, Runtime, check, detect
-from live.manifest import Circumstances, manifest
+from live.manifest import Circumstances, beginning, manifest
 from live.models import ServedModel, served_model
-from live.results import ClientResult
+from live.restarts import Restarts
+from live.results import ClientResult, Outcome, row_of
 from live.run_tables import requests_table, steps_table, transfers_table
 from live.servers import Servers, Worker
 from live.step_table import EngineTrace, read_trace
@@ -33,6 +34,7 @@ from live.stop_signal import stop_on_signals
 from live.telemetry import Telemetry
 from live.warmup import warm_up
 from planner.routing import NEEDS_OVERLAP
+from planner.run.journal import Journal
 from planner.run.tables import Progress, Run, frame
 from planner.spec import Disaggregated, Rag
 from planner.system.resolve import System
@@ -145,6 +147,7 @@ class LiveSession:
     async def _start(self) -> None:
         if self.endpoints:
             return
+        check_address(*self._bind, self._token)  # servers take minutes to start
         try:
             self._progress("start servers", 0.0)
             self._servers = await self._stack.enter_async_context(self._make_servers())
@@ -161,6 +164,7 @@ class LiveSession:
                 token=self._token,
                 worker_token=self._worker_token,
                 gpu_utilization=self._gpu_utilization,
+                stopped=self._servers.stopped,
             )
             self._frontend = await self._stack.enter_async_context(frontend)
             self._progress("warm up", 0.0)
@@ -205,14 +209,17 @@ class LiveSession:
     def _gpu_utilization(self) -> dict[str, float]:
         return self._telemetry.gpu_utilization() if self._telemetry else {}
 
-    def measure(self, load: Load, *, repeat: int = 0, progress: Progress | None = None) -> Run:
-        """Send a load and return its tables. Ctrl-C or SIGTERM ends it early and keeps what was measured.
+    def measure(
+        self, load: Load, *, repeat: int = 0, progress: Progress | None = None, keep: Path | None = None
+    ) -> Run:
+        """Send a load and return its tables. Ctrl-C, SIGTERM or SIGHUP ends it early and keeps what was measured.
 
         The manifest says so (`interrupted`). `repeat` numbers the runs of a session: each has its own contents.
+        In the folder `keep` each request is written as it ends (planner.run.journal).
         """
-        return self._runner.run(self._measure(load, repeat, progress or self._progress))
+        return self._runner.run(self._measure(load, repeat, progress or self._progress, keep))
 
-    async def _measure(self, load: Load, repeat: int, progress: Progress) -> Run:
+    async def _measure(self, load: Load, repeat: int, progress: Progress, keep: Path | None = None) -> Run:
         seed = self.system.spec.run.seed + CONTENT_SEEDS * repeat
         vocab = (self.model.vocab_size if self.model else None) or self.system.model.vocab
         options = ClientOptions(
@@ -221,7 +228,8 @@ class LiveSession:
         targets = self.endpoints or (self.base_url,)
         host = {"load_average": list(os.getloadavg()), "cpus": os.cpu_count()}
         progress("load", 0.0)
-        with stop_on_signals() as stop:
+        journal = Journal(keep, beginning(self.system, self.runtime, self.workers, self.endpoints)) if keep else None
+        with stop_on_signals() as stop, journal or contextlib.nullcontext():
             async with Telemetry(self.workers, self.system.spec.run.sample_interval_s) as telemetry:
                 self._telemetry = telemetry
                 result = await run_load(
@@ -231,12 +239,18 @@ class LiveSession:
                     options=options,
                     progress=lambda done, expected: progress("load", min(1.0, done / expected)),
                     stop=stop,
+                    ended=partial(self._note, journal) if journal else None,
                 )
         self._telemetry = None
         self.results.append(result)
         if self._servers is not None:
             await self._settle(self._servers, telemetry.lost)
         return self._tables(result, telemetry, host)
+
+    def _note(self, journal: Journal, outcome: Outcome, start_s: float) -> None:
+        seen = self._frontend.record(outcome.header_id) if self._frontend else None
+        row = row_of(outcome, seen, start_s)
+        journal.add({name: value for name, value in row.items() if value is not None and value == value})  # no NaN
 
     async def _settle(self, servers: Servers, silent: set[str]) -> None:
         """Bring files home. A server that fell silent may still be on its way out: its end is waited for a little."""
@@ -253,19 +267,25 @@ class LiveSession:
         return self._frontend.base_url
 
     def wait(self) -> None:
-        """Serve until SIGINT or SIGTERM. Raises LiveError when a pool has no server left."""
+        """Serve until SIGINT or SIGTERM. A server that ends is started again a few times; then its pool does without.
+
+        Raises LiveError when a pool has no server left.
+        """
         self._runner.run(self._wait())
 
     async def _wait(self) -> None:
         assert self._servers is not None
-        interval_s = self.system.spec.run.sample_interval_s
+        interval_s, restarts = self.system.spec.run.sample_interval_s, Restarts(self._servers)
         with stop_on_signals() as stop:
-            async with Telemetry(self.workers, interval_s, keep=len(self.workers)) as self._telemetry:
-                while not stop.is_set():
-                    await self._servers.refresh()
-                    self._check_pools(self._servers.ended())
-                    with contextlib.suppress(TimeoutError):
-                        await asyncio.wait_for(stop.wait(), 1.0)
+            try:
+                async with Telemetry(self.workers, interval_s, keep=len(self.workers)) as self._telemetry:
+                    while not stop.is_set():
+                        await self._servers.refresh()
+                        self._check_pools(restarts.look())
+                        with contextlib.suppress(TimeoutError):
+                            await asyncio.wait_for(stop.wait(), 1.0)
+            finally:
+                await restarts.stop()
 
     def _check_pools(self, ended: dict[str, str]) -> None:
         for pool in self.system.pools:

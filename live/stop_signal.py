@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as an event, so that a run ends early and keeps what it has."""
+"""Ctrl-C, SIGTERM and a lost terminal as an event, so that a run ends early and keeps what it has."""
 
 from __future__ import annotations
 
@@ -11,13 +11,18 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def stop_on_signals() -> Iterator[asyncio.Event]:
-    """An event that SIGINT and SIGTERM set (in the main thread; elsewhere nobody sets it)."""
+    """An event that SIGINT, SIGTERM and SIGHUP set (in the main thread; elsewhere nobody sets it).
+
+    A SIGHUP that is ignored, as below nohup, stays ignored.
+    """
     stop = asyncio.Event()
     if threading.current_thread() is not threading.main_thread():
         yield stop
         return
     loop = asyncio.get_running_loop()
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    if before[signal.SIGHUP] is signal.SIG_IGN:
+        del before[signal.SIGHUP]
     for number in before:
         loop.add_signal_handler(number, stop.set)
     try:

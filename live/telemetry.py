@@ -116,7 +116,10 @@ class Telemetry:
     async def __aenter__(self) -> Telemetry:
         self._session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=10))
         for worker in self.workers:
-            self._before[worker.name] = await read_metrics(self._session, worker.url)
+            try:
+                self._before[worker.name] = await read_metrics(self._session, worker.url)
+            except (aiohttp.ClientError, TimeoutError):
+                self.lost.add(worker.name)  # it may have ended between its start and the load
         self._task = asyncio.create_task(self._follow())
         return self
 
@@ -132,7 +135,8 @@ class Telemetry:
             except (aiohttp.ClientError, TimeoutError):
                 self.lost.add(worker.name)
                 continue
-            self.counters[worker.name] = difference(self._before[worker.name], after)
+            if worker.name in self._before:
+                self.counters[worker.name] = difference(self._before[worker.name], after)
         await self._session.close()
         self._gpu.close()
 

@@ -7,20 +7,24 @@ from __future__ import annotations
 
 import errno
 import importlib
+import json
 import os
 import pkgutil
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from planner import commands
+from planner.messages import packed, said
 
 # Typer brings its own copy of click; this is click's base class of usage errors, wherever it is from.
 UsageError: type[Exception] = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
 
 OURS = ("planner", "simulator", "live")  # errors defined here are written for users
+FAULT = "PLANNER_FAULT_FILE"  # the browser names a file here, to say a job's fault in its own language
 INTERRUPTED = 130  # Typer turns Ctrl-C into this exit code
 
 
@@ -75,13 +79,13 @@ def run(arguments: list[str]) -> int:
     except ValueError as error:
         if type(error).__module__.partition(".")[0] not in OURS:
             raise  # a bug, not a message
-        return _say(str(error), 2 if _is_spec_error(error) else 1)
+        return _say(said(error), 2 if _is_spec_error(error) else 1)
     except OSError as error:
         if error.errno != errno.ENAMETOOLONG:
             return _say(str(error) or type(error).__name__, 1)
         return _say(f"{str(error.filename)[:200]}...: {error.strerror}; allowed: the path of a file", 2)
     except (ImportError, RuntimeError) as error:
-        return _say(str(error) or type(error).__name__, 1)
+        return _say(said(error) or type(error).__name__, 1)
     if code == INTERRUPTED:
         return _say("interrupted", INTERRUPTED)
     return code if isinstance(code, int) else 0
@@ -94,7 +98,9 @@ def _is_spec_error(error: Exception) -> bool:
 
 
 def _say(text: str, code: int) -> int:
-    """One line on stderr."""
+    """One line on stderr, and in the file that FAULT names."""
+    if os.environ.get(FAULT):
+        Path(os.environ[FAULT]).write_text(json.dumps(packed(text)))
     print("planner: " + " ".join(text.split()), file=sys.stderr)
     return code
 

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from planner.backends import backend
 from planner.engine.profiles import load_profile
+from planner.messages import joined, message
 from planner.run.tables import Run
 from planner.system.resolve import resolve
 from planner.traffic import workload
@@ -23,27 +24,35 @@ from planner.validation.recorded import spec_of
 ROOT = Path(__file__).resolve().parent.parent
 RECORDINGS = ROOT / "planner" / "ui" / "recordings"
 FOLDER = RECORDINGS / "h200-llama-3.1-8b-aggregated"
-ABOUT = (
-    "One H200, Llama-3.1-8B shape with dummy weights, vLLM 0.25.1, bf16, 4 req/s, 3000 prompt and 100 output tokens,"
-    " 2026-11-23. The profile was fitted on other requests (0 to 79) of the same run; these are 80 to 159."
-)
 SERVED = "h200-llama-3.1-8b-tp1-served"
 LOADS = {
-    "chat": "10 req/s, 1155 prompt and 211 output tokens on average (lognormal)",
-    "short-high": "24 req/s, 512 prompt and 256 output tokens",
+    "chat": message("{rate} req/s, {prompt} prompt and {output} output tokens on average (lognormal)", 10, 1155, 211),
+    "short-high": message("{rate} req/s, {prompt} prompt and {output} output tokens", 24, 512, 256),
 }
+DAY = "2026-11-23"
+
+
+def about(load: str, how: str) -> str:
+    """What the browser says of a recording."""
+    where = message(
+        "One H200, Llama-3.1-8B shape with dummy weights, vLLM {version}, bf16, {load}, {day}.", "0.25.1", load, DAY
+    )
+    return joined(" ", [where, how])
+
+
+ABOUT = about(
+    message("{rate} req/s, {prompt} prompt and {output} output tokens", 4, 3000, 100),
+    message("The profile was fitted on other requests (0 to 79) of the same run; these are 80 to 159."),
+)
+UNSEEN = message("The profile was fitted on the calibration of the same server; no load was fitted.")
 
 
 def served(load: str) -> None:
     """A load as it was recorded, and what the profile of that server's calibration predicts."""
     measured = Run.load(ROOT / "benchmarks" / "recorded" / "h200-llama-3.1-8b-served" / f"{load}-1")
-    about = (
-        f"One H200, Llama-3.1-8B shape with dummy weights, vLLM 0.25.1, bf16, {LOADS[load]}, 2026-11-23. "
-        "The profile was fitted on the calibration of the same server; no load was fitted."
-    )
     spec = spec_of(measured, SERVED)
     folder = RECORDINGS / f"h200-llama-3.1-8b-{load}"
-    replace(measured, manifest=measured.manifest | {"recorded": about}).save(folder)
+    replace(measured, manifest=measured.manifest | {"recorded": about(LOADS[load], UNSEEN)}).save(folder)
     simulated = backend("simulate").run(resolve(spec), workload.build(spec))
     replace(simulated, samples=simulated.samples.iloc[:0]).save(folder / "simulated")
     print(folder)

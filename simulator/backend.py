@@ -15,7 +15,7 @@ from planner.engine.profiles import origin
 from planner.run.tables import STEP_COLUMNS, Progress, Run, frame
 from planner.system.capacity import mean_lengths, pool_rates
 from planner.system.resolve import System
-from planner.traffic.requests import Load
+from planner.traffic.requests import Load, warnings_of
 from simulator.cluster import Cluster, Visit
 
 MOST_SAMPLES = 100_000  # rows of a run
@@ -40,7 +40,9 @@ class SimulatorBackend:
             steps=steps,
             samples=_samples(steps, system.spec.run.sample_interval_s),
             transfers=_transfers(cluster),
-            manifest=manifest(system, _extrapolations(cluster), cluster.stopped, _cross_node(cluster, system))
+            manifest=manifest(
+                system, [*warnings_of(load), *_extrapolations(cluster)], cluster.stopped, _cross_node(cluster, system)
+            )
             | {"highest_rates": _highest_rates(system, visits)},
         )
 
@@ -114,6 +116,7 @@ def manifest(
         "uplinks": wires.nic if wires else {},
         **({"cross_node": cross_node} if cross_node else {}),
         "kv_blocks": {pool.role: pool.limits.kv_blocks for pool in system.pools},
+        "kv_block_tokens": {pool.role: pool.limits.block_size for pool in system.pools},
         "links": {w.name: w.bandwidth for w in (wires.intra_node, wires.inter_node, wires.inter_rack)} if wires else {},
         **posting(system),
         "fitted_on": sorted(set().union(*(profile.fitted_hashes for profile in profiles.values()))),

@@ -6,13 +6,15 @@ reacts to it. Times that callbacks carry are exact; `env.now` may differ from th
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from functools import partial
+from itertools import repeat
 
 import simpy
 
-from planner.routing import prefills_locally
+from planner.dispatch import Dispatch, Held, turns
 from planner.run.tables import Progress
 from planner.spec import Disaggregated
 from planner.system.resolve import System, WorkerPlace
@@ -24,7 +26,7 @@ from simulator.layers import Push
 from simulator.retrieval import RetrievalStation
 from simulator.roles import RoleSwitcher
 from simulator.sharing import SharedCores, shares_cores
-from simulator.team import Station, Team
+from simulator.team import Station, Team, TeamView
 from simulator.worker import ADMITTED, FINISHED, POSTED, PREFILLED, PROMPT_ENDING, Mode, Sequence
 
 NEVER = float("inf")
@@ -78,6 +80,8 @@ class Cluster:
         self.visits: list[Visit] = []  # in the order in which they became known
         self.transfers: list[tuple[int, str, str, str, int, float, float]] = []
         self.outstanding = 0
+        self._inside = 0  # requests that have been sent and have not ended
+        self._asleep: list[simpy.Event] = []  # of those who wait for somebody to come
         self.stopped = False
         self._open_loop = False  # nothing follows from the end of a request
         self._stop = stop
@@ -113,8 +117,8 @@ class Cluster:
         self._cores = SharedCores(one for team in self.teams for one in team.stations) if shares else None
         self.split = spec.deployment if isinstance(spec.deployment, Disaggregated) else None
         self.fabric = Fabric(system, self.at, both_ways=switch is not None) if self.split else None
-        shared = self.split is not None and self.split.router.prefill_dispatch == "shared_queue"
-        self._shared_queue: deque[Visit] | None = deque() if shared else None
+        self._dispatch = Dispatch(system)
+        self._shared_queue: deque[Visit] = deque()  # of visits that wait for an idle prefill worker
         self._switcher = RoleSwitcher(switch, self.entry, self.decoders) if switch and self.split else None
 
     # --- running --------------------------------------------------------------------------------
@@ -125,9 +129,9 @@ class Cluster:
         self._feed(sorted((self._entrance(arrival) for arrival in arrivals), key=lambda entrance: entrance[0]))
         for team in self.teams:
             if team.router.state_age_s:
-                self.env.process(self._refresh(team))
+                self.env.process(self._every(team.router.state_age_s, partial(self._refresh, team)))
         if self._switcher is not None:
-            self.env.process(self._switch(self._switcher))
+            self.env.process(self._every(self._switcher.knob.check_every_s, partial(self._switch, self._switcher)))
         with no_cycles():
             if progress is None and self._stop is None:
                 self.env.run()
@@ -148,17 +152,34 @@ class Cluster:
                     self.stopped = True
                     return
 
-    def _refresh(self, team: Team) -> Generator[simpy.Event, None, None]:
-        while self.outstanding or self.env.peek() != NEVER:
-            team.refresh(self.env.now)
-            yield self.env.timeout(team.router.state_age_s)
+    def _every(self, period_s: float, look: Callable[[float], bool]) -> Generator[simpy.Event, None, None]:
+        """`look(now)` each period until no request can come any more; it says whether a second look may differ.
 
-    def _switch(self, switcher: RoleSwitcher) -> Generator[simpy.Event, None, None]:
-        while self.outstanding or self.env.peek() != NEVER:
-            switcher.look(self.env.now, len(self._shared_queue or ()))
-            if self._shared_queue:
-                self._pull(self.env.now)
-            yield self.env.timeout(switcher.knob.check_every_s)
+        While nobody is in the system, and a look has found it so, time passes without looks.
+        """
+        found_empty = False
+        while self.outstanding:
+            changes = look(self.env.now)
+            if self._inside or changes or not found_empty:
+                found_empty = not self._inside
+                yield self.env.timeout(period_s)
+                continue
+            begun = self.env.now
+            somebody = self.env.event()
+            self._asleep.append(somebody)
+            yield somebody
+            missed = math.ceil((self.env.now - begun) / period_s)
+            yield self.env.timeout(max(0.0, begun + missed * period_s - self.env.now))
+
+    def _refresh(self, team: Team, now: float) -> bool:
+        team.refresh(now)
+        return False
+
+    def _switch(self, switcher: RoleSwitcher, now: float) -> bool:
+        switcher.look(now, len(self._shared_queue))
+        if self._shared_queue:
+            self._pull(now)
+        return switcher.restless
 
     # --- a request's way to an engine ---------------------------------------------------------------
 
@@ -174,8 +195,13 @@ class Cluster:
             self.at(time_s, partial(self._enter, visit, coming))
 
     def _enter(self, visit: Visit, coming: Iterator[tuple[float, Visit]], now: float) -> None:
+        self._inside += 1
+        while self._asleep:
+            self._asleep.pop().succeed()
         if self._central is None:
             self._route(visit, now)
+        elif self._dispatch.sheds(self._view(self.entry, visit, now)):
+            self._reject(visit, self._overloaded(), now)
         else:
             self._retrieve(visit, now)
         self._expect(coming)
@@ -198,22 +224,34 @@ class Cluster:
         self.at(self._door(visit, visit.retrieval_end_s), lambda then: self._route(visit, then))
 
     def _route(self, visit: Visit, now: float) -> None:
-        request = visit.request
+        request, entry = visit.request, self._view(self.entry, visit, now)
         reason = self._refusal(request)
+        if reason is None and self._dispatch.sheds(entry):
+            reason = self._overloaded()
         if reason is not None:
-            visit.finish_s = now
-            visit.finish_reason, visit.error = "rejected", reason
-            self._ended(visit, now)
-        elif self.split is not None and self._stays_on_decode_worker(visit, now):
+            self._reject(visit, reason, now)
+            return
+        decoders = entry if self.split is None else self._view(self.decoders, visit, now)
+        place = self._dispatch.place(request, entry, decoders)
+        if place.decode is not None:
+            visit.decode_worker = self.decoders.stations[place.decode]
+        if place.local and visit.decode_worker is not None:
             visit.worker = visit.decode_worker
-            assert visit.worker is not None
             self._submit(visit, visit.worker, "full", now)
-        elif self._shared_queue is not None:
+        elif place.prefill is not None:
+            self._assign(visit, self.entry.stations[place.prefill], now)
+        else:
             visit.shared_queued_s = now
             self._shared_queue.append(visit)
             self._pull(now)
-        else:
-            self._assign(visit, self.entry.choose(request, now), now)
+
+    def _view(self, team: Team, visit: Visit, now: float) -> TeamView:
+        return TeamView(team, visit.request, now, len(self._shared_queue) if team is self.entry else 0)
+
+    def _reject(self, visit: Visit, reason: str, now: float) -> None:
+        visit.finish_s = now
+        visit.finish_reason, visit.error = "rejected", reason
+        self._ended(visit, now)
 
     def _refusal(self, request: Request) -> str | None:
         for team in self.teams:
@@ -221,35 +259,17 @@ class Cluster:
             reason = team.stations[0].engine.refusal(request, mode)
             if reason is not None:
                 return reason
-        if self.entry.full:
-            return f"every worker has {self.entry.router.max_queue} or more requests waiting"
         return None
 
-    def _stays_on_decode_worker(self, visit: Visit, now: float) -> bool:
-        """Conditional disaggregation. Chooses the decode worker where the rule or the router needs it now."""
-        assert self.split is not None
-        rule = self.split.local_prefill
-        conditional = rule.max_tokens > 0 or rule.max_queue is not None
-        if not conditional and self.split.router.decode_choice == "after_prefill":
-            return False
-        visit.decode_worker = self.decoders.choose(visit.request, now)
-        if not conditional:
-            return False
-        visit.decode_worker.engine.observe(now)
-        uncached = visit.request.prompt_tokens - visit.decode_worker.engine.cached_tokens(visit.request)
-        queued = self.entry.waiting + len(self._shared_queue or ())
-        return prefills_locally(uncached, queued, rule.max_tokens, rule.max_queue)
+    def _overloaded(self) -> str:
+        return f"every worker has {self._dispatch.most_waiting} or more requests waiting"
 
     def _pull(self, now: float) -> None:
-        """Dynamo v0.3's prefill queue: an idle prefill worker takes the oldest request, one at a time."""
-        assert self._shared_queue is not None
-        free = [one for one in self.entry.stations if one.engine.load.requests == 0 and one.assigned == 0]
-        if self._prefetch:  # retrieval for the next request goes on beside the prefill of one
-            free += [one for one in self.entry.stations if one.engine.load.requests == 1 and one.assigned == 0]
-        for station in free:
-            if not self._shared_queue:
-                return
-            self._assign(self._shared_queue.popleft(), station, now)
+        """Prefill workers take from the shared queue what is theirs now."""
+        stations = list(self.entry.stations)
+        held = [Held(one.place.name, one.assigned, one.engine.load.requests) for one in stations]
+        for _, index in turns(repeat((), len(self._shared_queue)), held, ahead=self._prefetch):
+            self._assign(self._shared_queue.popleft(), stations[index], now)
 
     def _assign(self, visit: Visit, station: Station, now: float) -> None:
         visit.worker = station
@@ -326,6 +346,7 @@ class Cluster:
         visit.finish_reason = "length" if visit.request.output_tokens >= visit.request.max_tokens else "stop"
         if self._open_loop:
             self.outstanding -= 1
+            self._inside -= 1
         else:
             self.at(visit.finish_s, lambda then: self._ended(visit, then))
 
@@ -339,22 +360,17 @@ class Cluster:
     def _decoder(self, visit: Visit, now: float) -> Station:
         if visit.decode_worker is not None:
             return visit.decode_worker
-        distance_s = self._distance(visit) if self.decoders.needs_distance else None
-        return self.decoders.choose(visit.request, now, distance_s)
+        view = TeamView(self.decoders, visit.request, now, distance_s=partial(self._distance_s, visit))
+        return self.decoders.stations[self._dispatch.decoder(visit.request, view)]
 
-    def _distance(self, visit: Visit) -> Callable[[WorkerPlace], float]:
-        """Seconds that the prompt's KV would take, alone on the wires, from where it was prefilled."""
+    def _distance_s(self, visit: Visit, place: WorkerPlace) -> float:
+        """How long the prompt's KV would take, alone on the wires, from where it was prefilled."""
         assert self.fabric is not None
         assert visit.worker is not None
-        fabric, source, limits = self.fabric, visit.worker.place, self.entry.pool.limits
-        prompt = visit.request.prompt_tokens
-        size = -(-prompt // limits.block_tokens(prompt)) * fabric.block_bytes
-
-        def seconds(place: WorkerPlace) -> float:
-            wire = fabric.wire(source, place)
-            return wire.setup_s + wire.latency_s + size / wire.bandwidth
-
-        return seconds
+        limits, prompt = self.entry.pool.limits, visit.request.prompt_tokens
+        size = -(-prompt // limits.block_tokens(prompt)) * self.fabric.block_bytes
+        wire = self.fabric.wire(visit.worker.place, place)
+        return wire.setup_s + wire.latency_s + size / wire.bandwidth
 
     def _admitted(self, visit: Visit, sequence: Sequence, target: Station, admitted_s: float, now: float) -> None:
         """The decode worker has allocated its blocks. Bytes flow once their descriptors are posted."""
@@ -428,5 +444,6 @@ class Cluster:
 
     def _ended(self, visit: Visit, now: float) -> None:
         self.outstanding -= 1
+        self._inside -= 1
         for arrival in self.load.finished(visit.request, now):
             self._feed([self._entrance(arrival)])

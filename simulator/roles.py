@@ -5,6 +5,7 @@ Source: DistServe and Splitwise re-plan their pools; Dynamo's planner moves a wo
 
 from __future__ import annotations
 
+from planner.dispatch import backlog
 from planner.spec.optimizations import RoleSwitch
 from simulator.team import Station, Team
 
@@ -21,12 +22,17 @@ class RoleSwitcher:
         self._leaving: tuple[Station, Team] | None = None
         self._ready_s: float | None = None  # when the one that is leaving joins its new team
 
+    @property
+    def restless(self) -> bool:
+        """A worker is on its way or lent, so that another look may move one although no request came."""
+        return self._leaving is not None or bool(self._lent)
+
     def look(self, now: float, queued: int) -> None:
         """Move on the worker that is leaving, or decide whether one should. `queued` prompts are in a shared queue."""
         if self._leaving is not None:
             self._move(*self._leaving, now)
             return
-        waiting = self._prefill.waiting + queued
+        waiting = backlog(self._prefill.loads, queued)
         if waiting > self.knob.queue * len(self._prefill.stations) and len(self._decode.stations) > 1:
             station = min(self._decode.stations, key=lambda one: one.engine.load.requests)
             self._decode.remove(station)

@@ -1,12 +1,11 @@
-"""The workers of one pool and the router in front of them."""
+"""The workers of one pool, and how dispatch sees them."""
 
 from __future__ import annotations
 
 import dataclasses
-import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
-from planner.routing import NEEDS_DISTANCE, NEEDS_OVERLAP, POLICIES, Query, RouterState, WorkerLoad
+from planner.routing import WorkerLoad
 from planner.spec import Retrieval
 from planner.system.resolve import Pool, WorkerPlace
 from planner.traffic.requests import Request
@@ -31,7 +30,7 @@ class Station:
 
 
 class Team:
-    """One pool. The router sees `seen`, which is the workers' live state unless `state_age_s` makes it old."""
+    """One pool. `seen` is what its router has read: the workers' state as it is, unless `state_age_s` makes it old."""
 
     def __init__(
         self,
@@ -64,14 +63,6 @@ class Team:
         self.loads: list[WorkerLoad] = [station.engine.load for station in self.stations]
         self.seen = self.loads
         self.keys_engine = self.stations[0].engine  # any of the pool: they give the same keys
-        self._policy = POLICIES[pool.router.policy]
-        self._needs_overlap = pool.router.policy in NEEDS_OVERLAP
-        self.needs_distance = pool.router.policy in NEEDS_DISTANCE
-        self._state = RouterState(
-            random.Random(f"{seed}/router/{pool.role}"),
-            overlap_weight=pool.router.overlap_weight,
-            temperature=pool.router.temperature,
-        )
 
     def refresh(self, now: float) -> None:
         """The router reads the workers' state and works on that copy until it reads again."""
@@ -93,21 +84,12 @@ class Team:
         self.loads = [station.engine.load for station in self.stations]
         self.seen = [dataclasses.replace(load) for load in self.loads] if self.router.state_age_s else self.loads
 
-    def choose(self, request: Request, now: float, distance_s: Callable[[WorkerPlace], float] | None = None) -> Station:
-        """The worker for a request; `distance_s` is how long its KV takes to a place, where that is known."""
-        if len(self.stations) == 1:
-            return self.stations[0]
-        overlap = self._overlap(request, now) if self._needs_overlap else [0] * len(self.stations)
-        far = [distance_s(station.place) for station in self.stations] if distance_s else ()
-        query = Query(request.session_id, request.prompt_tokens, self.pool.limits.block_size, overlap, far)
-        return self.stations[self._policy(query, self.seen, self._state)]
-
-    def _overlap(self, request: Request, now: float) -> list[int]:
+    def overlap(self, request: Request, now: float) -> list[int]:
         """Known leading prompt tokens that each worker has cached, its state brought up to `now`."""
         prompt = request.prompt_tokens
         known = prompt if request.known_prefix_tokens is None else request.known_prefix_tokens
         pool, keys, size = self.pool, self.keys_engine.prompt_keys(request), self.pool.limits.block_tokens(prompt)
-        limit = (prompt - 1) // size
+        limit, whole = (prompt - 1) // size, known // size * size  # a block that is known in part has no key yet
         overlap = []
         for station in self.stations:
             engine = station.engine
@@ -118,15 +100,33 @@ class Team:
                 cached = engine.kv.lookup(keys, limit)[0] * size
             else:
                 cached = 0
-            overlap.append(cached if cached < known else known)
+            overlap.append(cached if cached < whole else whole)
         return overlap
 
-    @property
-    def waiting(self) -> int:
-        return sum(load.waiting for load in self.loads)
 
-    @property
-    def full(self) -> bool:
-        """Every worker has as many waiting as the router allows: the next request is shed."""
-        bound = self.router.max_queue
-        return bound is not None and all(load.waiting >= bound for load in self.loads)
+class TeamView:
+    """A team as one request finds it (planner.dispatch.View); `distance_s` is how long its KV takes to a place."""
+
+    __slots__ = ("_distance_s", "_now", "_request", "_team", "loads", "queued", "seen", "stations")
+
+    def __init__(
+        self,
+        team: Team,
+        request: Request,
+        now: float,
+        queued: int = 0,
+        distance_s: Callable[[WorkerPlace], float] | None = None,
+    ) -> None:
+        self.stations, self.loads, self.seen, self.queued = team.stations, team.loads, team.seen, queued
+        self._team, self._request, self._now, self._distance_s = team, request, now, distance_s
+
+    def overlap(self) -> Sequence[int]:
+        return self._team.overlap(self._request, self._now)
+
+    def cached(self, index: int) -> int:
+        engine = self.stations[index].engine
+        engine.observe(self._now)
+        return engine.cached_tokens(self._request)
+
+    def distances_s(self) -> Sequence[float]:
+        return [self._distance_s(station.place) for station in self.stations] if self._distance_s else ()

@@ -41,7 +41,7 @@ import math
 from collections.abc import Sequence as Items
 from heapq import heappop
 
-from planner.engine.profiles import StepTime
+from planner.engine.law import StepTime
 from planner.routing import WorkerLoad
 from planner.system.resolve import EngineLimits
 from planner.traffic.requests import Request

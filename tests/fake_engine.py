@@ -41,6 +41,7 @@ class FakeEngine:
         self.max_prompt: int = options.pop("max_prompt", 1_000_000)
         self.port: int = options.pop("port", 0)
         assert not options, options
+        self.mute = False  # /metrics does not answer
         self.requests: list[dict[str, Any]] = []
         self.ids: list[str] = []
         self.written: dict[str, list[float]] = {}
@@ -73,6 +74,8 @@ class FakeEngine:
         return web.json_response({"object": "list", "data": [{"id": "fake", "object": "model"}]})
 
     async def _metrics(self, _: web.Request) -> web.Response:
+        while self.mute:
+            await asyncio.sleep(0.01)
         labels = '{engine="0",model_name="fake"}'
         text = f"vllm:num_requests_running{labels} {self.running}.0\nvllm:kv_cache_usage_perc{labels} 0.25\n"
         blocks = 'vllm:cache_config_info{block_size="128",num_gpu_blocks="65"} 1.0'

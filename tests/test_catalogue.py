@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from planner.engine.catalogue import Hardware, Kind, find, hardware, link, names
+from planner.engine.catalogue import Hardware, Kind, find, gpu_named, hardware, link, names
 from planner.spec import SpecError, config_root
 from planner.spec.strict_yaml import read_mapping, read_text, validate
 
@@ -31,7 +31,21 @@ def test_links_read(name: str) -> None:
 
 
 def test_the_promised_entries_are_there() -> None:
-    assert {"h200", "h100", "a100-80g", "l40s", "l4", "rtx-4090", "b200", "cpu"} <= set(names("hardware"))
+    gpus = {
+        "a100-40g",
+        "a100-80g",
+        "a100-80g-pcie",
+        "h100",
+        "h100-pcie",
+        "h100-nvl",
+        "h20",
+        "h200",
+        "b200",
+        "b300",
+        "gb200",
+    }
+    gpus |= {"l4", "l40s", "rtx-4090", "rtx-5090", "rtx-pro-6000", "mi300x", "mi355x", "cpu"}
+    assert gpus <= set(names("hardware"))
     assert {"nvlink", "pcie5", "roce_400gbe", "ib_400", "tcpx", "nixl_pull_no_rdma", "cpu_shm"} <= set(names("links"))
 
 
@@ -52,7 +66,7 @@ def test_a_path_works_as_well(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("kind", "name", "line"),
     [
-        ("hardware", "h20", "hardware: 'h20' is unknown; did you mean 'h200'? allowed: a100-80g, b200, cpu, h100, "),
+        ("hardware", "h210", "hardware: 'h210' is unknown; did you mean 'h20'? allowed: a100-40g, a100-80g, "),
         ("links", "nvlinc", "links: 'nvlinc' is unknown; did you mean 'nvlink'? allowed: "),
         ("models", "zzz", "models: 'zzz' is unknown; allowed: "),
         ("hardware", "no/such.yaml", "hardware: 'no/such.yaml' is unknown; allowed: "),
@@ -71,3 +85,28 @@ def test_a_number_without_a_source_is_refused() -> None:
     del data["sources"]["tdp_w"]
     with pytest.raises(SpecError, match=r"^l4\.yaml: sources: no source for tdp_w; allowed: one line of text each$"):
         validate(Hardware, data, "l4.yaml")
+
+
+@pytest.mark.parametrize(
+    ("text", "entry"),
+    [
+        ("NVIDIA-H100-80GB-HBM3", "h100"),
+        ("NVIDIA H100 NVL", "h100-nvl"),
+        ("NVIDIA H100 PCIe", "h100-pcie"),
+        ("NVIDIA H200", "h200"),
+        ("NVIDIA H20", "h20"),
+        ("NVIDIA-A100-SXM4-80GB", "a100-80g"),
+        ("NVIDIA A100-SXM4-40GB", "a100-40g"),
+        ("NVIDIA A100 80GB PCIe", "a100-80g-pcie"),
+        ("nvidia-a100", "a100-80g"),
+        ("NVIDIA GB200", "gb200"),
+        ("NVIDIA B200", "b200"),
+        ("NVIDIA GeForce RTX 5090", "rtx-5090"),
+        ("NVIDIA RTX PRO 6000 Blackwell Server Edition", "rtx-pro-6000"),
+        ("AMD Instinct MI300X", "mi300x"),
+        ("NVIDIA RTX 3060", None),
+        ("Tesla T4", None),
+    ],
+)
+def test_a_gpu_is_known_by_its_own_name(text: str, entry: str | None) -> None:
+    assert gpu_named(text) == entry

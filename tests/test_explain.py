@@ -13,12 +13,17 @@ from planner.report.explain import Explanation, explain, waterfall
 from planner.report.words import milliseconds, number, percent
 from planner.run.metrics import summarise
 from planner.run.tables import Run
+from spoken import whole
 
 SEND = np.arange(200) / 10.0  # 10 req/s for 20 s
 
 
 def explained(made: Run) -> Explanation:
-    return explain(summarise(made))
+    summary = summarise(made)
+    found = explain(summary)
+    for line in (*found.sentences, printing.sentence(summary, found), *printing.warnings(summary)):
+        whole(line)  # in Chinese
+    return found
 
 
 def busy(worker: str, prefill_tokens: int = 0, **more: Any) -> dict[str, Any]:

@@ -12,11 +12,12 @@ import aiohttp
 import pytest
 
 from fake_engine import FakeEngine, system_of
-from live import openai_api
+from live import bodies, fleet, openai_api
+from live import frontend as frontend_module
 from live.frontend import Frontend
 from live.servers import Worker
 from live.warmup import warm_up
-from test_frontend import PROMPT, SPLIT, pair, post, served
+from test_frontend import PROMPT, SPLIT, chunks, pair, post, served
 
 CHAT = {"messages": [{"role": "user", "content": "a b"}]}
 ONE = {"mode": "aggregated"}
@@ -37,7 +38,10 @@ ONE = {"mode": "aggregated"}
         (b'{"prompt": []}', "prompt must be"),
         (b'{"prompt": [1, -5]}', "0 or more"),
         (b'{"prompt": [1, true]}', "prompt must be"),
-        (b'{"prompt": ["a", "b"]}', "prompt must be"),
+        (b'{"prompt": ["a", 7]}', "prompt must be"),
+        (b'{"prompt": ["a", "b", []]}', "prompt must be"),
+        (b'{"prompt": [' + b'"a",' * 64 + b'"a"]}', "65 prompts in one request; allowed: 64"),
+        (b'{"prompt": "a", "n": 100000}', "n must be a whole number from 1 to 128"),
         (b'{"prompt": "a", "max_tokens": -1}', "max_tokens must be a whole number from 1 to 1000"),
         (b'{"prompt": "a", "max_tokens": 1000000000000000000000}', "max_tokens must be"),
         (b'{"prompt": "a", "max_tokens": 3.5}', "max_tokens must be"),
@@ -159,9 +163,10 @@ def test_a_client_that_leaves_a_pair(late: bool) -> None:
 
 
 @pytest.mark.parametrize("retrieval", [False, True])
-def test_two_hundred_at_once_with_a_bound(retrieval: bool) -> None:
+def test_two_hundred_at_once_with_a_bound(retrieval: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """No more than the bound wait at the engine, also when all of them came while none had been routed yet."""
     engine = FakeEngine(ttft_s=1.0)
+    monkeypatch.setattr(fleet, "POLL_S", 60.0)  # this engine says that nobody waits
 
     async def test(frontend: Frontend, session: aiohttp.ClientSession) -> None:
         body = CHAT | {"max_tokens": 5, "stream": False}
@@ -359,3 +364,151 @@ async def _raw(frontend: Frontend, header: bytes) -> tuple[bytes, bytes]:
     writer.close()
     head, _, body = answer.partition(b"\r\n\r\n")
     return head.splitlines()[0], body
+
+
+NESTED: list[tuple[dict[str, Any], str]] = [
+    ({"stream": True, "stream_options": {"include_usage": True, "kv_transfer_params": {}}}, "stream_options"),
+    ({"response_format": {"type": "text", "_backend": "x"}}, "response_format"),
+    ({"structured_outputs": {"json": {}, "_backend": "x"}}, "structured_outputs"),
+    ({"chat_template_kwargs": {"chat_template": "{{ x }}"}}, "chat_template_kwargs"),
+    ({"chat_template_kwargs": {"tokenize": True}}, "chat_template_kwargs"),
+    ({"chat_template_kwargs": {"x": {"y": 1}}}, "chat_template_kwargs"),
+    ({"chat_template_kwargs": 7}, "chat_template_kwargs"),
+    ({"messages": [{"role": "user", "content": "a", "priority": 1}]}, "messages"),
+    (
+        {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {}}]}]},
+        "messages",
+    ),
+    ({"messages": [{"role": "user", "content": [{"image_url": {"url": "http://10.0.0.1/"}}]}]}, "messages"),
+    ({"messages": [{"role": "user", "content": [{"type": "text", "text": "a", "video_url": "x"}]}]}, "messages"),
+    ({"messages": [{"role": "user", "content": [{"type": ["text"]}]}]}, "messages"),
+]
+
+
+def test_nested_fields_are_on_a_list_too() -> None:
+    engine = FakeEngine()
+
+    async def test(frontend: Frontend, session: aiohttp.ClientSession) -> None:
+        for more, param in NESTED:
+            async with session.post("/chat", json=CHAT | more) as response:
+                error = (await response.json())["error"]
+                assert (response.status, error["param"]) == (400, param), (more, error)
+                assert "\n" not in error["message"]
+        assert engine.requests == []
+        good = [
+            {"stream": True, "stream_options": {"include_usage": True}},
+            {"response_format": {"type": "json_schema", "json_schema": {"schema": {"_any": 1}}}},
+            {"chat_template_kwargs": {"enable_thinking": False}},
+            {"messages": [{"role": "user", "content": [{"type": "text", "text": "a b"}]}]},
+        ]
+        for more in good:
+            assert (await post(session, CHAT | more, "/chat"))[0] == 200
+        assert len(engine.requests) == len(good)
+
+    served(test, [engine], ONE)
+
+
+def test_large_bodies_hold_up_no_stream() -> None:
+    """A megabyte of ids is parsed elsewhere: the loop goes on, the engine gets them, and a refusal is a refusal."""
+    engine = FakeEngine(itl_s=0.005, natural=10**6)
+    gaps: list[float] = []
+
+    async def test(frontend: Frontend, session: aiohttp.ClientSession) -> None:
+        ids = json.dumps({"prompt": [7] * 600_000, "max_tokens": 2}).encode()
+        many = json.dumps({"prompt": [7] * 2_000_000}).encode()
+        assert len(ids) > bodies.LARGE_BYTES
+        async with session.post("/v1/completions", data=ids) as response:  # starts the other process
+            assert response.status == 200
+
+        async def tick() -> None:
+            loop = asyncio.get_running_loop()
+            while True:
+                before = loop.time()
+                await asyncio.sleep(0.002)
+                gaps.append(loop.time() - before)
+
+        parsing = asyncio.create_task(tick())
+        async with session.post("/v1/completions", data=many) as response:
+            assert response.status == 400
+            assert "2000000 tokens" in (await response.json())["error"]["message"]
+        parsing.cancel()
+
+    served(test, [engine], ONE, top={"max_model_len": 1_000_000})
+    assert engine.requests[0]["prompt"] == [7] * 600_000
+    assert max(gaps) < 0.15  # in the loop itself it takes 0.3 s and more
+
+
+def test_connections_that_send_nothing_are_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(frontend_module, "HEADER_S", 0.5)
+    monkeypatch.setattr(frontend_module, "IDLE_S", 0.5)
+    monkeypatch.setattr(frontend_module, "BODY_S", 0.5)
+    engine = FakeEngine(ttft_s=1.5)
+
+    async def test(frontend: Frontend, session: aiohttp.ClientSession) -> None:
+        port = int(frontend.base_url.rsplit(":", 1)[1])
+
+        async def held(first: bytes) -> bytes:
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(first)
+            try:
+                return await asyncio.wait_for(reader.read(), 5)
+            finally:
+                writer.close()
+
+        head = b"POST /v1/completions HTTP/1.1\r\nhost: x\r\n"
+        started = asyncio.get_running_loop().time()
+        half = [
+            head + b"content-length: 100\r\n\r\n{",
+            b"",
+            b"POST /v1",
+            head,
+            b"GET /health HTTP/1.1\r\nhost: x\r\n\r\n",
+        ]
+        answers = await asyncio.gather(*(held(first) for first in half * 20))
+        assert asyncio.get_running_loop().time() - started < 4
+        assert all(b" 408 " in answer for answer in answers[::5])
+        assert all(answer == b"" for index in (1, 2, 3) for answer in answers[index::5])
+        assert all(b" 200 " in answer for answer in answers[4::5])
+        assert (await post(session, PROMPT))[0] == 200  # a request that takes longer than that is not idle
+
+    served(test, [engine], ONE)
+
+
+@pytest.mark.parametrize("deployment", [ONE, SPLIT])
+def test_two_prompts_in_a_list(deployment: dict[str, Any]) -> None:
+    engines = [FakeEngine()] if deployment is ONE else pair()
+    body = {"prompt": ["a b", [1, 2, 3], "c"], "max_tokens": 4}
+
+    async def test(frontend: Frontend, session: aiohttp.ClientSession) -> None:
+        status, answer = await post(session, body)
+        assert status == 200
+        assert [choice["index"] for choice in answer["choices"]] == [0, 1, 2]
+        assert answer["usage"] == {"prompt_tokens": 6, "completion_tokens": 12, "total_tokens": 18}
+        status, text = await post(session, body | {"stream": True, "stream_options": {"include_usage": True}})
+        made = chunks(text)
+        assert text.count("[DONE]") == 1
+        indexes = [choice["index"] for chunk in made for choice in chunk["choices"]]
+        assert sorted(indexes) == [0] * 4 + [1] * 4 + [2] * 4
+        usages = [chunk["usage"] for chunk in made if chunk.get("usage")]
+        assert usages == [{"prompt_tokens": 6, "completion_tokens": 12, "total_tokens": 18}]
+        engines[-1].fail = 500
+        assert (await post(session, body))[0] == 502
+        assert (await post(session, body | {"stream": True}))[0] == 502
+        assert all(not worker.tickets for crew in frontend.crews for worker in crew.workers)
+
+    frontend = served(test, engines, deployment)
+    for engine in engines:
+        assert len(set(engine.ids)) == len(engine.ids)
+    assert all(record.status for record in frontend.records().values())
+
+
+def test_a_model_can_be_asked_for() -> None:
+    async def test(frontend: Frontend, session: aiohttp.ClientSession) -> None:
+        for name in ("fake", "llama-3.1-8b"):
+            async with session.get(f"/v1/models/{name}") as response:
+                assert (response.status, (await response.json())["id"]) == (200, name)
+        async with session.get("/v1/models/meta/none") as response:
+            error = (await response.json())["error"]
+            assert (response.status, error["code"]) == (404, "model_not_found")
+
+    served(test, [FakeEngine()], ONE)

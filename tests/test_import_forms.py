@@ -133,7 +133,7 @@ def test_longer_contexts_run_after_the_import(options: str, positions: int) -> N
 def test_nothing_grave_is_left_out_unasked() -> None:
     grave = {
         "-pp 2 -tp 4": "8 GPUs would be one worker of tp 8",
-        "-dp 8 --enable-expert-parallel": "expert parallelism is not modelled",
+        "-dp 8 --enable-expert-parallel": "experts spread over data-parallel ranks",
         "-tp 8 -dcp 4": "KV sharded over a TP group",
         "--quantization gguf-x": "gguf-x is not modelled",
         "--kv-cache-dtype nvfp4": "nvfp4 is not modelled",

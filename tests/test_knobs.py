@@ -5,9 +5,8 @@ from __future__ import annotations
 import pytest
 
 from planner import simulate
+from planner.engine.law import AffineStep, StepLaw
 from planner.engine.limits import EngineLimits
-from planner.engine.profile_file import StepLaw
-from planner.engine.profiles import AffineStep
 from planner.routing import Query, RouterState, WorkerLoad, topology_aware
 from planner.run.metrics import Summary, summarise
 from planner.run.tables import Run

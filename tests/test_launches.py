@@ -13,8 +13,8 @@ import pytest
 from planner.calibration.fitting import fit_step, law_of, with_launches
 from planner.calibration.launches import fit_launches, launch_rows
 from planner.calibration.observations import from_steps
-from planner.engine.profile_file import StepLaw
-from planner.engine.profiles import AffineStep, capture_sizes, waves
+from planner.engine.law import AffineStep, StepLaw, waves
+from planner.engine.profiles import capture_sizes
 from planner.system.resolve import EngineLimits
 from planner.traffic.requests import Request
 from simulator.worker import Decision, Sequence, Worker
@@ -185,15 +185,15 @@ def test_the_simulator_takes_the_times_of_the_engine_written_out() -> None:
 
 def test_waves_of_attention() -> None:
     """16.5 sequences fill the GPU once: 17 take as long as one and six tenths of a wave, 33 as long as two."""
-    assert waves(33, 16.5, 0.6) == pytest.approx(1.0)
-    assert waves(17, 16.5, 0.6) == pytest.approx(1.6 * 16.5 / 17)
-    assert waves(14, 16.5, 0.6) == pytest.approx(1.0)
-    assert waves(9, 16.5, 0.6) == pytest.approx(0.8 * 16.5 / 9)  # alone
-    assert waves(6, 16.5, 0.6) == pytest.approx(16.5 / 2 / 6)  # each split in two
-    assert waves(200, 0.0, 0.0) == 1.0
+    assert waves(33, 16.5, 0.6)[0] == pytest.approx(1.0)
+    assert waves(17, 16.5, 0.6)[0] == pytest.approx(1.6 * 16.5 / 17)
+    assert waves(14, 16.5, 0.6)[0] == pytest.approx(1.0)
+    assert waves(9, 16.5, 0.6)[0] == pytest.approx(0.8 * 16.5 / 9)  # alone
+    assert waves(6, 16.5, 0.6)[0] == pytest.approx(16.5 / 2 / 6)  # each split in two
+    assert waves(200, 0.0, 0.0)[0] == 1.0
     waved = AffineStep(LAW.model_copy(update={"decode_wave_seqs": 16.5, "decode_wave_tail": 0.6}), SIZES)
-    assert waved.decode(17)[1] == pytest.approx(LAW.decode_per_context_s * waves(17, 16.5, 0.6))
-    assert waved.decode(2000)[1] == pytest.approx(LAW.decode_per_context_s * waves(2000, 16.5, 0.6))
+    assert waved.decode(17)[1] == pytest.approx(LAW.decode_per_context_s * waves(17, 16.5, 0.6)[0])
+    assert waved.decode(2000)[1] == pytest.approx(LAW.decode_per_context_s * waves(2000, 16.5, 0.6)[0])
 
 
 def test_waves_are_found_where_they_are_and_not_where_they_are_not() -> None:
@@ -202,7 +202,7 @@ def test_waves_are_found_where_they_are_and_not_where_they_are_not() -> None:
         law = AffineStep(LAW.model_copy(update=update), SIZES)
         steps = table([*bursts(), *([(0, n, n * 4096)] * 6 for n in range(3, 41))], law)
         launches = fit_launches([steps], SIZES)
-        found = fit_step(from_steps(steps, SIZES, launches=launches), floored=False, wave_seqs=16.5)
+        found = fit_step(from_steps(steps, SIZES, launches=launches), floored=False, given={"decode_wave_seqs": 16.5})
         if tail is None:
             assert not found.values["decode_wave_seqs"]
             assert "decode_wave_tail" not in found.names

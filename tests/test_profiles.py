@@ -9,9 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from planner.engine.catalogue import hardware
+from planner.engine.law import AffineStep, StepLaw, at_least, bounds
 from planner.engine.model_config import load_model
-from planner.engine.profile_file import StepLaw
-from planner.engine.profiles import AffineStep, at_least, bounds, capture_sizes, dump_profile, load_profile, roofline
+from planner.engine.profiles import capture_sizes, dump_profile, load_profile, roofline
+from planner.engine.roof import Roof
 from planner.spec import Engine, SpecError
 
 SHIPPED = "h200-llama-3.1-8b-tp1"
@@ -78,7 +79,7 @@ def test_no_profile_is_faster_than_the_hardware(gpu: str, tp: int) -> None:
     model, entry = load_model("llama-3.1-8b"), hardware(gpu)
     law = roofline(model, entry, tp, Engine()).file
     assert law is not None
-    assert at_least(law.step, bounds(model, entry, tp, Engine()))[1] == ()
+    assert at_least(law.step, bounds(Roof(model, entry, tp, Engine())))[1] == ()
 
 
 def test_roofline_of_the_h200_is_near_the_measured_engine() -> None:
@@ -92,18 +93,15 @@ def test_roofline_of_the_h200_is_near_the_measured_engine() -> None:
 
 def test_roofline_knows_precision_and_tensor_parallelism() -> None:
     model, entry = load_model("llama-3.1-8b"), hardware("h200")
-    plain = bounds(model, entry, 1, Engine())
+    plain = bounds(Roof(model, entry, 1, Engine()))
     eight_bit = Engine(quantization="fp8")
-    assert bounds(model.for_engine(eight_bit), entry, 1, eight_bit).prefill_per_token_s < plain.prefill_per_token_s
-    assert bounds(model, entry, 2, Engine()).decode_s == pytest.approx(plain.decode_s / 2)
+    assert (
+        bounds(Roof(model.for_engine(eight_bit), entry, 1, eight_bit)).prefill_per_token_s < plain.prefill_per_token_s
+    )
+    assert bounds(Roof(model, entry, 2, Engine())).decode_s == pytest.approx(plain.decode_s / 2)
     # 8 KV heads on 16 GPUs: every head is held twice, so reading KV gets no faster
-    wide, narrow = bounds(model, entry, 16, Engine()), bounds(model, entry, 8, Engine())
+    wide, narrow = bounds(Roof(model, entry, 16, Engine())), bounds(Roof(model, entry, 8, Engine()))
     assert wide.decode_per_context_s == narrow.decode_per_context_s
-
-
-def test_mixtures_of_experts_are_refused() -> None:
-    with pytest.raises(SpecError, match="mixture of experts"):
-        roofline(load_model("mixtral-8x7b"), hardware("h200"), 2, Engine())
 
 
 def test_too_fast_parameters_are_raised_and_named() -> None:
@@ -163,5 +161,5 @@ def test_the_shipped_profile_says_where_it_comes_from() -> None:
     assert all(residual.mean_abs_pct < 7 for residual in file.fit.residuals.values())
     assert len(file.fit.covariance) == len(file.fit.parameters)
     assert load_profile(SHIPPED).fitted_hashes
-    law = bounds(load_model(file.model), hardware(file.hardware), file.tp, Engine())
+    law = bounds(Roof(load_model(file.model), hardware(file.hardware), file.tp, Engine()))
     assert at_least(file.step, law)[1] == ()

@@ -127,6 +127,7 @@ def test_the_shipped_record_tells_the_three_fits_apart() -> None:
         ("h200-llama-3.1-8b-served", "h200-llama-3.1-8b-tp1-served"),
         ("h200-llama-3.1-8b-fp8-kv", "h200-llama-3.1-8b-tp1-fp8-kv-served"),
         ("h200-qwen3-1.7b", "h200-qwen3-1.7b-tp1-served"),
+        ("h200-qwen3-30b-a3b", "h200-qwen3-30b-a3b-tp1-served"),
     ],
 )
 def test_a_served_profile_is_what_its_calibration_gives(name: str, profile: str) -> None:

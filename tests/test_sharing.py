@@ -7,7 +7,8 @@ from dataclasses import replace
 import pytest
 
 from planner.backends import backend
-from planner.engine.profile_file import ProfileFile, StepLaw
+from planner.engine.law import StepLaw
+from planner.engine.profile_file import ProfileFile
 from planner.engine.profiles import from_file
 from planner.run.tables import Run
 from planner.spec import load

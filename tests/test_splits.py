@@ -9,7 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import planner
-from planner.engine.profiles import bounds, load_profile
+from planner.engine.law import bounds
+from planner.engine.profiles import load_profile
+from planner.engine.roof import Roof
 from planner.engine.tp_scaling import at_tp, is_scaled
 from planner.spec import Disaggregated, SpecError
 from planner.suggestion.splits import Split, Workers, apply, splits, tp_sizes, variants
@@ -104,7 +106,7 @@ def test_scaled_profiles_say_so_and_stay_above_the_roofline(tp: int) -> None:
     assert sum("scaled from it by the roofline" in text for text in system.warnings) == 1
     assert not any("not to be trusted" in text for text in system.warnings)
     law, old = pool.profile.file.step, before.profile.file.step
-    floor = bounds(pool.model, pool.hardware, tp, pool.engine)
+    floor = bounds(Roof(pool.model, pool.hardware, tp, pool.engine))
     for name in ("decode_s", "decode_per_context_s", "prefill_per_token_s", "prefill_per_pair_s"):
         assert getattr(floor, name) <= getattr(law, name) * (1 + 1e-9)
         assert getattr(law, name) < getattr(old, name)

@@ -31,9 +31,11 @@ from planner.suggestion.tune import GAIN, TuneTask, tune
 from planner.suggestion.tuning import BLOCK_SIZES, BUDGETS, CONNECTORS, Tuning
 from planner.suggestion.verdict import Advantage, advantage, decide, profile_error, unmeasured
 from planner.suggestion.verify import Here, checked, largest_part, refusal
-from planner.suggestion.words import explanation
+from planner.suggestion.words import explanation, method, to_run
 from planner.system.resolve import System, resolve
 from planner.traffic.workload import build, scaled
+from planner.ui.texts import chinese
+from spoken import whole
 
 SMALL = ["workload.requests=150", "slo.ttft_ms=1000"]
 
@@ -228,6 +230,15 @@ def test_the_answer(answer: Suggestion) -> None:
     assert json.loads(json.dumps(answer.to_dict(), allow_nan=False))["answer"] == answer.sentence
 
 
+def test_the_answer_is_whole_in_chinese(answer: Suggestion) -> None:
+    assert answer.verdict is not None
+    lines = [answer.sentence, to_run(answer), method(answer), *answer.notes, *explanation(answer.verdict)]
+    for line in lines:
+        assert line is not None
+        whole(line)
+    assert {chinese(row.name) for row in answer.rows} == {"2 聚合", "1 聚合 TP2", "1P1D"}
+
+
 def test_the_front_is_not_beaten(answer: Suggestion) -> None:
     for point in answer.pareto:
         assert not any(
@@ -270,11 +281,13 @@ def test_one_gpu_cannot_be_split() -> None:
     found = suggest(spec(), 1, seeds=1, requests=100, processes=1)
     assert found.verdict is None
     assert found.sentence.startswith("1 GPUs can only run aggregated: one aggregated engine serves")
+    assert whole(found.sentence).startswith("1 个 GPU 只能聚合部署：1 个聚合引擎 在目标内每秒可服务")
 
 
 def test_targets_that_nothing_meets() -> None:
     found = suggest(spec("slo.ttft_ms=10"), 2, seeds=1, requests=60, processes=1)
     assert found.sentence.startswith("No use of 2 GPUs meets the targets at any rate.")
+    assert whole(found.sentence).startswith("2 个 GPU 的任何用法在任何速率下都达不到目标。")
     assert all(row.rate == 0 for row in found.rows)
 
 
@@ -286,6 +299,7 @@ def test_a_slow_link_is_named_with_what_would_do() -> None:
     assert link is not None
     assert link.now_bytes_s == 2e9 < link.bytes_s
     assert any("would be enough for" in line for line in explanation(found.verdict))
+    assert all(whole(line) for line in explanation(found.verdict))
     ours = best_of(found.rows, "disaggregated")
     assert ours is not None
     system = system_of(apply(spec("deployment.link={bandwidth_gb_s: 2}"), ours.split))

@@ -358,14 +358,10 @@ IMPOSSIBLE = {
         "name: a\ndeployment: {mode: disaggregated, decode: {engine: {kv_cache_dtype: fp8}}}",
         "deployment.decode.engine: its KV cache type differs from the prefill pool's; allowed: the same dtype and ",
     ),
-    "experts": (
-        AGG + "model: mixtral-8x7b",
-        "model: mixtral-8x7b is a mixture of 8 experts, whose step time is not covered; allowed: dense models",
-    ),
     "unknown model": (AGG + "model: llama3.1-8b", "model: 'llama3.1-8b' is unknown; did you mean 'llama-3.1-8b'? allo"),
     "unknown hardware": (
         AGG + "hardware: h300",
-        "hardware: 'h300' is unknown; did you mean 'h200'? allowed: a100-80g,",
+        "hardware: 'h300' is unknown; did you mean 'h200'? allowed: a100-40g,",
     ),
     "unknown profile": (AGG + "profile: nope", "profiles: 'nope' is unknown; allowed: "),
     "unknown link": (

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 import runpy
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +15,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from planner.spec import Spec, SpecError
-from planner.traffic import traces
+from planner.traffic import trace_files
+from planner.traffic.loads import Chained
 from planner.traffic.requests import Segments
 from planner.traffic.traces import (
+    Selection,
     TraceRequest,
+    TraceSummary,
     detect,
     lru_hit_share,
     read,
@@ -25,7 +30,7 @@ from planner.traffic.traces import (
     to_requests,
     write_mooncake,
 )
-from planner.traffic.workload import Chained, build, offered_rate, scaled
+from planner.traffic.workload import build, offered_rate, scaled
 
 MOONCAKE = [
     {"timestamp": 1000, "input_length": 1030, "output_length": 5, "hash_ids": [0, 1, 2]},
@@ -53,6 +58,7 @@ BAILIAN = [
         "hash_ids": [7, 9, 5],
     },
 ]
+STRICT = Selection(strict=True)
 VLLM = {"start_times": [10.0, 10.5, 11.0], "input_lens": [8, 9, 10], "output_lens": [3, 0, 4], "backend": "vllm"}
 
 
@@ -98,9 +104,9 @@ def test_limit_and_blank_lines(tmp_path: Path) -> None:
 
 
 def test_hash_ids_become_segments_and_private_tails(tmp_path: Path) -> None:
-    arrivals, followers = to_requests(read(write(tmp_path, lines(MOONCAKE))))
-    first, third, second = (request for _, request in arrivals)
-    assert not followers
+    sent = to_requests(read(write(tmp_path, lines(MOONCAKE))))
+    first, third, second = (request for _, request in sent.arrivals)
+    assert not sent.followers
     assert first.segments[:2] == second.segments[:2] == ((0, 512), (1, 512))
     assert [r.shared_tokens for r in (first, second, third)] == [1024, 1024, 0]
     tails = {r.segments[-1] for r in (first, second, third)}
@@ -110,7 +116,7 @@ def test_hash_ids_become_segments_and_private_tails(tmp_path: Path) -> None:
 
 
 def test_sessions_keep_their_id(tmp_path: Path) -> None:
-    arrivals, _ = to_requests(read(write(tmp_path, lines(BAILIAN))))
+    arrivals = to_requests(read(write(tmp_path, lines(BAILIAN)))).arrivals
     assert len({request.session_id for _, request in arrivals}) == 1
     assert [request.shared_tokens for _, request in arrivals] == [16, 16]
 
@@ -182,7 +188,7 @@ GOOD = lines(MOONCAKE)
 def test_errors_name_file_line_fault_and_remedy(tmp_path: Path, text: str | bytes, message: str) -> None:
     path = write(tmp_path, text)
     with pytest.raises(SpecError) as caught:
-        read(path)
+        read(path, selection=STRICT)
     assert str(caught.value).startswith(f"{path}: {message}")
     assert "\n" not in str(caught.value)
 
@@ -208,22 +214,21 @@ def test_hostile_cells_get_one_short_line(tmp_path: Path, text: str, message: st
     path = tmp_path / "t"
     path.write_text(text)
     with pytest.raises(SpecError) as caught:
-        read(path)
+        read(path, selection=STRICT)
     told = str(caught.value)
     assert told.startswith(f"{path}: {message}")
     assert "\n" not in told
     assert len(told) < 500
 
 
-def test_a_file_that_unpacks_to_too_much_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_unpacks_to_too_much_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "t.gz"
-    path.write_bytes(gzip.compress(bytes(traces.MOST_LINE + 2 * traces.CHUNK)))
+    path.write_bytes(gzip.compress(os.urandom(2**20).hex().encode() + bytes(trace_files.MOST_LINE)))
     with pytest.raises(SpecError, match=r"t\.gz: a line of more than 67108864 bytes; must be at most that$"):
-        read(path)
-    monkeypatch.setattr(traces, "MOST_BYTES", 4 * traces.CHUNK)
-    path.write_bytes(gzip.compress(lines(MOONCAKE).encode() * 40_000))
-    with pytest.raises(SpecError, match=r"t\.gz: more than 4194304 bytes of text; must be at most that$"):
-        read(path)
+        read(path, "mooncake")
+    path.write_bytes(gzip.compress(b"\n" * (trace_files.FREE + 2**20)))
+    with pytest.raises(SpecError, match=r"t\.gz: unpacks to more than 200 times its size; must be at most that, or"):
+        read(path, "mooncake")
 
 
 def test_missing_file_and_unknown_format(tmp_path: Path) -> None:
@@ -247,7 +252,14 @@ def test_lru_share_by_hand() -> None:
 
 def test_summary_without_hash_ids_or_duration(tmp_path: Path) -> None:
     summary = summarise(read(write(tmp_path, AZURE)).requests[:1])
+    assert summary is not None
     assert (summary.requests, summary.rate, summary.gap_cv, summary.infinite_cache_hit_share) == (1, None, None, None)
+
+
+def figures(requests: Sequence[TraceRequest]) -> TraceSummary:
+    found = summarise(requests)
+    assert found is not None
+    return found
 
 
 def shared_trace(shared: Path, name: str) -> Path:
@@ -258,7 +270,7 @@ def shared_trace(shared: Path, name: str) -> Path:
 
 
 def test_mooncake_figures(shared: Path) -> None:
-    summary = summarise(read(shared_trace(shared, "mooncake_fast25_synthetic_trace.jsonl.gz")).requests)
+    summary = figures(read(shared_trace(shared, "mooncake_fast25_synthetic_trace.jsonl.gz")).requests)
     assert summary.requests == 3993
     assert summary.duration_s == pytest.approx(1022, abs=1)
     assert summary.prompt_tokens["mean"] == pytest.approx(15_326, abs=1)
@@ -268,7 +280,7 @@ def test_mooncake_figures(shared: Path) -> None:
 
 
 def test_azure_figures(shared: Path) -> None:
-    summary = summarise(read(shared_trace(shared, "AzureLLMInferenceTrace_conv.csv.gz")).requests)
+    summary = figures(read(shared_trace(shared, "AzureLLMInferenceTrace_conv.csv.gz")).requests)
     assert summary.requests == 19_366
     assert summary.duration_s == pytest.approx(3502, abs=1)
     assert summary.prompt_tokens["mean"] == pytest.approx(1155, abs=0.5)
@@ -281,7 +293,7 @@ def test_private_tails_lose_no_cache_hit(shared: Path, tmp_path: Path) -> None:
     path = shared_trace(shared, "mooncake_fast25_synthetic_trace.jsonl.gz")
     copy = tmp_path / "copy.jsonl"
     write_mooncake(build(trace_spec(path)), copy)
-    assert summarise(read(copy).requests) == summarise(read(path).requests)
+    assert figures(read(copy).requests) == figures(read(path).requests)
 
 
 # --- as a workload -----------------------------------------------------------------------------

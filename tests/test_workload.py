@@ -155,7 +155,7 @@ def test_max_tokens_caps_the_output() -> None:
 LOADS = st.one_of(
     st.builds(
         lambda prefix, prompt, seed: spec(
-            "poisson", seed, requests=20, shared_prefix_tokens=prefix,
+            "poisson", seed, requests=20, shared_prefix_tokens=min(prefix, prompt),
             prompt_tokens={"kind": "uniform", "low": 1, "high": prompt},
         ),
         st.integers(0, 50), st.integers(1, 100), st.integers(0, 9),

@@ -7,7 +7,7 @@ until the fit is stable or the machine shows to be too noisy. `fit` alone takes 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,8 +19,10 @@ from planner.calibration.fitting import FitError, Fitted, digits, fit_step, law_
 from planner.calibration.launches import LaunchFit, fit_launches
 from planner.calibration.load import PhasedLoad, plan
 from planner.calibration.observations import from_steps, from_tokens
-from planner.engine.profile_file import Measured, ProfileFile, Source, StepLaw, Validity
-from planner.engine.profiles import bounds, capture_sizes, roofline, wave_seqs
+from planner.engine.law import StepLaw, bounds, guess, shapes
+from planner.engine.profile_file import Measured, ProfileFile, Source, Validity
+from planner.engine.profiles import capture_sizes
+from planner.engine.roof import Roof
 from planner.run.tables import Progress, Run
 from planner.spec import Spec, SpecError
 from planner.system.resolve import Pool, System
@@ -55,6 +57,11 @@ def one_pool(system: System) -> Pool:
     return first
 
 
+def roof_of(pool: Pool) -> Roof:
+    """What the pool's engine cannot beat."""
+    return Roof(pool.model, pool.hardware, pool.tp, pool.engine)
+
+
 def graph_sizes(pool: Pool) -> tuple[int, ...]:
     """CUDA graph sizes of the pool's engine; none on a CPU or when it runs eagerly."""
     if pool.engine.enforce_eager or pool.hardware.kind == "cpu":
@@ -73,20 +80,24 @@ def with_link(spec: Spec, file: ProfileFile) -> Spec:
 
 
 def rows_of(
-    runs: Sequence[Run], sizes: Sequence[int], slowing: float | None = None, launches: LaunchFit | None = None
+    runs: Sequence[Run],
+    sizes: Sequence[int],
+    slowing: float | None = None,
+    launches: LaunchFit | None = None,
+    given: Mapping[str, float] | None = None,
 ) -> pd.DataFrame:
     """Rows of all runs: from the engines' steps where they were traced, else from the tokens' arrival.
 
     `slowing` is what another engine on the host costs: taken out, so that the law is that of an engine alone.
-    `launches` are the host's, which hide what the GPU did.
+    `launches` are the host's, which hide what the GPU did; `given` are the law's shapes that features need.
     """
     parts = []
     for run in runs:
         if len(run.steps):
             steps = run.steps if slowing is None else stretched(run, slowing)
-            parts.append(from_steps(steps, sizes, launches=launches))
+            parts.append(from_steps(steps, sizes, launches=launches, given=given))
         elif len(run.tokens):
-            parts.append(from_tokens(run.requests, run.tokens, sizes))
+            parts.append(from_tokens(run.requests, run.tokens, sizes, given))
     if not parts:
         raise FitError("the runs hold neither steps nor token times; allowed: runs with one of them")
     return pd.concat(parts, ignore_index=True)
@@ -101,9 +112,8 @@ def _profile(system: System, runs: Sequence[Run], name: str | None) -> tuple[Pro
     pool = one_pool(system)
     sizes = graph_sizes(pool)
     fitted, rows, slowing, notes = _fit_apart(system, pool, runs)
-    decode = {key: fitted.values[key] for key in ("decode_s", "decode_per_seq_s", "decode_per_context_s")}
     kv, weights = pool.model.types(pool.engine)
-    host, host_errors = host_of(runs, rows, decode, notes)
+    host, host_errors = host_of(runs, rows, fitted.values, notes)
     file = ProfileFile(
         name=name or f"{pool.model.name}-{pool.hardware.name}-tp{pool.tp}",
         provenance="calibrated",
@@ -137,9 +147,10 @@ def _fit_apart(system: System, pool: Pool, runs: Sequence[Run]) -> tuple[Fitted,
     workers = sum(len(one.workers) for one in system.pools)
     shares = pool.hardware.kind == "cpu" and workers > 1
     slowing: float | None = None
+    given = shapes(roof_of(pool))
     launches = fit_launches([run.steps for run in runs], sizes)
     for _ in range(SLOWING_PASSES):
-        rows, notes = rows_of(runs, sizes, slowing, launches), list[str]()
+        rows, notes = rows_of(runs, sizes, slowing, launches, given), list[str]()
         fitted = _fit_rows(pool, rows, notes, floored=launches is None)
         if launches is not None:
             fitted = with_launches(fitted, launches.values, launches.errors)
@@ -161,17 +172,13 @@ def _fit_apart(system: System, pool: Pool, runs: Sequence[Run]) -> tuple[Fitted,
 
 def _fit_rows(pool: Pool, rows: pd.DataFrame, notes: list[str], floored: bool) -> Fitted:
     """Without a prior where the rows suffice. A CPU's catalogue entry is an assumption and bounds nothing."""
-    known = pool.hardware.kind == "gpu" and pool.model.kind == "dense"
-    bound = bounds(pool.model, pool.hardware, pool.tp, pool.engine) if known else None
-    wave = wave_seqs(pool.model, pool.hardware, pool.tp) if pool.hardware.kind == "gpu" else 0.0
+    roof = roof_of(pool)
+    bound = bounds(roof) if pool.hardware.kind == "gpu" else None
+    given = shapes(roof)
     try:
-        fitted = fit_step(rows, bound=bound, floored=floored, wave_seqs=wave)
+        fitted = fit_step(rows, bound=bound, floored=floored, given=given)
     except FitError:
-        if pool.model.kind != "dense":
-            raise
-        guess = roofline(pool.model, pool.hardware, pool.tp, pool.engine).file
-        assert guess is not None
-        fitted = fit_step(rows, prior=guess.step, bound=bound, floored=floored, wave_seqs=wave)
+        fitted = fit_step(rows, prior=guess(roof), bound=bound, floored=floored, given=given)
         open_ones = [
             key for key, error in fitted.standard_errors.items() if error > 0.5 * max(fitted.values[key], 1e-12)
         ]
@@ -267,7 +274,8 @@ def calibrate(
         file, fitted = _profile(system, runs, name)
         sizes = graph_sizes(pool)
         launches = fit_launches([run.steps for run in runs], sizes)
-        noise = median_error(fitted, rows_of(runs, sizes, file.interference, launches))
+        rows = rows_of(runs, sizes, file.interference, launches, shapes(roof_of(pool)))
+        noise = median_error(fitted, rows)
         unstable = instability(fitted, noise)
         if unstable is None or len(runs) == rounds:
             break

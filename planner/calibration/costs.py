@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -25,7 +25,9 @@ def interference(runs: Sequence[Run], sizes: Sequence[int], fitted: Fitted) -> f
     """How many times as long a step takes while another engine of the host works; None: too few steps show it."""
     steps = pd.concat([run.steps for run in runs], ignore_index=True)
     shared = np.concatenate([company(run.steps) for run in runs]) if len(steps) else np.zeros(0)
-    alone, together = (from_steps(steps[chosen], sizes) for chosen in (shared < ALONE, shared > TOGETHER))
+    alone, together = (
+        from_steps(steps[chosen], sizes, given=fitted.values) for chosen in (shared < ALONE, shared > TOGETHER)
+    )
     if min(len(alone), len(together)) < LONELY:
         return None
     slow, quick = (
@@ -40,7 +42,7 @@ def stretched(run: Run, slowing: float) -> pd.DataFrame:
 
 
 def host_of(
-    runs: Sequence[Run], rows: pd.DataFrame, decode: dict[str, float], notes: list[str]
+    runs: Sequence[Run], rows: pd.DataFrame, values: Mapping[str, float], notes: list[str]
 ) -> tuple[HostLaw, dict[str, float]]:
     """Client to engine queue, engine to client, and the hop between pools; and the standard errors.
 
@@ -59,7 +61,7 @@ def host_of(
             (queued["queued_s"] - queued["arrival_s"]).to_numpy(dtype=float),
         )
     else:
-        prompts, seconds = host_samples(done, rows, **decode) if "request_id" in rows else ([], [])
+        prompts, seconds = host_samples(done, rows, values) if "request_id" in rows else ([], [])
         if len(seconds) < 3:
             notes.append("host times were not seen and are taken as 0")
             return HostLaw(), {}

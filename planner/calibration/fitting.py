@@ -1,7 +1,7 @@
 """Least squares from measured seconds to the parameters of the step law.
 
-A step law is linear in its parameters but for the prefill floor, so a row of measurements is a bag of counts (how many
-decode steps, padded sequences, context tokens, ...) and its seconds. Residuals are relative. The loss is soft_l1, so
+A step law is linear in its parameters but for the prefill floor and the stretches of features, so a row of measurements
+is a bag of features (see planner.engine.law) and its seconds. Residuals are relative. The loss is soft_l1, so
 that a hiccup of the machine does not pull the fit; the covariance is that of an M-estimator (Huber 1973):
 cov = sum(psi^2) / (rows - parameters) / mean(psi')^2 * (J'J)^-1, J in units of the noise.
 """
@@ -16,34 +16,30 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.optimize import least_squares
 
-from planner.engine.profile_file import Fit, Residual, StepLaw
+from planner.engine.law import FEATURES, FLOOR, PROGRESSION, SHAPES, TERMS, Feature, StepLaw, Stretch, of_part
+from planner.engine.profile_file import Fit, Residual
 from planner.spec.strict_yaml import SpecError
 
 Array = NDArray[np.float64]
 
-# The counts of a row. A row may span several steps, at most one of them with prompts. `sync` counts the steps of an
-# engine that schedules synchronously: they carry a host overhead (`sync_s`) that asynchronous scheduling hides.
-LINEAR: dict[str, str] = {
-    "decode_s": "decode_steps",
-    "decode_per_seq_s": "decode_padded",
-    "decode_per_context_s": "decode_context",
-    "decode_wide_per_seq_s": "decode_wide",
-    "prefill_per_pair_s": "prefill_pairs",
-    "mixed_per_seq_s": "mixed_seqs",
-    "mixed_per_context_s": "mixed_context",
-    "sync_s": "sync",
+# A row may span several steps, at most one of them with prompts. `sync` counts the steps of an engine that schedules
+# synchronously: they carry a host overhead that asynchronous scheduling hides.
+SYNC = "sync_s"
+OBSERVATION_COLUMNS = ("kind", "seconds", "decode_seqs", *FEATURES, "sync")
+LAW = tuple(name for name, term in TERMS.items() if term.part not in ("launch", "shape"))
+# The terms of a row that are added up, and those of the line, which the floor bounds.
+SUMMED: dict[str, Feature] = of_part("decode", "context", "prompt") | {SYNC: Feature("sync", "", lambda *_: 0.0)}
+LINE: dict[str, Feature] = of_part("line")
+STRETCHES: dict[str, tuple[str, Stretch]] = {  # the fitted parameter -> the term that it stretches
+    feature.stretch.fitted: (name, feature.stretch) for name, feature in SUMMED.items() if feature.stretch
 }
-OBSERVATION_COLUMNS = ("kind", "seconds", "mixed_steps", "prefill_tokens", "decode_seqs", *LINEAR.values())
-LAUNCH = tuple(name for name in StepLaw.model_fields if name.startswith("launch_"))  # see planner.calibration.launches
-WAVES = ("decode_wave_seqs", "decode_wave_tail")
-LAW = tuple(name for name in StepLaw.model_fields if name not in (*LAUNCH, *WAVES))
+GIVEN = tuple(stretch.given for _, stretch in STRETCHES.values())
 ROBUST_FROM = 2.0  # residuals beyond so many standard deviations count less
 OWN_NOISE_ROWS = 200  # a kind of rows with at least so many has its own noise
 SHORT_PROMPT = 64  # tokens; a floor shows at such prompts if there is one
 LEAST_NOISE = 1e-3  # no clock and no machine repeats a step more exactly
-TAIL = 0.6  # where the search for the tail of a wave begins
 NEARER = 0.98  # what else may be noise
-LEAST_PARTLY = 5  # rows with partly filled waves that show the tail
+LEAST_PARTLY = 5  # rows that show a stretch's parameter: partly filled waves
 PRIOR_WIDTH = 1.0  # relative standard deviation of a parameter that is taken from a prior
 
 
@@ -78,68 +74,69 @@ def observations(columns: Mapping[str, object]) -> pd.DataFrame:
     return frame[list(OBSERVATION_COLUMNS)].astype({name: "float64" for name in OBSERVATION_COLUMNS if name != "kind"})
 
 
-def _waves(values: Mapping[str, float], rows: pd.DataFrame) -> tuple[Array, Array]:
-    """`planner.engine.profiles.waves` of each row's decodes, and its derivative by the tail."""
-    wave, tail = values.get("decode_wave_seqs", 0.0), min(values.get("decode_wave_tail", 0.0), 1.0)
-    seqs = rows["decode_seqs"].to_numpy()
-    if not wave:
-        return np.ones(len(seqs)), np.zeros(len(seqs))
-    some = np.maximum(seqs, 1.0)
-    split = 2 * some <= wave
-    whole = np.ceil(some / wave) - 1
-    share = np.where(whole > 0, 1.0, 0.5)  # of the tail in the least that the last wave takes
-    least = wave * (1.0 - share + share * tail)
-    short = ~split & (least > some - whole * wave)
-    last = np.where(short, least, some - whole * wave)
-    factor = np.where(split, wave / np.maximum(np.floor(wave / some), 1.0) / some, (whole * wave + last) / some)
-    return factor, np.where(short, share * wave / some, 0.0)
+def _counts(feature: Feature, values: Mapping[str, float], rows: pd.DataFrame) -> Array:
+    """The feature of each row under `values`."""
+    counts = rows[feature.column].to_numpy()
+    return counts if feature.stretch is None else counts * feature.factor(rows["decode_seqs"].to_numpy(), values)[0]
+
+
+def _sum(parts: Mapping[str, Feature], values: Mapping[str, float], rows: pd.DataFrame) -> Array:
+    seconds: Array = np.zeros(len(rows))
+    for name, feature in parts.items():
+        if value := values.get(name, 0.0):
+            seconds = seconds + value * _counts(feature, values, rows)
+    return seconds
+
+
+def _line(values: Mapping[str, float], rows: pd.DataFrame) -> tuple[Array, Array]:
+    """What the terms of the line and the floor below it make of each row."""
+    return _sum(LINE, values, rows), values[FLOOR] * rows["mixed_steps"].to_numpy()
+
+
+def decode_seconds(values: Mapping[str, float], rows: pd.DataFrame) -> Array:
+    """Seconds of the decode-only steps of each row."""
+    return _sum(of_part(*PROGRESSION), values, rows)
 
 
 def predict(values: Mapping[str, float], rows: pd.DataFrame) -> Array:
     """Seconds of each row under the law."""
-    total: Array = np.zeros(len(rows))
-    for name, column in LINEAR.items():
-        counts = rows[column].to_numpy()
-        if name == "decode_per_context_s":
-            counts = counts * _waves(values, rows)[0]
-        total = total + values.get(name, 0.0) * counts
-    linear = values["prefill_s"] + values["prefill_per_token_s"] * rows["prefill_tokens"].to_numpy()
-    floored: Array = rows["mixed_steps"].to_numpy() * np.maximum(values["prefill_floor_s"], linear)
-    return total + floored
+    return _sum(SUMMED, values, rows) + np.maximum(*_line(values, rows))
+
+
+def _slopes(name: str, values: Mapping[str, float], rows: pd.DataFrame, above: NDArray[np.bool_]) -> Array:
+    """d seconds / d parameter, analytic: the floor counts where it is the larger one."""
+    if name in STRETCHES:
+        term, _ = STRETCHES[name]
+        feature = SUMMED[term]
+        slope = feature.factor(rows["decode_seqs"].to_numpy(), values)[1]
+        return np.asarray(rows[feature.column].to_numpy() * values[term] * slope)
+    if name == FLOOR:
+        return np.asarray(rows["mixed_steps"].to_numpy() * ~above)
+    if name in LINE:
+        return np.asarray(_counts(LINE[name], values, rows) * above)
+    return _counts(SUMMED[name], values, rows)
 
 
 def _jacobian(values: Mapping[str, float], rows: pd.DataFrame, names: tuple[str, ...]) -> Array:
-    """d seconds / d parameter, analytic: the floor counts where it is the larger one."""
-    tokens, steps = rows["prefill_tokens"].to_numpy(), rows["mixed_steps"].to_numpy()
-    above = values["prefill_s"] + values["prefill_per_token_s"] * tokens >= values["prefill_floor_s"]
-    special = {
-        "prefill_floor_s": steps * ~above,
-        "prefill_s": steps * above,
-        "prefill_per_token_s": steps * above * tokens,
-    }
-    if "decode_per_context_s" in names or "decode_wave_tail" in names:
-        factor, slope = _waves(values, rows)
-        context = rows["decode_context"].to_numpy()
-        special["decode_per_context_s"] = context * factor
-        special["decode_wave_tail"] = context * values["decode_per_context_s"] * slope
-    columns = [special[name] if name in special else rows[LINEAR[name]].to_numpy() for name in names]
-    return np.column_stack(columns) if columns else np.zeros((len(rows), 0))
+    line, floor = _line(values, rows)
+    found = [_slopes(name, values, rows, line >= floor) for name in names]
+    return np.column_stack(found) if found else np.zeros((len(rows), 0))
 
 
 def _start(names: tuple[str, ...], rows: pd.DataFrame, prior: Mapping[str, float]) -> dict[str, float]:
     """Where the search begins: the prior, else a plain least-squares solution with the floor taken as the prefill."""
-    guess = {name: prior.get(name, 0.0) for name in (*LAW, *WAVES, "sync_s")}
-    if all(prior.get(name) for name in names if name != "sync_s"):
+    guess = {name: prior.get(name, 0.0) for name in (*LAW, *SHAPES, SYNC)}
+    if all(prior.get(name) for name in names if name != SYNC):
         return guess
     seconds = rows["seconds"].to_numpy()
-    free = tuple(name for name in names if name not in ("prefill_floor_s", "decode_wave_tail"))
-    matrix = _jacobian(dict.fromkeys((*LAW, *WAVES, "sync_s"), 0.0), rows, free) / seconds[:, None]
+    free = tuple(name for name in names if name != FLOOR and name not in STRETCHES)
+    matrix = _jacobian(dict.fromkeys((*LAW, *SHAPES, SYNC), 0.0), rows, free) / seconds[:, None]
     scale = np.where((norm := np.linalg.norm(matrix, axis=0)) > 0, norm, 1.0)
     solution = np.linalg.lstsq(matrix / scale, np.ones(len(rows)), rcond=None)[0] / scale
     guess |= dict(zip(free, np.maximum(solution, 0.0).tolist(), strict=True))
     prompts = rows[(rows["mixed_steps"] > 0) & (rows["mixed_seqs"] == 0)]
-    if len(prompts) and "prefill_floor_s" in names:
-        guess["prefill_floor_s"] = float(prompts["seconds"].min())
+    if len(prompts) and FLOOR in names:
+        guess[FLOOR] = float(prompts["seconds"].min())
     return guess
 
 
@@ -206,20 +203,14 @@ def _check(rows: pd.DataFrame) -> None:
 
 
 def _tied(rows: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, str]]:
-    """Rows with the columns merged that cannot be told apart, and {parameter: the one it equals}.
-
-    KV is read at one speed whatever else the step does, so without mixed steps at several contexts a sequence the
-    context term is that of decode; without any mixed step the term per sequence is too.
-    """
-    ties: dict[str, str] = {}
-    mixed = rows[rows["mixed_seqs"] > 0]
-    per_seq = (mixed["mixed_context"] / mixed["mixed_seqs"]).round(-2)
-    if per_seq.nunique() < 3 or per_seq.max() < 2 * per_seq.min():
-        ties["mixed_per_context_s"] = "decode_per_context_s"
-        rows = rows.assign(decode_context=rows["decode_context"] + rows["mixed_context"], mixed_context=0.0)
-    if mixed["mixed_seqs"].nunique() < 2:
-        ties["mixed_per_seq_s"] = "decode_per_seq_s"
-        rows = rows.assign(decode_padded=rows["decode_padded"] + rows["mixed_seqs"], mixed_seqs=0.0)
+    """Rows with the columns merged that cannot be told apart, and {parameter: the one it equals}."""
+    measured, ties = rows, dict[str, str]()
+    for name, term in TERMS.items():
+        if term.tie is None or not _shown(name, measured) or term.tie[1](measured):
+            continue
+        other = ties[name] = term.tie[0]
+        mine, column = SUMMED[name].column, SUMMED[other].column
+        rows = rows.assign(**{column: rows[column] + rows[mine], mine: 0.0 * rows[mine]})
     return rows, ties
 
 
@@ -240,25 +231,27 @@ def fit_step(
     bound: StepLaw | None = None,
     *,
     floored: bool = True,
-    wave_seqs: float = 0.0,
+    given: Mapping[str, float] | None = None,
 ) -> Fitted:
     """The law's parameters from `observations`.
 
     `prior` fills in what the rows do not say, with a standard deviation of its own size; `bound` is the hardware's
     roofline: a parameter below it is raised to it and named. Not `floored`: steps that launches hide are not among the
-    rows, and the prefill floor is the roofline's. `wave_seqs` (see `waves`) is taken where decodes are
-    nearer to the law with it. Raises FitError when the rows leave a parameter open.
+    rows, and the prefill floor is the roofline's. `given` are shapes (see planner.engine.law); those of a stretch are
+    taken where decodes are nearer to the law with it. Raises FitError when the rows leave a parameter open.
     """
     _check(rows)
-    plain = _fit(rows, prior, bound, floored, 0.0)
-    if not wave_seqs or plain.ties:
+    given = given or {}
+    alone = {name: value for name, value in given.items() if name not in GIVEN}
+    plain = _fit(rows, prior, bound, floored, alone)
+    if plain.ties or not any(given.get(stretch.given) for _, stretch in STRETCHES.values()):
         return plain
     try:
-        waved = _fit(rows, prior, bound, floored, wave_seqs)
+        stretched = _fit(rows, prior, bound, floored, given)
     except FitError:  # with no sign of a tail there is nothing that would determine it
         return plain
-    off = [float(np.mean(np.abs(_decode_errors(one.values, rows)))) for one in (waved, plain)]
-    return waved if "decode_wave_tail" in waved.names and off[0] < NEARER * off[1] else plain
+    off = [float(np.mean(np.abs(_decode_errors(one.values, rows)))) for one in (stretched, plain)]
+    return stretched if any(name in STRETCHES for name in stretched.names) and off[0] < NEARER * off[1] else plain
 
 
 def _decode_errors(values: Mapping[str, float], rows: pd.DataFrame) -> Array:
@@ -266,52 +259,61 @@ def _decode_errors(values: Mapping[str, float], rows: pd.DataFrame) -> Array:
     return np.asarray(predict(values, decodes) / decodes["seconds"].to_numpy() - 1.0)
 
 
-def _fit(rows: pd.DataFrame, prior: StepLaw | None, bound: StepLaw | None, floored: bool, wave_seqs: float) -> Fitted:
+def _fit(
+    rows: pd.DataFrame, prior: StepLaw | None, bound: StepLaw | None, floored: bool, given: Mapping[str, float]
+) -> Fitted:
     measured = rows
     rows, ties = _tied(rows)
     guess = {name: float(getattr(prior, name)) for name in LAW if name not in ties} if prior else {}
     low = {name: float(getattr(bound, name)) for name in LAW} if bound else {}
-    names = tuple(name for name in LAW if name not in ties)
-    if not (rows["decode_wide"] > 0).any():
-        names = tuple(name for name in names if name != "decode_wide_per_seq_s")
-    waves = {"decode_wave_seqs": wave_seqs, "decode_wave_tail": TAIL} if wave_seqs and not ties else {}
-    if waves and (_waves(waves, rows)[1] * rows["decode_context"] > 0).sum() >= LEAST_PARTLY:
-        names += ("decode_wave_tail",)
-    else:
-        waves = {}
+    names = tuple(name for name in LAW if name not in ties and _shown(name, rows))
+    shapes = {name: value for name, value in given.items() if name not in GIVEN}
+    for name, (term, stretch) in STRETCHES.items():
+        tried = {stretch.given: given.get(stretch.given, 0.0), name: stretch.start}
+        if tried[stretch.given] and not ties:
+            slopes = SUMMED[term].factor(rows["decode_seqs"].to_numpy(), tried)[1]
+            if (slopes * rows[SUMMED[term].column] > 0).sum() >= LEAST_PARTLY:
+                names += (name,)
+                shapes |= tried
     if 0 < rows["sync"].sum() < (rows["decode_steps"] + rows["mixed_steps"]).sum():
-        names += ("sync_s",)
+        names += (SYNC,)
     else:
         rows = rows.assign(sync=0.0)
     seconds = rows["seconds"].to_numpy()
-    held = {} if floored else {"prefill_floor_s": low.get("prefill_floor_s", 0.0)}
+    held = {} if floored else {FLOOR: low.get(FLOOR, 0.0)}
     while True:
         free = tuple(name for name in names if name not in held)
-        values = _start(free, rows, guess) | waves | held
+        values = _start(free, rows, guess) | shapes | held
         noise = np.full(len(rows), 0.03)
         for _ in range(4):  # the noise is found with the fit
             values, design, pull = _solve(free, values, rows, guess, noise)
             wrong = predict(values, rows) / seconds - 1.0
             used, noise = noise, _noise(rows["kind"], wrong)
         below = {name: low[name] for name in free if values[name] < low.get(name, 0.0)}
-        if not below and "prefill_floor_s" in free and _no_floor(values, rows, bool(guess)):
-            below = {"prefill_floor_s": low.get("prefill_floor_s", 0.0)}
+        if not below and FLOOR in free and _no_floor(values, rows, bool(guess)):
+            below = {FLOOR: low.get(FLOOR, 0.0)}
         if not below:
             break
         held |= below
     covariance = covariance_of(design, wrong / used, pull)
     values |= {name: values[other] for name, other in ties.items()}
-    raised = tuple(name for name, value in held.items() if value > 0 and (floored or name != "prefill_floor_s"))
+    raised = tuple(name for name, value in held.items() if value > 0 and (floored or name != FLOOR))
     return Fitted(values, free, covariance, residuals(values, measured), raised, len(rows), ties)
+
+
+def _shown(name: str, rows: pd.DataFrame) -> bool:
+    """Whether a parameter is to be fitted: a term that a law may lack needs a row that has its feature."""
+    feature = TERMS[name].feature
+    return StepLaw.model_fields[name].is_required() or (feature is not None and bool((rows[feature.column] > 0).any()))
 
 
 def _no_floor(values: Mapping[str, float], rows: pd.DataFrame, guessed: bool) -> bool:
     """Short prompts were measured, and all of them lie on the line: a CPU launches no kernels."""
-    tokens = rows.loc[rows["mixed_steps"] > 0, "prefill_tokens"]
-    if guessed or tokens.empty or tokens.min() > SHORT_PROMPT:
+    prompts = rows[rows["mixed_steps"] > 0]
+    if guessed or prompts.empty or prompts["prefill_tokens"].min() > SHORT_PROMPT:
         return False
-    line = values["prefill_s"] + values["prefill_per_token_s"] * float(tokens.min())
-    return line >= values["prefill_floor_s"]
+    line, floor = _line(values, prompts.nsmallest(1, "prefill_tokens"))
+    return bool(line[0] >= floor[0])
 
 
 def law_of(fitted: Fitted) -> StepLaw:
@@ -332,12 +334,12 @@ def with_launches(fitted: Fitted, values: Mapping[str, float], errors: Mapping[s
 
 def record(fitted: Fitted, method: str, host_errors: Mapping[str, float] | None = None) -> Fit:
     """What a profile keeps of a fit; the nuisance term of synchronous rows is left out."""
-    keep = [index for index, name in enumerate(fitted.names) if name != "sync_s"]
+    keep = [index for index, name in enumerate(fitted.names) if name != SYNC]
     covariance = fitted.covariance[np.ix_(keep, keep)]
     return Fit(
         method=method,
         parameters=tuple(fitted.names[index] for index in keep),
-        standard_errors={name: digits(value) for name, value in fitted.standard_errors.items() if name != "sync_s"},
+        standard_errors={name: digits(value) for name, value in fitted.standard_errors.items() if name != SYNC},
         covariance=tuple(tuple(digits(value) for value in row) for row in covariance.tolist()),
         host_errors={name: digits(value) for name, value in (host_errors or {}).items()},
         residuals=fitted.residuals,

@@ -7,6 +7,8 @@ while the GPU runs step k, then waits for the results of step k. So a launch sho
 - beside decodes, between deciding a prompt's step and seeing the results of the decode step before it, if the launch is
   the longer one;
 - after a prompt whose kernels ended within their launch: its results are seen once the next decode step is launched.
+  Such are short prompts. In a mixture of experts 64 tokens read every expert: if most of those waits outlast a decode
+  step, which a launch does not, they show the GPU, and prompts little beyond the largest CUDA graph are taken instead.
 
 Prompts that other prompts follow at once are left out: the engine's other threads are then busy with taking them in.
 """
@@ -21,13 +23,17 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from planner.calibration.cost_fits import robust_line
+from planner.engine.law import launch_seconds
 
 LEAST_ROWS = 5  # of a kind of launch
 LONGER = 1.3  # a wait of so many decode steps is not that of a decode step
+BEYOND = 2  # largest CUDA graphs: up to so many tokens, kernels launched one by one end with their launch
+CLEARLY = 1.5
 SHORT = 256  # tokens: kernels of a prompt up to this end with their launch
 KINDS = ("launch_decode_s", "launch_graph_s", "launch_eager_s")
 
 Array = NDArray[np.float64]
+Waits = list[tuple[float, float]]  # decodes of the step that was launched, seconds
 
 
 @dataclass(frozen=True)
@@ -39,18 +45,12 @@ class LaunchFit:
     largest: int  # tokens of the largest CUDA graph; 0: none
 
     def seconds(self, prompt_tokens: Array, decodes: Array) -> Array:
-        eager = prompt_tokens + decodes > self.largest
-        fixed = np.where(eager, self._of("launch_eager_s"), self._of("launch_graph_s"))
-        fixed = np.where((prompt_tokens == 0) & ~eager, self._of("launch_decode_s"), fixed)
-        return np.asarray(fixed + self._of("launch_per_seq_s") * decodes)
+        return launch_seconds(prompt_tokens, decodes, self.largest, self.values)
 
     @property
     def head_s(self) -> float:
         """From deciding a step on an idle engine to its first kernel."""
-        return self._of("launch_decode_s")
-
-    def _of(self, name: str) -> float:
-        return self.values.get(name, 0.0)
+        return self.values.get("launch_decode_s", 0.0)
 
 
 def seen_ends(ordered: pd.DataFrame) -> Array:
@@ -68,9 +68,8 @@ def seen_ends(ordered: pd.DataFrame) -> Array:
 
 def launch_rows(steps: pd.DataFrame, largest: int) -> pd.DataFrame:
     """One row a launch that was seen: its `kind` (a term of the law), `decodes` of the step, `seconds`."""
-    columns = ["kind", "decodes", "seconds"]
     parts = [_of_worker(own, largest) for _, own in steps.groupby("worker")]
-    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=columns)
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=["kind", "decodes", "seconds"])
 
 
 def _of_worker(steps: pd.DataFrame, largest: int) -> pd.DataFrame:
@@ -80,6 +79,7 @@ def _of_worker(steps: pd.DataFrame, largest: int) -> pd.DataFrame:
     prompt = tokens > 0
     kind = np.where(tokens + decodes > largest, "launch_eager_s", "launch_graph_s")
     rows: list[tuple[str, float, float]] = []
+    short, beyond = Waits(), Waits()
     for step in range(3, len(own) - 1):
         if not prompt[step] or prompt[step + 1] or decided[step + 1] >= seen[step]:
             continue
@@ -89,9 +89,29 @@ def _of_worker(steps: pd.DataFrame, largest: int) -> pd.DataFrame:
             waited, usual = seen[step - 1] - decided[step], seen[step - 2] - seen[step - 3]
             if waited > LONGER * usual:
                 rows.append((kind[step], decodes[step], waited))
+        after = (decodes[step + 1], seen[step] - decided[step + 1])
         if tokens[step] <= SHORT:
-            rows.append(("launch_decode_s", decodes[step + 1], seen[step] - decided[step + 1]))
+            short.append(after)
+        elif kind[step] == "launch_eager_s" and tokens[step] <= BEYOND * largest:
+            beyond.append(after)
+    chosen = beyond if _of_gpu(short, beyond, _step_seconds(seen, prompt, decodes)) else short
+    rows += [("launch_decode_s", *after) for after in chosen]
     return pd.DataFrame(rows, columns=["kind", "decodes", "seconds"])
+
+
+def _of_gpu(short: Waits, beyond: Waits, usual_s: pd.Series) -> bool:
+    """Waits after short prompts outlast a decode step of their batch, those after the others are clearly shorter."""
+    if not short or not beyond:
+        return False
+    outlast = [seconds > usual_s.get(batch, np.inf) for batch, seconds in short]
+    one, other = (float(np.median([seconds for _, seconds in waits])) for waits in (short, beyond))
+    return float(np.mean(outlast)) > 0.5 and one > CLEARLY * other
+
+
+def _step_seconds(seen: Array, prompt: NDArray[np.bool_], decodes: Array) -> pd.Series:
+    """What a decode step takes that follows another of the same batch, by batch."""
+    alike = ~prompt[1:] & ~prompt[:-1] & (decodes[1:] == decodes[:-1])
+    return pd.Series(np.diff(seen)[alike]).groupby(decodes[1:][alike]).median()
 
 
 def fit_launches(runs: Sequence[pd.DataFrame], sizes: Sequence[int]) -> LaunchFit | None:

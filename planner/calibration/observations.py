@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import json
-from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from planner.calibration.fitting import FitError, observations
+from planner.calibration.fitting import FitError, decode_seconds, observations
 from planner.calibration.launches import LaunchFit, seen_ends
-from planner.engine.profiles import WIDE
+from planner.engine.law import Steps, columns, graph_size
 
 SAME_STEP_S = 0.0015  # tokens of one step reach the client within this time
 LOOP_S = 0.005  # a longer pause between two steps is idling, not the loop's own work
@@ -23,13 +22,13 @@ OVERLAP_S = 1e-5  # time stamps are rounded to microseconds
 SMOOTH = 2.0  # a gap above so many medians hides something else than one decode step
 
 
-def padded(batch: int, sizes: Sequence[int]) -> int:
-    """The CUDA graph size that a decode batch runs at; the batch itself when no graph covers it."""
-    return sizes[bisect_left(sizes, batch)] if sizes and batch <= sizes[-1] else batch
-
-
 def from_steps(
-    steps: pd.DataFrame, sizes: Sequence[int], *, synchronous: bool = False, launches: LaunchFit | None = None
+    steps: pd.DataFrame,
+    sizes: Sequence[int],
+    *,
+    synchronous: bool = False,
+    launches: LaunchFit | None = None,
+    given: Mapping[str, float] | None = None,
 ) -> pd.DataFrame:
     """Rows from the steps table of a run (`planner.run.tables.STEP_COLUMNS`), one a step or a run of equal steps.
 
@@ -41,6 +40,7 @@ def from_steps(
     takes longer than a short step runs when that next one holds a prompt, so that the times of both, and of the step
     after, say little by themselves. Such steps make one row: their sum is right. With `launches` it is known which
     ends of steps were seen when they came, and rows in which a launch may have kept the GPU waiting are left out.
+    `given` are the law's shapes that features need.
     """
     ordered = steps.sort_values(["worker", "start_s"], ignore_index=True)
     ends = seen_ends(ordered)
@@ -59,23 +59,17 @@ def from_steps(
         tokens, seqs, context, pairs = tokens - ones, seqs + ones, context + had, pairs - had - ones / 2
     stretch = used["stretch"].to_numpy(dtype=float) if "stretch" in used else 1.0
     has_prompt = tokens > 0
-    pads = np.array([padded(int(n), sizes) for n in seqs])
+    pads = np.array([graph_size(int(n), sizes) for n in seqs], dtype=float)
+    prompts = has_prompt.astype(float)
+    features = columns(Steps(prompts, tokens, np.where(has_prompt, pairs, 0.0), seqs, pads, context), given or {})
     kinds = np.where(~has_prompt, "decode", np.where(seqs > 0, "mixed", "prefill"))
     rows = observations(
         {
             "kind": kinds,
             "seconds": used["duration_s"].to_numpy(dtype=float) / count / stretch,
-            "decode_steps": (~has_prompt).astype(float),
             "decode_seqs": seqs * ~has_prompt,
-            "decode_padded": pads * ~has_prompt,
-            "decode_wide": np.maximum(pads - WIDE, 0) * ~has_prompt,
-            "decode_context": context * ~has_prompt,
-            "mixed_steps": has_prompt.astype(float),
-            "prefill_tokens": tokens,
-            "prefill_pairs": np.where(has_prompt, pairs, 0.0),
-            "mixed_seqs": seqs * has_prompt,
-            "mixed_context": context * has_prompt,
             "sync": np.full(len(used), float(synchronous)),
+            **features,
         }
     )
     early = (gap < -OVERLAP_S)[used.index].to_numpy()  # the next step of the worker is scheduled before this one ends
@@ -190,14 +184,23 @@ def emissions(tokens: pd.DataFrame) -> list[Emission]:
     return found
 
 
-def from_tokens(requests: pd.DataFrame, tokens: pd.DataFrame, sizes: Sequence[int]) -> pd.DataFrame:
+def from_tokens(
+    requests: pd.DataFrame, tokens: pd.DataFrame, sizes: Sequence[int], given: Mapping[str, float] | None = None
+) -> pd.DataFrame:
     """Rows from what a client of an asynchronously scheduled server saw, prefix caching off.
 
     Only unambiguous stretches count. A gap between two emissions of one unchanged batch is a decode step. The output of
     the decode step before a prompt comes late, because the engine first launches the prompt's kernels; so a prompt is
     seen as the span of that decode step and the prompt's own, from the emission before both, when exactly one prompt
     waited and everything else was steady. Extra columns: `request_id` (-1 for decode rows).
+    `given`: as in `from_steps`.
     """
+    shapes = given or {}
+
+    def decodes(seqs: int, context: float) -> dict[str, float]:
+        step = Steps(0.0, seqs=float(seqs), padded=float(graph_size(seqs, sizes)), context=context)
+        return {"decode_seqs": float(seqs), **columns(step, shapes)}
+
     steps = emissions(tokens)
     prompt = dict(zip(requests["request_id"].tolist(), requests["prompt_tokens"].tolist(), strict=True))
     sent = dict(zip(requests["request_id"].tolist(), requests["arrival_s"].tolist(), strict=True))
@@ -214,51 +217,37 @@ def from_tokens(requests: pd.DataFrame, tokens: pd.DataFrame, sizes: Sequence[in
                 row: dict[str, float | str] = {
                     "kind": "served decode",
                     "seconds": float(gaps[j - 1]),
-                    "decode_steps": 1.0,
                     "request_id": -1.0,
                 }
-                seqs = {"decode_seqs": len(here.ids), "decode_padded": padded(len(here.ids), sizes)}
-                rows.append(row | seqs | {"decode_context": context})
+                rows.append({**row, **decodes(len(here.ids), context)})
         elif len(here.first) == 1 and not any(step.first for step in before) and gaps[j - 3] < usual:
             request, others = here.first[0], here.ids - set(here.first)
             waiting = [r for r, s in sent.items() if s < here.time_s and first_token.get(r, np.inf) >= here.time_s]
             late = [r for r in waiting if r != request and sent[r] < before[1].time_s + usual]
             if late or before[2].ids != others or before[1].ids != others or not gaps[j - 1]:
                 continue
-            new = prompt[request]
-            rows.append(
-                {
-                    "kind": "served prompt",
-                    "seconds": here.time_s - before[1].time_s,
-                    "decode_steps": 1.0,
-                    "decode_seqs": len(others),
-                    "decode_padded": padded(len(others), sizes),
-                    "decode_context": context - len(others),
-                    "mixed_steps": 1.0,
-                    "prefill_tokens": new,
-                    "prefill_pairs": new * new / 2,
-                    "mixed_seqs": len(others),
-                    "mixed_context": context,
-                    "request_id": request,
-                }
-            )
+            new, count = prompt[request], len(others)
+            row = {"kind": "served prompt", "seconds": here.time_s - before[1].time_s, "request_id": request}
+            first, own = decodes(count, context - count), Steps(1.0, new, new * new / 2, count, count, context)
+            both = {name: first[name] + value for name, value in columns(own, shapes).items()}
+            rows.append({**row, **first, **both})
     if not rows:
         raise FitError("the token times hold no stretch of steady steps; allowed: streamed answers of many tokens")
-    columns = pd.DataFrame(rows).fillna(0.0)
-    found = observations({str(name): columns[name] for name in columns})
-    return found.assign(request_id=columns["request_id"].astype("int64"))
+    table = pd.DataFrame(rows)
+    found = observations({str(name): table[name] for name in table})
+    return found.assign(request_id=table["request_id"].astype("int64"))
 
 
 def host_samples(
-    requests: pd.DataFrame, rows: pd.DataFrame, decode_s: float, decode_per_seq_s: float, decode_per_context_s: float
+    requests: pd.DataFrame, rows: pd.DataFrame, values: Mapping[str, float]
 ) -> tuple[list[float], list[float]]:
-    """(prompt tokens, host seconds) of the prompts of `from_tokens`.
+    """(prompt tokens, host seconds) of the prompts of `from_tokens` under a law's `values`.
 
     A prompt that arrives while only decodes run waits for the rest of the running step (half a step on average) and for
     the one that asynchronous scheduling has queued already; what remains of its TTFT besides its own step is host time.
     """
     prompts = rows[rows["kind"] == "served prompt"].set_index("request_id")
     known = requests.set_index("request_id").loc[prompts.index]
-    decode = decode_s + decode_per_seq_s * prompts["decode_padded"] + decode_per_context_s * prompts["decode_context"]
+    decode = decode_seconds(values, prompts)
     host = known["first_token_s"] - known["arrival_s"] - (prompts["seconds"] - decode) - 1.5 * decode
     return prompts["prefill_tokens"].tolist(), host.tolist()

@@ -11,7 +11,7 @@ from planner.charts.style import COLOURS, HOLLOW, MODES, NAMES, Chart, Say, plai
 from planner.suggestion.answer import Suggestion, best_of
 
 
-def split_table(found: Suggestion, most: int = 12) -> pd.DataFrame:
+def split_table(found: Suggestion, most: int = 12, say: Say = plain) -> pd.DataFrame:
     """The best candidates with their intervals; the best of each mode is always among them."""
     keep = list(found.rows[:most])
     for mode in MODES:
@@ -21,7 +21,7 @@ def split_table(found: Suggestion, most: int = 12) -> pd.DataFrame:
     return pd.DataFrame(
         [
             {
-                "name": row.name, "mode": row.mode, "rate": row.rate, "low": row.low, "high": row.high,
+                "name": say(row.name), "mode": row.mode, "rate": row.rate, "low": row.low, "high": row.high,
                 "per_gpu": row.per_gpu, "idle": row.idle, "seeds": row.seeds,
                 "output_tokens_s_gpu": row.output_tokens_s_gpu, "tokens_s_user": row.tokens_s_user,
             }
@@ -32,9 +32,8 @@ def split_table(found: Suggestion, most: int = 12) -> pd.DataFrame:
 
 def which_split(found: Suggestion, rate: float | None = None, say: Say = plain) -> Chart:
     """Highest rate of each way to use the GPUs, its interval, the aggregated baseline and the user's rate."""
-    table = split_table(found)
+    table = split_table(found, say=say)
     table["kind"] = [say(NAMES[mode]) for mode in table["mode"]]
-    table["name"] = [say(name) for name in table["name"]]
     order = table["name"].tolist()
     y = alt.Y("name:N", sort=order, title=None, axis=alt.Axis(labelLimit=180))
     bars = (
@@ -107,12 +106,12 @@ def what_trade(found: Suggestion, say: Say = plain) -> Chart:
     """Speed for a user against output of a GPU: every passing probe, and the front that no other beats."""
     modes = {row.name: row.mode for row in found.rows}
     probes = [
-        {"name": row.name, "kind": say(NAMES[row.mode]), "rate": one.rate, "user": one.tokens_s_user,
+        {"name": say(row.name), "kind": say(NAMES[row.mode]), "rate": one.rate, "user": one.tokens_s_user,
          "gpu": one.output_tokens_s / found.gpus}
         for row in found.rows for searched in row.searches[:1] for one in searched.probes if one.passed
     ]  # fmt: skip
     front = [
-        {"name": p.name, "kind": say(NAMES[modes[p.name]]), "rate": p.rate, "user": p.tokens_s_user,
+        {"name": say(p.name), "kind": say(NAMES[modes[p.name]]), "rate": p.rate, "user": p.tokens_s_user,
          "gpu": p.output_tokens_s_gpu}
         for p in found.pareto
     ]  # fmt: skip

@@ -43,6 +43,16 @@ TableOption = Annotated[
 ]
 NoSave = Annotated[bool, typer.Option("--no-save", help="Write no run folder.")]
 
+# What is wanted of a trace.
+TraceFormat = Annotated[str, typer.Option("--format", metavar="FORMAT", help="A trace format; auto looks at the file.")]
+TraceStart = Annotated[float, typer.Option("--from", metavar="S", help="Leave out what came before this second.")]
+TraceEnd = Annotated[
+    Optional[float],  # noqa: UP045
+    typer.Option("--to", metavar="S", help="Leave out what came after this second."),
+]
+TraceSample = Annotated[float, typer.Option("--sample", metavar="SHARE", help="Only this share of its sessions.")]
+TraceStrict = Annotated[bool, typer.Option("--strict", help="Refuse a file with a row that does not fit.")]
+
 StartTimeout = Annotated[
     Optional[float],  # noqa: UP045
     typer.Option(
@@ -114,22 +124,31 @@ def save(run: Run, name: str, out: Path | None, no_save: bool) -> str | None:
 
 
 def read_run(folder: Path) -> Run:
-    """A run that was written before, or another tool's result file. Raises SpecError for neither, or a damaged one."""
+    """A run that was written before, what is left of one that was cut off, or another tool's result file.
+
+    Raises SpecError when the folder holds none, or a damaged one.
+    """
     from pyarrow.lib import ArrowException
 
+    from planner.run import journal
     from planner.run.results import is_result, read_results
     from planner.run.tables import Run
     from planner.spec import SpecError
+    from planner.spec.strict_yaml import shorten
 
     if is_result(folder):
         return read_results(folder)
+    if (folder / journal.NAME).is_file():  # it goes when a run is saved: what else is here is older
+        return journal.recover(folder)
     for name in ("manifest.json", "requests.parquet"):
         if not (folder / name).is_file():
             raise SpecError(f"{folder}: not a run folder (it has no {name}); allowed: a folder that a run wrote")
     try:
         return Run.load(folder)
-    except ArrowException as error:
-        fault = " ".join(str(error).split())
+    except SpecError:
+        raise
+    except (ArrowException, OSError, ValueError, KeyError, TypeError) as error:  # what pyarrow says of broken files
+        fault = shorten(" ".join(str(error).split()))
         raise SpecError(f"{folder}: damaged ({fault}); allowed: a folder as a run wrote it") from error
 
 

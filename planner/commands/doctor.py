@@ -13,6 +13,7 @@ from typing import Annotated, Optional
 import typer
 
 from planner.commands import Json, console, print_json
+from planner.messages import message
 
 CORE = ("simpy", "numpy", "scipy", "pandas", "pyarrow", "pydantic", "yaml", "rich")
 FRONTEND = ("aiohttp", "prometheus_client", "tokenizers", "zmq", "msgspec")
@@ -99,29 +100,38 @@ def checks(machine: Machine) -> list[Check]:
     gpu, many = bool(machine.gpus), len(machine.gpus) > 1
 
     def need(modules: list[str], fine: str) -> str:
-        return f"missing: {', '.join(modules)}" if modules else fine
+        return message("missing: {modules}", ", ".join(modules)) if modules else fine
 
     install_gpu = "pip install 'llm-capacity-planner[live]'"
     live_cpu = cpu_build and not frontend
     live_gpu = gpu and machine.vllm is not None and not cpu_build and not frontend
     two = live_cpu or (live_gpu and many)
-    where = machine.vllm or "vllm is not installed"
+    where = machine.vllm or message("vllm is not installed")
+    nixl = machine.nixl or message("nixl is not installed")
     return [
         Check(
-            "simulate", not core, need(core, "needs nothing else"), "pip install llm-capacity-planner" if core else ""
+            message("simulate"),
+            not core,
+            need(core, message("needs nothing else")),
+            "pip install llm-capacity-planner" if core else "",
         ),
-        Check("UI (streamlit run app.py)", not ui, need(ui, "ready"), "pip install streamlit altair" if ui else ""),
-        Check("live on CPU", live_cpu, need(frontend, where), "" if live_cpu else INSTALL_CPU),
         Check(
-            "live on GPU",
+            message("UI (streamlit run app.py)"),
+            not ui,
+            need(ui, message("ready")),
+            "pip install streamlit altair" if ui else "",
+        ),
+        Check(message("live on CPU"), live_cpu, need(frontend, where), "" if live_cpu else INSTALL_CPU),
+        Check(
+            message("live on GPU"),
             live_gpu,
-            need(frontend, where) if gpu else "no NVIDIA GPU found",
-            "" if live_gpu else install_gpu if gpu else "run it on a machine with an NVIDIA GPU",
+            need(frontend, where) if gpu else message("no NVIDIA GPU found"),
+            "" if live_gpu else install_gpu if gpu else message("run it on a machine with an NVIDIA GPU"),
         ),
         Check(
-            "P/D with real KV transfer",
+            message("P/D with real KV transfer"),
             two and machine.nixl is not None,
-            (machine.nixl or "nixl is not installed") + ("" if not live_gpu or many else "; needs two GPUs, found one"),
+            nixl if not live_gpu or many else message("{nixl}; needs two GPUs, found one", nixl),
             _pd_fix(two, machine, install_gpu if gpu else INSTALL_CPU, live_gpu),
         ),
     ]
@@ -131,7 +141,7 @@ def _pd_fix(two: bool, machine: Machine, install: str, live_gpu: bool) -> str:
     if two and machine.nixl is not None:
         return ""
     if live_gpu and machine.nixl is not None:
-        return "run it on a machine with two GPUs"
+        return message("run it on a machine with two GPUs")
     return install if machine.vllm is None else "pip install nixl"
 
 

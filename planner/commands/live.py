@@ -73,7 +73,7 @@ def live(
     as_json: Json = False,
     table: TableOption = None,
     no_save: NoSave = False,
-) -> None:
+) -> int:
     """Run a deployment on real vLLM servers, started for it and stopped after it."""
     from live.session import LiveSession
     from planner.system.resolve import resolve
@@ -98,20 +98,24 @@ def live(
     comparison = None
     with session:
         predictor = _predictor(session, calibrate, folder, report) if validate else None
-        runs = []
+        runs: list[Run] = []
+        unsaved = []
         for number in range(repeat):
-            run = session.measure(workload.build(spec), repeat=number)
-            runs.append(run)
-            if folder is not None:
-                _save(run, folder if number == 0 else folder / f"repeat-{number + 1}")
-            if run.manifest["interrupted"]:
+            where = None if folder is None else folder if number == 0 else folder / f"repeat-{number + 1}"
+            runs.append(session.measure(workload.build(spec), repeat=number, keep=where))
+            if where is not None and (fault := _kept(runs[-1], where)):
+                unsaved.append(fault)
+            if runs[-1].manifest["interrupted"] or runs[-1].manifest["died"]:
                 break
-    interrupted = runs[-1].manifest["interrupted"]
-    if predictor is not None and not interrupted:
+    interrupted, died = runs[-1].manifest["interrupted"], runs[-1].manifest["died"]
+    if predictor is not None and not interrupted and not died:
         comparison = _compare(predictor, spec, runs, folder)
-    _print(runs[0], comparison, predictor, folder, as_json, table)
+    _print(runs[-1] if died else runs[0], comparison, predictor, folder, as_json, table)
+    if unsaved:
+        raise RuntimeError("; ".join(unsaved))
     if interrupted:
         raise KeyboardInterrupt
+    return 1 if died or not runs[-1].requests["finish_reason"].isin(["stop", "length"]).any() else 0
 
 
 def ray_address(cluster: str | None) -> str | None:
@@ -138,10 +142,9 @@ def spec_of(config: str | None, assignments: list[str], elsewhere: bool) -> Spec
     runtime = detect()
     if runtime.kind == "cpu":
         return load("cpu-agg", assignments)
-    from planner.engine.catalogue import names
+    from planner.engine.catalogue import gpu_named
 
-    gpu = runtime.gpus[0].name.lower().replace(" ", "-")
-    hardware = next((name for name in sorted(names("hardware"), key=len, reverse=True) if name in gpu), None)
+    hardware = gpu_named(runtime.gpus[0].name)
     fitting = [] if hardware in (None, "h200") else [f"hardware={hardware}", "profile=null"]
     return load(None, [*fitting, "engine.load_format=dummy", *assignments])
 
@@ -170,9 +173,23 @@ def _estimate(system: System, spec: Spec, repeat: int, elsewhere: bool, calibrat
 def _save(run: Run, folder: Path) -> None:
     from planner.run.tables import TABLES
 
+    (folder / "manifest.json").unlink(missing_ok=True)
     for table in TABLES:  # of an earlier run in the same folder
         (folder / f"{table}.parquet").unlink(missing_ok=True)
     run.save(folder)
+
+
+def _kept(run: Run, folder: Path) -> str:
+    """Save a run whose requests were written as they came. Returns why that failed; they stay where they are then."""
+    from planner.run import journal
+
+    try:
+        _save(run, folder)
+    except OSError as error:
+        left = f"; the requests are in {folder / journal.NAME}" if (folder / journal.NAME).is_file() else ""
+        return f"{folder}: the run cannot be saved ({error.strerror or error}){left}; make room, or give another --out"
+    (folder / journal.NAME).unlink(missing_ok=True)
+    return ""
 
 
 def _servers(system: System) -> str:

@@ -16,6 +16,11 @@ from planner.commands import (
     Seed,
     Set,
     TableOption,
+    TraceEnd,
+    TraceFormat,
+    TraceSample,
+    TraceStart,
+    TraceStrict,
     check_table,
     console,
     overrides,
@@ -26,6 +31,7 @@ from planner.commands import (
 )
 
 if TYPE_CHECKING:
+    from planner.run.tables import Run
     from planner.spec import Spec
     from planner.validation.intervals import Interval
 
@@ -39,6 +45,7 @@ Intervals = Annotated[
         "answers lie.",
     ),
 ]
+INTERRUPTED = 130
 # What an interval is printed for.
 UNSURE = ("ttft_p50_ms", "ttft_p99_ms", "tpot_p50_ms", "tpot_p99_ms", "goodput_requests_per_s", "attainment")
 
@@ -61,7 +68,9 @@ def simulate(
 
 
 def replay(
-    trace: Annotated[Path, typer.Argument(metavar="TRACE", help="Mooncake JSONL, Azure CSV, ... plain or gzip.")],
+    trace: Annotated[
+        Path, typer.Argument(metavar="TRACE", help="Mooncake JSONL, Azure CSV, ... plain or gzip; or a folder.")
+    ],
     config: Annotated[
         Optional[str],  # noqa: UP045 - typer reads the annotation when the command is built
         typer.Option("--config", "-c", metavar="CONFIG", help="The deployment. Default: the quickstart."),
@@ -71,10 +80,18 @@ def replay(
         Optional[int],  # noqa: UP045
         typer.Option("--requests", min=1, help="Only the first so many requests."),
     ] = None,
-    form: Annotated[
-        str,
-        typer.Option("--format", metavar="FORMAT", help="mooncake, bailian, azure, burstgpt, vllm_bench; auto looks."),
-    ] = "auto",
+    start_s: TraceStart = 0.0,
+    end_s: TraceEnd = None,
+    sample: TraceSample = 1.0,
+    rate: Annotated[
+        Optional[float],  # noqa: UP045
+        typer.Option("--rate", metavar="PER_S", help="Scale the send times to so many requests per second."),
+    ] = None,
+    closed_loop: Annotated[
+        bool, typer.Option("--closed-loop", help="A session's next request waits for its answer and the pause.")
+    ] = False,
+    strict: TraceStrict = False,
+    form: TraceFormat = "auto",
     assignments: Set = None,
     seed: Seed = None,
     out: Out = None,
@@ -87,10 +104,14 @@ def replay(
         "workload.kind=trace",
         f"workload.path={json.dumps(str(trace))}",
         f"workload.speedup={speedup}",
-        f"workload.format={form}",
+        f"workload.format={json.dumps(form)}",
+        f"workload.start_s={start_s}",
+        f"workload.sample={sample}",
+        f"workload.closed_loop={json.dumps(closed_loop)}",
+        f"workload.strict={json.dumps(strict)}",
     ]
-    if requests is not None:
-        workload.append(f"workload.requests={requests}")
+    given = {"requests": requests, "end_s": end_s, "rate": rate}
+    workload += [f"workload.{key}={value}" for key, value in given.items() if value is not None]
     _run(config, [*workload, *overrides(assignments, seed)], out, as_json, table, no_save)
 
 
@@ -110,10 +131,12 @@ def _run(
     if draws and table is not None:
         raise SpecError(f"--intervals: {table} has none; allowed: without --table")
     spec = planner.load(config, assignments)
-    run = planner.simulate(spec, progress=progress())
+    run, interrupted = _interruptible(spec)
     folder = save(run, spec.name, out, no_save)
-    if not draws:
+    if interrupted or not draws:
         show(run, folder, as_json, table)
+        if interrupted:
+            raise typer.Exit(INTERRUPTED)
         return
     from planner.validation.intervals import prediction_intervals
 
@@ -128,6 +151,38 @@ def _run(
         return
     show(run, folder, as_json, table)
     _show_intervals(spec, found)
+
+
+def _interruptible(spec: Spec) -> tuple[Run, bool]:
+    """The run, and whether Ctrl-C ended it early: then it holds the requests that had ended. A second one kills."""
+    import signal
+    import threading
+    from dataclasses import replace
+
+    from planner.system.resolve import resolve
+    from planner.traffic import workload
+    from simulator.backend import SimulatorBackend
+
+    asked: list[int] = []
+
+    def stop(number: int, _: object) -> None:
+        asked.append(number)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    system, load = resolve(spec), workload.build(spec)
+    if threading.current_thread() is not threading.main_thread():  # only that one may handle signals
+        return SimulatorBackend().run(system, load, progress()), False
+    before = signal.signal(signal.SIGINT, stop)
+    try:
+        run = SimulatorBackend(stop=lambda _: bool(asked)).run(system, load, progress())
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if not run.manifest["stopped"]:
+        return run, False
+    ended = run.requests[run.requests["finish_reason"].notna() & run.requests["finish_s"].notna()]
+    warning = f"Interrupted: {len(ended)} of {load.expected_requests} requests had ended."
+    manifest = run.manifest | {"warnings": [warning, *run.manifest["warnings"]]}
+    return replace(run, requests=ended.reset_index(drop=True), manifest=manifest), True
 
 
 def _show_intervals(spec: Spec, found: dict[str, Interval]) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from planner.messages import message
 from planner.spec import Node, NonNegative, NonNegativeInt, Positive, PositiveInt, SpecError, config_root
 from planner.spec.faults import unknown
 from planner.spec.strict_yaml import read_mapping, read_text, validate
@@ -45,7 +47,9 @@ class Hardware(Node):
         needed = {"memory_gb", "memory_mib", "bandwidth_gb_s", "tflops", "nic_gb_s", "pcie_gb_s", "tdp_w"}
         needed |= {key for key in ("nvlink_gb_s", "price_per_gpu_hour") if getattr(self, key) is not None}
         if missing := sorted(needed - set(self.sources)):
-            raise ValueError(f"sources: no source for {', '.join(missing)}; allowed: one line of text each")
+            raise ValueError(
+                message("sources: no source for {missing}; allowed: one line of text each", ", ".join(missing))
+            )
         return self
 
     @property
@@ -92,7 +96,26 @@ def find(kind: Kind, name_or_path: str) -> Path:
     path = Path(name_or_path).expanduser()
     if path.exists() and ("/" in name_or_path or path.suffix in (".yaml", ".yml", ".json")):
         return path
-    raise SpecError(f"{kind}: {unknown(name_or_path, names(kind))}, or a path")
+    raise SpecError("{kind}: {fault}, or a path", kind, unknown(name_or_path, names(kind)))
+
+
+def words(text: str) -> list[str]:
+    """Of a GPU's name, in small letters: "NVIDIA-A100-SXM4-80GB" has the word "80g" too."""
+    found = re.split(r"[^a-z0-9]+", text.lower())
+    return found + [word[:-1] for word in found if word.endswith("gb")]
+
+
+def gpu_named(text: str) -> str | None:
+    """The entry that a GPU's own name means, as drivers and node labels write it; None when it is not known."""
+    there = words(text)
+    parts = {name: name.split("-") for name in names("hardware")}
+    meant = [name for name, own in parts.items() if own[0] in there and (own[0] != "rtx" or set(own) <= set(there))]
+
+    def fit(name: str) -> tuple[int, int, float]:
+        held = sum(part in there for part in parts[name])
+        return held, held - len(parts[name]), hardware(name).memory_gb
+
+    return max(meant, key=fit, default=None)
 
 
 @lru_cache(maxsize=64)

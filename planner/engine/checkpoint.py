@@ -1,4 +1,4 @@
-"""What a checkpoint says of its own quantisation: `quantization_config` of a config.json -> `Checkpoint`.
+"""What a checkpoint says of its own quantisation: `quantization_config` of a config.json -> `Quantisation`.
 
 vLLM obeys it without being told: bits of the weights, what their products run in, the type of the KV cache. The keys
 are those of vLLM's readers (`model_executor/layers/quantization`) for each `quant_method`.
@@ -6,10 +6,13 @@ are those of vLLM's readers (`model_executor/layers/quantization`) for each `qua
 
 from __future__ import annotations
 
+import fnmatch
+import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
+from planner.messages import message
 from planner.spec import SpecError
 
 # Types of weights and arithmetic. fp8, int8, fp4: both. int4 and w*a16: weights are expanded to the engine's dtype.
@@ -30,6 +33,69 @@ class Checkpoint:
     kv: Literal["fp8"] | None = None  # what the KV cache is kept in unless the engine is told otherwise
 
 
+# What stands before differs from writer to writer; under other names are towers and layers that predict further tokens.
+_TO_LAYERS = re.compile(r"^(?:(?:model|language_model|backbone|transformer|decoder)\.)*(?=layers\.)")
+_OTHER_EXPERT, _FIRST_EXPERT = re.compile(r"experts\.[1-9]\d*"), re.compile(r"(experts\.0)\..*")
+_LAYER = re.compile(r"layers\.(\d+)(?=\.|$)")
+
+
+@dataclass(frozen=True)
+class Names:
+    """A list of modules as quantisers write it: names, their parents, `*` patterns, regular expressions (`re:`)."""
+
+    anywhere: re.Pattern[str] | None
+    in_layer: dict[str, re.Pattern[str]]
+
+    def __contains__(self, name: str) -> bool:
+        """`name`: "layers.3.mlp.up_proj", or "lm_head"."""
+        layer = _LAYER.match(name)
+        own = self.in_layer.get(layer[1]) if layer else None
+        if own is not None and own.match(name):
+            return True
+        return self.anywhere is not None and any(
+            self.anywhere.match(prefix + name) for prefix in ("", "model.", "language_model.model.")
+        )
+
+
+def _matching(names: list[str]) -> Names:
+    everywhere: list[str] = []
+    layers: dict[str, list[str]] = {}
+    for name in names:
+        if name.startswith("re:"):
+            everywhere.append(f"(?:{name[3:]})")
+            continue
+        if _OTHER_EXPERT.search(name):
+            continue  # experts of a layer are stored alike
+        plain = _FIRST_EXPERT.sub(r"\1", _TO_LAYERS.sub("", name))
+        whole = fnmatch.translate(plain) if "*" in plain else rf"(?:.*\.)?{re.escape(plain)}(?:\..*)?$"
+        layer = None if plain.startswith("layers.") and "*" in plain.split(".")[1] else _LAYER.match(plain)
+        (layers.setdefault(layer[1], []) if layer else everywhere).append(whole)
+    return Names(
+        re.compile("|".join(everywhere)) if everywhere else None,
+        {number: re.compile("|".join(patterns)) for number, patterns in layers.items()},
+    )
+
+
+@dataclass(frozen=True)
+class Quantisation:
+    """Which module is stored how: the first of `rules` that names it, else `rest`; plain where it is ignored."""
+
+    rules: tuple[tuple[Names, Checkpoint], ...]
+    rest: Checkpoint | None
+    ignored: Names
+
+    def of(self, name: str, routed: bool) -> Checkpoint | None:
+        """`name` as in `Names`; the head is quantised only where it is named. `routed`: a routed expert."""
+        if name in self.ignored:
+            return None
+        for names, found in self.rules:
+            if name in names:
+                return found
+        if self.rest is None or name == "lm_head" or (self.rest.routed_only and not routed):
+            return None
+        return self.rest
+
+
 @dataclass(frozen=True)
 class _Keys:
     """One section of the file, with errors that name file and key."""
@@ -38,19 +104,35 @@ class _Keys:
     where: str
 
     def fault(self, key: str, allowed: str) -> SpecError:
-        return SpecError(f"{self.where}: {key}: {self.values.get(key)!r} is not covered; allowed: {allowed}")
+        return SpecError(
+            "{where}: {key}: {value!r} is not covered; allowed: {allowed}",
+            self.where,
+            key,
+            self.values.get(key),
+            allowed,
+        )
 
     def section(self, key: str) -> _Keys:
         found = self.values.get(key) or {}
         if not isinstance(found, dict):
-            raise SpecError(f"{self.where}: {key}: {found!r} is not a section; allowed: a section of keys")
+            raise SpecError(
+                "{where}: {key}: {value!r} is not a section; allowed: a section of keys", self.where, key, found
+            )
         return _Keys(found, f"{self.where}.{key}")
 
     def whole(self, key: str, default: int) -> int:
         found = self.values.get(key)
         found = default if found is None else found
         if isinstance(found, bool) or not isinstance(found, int):
-            raise SpecError(f"{self.where}: {key}: {found!r} is not a whole number; allowed: whole numbers")
+            raise SpecError(
+                "{where}: {key}: {value!r} is not a whole number; allowed: whole numbers", self.where, key, found
+            )
+        return found
+
+    def listed(self, key: str) -> list[str]:
+        found = self.values.get(key) or []
+        if not isinstance(found, list) or not all(isinstance(name, str) for name in found):
+            raise SpecError(f"{self.where}: {key}: is no list of names; allowed: a list of modules")
         return found
 
     def block(self, key: str) -> tuple[int, int] | None:
@@ -59,7 +141,7 @@ class _Keys:
             return None
         pair = list(found) if isinstance(found, (list, tuple)) else []
         if len(pair) != 2 or not all(type(size) is int and size > 0 for size in pair):
-            raise self.fault(key, "two whole numbers from 1")
+            raise self.fault(key, message("two whole numbers from 1"))
         return pair[0], pair[1]
 
 
@@ -99,21 +181,28 @@ def _bitsandbytes(keys: _Keys) -> Checkpoint:
 
 def _kv(keys: _Keys) -> Literal["fp8"] | None:
     """Of `kv_cache_scheme`, as compressed-tensors and modelopt write it."""
+    if str(keys.values.get("kv_cache_scheme")).upper() == "FP8":
+        return "fp8"
     scheme = keys.section("kv_cache_scheme")
     if not scheme.values:
         return None
     if (scheme.values.get("num_bits"), scheme.values.get("type", "float")) != (8, "float"):
-        raise keys.fault("kv_cache_scheme", "num_bits 8 of type float, or none")
+        raise keys.fault("kv_cache_scheme", message("num_bits 8 of type float, or none"))
     return "fp8"
 
 
-def _compressed_tensors(keys: _Keys) -> Checkpoint:
-    groups = keys.section("config_groups")
-    found = {_compressed_group(groups.section(name), _kv(keys)) for name in groups.values}
-    if len(found) != 1:
-        what = "groups of different types" if found else "no group"
-        raise SpecError(f"{groups.where}: holds {what}; allowed: config_groups of one type, with num_bits")
-    return found.pop()
+def _compressed_tensors(keys: _Keys) -> Quantisation:
+    groups, kv = keys.section("config_groups"), _kv(keys)
+    if not groups.values:
+        raise SpecError(f"{groups.where}: holds no group; allowed: config_groups with num_bits")
+    rules, rest = [], None
+    for name in groups.values:
+        group = groups.section(name)
+        found, targets = _compressed_group(group, kv), group.listed("targets") or ["Linear"]
+        if "Linear" in targets:
+            rest = found
+        rules.append((_matching([target for target in targets if target != "Linear"]), found))
+    return Quantisation(tuple(rules), rest, _matching(keys.listed("ignore")))
 
 
 def _compressed_group(keys: _Keys, kv: Literal["fp8"] | None) -> Checkpoint:
@@ -131,58 +220,84 @@ def _compressed_group(keys: _Keys, kv: Literal["fp8"] | None) -> Checkpoint:
     elif (key := (bits, inputs.whole("num_bits", 0), floats)) in both:
         name = both[key]
     else:
-        raise weights.fault("num_bits", "8 beside 8, 4 beside 8 or 4 of the inputs")
+        raise weights.fault("num_bits", message("8 beside 8, 4 beside 8 or 4 of the inputs"))
     scale = 8 if floats and bits == 4 else 16  # NVFP4 keeps its scales in 8 bits
     stored = bits + (scale / group if group else 0.0) + (32 / (block[0] * block[1]) if block else 0.0)
     return Checkpoint("compressed-tensors", name, stored, group=group, block=block, kv=kv)
 
 
-def _modelopt(keys: _Keys) -> Checkpoint:
-    """NVIDIA's; `hf_quant_config.json` has the same keys one level down."""
-    inner = keys.section("quantization") if "quantization" in keys.values else keys
-    algorithms: dict[Any, Checkpoint] = {
-        "FP8": _blocks("modelopt", None),
-        "FP8_PER_CHANNEL_PER_TOKEN": _blocks("modelopt", None),
-        "FP8_PB_WO": _blocks("modelopt", (128, 128)),
-        "MXFP8": Checkpoint("modelopt", "fp8", 8.25, group=32),
-        "NVFP4": Checkpoint("modelopt", "fp4", 4.5, group=16),
-    }
-    name = str(inner.values.get("quant_algo")).upper()
-    if name not in algorithms:
-        raise inner.fault("quant_algo", ", ".join(algorithms))
-    found, kept = algorithms[name], inner.values.get("kv_cache_quant_algo")
-    if kept is not None and str(kept).upper() != "FP8":
-        raise inner.fault("kv_cache_quant_algo", "FP8, or none")
-    kv: Literal["fp8"] | None = "fp8" if kept is not None else _kv(inner)
-    return Checkpoint(found.method, found.weights, found.bits, group=found.group, block=found.block, kv=kv)
-
-
-_METHODS: dict[str, Callable[[_Keys], Checkpoint]] = {
-    "fp8": _fp8,
-    "fbgemm_fp8": lambda keys: _blocks("fbgemm_fp8", None),
-    "gptq": _integers,
-    "awq": _integers,
-    "auto-round": _integers,
-    "compressed-tensors": _compressed_tensors,
-    "modelopt": _modelopt,
-    "modelopt_fp4": _modelopt,
-    "mxfp4": _mxfp4,
-    "bitsandbytes": _bitsandbytes,
+_ALGORITHMS: dict[str, Checkpoint] = {
+    "FP8": Checkpoint("modelopt", "fp8", 8.0),
+    "FP8_PER_CHANNEL_PER_TOKEN": Checkpoint("modelopt", "fp8", 8.0),
+    "FP8_PB_WO": Checkpoint("modelopt", "fp8", 8 + 32 / 128**2, block=(128, 128)),
+    "MXFP8": Checkpoint("modelopt", "fp8", 8.25, group=32),
+    "NVFP4": Checkpoint("modelopt", "fp4", 4.5, group=16),
+    "W4A16_NVFP4": Checkpoint("modelopt", "int4", 4.5, group=16),  # expanded to the engine's dtype
 }
 
 
-def checkpoint(config: dict[str, Any], where: str) -> Checkpoint | None:
+def _algorithm(keys: _Keys, kv: Literal["fp8"] | None) -> Checkpoint:
+    name = str(keys.values.get("quant_algo")).upper()
+    if name not in _ALGORITHMS:
+        raise keys.fault("quant_algo", ", ".join([*_ALGORITHMS, "MIXED_PRECISION with quantized_layers"]))
+    return replace(_ALGORITHMS[name], kv=kv)
+
+
+def _modelopt(keys: _Keys) -> Quantisation:
+    """NVIDIA's; `hf_quant_config.json` has the same keys one level down."""
+    inner = keys.section("quantization") if "quantization" in keys.values else keys
+    kept = inner.values.get("kv_cache_quant_algo")
+    if kept is not None and str(kept).upper() != "FP8":
+        raise inner.fault("kv_cache_quant_algo", "FP8, or none")
+    kv: Literal["fp8"] | None = "fp8" if kept is not None else _kv(inner)
+    ignored = _matching(inner.listed("exclude_modules") + inner.listed("ignore"))
+    if str(inner.values.get("quant_algo")).upper() != "MIXED_PRECISION":
+        return Quantisation((), _algorithm(inner, kv), ignored)
+    layers = inner.section("quantized_layers")
+    rest = _fp8(keys) if keys.values.get("quant_method") == "fp8" else None  # a checkpoint in fp8 with other experts
+    names: dict[Checkpoint, list[str]] = {}
+    for name in layers.values:
+        names.setdefault(_algorithm(layers.section(name), kv), []).append(name)
+    rules = tuple((_matching(listed), found) for found, listed in names.items())
+    return Quantisation(rules, rest, ignored if rest is None else _matching([]))
+
+
+def _alone(reader: Callable[[_Keys], Checkpoint]) -> Callable[[_Keys], Quantisation]:
+    """One type for all that the config does not keep out."""
+    return lambda keys: Quantisation((), reader(keys), _matching(keys.listed("modules_to_not_convert")))
+
+
+_METHODS: dict[str, Callable[[_Keys], Quantisation]] = {
+    "fp8": _alone(_fp8),
+    "fbgemm_fp8": _alone(lambda keys: _blocks("fbgemm_fp8", None)),
+    "gptq": _alone(_integers),
+    "awq": _alone(_integers),
+    "auto-round": _alone(_integers),
+    "compressed-tensors": _compressed_tensors,
+    "modelopt": _modelopt,
+    "modelopt_fp4": _modelopt,
+    "mxfp4": _alone(_mxfp4),
+    "bitsandbytes": _alone(_bitsandbytes),
+}
+
+
+def quantisation(config: dict[str, Any], where: str) -> Quantisation | None:
     """What the checkpoint says; None when its weights are plain. Raises SpecError for what is not covered."""
     key = "compression_config" if config.get("quantization_config") is None else "quantization_config"
     found = config.get(key)
     if found is None:
         return None
     if not isinstance(found, dict):
-        raise SpecError(f"{where}: {key}: {found!r} is not a section; allowed: a section with quant_method")
+        raise SpecError(
+            "{where}: {key}: {value!r} is not a section; allowed: a section with quant_method", where, key, found
+        )
     method = found.get("quant_method")
-    if method is None and "quant_algo" in found:
+    if "quant_algo" in found and method in (None, "fp8"):
         method = "modelopt"  # which leaves its name out
     reader = _METHODS.get(method) if isinstance(method, str) else None
     if reader is None:
         raise SpecError(f"{where}: {key}: {method!r} is not covered; allowed: {', '.join(_METHODS)}")
-    return reader(_Keys(found, f"{where}: {key}"))
+    read = reader(_Keys(found, f"{where}: {key}"))
+    if config.get("expert_dtype") == "fp4" and not read.rules:  # DeepSeek-V4
+        return replace(read, rules=((_matching(["re:.*experts.0"]), Checkpoint(str(method), "int4", 4.25)),))
+    return read

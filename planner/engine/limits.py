@@ -5,14 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from planner.engine.catalogue import Hardware
+from planner.engine.memory import GIB, memory
 from planner.engine.model_shape import ModelShape
+from planner.messages import Message, message
 from planner.spec import Engine, SpecError
-
-GIB = 1 << 30
-
-# What CUDA graphs, NCCL buffers and the allocator keep besides weights, activations and KV. Residual of one
-# measurement: an H200 serving Llama-3.1-8B at 0.92 with a budget of 8,192 tokens, 919,824 KV tokens.
-RUNTIME_RESERVE_BYTES = round(0.733 * GIB)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,25 +52,8 @@ def batch_defaults(hardware: Hardware, tp: int) -> tuple[int, int]:
     return 2048, 256
 
 
-def activation_bytes(model: ModelShape, budget: int, seqs: int, tp: int) -> int:
-    """Peak of vLLM's profiling run, an estimate: the MLP's gate, up and product of a full step, or float32 logits.
-
-    Checked on two H200 runs whose budgets differ by 8,192 tokens: 86,016 bytes a token here, 88,320 measured.
-    """
-    mlp = budget * 3 * (model.intermediate // tp) * model.dtype_bytes
-    logits = seqs * model.vocab * 4 + budget * model.hidden * model.dtype_bytes
-    return max(mlp, logits)
-
-
 def _gb(size: float) -> str:
     return f"{size / 1e9:.1f} GB" if size >= 1e8 else f"{size / 1e6:.1f} MB"
-
-
-def _kv_memory(model: ModelShape, hardware: Hardware, tp: int, engine: Engine, budget: int, seqs: int) -> float:
-    """Bytes left for KV on each GPU; negative when the model does not fit."""
-    runtime = RUNTIME_RESERVE_BYTES if hardware.kind == "gpu" else 0
-    reserve = activation_bytes(model, budget, seqs, tp) + runtime
-    return hardware.usable_bytes * engine.gpu_memory_utilization - model.weight_bytes_per_gpu(tp) - reserve
 
 
 def divides(model: ModelShape, tp: int) -> bool:
@@ -87,31 +66,43 @@ def uneven(model: ModelShape, tp: int) -> str | None:
 
     Heads are split, KV heads evenly split or evenly replicated, and scales stay with the weights that share them.
     """
-    kv_heads = 1 if model.latent_dim else model.kv_heads
-    if model.heads % tp or (kv_heads % tp and tp % kv_heads) or model.intermediate % tp:
-        return (
-            f"{tp} does not divide {model.name}'s {model.heads} heads, {model.kv_heads} KV heads and "
-            f"intermediate size {model.intermediate}"
+    kept = {layer.heads for layer in model.kv if layer.heads}
+    split = all(heads % tp == 0 or tp % heads == 0 for heads in kept)
+    if model.heads % tp or not split or model.intermediate % tp or model.expert_intermediate % tp:
+        return message(
+            "{tp} does not divide {model}'s {heads} heads, {kv_heads} KV heads and intermediate size {width}",
+            tp,
+            model.name,
+            model.heads,
+            model.kv_heads,
+            model.intermediate,
         )
     stored = model.checkpoint
     if stored is None or stored.routed_only:
         return None
-    inputs = {"intermediate size": model.intermediate}
-    if not model.latent_dim:
-        inputs["attention width"] = model.heads * model.head_dim
+    plain, bits = 8.0 * model.dtype_bytes, model.bits
+    inputs: dict[Message, int] = {}
+    if bits.mlp != plain and model.parameters.mlp:
+        inputs[message("intermediate size")] = model.intermediate
+    if bits.routed != plain and model.experts:
+        inputs[message("expert width")] = model.expert_intermediate
+    attention = bits.attention != plain and not model.latent_dim
+    if attention:
+        inputs[message("attention width")] = model.heads * model.head_dim
     outputs = dict(inputs)
-    if not model.latent_dim:
-        outputs["K and V width"] = max(tp, model.kv_heads) * model.head_dim  # replicated beyond the KV heads
-    checks = [(inputs, stored.group, "groups")] if stored.group else []
+    if attention:
+        outputs[message("K and V width")] = max(tp, model.kv_heads) * model.head_dim  # replicated beyond the KV heads
+    checks = [(inputs, stored.group, message("groups"))] if stored.group else []
     if stored.block is not None and tp > 1:  # vLLM pads the last block of a width that is not split
-        checks += [(outputs, stored.block[0], "blocks"), (inputs, stored.block[1], "blocks")]
+        checks += [(outputs, stored.block[0], message("blocks")), (inputs, stored.block[1], message("blocks"))]
     for widths, size, what in checks:
         for name, width in widths.items():
             if width % (tp * size):
-                return (
-                    f"{tp} leaves {width // tp} of {model.name}'s {name} {width} to a GPU, "
-                    f"no multiple of its quantised {what} of {size}"
-                )
+                return message(
+                    "{tp} leaves {part} of {model}'s {name} {width} to a GPU, no multiple of its quantised {what} of "
+                    "{size}",
+                    tp, width // tp, model.name, name, width, what, size,
+                )  # fmt: skip
     return None
 
 
@@ -120,17 +111,26 @@ def _refuse_memory(
 ) -> SpecError:
     """The model, or one block of KV, does not fit."""
     there = hardware.usable_bytes * engine.gpu_memory_utilization
-    needed = there - _kv_memory(model, hardware, tp, engine, budget, seqs)
+    needed = there - memory(model, hardware, tp, engine, budget, seqs).kv
     block = model.kv_bytes_per_token_per_gpu(tp)
     fitting = [
         size
         for size in range(tp + 1, most + 1)
-        if divides(model, size) and _kv_memory(model, hardware, size, engine, budget, seqs) > 1024 * block
+        if divides(model, size) and memory(model, hardware, size, engine, budget, seqs).kv > 1024 * block
     ]
-    remedy = f"tp {fitting[0]} or more" if fitting else "a smaller model, quantization or larger GPUs"
+    remedy = (
+        message("tp {tp} or more", fitting[0]) if fitting else message("a smaller model, quantization or larger GPUs")
+    )
     return SpecError(
-        f"{where}.tp: {model.name} does not fit at tp {tp}: {_gb(needed)} of weights and working memory a GPU, "
-        f"{_gb(there)} usable on {hardware.name}; allowed: {remedy}"
+        "{where}.tp: {model} does not fit at tp {tp}: {needed} of weights and working memory a GPU, {usable} "
+        "usable on {gpu}; allowed: {remedy}",
+        where,
+        model.name,
+        tp,
+        _gb(needed),
+        _gb(there),
+        hardware.name,
+        remedy,
     )
 
 
@@ -155,7 +155,7 @@ def kv_blocks(
         return engine.num_gpu_blocks_override
     if engine.kv_cache_memory_bytes is not None:
         return int(engine.kv_cache_memory_bytes // block_bytes)
-    blocks = int(_kv_memory(model, hardware, tp, engine, budget, seqs) // block_bytes)
+    blocks = int(memory(model, hardware, tp, engine, budget, seqs).kv // block_bytes)
     if blocks < 2:
         raise _refuse_memory(model, hardware, tp, engine, budget, seqs, where, most)
     if measured is not None and (budget, seqs) == batch_defaults(hardware, tp):
@@ -170,32 +170,46 @@ def limits(
     budget, seqs, block_size = batch_sizes(model, hardware, tp, engine)
     if budget < seqs:
         raise SpecError(
-            f"engine.max_num_batched_tokens: {budget} is below max_num_seqs {seqs}; allowed: at least max_num_seqs"
+            "engine.max_num_batched_tokens: {budget} is below max_num_seqs {seqs}; allowed: at least max_num_seqs",
+            budget,
+            seqs,
         )
     total = kv_blocks(model, hardware, tp, engine, measured, (budget, seqs, block_size), where, most)
     usable = total - 1
     if usable < 1:
         key = "num_gpu_blocks_override" if engine.num_gpu_blocks_override is not None else "kv_cache_memory_bytes"
         raise SpecError(
-            f"engine.{key}: {getattr(engine, key)} gives {total} KV blocks, one of them vLLM's own; allowed: 2 or more"
+            "engine.{key}: {value} gives {total} KV blocks, one of them vLLM's own; allowed: 2 or more",
+            key,
+            getattr(engine, key),
+            total,
         )
     room = usable * block_size
     positions = engine.max_position_embeddings or model.max_position
     longest = engine.max_model_len or min(positions, room)
     if longest > positions:
         raise SpecError(
-            f"engine.max_model_len: {longest} is beyond {model.name}'s {positions} positions; "
-            f"allowed: up to {positions}"
+            "engine.max_model_len: {longest} is beyond {name}'s {most} positions; allowed: up to {most}",
+            longest,
+            model.name,
+            positions,
         )
     if longest > room:
         raise SpecError(
-            f"engine.max_model_len: one request of {longest} tokens does not fit the KV cache of {room} tokens "
-            f"({usable} blocks of {block_size}, {where}); allowed: up to {room}, or more KV memory"
+            "engine.max_model_len: one request of {longest} tokens does not fit the KV cache of {room} "
+            "tokens ({usable} blocks of {block_size}, {where}); allowed: up to {room}, or more KV memory",
+            longest,
+            room,
+            usable,
+            block_size,
+            where,
         )
     if not engine.enable_chunked_prefill and budget < longest:
         raise SpecError(
-            f"engine.max_num_batched_tokens: {budget} is below max_model_len {longest} without chunked prefill; "
-            f"allowed: at least {longest}, or enable_chunked_prefill: true"
+            "engine.max_num_batched_tokens: {budget} is below max_model_len {longest} without chunked "
+            "prefill; allowed: at least {longest}, or enable_chunked_prefill: true",
+            budget,
+            longest,
         )
     asynchronous = engine.async_scheduling
     return EngineLimits(

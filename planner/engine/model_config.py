@@ -5,15 +5,21 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections import Counter, defaultdict
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from planner.engine.catalogue import find, names
-from planner.engine.checkpoint import checkpoint
-from planner.engine.model_shape import ModelShape, Parameters
+from planner.engine.checkpoint import Checkpoint, Quantisation, quantisation
+from planner.engine.config_reader import Reader, text_config
+from planner.engine.families import FAMILIES, family
+from planner.engine.layers import NO_KV, Kind, KvLayer, Layer
+from planner.engine.mlps import CHOSEN, EXPERTS
+from planner.engine.model_shape import Bits, ModelShape, Parameters
+from planner.engine.vision import vision_parameters
+from planner.messages import message
 from planner.spec import SpecError
 from planner.spec.faults import unknown
 from planner.spec.strict_yaml import read_mapping, read_text
@@ -29,6 +35,7 @@ class ModelConfig:
     folder: Path | None = None
 
 
+DTYPES = {"bfloat16": 2, "float16": 2, "float32": 4}  # bytes
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")  # ORGANISATION/NAME
 
 
@@ -47,7 +54,9 @@ def _catalogued(name: str) -> ModelConfig:
     path, entry = _entry(name)
     config = entry.get("config")
     if not isinstance(config, dict) or not isinstance(entry.get("source"), str):
-        raise SpecError(f"{path}: config or source is missing; allowed: Hugging Face keys, and where they are from")
+        raise SpecError(
+            "{path}: config or source is missing; allowed: Hugging Face keys, and where they are from", path
+        )
     return ModelConfig(name, config, str(path))
 
 
@@ -73,11 +82,13 @@ def _of_hub(hub_id: str) -> ModelConfig | None:
 
 def _json(file: Path, kind: str) -> dict[str, Any]:
     try:
-        found = json.loads(read_text(file, f"a Hugging Face {kind}"))
+        found = json.loads(read_text(file, message("a Hugging Face {file}", kind)))
     except json.JSONDecodeError as error:
-        raise SpecError(f"{file}: line {error.lineno}: not valid JSON ({error.msg}); allowed: a {kind}") from None
+        raise SpecError(
+            "{file}: line {line}: not valid JSON ({fault}); allowed: a {kind}", file, error.lineno, error.msg, kind
+        ) from None
     if not isinstance(found, dict):
-        raise SpecError(f"{file}: holds no JSON object; allowed: a Hugging Face {kind}")
+        raise SpecError("{file}: holds no JSON object; allowed: a Hugging Face {kind}", file, kind)
     return found
 
 
@@ -92,8 +103,10 @@ def model_config(name_or_path: str) -> ModelConfig:
         if found is not None:
             return found
         fetch = f"hf download {name_or_path} --include '*config.json'"  # hf_quant_config.json too, where there is one
-        remedy = f"; a hub id once `{fetch}` has fetched its figures" if hub else ""
-        raise SpecError(f"model: {unknown(name_or_path, names('models'))}, or a folder with a config.json{remedy}")
+        remedy = message("; a hub id once `{command}` has fetched its figures", fetch) if hub else ""
+        raise SpecError(
+            "model: {fault}, or a folder with a config.json{remedy}", unknown(name_or_path, names("models")), remedy
+        )
     file = path / "config.json" if path.is_dir() else path
     if file.suffix in (".yaml", ".yml"):
         entry = read_mapping(read_text(file), str(file))
@@ -101,193 +114,133 @@ def model_config(name_or_path: str) -> ModelConfig:
     config = _json(file, "config.json")
     beside = file.parent / "hf_quant_config.json"  # modelopt's; read by vLLM where config.json does not say
     if config.get("quantization_config") is None and beside.is_file():
-        config["quantization_config"] = {"quant_method": "modelopt", **_json(beside, beside.name)}
+        config["quantization_config"] = {
+            "quant_method": "modelopt",
+            **_json(beside, beside.name),
+        }
     return ModelConfig(file.resolve().parent.name, config, str(file), file.parent)
 
 
-class _Reader:
-    """Numbers of a config, with errors that name file and key."""
-
-    def __init__(self, config: dict[str, Any], where: str) -> None:
-        self.config, self.where = config, where
-
-    def whole(self, key: str, default: int | None = None) -> int:
-        value = self.config.get(key)
-        if value is None:
-            value = default
-        if isinstance(value, bool) or not isinstance(value, int) or value <= 0:
-            shown = "is missing" if value is None else f"{value!r} is not a positive whole number"
-            raise SpecError(f"{self.where}: {key}: {shown}; allowed: whole numbers from 1")
-        return value
-
-    def flag(self, key: str, default: bool = False) -> bool:
-        value = self.config.get(key)
-        return default if value is None else bool(value)
+def _dtype(config: dict[str, Any], where: str) -> str:
+    dtype = str(config.get("torch_dtype") or config.get("dtype") or "bfloat16").removeprefix("torch.")
+    if dtype not in DTYPES:
+        raise SpecError(f"{where}: torch_dtype: {unknown(dtype, list(DTYPES))}")
+    return dtype
 
 
-Windows = Callable[[_Reader, int], tuple[int | None, ...]]
+@dataclass
+class _Sums:
+    """Counts and bits of the weights of each kind, and how most of the quantised ones are stored."""
+
+    counts: Counter[Kind]
+    bits: dict[Kind, float]
+    stored: Counter[tuple[Checkpoint, bool]]
+
+    def average(self, *kinds: Kind, default: float) -> float:
+        count = sum(self.counts[kind] for kind in kinds)
+        return sum(self.bits[kind] for kind in kinds) / count if count else default
+
+    @property
+    def checkpoint(self) -> Checkpoint | None:
+        if not self.stored:
+            return None
+        most = max(self.stored, key=lambda key: self.stored[key])[0]
+        return replace(most, routed_only=all(routed for _, routed in self.stored))
 
 
-def _no_window(read: _Reader, layers: int) -> tuple[int | None, ...]:
-    return (None,) * layers
+def _sums(layers: list[Layer], stored: Quantisation | None, plain: float) -> _Sums:
+    found = _Sums(Counter(), defaultdict(float), Counter())
+    for number, layer in enumerate(layers):
+        for matrix in layer.matrices:
+            kind, routed = matrix.kind, matrix.kind == "routed"
+            how = None
+            if stored is not None and kind not in ("router", "norms") and matrix.count:
+                how = stored.of(f"layers.{number}.{matrix.path}", routed)
+            if how is not None:
+                found.stored[how, routed] += matrix.count
+            found.counts[kind] += matrix.count
+            found.bits[kind] += matrix.count * (plain if how is None else how.bits)
+    return found
 
 
-def _every_layer(read: _Reader, layers: int) -> tuple[int | None, ...]:
-    return (read.config.get("sliding_window"),) * layers
-
-
-def _when_asked(read: _Reader, layers: int) -> tuple[int | None, ...]:
-    """Qwen: `use_sliding_window`, and then only from layer `max_window_layers` on."""
-    if not read.flag("use_sliding_window"):
-        return (None,) * layers
-    first = read.whole("max_window_layers", layers)
-    return tuple(read.whole("sliding_window") if layer >= first else None for layer in range(layers))
-
-
-def _alternating(period: int) -> Windows:
-    """Of every `period` layers the last sees everything, unless `layer_types` says otherwise."""
-
-    def windows(read: _Reader, layers: int) -> tuple[int | None, ...]:
-        window = read.whole("sliding_window")
-        if types := read.config.get("layer_types"):
-            return tuple(window if kind == "sliding_attention" else None for kind in types[:layers])
-        every = read.whole("sliding_window_pattern", period)
-        return tuple(None if (layer + 1) % every == 0 else window for layer in range(layers))
-
-    return windows
-
-
-@dataclass(frozen=True)
-class Family:
-    """What the modelling code fixes and the config does not say."""
-
-    qkv_bias: bool = False
-    output_bias: bool = False
-    bias_key: str | None = None  # a config key that switches all four attention biases
-    head_norms: bool = False  # RMSNorm of each head's q and k
-    norms_per_layer: int = 2
-    tied: bool = False  # default of tie_word_embeddings
-    windows: Windows = _no_window
-    moe: bool = False
-    mla: bool = False
-
-
-FAMILIES: dict[str, Family] = {
-    "llama": Family(bias_key="attention_bias"),
-    "mistral": Family(windows=_every_layer),
-    "mixtral": Family(windows=_every_layer, moe=True),
-    "qwen2": Family(qkv_bias=True, windows=_when_asked),
-    "qwen3": Family(bias_key="attention_bias", head_norms=True, windows=_when_asked),
-    "qwen3_moe": Family(bias_key="attention_bias", head_norms=True, windows=_when_asked, moe=True),
-    "phi3": Family(windows=_every_layer),
-    "gemma2": Family(norms_per_layer=4, tied=True, windows=_alternating(2)),
-    "gemma3_text": Family(head_norms=True, norms_per_layer=4, tied=True, windows=_alternating(6)),
-    "gpt_oss": Family(qkv_bias=True, output_bias=True, windows=_alternating(2), moe=True),
-    "deepseek_v2": Family(moe=True, mla=True),
-    "deepseek_v3": Family(moe=True, mla=True),
-}
-
-
-def _attention(read: _Reader, family: Family, hidden: int, heads: int, kv_heads: int, dim: int) -> tuple[int, int, int]:
-    """(projections, those that make K and V, biases and head norms) of one layer."""
-    switched = family.bias_key is not None and read.flag(family.bias_key)
-    keys = 2 * hidden * kv_heads * dim
-    extra = (heads + 2 * kv_heads) * dim * (family.qkv_bias or switched) + hidden * (family.output_bias or switched)
-    extra += 2 * dim * family.head_norms + heads * (read.config.get("model_type") == "gpt_oss")  # sinks
-    return 2 * hidden * heads * dim + keys, keys, extra
-
-
-def _latent_attention(read: _Reader, hidden: int, heads: int) -> tuple[int, int, int]:
-    """MLA (DeepSeek-V2 paper, section 2.1): low-rank queries (optional) and one compressed KV for all heads."""
-    rank, rope = read.whole("kv_lora_rank"), read.whole("qk_rope_head_dim")
-    nope, value = read.whole("qk_nope_head_dim"), read.whole("v_head_dim")
-    query_rank = read.config.get("q_lora_rank")
-    wide = heads * (nope + rope)
-    query = hidden * query_rank + query_rank * wide if query_rank else hidden * wide
-    down = hidden * (rank + rope)
-    return query + down + rank * heads * (nope + value) + heads * value * hidden, down, rank + (query_rank or 0)
-
-
-def _mlp(read: _Reader, family: Family, hidden: int, layers: int, intermediate: int) -> tuple[int, int, int, int, int]:
-    """(dense and router, routed experts, biases, experts, experts a token) over all layers."""
-    dense = 3 * hidden * intermediate
-    if not family.moe:
-        extra = (2 * intermediate + hidden) * read.flag("mlp_bias")
-        return dense * layers, 0, extra * layers, 0, 0
-    key = next((k for k in ("num_local_experts", "num_experts", "n_routed_experts") if k in read.config), "num_experts")
-    experts, chosen = read.whole(key), read.whole("num_experts_per_tok")
-    width = read.whole("moe_intermediate_size", intermediate)
-    first = int(read.config.get("first_k_dense_replace") or 0)
-    only = {layer for layer in range(layers) if layer < first} | set(read.config.get("mlp_only_layers") or ())
-    step = read.whole("decoder_sparse_step", 1)
-    only |= {layer for layer in range(layers) if (layer + 1) % step}
-    sparse = layers - len(only)
-    shared = 3 * hidden * width * int(read.config.get("n_shared_experts") or 0)
-    kind = read.config.get("model_type")
-    bias = experts if kind == "deepseek_v3" else 0  # e_score_correction_bias
-    if kind == "gpt_oss":
-        bias = experts * (2 * width + hidden) + experts
-    routed = 3 * hidden * width * experts * sparse
-    return dense * len(only) + (shared + hidden * experts) * sparse, routed, bias * sparse, experts, chosen
+def _pair_dim(read: Reader, kv: list[KvLayer]) -> int:
+    """Numbers per head that a query-key pair touches in QK and AV together."""
+    if read.count("kv_lora_rank"):
+        return read.whole("qk_nope_head_dim") + read.whole("qk_rope_head_dim") + read.whole("v_head_dim")
+    return max((layer.numbers for layer in kv if layer.heads), default=0)
 
 
 def shape(name: str, config: dict[str, Any], where: str) -> ModelShape:
     """The arithmetic of one config. Raises SpecError for model types and quantisations that are not covered."""
-    read = _Reader(config, where)
-    kind = str(config.get("model_type"))
-    family = FAMILIES.get(kind)
-    if family is None:
+    read = Reader(text_config(config), where)
+    kind = str(read.config.get("model_type"))
+    found = family(kind)
+    if found is None:
         raise SpecError(f"{where}: model_type: {kind!r} is not covered; allowed: {', '.join(FAMILIES)}")
-    hidden, layers = read.whole("hidden_size"), read.whole("num_hidden_layers")
-    heads = read.whole("num_attention_heads")
-    kv_heads, vocab = read.whole("num_key_value_heads", heads), read.whole("vocab_size")
-    dim, intermediate = read.whole("head_dim", max(1, hidden // heads)), read.whole("intermediate_size")
-    if heads % kv_heads:
-        raise SpecError(f"{where}: num_key_value_heads: {kv_heads} does not divide {heads} heads; allowed: a divisor")
-    dtype = str(config.get("torch_dtype") or config.get("dtype") or "bfloat16")
-    if dtype not in ("bfloat16", "float16", "float32"):
-        raise SpecError(f"{where}: torch_dtype: {unknown(dtype, ['bfloat16', 'float16', 'float32'])}")
-    if family.mla:
-        attention, keys, extra = _latent_attention(read, hidden, heads)
-    else:
-        attention, keys, extra = _attention(read, family, hidden, heads, kv_heads, dim)
-    mlp, routed, biases, experts, chosen = _mlp(read, family, hidden, layers, intermediate)
-    tied = read.flag("tie_word_embeddings", family.tied)
-    plain = 32.0 if dtype == "float32" else 16.0
-    stored = checkpoint(config, where)
-    nope, value = (read.whole("qk_nope_head_dim"), read.whole("v_head_dim")) if family.mla else (0, 0)
-    rope = read.whole("qk_rope_head_dim") if family.mla else 0
+    hidden, heads, vocab, count = read.hidden, read.heads, read.vocab, read.layers
+    dtype, tied = _dtype(read.config, where), read.flag("tie_word_embeddings", found.tied)
+    plain = 8.0 * DTYPES[dtype]
+    layers = [found.layer(read, number) for number in range(count)]
+    stored = quantisation(read.config, where)
+    sums, embedding = _sums(layers, stored, plain), vocab * hidden
+    head = None if stored is None or tied else stored.of("lm_head", routed=False)
+    kv = [layer.kv or NO_KV for layer in layers]
+    moe = tuple(any(matrix.kind == "routed" for matrix in layer.matrices) for layer in layers)
+    mixture = found.mixture if any(moe) else None
+    widths = [
+        matrix.count
+        for layer in layers
+        for matrix in layer.matrices
+        if matrix.kind == "mlp" and "down_proj" in matrix.path
+    ]
+    longest = read.whole(
+        "max_position_embeddings", "n_positions", "model_max_length", "max_sequence_length", "seq_length"
+    )
+    counts, of_memory = sums.counts, next((read.config[key] for key in found.state_type if key in read.config), dtype)
     return ModelShape(
         name=name,
         family=kind,
-        layers=layers,
+        layers=count,
         hidden=hidden,
         heads=heads,
-        kv_heads=kv_heads,
-        head_dim=dim,
+        kv_heads=read.kv_heads,
+        head_dim=read.head_dim,
         vocab=vocab,
-        intermediate=intermediate,
-        max_position=read.whole("max_position_embeddings"),
+        intermediate=max(widths, default=0) // hidden or (mixture.width(read) if mixture else 0),
+        max_position=longest,
         tied_embeddings=tied,
         dtype=dtype,
         parameters=Parameters(
-            embedding=vocab * hidden,
-            head=0 if tied else vocab * hidden,
-            attention=attention * layers,
-            kv=keys * layers,
-            mlp=mlp,
-            routed=routed,
-            norms=layers * (family.norms_per_layer * hidden + extra) + hidden + biases,
+            embedding=embedding,
+            head=0 if tied else embedding,
+            attention=counts["attention"] + counts["kv"],
+            kv=counts["kv"],
+            mlp=counts["mlp"],
+            shared=counts["shared"],
+            router=counts["router"],
+            routed=counts["routed"],
+            norms=counts["norms"] + found.beside_layers(read),
+            vision=vision_parameters(config, hidden),
         ),
-        windows=family.windows(read, layers),
-        experts=experts,
-        experts_per_token=chosen,
-        latent_dim=read.whole("kv_lora_rank") + rope if family.mla else 0,
-        pair_dim=nope + rope + value if family.mla else 2 * dim,
-        linear_bits=plain if stored is None or stored.routed_only else stored.bits,
-        routed_bits=plain if stored is None else stored.bits,
+        kv=tuple(kv),
+        bits=Bits(
+            attention=sums.average("attention", "kv", default=plain),
+            mlp=sums.average("mlp", default=plain),
+            shared=sums.average("shared", default=plain),
+            routed=sums.average("routed", default=plain),
+            head=plain if head is None else head.bits,
+        ),
+        experts=read.whole(*EXPERTS) if mixture else 0,
+        experts_per_token=read.whole(*CHOSEN) if mixture else 0,
+        expert_intermediate=mixture.width(read) if mixture else 0,
+        shared_intermediate=mixture.shared_width(read) if mixture else 0,
+        moe_layers=moe if mixture else (),
+        latent_dim=read.whole("kv_lora_rank") + read.whole("qk_rope_head_dim") if read.count("kv_lora_rank") else 0,
+        pair_dim=_pair_dim(read, kv),
+        state=tuple(layer.state for layer in layers),
+        state_dtype=str(of_memory),
         kv_dtype_bytes=plain / 8,
-        checkpoint=stored,
+        checkpoint=sums.checkpoint,
     )
 
 

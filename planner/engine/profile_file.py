@@ -7,30 +7,8 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from planner.engine.checkpoint import Weights
+from planner.engine.law import StepLaw
 from planner.spec import Node, NonNegative, NonNegativeInt, Positive, PositiveInt
-
-
-class StepLaw(Node):
-    """The parameters of the law in planner.engine.profiles; standard errors and covariance go by their names."""
-
-    decode_s: NonNegative
-    decode_per_seq_s: NonNegative
-    decode_per_context_s: NonNegative
-    prefill_floor_s: NonNegative
-    prefill_s: NonNegative
-    prefill_per_token_s: NonNegative
-    prefill_per_pair_s: NonNegative
-    mixed_per_seq_s: NonNegative
-    mixed_per_context_s: NonNegative
-    # What a decode step takes beyond that; see planner.engine.profiles. 0: not known.
-    decode_wide_per_seq_s: NonNegative = 0.0
-    decode_wave_seqs: NonNegative = 0.0  # sequences whose attention fills the GPU once
-    decode_wave_tail: NonNegative = 0.0  # the least share of a wave that its last, partly filled part takes
-    # The host's time to launch a step, which an engine that schedules ahead hides behind the step before. 0: not known.
-    launch_decode_s: NonNegative = 0.0  # a decode step's CUDA graph
-    launch_graph_s: NonNegative = 0.0  # a step with prompts that CUDA graphs still cover
-    launch_eager_s: NonNegative = 0.0  # a step of more tokens than the largest graph: kernel by kernel
-    launch_per_seq_s: NonNegative = 0.0  # more of each for every sequence of the step
 
 
 class Residual(Node):

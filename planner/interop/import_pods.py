@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-from planner.engine.catalogue import names
+from planner.engine.catalogue import gpu_named
 from planner.interop.import_reading import Key, Note, Role, Source
 from planner.interop.import_servers import Server, hinted
 from planner.interop.import_vllm import is_command, options, server_of, started
@@ -71,9 +71,7 @@ def gpus_of(resources: Any) -> int | None:
 
 def hardware_of(*places: Any) -> str | None:
     """The GPU that a node selector, an affinity or an accelerator type names."""
-    text = str(places).lower().replace("nvidia-", "").replace("_", "-")
-    known = sorted(names("hardware"), key=len, reverse=True)
-    return next((name for name in known if re.search(rf"(?<![a-z0-9]){name.split('-')[0]}(?![a-z0-9])", text)), None)
+    return gpu_named(str(places))
 
 
 def _expanded(words: Sequence[str], env: Mapping[str, str]) -> list[str]:

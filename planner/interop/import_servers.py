@@ -147,8 +147,9 @@ def _parallel(server: Server, where: str) -> tuple[int, list[Note]]:
     expert = server.values.get("enable-expert-parallel") or int(server.values.get("expert-parallel-size", 1)) > 1
     if expert:
         wide = int(server.values.get("data-parallel-size", 1)) > 1
-        text = "expert parallelism is not modelled; each worker would hold all experts, split as tp says"
-        notes.append(Note("loss", server.note_key("enable-expert-parallel"), text, grave=wide))
+        text = "experts spread over data-parallel ranks are not modelled; each rank would hold all of them"
+        if wide:
+            notes.append(Note("loss", server.note_key("enable-expert-parallel"), text, grave=True))
     used = size * (server.copies if server.values.get("data-parallel-rank") is None else 1)
     if server.gpus is not None and server.gpus != used:
         text = f"{server.gpus} GPUs for an engine that uses {used} (tp {size}, {server.copies} copies); {used} count"
@@ -180,7 +181,9 @@ def _groups(servers: Sequence[Server], found: Sequence[Role], model: str, where:
         keys, remarks = engine(server.values, server.key)
         longer, more = positions(server.values, server.environment, model, server.key)
         size, parallel = _parallel(server, where)
-        groups.append(Group(role, server.replicas * server.copies, size, {**keys, **longer}))
+        experts = server.values.get("enable-expert-parallel") or whole(server.values.get("expert-parallel-size"), 1) > 1
+        own = {"enable_expert_parallel": True} if experts else {}
+        groups.append(Group(role, server.replicas * server.copies, size, {**keys, **longer, **own}))
         notes += [*remarks, *more, *parallel, *_other_engine(server)]
         if str(server.values.get("runner", server.values.get("task", "generate"))) not in ("generate", "auto"):
             raise SpecError(f"{where}: {server.note_key('runner')}: answers are no tokens; allowed: generate")

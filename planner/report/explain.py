@@ -11,12 +11,16 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from planner.messages import Message, capital, joined, message
 from planner.report.words import gigabytes, milliseconds, percent
-from planner.run.facts import SATURATED
+from planner.run.facts import ROLES, SATURATED, STAGE_NAMES
 from planner.run.metrics import Summary
+from planner.run.refusals import KvRoom
 from planner.run.usage import LinkUse, PoolUse
 
-Kind = Literal["prefill", "decode", "kv-memory", "link", "hand-over", "retrieval", "none", "unknown"]
+Kind = Literal[
+    "prefill", "decode", "kv-memory", "link", "hand-over", "retrieval", "refused", "none", "unknown", "fault"
+]
 
 BUSY = 0.9  # from here a station has no room for the next burst
 FULL = 0.9  # KV cache in use, averaged over the steps: no room for the next prompt
@@ -24,6 +28,7 @@ PRESSED = 0.8  # KV cache in use at its highest: a long prompt may have had to w
 ROOM = 0.7  # busy less than this, a pool has time to spare
 BLOCKED = 0.5  # share of the time in steps that take no prompt although some wait
 TARGET = 0.8  # a link sized for this share keeps its queues short
+FAILURES = 3  # kinds of failed requests that are told apart
 NOTABLE = 0.2  # a stage that takes this share of TTFT is worth naming
 
 
@@ -38,14 +43,44 @@ class Explanation:
 
     @property
     def text(self) -> str:
-        return " ".join(self.sentences)
+        return joined(" ", self.sentences)
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
 
 
 def explain(summary: Summary) -> Explanation:
-    """Name the bottleneck, or say that there is none and what is closest to being one."""
+    """Name the bottleneck, or say that there is none and what is closest to being one.
+
+    Where a server died the times say nothing about bottlenecks: the fault is named instead. Requests that are too long
+    for any engine come next: no bottleneck explains them.
+    """
+    if summary.died:
+        return _fault(summary)
+    found = _bottleneck(summary)
+    too_long = sum(refusal.requests for refusal in summary.refusals)
+    if too_long <= (1 - summary.slo.attainment) * summary.number("requests"):
+        return found
+    if not summary["completed"]:
+        return Explanation(
+            "refused", "", (message("{refused}.", refused(summary)), message("No request could be served."))
+        )
+    return Explanation(
+        "refused", "", (message("{refused}.", refused(summary)), message("Of the others: {first}", found.sentences[0]))
+    )
+
+
+def refused(summary: Summary) -> Message:
+    """How many requests were too long, and for what."""
+    return message(
+        "{refused} of {count:.0f} requests were refused: longer than {limits}",
+        sum(refusal.requests for refusal in summary.refusals),
+        summary.number("requests"),
+        " / ".join(refusal.limit for refusal in summary.refusals),
+    )
+
+
+def _bottleneck(summary: Summary) -> Explanation:
     late, slow, long = (_misses(summary, name) for name in ("ttft", "tpot", "e2e"))
     behind = summary.saturation.saturated or not summary.saturation.steady
     if behind or late or long:
@@ -64,7 +99,8 @@ def explain(summary: Summary) -> Explanation:
 def _misses(summary: Summary, name: str) -> bool:
     """Too few requests are within the target of a latency, where one is set."""
     attained = summary[f"{name}_attainment"]
-    return attained is not None and attained < summary.slo.attainment
+    served = 1 - sum(refusal.requests for refusal in summary.refusals) / max(summary.number("requests"), 1.0)
+    return attained is not None and attained < summary.slo.attainment * served
 
 
 def waterfall(summary: Summary) -> list[tuple[str, float, float]]:
@@ -73,6 +109,17 @@ def waterfall(summary: Summary) -> list[tuple[str, float, float]]:
     return [
         (stage, mean, mean / whole if whole else 0.0) for stage, mean in summary.stages_ms.items() if abs(mean) > 1e-6
     ]
+
+
+def _fault(summary: Summary) -> Explanation:
+    first = "; ".join(f"{name} died: {why}" for name, why in summary.died)
+    failed, sent = summary.number("failed"), summary.number("requests")
+    second = f"{failed:.0f} of {sent:.0f} requests failed"
+    if summary.failures:
+        said = "; ".join(f"{count} with {text!r}" for text, count in summary.failures[:FAILURES])
+        more = len(summary.failures) - FAILURES
+        second += f": {said}" + (f"; {more} other kinds" if more > 0 else "")
+    return Explanation("fault", summary.died[0][0], (f"{first}.", f"{second}."))
 
 
 # --- stations ----------------------------------------------------------------------------------
@@ -88,18 +135,24 @@ def _link(summary: Summary) -> Explanation | None:
 
 def _link_bound(summary: Summary, link: LinkUse) -> Explanation:
     enough = link.offered_bytes_s / TARGET
-    verb = "cannot keep up" if link.offered > 1 else "is full"
-    first = (
-        f"The KV link {link.name} {verb}: the traffic needs {gigabytes(link.offered_bytes_s)} moved"
-        f" and it carries {gigabytes(link.bandwidth_bytes_s)} at most."
+    first = message(
+        "The KV link {link} {state}: the traffic needs {needed} moved and it carries {most} at most.",
+        link.name,
+        message("cannot keep up") if link.offered > 1 else message("is full"),
+        gigabytes(link.offered_bytes_s),
+        gigabytes(link.bandwidth_bytes_s),
     )
     return Explanation(
         "link",
         link.name,
         (
             first,
-            f"A transfer takes {milliseconds(link.transfer_mean_s * 1e3)} on average;"
-            f" {gigabytes(enough)} would be enough ({percent(TARGET)} busy).",
+            message(
+                "A transfer takes {time} on average; {enough} would be enough ({busy} busy).",
+                milliseconds(link.transfer_mean_s * 1e3),
+                gigabytes(enough),
+                percent(TARGET),
+            ),
         ),
         enough,
     )
@@ -118,16 +171,23 @@ def _posting(summary: Summary) -> Explanation | None:
     if found is None or found.share < POSTING:
         return None
     pool = _find(summary, found.role)
-    busy = f", of {percent(pool.utilization)} that they are busy" if pool and pool.utilization is not None else ""
-    first = (
-        f"Hand-overs are the bottleneck: the {found.role} workers spend {percent(found.share)} of their time posting"
-        f" {found.descriptors:,.0f} descriptors a prompt{busy}."
+    first = message(
+        "Hand-overs are the bottleneck: the {role} workers spend {share} of their time posting {count:,.0f} "
+        "descriptors a prompt",
+        ROLES[found.role],
+        percent(found.share),
+        found.descriptors,
     )
-    second = (
-        f"With engine.block_size {LARGER}: {percent(found.share * found.block_size / LARGER)}."
-        if found.block_size < LARGER
-        else "Fewer and larger pieces (link.cross_layer_blocks) or the other connector (link.connector) would free it."
-    )
+    if pool is not None and pool.utilization is not None:
+        first = message("{posting}, of {busy} that they are busy", first, percent(pool.utilization))
+    first = message("{text}.", first)
+    if found.block_size < LARGER:
+        share = percent(found.share * found.block_size / LARGER)
+        second = message("With engine.block_size {size}: {share}.", LARGER, share)
+    else:
+        second = message(
+            "Fewer and larger pieces (link.cross_layer_blocks) or the other connector (link.connector) would free it."
+        )
     return Explanation("hand-over", found.role, (first, second))
 
 
@@ -139,20 +199,27 @@ def _retrieval(summary: Summary) -> Explanation | None:
         "retrieval",
         "retrieval",
         (
-            f"Retrieval is the bottleneck: its workers ({summary.retrieval_workers}) are busy"
-            f" {percent(busy)} of the time.",
-            f"Waiting and searching take {milliseconds(summary.stages_ms['retrieval'])} of a mean TTFT of"
-            f" {milliseconds(summary.number('ttft_mean_ms'))}; {_workers_enough(summary, busy)}.",
+            message(
+                "Retrieval is the bottleneck: its workers ({count}) are busy {busy} of the time.",
+                summary.retrieval_workers,
+                percent(busy),
+            ),
+            message(
+                "Waiting and searching take {time} of a mean TTFT of {ttft}; {count} workers would be enough.",
+                milliseconds(summary.stages_ms["retrieval"]),
+                milliseconds(summary.number("ttft_mean_ms")),
+                _workers_enough(summary, busy),
+            ),
         ),
     )
 
 
-def _workers_enough(summary: Summary, busy: float) -> str:
+def _workers_enough(summary: Summary, busy: float) -> int:
     rate, served = summary.saturation.offered_per_s, summary.saturation.achieved_per_s
     need = busy * summary.retrieval_workers / TARGET
     if rate and served:
         need *= max(rate / served, 1.0)
-    return f"{int(need) + 1} workers would be enough"
+    return int(need) + 1
 
 
 # --- a first token that comes late -------------------------------------------------------------
@@ -167,10 +234,15 @@ def _first_token(summary: Summary) -> Explanation:
     if summary.saturation.saturated and growing.get(longest, 0.0) > _grows(summary):
         stage = longest  # it may wait after the first token, where TTFT does not see it
     share = stages[stage] / sum(stages.values()) if sum(stages.values()) else 0.0
-    time = f"{stage.replace('_', ' ')} is {percent(share)} of the time to first token ({milliseconds(stages[stage])})"
+    time = message(
+        "{stage} is {share} of the time to first token ({time})",
+        STAGE_NAMES[stage],
+        percent(share),
+        milliseconds(stages[stage]),
+    )
     causes: dict[str, Callable[[Summary, str], Explanation]] = {
         "retrieval": lambda s, t: Explanation(
-            "retrieval", "retrieval", ("Retrieval makes first tokens late.", _line(s, t))
+            "retrieval", "retrieval", (message("Retrieval makes first tokens late."), _line(s, t))
         ),
         "transfer": _slow_transfer,
         "decode_wait": _decode_side,
@@ -188,15 +260,19 @@ def _queue(summary: Summary, time: str) -> Explanation:
     pool = _prefilling(summary)
     if pool is None or pool.utilization is None:
         return _unknown(summary, time)
+    if pool.role == "aggregated" and _no_room(summary, pool) and (pool.prefill_time_share or 0.0) < BUSY:
+        return _memory(summary, pool, time)
     idle = pool.role == "prefill" and pool.utilization < BUSY  # an aggregated worker is busy while anything decodes
     if (pool.blocked_share or 0.0) < BLOCKED and not (idle and _most(pool) >= PRESSED):
         return _prefill_side(summary, time)
     decode = _find(summary, "decode")
     if decode is not None and (_full(decode) or (decode.blocked_share or 0.0) >= BLOCKED):
         return _decode_side(summary, time)  # prompts stay in the prefill workers until the decode side has read them
-    if pool.role == "prefill" or _full(pool):
+    if pool.role == "prefill" or _full(pool) or _no_room(summary, pool):
         return _memory(summary, pool, time)
-    first = f"Decoding is the bottleneck: every slot of the batch is taken ({_batch(pool)}) while prompts wait."
+    first = message(
+        "Decoding is the bottleneck: every slot of the batch is taken ({batch}) while prompts wait.", _batch(pool)
+    )
     return Explanation("decode", pool.role, (first, _line(summary, time)))
 
 
@@ -205,9 +281,10 @@ def _long_prefill(summary: Summary, time: str) -> Explanation:
     pool = _find(summary, "prefill")  # aggregated workers share their steps with decodes, so busy says nothing
     if pool is None or pool.utilization is None or pool.utilization >= ROOM:
         return _prefill_side(summary, time)
-    first = (
-        f"Prefill takes too long by itself: the prefill workers are busy only {percent(pool.utilization)} of the time,"
-        " so more of them would help little; a larger tp or a faster GPU would."
+    first = message(
+        "Prefill takes too long by itself: the prefill workers are busy only {busy} of the time, so more of them would "
+        "help little; a larger tp or a faster GPU would.",
+        percent(pool.utilization),
     )
     return Explanation("prefill", "prefill", (first, _line(summary, time)))
 
@@ -216,14 +293,18 @@ def _prefill_side(summary: Summary, time: str) -> Explanation:
     pool = _prefilling(summary)
     where = pool.role if pool else "prefill"
     if pool is None or pool.utilization is None:
-        first = f"Prefill is the bottleneck of the {where} pool."
+        first = message("Prefill is the bottleneck of the {role} pool.", ROLES[where])
     elif pool.role == "aggregated":
-        first = (
-            f"Prefill is the bottleneck: the aggregated workers are busy {percent(pool.utilization)} of the time,"
-            f" {percent(pool.prefill_time_share or 0.0)} of it in steps with prompt tokens."
+        first = message(
+            "Prefill is the bottleneck: the aggregated workers are busy {busy} of the time, {share} of it in steps "
+            "with prompt tokens.",
+            percent(pool.utilization),
+            percent(pool.prefill_time_share or 0.0),
         )
     else:
-        first = f"Prefill is the bottleneck: the prefill workers are busy {percent(pool.utilization)} of the time."
+        first = message(
+            "Prefill is the bottleneck: the prefill workers are busy {busy} of the time.", percent(pool.utilization)
+        )
     return Explanation("prefill", where, (first, _line(summary, time)))
 
 
@@ -231,16 +312,45 @@ def _decode_side(summary: Summary, time: str) -> Explanation:
     pool = _find(summary, "decode") or _find(summary, "aggregated")
     if pool is None or pool.utilization is None:
         return _unknown(summary, time)
-    if _full(pool):
+    if _full(pool) or _no_room(summary, pool):
         return _memory(summary, pool, time)
-    first = f"Decoding is the bottleneck: the {pool.role} workers hold {_batch(pool)} and take new ones slowly."
+    first = message(
+        "Decoding is the bottleneck: the {role} workers hold {batch} and take new ones slowly.",
+        ROLES[pool.role],
+        _batch(pool),
+    )
     return Explanation("decode", pool.role, (first, _line(summary, time)))
 
 
+def _no_room(summary: Summary, pool: PoolUse) -> bool:
+    """What is free of a worker's KV cache on average is too little for the mean request."""
+    room = _room(summary, pool)
+    return room is not None and (1 - (pool.kv_used_mean or 0.0)) * room.blocks < room.wanted
+
+
+def _room(summary: Summary, pool: PoolUse) -> KvRoom | None:
+    return next((room for room in summary.kv_rooms if room.role == pool.role), None)
+
+
 def _memory(summary: Summary, pool: PoolUse, time: str) -> Explanation:
-    first = (
-        f"KV memory is the bottleneck: the cache of the {pool.role} workers is {percent(pool.kv_used_mean)} full on"
-        f" average and {percent(pool.kv_used_max)} at most, with {summary.number('preemptions'):.0f} preemptions."
+    room = _room(summary, pool)
+    if room is not None and not _full(pool) and _no_room(summary, pool):
+        first = message(
+            "KV memory is the bottleneck: a request wants {wanted:,.0f} blocks and each of the {role} workers has "
+            "{blocks:,}, {share} of them in use on average.",
+            room.wanted,
+            ROLES[pool.role],
+            room.blocks,
+            percent(pool.kv_used_mean),
+        )
+        return Explanation("kv-memory", pool.role, (first, _line(summary, time)))
+    first = message(
+        "KV memory is the bottleneck: the cache of the {role} workers is {mean} full on average and {most} at most, "
+        "with {count:.0f} preemptions.",
+        ROLES[pool.role],
+        percent(pool.kv_used_mean),
+        percent(pool.kv_used_max),
+        summary.number("preemptions"),
     )
     return Explanation("kv-memory", pool.role, (first, _line(summary, time)))
 
@@ -249,18 +359,31 @@ def _slow_transfer(summary: Summary, time: str) -> Explanation:
     worst = max(summary.links, key=lambda link: link.offered, default=None)
     if worst is None:
         return _unknown(summary, time)
-    first = f"The KV link {worst.name} is slow rather than full ({percent(worst.offered)} offered): {time}."
+    first = message(
+        "The KV link {link} is slow rather than full ({offered} offered): {time}.",
+        worst.name,
+        percent(worst.offered),
+        time,
+    )
     size = worst.bytes / worst.transfers
     limit_ms = summary.slo.ttft_ms
     others = sum(ms for stage, ms in summary.missed_stages_ms.items() if stage != "transfer")
     if limit_ms is None or others >= limit_ms:
-        return Explanation("link", worst.name, (first, _line(summary, f"a transfer moves {size / 1e6:.0f} MB")))
+        moved = message("a transfer moves {size:.0f} MB", size / 1e6)
+        return Explanation("link", worst.name, (first, _line(summary, moved)))
     # n transfers at once share the link, so one takes size / (bandwidth - offered) on average
     enough = worst.offered_bytes_s + size / ((limit_ms - others) / 1e3)
     return Explanation(
         "link",
         worst.name,
-        (first, f"About {gigabytes(enough)} would bring TTFT within the {limit_ms:g} ms target on average."),
+        (
+            first,
+            message(
+                "About {enough} would bring TTFT within the {limit:g} ms target on average.",
+                gigabytes(enough),
+                limit_ms,
+            ),
+        ),
         enough,
     )
 
@@ -269,7 +392,7 @@ def _unknown(summary: Summary, time: str) -> Explanation:
     return Explanation(
         "unknown",
         "",
-        ("First tokens are late, and this run does not record why.", _line(summary, time)),
+        (message("First tokens are late, and this run does not record why."), _line(summary, time)),
     )
 
 
@@ -279,17 +402,27 @@ def _unknown(summary: Summary, time: str) -> Explanation:
 def _token_speed(summary: Summary) -> Explanation:
     """TTFT is within its target and TPOT (or E2E) is not."""
     pool = _find(summary, "decode") or _find(summary, "aggregated")
-    limit = f" (target {summary.slo.tpot_ms:g} ms)" if summary.slo.tpot_ms is not None else ""
     median, high = milliseconds(summary.number("tpot_p50_ms")), milliseconds(summary.number("tpot_p99_ms"))
-    speed = f"TPOT is {median} at the median and {high} at p99{limit}"
+    speed = message("TPOT is {median} at the median and {high} at p99", median, high)
+    if summary.slo.tpot_ms is not None:
+        speed = message("{speed} (target {limit:g} ms)", speed, summary.slo.tpot_ms)
+    first = message("Decoding is the bottleneck: {speed}.", speed)
     if pool is None or pool.utilization is None:
-        return Explanation("decode", "decode", (f"Decoding is the bottleneck: {speed}.", _line(summary, "")))
+        return Explanation("decode", "decode", (first, _line(summary, "")))
     if summary.number("preemptions") > 0 and (pool.kv_used_max or 0.0) >= FULL:
         return _memory(summary, pool, speed)
-    second = f"The {pool.role} workers decode {_batch(pool)} on average"
+    who, batch = ROLES[pool.role], _batch(pool)
     if pool.role == "aggregated" and (pool.prefill_time_share or 0.0) > NOTABLE:
-        second += f", and {percent(pool.prefill_time_share)} of their time goes to steps that also prefill prompts"
-    return Explanation("decode", pool.role, (f"Decoding is the bottleneck: {speed}.", f"{second}."))
+        second = message(
+            "The {role} workers decode {batch} on average, and {share} of their time goes to steps that also prefill "
+            "prompts.",
+            who,
+            batch,
+            percent(pool.prefill_time_share),
+        )
+    else:
+        second = message("The {role} workers decode {batch} on average.", who, batch)
+    return Explanation("decode", pool.role, (first, second))
 
 
 def _headroom(summary: Summary) -> Explanation:
@@ -297,23 +430,29 @@ def _headroom(summary: Summary) -> Explanation:
     uses: list[tuple[float, str]] = []
     for pool in summary.pools:
         if pool.utilization is not None and pool.role == "prefill":
-            uses.append((pool.utilization, f"prefill workers, busy {percent(pool.utilization)} of the time"))
+            text = message("prefill workers, busy {busy} of the time", percent(pool.utilization))
+            uses.append((pool.utilization, text))
         if pool.kv_used_max is not None:
-            uses.append(
-                (pool.kv_used_max, f"KV cache of the {pool.role} workers, {percent(pool.kv_used_max)} full at most")
-            )
-    uses += [(link.offered, f"KV link {link.name}, {percent(link.offered)} of its bandwidth") for link in summary.links]
+            full = percent(pool.kv_used_max)
+            text = message("KV cache of the {role} workers, {full} full at most", ROLES[pool.role], full)
+            uses.append((pool.kv_used_max, text))
+    uses += [
+        (link.offered, message("KV link {link}, {share} of its bandwidth", link.name, percent(link.offered)))
+        for link in summary.links
+    ]
     busy = summary["retrieval_utilization"]
     if busy is not None:
-        uses.append((busy, f"retrieval workers, busy {percent(busy)} of the time"))
+        uses.append((busy, message("retrieval workers, busy {busy} of the time", percent(busy))))
     for name in ("ttft", "tpot"):
         limit: float | None = getattr(summary.slo, f"{name}_ms")
         p99 = summary[f"{name}_p99_ms"]
         if limit and p99 is not None:
-            uses.append((p99 / limit, f"{name.upper()} target, p99 at {percent(p99 / limit)} of it"))
+            share = p99 / limit
+            uses.append((share, message("{metric} target, p99 at {share} of it", name.upper(), percent(share))))
     closest = max(uses, default=None)
-    first = "Nothing is a bottleneck: there is headroom."
-    return Explanation("none", "", (first, f"Closest to its limit: {closest[1]}." if closest else _line(summary, "")))
+    first = message("Nothing is a bottleneck: there is headroom.")
+    second = message("Closest to its limit: {what}.", closest[1]) if closest else _line(summary, "")
+    return Explanation("none", "", (first, second))
 
 
 # --- words -------------------------------------------------------------------------------------
@@ -323,16 +462,16 @@ def _line(summary: Summary, time: str) -> str:
     """The second sentence: where the time goes, and how fast the line grows when it does."""
     state = summary.saturation
     if not state.saturated or state.offered_per_s is None:
-        return f"{time[:1].upper()}{time[1:]}." if time else "This run records no engine steps to say more."
+        return capital(message("{time}.", time)) if time else message("This run records no engine steps to say more.")
     if state.waiting_slope_per_s <= _grows(summary):
-        turned = f"{summary.number('rejected'):.0f} requests are turned away"
-        return f"{time[:1].upper()}{time[1:]}; {turned}." if time else f"{turned}."
-    growing = {stage: rate for stage, rate in summary.stage_growth_per_s.items() if rate > 0}
-    longest = max(growing, key=lambda stage: growing[stage], default="")
-    where = f", most of it in {longest.replace('_', ' ')}" if longest else ""
-    rate = f"the line grows by {state.waiting_slope_per_s:.2g} requests a second{where}"
-    text = f"{time}; {rate}." if time else f"{rate}."
-    return f"{text[:1].upper()}{text[1:]}"
+        then = message("{count:.0f} requests are turned away", summary.number("rejected"))
+    else:
+        growing = {stage: rate for stage, rate in summary.stage_growth_per_s.items() if rate > 0}
+        longest = max(growing, key=lambda stage: growing[stage], default="")
+        then = message("the line grows by {rate:.2g} requests a second", state.waiting_slope_per_s)
+        if longest:
+            then = message("{growth}, most of it in {stage}", then, STAGE_NAMES[longest])
+    return capital(message("{time}; {then}.", time, then) if time else message("{time}.", then))
 
 
 def _find(summary: Summary, role: str) -> PoolUse | None:
@@ -357,4 +496,4 @@ def _most(pool: PoolUse) -> float:
 
 
 def _batch(pool: PoolUse) -> str:
-    return f"{pool.decode_seqs_mean or 0.0:.0f} sequences each"
+    return message("{count:.0f} sequences each", pool.decode_seqs_mean or 0.0)

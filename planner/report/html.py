@@ -12,7 +12,7 @@ from planner.report.words import number
 from planner.run.metrics import METRICS, Summary
 from planner.run.tables import Run
 from planner.suggestion.answer import Suggestion
-from planner.suggestion.words import explanation
+from planner.suggestion.words import explanation, sentence
 
 STYLE = """
 body{font:16px/1.5 system-ui,"Noto Sans CJK SC",sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem}
@@ -51,16 +51,18 @@ def _sentences(lines: Iterable[str], say: charts.Say) -> str:
 
 def suggestion_report(found: Suggestion, summary: Summary, rate: float | None, say: charts.Say = str) -> str:
     """An answer of `suggest`; `summary` is the suggested deployment under the user's traffic."""
-    answer = found.sentence.removesuffix(found.provenance).strip()
+    answer = say(sentence(found.rows, found.verdict, found.gpus))
     parts = [
-        f"<h1>{html.escape(say(answer))}</h1>",
-        f'<p><span class="badge">{html.escape(say(found.provenance.strip("[]")))}</span></p>',
+        f"<h1>{html.escape(answer)}</h1>",
+        f'<p><span class="badge">{html.escape(say(found.provenance).strip("[]"))}</span></p>',
         _svg(charts.which_split(found, rate, say)),
     ]
     if found.verdict is not None:
         parts += [_sentences(explanation(found.verdict), say), _svg(charts.what_would_change(found, say))]
     columns = [say(text) for text in ("Split", "requests/s", "95 % from", "95 % to", "requests/s per GPU")]
-    rows = [[row.name, number(row.rate), number(row.low), number(row.high), number(row.per_gpu)] for row in found.rows]
+    rows = [
+        [say(row.name), number(row.rate), number(row.low), number(row.high), number(row.per_gpu)] for row in found.rows
+    ]
     parts += [_table(columns, rows), _sentences(found.notes, say)]
     parts += [*_run_parts(summary, say), f"<pre>{html.escape(found.yaml)}</pre>"]
     return _page(answer, parts)

@@ -6,8 +6,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from planner.report.explain import Explanation, explain, waterfall
+from planner.messages import Message, joined, message
+from planner.report.explain import Explanation, explain, refused, waterfall
 from planner.report.words import number, percent
+from planner.run.facts import ROLES
 from planner.run.metrics import METRICS, Metric, Summary
 
 if TYPE_CHECKING:
@@ -56,73 +58,108 @@ def targets(summary: Summary) -> str:
     """TTFT <= 500 ms and TPOT <= 30 ms"""
     slo = summary.slo
     limits = (("TTFT", slo.ttft_ms), ("TPOT", slo.tpot_ms), ("E2E", slo.e2e_ms))
-    return " and ".join(f"{name} <= {limit:g} ms" for name, limit in limits if limit is not None)
+    named = [message("{metric} <= {limit:g} ms", name, limit) for name, limit in limits if limit is not None]
+    return joined(" and ", named)
 
 
 def provenance(summary: Summary) -> str:
     """Where the numbers are from, in brackets."""
     if summary.provenance == "measured":
-        return "[measured]"
+        return message("[{origin}]", message("measured"))
     if summary.provenance == "calibrated":
-        return f"[calibrated: {summary.profile}]"
-    return f"[{summary.origin}]"
+        return message("[{origin}]", message("calibrated: {profiles}", summary.profile))
+    return message("[{origin}]", summary.origin)
 
 
 def machine(summary: Summary) -> str:
     """1P1D on 2x H200"""
     if not summary.gpus:  # another tool's result: it does not say what it measured
-        return f"The deployment behind {summary.name}"
+        return message("The deployment behind {name}", summary.name)
     if summary.deployment.endswith("aggregated"):
         count = int(summary.deployment.split()[0])
-        workers = f"{count} aggregated worker{'s' if count > 1 else ''}"
+        one, many = message("1 aggregated worker"), message("{count} aggregated workers", count)
+        workers: str = many if count > 1 else one
     else:
         workers = summary.deployment
-    return f"{workers} on {summary.gpus}x {summary.hardware.upper()}"
-
-
-def _verb(summary: Summary, one: str, many: str) -> str:
-    """1P1D serves; 2 aggregated workers serve."""
-    return many if " workers " in machine(summary) else one
+    return message("{workers} on {gpus}x {gpu}", workers, summary.gpus, summary.hardware.upper())
 
 
 def answer(summary: Summary, found: Explanation | None = None) -> str:
     """The one sentence: what it serves, who meets the targets, and where the numbers are from."""
+    return message("{sentence} {provenance}", sentence(summary, found), provenance(summary))
+
+
+def sentence(summary: Summary, found: Explanation | None = None) -> Message:
+    """The answer without its provenance. 1P1D serves; 2 aggregated workers serve."""
     found = found or explain(summary)
-    state = summary.saturation
+    who, many = machine(summary), " workers " in machine(summary)
+    serves = message("serve") if many else message("serves")
+    rate, limits, within = number(summary["requests_per_s"]), targets(summary), percent(summary["attainment"])
+    served = message("{who} {serve} {rate} req/s", who, serves, rate)
+    if found.kind == "fault":
+        return message("{fault} What was measured beside that: {served}.", found.text, served)
     if not summary["completed"]:
-        none = f"{_verb(summary, 'finishes', 'finish')} none of {summary.number('requests'):.0f} requests"
-        return f"{machine(summary)} {none}. {provenance(summary)}"
-    if state.saturated:
-        text = (
-            f"Past saturation: {machine(summary)} {_verb(summary, 'is', 'are')} offered"
-            f" {number(state.offered_per_s)} req/s and {_verb(summary, 'serves', 'serve')}"
-            f" {number(summary['requests_per_s'])}; {_limit(found)}"
+        finishes = message("finish") if many else message("finishes")
+        none = message("{who} {finishes} none of {count:.0f} requests", who, finishes, summary.number("requests"))
+        if found.kind == "refused":
+            return message("{none}; {limit}.", none, _limit(summary, found))
+        return message("{none}.", none)
+    if summary.saturation.saturated:
+        asked = number(summary.saturation.offered_per_s)
+        text = message(
+            "Past saturation: {who} {are} offered {asked} req/s and {serve} {rate}; {limit}",
+            who,
+            message("are") if many else message("is"),
+            asked,
+            serves,
+            rate,
+            _limit(summary, found),
         )
-        if targets(summary):
-            text += f", and {percent(summary['attainment'])} meet {targets(summary)}"
-        return f"{text}. {provenance(summary)}"
-    text = f"{machine(summary)} {_verb(summary, 'serves', 'serve')} {number(summary['requests_per_s'])} req/s"
-    if targets(summary):
-        verdict = "meets the targets" if summary.meets_targets else f"misses the targets; {_limit(found)}"
-        text += (
-            f"; {percent(summary['attainment'])} meet {targets(summary)}"
-            f" (target {percent(summary.slo.attainment)}): {verdict}"
-        )
-    return f"{text}. {provenance(summary)}"
+        if limits:
+            return message("{saturated}, and {share} meet {targets}.", text, within, limits)
+        return message("{saturated}.", text)
+    if not limits:
+        return message("{who} {serve} {rate} req/s.", who, serves, rate)
+    verdict = message("meets the targets")
+    if not summary.meets_targets:
+        verdict = message("misses the targets; {limit}", _limit(summary, found))
+    return message(
+        "{who} {serve} {rate} req/s; {share} meet {targets} (target {wanted}): {verdict}.",
+        who,
+        serves,
+        rate,
+        within,
+        limits,
+        percent(summary.slo.attainment),
+        verdict,
+    )
 
 
-def _limit(found: Explanation) -> str:
-    where = f" of the {found.where} workers" if found.where in ("prefill", "decode", "aggregated") else ""
-    return {
-        "link": "the KV link is the bottleneck",
-        "retrieval": "retrieval is the bottleneck",
-        "kv-memory": f"the KV memory{where} is the bottleneck",
-        "hand-over": f"posting hand-overs{where} is the bottleneck",
-        "prefill": "prefill is the bottleneck",
-        "decode": "decoding is the bottleneck",
-        "none": "no station is full",
-        "unknown": "the cause was not recorded",
-    }[found.kind]
+def _limit(summary: Summary, found: Explanation) -> Message:
+    match found.kind:
+        case "link":
+            return message("the KV link is the bottleneck")
+        case "retrieval":
+            return message("retrieval is the bottleneck")
+        case "kv-memory" if found.where in ROLES:
+            return message("the KV memory of the {role} workers is the bottleneck", ROLES[found.where])
+        case "kv-memory":
+            return message("the KV memory is the bottleneck")
+        case "hand-over" if found.where in ROLES:
+            return message("posting hand-overs of the {role} workers is the bottleneck", ROLES[found.where])
+        case "hand-over":
+            return message("posting hand-overs is the bottleneck")
+        case "prefill":
+            return message("prefill is the bottleneck")
+        case "decode":
+            return message("decoding is the bottleneck")
+        case "refused":
+            return refused(summary)
+        case "none":
+            return message("no station is full")
+        case "fault":
+            return message("a server died")
+    return message("the cause was not recorded")
 
 
 def warnings(summary: Summary) -> list[str]:
@@ -130,11 +167,16 @@ def warnings(summary: Summary) -> list[str]:
     found = list(summary.warnings)
     if not summary.saturation.steady:
         found.append(
-            "The run is too short to be steady: requests in the system still grew at its end. Send more requests."
+            message(
+                "The run is too short to be steady: requests in the system still grew at its end. Send more requests."
+            )
         )
-    for name, word in (("rejected", "rejected"), ("failed", "failed")):
-        if summary[name]:
-            found.append(f"{summary.number(name):.0f} of {summary.number('requests'):.0f} requests {word}.")
+    if summary.refusals:
+        found.append(message("{refused}.", refused(summary)))
+    for name, word in (("rejected", message("rejected")), ("failed", message("failed"))):
+        if summary[name] and not (name == "rejected" and summary.refusals):
+            count, every = summary.number(name), summary.number("requests")
+            found.append(message("{count:.0f} of {all:.0f} requests {rejected}.", count, every, word))
     return found
 
 
@@ -214,7 +256,7 @@ def write(console: Console, summary: Summary, folder: str | None) -> None:
         (stage_table(summary), value_table(summary, "In use (steady window)", _uses(summary))),
     ):
         _beside(console, [table for table in tables if table.row_count])
-    say(console, f"Bottleneck: {found.kind}. {found.text}")
+    say(console, f"{'Fault' if found.kind == 'fault' else f'Bottleneck: {found.kind}'}. {found.text}")
     for warning in warnings(summary):
         say(console, f"Warning: {warning}")
     if folder is not None:
@@ -260,21 +302,30 @@ def compared(a: Summary, b: Summary) -> str:
     known = a.gpus and b.gpus
     name = "goodput_requests_per_s_per_gpu" if known else "goodput_requests_per_s"
     first, second = a[name] or 0.0, b[name] or 0.0
-    unit = "req/s per GPU" if known else "req/s"
-    text = f"A ({machine(a)}) has a goodput of {number(first)} {unit} and B ({machine(b)}) of {number(second)}"
     low, high = sorted((first, second))
     ahead = "A" if first > second else "B"
     if high == low:
-        verdict = "neither is ahead"
+        verdict = message("neither is ahead")
     elif low and high / low - 1 < EQUAL:
-        verdict = f"they are within {percent(EQUAL)} of each other"
+        verdict = message("they are within {share} of each other", percent(EQUAL))
     elif low == 0:
-        verdict = f"only {ahead} serves requests within the targets"
+        verdict = message("only {ahead} serves requests within the targets", ahead)
     else:
-        verdict = f"{ahead} is ahead by {(high / low - 1) * 100:.1f} %"
+        verdict = message("{ahead} is ahead by {more:.1f} %", ahead, (high / low - 1) * 100)
     past = [name for name, run in (("A", a), ("B", b)) if run.saturation.saturated]
-    note = f" ({' and '.join(past)} past saturation)" if past else ""
-    return f"{text}: {verdict}{note}. A {provenance(a)}, B {provenance(b)}"
+    if past:
+        verdict = message("{verdict} ({which} past saturation)", verdict, joined(" and ", past))
+    text = "A ({a}) has a goodput of {x} req/s per GPU and B ({b}) of {y}: {verdict}. A {of_a}, B {of_b}"
+    return message(
+        text if known else "A ({a}) has a goodput of {x} req/s and B ({b}) of {y}: {verdict}. A {of_a}, B {of_b}",
+        machine(a),
+        number(first),
+        machine(b),
+        number(second),
+        verdict,
+        provenance(a),
+        provenance(b),
+    )
 
 
 def compare_table(a: Summary, b: Summary) -> Table:

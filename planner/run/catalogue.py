@@ -12,8 +12,9 @@ from typing import Any, Literal
 
 import numpy as np
 
+from planner.messages import capital, message
 from planner.run import usage
-from planner.run.facts import STAGES, Array, Facts, known
+from planner.run.facts import ROLES, STAGE_NAMES, STAGES, Array, Facts, known
 from planner.spec import Slo
 
 Better = Literal["higher", "lower", "none"]
@@ -53,11 +54,13 @@ def _add_latency(name: str, label: str, help: str, seconds: Callable[[Facts], Ar
 
         return value
 
-    _add(f"{name}_mean_ms", f"{label} mean", "ms", "lower", f"Mean of: {help}", mean)
+    _add(f"{name}_mean_ms", message("{label} mean", label), "ms", "lower", message("Mean of: {what}", help), mean)
     for percent in PERCENTILES:
-        text = f"{percent}th percentile of: {help}"
-        _add(f"{name}_p{percent}_ms", f"{label} p{percent}", "ms", "lower", text, percentile(percent))
-    _add(f"{name}_max_ms", f"{label} max", "ms", "lower", f"Longest: {help}", percentile(100))
+        text = message("{percent}th percentile of: {what}", percent, help)
+        title = message("{label} p{percent}", label, percent)
+        _add(f"{name}_p{percent}_ms", title, "ms", "lower", text, percentile(percent))
+    title = message("{label} max", label)
+    _add(f"{name}_max_ms", title, "ms", "lower", message("Longest: {what}", help), percentile(100))
 
 
 def _share(part: float, whole: float) -> float | None:
@@ -168,15 +171,18 @@ _add(
     lambda f: _share(float(f.good.sum()), float(len(f.good))),
 )  # fmt: skip
 _add(
-    "ttft_attainment", "TTFT attainment", "share", "higher", "Share of all requests within the TTFT target.",
+    "ttft_attainment", message("{metric} attainment", "TTFT"), "share", "higher",
+    message("Share of all requests within the {metric} target.", "TTFT"),
     _attained(lambda slo: slo.ttft_ms, lambda f: f.ttft),
 )  # fmt: skip
 _add(
-    "tpot_attainment", "TPOT attainment", "share", "higher", "Share of all requests within the TPOT target.",
+    "tpot_attainment", message("{metric} attainment", "TPOT"), "share", "higher",
+    message("Share of all requests within the {metric} target.", "TPOT"),
     _attained(lambda slo: slo.tpot_ms, lambda f: f.tpot),
 )  # fmt: skip
 _add(
-    "e2e_attainment", "E2E attainment", "share", "higher", "Share of all requests within the E2E target.",
+    "e2e_attainment", message("{metric} attainment", "E2E"), "share", "higher",
+    message("Share of all requests within the {metric} target.", "E2E"),
     _attained(lambda slo: slo.e2e_ms, lambda f: f.e2e),
 )  # fmt: skip
 
@@ -200,26 +206,33 @@ def _tokens_per_s_per_user(facts: Facts) -> float | None:
     return float((1 / values).mean()) if len(values) else None
 
 
-_add_latency("ttft", "TTFT", "client send to first token at the client.", lambda f: f.ttft)
-_add_latency("tpot", "TPOT", "(E2E - TTFT) / (output tokens - 1), one value a request.", lambda f: f.tpot)
-_ITL = "gaps between tokens, pooled over all requests."
-_add("itl_mean_ms", "ITL mean", "ms", "lower", f"Mean of: {_ITL}", _gap(lambda pooled: float(pooled.mean())))
+_add_latency("ttft", "TTFT", message("client send to first token at the client."), lambda f: f.ttft)
+_add_latency("tpot", "TPOT", message("(E2E - TTFT) / (output tokens - 1), one value a request."), lambda f: f.tpot)
+_ITL = message("gaps between tokens, pooled over all requests.")
+_add(
+    "itl_mean_ms", message("{label} mean", "ITL"), "ms", "lower", message("Mean of: {what}", _ITL),
+    _gap(lambda pooled: float(pooled.mean())),
+)  # fmt: skip
 for _percent in PERCENTILES:
     _add(
-        f"itl_p{_percent}_ms", f"ITL p{_percent}", "ms", "lower", f"{_percent}th percentile of: {_ITL}",
-        _gap_percentile(_percent),
+        f"itl_p{_percent}_ms", message("{label} p{percent}", "ITL", _percent), "ms", "lower",
+        message("{percent}th percentile of: {what}", _percent, _ITL), _gap_percentile(_percent),
     )  # fmt: skip
-_add("itl_max_ms", "ITL max", "ms", "lower", f"Longest: {_ITL}", _gap(lambda pooled: float(pooled.maximum())))
-_add_latency("e2e", "E2E", "client send to last token at the client.", lambda f: f.e2e)
+_add(
+    "itl_max_ms", message("{label} max", "ITL"), "ms", "lower", message("Longest: {what}", _ITL),
+    _gap(lambda pooled: float(pooled.maximum())),
+)  # fmt: skip
+_add_latency("e2e", "E2E", message("client send to last token at the client."), lambda f: f.e2e)
 _add(
     "tokens_per_s_per_user", "Speed per user", "tok/s", "higher", "Mean over requests of 1 / TPOT.",
     _tokens_per_s_per_user,
 )  # fmt: skip
 _add_latency(
-    "ttft_without_retrieval", "TTFT without retrieval", "TTFT less the wait for retrieval and the retrieval itself.",
+    "ttft_without_retrieval", message("TTFT without retrieval"),
+    message("TTFT less the wait for retrieval and the retrieval itself."),
     lambda f: f.ttft - f.stages["retrieval"],
 )  # fmt: skip
-_add_latency("retrieval", "Retrieval", "service time of the document search.", lambda f: f.retrieval)
+_add_latency("retrieval", message("Retrieval"), message("service time of the document search."), lambda f: f.retrieval)
 
 
 def _stage_share(stage: str) -> Callable[[Facts], float | None]:
@@ -232,8 +245,8 @@ def _stage_share(stage: str) -> Callable[[Facts], float | None]:
 
 for _stage, _what in STAGES.items():
     _add(
-        f"ttft_share_{_stage}", f"{_stage.replace('_', ' ').capitalize()} share of TTFT", "share", "none",
-        f"Share of all time to first token: {_what}.", _stage_share(_stage),
+        f"ttft_share_{_stage}", message("{stage} share of TTFT", capital(STAGE_NAMES[_stage])), "share", "none",
+        message("Share of all time to first token: {what}.", _what), _stage_share(_stage),
     )  # fmt: skip
 
 # --- what is used ------------------------------------------------------------------------------
@@ -300,21 +313,23 @@ _add(
     _local_prefill_share,
 )  # fmt: skip
 for _role in ("aggregated", "prefill", "decode"):
-    _title = _role.capitalize()
+    _who = ROLES[_role]
     _add(
-        f"{_role}_utilization", f"{_title} busy", "share", "none",
-        f"Share of the steady window that the {_role} workers spend in engine steps, averaged over them.",
+        f"{_role}_utilization", message("{role} busy", capital(_who)), "share", "none",
+        message("Share of the steady window that the {role} workers spend in engine steps, averaged over them.", _who),
         _pool(_role, lambda pool: pool.utilization),
     )  # fmt: skip
     _add(
-        f"{_role}_load", f"{_title} load", "share", "none",
-        "Requests finished per second of the steady window / the highest rate that the"
-        f" {_role} workers carry within the TPOT target, in closed form from the profile (simulated runs).",
+        f"{_role}_load", message("{role} load", capital(_who)), "share", "none",
+        message(
+            "Requests finished per second of the steady window / the highest rate that the {role} workers carry within "
+            "the TPOT target, in closed form from the profile (simulated runs).", _who,
+        ),
         _load(_role),
     )  # fmt: skip
     _add(
-        f"{_role}_kv_used", f"{_title} KV used", "share", "none",
-        f"KV cache in use on the {_role} workers, averaged over their steps in the steady window.",
+        f"{_role}_kv_used", message("{role} KV used", capital(_who)), "share", "none",
+        message("KV cache in use on the {role} workers, averaged over their steps in the steady window.", _who),
         _pool(_role, lambda pool: pool.kv_used_mean),
     )  # fmt: skip
 _add(

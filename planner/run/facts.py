@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from planner.messages import message
 from planner.run import gaps
 from planner.run.tables import Run
 from planner.spec import Slo
@@ -32,14 +33,30 @@ LEAST_GROWTH = 5.0  # requests: shorter lines grow by chance
 
 # In the order in which a request meets them. Their sum is the TTFT.
 STAGES: dict[str, str] = {
-    "host": "HTTP, tokenisation, routing and the way back to the client",
-    "retrieval": "waiting for and doing the document search",
-    "queue": "waiting for prefill, in a shared queue or a worker's own",
-    "prefill": "first to last prompt chunk",
-    "transfer": "moving the KV cache to the decode worker",
-    "decode_wait": "waiting for the decode worker: the hop, room for the KV cache, the next step",
-    "first_decode": "the decode step that gives the first token, and its way to the client",
-    "unobserved": "stages that this run cannot tell apart",
+    "host": message("HTTP, tokenisation, routing and the way back to the client"),
+    "retrieval": message("waiting for and doing the document search"),
+    "queue": message("waiting for prefill, in a shared queue or a worker's own"),
+    "prefill": message("first to last prompt chunk"),
+    "transfer": message("moving the KV cache to the decode worker"),
+    "decode_wait": message("waiting for the decode worker: the hop, room for the KV cache, the next step"),
+    "first_decode": message("the decode step that gives the first token, and its way to the client"),
+    "unobserved": message("stages that this run cannot tell apart"),
+}
+
+STAGE_NAMES: dict[str, str] = {
+    "host": message("host"),
+    "retrieval": message("retrieval"),
+    "queue": message("queue"),
+    "prefill": message("prefill"),
+    "transfer": message("transfer"),
+    "decode_wait": message("decode wait"),
+    "first_decode": message("first decode"),
+    "unobserved": message("unobserved"),
+}
+ROLES: dict[str, str] = {
+    "aggregated": message("aggregated"),
+    "prefill": message("prefill"),
+    "decode": message("decode"),
 }
 
 
@@ -97,7 +114,7 @@ class Facts:
     def __init__(self, run: Run, slo: Slo | None = None) -> None:
         """`slo` judges the run by other targets than its own. Raises ValueError when the manifest names no spec."""
         if "spec" not in run.manifest:
-            raise ValueError("manifest.json: key 'spec' is missing; allowed: a manifest written by planner")
+            raise ValueError(message("manifest.json: key 'spec' is missing; allowed: a manifest written by planner"))
         self.run = run
         self.manifest = run.manifest
         self.spec: dict[str, Any] = run.manifest["spec"]
@@ -109,6 +126,10 @@ class Facts:
         reasons = run.requests["finish_reason"]
         self.ok: Mask = reasons.isin(["stop", "length"]).to_numpy(np.bool_)[self.rows]
         self.rejected: Mask = (reasons == "rejected").fillna(False).to_numpy(np.bool_)[self.rows]
+        errors = run.requests["error"]
+        self.oversized: Mask = (
+            self.rejected & errors.str.contains(" exceed ").fillna(False).to_numpy(np.bool_)[self.rows]
+        )
 
         self._memory: dict[Callable[[Facts], Any], Any] = {}
 
@@ -267,6 +288,8 @@ class Facts:
         - the line of requests without a first token grows by more than 5 % of the requests sent (and by more than 5),
           or as many are rejected.
 
+        Requests that no engine could hold are no part of it: another deployment would refuse them too.
+
         The slope of the line is a least-squares fit. Where the prefill worker gives the first token, the line is of
         requests whose decoding has not started.
         """
@@ -275,8 +298,8 @@ class Facts:
         leaves = np.where(self.ok, np.fmin(served, self.finish), self.finish)
         waiting = growth(self.arrival, leaves, window)
         backlog = growth(self.arrival, self.finish, window)
-        n = len(self.arrival)
-        span = float(self.arrival[-1] - self.arrival[0]) if n else 0.0
+        n = len(self.arrival) - int(self.oversized.sum())
+        span = float(self.arrival[-1] - self.arrival[0]) if n > 0 else 0.0
         if span <= 0 or not window.length_s > 0:
             return Saturation(False, True, None, self._finished_per_s(window), waiting, backlog)
         offered = (n - 1) / span
@@ -284,7 +307,7 @@ class Facts:
         sent = offered * window.length_s
         limit = max(SATURATED * sent, LEAST_GROWTH)
         behind = achieved < (1 - SATURATED) * offered
-        rejected = int(self.rejected.sum()) > max(SATURATED * n, LEAST_GROWTH)
+        rejected = int((self.rejected & ~self.oversized).sum()) > max(SATURATED * n, LEAST_GROWTH)
         piles_up = waiting * window.length_s > limit or rejected
         unsteady = behind and not piles_up and backlog * window.length_s > limit
         return Saturation(behind and piles_up, not unsteady, offered, achieved, waiting, backlog)

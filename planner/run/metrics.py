@@ -9,10 +9,13 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import pandas as pd
+
 from planner.engine.profiles import UNCALIBRATED
 from planner.run import usage
 from planner.run.catalogue import METRICS, Metric
 from planner.run.facts import STAGES, Facts, Mask, Saturation, known
+from planner.run.refusals import KvRoom, Refusal, kv_rooms, refusals
 from planner.run.tables import Run
 from planner.spec import Slo
 
@@ -41,8 +44,12 @@ class Summary:
     missed_stages_ms: dict[str, float]  # as stages_ms, of the requests that miss the TTFT target
     retrieval_workers: int
     warnings: tuple[str, ...]
+    refusals: tuple[Refusal, ...] = ()  # for their length
+    kv_rooms: tuple[KvRoom, ...] = ()
     posting: usage.Posting | None = None
     origin: str = UNCALIBRATED  # where the step times of a simulation are from
+    died: tuple[tuple[str, str], ...] = ()  # servers that ended by themselves, and why
+    failures: tuple[tuple[str, int], ...] = ()  # what requests failed with, the most frequent first
 
     def __getitem__(self, name: str) -> float | None:
         """Raises KeyError for a name that is not in `METRICS`."""
@@ -134,8 +141,21 @@ def summarise(run: Run, slo: Slo | None = None) -> Summary:
         missed_stages_ms=_means_ms(facts, missed),
         retrieval_workers=usage.retrieval_workers(facts),
         warnings=tuple(str(warning) for warning in manifest.get("warnings") or ()),
+        refusals=refusals(facts),
+        kv_rooms=kv_rooms(facts),
         origin=str(manifest.get("origin", UNCALIBRATED)),
+        died=_died(manifest.get("died")),
+        failures=_failures(facts.run.requests),
     )
+
+
+def _died(found: Any) -> tuple[tuple[str, str], ...]:
+    return tuple((str(name), str(why)) for name, why in found.items()) if isinstance(found, dict) else ()
+
+
+def _failures(requests: pd.DataFrame) -> tuple[tuple[str, int], ...]:
+    errors = requests["error"][requests["finish_reason"] == "error"].dropna()
+    return tuple((str(text), int(count)) for text, count in errors.value_counts().items())
 
 
 def _finite(value: float | None) -> float | None:

@@ -6,14 +6,16 @@ since the start of the run, on one clock, as float64.
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from planner.messages import Message, message, packed, unpacked
 from planner.spec.strict_yaml import SpecError, shorten
 
 Progress = Callable[[str, float], None]  # (stage, fraction of it done, 0 to 1)
@@ -124,12 +126,49 @@ def _manifest(folder: Path) -> dict[str, Any]:
     else:
         spec = manifest.get("spec") if isinstance(manifest, dict) else None
         if not isinstance(spec, dict):
-            fault = "no section 'spec'"
+            fault = message("no section 'spec'")
         elif wrong := [key for key in ("deployment", "slo", "run") if not isinstance(spec.get(key) or {}, dict)]:
-            fault = f"spec.{wrong[0]} is not a section"
+            fault = message("spec.{key} is not a section", wrong[0])
     if fault:
-        raise SpecError(f"{folder}: damaged (manifest.json: {fault}); allowed: a folder as a run wrote it")
-    return dict(manifest)
+        raise SpecError(
+            "{folder}: damaged (manifest.json: {fault}); allowed: a folder as a run wrote it", folder, fault
+        )
+    return _with_messages(manifest)
+
+
+SAID = ("warnings", "origin", "recorded")  # keys of a manifest that hold texts for people
+
+
+def _texts(manifest: dict[str, Any]) -> list[Any]:
+    found = [manifest.get(name) for name in SAID]
+    return [text for one in found for text in (one if isinstance(one, list) else [one])]
+
+
+def _with_messages(manifest: dict[str, Any]) -> dict[str, Any]:
+    """The manifest whose texts are messages again, where it was written with them."""
+    try:
+        known = {str(text): text for text in map(unpacked, manifest.get("messages") or ())}
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError):
+        known = {}  # another version's or a damaged one: their English is in the manifest
+    found = {name: value for name, value in manifest.items() if name != "messages"}
+    for name in SAID:
+        value = found.get(name)
+        if isinstance(value, list):
+            found[name] = [known.get(text, text) if isinstance(text, str) else text for text in value]
+        elif isinstance(value, str):
+            found[name] = known.get(value, value)
+    return found
+
+
+@contextlib.contextmanager
+def _whole(path: Path) -> Iterator[Path]:
+    """A file to write that takes its name when it is complete, and goes when it cannot be."""
+    part = path.with_name(f".{path.name}.part")
+    try:
+        yield part
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 @dataclass(frozen=True)
@@ -144,13 +183,22 @@ class Run:
     manifest: dict[str, Any] = field(default_factory=dict)
 
     def save(self, folder: Path) -> Path:
-        """Write the tables as Parquet and the manifest as JSON. The same run gives the same bytes."""
+        """Write the tables as Parquet and the manifest as JSON. The same run gives the same bytes.
+
+        The manifest comes last and every file appears whole, so that a folder with a manifest is a whole run. Raises
+        OSError, with nothing half-written left, when there is no room.
+        """
         folder.mkdir(parents=True, exist_ok=True)
         for name in TABLES:
             table: pd.DataFrame = getattr(self, name)
             if len(table) or name not in ("tokens", "transfers"):
-                table.to_parquet(folder / f"{name}.parquet", index=False, compression="zstd")
-        (folder / "manifest.json").write_text(json.dumps(self.manifest, indent=2, sort_keys=True) + "\n")
+                with _whole(folder / f"{name}.parquet") as part:
+                    table.to_parquet(part, index=False, compression="zstd")
+        manifest = self.manifest
+        if messages := [packed(text) for text in _texts(manifest) if isinstance(text, Message)]:
+            manifest = manifest | {"messages": messages}  # for other languages
+        with _whole(folder / "manifest.json") as part:
+            part.write_text(json.dumps(manifest, indent=2, sort_keys=True) + "\n")
         return folder
 
     @staticmethod

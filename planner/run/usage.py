@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from planner.messages import message
 from planner.run.facts import Array, Facts, Mask, by_worker, growth
 from planner.spec import Retrieval
 
@@ -184,17 +185,18 @@ def _links(facts: Facts) -> tuple[LinkUse, ...]:
     ports: dict[str, tuple[float, Mask]] = {}  # name -> (bytes a second, its transfers)
     wire, source, target = (table[column].to_numpy(dtype=object) for column in ("link", "source", "target"))
     for name, bandwidth in wires.items():
-        for ends, word in ((source, "out of"), (target, "into")):
+        for ends, way in ((source, message("out of")), (target, message("into"))):
             for worker in dict.fromkeys(ends[wire == name]):
                 capacity = float(bandwidth) * _gpus_per_worker(facts, worker)
-                ports[f"{name} {word} {worker}"] = capacity, (wire == name) & (ends == worker)
+                port = message("{link} {way} {worker}", name, way, worker)
+                ports[port] = capacity, (wire == name) & (ends == worker)
     nodes: dict[str, str] = facts.manifest.get("nodes") or {}
     leaves = np.array([nodes.get(one) != nodes.get(other) for one, other in zip(source, target, strict=True)])
     for node, bandwidth in (facts.manifest.get("uplinks") or {}).items():
-        for ends, word in ((source, "out of"), (target, "into")):
+        for ends, way in ((source, message("out of")), (target, message("into"))):
             mine = leaves & np.array([nodes.get(worker) == node for worker in ends])
             if mine.any() and np.isfinite(bandwidth):
-                ports[f"uplink {word} {node}"] = float(bandwidth), mine
+                ports[message("uplink {way} {node}", way, node)] = float(bandwidth), mine
     size, start, end = (table[column].to_numpy(np.float64) for column in ("bytes", "start_s", "end_s"))
     length = end - start
     n = len(facts.arrival)

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
+from planner.messages import message
 from planner.spec.strict_yaml import MOST_NAME, Fraction, Node, NonNegative, NonNegativeInt, Positive, PositiveInt
 
 MOST_WORKERS = 4096  # of a pool, GPUs of a worker and of a node
@@ -16,7 +17,9 @@ Few = Annotated[PositiveInt, Field(le=MOST_WORKERS)]
 
 def _age(seconds: float) -> float:
     if 0 < seconds < LEAST_AGE_S:
-        raise ValueError(f"{seconds:g} is too small; allowed: 0, or numbers from {LEAST_AGE_S:g}")
+        raise ValueError(
+            message("{seconds:g} is too small; allowed: 0, or numbers from {least:g}", seconds, LEAST_AGE_S)
+        )
     return seconds
 
 
@@ -42,6 +45,9 @@ class Engine(Node):
     scheduler_reserve_full_isl: bool = True  # a request is admitted when its whole prompt has room
     watermark: Annotated[float, Field(ge=0, lt=1)] = 0.0  # share of the KV blocks that admissions leave free
     scheduler: Literal["v1", "prefill_first"] = "v1"  # prefill_first: vLLM V0, prompts before decodes
+    enable_expert_parallel: bool = False  # each GPU of a worker holds whole experts, not a share of every one
+    expert_imbalance: Annotated[float, Field(ge=1)] = 1.0  # expert parallelism: the busiest GPU's work over the mean
+    vllm_release: Annotated[str, Field(pattern=r"^\d+\.\d+(\.\d+)?$")] | None = None  # "0.19": its memory; else 0.32
     load_format: Literal["auto", "dummy"] = "auto"  # dummy: random weights, nothing is downloaded (live)
 
 

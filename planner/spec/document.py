@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import Field, model_validator
 
+from planner.messages import message
 from planner.spec.deployment import Aggregated, Cluster, Deployment, Disaggregated, Engine, PoolSpec, Router
 from planner.spec.faults import unknown
 from planner.spec.optimizations import Optimizations
@@ -70,7 +71,9 @@ class Spec(Node):
     name: str = Field(
         pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$",
         max_length=MOST_NAME,
-        description=f"text of letters, digits, '.', '_' and '-', no spaces, at most {MOST_NAME} characters",
+        description=message(
+            "text of letters, digits, '.', '_' and '-', no spaces, at most {most} characters", MOST_NAME
+        ),
     )
     model: str = "llama-3.1-8b"  # a name in configs/models, a folder with a config.json, or a hub id
     hardware: str = "h200"  # a name in configs/hardware
@@ -87,7 +90,9 @@ class Spec(Node):
     @model_validator(mode="after")
     def _consistent(self) -> Spec:
         if isinstance(self.workload, Rag) and self.retrieval is None:
-            raise ValueError("workload.kind: 'rag' has no retrieval stage; allowed: with a section `retrieval: {}`")
+            raise ValueError(
+                message("workload.kind: 'rag' has no retrieval stage; allowed: with a section `retrieval: {}`")
+            )
         return self
 
 
@@ -126,7 +131,7 @@ def find_config(name: str | Path) -> Path:
             return candidate
     shipped = sorted(file.stem for file in root.glob("*.yaml"))
     fault = unknown(str(inner.with_suffix("")), shipped)
-    raise SpecError(f"{shorten(str(name))}: no such file: {fault}, or the path of a YAML file")
+    raise SpecError("{name}: no such file: {fault}, or the path of a YAML file", shorten(str(name)), fault)
 
 
 def _unshared(data: Any) -> Any:
@@ -152,7 +157,7 @@ def _override(data: dict[str, Any], assignments: Sequence[str]) -> dict[str, Any
         key, equals, value = text.partition("=")
         parts = key.strip().split(".")
         if not equals or not all(parts):
-            raise SpecError(f"--set {shorten(text)}: not an assignment; allowed: --set key.inner=value")
+            raise SpecError("--set {text}: not an assignment; allowed: --set key.inner=value", shorten(text))
         parsed.append((parts, read_value(value, f"--set {shorten(key.strip())}")))
     for parts, value in sorted(parsed, key=lambda item: item[0][-1] not in ("kind", "mode")):
         here = data

@@ -11,6 +11,7 @@ import annotated_types as at
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
+from planner.messages import Message, joined, message, one_line, said
 from planner.spec.strict_yaml import MOST_SHOWN, join, shorten
 
 Path = tuple[str | int, ...]
@@ -47,16 +48,16 @@ def _bounds(metadata: list[Any]) -> dict[str, Any]:
 def _range(bounds: dict[str, Any], whole: bool) -> str:
     words = []
     if whole and "gt" in bounds:
-        words.append(f"from {bounds['gt'] + 1}")
+        words.append(message("from {low}", bounds["gt"] + 1))
     elif "gt" in bounds:
-        words.append(f"above {bounds['gt']}")
+        words.append(message("above {low}", bounds["gt"]))
     if "ge" in bounds:
-        words.append(f"from {bounds['ge']}")
+        words.append(message("from {low}", bounds["ge"]))
     if "lt" in bounds:
-        words.append(f"below {bounds['lt']}")
+        words.append(message("below {high}", bounds["lt"]))
     if "le" in bounds:
-        words.append(f"up to {bounds['le']}")
-    return " ".join(words)
+        words.append(message("up to {high}", bounds["le"]))
+    return joined(" ", words)
 
 
 def allowed(annotation: Any, metadata: list[Any]) -> str:
@@ -72,26 +73,30 @@ def allowed(annotation: Any, metadata: list[Any]) -> str:
         plain = [part for part in get_args(annotation) if part is not type(None) and not list(sections(part))]
         words = [allowed(part, metadata) for part in plain]
         if tags:
-            words.append(f"a section with {tags[0][0]} {', '.join(value for _, value in tags)}")
+            kinds = ", ".join(value for _, value in tags)
+            words.append(message("a section with {key} {kinds}", tags[0][0], kinds))
         else:
             words += [allowed(model, []) for model in sections(annotation)]
-        return ", or ".join(words)
+        return joined(", or ", words)
     if origin is tuple:
-        return f"a list of {allowed(get_args(annotation)[0], [])}"
+        return message("a list of {what}", allowed(get_args(annotation)[0], []))
     if annotation is bool:
-        return "true or false"
+        return message("true or false")
     if annotation is int or annotation is float:
-        noun = "whole numbers" if annotation is int else "numbers"
-        return f"{noun} {_range(_bounds(metadata), annotation is int)}".strip()
+        noun = message("whole numbers") if annotation is int else message("numbers")
+        limits = _range(_bounds(metadata), annotation is int)
+        return message("{numbers} {limits}", noun, limits) if limits else noun
     if annotation is str:
-        return "text"
+        return message("text")
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return f"a section with keys {', '.join(_keys(annotation))}"
-    return "a section of keys"
+        return message("a section with keys {keys}", ", ".join(_keys(annotation)))
+    return message("a section of keys")
 
 
 def _takes(field: FieldInfo) -> str:
-    return field.description or allowed(field.annotation, field.metadata)
+    if field.description is not None:  # in deployment.py and document.py, as messages
+        return field.description
+    return allowed(field.annotation, field.metadata)
 
 
 def _keys(model: type[BaseModel]) -> list[str]:
@@ -137,22 +142,31 @@ def _walk(
     return path, holders, field
 
 
-def _near(value: Any, choices: list[str]) -> str:
+def _near(value: Any, choices: list[str]) -> str | None:
     close = difflib.get_close_matches(str(value)[:MOST_SHOWN], choices, n=1, cutoff=0.6)
-    return f"; did you mean '{close[0]}'?" if close else ""
+    return close[0] if close else None
 
 
-def unknown(value: Any, choices: list[str]) -> str:
+def unknown(value: Any, choices: list[str]) -> Message:
     """`'x' is unknown; did you mean 'y'? allowed: ...`"""
-    near = _near(value, choices)
-    return f"{_show(value)} is unknown{near}{'' if near else ';'} allowed: {', '.join(choices)}"
+    near, keys = _near(value, choices), ", ".join(choices)
+    if near is None:
+        return message("{value} is unknown; allowed: {choices}", _show(value), keys)
+    return message("{value} is unknown; did you mean '{near}'? allowed: {choices}", _show(value), near, keys)
+
+
+def _unknown_key(key: str | int, choices: list[str]) -> Message:
+    near, keys = _near(key, choices), ", ".join(choices)
+    if near is None:
+        return message("unknown key; allowed: {choices}", keys)
+    return message("unknown key; did you mean '{near}'? allowed: {choices}", near, keys)
 
 
 def _show(value: Any) -> str:
     if isinstance(value, dict):
-        return "a section"
+        return message("a section")
     if isinstance(value, (list, tuple)):
-        return "a list"
+        return message("a list")
     if value is None:
         return "null"
     if isinstance(value, bool):
@@ -162,29 +176,36 @@ def _show(value: Any) -> str:
     return shorten(str(value))
 
 
-# pydantic's error type -> fault; {value} is what the user wrote.
-_FAULTS = {
-    "greater_than": "{value} is too small",
-    "greater_than_equal": "{value} is too small",
-    "less_than": "{value} is too large",
-    "less_than_equal": "{value} is too large",
-    "finite_number": "{value} is not finite",
-    "int_type": "{value} is not a whole number",
-    "int_from_float": "{value} is not a whole number",
-    "int_parsing": "{value} is not a whole number",
-    "float_type": "{value} is not a number",
-    "float_parsing": "{value} is not a number",
-    "bool_type": "{value} is not true or false",
-    "string_type": "{value} is not text",
-    "model_type": "{value} is not a section",
-    "model_attributes_type": "{value} is not a section",
-    "dict_type": "{value} is not a section",
-    "tuple_type": "{value} is not a list",
-    "too_short": "is empty",
-    "string_too_short": "is empty",
-    "string_too_long": "{value} is too long",
-    "missing": "is missing",
-}
+def _fault(kind: str, value: str, takes: str) -> Message:
+    """What a value is not, by pydantic's type of error."""
+    match kind:
+        case "greater_than" | "greater_than_equal":
+            return message("{value} is too small; allowed: {takes}", value, takes)
+        case "less_than" | "less_than_equal":
+            return message("{value} is too large; allowed: {takes}", value, takes)
+        case "finite_number":
+            return message("{value} is not finite; allowed: {takes}", value, takes)
+        case "int_type" | "int_from_float" | "int_parsing":
+            return message("{value} is not a whole number; allowed: {takes}", value, takes)
+        case "float_type" | "float_parsing":
+            return message("{value} is not a number; allowed: {takes}", value, takes)
+        case "bool_type":
+            return message("{value} is not true or false; allowed: {takes}", value, takes)
+        case "string_type":
+            return message("{value} is not text; allowed: {takes}", value, takes)
+        case "model_type" | "model_attributes_type" | "dict_type" | "union_tag_not_found":
+            return message("{value} is not a section; allowed: {takes}", value, takes)
+        case "tuple_type":
+            return message("{value} is not a list; allowed: {takes}", value, takes)
+        case "too_short" | "string_too_short":
+            return message("is empty; allowed: {takes}", takes)
+        case "string_too_long":
+            return message("{value} is too long; allowed: {takes}", value, takes)
+        case "string_pattern_mismatch":
+            return message("{value} does not fit; allowed: {takes}", value, takes)
+        case "missing":
+            return message("is missing; allowed: {takes}", takes)
+    return message("{value} cannot be used; allowed: {takes}", value, takes)
 
 
 def _line(model: type[BaseModel], data: Any, error: Any) -> tuple[Path, str]:
@@ -193,26 +214,22 @@ def _line(model: type[BaseModel], data: Any, error: Any) -> tuple[Path, str]:
     takes = _takes(field) if field is not None else allowed(model, [])
     if kind == "extra_forbidden":
         choices = list(dict.fromkeys(key for holder in holders for key in _keys(holder)))
-        near = _near(path[-1], choices)
-        return path, f"unknown key{near}{'' if near else ';'} allowed: {', '.join(choices)}"
+        return path, _unknown_key(path[-1], choices)
     if kind == "value_error":
-        return path, str(error["ctx"]["error"])
+        return path, said(error["ctx"]["error"])
     if kind in ("union_tag_invalid", "union_tag_not_found"):
         key = str(error["ctx"]["discriminator"]).strip("'")
         tags = [tag[1] for found in sections(field.annotation if field else model) if (tag := kind_of(found))]
         if kind == "union_tag_not_found" and not isinstance(value, dict):
-            return path, f"{_show(value)} is not a section; allowed: {takes}"
+            return path, _fault(kind, _show(value), takes)
         if kind == "union_tag_not_found":
-            return (*path, key), f"is missing; allowed: {', '.join(tags)}"
+            return (*path, key), _fault("missing", "", ", ".join(tags))
         return (*path, key), unknown(value.get(key) if isinstance(value, dict) else value, tags)
     if kind == "literal_error":
         return path, unknown(value, takes.split(", "))
-    if kind == "string_pattern_mismatch":
-        return path, f"{_show(value)} does not fit; allowed: {takes}"
-    fault = _FAULTS.get(kind, "{value} cannot be used").format(value=_show(value))
     if kind == "missing" and isinstance(path[-1], int):
-        takes = "a value"
-    return path, f"{fault}; allowed: {takes}"
+        takes = message("a value")
+    return path, _fault(kind, _show(value), takes)
 
 
 def explain(model: type[BaseModel], data: Any, error: ValidationError, where: str) -> str:
@@ -221,5 +238,5 @@ def explain(model: type[BaseModel], data: Any, error: ValidationError, where: st
     order = {"extra_forbidden": 0, "value_error": 2}
     lines = [(order.get(fault["type"], 1), *_line(model, data, fault)) for fault in faults]
     _, path, text = min(lines, key=lambda line: (line[0], -len(line[1])))
-    place = f"{where}: {join(*path)}" if path else where
-    return " ".join(f"{place}: {text}".split())
+    place = message("{where}: {key}", where, join(*path)) if path else where
+    return one_line(message("{where}: {fault}", place, text))

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from planner.spec.strict_yaml import Node, NonNegative, NonNegativeInt, Positive, PositiveInt
+from planner.spec.strict_yaml import LEAST_PERIOD_S, Node, NonNegative, NonNegativeInt, Positive, PositiveInt
 
 Share = Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False)]
 
@@ -103,7 +103,7 @@ class RoleSwitch(Node):
     """
 
     queue: PositiveInt = 4
-    check_every_s: Positive = 1.0
+    check_every_s: Annotated[float, Field(ge=LEAST_PERIOD_S)] = 1.0
     delay_s: NonNegative = 5.0
 
 

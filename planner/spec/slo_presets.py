@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 
+from planner.messages import message
 from planner.spec import Slo, SpecError
 
 SOURCE = "MLPerf Inference datacenter rules, p99 of TTFT and TPOT"
@@ -31,7 +32,7 @@ def preset(name: str) -> Slo:
     """The targets of a name. Raises SpecError."""
     if name not in MLPERF:
         near = difflib.get_close_matches(name, MLPERF, n=1)
-        hint = f"did you mean {near[0]}? " if near else ""
-        raise SpecError(f"--slo {name}: is unknown; {hint}allowed: {', '.join(MLPERF)}")
+        hint = message("did you mean {near}? ", near[0]) if near else ""
+        raise SpecError("--slo {name}: is unknown; {hint}allowed: {mlperf}", name, hint, ", ".join(MLPERF))
     ttft, tpot = MLPERF[name]
     return Slo(ttft_ms=ttft, tpot_ms=tpot, attainment=0.99)

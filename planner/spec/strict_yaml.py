@@ -16,14 +16,17 @@ from typing import Annotated, Any, TypeVar
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
+from planner.messages import Fault, message, system
+
 MOST_TEXT = 4 * 2**20  # characters of one file: a minute of reading
 MOST_VALUES = 100_000  # of one file, those of an alias counted each time that it is used
 MOST_WHOLE = 10**18  # what arrays of 64-bit numbers hold, with room for sums
+LEAST_PERIOD_S = 1e-3  # the simulator looks this often at what has a period
 MOST_SHOWN = 200  # characters of a refused value
 MOST_NAME = 200
 
 
-class SpecError(ValueError):
+class SpecError(Fault):
     """A spec that cannot be used: one line with the path, the fault and the remedy."""
 
 
@@ -42,7 +45,9 @@ def _whole(value: Any) -> Any:
     """1e4 is a whole number although YAML reads it as a float. Raises ValueError for what no array holds."""
     whole = int(value) if isinstance(value, float) and value.is_integer() else value
     if isinstance(whole, int) and whole > MOST_WHOLE:
-        raise ValueError(f"{shorten(str(value))} is too large; allowed: whole numbers up to {MOST_WHOLE}")
+        raise ValueError(
+            message("{value} is too large; allowed: whole numbers up to {most}", shorten(str(value)), MOST_WHOLE)
+        )
     return whole
 
 
@@ -102,32 +107,43 @@ def _check(
 ) -> None:
     """Refuse what YAML allows and a spec must not hold: equal keys, keys that are no text, NaN, endless aliases."""
     if id(node) in above:
-        raise SpecError(f"{where}: {join(*path)}: an alias contains itself; allowed: aliases of finished values")
+        raise SpecError(
+            "{where}: {key}: an alias contains itself; allowed: aliases of finished values", where, join(*path)
+        )
     if next(count) > MOST_VALUES:
-        raise SpecError(f"{where}: more than {MOST_VALUES} values, aliases written out; allowed: up to {MOST_VALUES}")
+        raise SpecError(
+            "{where}: more than {most} values, aliases written out; allowed: up to {most}",
+            where,
+            MOST_VALUES,
+        )
     above += (id(node),)
     if isinstance(node, yaml.MappingNode):
         seen: set[str] = set()
         for key, value in node.value:
             line = key.start_mark.line + 1
             if not isinstance(key, yaml.ScalarNode) or key.tag not in _KEY_TAGS:
-                raise SpecError(f"{where}: line {line}: a key that is no text; allowed: text keys")
+                raise SpecError("{where}: line {line}: a key that is no text; allowed: text keys", where, line)
             if key.value in seen:
-                raise SpecError(f"{where}: {join(*path, key.value)}: given twice (line {line}); allowed: each key once")
+                raise SpecError(
+                    "{where}: {key}: given twice (line {line}); allowed: each key once",
+                    where,
+                    join(*path, key.value),
+                    line,
+                )
             seen.add(key.value)
             _check(value, where, (*path, key.value), above, count)
     elif isinstance(node, yaml.SequenceNode):
         for index, item in enumerate(node.value):
             _check(item, where, (*path, index), above, count)
     elif isinstance(node, yaml.ScalarNode) and node.tag.endswith(":float") and not math.isfinite(_real(node.value)):
-        place = f"{where}: {join(*path)}" if path else where
-        raise SpecError(f"{place}: {shorten(node.value)} is not finite; allowed: finite numbers")
+        place = message("{where}: {key}", where, join(*path)) if path else where
+        raise SpecError("{where}: {value} is not finite; allowed: finite numbers", place, shorten(node.value))
 
 
 def read_value(text: str, where: str) -> Any:
     """One YAML value. Raises SpecError for syntax, duplicate keys and numbers that are not finite."""
     if len(text) > MOST_TEXT:
-        raise SpecError(f"{where}: {len(text)} characters; allowed: up to {MOST_TEXT}")
+        raise SpecError("{where}: {count} characters; allowed: up to {most}", where, len(text), MOST_TEXT)
     try:
         loader = _Loader(text)
         try:
@@ -138,16 +154,17 @@ def read_value(text: str, where: str) -> Any:
             loader.dispose()
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
-        place = f" line {mark.line + 1}, column {mark.column + 1}:" if mark else ""
+        if mark is not None:
+            where = message("{where}: line {line}, column {column}", where, mark.line + 1, mark.column + 1)
         problem = shorten(" ".join(str(getattr(error, "problem", None) or error).split()))
-        raise SpecError(f"{where}:{place} not valid YAML ({problem}); allowed: `key: value` lines") from None
+        raise SpecError("{where}: not valid YAML ({problem}); allowed: `key: value` lines", where, problem) from None
     except SpecError:
         raise
     except RecursionError:
-        raise SpecError(f"{where}: nested too deeply; allowed: sections in sections, a few levels") from None
+        raise SpecError("{where}: nested too deeply; allowed: sections in sections, a few levels", where) from None
     except ValueError as error:
         raise SpecError(
-            f"{where}: a value that cannot be read ({shorten(str(error))}); allowed: plain YAML scalars"
+            "{where}: a value that cannot be read ({error}); allowed: plain YAML scalars", where, shorten(str(error))
         ) from None
     return data
 
@@ -156,22 +173,24 @@ def read_mapping(text: str, where: str) -> dict[str, Any]:
     """A YAML document that is a section of keys; an empty one is refused."""
     data = read_value(text, where)
     if data is None:
-        raise SpecError(f"{where}: the file is empty; allowed: YAML keys and values")
+        raise SpecError("{where}: the file is empty; allowed: YAML keys and values", where)
     if not isinstance(data, dict):
-        raise SpecError(f"{where}: holds {type(data).__name__}, not keys; allowed: `key: value` lines")
+        raise SpecError("{where}: holds {what}, not keys; allowed: `key: value` lines", where, type(data).__name__)
     return data
 
 
-def read_text(path: Path, wanted: str = "a YAML file") -> str:
+def read_text(path: Path, wanted: str = message("a YAML file")) -> str:
     """The file's text. Raises SpecError when it is missing, a folder or not UTF-8."""
     try:
         return path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise SpecError(f"{path}: no such file; allowed: the path of {wanted}") from None
+        raise SpecError("{path}: no such file; allowed: the path of {wanted}", path, wanted) from None
     except (IsADirectoryError, PermissionError) as error:
-        raise SpecError(f"{path}: cannot be read ({error.strerror}); allowed: {wanted} that can be read") from None
+        raise SpecError(
+            "{path}: cannot be read ({fault}); allowed: {wanted} that can be read", path, system(error), wanted
+        ) from None
     except UnicodeDecodeError:
-        raise SpecError(f"{path}: not UTF-8 text; allowed: {wanted}") from None
+        raise SpecError("{path}: not UTF-8 text; allowed: {wanted}", path, wanted) from None
 
 
 def validate(model: type[Model], data: Any, where: str) -> Model:

@@ -6,7 +6,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Discriminator, Field, Tag, model_validator
 
-from planner.spec.strict_yaml import Node, NonNegative, NonNegativeInt, Positive, PositiveInt
+from planner.messages import message
+from planner.spec.strict_yaml import Fraction, Node, NonNegative, NonNegativeInt, Positive, PositiveInt
 
 MOST_TICKS = 10_000_000  # of multi_round_qa's loop; all are laid out beforehand
 
@@ -30,7 +31,7 @@ class Uniform(Node):
     @model_validator(mode="after")
     def _ordered(self) -> Uniform:
         if self.high < self.low:
-            raise ValueError(f"high {self.high:g} is below low; allowed: numbers from {self.low:g}")
+            raise ValueError(message("high {high:g} is below low; allowed: numbers from {low:g}", self.high, self.low))
         return self
 
 
@@ -46,7 +47,7 @@ class Lognormal(Node):
     @model_validator(mode="after")
     def _ordered(self) -> Lognormal:
         if self.max is not None and self.max < self.min:
-            raise ValueError(f"max {self.max:g} is below min; allowed: numbers from {self.min:g}")
+            raise ValueError(message("max {max:g} is below min; allowed: numbers from {min:g}", self.max, self.min))
         return self
 
 
@@ -61,9 +62,13 @@ class Empirical(Node):
     def _paired(self) -> Empirical:
         if self.weights is not None:
             if len(self.weights) != len(self.values):
-                raise ValueError(f"{len(self.weights)} weights for {len(self.values)} values; allowed: one each")
+                raise ValueError(
+                    message(
+                        "{weights} weights for {values} values; allowed: one each", len(self.weights), len(self.values)
+                    )
+                )
             if sum(self.weights) <= 0:
-                raise ValueError("all weights are zero; allowed: at least one above 0")
+                raise ValueError(message("all weights are zero; allowed: at least one above 0"))
         return self
 
 
@@ -84,6 +89,21 @@ Duration = Annotated[
 ]
 
 
+def longest_of(length: float | Distribution) -> float | None:
+    """The largest value of a length; None when it has no bound."""
+    match length:
+        case Fixed(value=value):
+            return value
+        case Uniform(high=high):
+            return high
+        case Lognormal(max=most):
+            return most
+        case Empirical(values=values):
+            return max(values)
+        case number:
+            return number
+
+
 # requests of a run: each costs about a kilobyte
 Count = Annotated[PositiveInt, Field(le=10_000_000)]
 
@@ -102,6 +122,15 @@ class Lengths(Node):
     output_tokens: Length = 128
     shared_prefix_tokens: NonNegativeInt = 0
     max_tokens: PositiveInt | None = None
+
+    @model_validator(mode="after")
+    def _within(self) -> Lengths:
+        longest = longest_of(self.prompt_tokens)
+        if longest is not None and self.shared_prefix_tokens > longest:
+            raise ValueError(
+                f"shared_prefix_tokens {self.shared_prefix_tokens} is above prompt_tokens; allowed: up to {longest:g}"
+            )
+        return self
 
 
 class Poisson(Lengths):
@@ -194,19 +223,44 @@ class MultiRoundQa(Node):
     @model_validator(mode="after")
     def _bounded(self) -> MultiRoundQa:
         if self.time / self.tick_s > MOST_TICKS:
-            raise ValueError(f"time {self.time:g} is too many of tick_s; allowed: up to {MOST_TICKS} ticks")
+            raise ValueError(
+                message("time {time:g} is too many of tick_s; allowed: up to {most} ticks", self.time, MOST_TICKS)
+            )
         return self
 
 
 class Trace(Node):
-    """Requests of a trace file. `format: auto` looks at the file; `requests` keeps only the first so many."""
+    """Requests of a trace file. `format: auto` looks at the file; `requests` keeps only the first so many.
+
+    `start_s` to `end_s` is the part wanted, in seconds after the first request; `sample` the share of its sessions (of
+    its requests, where it has none). `rate` stretches or shortens the send times to so many requests per second, and
+    starts the sessions of traces without send times; `speedup` divides send times. Pauses inside a session stay.
+    `closed_loop` lets a session's next request wait for the answer and the recorded pause. Stamps on a coarse grid are
+    spread within it, unless `dequantise` is false. Rows that do not fit are left out and counted, or
+    refused (`strict`).
+    """
 
     kind: Literal["trace"]
-    path: Annotated[str, Field(min_length=1, description="the path of a trace file")]
+    path: Annotated[str, Field(min_length=1, description=message("the path of a trace file"))]
     format: str = "auto"
     speedup: Positive = 1.0
+    rate: Positive | None = None
     requests: PositiveInt | None = None
+    start_s: NonNegative = 0.0
+    end_s: Positive | None = None
+    sample: Fraction = 1.0
+    closed_loop: bool = False
+    dequantise: bool = True
+    strict: bool = False
     block_tokens: PositiveInt | None = None  # tokens a hash id stands for; default: the format's own
+
+    @model_validator(mode="after")
+    def _one_scale(self) -> Trace:
+        if self.rate is not None and self.speedup != 1.0:
+            raise ValueError(f"rate {self.rate:g} beside a speedup; allowed: one of the two")
+        if self.end_s is not None and self.end_s <= self.start_s:
+            raise ValueError(f"end_s {self.end_s:g} is not after start_s; allowed: numbers above {self.start_s:g}")
+        return self
 
 
 Workload = Annotated[

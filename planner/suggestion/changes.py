@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
+from planner.messages import Message, message
 from planner.report.words import percent
 from planner.spec import Empirical, Fixed, Lognormal, Spec, Uniform
 from planner.suggestion.answer import Change, EnoughLink
@@ -13,7 +14,7 @@ from planner.suggestion.probe import Period
 from planner.suggestion.search import Found, highest_rate, probe, system_of
 from planner.suggestion.splits import Split, apply
 from planner.suggestion.tuning import BLOCK_SIZES, CONNECTORS
-from planner.suggestion.verdict import Advantage, Word, decide
+from planner.suggestion.verdict import WORDS, Advantage, Word, decide
 from planner.system.resolve import System, Wire
 
 STEP = 0.2
@@ -65,6 +66,14 @@ SPEC_CHANGES: dict[str, Callable[[Spec, float], Spec | None]] = {
     "TTFT target": lambda spec, factor: _target(spec, "ttft_ms", factor),
     "TPOT target": lambda spec, factor: _target(spec, "tpot_ms", factor),
     "outputs": lambda spec, factor: _lengths(spec, OUTPUTS, factor),
+}
+
+NAMES: dict[str, str] = {
+    "prompts": message("prompts"),
+    "link bandwidth": message("link bandwidth"),
+    "TTFT target": message("{metric} target", "TTFT"),
+    "TPOT target": message("{metric} target", "TPOT"),
+    "outputs": message("outputs"),
 }
 
 
@@ -144,7 +153,7 @@ def tasks(
             if changed is None:
                 continue
             link = factor if name == "link bandwidth" else 1.0
-            names.append(f"{name} {percent(STEP)} {_word(name, factor)}")
+            names.append(message("{what} {share} {how}", NAMES[name], percent(STEP), _word(name, factor)))
             wanted.append(ChangeTask(changed, ours[0], seed, ours[1], link, period))
             wanted.append(ChangeTask(changed, theirs[0], seed, theirs[1], link, period))
     for name, other in hand_overs(spec, ours[0]):
@@ -171,10 +180,10 @@ def hand_overs(spec: Spec, split: Split) -> Iterator[tuple[str, Split]]:
 
 def _word(name: str, factor: float) -> str:
     if name in ("prompts", "outputs"):
-        return "longer" if factor > 1 else "shorter"
+        return message("longer") if factor > 1 else message("shorter")
     if "target" in name:
-        return "looser" if factor > 1 else "tighter"
-    return "more" if factor > 1 else "less"
+        return message("looser") if factor > 1 else message("tighter")
+    return message("more") if factor > 1 else message("less")
 
 
 def judged(
@@ -189,14 +198,19 @@ def judged(
     for index, name in enumerate(names, start=1):
         ours, theirs = found[2 * index], found[2 * index + 1]
         if not ours.rate or not theirs.rate:
-            only = "only P/D meets the targets" if ours.rate else "only aggregated meets the targets"
-            changes.append(Change(name, None, only if ours.rate or theirs.rate else "neither meets the targets"))
+            if ours.rate:
+                who = message("only P/D meets the targets")
+            elif theirs.rate:
+                who = message("only aggregated meets the targets")
+            else:
+                who = message("neither meets the targets")
+            changes.append(Change(name, None, who))
             continue
         factor = math.exp(_log_ratio(ours, theirs) - base)
         values = ((1 + value) * factor - 1 for value in (now.value, now.low, now.high))
         changed = Advantage(*values)
         word: Word = decide(changed, margin, error, unknown)
-        changes.append(Change(name, changed.value, word))
+        changes.append(Change(name, changed.value, WORDS[word]))
     return changes
 
 
@@ -208,22 +222,25 @@ def _log_ratio(ours: Found, theirs: Found) -> float:
 def sentence(word: Word, changes: Sequence[Change], asked: float | None, ours: float, theirs: float) -> str:
     """Names the first change that flips the verdict; `asked` is the spec's own rate."""
     flip = next((change for change in changes if change.word != word), None)
-    if flip is not None:
-        value = (
-            ""
-            if flip.advantage is None
-            else f" (P/D {'+' if flip.advantage >= 0 else '-'}{percent(abs(flip.advantage))})"
-        )
-        text = f"With {flip.what} it would be: {flip.word}{value}."
+    if flip is None:
+        text = message("No change of 20 % in prompts, outputs, targets or link flips this.")
+    elif flip.advantage is None:
+        text = message("With {change} it would be: {word}.", flip.what, flip.word)
     else:
-        text = "No change of 20 % in prompts, outputs, targets or link flips this."
-    if asked is None:
-        return text
+        share = f"{'+' if flip.advantage >= 0 else '-'}{percent(abs(flip.advantage))}"
+        text = message("With {change} it would be: {word} (P/D {share}).", flip.what, flip.word, share)
+    return text if asked is None else message("{flip} {asked}", text, _at_the_asked(asked, ours, theirs))
+
+
+def _at_the_asked(asked: float, ours: float, theirs: float) -> Message:
+    """What the rate that was asked for, or one a little higher, leaves of the choice."""
     low, high = min(ours, theirs), max(ours, theirs)
-    better = "P/D" if ours > theirs else "aggregated"
-    for factor, word_of in ((1.0, "At the rate asked for"), (1 + STEP, "At a rate 20 % higher")):
-        if low < asked * factor <= high:
-            return f"{text} {word_of} ({asked * factor:.3g} req/s) only {better} meets the targets."
+    better = "P/D" if ours > theirs else message("aggregated")
+    if low < asked <= high:
+        return message("At the rate asked for ({rate:.3g} req/s) only {which} meets the targets.", asked, better)
+    more = asked * (1 + STEP)
+    if low < more <= high:
+        return message("At a rate 20 % higher ({rate:.3g} req/s) only {which} meets the targets.", more, better)
     if asked > high:
-        return f"{text} At the rate asked for ({asked:.3g} req/s) neither meets the targets."
-    return f"{text} Both serve the rate asked for ({asked:.3g} req/s)."
+        return message("At the rate asked for ({rate:.3g} req/s) neither meets the targets.", asked)
+    return message("Both serve the rate asked for ({rate:.3g} req/s).", asked)

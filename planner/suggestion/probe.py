@@ -12,9 +12,10 @@ import numpy as np
 
 from planner.spec import Aggregated, Sessions, Spec, dump, parse
 from planner.traffic import workload
+from planner.traffic.loads import Chained
 from planner.traffic.random_streams import draw, stream
 from planner.traffic.requests import Arrival, Load
-from planner.traffic.workload import Chained, offered_rate, scaled
+from planner.traffic.workload import offered_rate, scaled
 
 # Kinds of workload whose lists can be made longer, and the key that says how long they are.
 COUNTED = {

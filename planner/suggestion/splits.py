@@ -7,6 +7,7 @@ from typing import Literal
 
 from planner.engine.limits import divides
 from planner.engine.model_config import load_model
+from planner.messages import joined, message
 from planner.spec import Aggregated, Disaggregated, LocalPrefill, PoolSpec, Spec, SpecError
 from planner.suggestion.tuning import UNTUNED, Tuning
 from planner.system.resolve import resolve
@@ -62,12 +63,12 @@ class Split:
         swept = [self.router] if self.router else []
         if self.local_prefill_tokens is not None:
             swept.append(f"local<={self.local_prefill_tokens}")
-        return ", ".join([self._workers(), *swept])
+        return joined(", ", [self._workers(), *swept])
 
     def _workers(self) -> str:
         if self.second is None:
-            tp = "" if self.first.tp == 1 else f" TP{self.first.tp}"
-            return f"{self.first.replicas} agg{tp}"
+            count, tp = self.first.replicas, self.first.tp
+            return message("{count} agg", count) if tp == 1 else message("{count} agg TP{tp}", count, tp)
         parts = [
             f"{workers.replicas}{letter}" + ("" if workers.tp == 1 else f"(TP{workers.tp})")
             for workers, letter in ((self.first, "P"), (self.second, "D"))
@@ -94,10 +95,12 @@ def tp_sizes(spec: Spec, gpus: int) -> tuple[list[int], list[str]]:
                 fitting.append(size)
             except SpecError as error:
                 fault = error
-                left_out.append(f"TP {size}: {error}")
+                left_out.append(message("TP {tp}: {fault}", size, error))
         size *= 2
     if not fitting:
-        raise fault or SpecError(f"model: {model.name} cannot be split over up to {most} GPUs; allowed: more GPUs")
+        raise fault or SpecError(
+            "model: {name} cannot be split over up to {most} GPUs; allowed: more GPUs", model.name, most
+        )
     return fitting, left_out
 
 

@@ -15,6 +15,8 @@ from itertools import islice
 from multiprocessing.connection import wait as wait_for
 from typing import Any, Protocol, TypeVar
 
+from planner.messages import message
+
 T = TypeVar("T")
 R = TypeVar("R")
 Done = Callable[[], None]
@@ -87,7 +89,9 @@ class Workers:
                     done()
         except BrokenProcessPool:
             self.stop()
-            raise ChildProcessError("a worker process was killed, perhaps for want of memory; try again") from None
+            raise ChildProcessError(
+                message("a worker process was killed, perhaps for want of memory; try again")
+            ) from None
         finally:
             for one in flying:
                 one.cancel()

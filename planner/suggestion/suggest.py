@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 
+from planner.messages import joined, message
 from planner.report.explain import Explanation
 from planner.run.tables import Progress
 from planner.spec import Slo, Spec, dump
@@ -168,7 +169,7 @@ class _Session:
         rows = self._tuned(rows)
         rows = self._refined(rows)
         verdict = self._verdict(rows)
-        notes = [f"Left out: {text}" for text in left_out] + self._notes(rows)
+        notes = [message("Left out: {what}", text) for text in left_out] + self._notes(rows)
         compared = [row for mode in ("disaggregated", "aggregated") if (row := best_of(rows, mode))]
         brackets = provenance(self._systems(compared or rows[:1]))
         return Suggestion(
@@ -181,7 +182,7 @@ class _Session:
             provenance=brackets,
             rows=tuple(rows),
             verdict=verdict,
-            sentence=f"{sentence(rows, verdict, self.gpus)} {brackets}",
+            sentence=message("{sentence} {provenance}", sentence(rows, verdict, self.gpus), brackets),
             yaml=dump(apply(self.spec, pick(rows, verdict).split)),
             pareto=pareto(rows, self.gpus),
             notes=tuple(dict.fromkeys(notes)),
@@ -296,7 +297,10 @@ class _Session:
             error=error,
             unmeasured=unknown,
             at_equal_rate=self._equal_rate(both, max(ours.rate, theirs.rate)),
-            why=(f"{ours.name}: {limit(reasons[0])}", f"{theirs.name}: {limit(reasons[1])}"),
+            why=tuple(
+                message("{name}: {what}", row.name, limit(reason))
+                for row, reason in zip((ours, theirs), reasons, strict=True)
+            ),
             enough_link=enough,  # type: ignore[arg-type]
             changes=tuple(judged),
             change=changes.sentence(word, judged, offered_rate(self.spec), ours.rate, theirs.rate),
@@ -334,15 +338,21 @@ class _Session:
         return [system_of(apply(self.spec, row.split)) for row in rows]
 
     def _notes(self, rows: list[Row]) -> list[str]:
-        notes = []
+        notes: list[str] = []
         for row in (best_of(rows, "disaggregated"), best_of(rows, "aggregated")):
             if row is not None:
                 if held := kept(apply(self.spec, row.split.untuned)):
+                    keys = ", ".join(held)
                     notes.append(
-                        f"{row.name}: {', '.join(held)} kept as the file has it; left out, the best is searched."
+                        message(
+                            "{name}: {keys} kept as the file has it; left out, the best is searched.", row.name, keys
+                        )
                     )
-                notes += [f"{row.name}: {text}" for text in system_of(apply(self.spec, row.split)).warnings]
+                notes += [
+                    message("{name}: {what}", row.name, text)
+                    for text in system_of(apply(self.spec, row.split)).warnings
+                ]
         idle = [row.name for row in rows if row.idle]
         if idle:
-            notes.append(f"GPUs left idle by {', '.join(idle)}; rates per GPU count them.")
+            notes.append(message("GPUs left idle by {splits}; rates per GPU count them.", joined(", ", idle)))
         return notes

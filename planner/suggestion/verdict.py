@@ -9,11 +9,18 @@ from typing import Literal
 import numpy as np
 
 from planner.engine.tp_scaling import is_scaled
+from planner.messages import message
 from planner.report.words import percent
 from planner.suggestion.edge import Edge, interval
 from planner.system.resolve import System
 
 Word = Literal["worth it", "not worth it", "too close to call", "not known yet"]
+WORDS: dict[str, str] = {
+    "worth it": message("worth it"),
+    "not worth it": message("not worth it"),
+    "too close to call": message("too close to call"),
+    "not known yet": message("not known yet"),
+}
 
 UNCALIBRATED = 0.10  # error taken for a roofline's ratio of two deployments: nothing measured says better
 UNMEASURED = 0.25  # more error where hand-overs were not measured: the least that predictions without them were off by
@@ -30,10 +37,11 @@ class Advantage:
 
     def text(self) -> str:
         """12 % (9 to 15 %) more than."""
-        more = self.value >= 0
-        low, high = (self.low, self.high) if more else (-self.high, -self.low)
-        between = f"{_short(low)} to {_short(high)} %"
-        return f"{_short(abs(self.value))} % ({between}) {'more' if more else 'less'} than"
+        value, low, high = _short(abs(self.value)), _short(self.low), _short(self.high)
+        if self.value >= 0:
+            return message("{value} % ({low} to {high} %) more than", value, low, high)
+        low, high = _short(-self.high), _short(-self.low)
+        return message("{value} % ({low} to {high} %) less than", value, low, high)
 
 
 def _short(share: float) -> str:
@@ -74,12 +82,13 @@ def unmeasured(system: System) -> str | None:
         return None
     hand, wire = system.wires.hand_over, system.wires.intra_node
     if not hand.post_s:
-        return f"what a hand-over over {wire.name} costs the workers"
+        return message("what a hand-over over {link} costs the workers", wire.name)
     if hand.cross_layer_blocks:
-        return "hand-overs of cross-layer blocks"
+        return message("hand-overs of cross-layer blocks")
     sizes = sorted({pool.limits.block_size for pool in system.pools})
     if hand.measured_block_size is not None and sizes != [hand.measured_block_size]:
-        return f"hand-overs of block_size {', '.join(map(str, sizes))} (measured: {hand.measured_block_size})"
+        asked = ", ".join(map(str, sizes))
+        return message("hand-overs of block_size {sizes} (measured: {measured})", asked, hand.measured_block_size)
     return None
 
 
@@ -99,7 +108,11 @@ def decide(found: Advantage, margin: float, error: float, unknown: bool = False)
 def margin_text(margin: float, error: float) -> str:
     """What the whole interval is held against."""
     above, below = percent(margin + error), percent(margin - error)
-    return (
-        f"Worth it: the whole interval is above {above}; not worth it: below {below}. That is a margin of"
-        f" {percent(margin)} (run.margin), give or take the profile's own error of {percent(error)}."
+    return message(
+        "Worth it: the whole interval is above {above}; not worth it: below {below}. That is a margin of {margin} "
+        "(run.margin), give or take the profile's own error of {error}.",
+        above,
+        below,
+        percent(margin),
+        percent(error),
     )

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from planner.backends import Backend, backend
-from planner.engine.catalogue import hardware
+from planner.engine.catalogue import hardware, words
 from planner.report.words import number
 from planner.run.metrics import summarise
 from planner.run.tables import Progress, Run
@@ -122,7 +122,7 @@ def refusal(spec: Spec, there: Here) -> str | None:
     if there.kind != wanted.kind:
         return f"Not checked: the suggestion is for {wanted.title} and vLLM's {there.kind.upper()} build runs here."
     model = wanted.name.split("-")[0].lower()
-    if wanted.kind == "gpu" and not all(model in name.lower() for name in there.names):
+    if wanted.kind == "gpu" and not all(model in words(name) for name in there.names):
         return f"Not checked: the suggestion is for {wanted.title}, here is {', '.join(dict.fromkeys(there.names))}."
     return None
 

@@ -5,15 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from planner.engine.profiles import origin
+from planner.messages import Message, joined, message
 from planner.report.explain import Explanation
 from planner.report.words import gigabytes, number, percent
 from planner.spec import Slo
 from planner.suggestion.answer import Point, Row, Suggestion, Verdict, best_of, rank
 from planner.suggestion.splits import Workers
-from planner.suggestion.verdict import margin_text
+from planner.suggestion.verdict import WORDS, margin_text
 from planner.system.resolve import System
 
-_NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
+_COUNTS: dict[int, str] = {
+    2: message("two"), 3: message("three"), 4: message("four"), 5: message("five"), 6: message("six"),
+    7: message("seven"), 8: message("eight"), 9: message("nine"), 10: message("ten"), 11: message("eleven"),
+    12: message("twelve"),
+}  # fmt: skip
 
 
 def pick(rows: Sequence[Row], verdict: Verdict | None) -> Row:
@@ -30,23 +35,30 @@ def sentence(rows: Sequence[Row], verdict: Verdict | None, gpus: int) -> str:
     """2P6D serves 31.2 req/s within the targets, 12 % (9 to 15 %) more than eight aggregated engines: worth it."""
     ours, theirs = best_of(rows, "disaggregated"), best_of(rows, "aggregated")
     if ours is None and theirs is None:
-        return f"No use of {gpus} GPUs meets the targets at any rate."
+        return message("No use of {gpus} GPUs meets the targets at any rate.", gpus)
     if verdict is None or ours is None or theirs is None:
         only = ours or theirs
         assert only is not None
         there = {row.mode for row in rows}
         if len(there) == 1:
-            return f"{gpus} GPUs can only run aggregated: {_serves(only)}."
-        other = "aggregated deployment" if ours else "split into prefill and decode"
-        return f"{_serves(only)}; no {other} meets them at any rate."
-    text = f"serves {number(ours.rate)} req/s within the targets, {verdict.advantage.text()} {engines(theirs)}"
-    lead = ours.name if rank(ours) < rank(theirs) else f"The best split, {ours.name},"
+            return message("{gpus} GPUs can only run aggregated: {serves}.", gpus, _serves(only))
+        if ours:
+            return message("{serves}; no aggregated deployment meets them at any rate.", _serves(only))
+        return message("{serves}; no split into prefill and decode meets them at any rate.", _serves(only))
+    text = message(
+        "{split} serves {rate} req/s within the targets, {more} {engines}",
+        ours.name if rank(ours) < rank(theirs) else message("The best split, {name},", ours.name),
+        number(ours.rate),
+        verdict.advantage.text(),
+        engines(theirs),
+    )
     if verdict.word == "not known yet":
-        return (
-            f"{lead} {text}, if {verdict.unmeasured} cost what is assumed: not known yet, measure it with planner"
-            " calibrate."
+        return message(
+            "{compared}, if {what} cost what is assumed: not known yet, measure it with planner calibrate.",
+            text,
+            verdict.unmeasured,
         )
-    return f"{lead} {text}: {verdict.word}."
+    return message("{compared}: {word}.", text, WORDS[verdict.word])
 
 
 def to_run(suggestion: Suggestion) -> str | None:
@@ -55,94 +67,112 @@ def to_run(suggestion: Suggestion) -> str | None:
     if not row.rate > 0:
         return None
     verdict, within = suggestion.verdict, limits(suggestion.slo)
-    simpler = (
-        " (the simpler of the two)"
-        if verdict is not None and verdict.word in ("too close to call", "not known yet")
-        else ""
-    )
-    text = f"To run{simpler}: {_workers(row)}. Up to {_rate(row)}"
+    if verdict is not None and verdict.word in ("too close to call", "not known yet"):
+        text = message("To run (the simpler of the two): {workers}. Up to {rate}", _workers(row), _rate(row))
+    else:
+        text = message("To run: {workers}. Up to {rate}", _workers(row), _rate(row))
     if within:
-        text += f", {percent(suggestion.slo.attainment)} of the requests have {within}"
-    alike = f" Within the noise of it: {', '.join(suggestion.as_good)}." if suggestion.as_good else ""
+        share = percent(suggestion.slo.attainment)
+        text = message("{served}, {share} of the requests have {targets}", text, share, within)
+    parts = [message("{text}.", text)]
+    if suggestion.as_good:
+        parts.append(message("Within the noise of it: {splits}.", joined(", ", suggestion.as_good)))
     split = best_of(suggestion.rows, "disaggregated")
-    if split is None or split == row:
-        return f"{text}.{alike}"
-    return f"{text}.{alike} The best split: {_workers(split)}, up to {_rate(split)}."
+    if split is not None and split != row:
+        parts.append(message("The best split: {workers}, up to {rate}.", _workers(split), _rate(split)))
+    return joined(" ", parts)
 
 
 def _rate(row: Row) -> str:
     """84.4 req/s (82.9 to 85.8)"""
-    interval = f" ({number(row.low)} to {number(row.high)})" if row.low < row.high else ""
-    return f"{number(row.rate)} req/s{interval}"
+    if row.low < row.high:
+        return message("{rate} req/s ({low} to {high})", number(row.rate), number(row.low), number(row.high))
+    return message("{rate} req/s", number(row.rate))
 
 
 def limits(slo: Slo) -> str:
     """TTFT <= 500 ms and TPOT <= 30 ms; empty without targets."""
     named = (("TTFT", slo.ttft_ms), ("TPOT", slo.tpot_ms), ("E2E", slo.e2e_ms))
-    return " and ".join(f"{name} <= {limit:g} ms" for name, limit in named if limit is not None)
+    return joined(
+        " and ", [message("{metric} <= {limit:g} ms", name, limit) for name, limit in named if limit is not None]
+    )
 
 
-def _workers(row: Row) -> str:
+def _workers(row: Row) -> Message:
     """6 prefill workers and 2 decode workers of 1 GPU each (6P2D) with max_num_batched_tokens 2048."""
-    tuned = row.split.tuning.text
-    return f"{_engines(row)} ({row.name}){f' with {tuned}' if tuned else ''}"
+    text, tuned = message("{workers} ({name})", _engines(row), row.name), row.split.tuning.text
+    return message("{workers} with {options}", text, tuned) if tuned else text
 
 
-def _engines(row: Row) -> str:
+def _engines(row: Row) -> Message:
     first, second = row.split.first, row.split.second
     if second is None:
-        return f"{_some(first.replicas, 'aggregated engine')}{_size(first)}"
-    prefill, decode = _some(first.replicas, "prefill worker"), _some(second.replicas, "decode worker")
+        workers = (
+            message("1 aggregated engine") if first.replicas == 1 else message("{n} aggregated engines", first.replicas)
+        )
+        return message("{workers}{size}", workers, _size(first))
+    prefill = message("1 prefill worker") if first.replicas == 1 else message("{n} prefill workers", first.replicas)
+    decode = message("1 decode worker") if second.replicas == 1 else message("{n} decode workers", second.replicas)
     if first.tp == second.tp:
-        return f"{prefill} and {decode} of {_gpus(first.tp)} each"
-    return f"{prefill}{_size(first)} and {decode}{_size(second)}"
+        return message("{prefill} and {decode} of {gpus} each", prefill, decode, _gpus(first.tp))
+    return message("{prefill}{size} and {decode}{other}", prefill, _size(first), decode, _size(second))
 
 
-def _some(count: int, word: str) -> str:
-    return f"{count} {word}{'s' if count > 1 else ''}"
+def _gpus(count: int) -> Message:
+    return message("1 GPU") if count == 1 else message("{n} GPUs", count)
 
 
-def _gpus(count: int) -> str:
-    return f"{count} GPU{'s' if count > 1 else ''}"
-
-
-def _size(workers: Workers) -> str:
-    return f" of {_gpus(workers.tp)}{' each' if workers.replicas > 1 else ''}"
+def _size(workers: Workers) -> Message:
+    if workers.replicas > 1:
+        return message(" of {gpus} each", _gpus(workers.tp))
+    return message(" of {gpus}", _gpus(workers.tp))
 
 
 def method(suggestion: Suggestion) -> str:
     """How long was simulated, and what the intervals hold."""
-    lists = f"{suggestion.seeds} list{'s' if suggestion.seeds > 1 else ''} of requests"
+    lists = (
+        message("{n} lists of requests", suggestion.seeds) if suggestion.seeds > 1 else message("1 list of requests")
+    )
     if suggestion.seconds is None or suggestion.warmup_s is None:
-        return f"Each candidate serves the whole workload at every rate; intervals (95 %) are over {lists}."
+        return message(
+            "Each candidate serves the whole workload at every rate; intervals (95 %) are over {lists}.", lists
+        )
     best = max(row.rate for row in suggestion.rows)
-    return (
-        f"Each candidate is sent {number(suggestion.seconds)} s of traffic at every rate"
-        f" ({number(best * suggestion.seconds)} requests at {number(best)} req/s), the first"
-        f" {number(suggestion.warmup_s)} s not judged. Intervals (95 %) hold what {lists}, the length of the runs and"
-        " the steps of the search leave open."
+    return message(
+        "Each candidate is sent {time} s of traffic at every rate ({count} requests at {rate} req/s), the first "
+        "{warmup} s not judged. Intervals (95 %) hold what {lists}, the length of the runs and the steps of the search "
+        "leave open.",
+        number(suggestion.seconds),
+        number(best * suggestion.seconds),
+        number(best),
+        number(suggestion.warmup_s),
+        lists,
     )
 
 
-def _serves(row: Row) -> str:
-    verb = "serve" if row.split.second is None and row.split.first.replicas > 1 else "serves"
-    return f"{engines(row)} {verb} {number(row.rate)} req/s within the targets"
+def _serves(row: Row) -> Message:
+    if row.split.second is None and row.split.first.replicas > 1:
+        return message("{engines} serve {rate} req/s within the targets", engines(row), number(row.rate))
+    return message("{engines} serves {rate} req/s within the targets", engines(row), number(row.rate))
 
 
 def engines(row: Row) -> str:
     """eight aggregated engines; a P/D row is its name."""
     if row.split.second is not None:
         return row.name
-    count = row.split.first.replicas
-    word = _NUMBERS[count] if count < len(_NUMBERS) else str(count)
-    tp = "" if row.split.first.tp == 1 else f" of TP {row.split.first.tp}"
-    swept = f" with {row.split.router}" if row.split.router else ""
-    return f"{word} aggregated engine{'s' if count > 1 else ''}{tp}{swept}"
+    count, tp, router = row.split.first.replicas, row.split.first.tp, row.split.router
+    if count == 1:
+        text = message("one aggregated engine")
+    else:
+        text = message("{n} aggregated engines", _COUNTS.get(count, str(count)))
+    if tp > 1:
+        text = message("{engines} of TP {tp}", text, tp)
+    return message("{engines} with {router}", text, router) if router else text
 
 
 def provenance(systems: Sequence[System]) -> str:
     """Where the step times are from, in brackets."""
-    return f"[{origin([pool.profile for system in systems for pool in system.pools])}]"
+    return message("[{origin}]", origin([pool.profile for system in systems for pool in system.pools]))
 
 
 def limit(found: Explanation) -> str:
@@ -156,14 +186,23 @@ def explanation(verdict: Verdict) -> list[str]:
     link = verdict.enough_link
     if link is not None:
         lines.append(
-            f"A link of {gigabytes(link.bytes_s)} instead of {gigabytes(link.now_bytes_s)} would be enough for"
-            f" {number(link.rate)} req/s."
+            message(
+                "A link of {enough} instead of {now} would be enough for {rate} req/s.",
+                gigabytes(link.bytes_s),
+                gigabytes(link.now_bytes_s),
+                number(link.rate),
+            )
         )
     equal = verdict.at_equal_rate
     if equal is not None:
         lines.append(
-            f"Both at {number(equal.rate)} req/s: {percent(equal.disaggregated)} (P/D) and {percent(equal.aggregated)}"
-            " (aggregated) of the requests are within the targets."
+            message(
+                "Both at {rate} req/s: {split} (P/D) and {together} (aggregated) of the requests are within the "
+                "targets.",
+                number(equal.rate),
+                percent(equal.disaggregated),
+                percent(equal.aggregated),
+            )
         )
     if verdict.change:
         lines.append(verdict.change)
@@ -193,12 +232,25 @@ def smallest_sentence(suggestion: Suggestion) -> str | None:
     if found is None:
         return None
     if found.gpus is None:
-        return f"Up to {found.limit} GPUs do not serve {number(found.rate)} req/s within the targets."
-    parts = [
-        f"{count} {word}" if count is not None else f"more than {found.limit} {word}"
-        for count, word in ((found.aggregated_gpus, "aggregated"), (found.disaggregated_gpus, "split"))
+        return message(
+            "Up to {most} GPUs do not serve {rate} req/s within the targets.", found.limit, number(found.rate)
+        )
+    needs = [
+        message("{count} {how}", count, how)
+        if count is not None
+        else message("more than {most} {how}", found.limit, how)
+        for count, how in (
+            (found.aggregated_gpus, message("aggregated")),
+            (found.disaggregated_gpus, message("split")),
+        )
     ]
-    return f"{found.gpus} GPUs are the fewest that serve {number(found.rate)} req/s: {found.name} ({', '.join(parts)})."
+    return message(
+        "{gpus} GPUs are the fewest that serve {rate} req/s: {name} ({needs}).",
+        found.gpus,
+        number(found.rate),
+        found.name,
+        joined(", ", needs),
+    )
 
 
 def check_sentences(suggestion: Suggestion) -> list[str]:

@@ -10,16 +10,11 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from planner.engine.catalogue import Hardware
+from planner.engine.law import StepTime, bounds
 from planner.engine.limits import EngineLimits
 from planner.engine.model_shape import ModelShape
-from planner.engine.profiles import (
-    ALL_REDUCE_S,
-    MATMUL_EFFICIENCY,
-    MEMORY_EFFICIENCY,
-    LatencyProfile,
-    StepTime,
-    bounds,
-)
+from planner.engine.profiles import LatencyProfile
+from planner.engine.roof import ALL_REDUCE_S, MATMUL_EFFICIENCY, MEMORY_EFFICIENCY, Roof
 from planner.spec import Engine, SpecError
 from planner.spec.optimizations import Optimizations, Tier
 
@@ -141,13 +136,14 @@ def _keys_alone(
     """(decode, chunk) seconds more for each token attended to: half is not read, its values are computed from keys."""
     if model.latent_dim:
         raise SpecError(
-            f"optimizations.decode.key_only: {model.name} keeps one latent vector, not keys and values; "
-            "allowed: models with a KV cache of both"
+            "optimizations.decode.key_only: {name} keeps one latent vector, not keys and values; "
+            "allowed: models with a KV cache of both",
+            model.name,
         )
     width = model.kv_heads * model.head_dim
     flops = 2 * width * width * model.layers / tp
     rate = hardware.flops("bf16") * MATMUL_EFFICIENCY
-    read_s = bounds(model, hardware, tp, engine).decode_per_context_s / MEMORY_EFFICIENCY
+    read_s = bounds(Roof(model, hardware, tp, engine)).decode_per_context_s / MEMORY_EFFICIENCY
     return flops / rate - min(read_s, profile.step.decode(1)[1]) / 2, flops / rate
 
 
@@ -172,7 +168,7 @@ def changed_step(
         sparse = prefill.sparse_attention
         step = Sparse(step, profile.file.step.prefill_per_pair_s, sparse.keys, sparse.indexer_share)
     if decode.persistent is not None and decodes:
-        floor_s = bounds(model, hardware, tp, engine).decode_s
+        floor_s = bounds(Roof(model, hardware, tp, engine)).decode_s
         step = Resident(step, decode.persistent.removed_ms / 1e3, floor_s, decode.persistent.sm_share)
     if decode.micro_batches > 1:
         reduce_s = 2 * model.layers * ALL_REDUCE_S if tp > 1 else 0.0

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from planner.engine.catalogue import Hardware
+from planner.messages import joined, message
 from planner.spec import ClusterNode, SpecError
 
 
@@ -60,7 +61,9 @@ def given_hosts(nodes: Sequence[ClusterNode], default: Hardware, known: dict[str
     names = [node.name for node in nodes]
     for index, name in enumerate(names):
         if name in names[:index]:
-            raise SpecError(f"cluster.nodes[{index}].name: {name!r} is given twice; allowed: one name a node")
+            raise SpecError(
+                "cluster.nodes[{index}].name: {name!r} is given twice; allowed: one name a node", index, name
+            )
     hosts = []
     for node in nodes:
         hardware = known[node.hardware] if node.hardware else default
@@ -94,11 +97,19 @@ def place_on(hosts: list[Host], demands: Sequence[Demand]) -> list[tuple[WorkerP
 
 def _too_small(hosts: list[Host], demand: Demand, left: int) -> SpecError:
     free = {host.name: host.free for host in hosts if host.hardware == demand.hardware.name}
-    there = ", ".join(f"{count} on {name}" for name, count in free.items()) or f"no {demand.hardware.name} node"
+    there = joined(", ", [message("{count} on {node}", count, name) for name, count in free.items()]) or message(
+        "no {gpu} node", demand.hardware.name
+    )
     return SpecError(
-        f"cluster.nodes: {left} of {demand.replicas} {demand.role} workers have no place: each needs {demand.tp} free "
-        f"{demand.hardware.name} GPUs on one node, free are {there}; "
-        f"allowed: {left * demand.tp} more GPUs, or fewer replicas"
+        "cluster.nodes: {left} of {replicas} {role} workers have no place: each needs {tp} free "
+        "{name} GPUs on one node, free are {there}; allowed: {more} more GPUs, or fewer replicas",
+        left,
+        demand.replicas,
+        demand.role,
+        demand.tp,
+        demand.hardware.name,
+        there,
+        left * demand.tp,
     )
 
 
@@ -107,8 +118,11 @@ def place_freely(demands: Sequence[Demand], gpus_per_node: int) -> tuple[list[Ho
     for demand in demands:
         if demand.tp > gpus_per_node:
             raise SpecError(
-                f"{demand.key}.tp: {demand.tp} exceeds gpus_per_node {gpus_per_node} (a worker stays on one node); "
-                f"allowed: up to {gpus_per_node}"
+                "{key}.tp: {tp} exceeds gpus_per_node {gpus_per_node} (a worker stays on one node); allowed: "
+                "up to {gpus_per_node}",
+                demand.key,
+                demand.tp,
+                gpus_per_node,
             )
     counts: dict[str, int] = {}
     entries = {demand.hardware.name: demand.hardware for demand in demands}

@@ -18,6 +18,7 @@ from planner.engine.model_shape import ModelShape
 from planner.engine.profile_file import WireLaw
 from planner.engine.profiles import LatencyProfile, load_profile, roofline
 from planner.engine.tp_scaling import at_tp
+from planner.messages import message
 from planner.routing import POLICIES
 from planner.spec import (
     Aggregated,
@@ -112,8 +113,14 @@ def _router(router: Router, where: str) -> Router:
         router = router.model_copy(update=values)
     if router.policy not in POLICIES:
         close = difflib.get_close_matches(router.policy, POLICIES, n=1)
-        near = f" did you mean '{close[0]}'?" if close else ""
-        raise SpecError(f"{where}.policy: {router.policy!r} is unknown;{near} allowed: {', '.join(POLICIES)}")
+        near = message(" did you mean '{near}'?", close[0]) if close else ""
+        raise SpecError(
+            "{where}.policy: {policy!r} is unknown;{near} allowed: {policies}",
+            where,
+            router.policy,
+            near,
+            ", ".join(POLICIES),
+        )
     return router
 
 
@@ -159,7 +166,11 @@ def _other_types(profile: LatencyProfile, model: ModelShape, engine: Engine) -> 
     if plain or measured == mine:
         return []
     theirs, ours = (f"kv_cache_dtype {kv}, quantization {weights or 'none'}" for kv, weights in (measured, mine))
-    return [f"profile {profile.name} is for {theirs}, used for {ours}; times are not to be trusted"]
+    return [
+        message(
+            "profile {name} is for {theirs}, used for {ours}; times are not to be trusted", profile.name, theirs, ours
+        )
+    ]
 
 
 def _pool(spec: Spec, base: ModelShape, role: Role, pool: PoolSpec, key: str, most: int) -> tuple[Pool, list[str]]:
@@ -167,9 +178,12 @@ def _pool(spec: Spec, base: ModelShape, role: Role, pool: PoolSpec, key: str, mo
     engine, tp = _engine(spec, pool), pool.tp
     entry = hardware(pool.hardware or spec.hardware)
     model = base.for_engine(engine)
+    _check_experts(model, engine, f"{key}.engine" if pool.engine else "engine")
     if (why := uneven(model, tp)) is not None:
         fitting = [str(size) for size in range(1, most + 1) if divides(model, size)]
-        raise SpecError(f"{key}.tp: {why}; allowed: {', '.join(fitting) or 'another checkpoint'}")
+        raise SpecError(
+            "{key}.tp: {why}; allowed: {sizes}", key, why, ", ".join(fitting) or message("another checkpoint")
+        )
     name = pool.profile or spec.profile
     budget, seqs, _ = batch_sizes(model, entry, tp, engine)
     measured = load_profile(name) if name else roofline(model, entry, tp, engine)
@@ -182,9 +196,20 @@ def _pool(spec: Spec, base: ModelShape, role: Role, pool: PoolSpec, key: str, mo
     warnings = [*profile.mismatches(twin, entry.name, tp), *profile.other_release(entry.kind), *profile.warnings]
     warnings += _other_types(profile, model, engine)
     if any(window is not None and window < found.max_model_len for window in model.windows):
-        warnings.append(f"{model.name}: attention windows are not modelled; KV and attention are counted in full")
+        warnings.append(
+            message("{model}: attention windows are not modelled; KV and attention are counted in full", model.name)
+        )
     router = _router(pool.router or spec.deployment.router, f"{key}.router" if pool.router else "deployment.router")
     return Pool(role, tp, entry, found, profile, router, (), engine, model), warnings
+
+
+def _check_experts(model: ModelShape, engine: Engine, key: str) -> None:
+    if engine.enable_expert_parallel and not model.experts:
+        raise SpecError(f"{key}.enable_expert_parallel: {model.name} has no experts; allowed: with mixtures of experts")
+    if engine.expert_imbalance != 1.0 and not engine.enable_expert_parallel:
+        raise SpecError(
+            f"{key}.expert_imbalance: every GPU has a share of every expert; allowed: with enable_expert_parallel: true"
+        )
 
 
 def _pool_specs(spec: Spec) -> list[tuple[Role, str, PoolSpec]]:
@@ -217,8 +242,12 @@ def _check_lengths(spec: Spec, pools: list[Pool]) -> None:
     for pool in pools:
         if prompt + output > pool.limits.max_model_len:
             raise SpecError(
-                f"workload.prompt_tokens: {prompt} prompt and {output} output tokens exceed the {pool.role} pool's "
-                f"max_model_len {pool.limits.max_model_len}; allowed: together up to {pool.limits.max_model_len}"
+                "workload.prompt_tokens: {prompt} prompt and {output} output tokens exceed the {role} pool's "
+                "max_model_len {most}; allowed: together up to {most}",
+                prompt,
+                output,
+                pool.role,
+                pool.limits.max_model_len,
             )
 
 
@@ -227,8 +256,8 @@ def _check_trace(spec: Spec) -> None:
         path = spec.workload.path
         if not path.strip():
             raise SpecError("workload.path: is empty; allowed: the path of a trace file")
-        if not Path(path).expanduser().is_file():
-            raise SpecError(f"workload.path: {path}: no such file; allowed: the path of a trace file")
+        if not Path(path).exists():  # a folder, too: agents' sessions, a run
+            raise SpecError("workload.path: {path}: no such file; allowed: the path of a trace file", path)
 
 
 def _crosses(pools: tuple[Pool, ...]) -> bool:
@@ -245,8 +274,11 @@ def host_warnings(pools: tuple[Pool, ...]) -> list[str]:
         pool.profile.name for worker, pool in workers if counts[worker.node] > 1 and not pool.profile.interference
     }
     return [
-        f"workers share one host's CPU, and profile {name} does not say how they slow each other: "
-        "times are those of a worker alone"
+        message(
+            "workers share one host's CPU, and profile {name} does not say how they slow each other: times are those "
+            "of a worker alone",
+            name,
+        )
         for name in sorted(unknown)
     ]
 
@@ -261,19 +293,23 @@ def _measured_link(spec: Link, pools: tuple[Pool, ...]) -> WireLaw | None:
 def knob_warnings(spec: Spec) -> list[str]:
     """Knobs that change answers, and those that have nothing to work on. Raises SpecError for one that cannot work."""
     knobs, deployment = spec.optimizations, spec.deployment
-    warnings = [f"optimizations.{name} changes what the model answers" for name in knobs.changes_output]
+    warnings: list[str] = [
+        message("optimizations.{name} changes what the model answers", name) for name in knobs.changes_output
+    ]
     if isinstance(deployment, Aggregated):
         idle = [name for name in ("transfer", "separation") if getattr(knobs, name) != type(getattr(knobs, name))()]
-        return warnings + [f"optimizations.{name}: nothing to do in an aggregated deployment" for name in idle]
+        return warnings + [
+            message("optimizations.{name}: nothing to do in an aggregated deployment", name) for name in idle
+        ]
     if knobs.separation.role_switch is not None and deployment.router.decode_choice != "after_prefill":
         raise SpecError(
-            "optimizations.separation.role_switch: a worker chosen at arrival could leave before its prompt comes; "
-            "allowed: with router.decode_choice: after_prefill"
+            "optimizations.separation.role_switch: a worker chosen at arrival could leave before its "
+            "prompt comes; allowed: with router.decode_choice: after_prefill"
         )
     if knobs.separation.role_switch is not None and spec.retrieval and spec.retrieval.at == "prefill_worker":
         raise SpecError(
-            "optimizations.separation.role_switch: a decode worker has no retrieval stage to bring along; "
-            "allowed: with retrieval.at: frontend"
+            "optimizations.separation.role_switch: a decode worker has no retrieval stage to bring "
+            "along; allowed: with retrieval.at: frontend"
         )
     return warnings
 
@@ -283,17 +319,22 @@ def resolve(spec: Spec) -> System:
     spec = _expanded(spec)
     _check_trace(spec)
     base = load_model(spec.model)
-    if base.experts:
+    if base.state_layers:
         raise SpecError(
-            f"model: {base.name} is a mixture of {base.experts} experts, whose step time is not covered; "
-            "allowed: dense models"
+            "model: {model} keeps a state instead of KV in {states} of its {layers} layers, whose step time is not "
+            "covered; allowed: models with attention in every layer, or `planner memory` for its sizes",
+            base.name,
+            base.state_layers,
+            base.layers,
         )
     nodes, deployment = spec.cluster.nodes, spec.deployment
     most = max((node.gpus for node in nodes), default=deployment.gpus_per_node)
     demands, pools, warnings = [], [], list[str]()
     for role, key, wanted in _pool_specs(spec):
         if wanted.tp > most:
-            raise SpecError(f"{key}.tp: {wanted.tp} exceeds the {most} GPUs of a node; allowed: up to {most}")
+            raise SpecError(
+                "{key}.tp: {tp} exceeds the {most} GPUs of a node; allowed: up to {most}", key, wanted.tp, most
+            )
         pool, notes = _pool(spec, base, role, wanted, key, most)
         pools.append(pool)
         warnings += notes
@@ -309,11 +350,13 @@ def resolve(spec: Spec) -> System:
     model = filled[0].model
     if len({pool.model.kv_dtype_bytes for pool in filled}) > 1:
         raise SpecError(
-            "deployment.decode.engine: its KV cache type differs from the prefill pool's; "
-            "allowed: the same dtype and kv_cache_dtype in both"
+            "deployment.decode.engine: its KV cache type differs from the prefill pool's; allowed: the "
+            "same dtype and kv_cache_dtype in both"
         )
     if isinstance(deployment, Disaggregated) and deployment.link.inter_node is None and _crosses(filled):
-        warnings.append("link.inter_node: not given, yet KV crosses nodes; a nominal link is assumed between them")
+        warnings.append(
+            message("link.inter_node: not given, yet KV crosses nodes; a nominal link is assumed between them")
+        )
     warnings += [*knob_warnings(spec), *host_warnings(filled)]
     net = None
     if isinstance(deployment, Disaggregated):

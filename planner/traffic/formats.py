@@ -1,230 +1,154 @@
-"""Trace formats: one reader each, in a dict.
+"""Trace formats of one request a line: one function each, and all formats in a dict.
 
-A reader turns numbered lines into `TraceRequest`s; a line that does not fit raises BadLine.
+A reader turns a file into numbered rows: a `TraceRequest`, a `BadLine` for a row that does not fit, or None for a
+request that had failed when it was recorded. What it raises as BadLine makes the whole file unusable.
 """
 
 from __future__ import annotations
 
-import csv
-import json
-import math
-from collections.abc import Callable, Iterator, Sequence
+import re
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 
-from planner.spec.strict_yaml import shorten
+from planner.traffic import trace_documents as documents
+from planner.traffic.rows import (
+    BadLine,
+    Found,
+    Rows,
+    TraceRequest,
+    clock,
+    hash_ids,
+    identifier,
+    json_object,
+    maybe,
+    number,
+    part,
+    session_of,
+    table,
+    tokens,
+)
+from planner.traffic.servegen import read_servegen
+from planner.traffic.trace_files import Source
 
-MOST_NUMBER = 1e15  # of any cell: milliseconds since 1970 are far below it
-MOST_TOKENS = 1e9
-MOST_ID = 2**63 - 1
+__all__ = ["FORMATS", "BadLine", "Format", "TraceRequest", "recognised"]
 
-
-@dataclass(frozen=True, slots=True)
-class TraceRequest:
-    """One line of a trace. Times in seconds; `hash_ids` stand for blocks of the prompt, the last one may be partial.
-
-    A request without `arrival_s` is sent `delay_s` after the end of its session's previous one.
-    """
-
-    arrival_s: float | None
-    prompt_tokens: int
-    output_tokens: int
-    hash_ids: tuple[int, ...] = ()
-    session: str | None = None
-    delay_s: float = 0.0
-
-
-class BadLine(ValueError):
-    """A line that does not fit its format: what is wrong, what is allowed. The reader adds file and line."""
-
-
-# --- fields ------------------------------------------------------------------------------------
+ESTIMATED = "The trace holds text: lengths are estimated at a token for every 4 characters."
+KEYS = re.compile(r'"((?:[^"\\]|\\.){1,80})"\s*:')
 
 
-def _number(row: dict[str, Any], key: str, allowed: str, low: float = 0.0, most: float = MOST_NUMBER) -> float:
-    value = row.get(key)
-    try:
-        number = float(value) if not isinstance(value, bool) else math.nan  # type: ignore[arg-type]
-    except (TypeError, ValueError):
-        number = math.nan
-    except OverflowError:  # a whole number of more than 308 digits
-        number = math.inf
-    if not (math.isfinite(number) and number >= low):
-        shown = "missing" if value is None else shorten(repr(value))
-        raise BadLine(f"{key} is {shown}; must be {allowed}")
-    if number > most:
-        raise BadLine(f"{key} is {shorten(repr(value))}; must be at most {most:g}")
-    return number
-
-
-def _tokens(row: dict[str, Any], key: str) -> int:
-    number = _number(row, key, "a whole number, at least 1", 1.0, MOST_TOKENS)
-    if number != int(number):
-        raise BadLine(f"{key} is {shorten(repr(row[key]))}; must be a whole number, at least 1")
-    return int(number)
-
-
-def _hash_ids(row: dict[str, Any], prompt_tokens: int, block_tokens: int) -> tuple[int, ...]:
-    ids = row.get("hash_ids") or ()
-    if not isinstance(ids, list | tuple) or not all(type(i) is int and 0 <= i <= MOST_ID for i in ids):
-        raise BadLine("hash_ids must be a list of whole numbers, zero or more, of 63 bits")
-    if ids and len(ids) != -(-prompt_tokens // block_tokens):
-        raise BadLine(
-            f"{len(ids)} hash_ids for {prompt_tokens} prompt tokens; with blocks of {block_tokens} tokens there must be"
-            f" {-(-prompt_tokens // block_tokens)} (other block sizes: workload.block_tokens)"
-        )
-    return tuple(ids)
-
-
-def _id(row: dict[str, Any], key: str, without: int | None = None) -> int | float | str | None:
-    value = row.get(key, without)
-    if value is not None and not isinstance(value, int | float | str):
-        raise BadLine(f"{key} is {shorten(repr(value))}; must be a number or text")
-    return value
-
-
-def _json(line: str) -> dict[str, Any]:
-    try:
-        row = json.loads(line)
-    except ValueError as error:
-        raise BadLine(f"not JSON ({error}); must be one object a line") from None
-    except RecursionError:
-        raise BadLine("nested too deeply; must be one object a line") from None
-    if not isinstance(row, dict):
-        raise BadLine(f"a JSON {type(row).__name__}; must be one object a line")
-    return row
-
-
-def _clock(text: str | None) -> float:
-    """Seconds of an ISO date and time. Digits beyond the microsecond are cut off."""
-    try:
-        return datetime.fromisoformat((text or "").strip()).timestamp()
-    except (ValueError, OverflowError, OSError):  # the last two: a year that the system's clock does not reach
-        raise BadLine(
-            f"TIMESTAMP is {shorten(repr(text))}; must be a date and time such as 2023-11-16 18:15:46.68"
-        ) from None
-
-
-# --- formats: (lines, block_tokens) -> (line number, request) ------------------------------------
-
-Rows = Iterator[tuple[int, TraceRequest]]
-Lines = Iterator[tuple[int, str]]
-
-
-def _mooncake(lines: Lines, block_tokens: int) -> Rows:
-    """Mooncake JSONL: timestamp (ms), input_length, output_length, hash_ids; optional session_id and delay (ms)."""
-    for number, line in lines:
+def _each(rows: Iterable[tuple[int, Any]], read: Callable[[Any], Found]) -> Rows:
+    """`read` applied to every row; a row that does not fit says its line."""
+    for line, row in rows:
         try:
-            row = _json(line)
-            prompt = _tokens(row, "input_length")
-            session = row.get("session_id")
-            at_ms = None
-            if row.get("timestamp") is not None or session is None or "delay" not in row:
-                at_ms = _number(row, "timestamp", "milliseconds, zero or more")
-            yield (
-                number,
-                TraceRequest(
-                    None if at_ms is None else at_ms / 1e3,
-                    prompt,
-                    _tokens(row, "output_length"),
-                    _hash_ids(row, prompt, block_tokens),
-                    None if session is None else str(session),
-                    _number(row, "delay", "milliseconds, zero or more") / 1e3 if at_ms is None else 0.0,
-                ),
-            )
+            if isinstance(row, BadLine):
+                raise row
+            yield line, read(row)
         except BadLine as error:
-            raise BadLine(f"line {number}: {error}") from None
+            yield line, BadLine(f"line {line}: {error}")
 
 
-def _bailian(lines: Lines, block_tokens: int) -> Rows:
+# --- formats -----------------------------------------------------------------------------------
+
+
+def _mooncake(source: Source, block_tokens: int) -> Rows:
+    """Mooncake JSONL: timestamp (ms), input_length, output_length, hash_ids; optional session_id and delay (ms)."""
+
+    def read(line: str) -> TraceRequest:
+        row = json_object(line)
+        prompt = tokens(row, "input_length")
+        session = session_of(row, "session_id")
+        at_ms = None
+        if row.get("timestamp") is not None or session is None or "delay" not in row:
+            at_ms = number(row, "timestamp", "milliseconds, zero or more")
+        return TraceRequest(
+            None if at_ms is None else at_ms / 1e3,
+            prompt,
+            tokens(row, "output_length"),
+            hash_ids(row, prompt, block_tokens),
+            session,
+            number(row, "delay", "milliseconds, zero or more") / 1e3 if at_ms is None else 0.0,
+        )
+
+    return _each(source.lines(), read)
+
+
+def _bailian(source: Source, block_tokens: int) -> Rows:
     """Qwen-Bailian JSONL: chat_id, parent_chat_id (-1: none), timestamp (s), lengths, hash_ids of 16 tokens."""
     roots: dict[Any, str] = {}
-    for number, line in lines:
-        try:
-            row = _json(line)
-            prompt = _tokens(row, "input_length")
-            chat, parent = _id(row, "chat_id"), _id(row, "parent_chat_id", -1)
-            session = roots.setdefault(chat, roots.get(parent, str(chat)))
-            at_s = _number(row, "timestamp", "seconds, zero or more")
-            hash_ids = _hash_ids(row, prompt, block_tokens)
-            yield number, TraceRequest(at_s, prompt, _tokens(row, "output_length"), hash_ids, session)
-        except BadLine as error:
-            raise BadLine(f"line {number}: {error}") from None
+
+    def read(line: str) -> TraceRequest:
+        row = json_object(line)
+        prompt = tokens(row, "input_length")
+        chat, parent = identifier(row, "chat_id"), identifier(row, "parent_chat_id", -1)
+        session = roots.setdefault(chat, roots.get(parent, str(chat)))
+        at_s = number(row, "timestamp", "seconds, zero or more")
+        return TraceRequest(at_s, prompt, tokens(row, "output_length"), hash_ids(row, prompt, block_tokens), session)
+
+    return _each(source.lines(), read)
 
 
-def _table(lines: Lines, columns: Sequence[str]) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Rows of a CSV file as {column: text}."""
-    header: list[str] | None = None
-    for number, line in lines:
-        try:
-            cells = next(csv.reader([line]))
-        except csv.Error as error:
-            most = csv.field_size_limit()
-            raise BadLine(f"line {number}: not CSV ({error}); must be cells of at most {most} characters") from None
-        if header is None:
-            header = [cell.strip() for cell in cells]
-            missing = [column for column in columns if column not in header]
-            if missing:
-                raise BadLine(f"line {number}: no column {missing[0]!r}; the header must have {', '.join(columns)}")
-        elif len(cells) != len(header):
-            raise BadLine(f"line {number}: {len(cells)} cells; must be {len(header)} as in the header")
-        else:
-            yield number, dict(zip(header, cells, strict=True))
-
-
-def _azure(lines: Lines, block_tokens: int) -> Rows:
+def _azure(source: Source, block_tokens: int) -> Rows:
     """Azure LLM inference traces of 2023 and 2024: TIMESTAMP, ContextTokens, GeneratedTokens."""
-    for number, row in _table(lines, ("TIMESTAMP", "ContextTokens", "GeneratedTokens")):
-        try:
-            at_s = _clock(row["TIMESTAMP"])
-            yield number, TraceRequest(at_s, _tokens(row, "ContextTokens"), _tokens(row, "GeneratedTokens"))
-        except BadLine as error:
-            raise BadLine(f"line {number}: {error}") from None
+
+    def read(row: dict[str, Any]) -> TraceRequest:
+        return TraceRequest(clock(row["TIMESTAMP"]), tokens(row, "ContextTokens"), tokens(row, "GeneratedTokens"))
+
+    return _each(table(source.lines(), ("TIMESTAMP", "ContextTokens", "GeneratedTokens")), read)
 
 
-def _burstgpt(lines: Lines, block_tokens: int) -> Rows:
-    """BurstGPT CSV, with or without session columns. Rows with 0 response tokens are failed requests: left out."""
-    for number, row in _table(lines, ("Timestamp", "Request tokens", "Response tokens")):
-        try:
-            if _number(row, "Response tokens", "a whole number, zero or more") == 0:
-                continue
-            at_s = _number(row, "Timestamp", "seconds, zero or more")
-            prompt, output = _tokens(row, "Request tokens"), _tokens(row, "Response tokens")
-            yield number, TraceRequest(at_s, prompt, output, (), row.get("Session ID") or None)
-        except BadLine as error:
-            raise BadLine(f"line {number}: {error}") from None
+def _burstgpt(source: Source, block_tokens: int) -> Rows:
+    """BurstGPT CSV, with or without session columns. Rows with 0 response tokens are failed requests."""
+
+    def read(row: dict[str, Any]) -> TraceRequest | None:
+        if number(row, "Response tokens", "a whole number, zero or more") == 0:
+            return None
+        at_s = number(row, "Timestamp", "seconds, zero or more")
+        prompt, output = tokens(row, "Request tokens"), tokens(row, "Response tokens")
+        busy_s = maybe(row, "Elapsed time", "seconds, zero or more")
+        return TraceRequest(at_s, prompt, output, (), session_of(row, "Session ID"), 0.0, busy_s)
+
+    return _each(table(source.lines(), ("Timestamp", "Request tokens", "Response tokens")), read)
 
 
-def _vllm_bench(lines: Lines, block_tokens: int) -> Rows:
-    """Result file of `vllm bench serve --save-result --save-detailed`: start_times (s), input_lens, output_lens.
+def _aiperf(source: Source, block_tokens: int) -> Rows:
+    """AIPerf's profile_export.jsonl: one record a request. Warm-up and requests with an error are left out."""
 
-    Requests that failed have 0 output tokens and are left out.
-    """
-    row = _json("\n".join(line for _, line in lines))
-    keys = ("start_times", "input_lens", "output_lens")
-    for key in keys:
-        if not isinstance(row.get(key), list):
-            raise BadLine(f"no list {key!r}; must be the result of `vllm bench serve --save-result --save-detailed`")
-    if len({len(row[key]) for key in keys}) != 1:
-        raise BadLine(f"{', '.join(f'{len(row[key])} {key}' for key in keys)}; must be equally many")
-    for index, (start, prompt, output) in enumerate(zip(*(row[key] for key in keys), strict=True)):
-        if output == 0:
-            continue
-        cells = {"start_times": start, "input_lens": prompt, "output_lens": output}
-        try:
-            at_s = _number(cells, "start_times", "seconds, zero or more")
-            yield index + 1, TraceRequest(at_s, _tokens(cells, "input_lens"), _tokens(cells, "output_lens"))
-        except BadLine as error:
-            raise BadLine(f"request {index + 1}: {error}") from None
+    def read(line: str) -> TraceRequest | None:
+        row = json_object(line)
+        about, measured = part(row, "metadata"), part(row, "metrics")
+        if row.get("error") or about.get("benchmark_phase", "profiling") != "profiling":
+            return None
+        lengths = {
+            name: part(measured, name).get("value") for name in ("input_sequence_length", "output_sequence_length")
+        }
+        start_ns = number(about, "request_start_ns", "nanoseconds, zero or more", most=1e20)
+        end_ns = number(about, "request_end_ns", "nanoseconds, zero or more", most=1e20)
+        return TraceRequest(
+            start_ns / 1e9,
+            tokens(lengths, "input_sequence_length"),
+            tokens(lengths, "output_sequence_length"),
+            (),
+            session_of(about, "x_correlation_id") or session_of(about, "conversation_id"),
+            0.0,
+            max(0.0, end_ns - start_ns) / 1e9,
+        )
+
+    return _each(source.lines(), read)
 
 
 @dataclass(frozen=True, slots=True)
 class Format:
-    """`read` is the reader; `block_tokens` what a hash id stands for (of no meaning where there are none)."""
+    """`read` is the reader; `block_tokens` what a hash id stands for (of no meaning where there are none).
 
-    read: Callable[[Lines, int], Rows]
+    `starts`: send times are recorded; or drawn; or unknown, and all sessions begin together; or a rate is needed.
+    `note` is what a reader of the results must know.
+    """
+
+    read: Callable[[Source, int], Rows]
     block_tokens: int
+    starts: Literal["recorded", "drawn", "together", "unknown"] = "recorded"
+    note: str = ""
 
 
 FORMATS: dict[str, Format] = {
@@ -232,5 +156,43 @@ FORMATS: dict[str, Format] = {
     "bailian": Format(_bailian, 16),
     "azure": Format(_azure, 512),
     "burstgpt": Format(_burstgpt, 512),
-    "vllm_bench": Format(_vllm_bench, 512),
+    "agents": Format(documents.read_agents, 64, "together"),
+    "servegen": Format(read_servegen, 512, "drawn"),
+    "sharegpt": Format(documents.read_sharegpt, 16, "unknown", ESTIMATED),
+    "vllm_bench": Format(documents.read_vllm_bench, 512),
+    "aiperf": Format(_aiperf, 512),
+    "guidellm": Format(documents.read_guidellm, 512),
+    "planner": Format(documents.read_planner, 512),
 }
+
+
+def recognised(head: str) -> str | None:
+    """The format of a file, by the beginning of its text; None when it is none of FORMATS."""
+    text = head.lstrip("\ufeff \t\r\n")
+    first = text.partition("\n")[0].strip()
+    columns = {cell.strip().strip('"') for cell in first.split(",")}
+    keys = set(KEYS.findall(text))
+    if text.startswith("PAR1"):
+        return "planner"
+    if {"TIMESTAMP", "ContextTokens"} <= columns:
+        return "azure"
+    if {"Timestamp", "Request tokens"} <= columns:
+        return "burstgpt"
+    if re.fullmatch(r"[0-9.]+,[0-9.e-]+,[0-9.e-]+,(Gamma|Weibull|Poisson|),[0-9.e-]+,[0-9.e-]+", first):
+        return "servegen"
+    if not text.startswith(("{", "[")):
+        return None
+    for name, has in (
+        ("sharegpt", {"conversations"}),
+        ("guidellm", {"benchmarks"}),
+        ("agents", {"block_size", "requests"}),
+        ("vllm_bench", {"input_lens"}),
+        ("vllm_bench", {"total_input_tokens", "request_throughput"}),
+        ("aiperf", {"metadata", "metrics"}),
+        ("bailian", {"chat_id"}),
+        ("mooncake", {"input_length"}),
+        ("mooncake", {"timestamp"}),
+    ):
+        if has <= keys:
+            return name
+    return None

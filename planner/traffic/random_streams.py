@@ -41,7 +41,9 @@ def draw_tokens(length: int | Distribution, size: int, rng: np.random.Generator,
     if isinstance(length, Uniform):
         low, high = max(1, math.ceil(length.low)), math.floor(length.high)
         if high < low:
-            raise SpecError(f"{where}: no whole number of at least 1 in [{length.low:g}, {length.high:g}]")
+            raise SpecError(
+                "{where}: no whole number of at least 1 in [{low:g}, {high:g}]", where, length.low, length.high
+            )
         return list(map(int, rng.integers(low, high, size, endpoint=True).tolist()))
     return list(map(int, np.maximum(np.rint(draw(length, size, rng)), 1).tolist()))
 
@@ -56,5 +58,5 @@ def arrival_times(size: int, rate: float, burstiness: float, seed: int) -> list[
     with np.errstate(over="ignore"):  # told below
         times: list[float] = (np.cumsum(unit_gaps(size, burstiness, stream(seed, "gaps"))) / rate).tolist()
     if times and not math.isfinite(times[-1]):
-        raise SpecError(f"workload.rate: {rate:g} is too small; allowed: rates at which the run ends")
+        raise SpecError("workload.rate: {rate:g} is too small; allowed: rates at which the run ends", rate)
     return times

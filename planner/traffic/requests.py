@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 Segments = tuple[tuple[int, int], ...]
 
@@ -62,6 +62,19 @@ class Load(Protocol):
     def start(self) -> list[Arrival]: ...
 
     def finished(self, request: Request, time_s: float) -> list[Arrival]: ...
+
+
+@runtime_checkable
+class Remarked(Protocol):
+    """A load with something that a reader of its results must know."""
+
+    @property
+    def warnings(self) -> tuple[str, ...]: ...
+
+
+def warnings_of(load: Load) -> tuple[str, ...]:
+    """What a load has to say; most have nothing."""
+    return load.warnings if isinstance(load, Remarked) else ()
 
 
 class WithLengths:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -28,56 +27,18 @@ from planner.spec import (
 )
 from planner.traffic import multi_round_qa, traces
 from planner.traffic.contents import ANSWER, DOCUMENT, PROMPT, SYSTEM, content_id, segments_of, shared_runs
+from planner.traffic.loads import Chained, ClosedLoop, Woven
 from planner.traffic.random_streams import arrival_times, draw, draw_tokens, stream
 from planner.traffic.requests import Arrival, Load, Request
 
-# --- loads -------------------------------------------------------------------------------------
+MOST_TURNS = 2_000_000  # each costs about a kilobyte
+MOST_HISTORY = 20_000_000  # pieces of prompts, about 100 bytes each
 
-
-@dataclass(frozen=True)
-class Chained:
-    """Arrivals known in advance, and requests that follow others: `followers[id]` = (seconds after its end, next)."""
-
-    arrivals: tuple[Arrival, ...]
-    followers: dict[int, tuple[float, Request]]
-
-    @property
-    def expected_requests(self) -> int:
-        return len(self.arrivals) + len(self.followers)
-
-    def start(self) -> list[Arrival]:
-        return list(self.arrivals)
-
-    def finished(self, request: Request, time_s: float) -> list[Arrival]:
-        follower = self.followers.get(request.request_id)
-        return [] if follower is None else [Arrival(time_s + follower[0], follower[1])]
-
-
-class ClosedLoop:
-    """A fixed number of requests in flight; an ended one is replaced at once."""
-
-    def __init__(self, requests: Sequence[Request], concurrency: int) -> None:
-        self.expected_requests = len(requests)
-        self._requests = requests
-        self._concurrency = concurrency
-        self._sent = 0
-
-    def start(self) -> list[Arrival]:
-        self._sent = min(self._concurrency, len(self._requests))
-        return [Arrival(0.0, request) for request in self._requests[: self._sent]]
-
-    def finished(self, request: Request, time_s: float) -> list[Arrival]:
-        if self._sent == len(self._requests):
-            return []
-        self._sent += 1
-        return [Arrival(time_s, self._requests[self._sent - 1])]
+# --- kinds -------------------------------------------------------------------------------------
 
 
 def _open_loop(times: Sequence[float], requests: Sequence[Request]) -> Chained:
     return Chained(tuple(map(Arrival, times, requests)), {})
-
-
-# --- kinds -------------------------------------------------------------------------------------
 
 
 def _independent(workload: Lengths, count: int, seed: int) -> list[Request]:
@@ -129,6 +90,12 @@ def _sessions(spec: Spec, workload: Sessions) -> Load:
     seed, count = spec.run.seed, workload.sessions
     turns = draw_tokens(workload.turns, count, stream(seed, "turns"), "workload.turns")
     total = sum(turns)
+    repeated = sum(one * one for one in turns)  # a turn holds all before it
+    if total > MOST_TURNS or repeated > MOST_HISTORY:
+        raise SpecError(
+            f"workload.turns: {total} turns in {count} sessions; allowed: {MOST_TURNS} in all, and at most"
+            f" {MOST_HISTORY} when every turn is counted as often as it is repeated"
+        )
     questions = draw_tokens(workload.prompt_tokens, total, stream(seed, "prompt_tokens"), "workload.prompt_tokens")
     answers = draw_tokens(workload.output_tokens, total, stream(seed, "output_tokens"), "workload.output_tokens")
     thinking = draw(workload.think_time_s, total, stream(seed, "think_time_s")).tolist()
@@ -188,7 +155,11 @@ def _rag(spec: Spec, workload: Rag) -> Load:
         raise SpecError("retrieval: missing; workload kind 'rag' needs it (top_k, chunk_tokens, popularity)")
     popularity, top_k = retrieval.popularity, retrieval.top_k
     if top_k > popularity.documents:
-        raise SpecError(f"retrieval.top_k: {top_k} chunks of {popularity.documents} documents; at most one chunk each")
+        raise SpecError(
+            "retrieval.top_k: {top_k} chunks of {documents} documents; at most one chunk each",
+            top_k,
+            popularity.documents,
+        )
     questions = draw_tokens(
         workload.question_tokens, count, stream(seed, "question_tokens"), "workload.question_tokens"
     )
@@ -221,11 +192,37 @@ def _multi_round_qa(spec: Spec, workload: MultiRoundQa) -> Load:
     return multi_round_qa.MultiRoundQaLoad(workload)
 
 
+def _sendable(workload: Trace) -> traces.Sendable:
+    return traces.requests_of(workload.path, workload.format, workload.block_tokens, traces.selection_of(workload))
+
+
 def _trace(spec: Spec, workload: Trace) -> Load:
-    """A trace file; the seed plays no part. Only send times are sped up, not the pauses inside a session."""
-    arrivals, followers = traces.requests_of(workload.path, workload.format, workload.block_tokens, workload.requests)
-    speedup = workload.speedup
-    return Chained(tuple(Arrival(time_s / speedup, request) for time_s, request in arrivals), followers)
+    """A trace file. Only send times are scaled, not the pauses inside a session; the seed draws missing send times."""
+    sent = _sendable(workload)
+    times: Sequence[float] = [time_s for time_s, _ in sent.arrivals]
+    if sent.starts in ("together", "unknown") and workload.rate is not None:
+        sessions_per_s = workload.rate * len(times) / sent.requests
+        times = arrival_times(len(times), sessions_per_s, 1.0, spec.run.seed)
+    elif sent.starts == "unknown":
+        raise SpecError(f"workload.rate: missing; {workload.path} has no send times; allowed: requests per second")
+    else:
+        speedup = _speedup(workload, sent)
+        times = [time_s / speedup for time_s in times]
+    arrivals = tuple(Arrival(time_s, request) for time_s, (_, request) in zip(times, sent.arrivals, strict=True))
+    single = {earlier: rest[0] for earlier, rest in sent.followers.items() if len(rest) == 1}
+    if len(single) < len(sent.followers) or any(count > 1 for count in sent.waits.values()):
+        return Woven(arrivals, sent)
+    return Chained(arrivals, single, sent.warnings)
+
+
+def _speedup(workload: Trace, sent: traces.Sendable) -> float:
+    if workload.rate is None:
+        return workload.speedup
+    if sent.rate is None:
+        raise SpecError(
+            f"workload.rate: all requests of {workload.path} come at once; allowed: without rate, or another trace"
+        )
+    return workload.rate / sent.rate
 
 
 KINDS: dict[str, Callable[[Spec, Any], Load]] = {
@@ -263,12 +260,8 @@ def offered_rate(spec: Spec) -> float | None:
         case MultiRoundQa() as workload:
             return multi_round_qa.steady_rate(workload)
         case Trace() as workload:
-            arrivals, followers = traces.requests_of(
-                workload.path, workload.format, workload.block_tokens, workload.requests
-            )
-            duration_s = arrivals[-1][0] - arrivals[0][0]
-            requests = len(arrivals) + len(followers)
-            return (requests - 1) / duration_s * workload.speedup if duration_s > 0 else None
+            natural = _sendable(workload).rate
+            return workload.rate or (natural * workload.speedup if natural is not None else None)
         case _:
             return None
 
@@ -281,16 +274,16 @@ def scaled(spec: Spec, rate: float) -> Spec:
     """
     workload, now = spec.workload, offered_rate(spec)
     if now is None:
-        raise SpecError(f"workload.kind: {workload.kind!r} has no request rate to vary; must be one that has")
+        raise SpecError("workload.kind: {kind!r} has no request rate to vary; must be one that has", workload.kind)
     if not (rate > 0 and math.isfinite(rate)):
-        raise SpecError(f"workload.rate: {rate} requests/s; must be a positive number")
+        raise SpecError("workload.rate: {rate} requests/s; must be a positive number", rate)
     factor = rate / now
     match workload:
         case Sessions():
             change: dict[str, float] = {"rate": workload.rate * factor}
         case MultiRoundQa():
             change = multi_round_qa.compressed(workload, factor)
-        case Trace():
+        case Trace(rate=None):
             change = {"speedup": workload.speedup * factor}
         case _:
             change = {"rate": rate}

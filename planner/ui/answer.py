@@ -14,7 +14,7 @@ from planner.report.words import number, percent
 from planner.run.metrics import METRICS, Summary
 from planner.spec import SpecError, dump
 from planner.suggestion.answer import Suggestion
-from planner.suggestion.words import engines, explanation, pick
+from planner.suggestion.words import engines, explanation, pick, sentence
 from planner.ui import compute
 from planner.ui.frame import badge, failed, go, guarded, help_of, link, read_this, scenario, title
 from planner.ui.scenario import Scenario
@@ -77,7 +77,7 @@ def _body(now: Scenario, found: Suggestion, rate: float | None) -> None:
 
 def sentence_of(found: Suggestion) -> str:
     """The verdict without the brackets that the badge shows."""
-    return found.sentence.removesuffix(found.provenance).strip()
+    return sentence(found.rows, found.verdict, found.gpus)
 
 
 def best_known(now: Scenario) -> Suggestion:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from planner.messages import message
 from planner.spec import Aggregated, Spec, SpecError
 from planner.traffic.workload import offered_rate
 
@@ -17,7 +18,9 @@ def bounded(spec: Spec) -> Spec:
     """The spec itself. Raises SpecError for one that is better run by `planner simulate`."""
     for where, value, most in _sizes(spec):
         if value > most:
-            raise SpecError(f"{where}: {value:.7g} is too large; allowed: up to {most} in the browser")
+            raise SpecError(
+                "{where}: {value:.7g} is too large; allowed: up to {most} in the browser", where, value, most
+            )
     return spec
 
 
@@ -36,7 +39,7 @@ def _sizes(spec: Spec) -> Iterator[tuple[str, float, int]]:
         gpus = deployment.replicas * deployment.tp
     else:
         gpus = sum(pool.replicas * pool.tp for pool in (deployment.prefill, deployment.decode))
-    yield "GPUs of the deployment", gpus, MOST_GPUS
+    yield message("GPUs of the deployment"), gpus, MOST_GPUS
     rate = None if workload.kind == "trace" else offered_rate(spec)
     if rate is not None:
-        yield "seconds of the run", requests / rate, int(MOST_SAMPLES * spec.run.sample_interval_s / gpus)
+        yield message("seconds of the run"), requests / rate, int(MOST_SAMPLES * spec.run.sample_interval_s / gpus)

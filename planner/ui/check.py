@@ -14,7 +14,10 @@ import streamlit as st
 
 from planner import charts
 from planner.commands import doctor
+from planner.messages import message
+from planner.report import printing
 from planner.report.words import number
+from planner.run.metrics import summarise
 from planner.run.tables import Run
 from planner.spec import Spec, SpecError, dump, load, parse
 from planner.ui import compute, jobs
@@ -140,7 +143,9 @@ def _on_gpus() -> Plan:
     chosen = pick(found.rows, found.verdict)
     part = largest_part(chosen.split, chosen.rate, len(machine().gpus))
     if part is None:
-        raise SpecError(f"{chosen.name}: needs {chosen.gpus} GPUs, {len(machine().gpus)} are here; allowed: fewer")
+        raise SpecError(
+            "{name}: needs {gpus} GPUs, {found} are here; allowed: fewer", chosen.name, chosen.gpus, len(machine().gpus)
+        )
     for line in (*part.tested, *part.untested):
         st.caption(line)
     return Plan(scaled(apply(now.spec(), part.split), part.rate), before_s=START_S["gpu"])
@@ -178,7 +183,7 @@ def _on_endpoints() -> Plan | None:
     urls = [line.strip() for line in text.splitlines() if line.strip()]
     for url in urls:
         if not _is_address(url):
-            raise SpecError(f"{url}: not an address; allowed: http://HOST:PORT or https://...")
+            raise SpecError("{url}: not an address; allowed: http://HOST:PORT or https://...", url)
     left, right = st.columns(2)
     rate = left.number_input(t("Requests per second"), 0.1, 10_000.0, 2.0, key="check_rate")
     count = right.number_input(t("Requests"), 10, 5000, 60, key="check_requests")
@@ -267,10 +272,17 @@ def _ended(job: jobs.Job) -> None:
         with st.expander(t("Log")):
             st.code(jobs.log(job)[-6000:], language=None)
         return
-    result = jobs.result(job) or {}
-    st.subheader(say(str(result.get("answer", ""))), anchor=False)
-    badge("[measured]")
+    st.subheader(say(_sentence(job.run_folder)), anchor=False)
+    badge(message("[{origin}]", message("measured")))
     _compared(job.run_folder / "simulated", job.run_folder)
+
+
+def _sentence(folder: Path) -> str:
+    """The answer of a check: how far off the prediction was, or what was served where there is none."""
+    measured = Run.load(folder)
+    if (folder / "simulated" / "manifest.json").exists():
+        return parity.compare(Run.load(folder / "simulated"), measured).sentence()
+    return printing.sentence(summarise(measured))
 
 
 @guarded

@@ -1,8 +1,11 @@
-"""简体中文: the one table of translations. Sentences with numbers in them are in chinese_sentences.py."""
+"""简体中文 of what pages write, and with that of messages the one table of translations."""
 
 from __future__ import annotations
 
-CHINESE: dict[str, str] = {
+from planner.ui.chinese_answers import ANSWERS
+from planner.ui.chinese_faults import FAULTS
+
+PAGES: dict[str, str] = {
     # --- pages, navigation ---
     "Ask": "提问",
     "Answer": "结论",
@@ -79,6 +82,7 @@ CHINESE: dict[str, str] = {
     "{gpus} x {hardware}, {model}": "{gpus} x {hardware}，{model}",
     "Simulating every split …": "正在仿真每种拆分……",
     "search": "搜索",
+    "tune": "调优",
     "all seeds": "全部种子",
     "why": "原因分析",
     "what would change it": "什么会改变结论",
@@ -165,18 +169,6 @@ CHINESE: dict[str, str] = {
     "What was found": "检测结果",
     "To make it work": "如何使其可用",
     "{cores} CPU cores, {memory} memory, {count} GPUs": "{cores} 个 CPU 核，{memory} 内存，{count} 个 GPU",
-    "simulate": "仿真",
-    "UI (streamlit run app.py)": "界面（streamlit run app.py）",
-    "live on CPU": "CPU 实测",
-    "live on GPU": "GPU 实测",
-    "P/D with real KV transfer": "带真实 KV 传输的 P/D",
-    "needs nothing else": "不需要其他组件",
-    "ready": "就绪",
-    "vllm is not installed": "未安装 vllm",
-    "nixl is not installed": "未安装 nixl",
-    "no NVIDIA GPU found": "未发现 NVIDIA GPU",
-    "run it on a machine with an NVIDIA GPU": "请在有 NVIDIA GPU 的机器上运行",
-    "run it on a machine with two GPUs": "请在有两个 GPU 的机器上运行",
     "The plan": "计划",
     "Where": "在哪里运行",
     "Measure this machine's step times first": "先实测这台机器的步时",
@@ -193,7 +185,6 @@ CHINESE: dict[str, str] = {
     "A small model on the CPU checks the method with real servers and a real KV transfer, not your GPUs.": (
         "CPU 上的小模型用真实服务器和真实 KV 传输检验方法，而不是检验您的 GPU。"
     ),
-    "aggregated": "聚合",
     "Addresses, one a line": "地址，每行一个",
     "A token is read from the environment variable {name} and never stored.": (
         "令牌从环境变量 {name} 读取，不会保存。"
@@ -237,7 +228,6 @@ CHINESE: dict[str, str] = {
     "Errors with their intervals": "误差及其区间",
     "Metric": "指标",
     "simulated": "仿真",
-    "measured": "实测",
     "error": "误差",
     "A recorded run": "已录制的运行",
     "Recorded run": "录制的运行",
@@ -297,7 +287,6 @@ CHINESE: dict[str, str] = {
     "Each point is one simulated run with that value; everything else stays as in the YAML.": (
         "每个点是取该值的一次仿真；其余与 YAML 相同。"
     ),
-    "meets the targets": "达到目标",
     "Fewer than two runs are in the folder runs. `planner simulate` and the checks write them.": (
         "runs 文件夹中的运行少于两个。`planner simulate` 和实测验证会写入运行。"
     ),
@@ -320,7 +309,6 @@ CHINESE: dict[str, str] = {
     "Decode": "解码",
     "Transfer": "传输",
     "Host": "主机",
-    "Retrieval": "检索",
     "Queue": "排队",
     "Wait for decode": "等待解码",
     "First decode": "首次解码",
@@ -338,9 +326,6 @@ CHINESE: dict[str, str] = {
     "as it is": "现状",
     "P/D against aggregated, %": "P/D 相对聚合，%",
     "Margin that P/D must win by": "P/D 必须超过的余地",
-    "worth it": "值得",
-    "not worth it": "不值得",
-    "too close to call": "难分高下",
     "Rate, requests/s": "速率，请求/秒",
     "Target": "目标",
     "Prefill workers": "预填充实例",
@@ -384,21 +369,6 @@ CHINESE: dict[str, str] = {
     "Cache hit rate": "缓存命中率",
     "Preemptions": "抢占次数",
     "Local prefill": "本地预填充",
-    "Aggregated load": "聚合负载",
-    "Requests finished per second of the steady window / the highest rate that the aggregated workers"
-    " carry within the TPOT target, in closed form from the profile (simulated runs).": (
-        "稳态窗口内每秒完成的请求数 / 聚合实例在 TPOT 目标内所能承担的最高速率（由画像按闭式计算，仅模拟运行）。"
-    ),
-    "Prefill load": "预填充负载",
-    "Requests finished per second of the steady window / the highest rate that the prefill workers"
-    " carry within the TPOT target, in closed form from the profile (simulated runs).": (
-        "稳态窗口内每秒完成的请求数 / 预填充实例在 TPOT 目标内所能承担的最高速率（由画像按闭式计算，仅模拟运行）。"
-    ),
-    "Decode load": "解码负载",
-    "Requests finished per second of the steady window / the highest rate that the decode workers"
-    " carry within the TPOT target, in closed form from the profile (simulated runs).": (
-        "稳态窗口内每秒完成的请求数 / 解码实例在 TPOT 目标内所能承担的最高速率（由画像按闭式计算，仅模拟运行）。"
-    ),
     "Link busy": "链路忙碌",
     "Link offered": "链路需求",
     "KV moved": "KV 传输量",
@@ -452,23 +422,6 @@ CHINESE: dict[str, str] = {
     "price_per_gpu_hour x all GPUs x duration / (prompt and output tokens) x 1e6.": (
         "price_per_gpu_hour x 全部 GPU x 时长 / (提示词与输出 token) x 1e6。"
     ),
-    "client send to first token at the client.": "客户端发送到客户端收到首 token。",
-    "client send to last token at the client.": "客户端发送到客户端收到最后一个 token。",
-    "(E2E - TTFT) / (output tokens - 1), one value a request.": "(E2E - TTFT) / (输出 token - 1)，每个请求一个值。",
-    "gaps between tokens, pooled over all requests.": "全部请求合并的 token 间隔。",
-    "TTFT less the wait for retrieval and the retrieval itself.": "TTFT 减去检索等待与检索本身。",
-    "service time of the document search.": "文档检索的服务时间。",
-    "HTTP, tokenisation, routing and the way back to the client": "HTTP、分词、路由以及返回客户端",
-    "waiting for and doing the document search": "等待并进行文档检索",
-    "waiting for prefill, in a shared queue or a worker's own": "等待预填充，在共享队列或实例自己的队列中",
-    "first to last prompt chunk": "从第一个到最后一个提示词分块",
-    "moving the KV cache to the decode worker": "把 KV 缓存传到解码实例",
-    "waiting for the decode worker: the hop, room for the KV cache, the next step": (
-        "等待解码实例：跳转、KV 缓存空间、下一步"
-    ),
-    "the decode step that gives the first token, and its way to the client": "产生首 token 的解码步及其返回客户端",
-    "stages that this run cannot tell apart": "此次运行无法区分的阶段",
-    "TTFT without retrieval": "不含检索的 TTFT",
-    "Unobserved": "未观测",
-    "Decode wait": "等待解码",
 }
+
+CHINESE: dict[str, str] = PAGES | ANSWERS | FAULTS

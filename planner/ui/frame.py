@@ -114,10 +114,9 @@ def title(text: str, about: str) -> None:
 
 def badge(provenance: str) -> None:
     """Where numbers are from: measured, calibrated on ..., or simulated. `provenance` is the text in brackets."""
-    text = provenance.strip("[]")
     kinds = {"measured": ("green", ":material/verified:"), "calibrated": ("blue", ":material/straighten:")}
-    colour, icon = kinds.get(text.split(":")[0].split(";")[0], ("orange", ":material/warning:"))
-    st.badge(say(text), color=colour, icon=icon)  # type: ignore[arg-type]
+    colour, icon = kinds.get(provenance.strip("[]").split(":")[0].split(";")[0], ("orange", ":material/warning:"))
+    st.badge(say(provenance).strip("[]"), color=colour, icon=icon)  # type: ignore[arg-type]
 
 
 def help_of(metric: str) -> str:

@@ -19,6 +19,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from planner.cli import FAULT
+from planner.messages import message, unpacked
+
 JOBS = Path("runs") / "jobs"
 ALLOW = "PLANNER_UI_ALLOW_RUNS"  # set to 1: runs may be started when the UI listens beyond loopback
 TOKEN = "PLANNER_TOKEN"
@@ -108,7 +111,10 @@ def start(
         config.write_text(text)
         parts = command(config, folder / "run", endpoints, ray, calibrate)
         with (folder / "out.json").open("w") as out, (folder / "log.txt").open("w") as log:
-            process = subprocess.Popen(parts, stdout=out, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True)
+            process = subprocess.Popen(
+                parts, stdout=out, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True,
+                env={**os.environ, FAULT: str(folder.absolute() / "fault.json")},
+            )  # fmt: skip
         job = Job(str(folder), tuple(parts), process.pid, _born(process.pid) or "", time.time())
         (folder / "job.json").write_text(json.dumps(asdict(job), indent=2))
     except BaseException:
@@ -129,9 +135,9 @@ def _lock(root: Path, folder: Path) -> None:
             holder = load(root / lock.read_text().strip())
             fresh = time.time() - lock.stat().st_mtime < 10  # its job.json may not be written yet
             if (holder is None and fresh) or (holder is not None and running(holder)):
-                raise Busy("another check is running; stop it first, or wait until it has ended") from None
+                raise Busy(message("another check is running; stop it first, or wait until it has ended")) from None
             lock.unlink(missing_ok=True)
-    raise Busy("another check has just been started")
+    raise Busy(message("another check has just been started"))
 
 
 def load(folder: Path) -> Job | None:
@@ -197,7 +203,11 @@ def log(job: Job) -> str:
 
 
 def fault(job: Job) -> str:
-    """The last line that a failed job said."""
+    """What a failed job said at its end: its fault, or its last line."""
+    try:
+        return str(unpacked(json.loads((job.path / "fault.json").read_text())))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        pass  # it ended in another way
     lines = [line for line in log(job).splitlines() if line.strip()]
     return lines[-1] if lines else ""
 

@@ -50,6 +50,7 @@ def _read(path: str, _stamp: int) -> traces.TraceFile:
 
 def _shape(trace: traces.TraceFile) -> None:
     found = traces.summarise(trace.requests)
+    assert found is not None  # a trace that was read has requests
     st.subheader(t("Its shape"), anchor=False)
     lengths = f"{number(found.prompt_tokens['mean'])} / {number(found.output_tokens['mean'])}"
     reuse = "-" if found.infinite_cache_hit_share is None else percent(found.infinite_cache_hit_share)

@@ -13,6 +13,7 @@ import yaml
 
 from planner.engine.catalogue import names
 from planner.engine.profiles import load_profile
+from planner.messages import message
 from planner.spec import Spec, SpecError, config_root, parse
 from planner.suggestion.suggest import FEWEST, MOST, REQUESTS_PER_GPU
 from planner.traffic.workload import scaled
@@ -170,7 +171,7 @@ def read(params: Mapping[str, str]) -> tuple[Scenario, list[str]]:
         try:
             values[field.name] = _value(field.name, str(field.type), text)
         except ValueError as error:
-            faults.append(f"{field.name}={text}: {error}")
+            faults.append(message("{key}={value}: {fault}", field.name, text, error))
     return Scenario(**values), faults
 
 
@@ -183,14 +184,14 @@ def _value(name: str, kind: str, text: str) -> int | float | str:
         except ValueError:
             number = math.nan
         if not low <= number <= high:
-            raise ValueError(f"allowed: a number from {low:g} to {high:g}")
+            raise ValueError(message("allowed: a number from {low:g} to {high:g}", low, high))
         return int(number) if kind == "int" else number
     allowed = {
         "model": names("models"), "hardware": names("hardware"), "link": names("links"),
         "traffic": [*CARDS, TRACE], "trace": [*traces()],
     }.get(name)  # fmt: skip
     if allowed is not None and text not in allowed:
-        raise ValueError(f"allowed: {', '.join(allowed)}")
+        raise ValueError(message("allowed: {allowed}", ", ".join(allowed)))
     return text
 
 
@@ -235,7 +236,9 @@ def trace_path(name: str) -> Path:
     """Raises SpecError."""
     known = traces()
     if name not in known:
-        raise SpecError(f"trace: {name or 'none chosen'}; allowed: {', '.join(known)}, or an uploaded file")
+        raise SpecError(
+            "trace: {name}; allowed: {known}, or an uploaded file", name or message("none chosen"), ", ".join(known)
+        )
     return known[name]
 
 

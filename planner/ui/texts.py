@@ -1,7 +1,7 @@
 """Everything that the browser says, in English and 简体中文.
 
-Pages write English: `t("Ask")`. CHINESE is the one table of translations, SENTENCES the patterns of what the product
-layer says with numbers in it. A test holds both complete, and their placeholders equal.
+Pages write English: `t("Ask")`. The product layer says messages, each a template and its values. CHINESE has the
+Chinese of both; a test holds it complete, without leftovers, and with the same placeholders.
 """
 
 from __future__ import annotations
@@ -11,9 +11,8 @@ from collections.abc import Callable
 
 import streamlit as st
 
+from planner.messages import Message, message, said, system
 from planner.ui.chinese import CHINESE
-from planner.ui.chinese_faults import told
-from planner.ui.chinese_sentences import SENTENCES
 
 LANGUAGES = {"en": "English", "zh": "简体中文"}
 
@@ -30,34 +29,28 @@ def t(text: str, **values: object) -> str:
 
 
 def say(text: str) -> str:
-    """A sentence that the product layer made, in the session's language; unknown sentences stay English."""
-    return text if language() == "en" else chinese(text)
+    """A text that the product layer made, in the session's language. Names and what has no Chinese stay as they are."""
+    return translator()(text)
 
 
 def fault(error: Exception | str) -> str:
     """One line about what went wrong, in the session's language, safe to show as Markdown."""
-    text = str(error)
+    text = said(error) if isinstance(error, Exception) else error
     if isinstance(error, OSError) and error.strerror:
-        text = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
-    text = " ".join(text.split())
-    return re.sub(r"([\\*\[\]$~<>])", r"\\\1", text if language() == "en" else told(text))
+        text = message("{path}: {fault}", error.filename, system(error)) if error.filename else system(error)
+    return re.sub(r"([\\*\[\]$~<>])", r"\\\1", " ".join(say(text).split()))
 
 
 def translator() -> Callable[[str], str]:
     """`say` in the language of now, for work that is done outside of the session (a download)."""
-    return str if language() == "en" else chinese
+    return english if language() == "en" else chinese
+
+
+def english(text: str) -> str:
+    """The plain text of a message."""
+    return text.text if isinstance(text, Message) else text
 
 
 def chinese(text: str) -> str:
-    """The Chinese of one text, or of each sentence of it."""
-    if text in CHINESE:
-        return CHINESE[text]
-    for pattern, translation in _PATTERNS:
-        found = pattern.fullmatch(text)
-        if found:
-            parts = {name: chinese(value or "") for name, value in found.groupdict().items()}
-            return translation.format(**parts)
-    return text
-
-
-_PATTERNS = [(re.compile(pattern, flags=re.DOTALL), translation) for pattern, translation in SENTENCES]
+    """The Chinese of a message, or of a fixed text."""
+    return text.told(CHINESE) if isinstance(text, Message) else CHINESE.get(text, text)

@@ -12,6 +12,7 @@ from planner.report.explain import explain
 from planner.spec import SpecError, dump
 from planner.suggestion.answer import Row, Suggestion, best_of
 from planner.suggestion.splits import apply
+from planner.suggestion.words import sentence
 from planner.ui import compute
 from planner.ui.answer import best_known
 from planner.ui.frame import failed, guarded, link, read_this, scenario, title
@@ -32,7 +33,7 @@ def page() -> None:
         rows = [row for mode in charts.MODES if (row := best_of(found.rows, mode)) is not None]
         texts = {row.name: (row, dump(apply(spec, row.split))) for row in rows}
         if not texts:
-            st.info(say(found.sentence))
+            st.info(say(sentence(found.rows, found.verdict, found.gpus)))
             return
         _views(now, found, texts)
     except (SpecError, ChildProcessError) as error:
@@ -104,7 +105,7 @@ def _ratio(now: Scenario, found: Suggestion, texts: Texts, rate: float) -> None:
 
 def _trade(now: Scenario, found: Suggestion, texts: Texts, rate: float) -> None:
     if not found.pareto:
-        st.info(say(found.sentence))
+        st.info(say(sentence(found.rows, found.verdict, found.gpus)))
         return
     st.altair_chart(charts.what_trade(found, say), alt=t("Speed for a user against output of a GPU"))
     read_this(

@@ -92,8 +92,7 @@ def _edit() -> None:
 
 def _summary(summary: Summary) -> None:
     found = explain(summary)
-    sentence = printing.answer(summary, found)
-    st.markdown(f"**{say(sentence.removesuffix(printing.provenance(summary)).strip())}**")
+    st.markdown(f"**{say(printing.sentence(summary, found))}**")
     badge(printing.provenance(summary))
     for warning in printing.warnings(summary):
         st.warning(say(warning))
@@ -141,7 +140,7 @@ def _sweep() -> None:
         )
     values = tuple(value.strip() for value in given.split(",") if value.strip())
     if len(values) > MOST_VALUES:
-        raise SpecError(f"sweep: {len(values)} values; allowed: up to {MOST_VALUES}")
+        raise SpecError("sweep: {count} values; allowed: up to {most}", len(values), MOST_VALUES)
     with right:
         with st.spinner(t("Simulating …")):
             table = compute.sweep_of(dump(parse(text, "YAML")), key, values)
@@ -185,7 +184,9 @@ def _read(folder: Path) -> Summary:
         return summarise(Run.load(folder))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         detail = error.strerror if isinstance(error, OSError) and error.strerror else " ".join(str(error).split())
-        raise SpecError(f"{folder}: not a run folder that can be read ({detail}); allowed: another one") from None
+        raise SpecError(
+            "{folder}: not a run folder that can be read ({detail}); allowed: another one", folder, detail
+        ) from None
 
 
 def _calibration() -> None:

@@ -18,6 +18,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from planner.engine.profiles import release
+from planner.messages import joined, message
 from planner.run.facts import Facts
 from planner.run.tables import Run
 
@@ -51,16 +52,16 @@ class TokenCheck:
 
     def sentence(self) -> str:
         if self.agrees:
-            return f"{self.requests} requests, prompt, cached and output tokens equal in both runs"
-        parts = {
-            "in one run only": self.missing,
-            "with other prompt tokens": self.prompt,
-            "with other cached tokens": self.cached,
-            "with other output tokens": self.output,
-            "unfinished in one run": self.failed,
-        }
-        faults = ", ".join(f"{count} {what}" for what, count in parts.items() if count)
-        return f"{self.requests} requests in both runs; {faults or 'none to compare'}"
+            return message("{count} requests, prompt, cached and output tokens equal in both runs", self.requests)
+        parts = (
+            (self.missing, message("in one run only")),
+            (self.prompt, message("with other prompt tokens")),
+            (self.cached, message("with other cached tokens")),
+            (self.output, message("with other output tokens")),
+            (self.failed, message("unfinished in one run")),
+        )
+        faults = joined(", ", [message("{count} {how}", count, how) for count, how in parts if count])
+        return message("{count} requests in both runs; {faults}", self.requests, faults or message("none to compare"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,12 +112,28 @@ class Comparison:
 
     def sentence(self) -> str:
         """The answer: how far off, over how many requests, and whether it was predicted at all."""
-        shown = (("ttft", "p50", "TTFT p50"), ("tpot", "p50", "TPOT p50"), ("throughput", "requests", "throughput"))
+        shown = (
+            ("ttft", "p50", "TTFT p50"),
+            ("tpot", "p50", "TPOT p50"),
+            ("throughput", "requests", message("throughput")),
+        )
         known = {(one.metric, one.statistic): one.error for one in self.errors}
-        parts = [f"{name} {100 * known[key, of]:+z.1f} %" for key, of, name in shown if (key, of) in known]
-        head = "Predicted against measured" if self.label == "predicted" else "Fitted, not predicted, against measured"
-        text = f"{head} over {self.tokens.requests} requests: {', '.join(parts)}."
-        return text if self.tokens.agrees else f"Not comparable: {self.tokens.sentence()}. {text}"
+        errors = joined(
+            ", ",
+            [
+                message("{metric} {error:+z.1f} %", name, 100 * known[key, of])
+                for key, of, name in shown
+                if (key, of) in known
+            ],
+        )
+        count = self.tokens.requests
+        if self.label == "predicted":
+            text = message("Predicted against measured over {count} requests: {errors}.", count, errors)
+        else:
+            text = message("Fitted, not predicted, against measured over {count} requests: {errors}.", count, errors)
+        if self.tokens.agrees:
+            return text
+        return message("Not comparable: {why}. {errors}", self.tokens.sentence(), text)
 
     def to_dict(self) -> dict[str, Any]:
         return {
@@ -243,10 +260,24 @@ def doubts(predicted: Run, measured: Run) -> tuple[str, ...]:
     for name, where in (predicted.manifest.get("profiles_measured") or {}).items():
         mine = release(str(where.get("vllm")))
         if mine and served and mine != release(served):
-            found.append(f"profile {name} was measured on vLLM {mine}, the run on {served}; times may differ")
+            found.append(
+                message(
+                    "profile {name} was measured on vLLM {mine}, the run on {served}; times may differ",
+                    name,
+                    mine,
+                    served,
+                )
+            )
         gpu, other = where.get("gpu"), there.get("gpu")
         if gpu and other and gpu not in ("none", other):
-            found.append(f"profile {name} was measured on {gpu}, the run on {other}; times are not to be trusted")
+            found.append(
+                message(
+                    "profile {name} was measured on {gpu}, the run on {other}; times are not to be trusted",
+                    name,
+                    gpu,
+                    other,
+                )
+            )
     return tuple(dict.fromkeys(found))
 
 

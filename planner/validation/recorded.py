@@ -105,7 +105,9 @@ def read_record(folder: Path, profiles: dict[str, ProfileFile | None] | None = N
     if (folder / "manifest.json").is_file():
         run = Run.load(folder)
         if run.manifest.get("provenance") != "measured":
-            raise SpecError(f"{folder}: a {run.manifest.get('provenance')} run; allowed: a measured one")
+            raise SpecError(
+                "{folder}: a {provenance} run; allowed: a measured one", folder, run.manifest.get("provenance")
+            )
         name = str((run.manifest.get("spec") or {}).get("name", folder.name))
         if "spec_yaml" not in run.manifest:
             raise SpecError(
@@ -121,12 +123,16 @@ def read_record(folder: Path, profiles: dict[str, ProfileFile | None] | None = N
     ordered = {name: tuple(runs[name][number] for number in sorted(runs[name])) for name in sorted(runs)}
     rounds = ordered.pop(CALIBRATION, ())
     if not ordered:
-        raise SpecError(f"{folder}: holds no loads; allowed: a run folder, or one with folders LOAD-1, LOAD-2, ...")
+        raise SpecError(
+            "{folder}: holds no loads; allowed: a run folder, or one with folders LOAD-1, LOAD-2, ...", folder
+        )
     path = folder / "record.yaml"
     reading = checked(Reading, read_mapping(read_text(path), str(path)), str(path)) if path.is_file() else Reading()
     profiles = profiles or _profiles(folder, rounds)
     if not profiles:
-        raise SpecError(f"{folder}: holds no calibration-1 and no profile.yaml; allowed: one of them beside the loads")
+        raise SpecError(
+            "{folder}: holds no calibration-1 and no profile.yaml; allowed: one of them beside the loads", folder
+        )
     return Record(folder.name, reading, profiles, rounds, ordered)
 
 

@@ -1,0 +1,702 @@
+"""Hostile and broken input against every reader: `python benchmarks/fuzz.py --cases 20000`.
+
+Hypothesis draws a case: a command line and the files it reads. Each runs in a process of its own, with 60 s of
+processor time and 4 GiB. Allowed: exit code 0, or 2 (1 where servers answer) with one short line; JSON without NaN; no
+traceback. Prints a table by kind, and the first cases of every fault; exit code 1 when there are any.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import functools
+import gzip
+import json
+import os
+import re
+import resource
+import shutil
+import signal
+import socket
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+from hypothesis import HealthCheck, Phase, given, seed, settings
+from hypothesis import strategies as st
+
+ROOT = Path(__file__).resolve().parents[1]
+SECONDS = 60
+BYTES = 4 * 2**30
+SLOW = 10  # seconds of a case that is worth a line
+LINE = 1_500  # characters of a refusal
+SMALL = ["--set", "workload.requests=20"]
+
+
+@dataclass(frozen=True)
+class Case:
+    """A command line; `@DIR@` in it is the folder that holds `files`."""
+
+    kind: str
+    words: tuple[str, ...]
+    files: dict[str, bytes] = field(default_factory=dict)
+    answer: bytes | None = None  # of a server at `{url}`
+
+
+# --- values ------------------------------------------------------------------------------------
+
+NUMBERS: list[Any] = [
+    0,
+    -1,
+    1,
+    2,
+    7,
+    2**31,
+    2**63,
+    10**18,
+    10**19,
+    10**400,
+    -(10**400),
+    0.5,
+    1e-308,
+    1e-12,
+    1e-7,
+    1e9,
+    1e30,
+    1e308,
+    float("nan"),
+    float("inf"),
+    -float("inf"),
+]
+ODD: list[Any] = [
+    None,
+    True,
+    False,
+    "",
+    " ",
+    "foo",
+    "0",
+    "1e400",
+    "nan",
+    "../../etc/passwd",
+    "/proc/self/mem",
+    "/dev/null",
+    "\x00",
+    "\u202e",
+    "a" * 300,
+    "b" * 90_000,
+    [],
+    [1],
+    [[[]]],
+    {},
+    {"a": 1},
+    {"kind": "fixed", "value": 1e308},
+    {"kind": "lognormal", "mean": 1e300, "sigma": 1e3},
+    {"kind": "uniform", "low": 5, "high": 1},
+    {"kind": "empirical", "values": [1e18]},
+]
+VALUES = st.one_of(
+    st.sampled_from(NUMBERS), st.sampled_from(ODD), st.integers(-5, 10**6), st.floats(), st.text(max_size=12)
+)
+
+
+def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """The paths of everything inside a JSON value."""
+    if path:
+        yield path
+    items = value.items() if isinstance(value, dict) else enumerate(value[:5]) if isinstance(value, list) else ()
+    for key, inner in items:
+        yield from places(inner, (*path, key))
+
+
+def changed(value: Any, path: tuple[Any, ...], new: Any) -> Any:
+    """The value with another one at a path; ... takes it out."""
+    if not path:
+        return new
+    copy = dict(value) if isinstance(value, dict) else list(value)
+    if len(path) == 1 and new is ...:
+        del copy[path[0]]
+    else:
+        copy[path[0]] = changed(copy[path[0]], path[1:], new)
+    return copy
+
+
+@st.composite
+def broken(draw: st.DrawFn, value: Any) -> Any:
+    """A JSON value with one to three places changed, taken out, or given an unknown neighbour."""
+    for _ in range(draw(st.sampled_from([1, 1, 1, 2, 3]))):
+        all_places = list(places(value))
+        if not all_places:
+            return draw(VALUES)
+        path = draw(st.sampled_from(all_places))
+        value = changed(value, path, draw(st.one_of(VALUES, st.just(...))))
+    return value
+
+
+@st.composite
+def damaged(draw: st.DrawFn, data: bytes) -> bytes:
+    """Text with bytes cut, doubled or overwritten."""
+    at = draw(st.integers(0, max(len(data) - 1, 0)))
+    match draw(st.sampled_from(["cut", "bytes", "double", "long", "none", "gzip", "cut gzip"])):
+        case "cut":
+            return data[:at]
+        case "bytes":
+            return data[:at] + draw(st.binary(min_size=1, max_size=8)) + data[at + 1 :]
+        case "double":
+            return data + data[at:]
+        case "long":
+            return data[:at] + b"9" * draw(st.sampled_from([500, 5_000, 140_000])) + data[at:]
+        case "gzip":
+            return gzip.compress(data)
+        case "cut gzip":
+            return gzip.compress(data)[: draw(st.integers(2, 60))]
+    return data
+
+
+def as_json(value: Any) -> bytes:
+    """JSON that may hold what no reader should trust: NaN, surrogates, whole numbers of 400 digits."""
+    return json.dumps(value, default=str).encode("utf-8", "replace")
+
+
+def as_yaml(value: Any) -> bytes:
+    try:
+        return yaml.safe_dump(value, allow_unicode=True).encode("utf-8", "replace")
+    except yaml.YAMLError:
+        return as_json(value)
+
+
+# --- what is read ------------------------------------------------------------------------------
+
+CONFIGS = sorted(path for path in (ROOT / "configs").glob("*.yaml") if not path.stem.startswith("cpu"))
+DOCUMENTS = {path.stem: yaml.safe_load(path.read_text()) for path in CONFIGS}
+
+
+def keys() -> list[str]:
+    """Every key of the YAML that the types know, dotted."""
+    sys.path.insert(0, str(ROOT))
+    from planner.spec import schema
+
+    found: set[str] = set()
+    whole = schema()
+
+    def walk(node: Any, path: str, depth: int) -> None:
+        if "$ref" in node:
+            node = whole["$defs"][node["$ref"].rpartition("/")[2]]
+        for inner in [*node.get("anyOf", ()), *node.get("oneOf", ())]:
+            walk(inner, path, depth)
+        for name, inner in node.get("properties", {}).items():
+            key = f"{path}.{name}" if path else name
+            found.add(key)
+            if depth < 5:
+                walk(inner, key, depth + 1)
+
+    walk(whole, "", 0)
+    return sorted(found)
+
+
+@st.composite
+def specs(draw: st.DrawFn) -> Case:
+    document = draw(broken(DOCUMENTS[draw(st.sampled_from(sorted(DOCUMENTS)))]))
+    data = draw(st.one_of(st.just(as_yaml(document)), damaged(as_yaml(document))))
+    return Case("spec", ("simulate", "@DIR@/s.yaml", "--no-save", "--json"), {"s.yaml": data})
+
+
+@functools.cache
+def _keys() -> tuple[str, ...]:
+    return tuple(keys())
+
+
+@st.composite
+def sets(draw: st.DrawFn) -> Case:
+    words = ["simulate", draw(st.sampled_from(sorted(DOCUMENTS))), "--no-save", "--json"]
+    for _ in range(draw(st.integers(1, 3))):
+        value = draw(VALUES)
+        text = value if isinstance(value, str) else json.dumps(value)
+        words += ["--set", f"{draw(st.sampled_from(_keys()))}={text}"]
+    return Case("--set", tuple(word.replace("\x00", "\\0") for word in words))
+
+
+OPTIONS: dict[str, tuple[str, ...]] = {
+    "simulate agg --no-save": ("--seed", "--intervals", "--set", "--table", "--out"),
+    "replay {root}/traces/chat_azure.csv --no-save": (
+        "--speedup",
+        "--requests",
+        "--from",
+        "--to",
+        "--sample",
+        "--rate",
+        "--format",
+        "--seed",
+        "--config",
+    ),
+    "trace {root}/traces/documents_mooncake.jsonl": (
+        "--cache",
+        "--requests",
+        "--from",
+        "--to",
+        "--sample",
+        "--block-tokens",
+        "--format",
+    ),
+    "export disagg": ("--to", "--out", "--set"),
+    "show": ("--table",),
+    "import": ("--set", "--out"),
+    "metrics": ("--json",),
+}
+
+
+@st.composite
+def options(draw: st.DrawFn) -> Case:
+    command = draw(st.sampled_from(sorted(OPTIONS)))
+    words = command.replace("{root}", str(ROOT)).split()
+    for _ in range(draw(st.integers(1, 2))):
+        value = draw(VALUES)
+        text = value if isinstance(value, str) else json.dumps(value)
+        option = draw(st.sampled_from(OPTIONS[command]))
+        if option == "--out":  # elsewhere it would be written
+            text = "@DIR@/" + text.replace("/", "_").replace("..", "_")
+        if option == "--intervals":
+            text = text[:1]
+        words += [option, text.replace("\x00", "\\0")]
+    return Case("options", tuple(words))
+
+
+MOONCAKE = [
+    {"timestamp": 0, "input_length": 1030, "output_length": 5, "hash_ids": [0, 1, 2]},
+    {"timestamp": 900, "input_length": 1100, "output_length": 6, "hash_ids": [0, 1, 3]},
+    {"delay": 9, "session_id": "a", "input_length": 30, "output_length": 7},
+]
+AZURE = "TIMESTAMP,ContextTokens,GeneratedTokens\n2023-11-16 18:15:46.68,374,44\n2023-11-16 18:15:50.99,396,9\n"
+BURST = (
+    "Timestamp,Session ID,Elapsed time,Model,Request tokens,Response tokens,Total tokens,Log Type\n"
+    "5,1,2.0,ChatGPT,472,18,490,Conversation log\n45,1,1.0,ChatGPT,1087,0,1087,API log\n60,1,1,GPT-4,9,9,18,API log\n"
+)
+BAILIAN = [
+    {"chat_id": 1, "parent_chat_id": -1, "timestamp": 0.5, "input_length": 20, "output_length": 3, "hash_ids": [7, 8]},
+    {
+        "chat_id": 9,
+        "parent_chat_id": 1,
+        "timestamp": 4.5,
+        "input_length": 40,
+        "output_length": 3,
+        "hash_ids": [7, 9, 5],
+    },
+]
+AGENT = {
+    "id": "s",
+    "block_size": 64,
+    "requests": [
+        {"t": 0.0, "type": "s", "in": 200, "out": 10, "hash_ids": [1, 2, 3]},
+        {
+            "t": 1.0,
+            "type": "subagent",
+            "status": "completed",
+            "requests": [{"t": 1.0, "type": "n", "in": 70, "out": 5, "hash_ids": [9]}],
+        },
+        {"t": 9.0, "type": "n", "in": 300, "out": 20, "hash_ids": [1, 2, 3, 4], "think_time": 0.5},
+    ],
+}
+SHAREGPT = [{"id": "1", "conversations": [{"from": "human", "value": "x" * 99}, {"from": "gpt", "value": "y" * 9}]}]
+BENCH = {"start_times": [1.0, 2.0], "input_lens": [8, 9], "output_lens": [3, 4], "backend": "vllm"}
+AIPERF = [
+    {
+        "metadata": {"request_start_ns": 10**18, "request_end_ns": 10**18 + 5, "benchmark_phase": "profiling"},
+        "metrics": {"input_sequence_length": {"value": 550}, "output_sequence_length": {"value": 120}},
+        "error": None,
+    }
+]
+GUIDELLM = {
+    "benchmarks": [{"requests": {"successful": [{"prompt_tokens": 9, "output_tokens": 2, "request_start_time": 1.0}]}}]
+}
+DATASET = {"0": {"input_tokens": "{100: 0.25, 200: 0.75}", "output_tokens": "{7: 1.0}"}}
+WINDOWS = "0,2.0,1.5,Gamma,0.4,1.0\n60,0,0,,0,0\n120,4.0,2.0,Weibull,0.6,1.0\n"
+
+
+@st.composite
+def traces(draw: st.DrawFn) -> Case:
+    form = draw(
+        st.sampled_from(
+            [
+                "mooncake",
+                "bailian",
+                "azure",
+                "burstgpt",
+                "agents",
+                "sharegpt",
+                "vllm_bench",
+                "aiperf",
+                "guidellm",
+                "servegen",
+                "planner",
+            ]
+        )
+    )
+    listed: dict[str, Any] = {"mooncake": MOONCAKE, "bailian": BAILIAN, "aiperf": AIPERF}
+    whole: dict[str, Any] = {"agents": AGENT, "sharegpt": SHAREGPT, "vllm_bench": BENCH, "guidellm": GUIDELLM}
+    files: dict[str, bytes] = {}
+    if form in listed:
+        rows = draw(broken(listed[form]))
+        data = b"\n".join(as_json(row) for row in rows) if isinstance(rows, list) else as_json(rows)
+    elif form in whole:
+        data = as_json(draw(broken(whole[form])))
+    elif form == "servegen":
+        files["c-dataset.json"] = draw(damaged(as_json(draw(broken(DATASET)))))
+        data = WINDOWS.encode()
+    elif form == "planner":
+        data = Path(ROOT, "benchmarks/recorded").exists() and _table() or b""
+    else:
+        cells = (AZURE if form == "azure" else BURST).splitlines()
+        row = draw(st.integers(0, len(cells) - 1))
+        parts = cells[row].split(",")
+        parts[draw(st.integers(0, len(parts) - 1))] = str(draw(VALUES))
+        cells[row] = ",".join(parts)
+        data = "\n".join(cells).encode("utf-8", "replace")
+    name = "c-trace.csv" if form == "servegen" else "t"
+    files[name] = draw(st.one_of(st.just(data), damaged(data)))
+    which = draw(st.sampled_from(["auto", "auto", form]))
+    words = draw(
+        st.sampled_from(
+            [
+                ("trace", f"@DIR@/{name}", "--json", "--format", which),
+                ("trace", f"@DIR@/{name}", "--strict", "--format", which),
+                ("replay", f"@DIR@/{name}", "--no-save", "--json", "--format", which, "--config", "agg"),
+                ("replay", f"@DIR@/{name}", "--no-save", "--json", "--closed-loop", "--rate", "5", "--requests", "9"),
+            ]
+        )
+    )
+    return Case("traces", words, files)
+
+
+@functools.cache
+def _table() -> bytes:
+    found = sorted((ROOT / "planner" / "ui" / "recordings").rglob("requests.parquet"))
+    return found[0].read_bytes() if found else b"PAR1"
+
+
+@functools.cache
+def _deployments() -> tuple[bytes, ...]:
+    """Files that `planner import` reads: what export writes, and the tests' own."""
+    folders = [ROOT / "tests" / "data", ROOT.parent / "shared" / "cases"]
+    texts = [
+        path.read_bytes()
+        for folder in folders
+        for path in sorted(folder.rglob("*"))
+        if path.suffix in (".yaml", ".yml", ".sh")
+    ]
+    return tuple(text for text in texts if len(text) < 20_000) or (b"vllm serve llama --tensor-parallel-size 2\n",)
+
+
+@st.composite
+def imports(draw: st.DrawFn) -> Case:
+    data = draw(st.sampled_from(_deployments()))
+    with contextlib.suppress(yaml.YAMLError, UnicodeDecodeError):
+        value = yaml.safe_load(data)
+        if isinstance(value, dict) and draw(st.booleans()):
+            data = as_yaml(draw(broken(value)))
+    return Case("import", ("import", "@DIR@/f", "--json"), {"f": draw(damaged(data))})
+
+
+def _yaml_of(folder: str) -> dict[str, Any]:
+    return {path.stem: yaml.safe_load(path.read_text()) for path in sorted((ROOT / "configs" / folder).glob("*.yaml"))}
+
+
+@st.composite
+def catalogues(draw: st.DrawFn) -> Case:
+    """Profiles, models, GPUs and links of one's own."""
+    folder, key = draw(st.sampled_from([("profiles", "profile"), ("models", "model"), ("hardware", "hardware")]))
+    entries = _yaml_of(folder)
+    data = as_yaml(draw(broken(entries[draw(st.sampled_from(sorted(entries)))])))
+    words = ("simulate", "disagg", "--no-save", "--json", *SMALL, "--set", f"{key}=@DIR@/c.yaml")
+    return Case(folder, words, {"c.yaml": draw(st.one_of(st.just(data), damaged(data)))})
+
+
+CHECKPOINT = {
+    "architectures": ["LlamaForCausalLM"],
+    "model_type": "llama",
+    "hidden_size": 4096,
+    "num_hidden_layers": 32,
+    "vocab_size": 128256,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 8,
+    "intermediate_size": 14336,
+    "max_position_embeddings": 8192,
+    "torch_dtype": "bfloat16",
+    "quantization_config": {"quant_method": "fp8"},
+    "rope_scaling": {"factor": 8.0, "rope_type": "llama3"},
+}
+
+
+@st.composite
+def checkpoints(draw: st.DrawFn) -> Case:
+    data = as_json(draw(broken(CHECKPOINT)))
+    words = ("simulate", "agg", "--no-save", "--json", *SMALL, "--set", "model=@DIR@/m", "--set", "profile=null")
+    return Case("checkpoints", words, {"m/config.json": draw(st.one_of(st.just(data), damaged(data)))})
+
+
+@functools.cache
+def _run_files() -> dict[str, bytes]:
+    """A run folder as this version writes it."""
+    import planner
+    from planner.spec import parse
+
+    spec = parse("{schema: 1, name: a, deployment: {mode: aggregated}, workload: {kind: poisson, requests: 9}}")
+    with tempfile.TemporaryDirectory() as folder:
+        path = planner.simulate(spec).save(Path(folder) / "run")
+        return {file.name: file.read_bytes() for file in Path(path).iterdir()}
+
+
+@st.composite
+def runs(draw: st.DrawFn) -> Case:
+    files = dict(_run_files())
+    if draw(st.booleans()):
+        files["manifest.json"] = as_json(draw(broken(json.loads(files["manifest.json"]))))
+    name = draw(st.sampled_from(sorted(files)))
+    files[name] = draw(damaged(files[name]))
+    words = draw(
+        st.sampled_from(
+            [
+                ("show", "@DIR@/run"),
+                ("show", "@DIR@/run", "--json"),
+                ("compare", "@DIR@/run", "@DIR@/run"),
+                ("show", "@DIR@/run", "--table", "vllm"),
+            ]
+        )
+    )
+    return Case("runs", words, {f"run/{name}": data for name, data in files.items()})
+
+
+CHUNK = {"choices": [{"index": 0, "text": "a", "delta": {"content": "a"}, "finish_reason": None}], "usage": None}
+MODELS = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nConnection: close\r\n\r\n" + b'{"data": [{"id": "m"}]}'
+LAST = {"choices": [], "usage": {"prompt_tokens": 5, "completion_tokens": 2, "total_tokens": 7}}
+
+
+@st.composite
+def endpoints(draw: st.DrawFn) -> Case:
+    """Servers that answer as they like."""
+    lines = [
+        b"data: " + as_json(draw(broken(CHUNK))),
+        b"data: " + as_json(CHUNK),
+        b"data: " + as_json(draw(broken(LAST))),
+        b"data: [DONE]",
+    ]
+    body = draw(st.one_of(st.just(b"\n\n".join(lines) + b"\n\n"), damaged(b"\n\n".join(lines))))
+    if draw(st.integers(0, 9)) == 0:
+        body = b"x" * draw(st.sampled_from([10**6, 5 * 10**7]))
+    status = draw(st.sampled_from([b"200 OK", b"200 OK", b"500 No", b"404 No", b"999", b""]))
+    kind = draw(st.sampled_from([b"text/event-stream", b"application/json", b""]))
+    answer = b"HTTP/1.1 " + status + b"\r\nContent-Type: " + kind + b"\r\nConnection: close\r\n\r\n" + body
+    words = (
+        "live",
+        "cpu-agg",
+        "--endpoint",
+        "{url}",
+        "--no-save",
+        "--json",
+        "--set",
+        "workload={kind: constant, rate: 20, requests: 3, prompt_tokens: 9, output_tokens: 2}",
+    )
+    return Case("endpoints", words, {}, answer)
+
+
+KINDS: dict[str, Callable[[], st.SearchStrategy[Case]]] = {
+    "spec": specs,
+    "--set": sets,
+    "options": options,
+    "traces": traces,
+    "import": imports,
+    "catalogues": catalogues,
+    "checkpoints": checkpoints,
+    "runs": runs,
+    "endpoints": endpoints,
+}
+
+
+# --- running one -------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Outcome:
+    code: int
+    seconds: float
+    bytes: int
+    out: str
+    err: str
+
+
+def _serve(answer: bytes) -> str:
+    """A server in this process; its URL."""
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def each() -> None:
+        while True:
+            connection, _ = listener.accept()
+            with contextlib.suppress(OSError), connection:
+                connection.settimeout(5)
+                models = connection.recv(65_536).startswith(b"GET /v1/models")
+                connection.sendall(MODELS if models else answer)
+
+    threading.Thread(target=each, daemon=True).start()
+    return f"http://127.0.0.1:{listener.getsockname()[1]}"
+
+
+def run(case: Case, seconds: int = SECONDS) -> Outcome:
+    """Run it in a forked process, with its limits."""
+    folder = Path(tempfile.mkdtemp(prefix="fuzz"))
+    try:
+        for name, data in case.files.items():
+            path = folder / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(data)
+        begun = time.monotonic()
+        child = os.fork()
+        if child == 0:
+            _child(case, folder, seconds)
+        _, status, usage = os.wait4(child, 0)
+        code = os.waitstatus_to_exitcode(status)
+        texts = [
+            (folder / name).read_text(errors="replace") if (folder / name).exists() else "" for name in (".out", ".err")
+        ]
+        return Outcome(code, time.monotonic() - begun, usage.ru_maxrss * 1024, *texts)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _child(case: Case, folder: Path, seconds: int) -> None:
+    code = 1
+    try:
+        os.chdir(folder)
+        resource.setrlimit(resource.RLIMIT_AS, (BYTES + 2 * 2**30, BYTES + 2 * 2**30))  # shared libraries count in it
+        resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
+        signal.alarm(3 * seconds)  # for what sleeps
+        for name, number in ((".out", 1), (".err", 2)):
+            os.dup2(os.open(name, os.O_CREAT | os.O_WRONLY | os.O_TRUNC), number)
+        for stream in (sys.stdout, sys.stderr):
+            stream.reconfigure(encoding="utf-8", errors="replace")
+        url = _serve(case.answer) if case.answer is not None else ""
+        words = [word.replace("@DIR@", str(folder)).replace("{url}", url) for word in case.words]
+        from planner import cli
+
+        code = cli.run(words)
+    except SystemExit as error:
+        code = error.code if isinstance(error.code, int) else 1
+    except BaseException:  # noqa: BLE001 - told by its traceback
+        import traceback
+
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def _refuse(text: str) -> Any:
+    raise ValueError(text)
+
+
+def judge(case: Case, outcome: Outcome) -> str | None:
+    """What is wrong with an outcome; None when nothing is."""
+    if "Traceback" in outcome.err or "Traceback" in outcome.out:
+        return "traceback: " + outcome.err.strip().splitlines()[-1][:200]
+    if outcome.code < 0:
+        return f"killed by signal {-outcome.code}"
+    if outcome.bytes > BYTES:
+        return f"{outcome.bytes / 2**30:.1f} GiB"
+    if outcome.code not in ((0, 1, 2) if case.kind == "endpoints" else (0, 2)):
+        return f"exit code {outcome.code}: {outcome.err.strip()[-200:]}"
+    if outcome.code == 2 and case.kind != "endpoints":  # there, servers that start and stop are told
+        said = [line for line in outcome.err.splitlines() if not re.match(r"\w[\w ]*: +\d+ %", line)]
+        if len(said) != 1:
+            return f"{len(said)} lines for exit code 2"
+        if len(said[0]) > LINE:
+            return f"a line of {len(said[0])} characters"
+    if outcome.code == 0 and "--json" in case.words and case.words[0] != "import":
+        try:
+            json.loads(outcome.out, parse_constant=_refuse)
+        except ValueError as error:
+            return f"no JSON: {error}"
+    return None
+
+
+# --- all of them -------------------------------------------------------------------------------
+
+
+@dataclass
+class Tally:
+    tried: Counter[str] = field(default_factory=Counter)
+    codes: Counter[tuple[str, int]] = field(default_factory=Counter)
+    faults: dict[str, list[tuple[Case, str]]] = field(default_factory=dict)
+    slowest: float = 0.0
+    largest: int = 0
+
+
+def fuzz(cases: int, kinds: list[str], number: int = 0) -> Tally:
+    """Try so many cases, equally many of each kind."""
+    sys.path.insert(0, str(ROOT))
+
+    tally = Tally()
+    for kind in kinds:
+        _try(kind, max(1, cases // len(kinds)), number, tally)
+        print(_row(kind, tally), flush=True)
+    return tally
+
+
+def _try(kind: str, cases: int, number: int, tally: Tally) -> None:
+    @seed(number)
+    @settings(
+        max_examples=cases,
+        deadline=None,
+        database=None,
+        phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(KINDS[kind]())
+    def each(case: Case) -> None:
+        outcome = run(case)
+        tally.tried[kind] += 1
+        tally.codes[kind, outcome.code] += 1
+        tally.slowest = max(tally.slowest, outcome.seconds)
+        tally.largest = max(tally.largest, outcome.bytes)
+        if outcome.seconds > SLOW:
+            print(f"{outcome.seconds:.0f} s: planner {' '.join(word[:200] for word in case.words)}", file=sys.stderr)
+        fault = judge(case, outcome)
+        if fault is not None:
+            tally.faults.setdefault(kind, []).append((case, fault))
+
+    each()
+
+
+def _row(kind: str, tally: Tally) -> str:
+    codes = ", ".join(f"{code}: {count}" for (name, code), count in sorted(tally.codes.items()) if name == kind)
+    return f"{kind:12} {tally.tried[kind]:6} tried, exit codes {codes}; faults {len(tally.faults.get(kind, []))}"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--cases", type=int, default=20_000)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--kinds", nargs="*", default=sorted(KINDS), choices=sorted(KINDS))
+    parser.add_argument("--show", type=int, default=5, help="cases of a kind to print")
+    given_ = parser.parse_args()
+    tally = fuzz(given_.cases, given_.kinds, given_.seed)
+    for kind, faults in tally.faults.items():
+        for what, count in Counter(fault for _, fault in faults).most_common(given_.show):
+            case = next(case for case, fault in faults if fault == what)
+            print(f"\n{kind}: {count} x {what}\n  planner {' '.join(word[:200] for word in case.words)}")
+            for name, data in case.files.items():
+                if len(data) < 3_000 and not name.endswith(".parquet"):
+                    print(f"  {name}: {data[:1500]!r}")
+            if case.answer is not None:
+                print(f"  answer: {case.answer[:400]!r}")
+    print(f"\nSlowest {tally.slowest:.1f} s, largest {tally.largest / 2**20:.0f} MiB")
+    return 1 if tally.faults else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

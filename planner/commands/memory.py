@@ -1,0 +1,62 @@
+"""`planner memory`: what a model takes of a GPU's memory, and how many KV tokens are left room for."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Optional
+
+import typer
+
+from planner.commands import Json, Set, console, overrides, print_json
+
+
+def memory(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="A catalogue name, a folder, a config.json, a hub id.")],
+    hardware: Annotated[str, typer.Option("--hardware", metavar="GPU", help="A catalogue name or a path.")] = "h200",
+    tp: Annotated[
+        Optional[list[int]],  # noqa: UP045 - typer reads the annotation when the command is built
+        typer.Option("--tp", min=1, metavar="N", help="GPUs of a worker; may be repeated. Default: 1, 2, 4 and 8."),
+    ] = None,
+    assignments: Set = None,
+    as_json: Json = False,
+) -> None:
+    """Print parameters, KV bytes a token and the memory ledger of each GPU, as vLLM counts it.
+
+    Engine keys apply: --set engine.kv_cache_dtype=fp8. Models that simulate does not cover yet are read too.
+    """
+    import planner
+    from planner.engine.ledger import ledger
+
+    spec = planner.load(None, [f"model={model}", f"hardware={hardware}", *overrides(assignments, None)])
+    found = ledger(spec.model, spec.hardware, spec.engine, tp or [1, 2, 4, 8])
+    if as_json:
+        print_json(found)
+        return
+    _print(found)
+
+
+_COLUMNS = ("weights_gib", "activation_gib", "non_torch_gib", "graphs_gib", "kv_gib")
+
+
+def _print(found: dict[str, Any]) -> None:
+    from rich import box
+    from rich.table import Table
+
+    page = console()
+    state = f", {found['state_bytes'] / 1e6:.1f} MB of state a sequence" if found["state_bytes"] else ""
+    page.print(
+        f"{found['model']} on {found['hardware']}: {found['parameters'] / 1e9:.2f} thousand million parameters, "
+        f"{found['active_parameters'] / 1e9:.2f} active; weights {found['weight_bytes'] / 1e9:.1f} GB; "
+        f"KV {found['kv_bytes_per_token']} bytes a token{state}"
+    )
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for column in ("tp", *(name.removesuffix("_gib").replace("_", " ") for name in _COLUMNS), "KV tokens"):
+        table.add_column(column, justify="right")
+    for row in found["gpus"]:
+        tokens = row["refused"] or f"{row['kv_tokens']:,}"
+        table.add_row(str(row["tp"]), *(f"{row[name]:.2f}" for name in _COLUMNS), tokens)
+    page.print(table)
+    page.print("GiB on each GPU.")
+
+
+def register(app: typer.Typer) -> None:
+    app.command()(memory)

@@ -1,0 +1,161 @@
+"""`planner trace`: what is in a trace file."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Optional
+
+import typer
+
+from planner.commands import (
+    Json,
+    TraceEnd,
+    TraceFormat,
+    TraceSample,
+    TraceStart,
+    TraceStrict,
+    console,
+    print_json,
+)
+
+if TYPE_CHECKING:
+    from planner.traffic.rows import TraceRequest
+    from planner.traffic.trace_figures import TraceSummary
+    from planner.traffic.trace_scan import Scan
+
+BARS = " ▁▂▃▄▅▆▇█"
+WIDTH = 72  # bars in a line
+
+
+def trace(
+    file: Annotated[Path, typer.Argument(metavar="TRACE", help="A trace, plain or gzip, or a folder.")],
+    caches: Annotated[
+        Optional[list[int]],  # noqa: UP045 - typer reads the annotation when the command is built
+        typer.Option(
+            "--cache", metavar="BLOCKS", min=1, max=10**9, help="Reuse under a cache of so many blocks; repeat."
+        ),
+    ] = None,
+    requests: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option("--requests", min=1, help="Only the first so many requests."),
+    ] = None,
+    start_s: TraceStart = 0.0,
+    end_s: TraceEnd = None,
+    sample: TraceSample = 1.0,
+    block_tokens: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(
+            "--block-tokens", min=1, max=10**6, help="Tokens a hash id stands for. Default: the format's own."
+        ),
+    ] = None,
+    strict: TraceStrict = False,
+    form: TraceFormat = "auto",
+    as_json: Json = False,
+) -> None:
+    """Describe a trace.
+
+    How many requests, how they arrive, how long they are, and what a prefix cache would find. Ctrl-C shows what was
+    read so far.
+    """
+    from planner.spec import SpecError
+    from planner.traffic.trace_figures import CACHES, summarise
+    from planner.traffic.trace_scan import Scan, Selection
+
+    end = math.inf if end_s is None else end_s
+    if not (0 <= start_s < end) or math.isnan(end):
+        raise SpecError(
+            f"--from {start_s:g} --to {end:g}: no time between them; allowed: seconds, the first below the last"
+        )
+    if not 0 < sample <= 1:
+        raise SpecError(f"--sample {sample:g}: no share; allowed: above 0, up to 1")
+    scan = Scan(file, form, block_tokens, Selection(start_s, end, sample, requests, strict))
+    interrupted: list[bool] = []
+    found = summarise(_until_interrupted(scan, interrupted), tuple(dict.fromkeys(caches or CACHES)))
+    if found is None:
+        if interrupted:
+            raise typer.Exit(130)
+        raise SpecError(f"{file}: the trace is empty; it must hold at least one request")
+    if as_json:
+        print_json(_data(scan, found, bool(interrupted)))
+    else:
+        _write(scan, found, bool(interrupted))
+    if interrupted:
+        raise typer.Exit(130)
+
+
+def _until_interrupted(scan: Scan, interrupted: list[bool]) -> Iterator[TraceRequest]:
+    try:
+        yield from scan
+    except KeyboardInterrupt:
+        interrupted.append(True)
+
+
+def _data(scan: Scan, found: TraceSummary, interrupted: bool) -> dict[str, object]:
+    return {
+        "path": scan.path,
+        "format": scan.format,
+        "block_tokens": scan.block_tokens,
+        **asdict(found),
+        "rows_left_out": scan.bad,
+        "failed_when_recorded": scan.failed,
+        "complete": not interrupted,
+        "warnings": scan.warnings,
+    }
+
+
+def _write(scan: Scan, found: TraceSummary, interrupted: bool) -> None:
+    from planner.report import printing
+    from planner.report.words import number, percent
+
+    screen = console()
+    sessions = f", {found.sessions:,} sessions" if found.sessions else ""
+    over = f" over {_time(found.duration_s)}" if found.duration_s else ""
+    printing.say(screen, f"{scan.path}: {scan.format}, {found.requests:,} requests{sessions}{over}.")
+    if interrupted:
+        printing.say(screen, "Interrupted: these are the figures of what was read so far.")
+    if found.rate is not None and found.gap_cv is not None and found.peak_to_mean is not None:
+        per = _time(found.bin_s)
+        printing.say(
+            screen,
+            f"Arrivals: {number(found.rate)} a second on average; the busiest {per} has"
+            f" {number(found.peak_to_mean)} times the mean; gaps vary {number(found.gap_cv)} times as much as they are"
+            " long (1: Poisson, above: bursts).",
+        )
+        print(f"Requests by {per}, at most {max(found.arrivals):,}:")
+        for line in _bars(found.arrivals):
+            print(f"  {line}")
+    for label, spread in (("Prompt tokens", found.prompt_tokens), ("Answer tokens", found.output_tokens)):
+        values = ", ".join(f"{name} {number(value)}" for name, value in spread.items())
+        printing.say(screen, f"{label}: {values}.")
+    if found.lru_hit_shares is not None and found.infinite_cache_hit_share is not None:
+        shares = ", ".join(f"{percent(share)} with {blocks:,}" for blocks, share in found.lru_hit_shares.items())
+        printing.say(
+            screen,
+            f"Reuse, of blocks of {scan.block_tokens} tokens: {percent(found.infinite_cache_hit_share)} with an endless"
+            f" cache; least recently used out first: {shares} blocks.",
+        )
+    for warning in scan.warnings:
+        printing.say(screen, f"Warning: {warning}")
+
+
+def _time(seconds: float) -> str:
+    from planner.report.words import number
+
+    for unit, length in (("days", 86_400.0), ("hours", 3600.0), ("minutes", 60.0)):
+        if seconds >= length:
+            count = seconds / length
+            return unit[:-1] if count == 1 else f"{number(count)} {unit}"
+    return f"{number(seconds)} seconds"
+
+
+def _bars(counts: tuple[int, ...]) -> list[str]:
+    most = max(counts)
+    bars = "".join(BARS[-(-count * (len(BARS) - 1) // most)] for count in counts)
+    return [bars[start : start + WIDTH] for start in range(0, len(bars), WIDTH)]
+
+
+def register(app: typer.Typer) -> None:
+    app.command()(trace)

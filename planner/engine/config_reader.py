@@ -1,0 +1,104 @@
+"""Numbers out of a Hugging Face config, with errors that name file and key."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from planner.spec import SpecError
+
+# Under these keys multimodal models keep their language model; the first one found is read.
+TEXT_SECTIONS = ("text_config", "llm_config", "language_config", "thinker_config")
+_OF_THE_WHOLE = ("tie_word_embeddings", "quantization_config", "compression_config", "torch_dtype", "dtype")
+
+
+def text_config(config: dict[str, Any]) -> dict[str, Any]:
+    """The keys of the language model: the config itself, or its nested section with what the outer level says."""
+    for key in TEXT_SECTIONS:
+        inner = config.get(key)
+        if isinstance(inner, dict) and inner:
+            outer = {name: config[name] for name in _OF_THE_WHOLE if config.get(name) is not None}
+            found = text_config(inner)
+            return {"model_type": str(config.get("model_type")) + "_text", **found, **outer}
+    return config
+
+
+@dataclass(frozen=True)
+class Reader:
+    """The keys of one language model. Every method raises SpecError for a value that cannot be."""
+
+    config: dict[str, Any]
+    where: str
+
+    def whole(self, *keys: str, default: int | None = None) -> int:
+        """The first of `keys` that is given; families have their own names for one thing."""
+        key = next((name for name in keys if self.config.get(name) is not None), keys[0])
+        value = self.config.get(key)
+        if value is None:
+            value = default
+        if isinstance(value, list) and value and all(type(item) is int for item in value):
+            value = max(value)  # one a layer
+        if isinstance(value, bool) or not isinstance(value, int) or value <= 0:
+            shown = "is missing" if value is None else f"{value!r} is not a positive whole number"
+            raise SpecError(f"{self.where}: {key}: {shown}; allowed: whole numbers from 1")
+        return value
+
+    def count(self, *keys: str) -> int:
+        """As `whole`, where none is allowed."""
+        key = next((name for name in keys if self.config.get(name) is not None), None)
+        return 0 if key is None or self.config[key] == 0 else self.whole(key)
+
+    def flag(self, key: str, default: bool = False) -> bool:
+        value = self.config.get(key)
+        return default if value is None else bool(value)
+
+    def items(self, key: str, length: int) -> list[Any] | None:
+        """One value a layer; None when the key is not given."""
+        value = self.config.get(key)
+        if value is None:
+            return None
+        if not isinstance(value, (list, tuple)) or len(value) < length:
+            raise SpecError(f"{self.where}: {key}: is no list of {length} values; allowed: one value a layer")
+        return list(value)
+
+    def per_layer(self, key: str) -> list[Any]:
+        """As `items`, where the family cannot do without."""
+        found = self.items(key, self.layers)
+        if found is None:
+            raise SpecError(f"{self.where}: {key}: is missing; allowed: one value a layer")
+        return found
+
+    @property
+    def hidden(self) -> int:
+        return self.whole("hidden_size", "n_embd", "d_model")
+
+    @property
+    def vocab(self) -> int:
+        return self.whole("vocab_size", "padded_vocab_size")
+
+    @property
+    def layers(self) -> int:
+        for key in ("layers_block_type", "hybrid_override_pattern"):  # Nemotron-H may give no number
+            listed = self.config.get(key)
+            if isinstance(listed, (list, str)) and listed and self.config.get("num_hidden_layers") is None:
+                return len(listed)
+        return self.whole("num_hidden_layers", "num_layers", "n_layer", "n_layers")
+
+    @property
+    def heads(self) -> int:
+        return self.whole("num_attention_heads", "n_head", "n_heads")
+
+    @property
+    def kv_heads(self) -> int:
+        found = self.whole(
+            "num_key_value_heads", "num_attention_groups", "num_kv_heads", "n_head_kv", default=self.heads
+        )
+        if self.heads % found:
+            raise SpecError(
+                f"{self.where}: num_key_value_heads: {found} does not divide {self.heads} heads; allowed: a divisor"
+            )
+        return found
+
+    @property
+    def head_dim(self) -> int:
+        return self.whole("head_dim", "attention_head_dim", default=max(1, self.hidden // self.heads))

@@ -1,0 +1,129 @@
+"""Trace files as they lie on a disk: plain or gzip, read line by line or value by value, never as a whole."""
+
+from __future__ import annotations
+
+import math
+import os
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from gzip import BadGzipFile, GzipFile
+from io import BufferedReader
+from pathlib import Path
+from typing import Any, cast
+
+from planner.spec import SpecError
+from planner.traffic.rows import BadLine, Lines
+
+MOST_LINE = 64 * 2**20  # the whole result of `vllm bench serve` is one line
+MOST_TEXT = 256 * 2**20  # of a file that has to be read as a whole
+MOST_RATIO = 200  # a trace's text is at most 40 times its gzip; a bomb is 1,000 times
+FREE = 4 * 2**20  # bytes of text before the ratio counts
+HEAD = 2**16  # bytes that tell a format
+
+
+class _Counted:
+    """A binary file that refuses to unpack to much more than it is."""
+
+    def __init__(self, path: str, file: BufferedReader) -> None:
+        self._path, self._file = path, file
+        self.packed = file.peek(2)[:2] == b"\x1f\x8b"
+        self._source = GzipFile(fileobj=file) if self.packed else file
+        self._text = 0
+
+    def _count(self, data: bytes) -> bytes:
+        self._text += len(data)
+        if self.packed and self._text > FREE and self._text > MOST_RATIO * self._file.tell():
+            raise SpecError(
+                f"{self._path}: unpacks to more than {MOST_RATIO} times its size; must be at most that, or plain text"
+            )
+        return data
+
+    def read(self, size: int = -1) -> bytes:
+        return self._count(self._source.read(size))
+
+    def readline(self) -> bytes:
+        line = self._source.readline(MOST_LINE + 1)
+        if len(line) > MOST_LINE:
+            raise SpecError(f"{self._path}: a line of more than {MOST_LINE} bytes; must be at most that")
+        return self._count(line)
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A trace file, or a folder of them. Every method opens it anew. Raises SpecError for what cannot be read.
+
+    `start_s` and `end_s` tell readers that draw their requests which ones are wanted.
+    """
+
+    path: str
+    start_s: float = 0.0
+    end_s: float = math.inf
+
+    @contextmanager
+    def open(self) -> Iterator[_Counted]:
+        try:
+            with Path(self.path).open("rb") as file:
+                yield _Counted(self.path, file)
+        except (EOFError, zlib.error, BadGzipFile) as error:
+            raise SpecError(f"{self.path}: damaged gzip file ({error})") from None
+        except OSError as error:
+            raise SpecError(f"{self.path}: {error.strerror}; workload.path must be a readable trace file") from None
+        except ValueError as error:
+            if isinstance(error, SpecError | BadLine) or "null byte" not in str(error):
+                raise
+            raise SpecError("workload.path: a path with a null byte; must be a readable trace file") from None
+
+    def head(self) -> str:
+        """The beginning of its text."""
+        with self.open() as file:
+            return file.read(HEAD).decode("utf-8-sig", errors="replace")
+
+    def lines(self) -> Lines:
+        """Numbered lines that are not blank."""
+        place = 0
+        with self.open() as file:
+            number = 0
+            while raw := file.readline():
+                number += 1
+                try:
+                    line = raw.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
+                except UnicodeDecodeError as error:
+                    raise SpecError(
+                        f"{self.path}: byte {place + error.start} is not UTF-8; must be CSV or JSON text, plain or gzip"
+                    ) from None
+                place += len(raw)
+                if line.strip():
+                    yield number, line
+
+    def text(self) -> str:
+        """All of it, for formats that are one JSON value."""
+        with self.open() as file:
+            data = file.read(MOST_TEXT + 1)
+        if len(data) > MOST_TEXT:
+            raise SpecError(f"{self.path}: more than {MOST_TEXT} bytes in one value; must be at most that")
+        try:
+            return data.decode("utf-8-sig")
+        except UnicodeDecodeError as error:
+            raise SpecError(
+                f"{self.path}: byte {error.start} is not UTF-8; must be CSV or JSON text, plain or gzip"
+            ) from None
+
+    def values(self, prefix: str) -> Iterator[Any]:
+        """The values of a JSON file at an ijson prefix (`item`: of the outermost list), one at a time."""
+        import ijson
+
+        with self.open() as file:
+            try:
+                yield from ijson.items(cast("Any", file), prefix, use_float=True)
+            except (ijson.JSONError, UnicodeDecodeError) as error:
+                text = " ".join(str(error).split())[:200]
+                raise BadLine(f"not JSON ({text}); must be one JSON value") from None
+
+    def members(self, *endings: str) -> list[str]:
+        """The files of a folder by name, or the file itself."""
+        if not os.path.isdir(self.path):
+            return [self.path]
+        names = sorted(name for name in os.listdir(self.path) if name.endswith(endings))
+        return [os.path.join(self.path, name) for name in names]

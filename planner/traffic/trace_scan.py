@@ -1,0 +1,185 @@
+"""One pass over a trace file: which rows are wanted, which do not fit, and what a reader of the results must know."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from hashlib import blake2b
+
+from planner.spec import SpecError
+from planner.spec.strict_yaml import shorten
+from planner.traffic.formats import FORMATS, recognised
+from planner.traffic.rows import BadLine, Found, TraceRequest, hash_ids, json_object, tokens
+from planner.traffic.trace_files import Source
+
+BLOCKS = (512, 16, 32, 64, 128, 256, 1024)  # tokens that a hash id may stand for, the likeliest first
+LOOKED_AT = 20  # lines that tell the size of a block
+NAMED = 5  # bad rows whose lines are told
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """What of a trace is wanted. Seconds after its first row; `sample` is a share of the sessions (or requests).
+
+    `strict`: the first row that does not fit ends the reading. `dequantise`: coarse stamps are spread over their grid.
+    `closed_loop`: a session's next request waits for the answer to the one before, and the recorded pause.
+    """
+
+    start_s: float = 0.0
+    end_s: float = math.inf
+    sample: float = 1.0
+    requests: int | None = None
+    strict: bool = False
+    dequantise: bool = True
+    closed_loop: bool = False
+
+
+ALL = Selection()
+
+
+def detect(path: str | os.PathLike[str]) -> str:
+    """The format of a file or folder, by its beginning. SpecError when it is none of FORMATS."""
+    name = os.fspath(path)
+    if os.path.isdir(name):
+        files = os.listdir(name)
+        if "requests.parquet" in files:
+            return "planner"
+        if any(file.endswith(("-trace.csv", "-trace.csv.gz")) for file in files):
+            return "servegen"
+        if any(file.endswith((".json", ".jsonl", ".json.gz", ".jsonl.gz")) for file in files):
+            return "agents"
+        raise SpecError(f"{shorten(name)}: a folder that holds no trace; must be one of {', '.join(FORMATS)}")
+    source = Source(name)
+    found = recognised(source.head())
+    if found is None:
+        line, _ = next(source.lines(), (0, ""))
+        if line == 0:
+            raise SpecError(f"{name}: the trace is empty; it must hold at least one request")
+        raise SpecError(f"{name}: line {line}: unknown format; workload.format must be one of {', '.join(FORMATS)}")
+    return found
+
+
+class Scan:
+    """The wanted requests of a trace file, in its order; iterating counts what was left out.
+
+    Raises SpecError for a file that cannot be used: damaged, of another format, or most of its rows do not fit.
+    """
+
+    def __init__(
+        self, path: str | os.PathLike[str], format: str, block_tokens: int | None, selection: Selection = ALL
+    ) -> None:
+        self.path = os.fspath(path)
+        self.format = detect(self.path) if format == "auto" else format
+        if self.format not in FORMATS:
+            raise SpecError(
+                f"workload.format: {shorten(repr(self.format))} is unknown; must be auto or one of {', '.join(FORMATS)}"
+            )
+        self._reader = FORMATS[self.format]
+        self.starts = self._reader.starts
+        if self.starts in ("together", "unknown") and (selection.start_s > 0 or selection.end_s < math.inf):
+            raise SpecError(f"workload.start_s: {self.path} has no send times; allowed: without start_s and end_s")
+        self._selection = selection
+        self._source = Source(self.path, selection.start_s, selection.end_s)
+        self.remarks = [self._reader.note] if self._reader.note else []
+        self.block_tokens = block_tokens or self._blocks()
+        self.good = self.failed = self.bad = self._met = 0
+        self._faults: list[str] = []
+
+    @property
+    def warnings(self) -> list[str]:
+        """What was left out and assumed, after the pass."""
+        found = list(self.remarks)
+        if self.bad:
+            more = f"; {self.bad - len(self._faults)} more" if self.bad > len(self._faults) else ""
+            rows = f"{self.bad} of {self.good + self.bad + self.failed} rows"
+            found.append(f"{rows} of the trace were left out ({'; '.join(self._faults)}{more}).")
+        if self.failed:
+            found.append(f"{self.failed} requests that had failed when they were recorded were left out.")
+        return found
+
+    def __iter__(self) -> Iterator[TraceRequest]:
+        selection = self._selection
+        low, high = selection.start_s, selection.end_s
+        base: float | None = 0.0 if self.starts == "drawn" else None
+        kept: set[str] = set()  # sessions of which a request is kept
+        given = 0
+        for line, found in self._rows():
+            row = self._fits(line, found)
+            self._met += 1
+            if row is None:
+                continue
+            if row.arrival_s is None:
+                if row.session not in kept:
+                    if low == 0 and high == math.inf and selection.sample == 1.0 and not row.after:
+                        self._refuse(
+                            f"line {line}: first request of session {shorten(row.session or '')!r} needs a timestamp"
+                        )
+                    continue
+            else:
+                base = row.arrival_s if base is None else base
+                if not low <= row.arrival_s - base < high or not self._sampled(row, line):
+                    continue
+                if row.session is not None:
+                    kept.add(row.session)
+            self.good += 1
+            yield row
+            given += 1
+            if given == selection.requests:
+                break
+        if self.bad > self.good:
+            raise SpecError(f"{self.path}: {self._faults[0]}" + (f" ({self.bad} such rows)" if self.bad > 1 else ""))
+
+    def _rows(self) -> Iterator[tuple[int, Found]]:
+        try:
+            yield from self._reader.read(self._source, self.block_tokens)
+        except BadLine as error:
+            raise SpecError(f"{self.path}: {error}") from None
+
+    def _fits(self, line: int, found: Found) -> TraceRequest | None:
+        if isinstance(found, BadLine):
+            self._refuse(str(found))
+            return None
+        if found is None:
+            self.failed += 1
+        return found
+
+    def _refuse(self, fault: str) -> None:
+        if self._selection.strict:
+            raise SpecError(f"{self.path}: {fault}")
+        self.bad += 1
+        if len(self._faults) < NAMED:
+            self._faults.append(fault)
+
+    def _sampled(self, row: TraceRequest, line: int) -> bool:
+        share = self._selection.sample
+        if share >= 1.0:
+            return True
+        key = f"{line}/{self._met}" if row.session is None else row.session
+        return int.from_bytes(blake2b(key.encode("utf-8", "replace"), digest_size=8).digest()) / 2**64 < share
+
+    def _blocks(self) -> int:
+        """Tokens of a block: the format's own, or the only usual size that fits the first lines."""
+        usual = self._reader.block_tokens
+        if self.format != "mooncake":
+            return usual
+        rows = []
+        for _, line in self._source.lines():
+            try:
+                row = json_object(line)
+                rows += [(row, tokens(row, "input_length"))] if row.get("hash_ids") else []
+            except BadLine:
+                pass  # counted when it is read
+            if len(rows) == LOOKED_AT:
+                break
+        for size in BLOCKS:
+            try:
+                for row, prompt in rows:
+                    hash_ids(row, prompt, size)
+            except BadLine:
+                continue
+            if size != usual:
+                self.remarks.append(f"The trace's hash_ids stand for blocks of {size} tokens.")
+            return size
+        return usual

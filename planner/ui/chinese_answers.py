@@ -1,0 +1,369 @@
+"""The Chinese of answers, explanations, comparisons and metrics: template for template."""
+
+from __future__ import annotations
+
+ANSWERS: dict[str, str] = {
+    # --- where numbers are from ---
+    "[{origin}]": "[{origin}]",
+    "{sentence} {provenance}": "{sentence}{provenance}",
+    "measured": "实测",
+    "calibrated: {profiles}": "已校准：{profiles}",
+    "simulated: uncalibrated roofline": "仿真：未校准的屋顶线模型",
+    "simulated: fitted to {what}": "仿真：按 {what} 拟合",
+    # --- a run ---
+    "1 aggregated worker": "1 个聚合实例",
+    "{count} aggregated workers": "{count} 个聚合实例",
+    "{workers} on {gpus}x {gpu}": "{gpus}x {gpu} 上的 {workers}",
+    "{metric} <= {limit:g} ms": "{metric} <= {limit:g} ms",
+    "serve": "每秒服务",
+    "serves": "每秒服务",
+    "is": "收到",
+    "are": "收到",
+    "finish": "完成",
+    "finishes": "完成",
+    "{who} {finishes} none of {count:.0f} requests.": "{count:.0f} 个请求，{who} 一个也没有{finishes}。",
+    "Past saturation: {who} {are} offered {asked} req/s and {serve} {rate}; {limit}": (
+        "已过饱和：{who} 每秒{are} {asked} 个请求，{serve} {rate} 个；{limit}"
+    ),
+    "{saturated}, and {share} meet {targets}.": "{saturated}，{share} 满足 {targets}。",
+    "{saturated}.": "{saturated}。",
+    "{who} {serve} {rate} req/s.": "{who} {serve} {rate} 个请求。",
+    "{who} {serve} {rate} req/s; {share} meet {targets} (target {wanted}): {verdict}.": (
+        "{who} {serve} {rate} 个请求；{share} 满足 {targets}（目标 {wanted}）：{verdict}。"
+    ),
+    "meets the targets": "达到目标",
+    "misses the targets; {limit}": "未达目标；{limit}",
+    "the KV link is the bottleneck": "瓶颈是 KV 链路",
+    "retrieval is the bottleneck": "瓶颈是检索",
+    "the KV memory of the {role} workers is the bottleneck": "瓶颈是{role}实例的 KV 显存",
+    "the KV memory is the bottleneck": "瓶颈是 KV 显存",
+    "posting hand-overs of the {role} workers is the bottleneck": "瓶颈是{role}实例发起 KV 移交",
+    "posting hand-overs is the bottleneck": "瓶颈是发起 KV 移交",
+    "prefill is the bottleneck": "瓶颈是预填充",
+    "decoding is the bottleneck": "瓶颈是解码",
+    "no station is full": "没有环节已满",
+    "the cause was not recorded": "原因未记录",
+    "The run is too short to be steady: requests in the system still grew at its end. Send more requests.": (
+        "运行太短，未达稳态：结束时系统中的请求仍在增长。请发送更多请求。"
+    ),
+    "{count:.0f} of {all:.0f} requests {rejected}.": "{all:.0f} 个请求中有 {count:.0f} 个{rejected}。",
+    "rejected": "被拒绝",
+    "failed": "失败",
+    "A ({a}) has a goodput of {x} req/s per GPU and B ({b}) of {y}: {verdict}. A {of_a}, B {of_b}": (
+        "A（{a}）的有效吞吐为每 GPU 每秒 {x} 个请求，B（{b}）为 {y}：{verdict}。A {of_a}，B {of_b}"
+    ),
+    "{verdict} ({which} past saturation)": "{verdict}（{which} 已过饱和）",
+    "neither is ahead": "不分先后",
+    "they are within {share} of each other": "两者相差不到 {share}",
+    "only {ahead} serves requests within the targets": "只有 {ahead} 能在目标内服务",
+    "{ahead} is ahead by {more:.1f} %": "{ahead} 领先 {more:.1f} %",
+    # --- what limits it ---
+    "aggregated": "聚合",
+    "prefill": "预填充",
+    "decode": "解码",
+    "host": "主机",
+    "retrieval": "检索",
+    "queue": "排队",
+    "transfer": "传输",
+    "decode wait": "等待解码",
+    "first decode": "首次解码",
+    "unobserved": "未观测",
+    "The KV link {link} {state}: the traffic needs {needed} moved and it carries {most} at most.": (
+        "KV 链路 {link} {state}：流量需要传输 {needed}，而它最多 {most}。"
+    ),
+    "{link} {way} {worker}": "{link}（{worker} {way}）",
+    "uplink {way} {node}": "上行链路（{node} {way}）",
+    "out of": "流出",
+    "into": "流入",
+    "cannot keep up": "跟不上",
+    "is full": "已满",
+    "A transfer takes {time} on average; {enough} would be enough ({busy} busy).": (
+        "一次传输平均 {time}；{enough} 就够（{busy} 忙碌）。"
+    ),
+    "The KV link {link} is slow rather than full ({offered} offered): {time}.": (
+        "KV 链路 {link} 是慢而不是满（需求 {offered}）：{time}。"
+    ),
+    "a transfer moves {size:.0f} MB": "一次传输 {size:.0f} MB",
+    "About {enough} would bring TTFT within the {limit:g} ms target on average.": (
+        "约 {enough} 可使 TTFT 平均达到 {limit:g} 毫秒的目标。"
+    ),
+    "Retrieval is the bottleneck: its workers ({count}) are busy {busy} of the time.": (
+        "瓶颈是检索：其 {count} 个实例 {busy} 的时间忙碌。"
+    ),
+    "Waiting and searching take {time} of a mean TTFT of {ttft}; {count} workers would be enough.": (
+        "等待与检索占平均 TTFT {ttft} 中的 {time}；{count} 个实例就够。"
+    ),
+    "Retrieval makes first tokens late.": "检索使首 token 变慢。",
+    "First tokens are late, and this run does not record why.": "首 token 很慢，而此次运行没有记录原因。",
+    "This run records no engine steps to say more.": "此次运行没有记录引擎步，无法进一步说明。",
+    "{stage} is {share} of the time to first token ({time})": "{stage}占首 token 时间的 {share}（{time}）",
+    "{time}.": "{time}。",
+    "{time}; {then}.": "{time}；{then}。",
+    "{count:.0f} requests are turned away": "{count:.0f} 个请求被拒绝",
+    "the line grows by {rate:.2g} requests a second": "队伍每秒增长 {rate:.2g} 个请求",
+    "{growth}, most of it in {stage}": "{growth}，主要在{stage}",
+    "Decoding is the bottleneck: every slot of the batch is taken ({batch}) while prompts wait.": (
+        "瓶颈是解码：批次已满（{batch}），提示词在等待。"
+    ),
+    "Decoding is the bottleneck: the {role} workers hold {batch} and take new ones slowly.": (
+        "瓶颈是解码：{role}实例持有{batch}，接收新请求很慢。"
+    ),
+    "Decoding is the bottleneck: {speed}.": "瓶颈是解码：{speed}。",
+    "TPOT is {median} at the median and {high} at p99": "TPOT 中位数 {median}，p99 {high}",
+    "{speed} (target {limit:g} ms)": "{speed}（目标 {limit:g} ms）",
+    "{count:.0f} sequences each": "每个 {count:.0f} 条序列",
+    "The {role} workers decode {batch} on average.": "{role}实例平均解码{batch}。",
+    "The {role} workers decode {batch} on average, and {share} of their time goes to steps that also prefill "
+    "prompts.": "{role}实例平均解码{batch}，其 {share} 的时间用于同时预填充的步。",
+    "Prefill is the bottleneck of the {role} pool.": "{role}池的瓶颈是预填充。",
+    "Prefill is the bottleneck: the prefill workers are busy {busy} of the time.": (
+        "瓶颈是预填充：预填充实例 {busy} 的时间忙碌。"
+    ),
+    "Prefill is the bottleneck: the aggregated workers are busy {busy} of the time, {share} of it in steps with prompt "
+    "tokens.": "瓶颈是预填充：聚合实例 {busy} 的时间忙碌，其中 {share} 用于含提示词的步。",
+    "Prefill takes too long by itself: the prefill workers are busy only {busy} of the time, so more of them would "
+    "help little; a larger tp or a faster GPU would.": (
+        "预填充本身太慢：预填充实例只有 {busy} 的时间忙碌，增加实例帮助不大；更大的 tp 或更快的 GPU 才有用。"
+    ),
+    "KV memory is the bottleneck: the cache of the {role} workers is {mean} full on average and {most} at most, "
+    "with {count:.0f} preemptions.": (
+        "瓶颈是 KV 显存：{role}实例的缓存平均占用 {mean}，最高 {most}，抢占 {count:.0f} 次。"
+    ),
+    "Hand-overs are the bottleneck: the {role} workers spend {share} of their time posting {count:,.0f} descriptors a "
+    "prompt": "瓶颈是 KV 移交：{role}实例 {share} 的时间用于为每个提示词发起 {count:,.0f} 个描述符",
+    "{posting}, of {busy} that they are busy": "{posting}（忙碌共 {busy}）",
+    "With engine.block_size {size}: {share}.": "engine.block_size 为 {size} 时：{share}。",
+    "Fewer and larger pieces (link.cross_layer_blocks) or the other connector (link.connector) would free it.": (
+        "更少更大的分片（link.cross_layer_blocks）或另一种连接器（link.connector）可以释放它。"
+    ),
+    "Nothing is a bottleneck: there is headroom.": "没有瓶颈：尚有余量。",
+    "Closest to its limit: {what}.": "最接近上限的是：{what}。",
+    "prefill workers, busy {busy} of the time": "预填充实例，{busy} 的时间忙碌",
+    "retrieval workers, busy {busy} of the time": "检索实例，{busy} 的时间忙碌",
+    "KV cache of the {role} workers, {full} full at most": "{role}实例的 KV 缓存，最高占用 {full}",
+    "KV link {link}, {share} of its bandwidth": "KV 链路 {link}，带宽的 {share}",
+    "{metric} target, p99 at {share} of it": "{metric} 目标，p99 为其 {share}",
+    # --- the suggestion ---
+    "{split} serves {rate} req/s within the targets, {more} {engines}": (
+        "{split} 在目标内每秒可服务 {rate} 个请求，比 {engines}{more}"
+    ),
+    "{value} % ({low} to {high} %) more than": "多 {value} %（{low} 至 {high} %）",
+    "{value} % ({low} to {high} %) less than": "少 {value} %（{low} 至 {high} %）",
+    "{compared}: {word}.": "{compared}：{word}。",
+    "{compared}, if {what} cost what is assumed: not known yet, measure it with planner calibrate.": (
+        "{compared}，前提是{what}与假定相符：尚不确定，请用 planner calibrate 实测。"
+    ),
+    "what a hand-over over {link} costs the workers": "经 {link} 移交 KV 对实例的开销",
+    "hand-overs of cross-layer blocks": "跨层块的 KV 移交开销",
+    "hand-overs of block_size {sizes} (measured: {measured})": "block_size {sizes}（实测过：{measured}）的 KV 移交开销",
+    "worth it": "值得",
+    "not worth it": "不值得",
+    "too close to call": "难分高下",
+    "not known yet": "尚不确定",
+    "The best split, {name},": "最好的拆分 {name}",
+    "two": "2",
+    "three": "3",
+    "four": "4",
+    "five": "5",
+    "six": "6",
+    "seven": "7",
+    "eight": "8",
+    "nine": "9",
+    "ten": "10",
+    "eleven": "11",
+    "twelve": "12",
+    "one aggregated engine": "1 个聚合引擎",
+    "1 aggregated engine": "1 个聚合引擎",
+    "{n} aggregated engines": "{n} 个聚合引擎",
+    "{engines} of TP {tp}": "TP {tp} 的 {engines}",
+    "{engines} with {router}": "使用 {router} 的 {engines}",
+    "{count} agg": "{count} 聚合",
+    "{count} agg TP{tp}": "{count} 聚合 TP{tp}",
+    "{engines} serve {rate} req/s within the targets": "{engines} 在目标内每秒可服务 {rate} 个请求",
+    "{engines} serves {rate} req/s within the targets": "{engines} 在目标内每秒可服务 {rate} 个请求",
+    "No use of {gpus} GPUs meets the targets at any rate.": "{gpus} 个 GPU 的任何用法在任何速率下都达不到目标。",
+    "{gpus} GPUs can only run aggregated: {serves}.": "{gpus} 个 GPU 只能聚合部署：{serves}。",
+    "{serves}; no aggregated deployment meets them at any rate.": "{serves}；聚合部署在任何速率下都达不到目标。",
+    "{serves}; no split into prefill and decode meets them at any rate.": (
+        "{serves}；任何 P/D 拆分在任何速率下都达不到目标。"
+    ),
+    "{name}: {what}": "{name}：{what}",
+    "{name}: {keys} kept as the file has it; left out, the best is searched.": (
+        "{name}：{keys} 按文件所设；不设则搜索最好的取值。"
+    ),
+    "Left out: {what}": "未考虑：{what}",
+    "TP {tp}: {fault}": "TP {tp}：{fault}",
+    "GPUs left idle by {splits}; rates per GPU count them.": "{splits} 有闲置 GPU；每 GPU 速率已计入。",
+    "A link of {enough} instead of {now} would be enough for {rate} req/s.": (
+        "{enough} 的链路（现为 {now}）就足以支持每秒 {rate} 个请求。"
+    ),
+    "Both at {rate} req/s: {split} (P/D) and {together} (aggregated) of the requests are within the targets.": (
+        "两者都在每秒 {rate} 个请求时：{split}（P/D）和 {together}（聚合）的请求达标。"
+    ),
+    "Worth it: the whole interval is above {above}; not worth it: below {below}. That is a margin of {margin} "
+    "(run.margin), give or take the profile's own error of {error}.": (
+        "值得：整个区间高于 {above}；不值得：低于 {below}。"
+        "即判定余地 {margin}（run.margin）加减性能档案自身误差 {error}。"
+    ),
+    "To run: {workers}. Up to {rate}": "建议部署：{workers}。最高 {rate}",
+    "To run (the simpler of the two): {workers}. Up to {rate}": "建议部署（两者中较简单的）：{workers}。最高 {rate}",
+    "{served}, {share} of the requests have {targets}": "{served}，{share} 的请求满足 {targets}",
+    "{text}.": "{text}。",
+    "Within the noise of it: {splits}.": "误差之内同样好的：{splits}。",
+    "The best split: {workers}, up to {rate}.": "最好的拆分：{workers}，最高 {rate}。",
+    "{rate} req/s": "每秒 {rate} 个请求",
+    "{rate} req/s ({low} to {high})": "每秒 {rate} 个请求（{low} 至 {high}）",
+    "{workers} ({name})": "{workers}（{name}）",
+    "{workers} with {options}": "{workers}，{options}",
+    "{workers}{size}": "{workers}{size}",
+    "{prefill} and {decode} of {gpus} each": "{prefill}和 {decode}，各 {gpus}",
+    "{prefill}{size} and {decode}{other}": "{prefill}{size}和 {decode}{other}",
+    "1 prefill worker": "1 个预填充实例",
+    "{n} prefill workers": "{n} 个预填充实例",
+    "1 decode worker": "1 个解码实例",
+    "{n} decode workers": "{n} 个解码实例",
+    "1 GPU": "1 个 GPU",
+    "{n} GPUs": "{n} 个 GPU",
+    " of {gpus}": "（{gpus}）",
+    " of {gpus} each": "（各 {gpus}）",
+    "1 list of requests": "1 份请求列表",
+    "{n} lists of requests": "{n} 份请求列表",
+    "Each candidate serves the whole workload at every rate; intervals (95 %) are over {lists}.": (
+        "每个候选在每个速率下都服务全部流量；区间（95 %）来自{lists}。"
+    ),
+    "Each candidate is sent {time} s of traffic at every rate ({count} requests at {rate} req/s), the first {warmup} s "
+    "not judged. Intervals (95 %) hold what {lists}, the length of the runs and the steps of the search leave open.": (
+        "每个候选在每个速率下收到 {time} 秒的流量（每秒 {rate} 个请求时为 {count} 个请求），前 {warmup} 秒不计。"
+        "区间（95 %）包含{lists}、运行长度与搜索步长带来的不确定。"
+    ),
+    "Up to {most} GPUs do not serve {rate} req/s within the targets.": (
+        "最多 {most} 个 GPU 也不能在目标内每秒服务 {rate} 个请求。"
+    ),
+    "{gpus} GPUs are the fewest that serve {rate} req/s: {name} ({needs}).": (
+        "每秒服务 {rate} 个请求最少需要 {gpus} 个 GPU：{name}（{needs}）。"
+    ),
+    "{count} {how}": "{count} 个{how}",
+    "more than {most} {how}": "{how}多于 {most} 个",
+    "split": "拆分",
+    # --- what would change it ---
+    "{what} {share} {how}": "{what}{how} {share}",
+    "prompts": "提示词",
+    "outputs": "输出",
+    "link bandwidth": "链路带宽",
+    "{metric} target": "{metric} 目标",
+    "longer": "变长",
+    "shorter": "变短",
+    "looser": "放宽",
+    "tighter": "收紧",
+    "more": "增加",
+    "less": "减少",
+    "With {change} it would be: {word}.": "若{change}，则：{word}。",
+    "With {change} it would be: {word} (P/D {share}).": "若{change}，则：{word}（P/D {share}）。",
+    "No change of 20 % in prompts, outputs, targets or link flips this.": (
+        "提示词、输出、目标或链路变化 20 % 都不会改变结论。"
+    ),
+    "{flip} {asked}": "{flip}{asked}",
+    "At the rate asked for ({rate:.3g} req/s) only {which} meets the targets.": (
+        "在所问速率（每秒 {rate:.3g} 个请求）下只有 {which} 达标。"
+    ),
+    "At a rate 20 % higher ({rate:.3g} req/s) only {which} meets the targets.": (
+        "速率再高 20 %（每秒 {rate:.3g} 个请求）时只有 {which} 达标。"
+    ),
+    "At the rate asked for ({rate:.3g} req/s) neither meets the targets.": (
+        "在所问速率（每秒 {rate:.3g} 个请求）下两者都不达标。"
+    ),
+    "Both serve the rate asked for ({rate:.3g} req/s).": "两者都能满足所问速率（每秒 {rate:.3g} 个请求）。",
+    "only P/D meets the targets": "只有 P/D 达标",
+    "only aggregated meets the targets": "只有聚合达标",
+    "neither meets the targets": "两者都不达标",
+    # --- predicted against measured ---
+    "Predicted against measured over {count} requests: {errors}.": "{count} 个请求的预测相对实测：{errors}。",
+    "Fitted, not predicted, against measured over {count} requests: {errors}.": (
+        "{count} 个请求的拟合（并非预测）相对实测：{errors}。"
+    ),
+    "Not comparable: {why}. {errors}": "不可比：{why}。{errors}",
+    "{metric} {error:+z.1f} %": "{metric} {error:+z.1f} %",
+    "throughput": "吞吐",
+    "{count} requests, prompt, cached and output tokens equal in both runs": (
+        "{count} 个请求，两次运行的提示词、缓存与输出 token 相同"
+    ),
+    "{count} requests in both runs; {faults}": "两次运行共有 {count} 个请求；{faults}",
+    "in one run only": "只在一次运行中",
+    "with other prompt tokens": "提示词 token 不同",
+    "with other cached tokens": "缓存 token 不同",
+    "with other output tokens": "输出 token 不同",
+    "unfinished in one run": "在一次运行中未完成",
+    "none to compare": "没有可比的",
+    "One H200, Llama-3.1-8B shape with dummy weights, vLLM {version}, bf16, {load}, {day}.": (
+        "一块 H200，Llama-3.1-8B 结构、虚设权重，vLLM {version}，bf16，{load}，{day}。"
+    ),
+    "{rate} req/s, {prompt} prompt and {output} output tokens": (
+        "每秒 {rate} 个请求，提示词 {prompt}、输出 {output} token"
+    ),
+    "{rate} req/s, {prompt} prompt and {output} output tokens on average (lognormal)": (
+        "每秒 {rate} 个请求，提示词平均 {prompt}、输出平均 {output} token（对数正态）"
+    ),
+    "The profile was fitted on other requests (0 to 79) of the same run; these are 80 to 159.": (
+        "性能档案由同一次运行的另一些请求（0 至 79）拟合；这里是第 80 至 159 个。"
+    ),
+    "The profile was fitted on the calibration of the same server; no load was fitted.": (
+        "性能档案由同一服务器的校准拟合；没有拟合任何负载。"
+    ),
+    # --- what can run here ---
+    "simulate": "仿真",
+    "UI (streamlit run app.py)": "界面（streamlit run app.py）",
+    "live on CPU": "CPU 实测",
+    "live on GPU": "GPU 实测",
+    "P/D with real KV transfer": "带真实 KV 传输的 P/D",
+    "needs nothing else": "不需要其他组件",
+    "ready": "就绪",
+    "missing: {modules}": "缺少：{modules}",
+    "vllm is not installed": "未安装 vllm",
+    "nixl is not installed": "未安装 nixl",
+    "{nixl}; needs two GPUs, found one": "{nixl}；需要两个 GPU，只有一个",
+    "no NVIDIA GPU found": "未发现 NVIDIA GPU",
+    "run it on a machine with an NVIDIA GPU": "请在有 NVIDIA GPU 的机器上运行",
+    "run it on a machine with two GPUs": "请在有两个 GPU 的机器上运行",
+    # --- metrics ---
+    "Mean of: {what}": "平均值：{what}",
+    "Longest: {what}": "最长：{what}",
+    "{percent}th percentile of: {what}": "第 {percent} 百分位：{what}",
+    "{label} mean": "{label} 平均",
+    "{label} max": "{label} 最大",
+    "{label} p{percent}": "{label} p{percent}",
+    "{metric} attainment": "{metric} 达标率",
+    "Share of all requests within the {metric} target.": "{metric} 达标的请求比例。",
+    "{stage} share of TTFT": "{stage}占 TTFT 的比例",
+    "Share of all time to first token: {what}.": "占全部首 token 时间的比例：{what}。",
+    "{role} load": "{role}负载",
+    "Requests finished per second of the steady window / the highest rate that the {role} workers carry within the "
+    "TPOT target, in closed form from the profile (simulated runs).": (
+        "稳态窗口内每秒完成的请求数 / {role}实例在 TPOT 目标内所能承担的最高速率（由性能档案按闭式计算，仅仿真运行）。"
+    ),
+    "{role} busy": "{role}忙碌",
+    "{role} KV used": "{role} KV 占用",
+    "Share of the steady window that the {role} workers spend in engine steps, averaged over them.": (
+        "{role}实例在稳态窗口内处于引擎步的平均比例。"
+    ),
+    "KV cache in use on the {role} workers, averaged over their steps in the steady window.": (
+        "{role}实例在稳态窗口各步的平均 KV 缓存占用。"
+    ),
+    "client send to first token at the client.": "客户端发送到客户端收到首 token。",
+    "client send to last token at the client.": "客户端发送到客户端收到最后一个 token。",
+    "(E2E - TTFT) / (output tokens - 1), one value a request.": "(E2E - TTFT) / (输出 token - 1)，每个请求一个值。",
+    "gaps between tokens, pooled over all requests.": "全部请求合并的 token 间隔。",
+    "TTFT without retrieval": "不含检索的 TTFT",
+    "TTFT less the wait for retrieval and the retrieval itself.": "TTFT 减去检索等待与检索本身。",
+    "Retrieval": "检索",
+    "service time of the document search.": "文档检索的服务时间。",
+    "HTTP, tokenisation, routing and the way back to the client": "HTTP、分词、路由以及返回客户端",
+    "waiting for and doing the document search": "等待并进行文档检索",
+    "waiting for prefill, in a shared queue or a worker's own": "等待预填充，在共享队列或实例自己的队列中",
+    "first to last prompt chunk": "从第一个到最后一个提示词分块",
+    "moving the KV cache to the decode worker": "把 KV 缓存传到解码实例",
+    "waiting for the decode worker: the hop, room for the KV cache, the next step": (
+        "等待解码实例：跳转、KV 缓存空间、下一步"
+    ),
+    "the decode step that gives the first token, and its way to the client": "产生首 token 的解码步及其返回客户端",
+    "stages that this run cannot tell apart": "此次运行无法区分的阶段",
+}

@@ -1,0 +1,96 @@
+"""The table of terms: one step and rows of many agree, no term is forgotten by either, and bounds lie below guesses."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from planner.calibration.fitting import predict
+from planner.calibration.observations import from_steps
+from planner.engine.catalogue import hardware
+from planner.engine.law import FLOOR, TERMS, AffineStep, StepLaw, at_least, bounds, guess, launch_seconds, scaled
+from planner.engine.model_config import load_model
+from planner.engine.profiles import capture_sizes
+from planner.engine.roof import Roof
+from planner.spec import Engine
+
+SIZES = capture_sizes()
+SHAPES = {"decode_wave_seqs": 16.5, "decode_wave_tail": 0.6, "experts": 128.0, "experts_per_token": 8.0}
+TIMES = [name for name, term in TERMS.items() if term.part != "shape"]
+
+
+def law_of(numbers: list[int]) -> StepLaw:
+    return StepLaw(**dict(zip(TIMES, (1e-6 * number for number in numbers), strict=True)), **SHAPES)
+
+
+def seconds(law: AffineStep, tokens: int, seqs: int, context: int) -> float:
+    """Of one step, as the simulator asks for it."""
+    if tokens:
+        return law.mixed([(tokens, 0)], seqs, context)
+    base, slope = law.decode(seqs)
+    return base + slope * context
+
+
+def rows(steps: list[tuple[int, int, int]]) -> pd.DataFrame:
+    """As a calibration makes them."""
+    table = pd.DataFrame(steps, columns=["prefill_tokens", "decode_seqs", "context_tokens"])
+    idle = table.assign(duration_s=1.0, worker="w", start_s=np.arange(len(table)) * 10.0)
+    return from_steps(idle, SIZES, given=SHAPES)
+
+
+STEPS = st.tuples(st.integers(0, 5000), st.integers(0, 1500), st.integers(0, 1_000_000)).filter(
+    lambda one: any(one[:2])
+)
+
+
+@given(
+    st.lists(st.integers(0, 1000), min_size=len(TIMES), max_size=len(TIMES)), st.lists(STEPS, min_size=1, max_size=5)
+)
+def test_one_step_and_rows_of_many_are_one_law(numbers: list[int], steps: list[tuple[int, int, int]]) -> None:
+    law = AffineStep(law_of(numbers), SIZES)
+    assert predict(law.law.model_dump(), rows(steps)) == pytest.approx([seconds(law, *one) for one in steps], rel=1e-12)
+    tokens, seqs = np.array(steps).T[:2]
+    launches = launch_seconds(tokens, seqs, SIZES[-1], law.law.model_dump())
+    assert launches == pytest.approx([law.launch(*one[:2]) for one in steps], rel=1e-12)
+
+
+@pytest.mark.parametrize("name", TIMES)
+def test_every_term_is_in_some_step_once(name: str) -> None:
+    """What a term adds is its value times its feature, in one step and in a row of it alike."""
+    law = AffineStep(law_of([100 * (one == name) for one in TIMES]), SIZES)
+    steps = [(0, 200, 90_000), (300, 20, 5000), (3000, 20, 5000)]
+    part = (
+        [law.launch(*one[:2]) for one in steps] if TERMS[name].part == "launch" else [seconds(law, *s) for s in steps]
+    )
+    assert max(part) > 0
+    twice = AffineStep(law_of([200 * (one == name) for one in TIMES]), SIZES)
+    more = (
+        [twice.launch(*one[:2]) for one in steps]
+        if TERMS[name].part == "launch"
+        else [seconds(twice, *s) for s in steps]
+    )
+    assert more == pytest.approx([2 * value for value in part])
+
+
+@pytest.mark.parametrize("model", ["llama-3.1-8b", "gemma-2-9b", "deepseek-r1-distill-llama-8b"])
+@pytest.mark.parametrize("tp", [1, 4])
+def test_nothing_is_guessed_below_what_the_hardware_allows(model: str, tp: int) -> None:
+    roof = Roof(load_model(model).for_engine(Engine()), hardware("h200"), tp, Engine())
+    assert at_least(guess(roof), bounds(roof))[1] == ()
+
+
+def test_a_law_at_another_tp_and_back_is_the_law() -> None:
+    one = Roof(load_model("llama-3.1-8b").for_engine(Engine()), hardware("h200"), 1, Engine())
+    four = Roof(one.model, one.hardware, 4, Engine())
+    law = guess(one).model_copy(update=SHAPES | {"launch_decode_s": 2e-3, FLOOR: 8e-3})
+    there = scaled(law, one, four)
+    assert there.decode_per_context_s == pytest.approx(law.decode_per_context_s / 4)
+    assert there.decode_wave_seqs == 4 * one.wave_seqs
+    assert (there.launch_decode_s, there.prefill_floor_s) == (2e-3, 8e-3)
+    back = scaled(there.model_copy(update={"decode_wave_seqs": 66.0}), four, one)
+    for name, value in law.model_dump().items():
+        if not TERMS[name].reduced:  # the bytes of all-reduces come on top, and are no part of a ratio
+            assert getattr(back, name) == pytest.approx(value), name
