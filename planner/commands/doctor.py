@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Annotated, Optional
 
 import typer
 
@@ -147,8 +148,65 @@ def _pd_fix(two: bool, machine: Machine, install: str, live_gpu: bool) -> str:
     return install if machine.vllm is None else "pip install nixl"
 
 
-def doctor(as_json: Json = False) -> None:
-    """Show what can run on this machine."""
+@dataclass(frozen=True, slots=True)
+class Examined:
+    """A deployment file: what it says, and what is wrong with it."""
+
+    file: str
+    understood: str
+    mistakes: tuple[str, ...]
+    losses: tuple[str, ...]
+
+
+def examine(path: Path) -> Examined:
+    """The mistakes in a deployment file, or in a proxy's program. Raises SpecError for a file that is neither."""
+    from planner.interop.import_checks import is_proxy, proxy_mistakes
+    from planner.interop.import_file import import_file
+    from planner.interop.import_reading import Choices
+    from planner.spec import SpecError
+    from planner.spec.strict_yaml import read_text
+
+    text = read_text(path, "a deployment file or a proxy")
+    if path.suffix == ".py" and is_proxy(text):
+        return Examined(str(path), "a proxy", tuple(note.text for note in proxy_mistakes(text, path.name)), ())
+    if path.suffix == ".py":
+        raise SpecError(f"{path}: forwards no completions; allowed: a deployment file, or a proxy's program")
+    found = import_file(path, (), Choices(accept=True))
+    said = {
+        kind: tuple(f"{note.key}: {note.text}" for note in found.notes if note.kind == kind)
+        for kind in ("mistake", "loss")
+    }
+    return Examined(str(path), found.understood, said["mistake"], said["loss"])
+
+
+def _files(files: Sequence[Path], as_json: bool) -> None:
+    found = [examine(path) for path in files]
+    if as_json:
+        print_json({"files": [asdict(one) for one in found]})
+    else:
+        for one in found:
+            print(f"{one.file}: {one.understood}")
+            for text in one.mistakes:
+                print(f"  mistake: {text}")
+            for text in one.losses:
+                print(f"  not modelled: {text}")
+            if not one.mistakes:
+                print("  no mistake found")
+    if any(one.mistakes for one in found):
+        raise typer.Exit(2)
+
+
+def doctor(
+    files: Annotated[
+        Optional[list[Path]],  # noqa: UP045 - typer reads the annotation when the command is built
+        typer.Argument(metavar="[FILE]...", help="Deployment files or proxies: look for mistakes in them instead."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Show what can run on this machine, or what is wrong with a deployment file."""
+    if files:
+        _files(files, as_json)
+        return
     machine = look()
     found = checks(machine)
     if as_json:

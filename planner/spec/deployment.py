@@ -30,6 +30,7 @@ class Engine(Node):
     max_num_seqs: PositiveInt | None = None  # requests that one step may hold
     block_size: PositiveInt | None = None  # tokens of a KV block
     max_model_len: PositiveInt | None = None  # longest prompt and answer together
+    max_position_embeddings: PositiveInt | None = None  # instead of the model's own: longer by rope scaling
     gpu_memory_utilization: Fraction = 0.92  # share of the memory for weights, working memory and KV
     num_gpu_blocks_override: PositiveInt | None = None  # KV blocks, instead of what the memory gives
     kv_cache_memory_bytes: PositiveInt | None = None  # of KV on each GPU, instead of what the memory gives
