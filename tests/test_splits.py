@@ -94,7 +94,7 @@ def _agg(tp: int, profile: str = "h200-llama-3.1-8b-tp1") -> planner.spec.Spec:
 def test_a_measured_profile_is_kept_at_its_own_tp() -> None:
     pool = resolve(_agg(1)).pools[0]
     assert pool.profile.file == load_profile("h200-llama-3.1-8b-tp1").file
-    assert at_tp(pool.profile, pool.model, pool.hardware, 1, pool.engine) is pool.profile
+    assert at_tp(pool.profile, pool.setup) is pool.profile
 
 
 @pytest.mark.parametrize("tp", [2, 4, 8])
@@ -106,7 +106,7 @@ def test_scaled_profiles_say_so_and_stay_above_the_roofline(tp: int) -> None:
     assert sum("scaled from it by the roofline" in text for text in system.warnings) == 1
     assert not any("not to be trusted" in text for text in system.warnings)
     law, old = pool.profile.file.step, before.profile.file.step
-    floor = bounds(Roof(pool.model, pool.hardware, tp, pool.engine))
+    floor = bounds(Roof(pool.setup))
     for name in ("decode_s", "decode_per_context_s", "prefill_per_token_s", "prefill_per_pair_s"):
         assert getattr(floor, name) <= getattr(law, name) * (1 + 1e-9)
         assert getattr(law, name) < getattr(old, name)

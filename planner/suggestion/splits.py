@@ -7,6 +7,7 @@ from typing import Literal
 
 from planner.engine.limits import divides
 from planner.engine.model_config import load_model
+from planner.engine.parallel import Parallel
 from planner.messages import joined, message
 from planner.spec import Aggregated, Disaggregated, LocalPrefill, PoolSpec, Spec, SpecError
 from planner.suggestion.tuning import UNTUNED, Tuning
@@ -89,7 +90,7 @@ def tp_sizes(spec: Spec, gpus: int) -> tuple[list[int], list[str]]:
     fault: SpecError | None = None
     size = 1
     while size <= most:
-        if divides(model, size):
+        if divides(model, Parallel(size)):
             try:
                 resolve(aggregated_spec(spec, Workers(1, size)))
                 fitting.append(size)
