@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 from planner.engine.law import StepTime, bounds
 from planner.engine.limits import EngineLimits
@@ -16,9 +15,6 @@ from planner.engine.roof import ALL_REDUCE_S, MATMUL_EFFICIENCY, MEMORY_EFFICIEN
 from planner.engine.setup import Setup
 from planner.spec import SpecError
 from planner.spec.optimizations import Optimizations, Tier
-
-if TYPE_CHECKING:
-    from planner.system.resolve import Pool
 
 PCIE_EFFICIENCY = 0.8  # of the nominal rate, for large copies: see configs/links/pcie4.yaml
 
@@ -167,11 +163,6 @@ def changed_step(profile: LatencyProfile, setup: Setup, knobs: Optimizations, de
     if prefill.streams is not None:
         step = TwoStreams(step, prefill.streams.decode_sm_share, prefill.streams.bandwidth_sm_share)
     return profile if step is profile.step else replace(profile, step=step)
-
-
-def knobbed(profile: LatencyProfile, pool: Pool, knobs: Optimizations) -> LatencyProfile:
-    """A profile made anew for a resolved pool, with the knobs that its first one had."""
-    return changed_step(profile, pool.setup, knobs, pool.role != "prefill")
 
 
 def changed_limits(limits: EngineLimits, setup: Setup, profile: LatencyProfile, knobs: Optimizations) -> EngineLimits:
