@@ -14,7 +14,7 @@ from planner.engine.profiles import load_profile
 from planner.engine.roof import Roof
 from planner.engine.tp_scaling import at_tp, is_scaled
 from planner.spec import Disaggregated, SpecError
-from planner.suggestion.splits import Split, Workers, apply, splits, tp_sizes, variants
+from planner.suggestion.splits import PoolSize, Split, apply, splits, tp_sizes, variants
 from planner.system.resolve import resolve
 
 
@@ -65,7 +65,7 @@ def test_pools_keep_what_the_spec_says_of_them() -> None:
         "disagg",
         ["deployment.prefill.hardware=h100", "profile=null", "deployment.link.preset=roce_400gbe"],
     )
-    made = apply(spec, Split(Workers(3, 1), Workers(2, 2)))
+    made = apply(spec, Split(PoolSize(3, 1), PoolSize(2, 2)))
     assert isinstance(made.deployment, Disaggregated)
     assert (made.deployment.prefill.replicas, made.deployment.decode.tp) == (3, 2)
     assert made.deployment.prefill.hardware == "h100"
@@ -74,14 +74,14 @@ def test_pools_keep_what_the_spec_says_of_them() -> None:
 
 
 def test_variants_of_a_split() -> None:
-    split = Split(Workers(1, 1), Workers(1, 1))
+    split = Split(PoolSize(1, 1), PoolSize(1, 1))
     found = variants(split, frozenset({"router", "local_prefill"}), [0, 100])
     assert len(found) == 8
     spec = apply(planner.load("disagg"), found[-1])
     assert isinstance(spec.deployment, Disaggregated)
     assert (spec.deployment.router.policy, spec.deployment.local_prefill.max_tokens) == ("prefix_aware", 100)
-    aggregated = variants(Split(Workers(2, 1)), frozenset({"local_prefill"}), [0, 100])
-    assert aggregated == [Split(Workers(2, 1))]
+    aggregated = variants(Split(PoolSize(2, 1)), frozenset({"local_prefill"}), [0, 100])
+    assert aggregated == [Split(PoolSize(2, 1))]
 
 
 # --- TP sizes that were not measured ---------------------------------------------------------------

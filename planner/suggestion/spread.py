@@ -63,7 +63,7 @@ def processes(count: int) -> Iterator[Spread]:
         executor.shutdown(cancel_futures=True)
 
 
-class Workers:
+class ProcessPool:
     """`count` processes that stay for the next answer; a `Spread` that several threads may use at once.
 
     They start at the first call, and end with this process, however it ends. No caller has more than `count` inputs
