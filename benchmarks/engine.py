@@ -25,7 +25,7 @@ from planner.system.resolve import System, resolve  # noqa: E402
 from planner.traffic.requests import Arrival  # noqa: E402
 from planner.traffic.workload import build  # noqa: E402
 from simulator.backend import SimulatorBackend  # noqa: E402
-from simulator.cluster import Cluster  # noqa: E402
+from simulator.cluster import SimulatedCluster  # noqa: E402
 from simulator.worker import FINISHED, Sequence, Worker  # noqa: E402
 
 
@@ -82,7 +82,7 @@ def main() -> None:
         system = system_of(workers, rate, output, options.requests)
         arrivals = build(system.spec).start()
         rows: dict[str, Callable[[], object]] = {
-            "cluster": lambda system=system: Cluster(system, build(system.spec)).run(),  # type: ignore[misc]
+            "cluster": lambda system=system: SimulatedCluster(system, build(system.spec)).run(),  # type: ignore[misc]
             "run": lambda system=system: SimulatorBackend().run(system, build(system.spec)),  # type: ignore[misc]
         }
         if workers == 1:

@@ -18,7 +18,7 @@ from planner import load
 from planner.suggestion.spread import processes
 from planner.system.resolve import resolve
 from planner.traffic import workload
-from simulator.cluster import Cluster
+from simulator.cluster import SimulatedCluster
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ def serve(task: Task) -> Result:
             "engine.block_size=64",
         ],
     )
-    visits = Cluster(resolve(spec), workload.build(spec), record_steps=False).run()
+    visits = SimulatedCluster(resolve(spec), workload.build(spec), record_steps=False).run()
     cpu_s = time.process_time() - start
     first = np.array([visit.first_token_s for visit in visits])
     ttft = first - np.array([visit.arrival_s for visit in visits])

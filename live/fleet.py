@@ -45,7 +45,7 @@ class UpstreamError(Exception):
         self.worker = worker
 
 
-def parse_metrics(text: str) -> dict[str, float]:
+def polled_load(text: str) -> dict[str, float]:
     """Running, waiting and KV use from vLLM's Prometheus text; data-parallel ranks of one server are summed."""
     found: dict[str, float] = {}
     for name, value in _SERIES.findall(text):
@@ -155,7 +155,7 @@ class LiveWorker:
             healthy, text = isinstance(error, TimeoutError), ""  # busy is not dead: only a refused connection is
         self.healthy = healthy
         if text:
-            self.note(parse_metrics(text), asked_s)
+            self.note(polled_load(text), asked_s)
         self.look()
 
     def note(self, polled: dict[str, float], asked_s: float) -> None:

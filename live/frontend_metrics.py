@@ -12,7 +12,7 @@ from live.fleet import OK
 if TYPE_CHECKING:
     from live.fleet import LivePool, LiveWorker
     from live.records import FrontendRecord
-    from live.retrieval import Found
+    from live.retrieval import Retrieved
 
 _SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 120.0)
 
@@ -54,7 +54,7 @@ class FrontendMetrics:
             key: Gauge(f"planner_worker_{key}", text, ["worker"], registry=registry) for key, text in per_worker.items()
         }
 
-    def retrieved(self, found: Found) -> None:
+    def retrieved(self, found: Retrieved) -> None:
         self.times["retrieval"].observe(found.end_s - found.start_s)
         self.times["embed"].observe(found.embed_s)
         self.times["search"].observe(found.search_s)

@@ -28,7 +28,7 @@ def chain(parent: bytes, tokens: Sequence[int]) -> bytes:
     return hashlib.blake2b(parent + np.asarray(tokens, dtype=np.int64).tobytes(), digest_size=16).digest()
 
 
-def block_keys(token_ids: Sequence[int], block_size: int) -> Iterator[bytes]:
+def prefix_keys(token_ids: Sequence[int], block_size: int) -> Iterator[bytes]:
     """Keys of the full blocks of a prompt, first to last. The last token is always computed, so it never counts."""
     key = ROOT
     for end in range(block_size, len(token_ids), block_size):
@@ -102,7 +102,7 @@ def overlaps(token_ids: Sequence[int], block_size: int, indexes: Sequence[Prefix
     """Leading prompt tokens that each worker holds (0 where there is no index)."""
     held = [0] * len(indexes)
     walking = [number for number, index in enumerate(indexes) if index is not None]
-    for key in block_keys(token_ids, block_size):
+    for key in prefix_keys(token_ids, block_size):
         walking = [number for number in walking if key in (indexes[number] or ())]
         if not walking:
             break

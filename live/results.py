@@ -81,7 +81,7 @@ class Lag:
 
 
 @dataclass(frozen=True, slots=True)
-class TokenCheck:
+class LengthCheck:
     """Planned lengths against those that happened, over the requests that were answered."""
 
     compared: int
@@ -116,10 +116,10 @@ class ClientResult:
         """Token ids of each answer by request id, where the servers return them."""
         return {one.request.request_id: one.token_ids for one in self.outcomes if one.token_ids}
 
-    def tokens(self) -> TokenCheck:
+    def tokens(self) -> LengthCheck:
         answered = [one for one in self.outcomes if one.error is None]
         cached = [one.usage.cached for one in answered if one.usage and one.usage.cached is not None]
-        return TokenCheck(
+        return LengthCheck(
             compared=len(answered),
             prompt_equal=sum(one.prompt_tokens == one.request.prompt_tokens for one in answered),
             output_equal=sum(one.output_tokens == one.request.output_tokens for one in answered),

@@ -67,7 +67,7 @@ INDEXES: dict[str, Callable[[Vectors], Index]] = {"numpy": NumpyIndex, "faiss": 
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class Retrieved:
     """The chunks for one question, in prompt order. Times are `time.monotonic()`."""
 
     chunks: tuple[Chunk, ...]
@@ -91,7 +91,7 @@ class Retriever:
         *,
         chars_per_token: float = CHARS_PER_TOKEN,
         model: Embedder | None = None,
-        observe: Callable[[Found], None] | None = None,
+        observe: Callable[[Retrieved], None] | None = None,
     ) -> None:
         self.spec = spec
         self.chunks = load_chunks(spec, chars_per_token)
@@ -106,7 +106,7 @@ class Retriever:
         self._observe = observe
         self._stations: dict[str, ThreadPoolExecutor] = {}
 
-    def find(self, question: str) -> Found:
+    def find(self, question: str) -> Retrieved:
         """Embed, search and rank again, in the calling thread."""
         start = time.monotonic()
         vector = self._embedder.embed([question])
@@ -121,9 +121,9 @@ class Retriever:
         chunks = [self.chunks[row] for row in rows]
         if self.spec.order == "canonical":
             chunks.sort(key=lambda chunk: chunk.name)
-        return Found(tuple(chunks), start, embedded - start, searched - embedded, end - searched, end)
+        return Retrieved(tuple(chunks), start, embedded - start, searched - embedded, end - searched, end)
 
-    async def search(self, question: str, station: str = "frontend") -> Found:
+    async def search(self, question: str, station: str = "frontend") -> Retrieved:
         """`find` on one of the station's threads."""
         if station not in self._stations:
             self._stations[station] = ThreadPoolExecutor(self.spec.workers, f"retrieval-{station}")
@@ -142,7 +142,7 @@ class Retriever:
             return str(options["query"])
         return texts[-1] if texts and texts[-1] else None
 
-    def assemble(self, request: ApiRequest, found: Found) -> ApiRequest:
+    def assemble(self, request: ApiRequest, found: Retrieved) -> ApiRequest:
         """System prompt, documents, question. Load runs send prompts that hold their documents already."""
         options = request.retrieval
         if request.token_ids is not None or (isinstance(options, dict) and options.get("assembled")):

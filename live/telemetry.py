@@ -60,7 +60,7 @@ async def read_metrics(session: aiohttp.ClientSession, url: str) -> dict[str, fl
         return parse_metrics(await answer.text())
 
 
-def difference(before: dict[str, float], after: dict[str, float]) -> dict[str, float]:
+def growth_of(before: dict[str, float], after: dict[str, float]) -> dict[str, float]:
     """What COUNTERS grew by; those that the server does not have are left out."""
     return {name: after[name] - before.get(name, 0.0) for name in COUNTERS if name in after}
 
@@ -136,7 +136,7 @@ class Telemetry:
                 self.lost.add(worker.name)
                 continue
             if worker.name in self._before:
-                self.counters[worker.name] = difference(self._before[worker.name], after)
+                self.counters[worker.name] = growth_of(self._before[worker.name], after)
         await self._session.close()
         self._gpu.close()
 

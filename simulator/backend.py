@@ -17,7 +17,7 @@ from planner.system.capacity import mean_lengths, pool_rates
 from planner.system.resolve import System
 from planner.traffic.requests import Load, warnings_of
 from simulator.clock import no_cycles
-from simulator.cluster import Cluster, Visit
+from simulator.cluster import SimulatedCluster, Visit
 
 MOST_SAMPLES = 100_000  # rows of a run
 PACKAGES = ("numpy", "pandas", "pyarrow", "simpy")
@@ -26,14 +26,16 @@ PACKAGES = ("numpy", "pandas", "pyarrow", "simpy")
 class SimulatorBackend:
     """Serves a load on a simulated cluster. `stop` may abandon a run that cannot meet its targets any more."""
 
-    def __init__(self, *, fast_forward: bool = True, stop: Callable[[Cluster], bool] | None = None) -> None:
+    def __init__(self, *, fast_forward: bool = True, stop: Callable[[SimulatedCluster], bool] | None = None) -> None:
         self._fast_forward = fast_forward
         self._stop = stop
 
     @no_cycles()
     def run(self, system: System, load: Load, progress: Progress | None = None) -> Run:
         record_steps = system.spec.run.step_records
-        cluster = Cluster(system, load, fast_forward=self._fast_forward, record_steps=record_steps, stop=self._stop)
+        cluster = SimulatedCluster(
+            system, load, fast_forward=self._fast_forward, record_steps=record_steps, stop=self._stop
+        )
         visits = cluster.run(progress)
         visits.sort(key=lambda visit: visit.request.request_id)
         steps = _steps(cluster)
@@ -59,7 +61,7 @@ def _highest_rates(system: System, visits: list[Visit]) -> dict[str, float]:
     return pool_rates(system, replace(lengths, computed=lengths.prompt - cached), system.spec.slo)
 
 
-def _extrapolations(cluster: Cluster) -> list[str]:
+def _extrapolations(cluster: SimulatedCluster) -> list[str]:
     """Where the run left the range that its profiles were measured in. Needs step records."""
     served = [visit.request for visit in cluster.visits if visit.prefill]
     longest = max((request.prompt_tokens + request.output_tokens for request in served), default=0)
@@ -72,7 +74,7 @@ def _extrapolations(cluster: Cluster) -> list[str]:
     return list(dict.fromkeys(warnings))
 
 
-def _cross_node(cluster: Cluster, system: System) -> dict[str, int]:
+def _cross_node(cluster: SimulatedCluster, system: System) -> dict[str, int]:
     """KV bytes between nodes, and what choosing decode workers without looking at places would have moved there."""
     nodes = {place.name: place.node for pool in system.pools for place in pool.workers}
     if system.wires is None or len(set(nodes.values())) < 2:
@@ -120,7 +122,7 @@ def manifest(
         "kv_blocks": {pool.role: pool.limits.kv_blocks for pool in system.pools},
         "kv_block_tokens": {pool.role: pool.limits.block_size for pool in system.pools},
         "links": {w.name: w.bandwidth for w in (wires.intra_node, wires.inter_node, wires.inter_rack)} if wires else {},
-        **posting(system),
+        **posting_costs(system),
         "fitted_on": sorted(set().union(*(profile.fitted_hashes for profile in profiles.values()))),
         "warnings": [*system.warnings, *extrapolations],
         "stopped": stopped,
@@ -128,7 +130,7 @@ def manifest(
     }
 
 
-def posting(system: System) -> dict[str, object]:
+def posting_costs(system: System) -> dict[str, object]:
     """What posting costs, for the manifest; nothing where it is not known or there are no hand-overs."""
     if system.wires is None or not system.wires.hand_over.post_s or not system.block_descriptors:
         return {}
@@ -188,7 +190,7 @@ def _requests(visits: list[Visit]) -> pd.DataFrame:
     )
 
 
-def _steps(cluster: Cluster) -> pd.DataFrame:
+def _steps(cluster: SimulatedCluster) -> pd.DataFrame:
     names, rows = [], []
     for pool in cluster.pools:
         for station in pool.stations:
@@ -200,7 +202,7 @@ def _steps(cluster: Cluster) -> pd.DataFrame:
     return frame("steps", {"worker": names, **dict(zip(columns, values, strict=True))})
 
 
-def _transfers(cluster: Cluster) -> pd.DataFrame:
+def _transfers(cluster: SimulatedCluster) -> pd.DataFrame:
     columns = ("request_id", "source", "target", "link", "bytes", "start_s", "end_s")
     values = zip(*cluster.transfers, strict=True) if cluster.transfers else [()] * len(columns)
     return frame("transfers", dict(zip(columns, values, strict=True)))

@@ -63,7 +63,7 @@ class Visit:
         self.sent: tuple[str, int] = ("", 0)  # else: the wire its KV goes over, and bytes
 
 
-class Cluster:
+class SimulatedCluster:
     """One simulated run of `load` on `system`.
 
     `stop(cluster)` is asked now and then; when it returns True the run is abandoned where it is (`stopped`).
@@ -76,7 +76,7 @@ class Cluster:
         *,
         fast_forward: bool = True,
         record_steps: bool = True,
-        stop: Callable[[Cluster], bool] | None = None,
+        stop: Callable[[SimulatedCluster], bool] | None = None,
     ) -> None:
         spec = system.spec
         self.clock = Clock()

@@ -16,10 +16,10 @@ from planner.system.resolve import EngineLimits
 from simulator.sequence import Sequence
 
 
-class Tier:
+class HostTier:
     """Blocks by key, the least recently used first. Times are seconds; `ready` is when a block has been written."""
 
-    def __init__(self, blocks: int, read_s: float, write_s: float, below: Tier | None) -> None:
+    def __init__(self, blocks: int, read_s: float, write_s: float, below: HostTier | None) -> None:
         self.blocks = blocks
         self.read_s = read_s
         self.below = below
@@ -41,7 +41,7 @@ class Tier:
             if self.below is not None:
                 self.below.put(lost, now)
 
-    def holder(self, key: int, now: float) -> Tier | None:
+    def holder(self, key: int, now: float) -> HostTier | None:
         """The tier to read the block from: this one or one below; None when none has it."""
         ready = self._ready.get(key)
         if ready is not None and ready <= now:
@@ -65,9 +65,9 @@ class HostMemory:
     def __init__(self, limits: EngineLimits) -> None:
         self._swap_free = limits.swap_blocks
         self._swap_s = limits.swap_s_per_block
-        self._tier: Tier | None = None
+        self._tier: HostTier | None = None
         for blocks, read_s, write_s in reversed(limits.tiers):
-            self._tier = Tier(blocks, read_s, write_s, self._tier)
+            self._tier = HostTier(blocks, read_s, write_s, self._tier)
         self.now = 0.0  # of the decision that is being taken
         self.copies_s = 0.0
         self.reads: list[tuple[float, int, Sequence]] = []
@@ -119,9 +119,9 @@ class HostMemory:
         arrivals = [tier.read(key, self.now) for key, tier in self._tail(seq, found)]
         heappush(self.reads, (max(arrivals), seq.index, seq))
 
-    def _tail(self, seq: Sequence, found: int) -> list[tuple[int, Tier]]:
+    def _tail(self, seq: Sequence, found: int) -> list[tuple[int, HostTier]]:
         """The blocks after the found ones that some tier holds."""
-        tail: list[tuple[int, Tier]] = []
+        tail: list[tuple[int, HostTier]] = []
         if self._tier is not None:
             for key in seq.keys[found : (seq.length - 1) // seq.block_tokens]:
                 holder = self._tier.holder(key, self.now)

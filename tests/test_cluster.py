@@ -20,7 +20,7 @@ from planner.spec import load, parse
 from planner.system.resolve import resolve
 from planner.traffic.workload import build
 from simulator.backend import SimulatorBackend
-from simulator.cluster import Cluster
+from simulator.cluster import SimulatedCluster
 
 ROOT = Path(__file__).parent.parent
 ORDER = [
@@ -137,7 +137,7 @@ def test_fast_forward_equals_stepping(deployment: str, workload: str, engine: st
 def test_a_run_leaves_no_reference_cycles(name: str) -> None:
     """Python does not look for them while it runs (simulator/clock.py): they would pile up."""
     spec = load(ROOT / f"configs/{name}.yaml")
-    cluster = Cluster(resolve(spec), build(spec))
+    cluster = SimulatedCluster(resolve(spec), build(spec))
     gc.collect()
     cluster.run()
     assert gc.collect() < 20

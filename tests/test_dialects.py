@@ -152,7 +152,7 @@ def test_multi_round_qa_prints_the_tools_summary_line_for_line() -> None:
 
 
 def test_multi_round_qa_summary_is_recomputed_from_its_own_csv(tmp_path: Path) -> None:
-    rows = multi_round_qa.rows_of(Facts(qa_run()))
+    rows = multi_round_qa.csv_rows(Facts(qa_run()))
     assert list(rows.columns) == [
         "prompt_tokens", "generation_tokens", "ttft", "generation_time", "user_id", "question_id", "launch_time",
         "finish_time",
@@ -162,7 +162,7 @@ def test_multi_round_qa_summary_is_recomputed_from_its_own_csv(tmp_path: Path) -
     rows.to_csv(file, index=False)
     # the tool's --process-summary does not know the configured rate and prints 0
     assert multi_round_qa.summary_of_csv(file) == SUMMARY.replace("QPS: 10.0000", "QPS: 0.0000")
-    assert multi_round_qa.summary_of(pd.read_csv(file), 10.0).generation_speed == 37.5
+    assert multi_round_qa.csv_figures(pd.read_csv(file), 10.0).generation_speed == 37.5
 
 
 def test_a_csv_of_something_else_is_refused(tmp_path: Path) -> None:
@@ -192,4 +192,4 @@ def test_tables_fit_80_columns_and_exports_are_json(name: str) -> None:
 
 def test_an_unknown_dialect_is_one_line_with_a_hint() -> None:
     with pytest.raises(SpecError, match=r"vlm: is unknown; allowed: vllm, .*did you mean vllm\?"):
-        dialects.find("vlm")
+        dialects.dialect_named("vlm")

@@ -25,7 +25,7 @@ from planner.spec import load, parse
 from planner.system.resolve import System, resolve
 from planner.traffic.requests import Request
 from planner.traffic.workload import build
-from simulator.cluster import Cluster, Visit
+from simulator.cluster import SimulatedCluster, Visit
 from simulator.pool import SimulatedPool
 from simulator.sequence import Sequence
 
@@ -129,7 +129,7 @@ def request(number: int, tokens: int, session: int = 0, known: int | None = None
 
 
 def in_simulator(state: State) -> Decision:
-    cluster = Cluster(state.system, build(state.system.spec), fast_forward=False)
+    cluster = SimulatedCluster(state.system, build(state.system.spec), fast_forward=False)
     for pool in cluster.pools:
         _set(pool, state)
     older = [Visit(request(100 + number, 20, content=5), 0.0) for number in range(state.queued)]

@@ -22,7 +22,7 @@ import planner
 from planner.interop import remainder
 from planner.interop.export import TARGETS, export
 from planner.interop.import_file import import_file
-from planner.interop.workers import engines, hub_id, transfer_option
+from planner.interop.workers import engine_commands, hub_id, transfer_option
 from planner.spec import Disaggregated, SpecError
 from planner.system.resolve import resolve
 from planner.traffic.traces import read
@@ -327,7 +327,7 @@ def test_vllm_accepts_every_option_that_is_exported(tmp_path: Path) -> None:
     lines = []
     for config, more in (("agg", knobs), ("disagg", knobs), ("long-context-disagg", []), ("cpu-1p1d", [])):
         system = resolve(planner.load(config, [*more, *(["profile=null"] if more else [])]))
-        for engine in engines(system):
+        for engine in engine_commands(system):
             role = transfer_option(system, engine.role)
             lines.append(["--served-model-name=x", "--host=127.0.0.1", f"--port={engine.port}", *engine.options, *role])
     program = (
@@ -391,7 +391,7 @@ def test_the_proxy_hands_over_under_one_id_a_request(tmp_path: Path) -> None:
 
 
 def test_gpus_and_ports_are_not_shared() -> None:
-    workers = engines(resolve(planner.load("disagg", SPLIT)))
+    workers = engine_commands(resolve(planner.load("disagg", SPLIT)))
     assert [worker.gpus for worker in workers] == [(0,), (1,), (2, 3)]
     assert len({worker.port for worker in workers} | {worker.side_port for worker in workers}) == 6
 

@@ -14,7 +14,7 @@ from planner.spec import SpecError, parse
 from planner.spec.optimizations import Optimizations
 from planner.system.knobs import MicroBatches, Resident, TwoStreams, pairs, selected_pairs
 from planner.system.resolve import resolve
-from simulator.host_memory import HostMemory, Tier
+from simulator.host_memory import HostMemory, HostTier
 from simulator.sequence import Sequence
 
 PD = """
@@ -279,8 +279,8 @@ def limits(**fields: object) -> EngineLimits:
 
 
 def test_a_tier_keeps_the_most_recent_blocks_and_takes_what_its_link_can_write() -> None:
-    below = Tier(2, 4.0, 1.0, None)
-    tier = Tier(16, 1.0, 0.5, below)
+    below = HostTier(2, 4.0, 1.0, None)
+    tier = HostTier(16, 1.0, 0.5, below)
     tier.put(1, 0.0)
     assert tier.holder(1, 0.4) is None  # being written
     assert tier.holder(1, 0.5) is tier
@@ -288,7 +288,7 @@ def test_a_tier_keeps_the_most_recent_blocks_and_takes_what_its_link_can_write()
     tier.put(3, 0.0)
     tier.put(4, 0.0)  # 1.5 s behind, an eighth of its room is 1 s: not taken
     assert tier.holder(4, 99.0) is None
-    small = Tier(1, 1.0, 0.01, below)
+    small = HostTier(1, 1.0, 0.01, below)
     small.put(1, 10.0)
     small.put(2, 20.0)  # 1 falls into the tier below
     assert (small.holder(1, 30.0), small.holder(2, 30.0)) == (below, small)

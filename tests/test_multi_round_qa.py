@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from planner.spec import MultiRoundQa, Spec
 from planner.traffic.multi_round_qa import MultiRoundQaLoad, join_gap_s, steady_rate, tick_times
 from planner.traffic.requests import Arrival
-from planner.traffic.workload import build, offered_rate, scaled
+from planner.traffic.workload import at_rate, build, offered_rate
 
 
 def workload(**fields: Any) -> MultiRoundQa:
@@ -179,6 +179,6 @@ def test_scaling_compresses_time() -> None:
             "workload": {"kind": "multi_round_qa", "num_rounds": 1},
         }
     )
-    slow = scaled(spec, 2.0)
+    slow = at_rate(spec, 2.0)
     assert offered_rate(slow) == pytest.approx(2.0)
     assert [a.request for a in build(slow).start()] == [a.request for a in build(spec).start()]

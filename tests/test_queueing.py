@@ -13,7 +13,7 @@ from planner import simulate
 from planner.spec import load, parse
 from planner.system.resolve import System, resolve
 from planner.traffic.requests import Arrival, Request
-from simulator.cluster import Cluster, Visit
+from simulator.cluster import SimulatedCluster, Visit
 
 REQUESTS = 200_000
 
@@ -71,7 +71,7 @@ def test_md1_wait() -> None:
     times = np.cumsum(rng.exponential(service / utilisation, REQUESTS))
     system = resolve(parse("name: md1\ndeployment: {mode: aggregated}\n", "test"))
     system = with_step(system, (service / 100,), max_num_seqs=1, async_scheduling=False, prefix_caching=False)
-    visits = Cluster(system, OpenLoop(times, np.full(REQUESTS, 100)), record_steps=False).run()
+    visits = SimulatedCluster(system, OpenLoop(times, np.full(REQUESTS, 100)), record_steps=False).run()
     expected = service * utilisation / (2 * (1 - utilisation))
     assert waits(visits).mean() == pytest.approx(expected, rel=0.02)
 
@@ -122,6 +122,6 @@ def test_mmc_wait(servers: int) -> None:
         async_scheduling=False,
         prefix_caching=False,
     )
-    visits = Cluster(system, OpenLoop(times, prompts), record_steps=False).run()
+    visits = SimulatedCluster(system, OpenLoop(times, prompts), record_steps=False).run()
     assert len(visits) == REQUESTS
     assert waits(visits).mean() == pytest.approx(erlang_c_wait(servers, load, service), rel=0.02)

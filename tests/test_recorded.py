@@ -20,7 +20,7 @@ from planner.system.resolve import resolve
 from planner.traffic import workload
 from planner.validation.parity import fingerprint
 from planner.validation.recorded import judge, read_record, recorded_load, small
-from planner.validation.report import BEGIN, END, measured_bandwidth, section, write
+from planner.validation.report import BEGIN, END, measured_bandwidth, record_table, write
 
 PROFILE = "h200-llama-3.1-8b-tp1"
 LOAD = ["deployment.replicas=1", "workload.requests=30", "workload.rate=3", "workload.prompt_tokens=500"]
@@ -60,7 +60,7 @@ def test_a_wrong_profile_misses_its_aims(tmp_path: Path) -> None:
     slow = file.step.model_copy(update={"decode_s": 2 * file.step.decode_s})
     (folder / "profile.yaml").write_text(dump_profile(file.model_copy(update={"step": slow})))
     found = read_record(folder)
-    text = "\n".join(section(found, judge(found)))
+    text = "\n".join(record_table(found, judge(found)))
     assert "10 %: missed" in text
     assert "Every aim is met in 0 of 1 comparisons." in text
     assert "The host's load average when runs began: 0.5 to 0.5, 2 CPUs." in text

@@ -25,7 +25,7 @@ from live.server_log import explain_log, lost_port
 from live.server_process import ServerProcess, free_ports, port_is_free
 from live.servers import Servers
 from live.step_table import header_id, read_trace
-from live.telemetry import difference, parse_metrics
+from live.telemetry import growth_of, parse_metrics
 from planner.spec import SpecError, parse
 from planner.system.resolve import System, resolve
 
@@ -338,7 +338,7 @@ def test_metrics_keep_sources_apart() -> None:
     values = parse_metrics(text)
     assert values["vllm:num_requests_running"] == 3
     assert "vllm:nixl_bytes_transferred_bucket" not in values
-    grown = difference({"vllm:prompt_tokens_by_source_total[local_compute]": 1.0}, values)
+    grown = growth_of({"vllm:prompt_tokens_by_source_total[local_compute]": 1.0}, values)
     assert grown == {
         "vllm:prompt_tokens_by_source_total[local_compute]": 2.0,
         "vllm:prompt_tokens_by_source_total[external_kv_transfer]": 300.0,

@@ -19,7 +19,7 @@ import planner
 from planner.spec import Lognormal, Spec, SpecError, Uniform, dump, parse
 from planner.spec.slo_presets import MLPERF, preset
 from planner.suggestion.answer import Check, Suggestion, best_of
-from planner.suggestion.changes import faster_links, judged, stretched
+from planner.suggestion.changes import faster_links, judged, lengthened
 from planner.suggestion.edge import Edge, interval, next_rate
 from planner.suggestion.fewest import smallest
 from planner.suggestion.probe import Period, load_at, turnaround_s
@@ -33,7 +33,7 @@ from planner.suggestion.verdict import Advantage, advantage, decide, profile_err
 from planner.suggestion.verify import Here, checked, largest_part, refusal
 from planner.suggestion.words import explanation, method, to_run
 from planner.system.resolve import System, resolve
-from planner.traffic.workload import build, scaled
+from planner.traffic.workload import at_rate, build
 from planner.ui.texts import chinese
 from spoken import whole
 
@@ -54,7 +54,7 @@ def test_probes_at_several_rates_serve_the_same_requests() -> None:
     assert [arrival.request for arrival in slow] == [arrival.request for arrival in fast]
     assert [a.time_s for a in slow] == pytest.approx([2 * a.time_s for a in fast])
     seeded = one.model_copy(update={"run": one.run.model_copy(update={"seed": 3})})
-    direct = build(scaled(seeded, 8.0)).start()
+    direct = build(at_rate(seeded, 8.0)).start()
     assert [a.request for a in direct] == [a.request for a in fast]
     assert [a.time_s for a in direct] == pytest.approx([a.time_s for a in fast])
 
@@ -490,8 +490,8 @@ def test_an_uncalibrated_profile_widens_the_margin() -> None:
     [(100, 120), (1, 1), (Uniform(low=10, high=20), Uniform(low=12, high=24))],
 )
 def test_longer_prompts(length: Any, longer: Any) -> None:
-    assert stretched(length, 1.2) == longer
-    drawn = stretched(Lognormal(mean=100, sigma=1, max=500), 1.2)
+    assert lengthened(length, 1.2) == longer
+    drawn = lengthened(Lognormal(mean=100, sigma=1, max=500), 1.2)
     assert isinstance(drawn, Lognormal)
     assert (drawn.mean, drawn.max) == (120, 600)
 

@@ -13,8 +13,8 @@ import pytest
 
 from planner import cli, simulate, summarise
 from planner.spec import Spec, SpecError, parse
-from planner.traffic.traces import Selection, TraceFile, detect, read, requests_of, to_requests
-from planner.traffic.workload import build, offered_rate, scaled
+from planner.traffic.traces import Selection, TraceFile, format_of, read, requests_of, to_requests
+from planner.traffic.workload import at_rate, build, offered_rate
 
 STRICT = Selection(strict=True)
 
@@ -127,7 +127,7 @@ def test_agents_fork_and_join(tmp_path: Path) -> None:
 def test_ids_of_sessions_are_their_own(tmp_path: Path) -> None:
     for name in ("a", "b"):
         write(tmp_path, f"{name}.json", AGENT | {"id": name})
-    assert detect(tmp_path) == "agents"
+    assert format_of(tmp_path) == "agents"
     trace = read(tmp_path, selection=STRICT)
     assert len(trace.requests) == 10
     ids = [set(row.hash_ids) for row in trace.requests if row.prompt_tokens == 300]
@@ -164,7 +164,7 @@ def test_sharegpt_turns_repeat_what_was_said(tmp_path: Path) -> None:
     assert first.request.segments[0] != other.request.segments[0]
     assert "4 characters" in read(path).warnings[0]
     assert offered_rate(spec_of(path, rate=2.0)) == 2.0
-    assert offered_rate(scaled(spec_of(path, rate=2.0), 3.0)) == 3.0
+    assert offered_rate(at_rate(spec_of(path, rate=2.0), 3.0)) == 3.0
 
 
 def test_our_own_runs(tmp_path: Path) -> None:
@@ -187,7 +187,7 @@ def servegen(folder: Path, *, rows: str, tokens: str = "{100: 0.25, 200: 0.75}")
 def test_servegen_windows(tmp_path: Path) -> None:
     rows = "0,2.0,1.5,Gamma,0.4,1.0\n600,0,0,,0,0\n1200,4.0,2.0,Weibull,0.6,1.0\n"
     path = servegen(tmp_path, rows=rows)
-    assert detect(path) == detect(tmp_path) == "servegen"
+    assert format_of(path) == format_of(tmp_path) == "servegen"
     trace = read(path, selection=Selection(strict=True, dequantise=False))
     times = np.array([row.arrival_s for row in trace.requests])
     early, late = times[times < 600], times[times > 1100]

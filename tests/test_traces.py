@@ -22,7 +22,7 @@ from planner.traffic.traces import (
     Selection,
     TraceRequest,
     TraceSummary,
-    detect,
+    format_of,
     lru_hit_share,
     read,
     requests_of,
@@ -30,7 +30,7 @@ from planner.traffic.traces import (
     to_requests,
     write_mooncake,
 )
-from planner.traffic.workload import build, offered_rate, scaled
+from planner.traffic.workload import at_rate, build, offered_rate
 
 MOONCAKE = [
     {"timestamp": 1000, "input_length": 1030, "output_length": 5, "hash_ids": [0, 1, 2]},
@@ -90,7 +90,7 @@ def write(folder: Path, text: str | bytes, name: str = "trace") -> Path:
 @pytest.mark.parametrize("packed", [False, True])
 def test_formats(tmp_path: Path, text: str, format: str, expected: list[tuple[float, int, int]], packed: bool) -> None:
     path = write(tmp_path, gzip.compress(text.encode()) if packed else text)
-    assert detect(path) == format
+    assert format_of(path) == format
     trace = read(path)
     assert trace.format == format
     assert [
@@ -233,7 +233,7 @@ def test_a_file_that_unpacks_to_too_much_is_refused(tmp_path: Path) -> None:
 
 def test_missing_file_and_unknown_format(tmp_path: Path) -> None:
     missing = tmp_path / "nothing.jsonl"
-    for reader in (read, requests_of, detect):
+    for reader in (read, requests_of, format_of):
         with pytest.raises(SpecError, match=r"nothing\.jsonl: No such file or directory"):
             reader(str(missing))
     with pytest.raises(SpecError, match=r"^workload\.format: 'weka' is unknown; must be auto or one of mooncake, "):
@@ -310,7 +310,7 @@ def test_speedup_and_rate(tmp_path: Path) -> None:
     spec = trace_spec(write(tmp_path, GOOD), speedup=2.0)
     assert [a.time_s for a in build(spec).start()] == [0, 0.5, 1.0]
     assert offered_rate(spec) == pytest.approx(2.0)
-    assert [a.time_s for a in build(scaled(spec, 0.5)).start()] == [0, 2.0, 4.0]
+    assert [a.time_s for a in build(at_rate(spec, 0.5)).start()] == [0, 2.0, 4.0]
 
 
 def test_a_changed_file_is_read_again(tmp_path: Path) -> None:

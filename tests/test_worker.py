@@ -13,7 +13,7 @@ from engine_cases import Draw, limits_of, random_case
 from engine_replay import Case, Job, LinearLaw, replay
 from planner.system.resolve import EngineLimits
 from planner.traffic.requests import Request
-from simulator.kv_cache import Holding, Run
+from simulator.kv_cache import BlockRun, Holding
 from simulator.worker import ADMITTED, FINISHED, PREFILLED, Sequence, Worker
 
 KINDS = st.sampled_from(["sync", "decode", "prefill", "async", "async-decode", "async-prefill", "first"])
@@ -55,7 +55,7 @@ def test_invariants(seed: int, kind: str, fast: bool) -> None:
         scheduler = worker._scheduler
         kv = scheduler.kv
         unused = list(kv.order())
-        evictable = sum(entry.end - entry.start for entry in unused if isinstance(entry, Run))
+        evictable = sum(entry.end - entry.start for entry in unused if isinstance(entry, BlockRun))
         evictable += sum(entry.extent for entry in unused if isinstance(entry, Holding))
         assert kv.free == kv.blank + evictable
         assert 0 <= kv.free <= kv.total

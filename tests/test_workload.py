@@ -16,7 +16,7 @@ from planner.spec import Empirical, Lognormal, Spec, SpecError, Uniform
 from planner.traffic.contents import shared_runs
 from planner.traffic.random_streams import draw, draw_tokens, stream
 from planner.traffic.requests import Arrival, Load, Request, Segments, WithLengths
-from planner.traffic.workload import build, offered_rate, popular_documents, scaled
+from planner.traffic.workload import at_rate, build, offered_rate, popular_documents
 
 OPEN = ("poisson", "gamma", "constant")
 
@@ -318,7 +318,7 @@ def test_more_chunks_than_documents_is_an_error() -> None:
 
 @pytest.mark.parametrize("kind", OPEN)
 def test_scaled_open_loop(kind: str) -> None:
-    at_7 = scaled(spec(kind, rate=2.0), 7.0)
+    at_7 = at_rate(spec(kind, rate=2.0), 7.0)
     assert offered_rate(at_7) == 7.0
     assert [a.request for a in build(at_7).start()] == [a.request for a in build(spec(kind, rate=2.0)).start()]
 
@@ -326,20 +326,20 @@ def test_scaled_open_loop(kind: str) -> None:
 def test_sessions_offer_their_turns() -> None:
     many = spec("sessions", rate=2.0, turns=5)
     assert offered_rate(many) == pytest.approx(10.0)
-    assert offered_rate(scaled(many, 3.0)) == pytest.approx(3.0)
+    assert offered_rate(at_rate(many, 3.0)) == pytest.approx(3.0)
 
 
 def test_a_closed_loop_has_no_rate() -> None:
     closed = spec("concurrency", concurrency=4)
     assert offered_rate(closed) is None
     with pytest.raises(SpecError, match=r"^workload\.kind: 'concurrency'"):
-        scaled(closed, 1.0)
+        at_rate(closed, 1.0)
 
 
 @pytest.mark.parametrize("rate", [0.0, -1.0, float("nan"), float("inf")])
 def test_scaled_refuses_impossible_rates(rate: float) -> None:
     with pytest.raises(SpecError, match=r"^workload\.rate: "):
-        scaled(spec("poisson"), rate)
+        at_rate(spec("poisson"), rate)
 
 
 def test_lengths_that_happened_replace_the_planned_ones() -> None:

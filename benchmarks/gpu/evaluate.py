@@ -25,7 +25,7 @@ from planner.engine.profiles import dump_profile, load_profile
 from planner.run.tables import Run
 from planner.system.resolve import resolve
 from planner.validation.parity import Comparison, MetricError, rank_agreement
-from planner.validation.recorded import Judged, judge, read_record, small, spec_of
+from planner.validation.recorded import Judged, judge, read_record, replay_spec, small
 
 BEGIN, END = "<!-- gpu: begin -->", "<!-- gpu: end -->"
 # (metric, statistic): what the prediction aims at, as a share, or live's own spread where that is larger.
@@ -55,7 +55,7 @@ def judged(folder: Path, profiles: Path, named: str | None) -> Part:
         (file,) = record.profiles.values()
     else:
         rounds = tuple(Run.load(path) for path in sorted(folder.glob("calibration-*")))
-        file = fit(resolve(spec_of(rounds[0])), rounds, str(rounds[0].manifest["spec"]["name"]))
+        file = fit(resolve(replay_spec(rounds[0])), rounds, str(rounds[0].manifest["spec"]["name"]))
         profiles.mkdir(parents=True, exist_ok=True)
         (profiles / f"{file.name}.yaml").write_text(dump_profile(file))
         record = read_record(folder, {file.name: file})

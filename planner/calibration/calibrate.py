@@ -26,7 +26,7 @@ from planner.calibration.fitting import (
     residuals,
     with_launches,
 )
-from planner.calibration.hand_over import Posting, fit_posts, hand_over_of, slowed_prompts, with_hand_overs
+from planner.calibration.hand_over import PostCost, fit_posts, hand_over_of, slowed_prompts, with_hand_overs
 from planner.calibration.launches import LaunchFit, fit_launches
 from planner.calibration.load import PhasedLoad, plan
 from planner.calibration.observations import from_steps, from_tokens
@@ -132,7 +132,7 @@ class Apart:
     notes: list[str]
     slowing: float | None = None  # another engine on the same CPU
     sending: float | None = None  # KV that is read from its GPU
-    posting: Posting | None = None
+    posting: PostCost | None = None
 
 
 def _profile(system: System, runs: Sequence[Run], name: str | None) -> tuple[ProfileFile, Apart]:
@@ -180,7 +180,7 @@ def _fit_apart(system: System, pool: Pool, runs: Sequence[Run]) -> Apart:
     sending: float | None = None
     given = shapes(roof_of(pool))
     launches = fit_launches([run.steps for run in runs], sizes)
-    posting: Posting | None = None
+    posting: PostCost | None = None
     for _ in range(SLOWING_PASSES):
         rows, notes = rows_of(runs, sizes, slowing, launches, sending, given), list[str]()
         fitted = _fit_rows(pool, rows[rows["posts"] == 0], notes, floored=launches is None)

@@ -33,7 +33,7 @@ QUIET, UNDER_WAY = 0.05, 0.5  # share of a prompt's step in which KV was read fr
 
 
 @dataclass(frozen=True)
-class Posting:
+class PostCost:
     """Seconds a descriptor and their standard error, from so many steps."""
 
     post_s: float
@@ -77,7 +77,7 @@ def with_hand_overs(run: Run, system: System) -> Run:
     return replace(run, steps=steps.assign(posts=posts, posted=posted, sending=sending))
 
 
-def fit_posts(rows: pd.DataFrame, fitted: Fitted) -> Posting | None:
+def fit_posts(rows: pd.DataFrame, fitted: Fitted) -> PostCost | None:
     """From steps that the GPU waited to begin; None where too few of them show it. `fitted` is the law of steps."""
     seen = rows[(rows["posts"] > 0) & (rows["posts"] >= WHOLE * rows["posted"])]
     if len(seen) < LEAST:
@@ -86,7 +86,7 @@ def fit_posts(rows: pd.DataFrame, fitted: Fitted) -> Posting | None:
     left = seconds - predict(fitted.values, seen.assign(known_s=0.0))
     root = np.sqrt(counts)  # what a post is off by adds up over its descriptors
     found, errors = robust_line(root[:, None], left / root)
-    return Posting(max(found[0], 0.0), errors[0], len(seen))
+    return PostCost(max(found[0], 0.0), errors[0], len(seen))
 
 
 def fit_logs(design: Array, seconds: Array, known_s: Array) -> tuple[Array, Array]:
@@ -200,8 +200,8 @@ def bursts(run: Run, system: System) -> pd.DataFrame:
 
 
 def fit_wire(
-    system: System, runs: Sequence[Run], posting: Posting | None, notes: list[str]
-) -> tuple[WireLaw, Posting, float, float] | None:
+    system: System, runs: Sequence[Run], posting: PostCost | None, notes: list[str]
+) -> tuple[WireLaw, PostCost, float, float] | None:
     """The wire, the posts, seconds until an idle engine sees that all is there, and how much slower a thread posts
     beside a step (times as long).
 
@@ -224,10 +224,10 @@ def fit_wire(
         design = np.column_stack([ones, posts, busy] if shown else [ones, posts])
         found, errors = fit_logs(design, seconds, size / wire.bandwidth)
         notes.append(f"posting and bytes are not told apart: bandwidth is that of {wire.name}")
-        posting, bandwidth = Posting(float(found[1]), float(errors[1]), len(seconds)), wire.bandwidth
+        posting, bandwidth = PostCost(float(found[1]), float(errors[1]), len(seconds)), wire.bandwidth
         beside = 1.0 / max(1.0 - float(found[2]), LEAST_SPEED) if shown else 1.0
     else:
-        posting = posting or Posting(0.0, 0.0, 0)  # no step waited: few descriptors, or quick ones
+        posting = posting or PostCost(0.0, 0.0, 0)  # no step waited: few descriptors, or quick ones
         found, errors = fit_logs(np.column_stack([ones, size]), seconds, posts * posting.post_s)
         bandwidth = 1.0 / max(found[1], 1.0 / wire.bandwidth)
     law = WireLaw(bandwidth_gb_s=digits(1e-9 * bandwidth), connector=connector)
@@ -235,7 +235,7 @@ def fit_wire(
 
 
 def hand_over_of(
-    system: System, runs: Sequence[Run], posting: Posting | None, slowing: float | None, notes: list[str]
+    system: System, runs: Sequence[Run], posting: PostCost | None, slowing: float | None, notes: list[str]
 ) -> tuple[WireLaw, HandOverLaw] | None:
     """What a pair of GPUs shows of its hand-overs; None where its transfers do not."""
     found = fit_wire(system, runs, posting, notes)

@@ -200,4 +200,4 @@ def check_table(name: str | None) -> None:
     if name is not None:
         from planner.interop import dialects
 
-        dialects.find(name)
+        dialects.dialect_named(name)

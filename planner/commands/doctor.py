@@ -22,7 +22,7 @@ INSTALL_CPU = "python -m live.install_cpu"
 
 
 @dataclass(frozen=True, slots=True)
-class Check:
+class Finding:
     """One thing that people want to run. `fix` is the command that makes it possible, "" when it already is."""
 
     what: str
@@ -56,7 +56,7 @@ def distribution(module: str) -> str | None:
     return f"{module} (not installed as a package)"
 
 
-def gpus() -> tuple[str, ...]:
+def nvidia_gpus() -> tuple[str, ...]:
     """`name, memory` of each NVIDIA GPU, as nvidia-smi tells; empty without a driver."""
     import subprocess
 
@@ -80,12 +80,12 @@ def memory_gb() -> float | None:
     return total / 1e9
 
 
-def look() -> Machine:
+def this_host() -> Machine:
     return Machine(
         python=".".join(map(str, sys.version_info[:3])),
         cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
         memory_gb=memory_gb(),
-        gpus=gpus(),
+        gpus=nvidia_gpus(),
         vllm=distribution("vllm"),
         nixl=distribution("nixl"),
         core=f"{'compiled' if core().compiled else 'interpreted'} ({core().why})",
@@ -96,7 +96,7 @@ def _missing(modules: Sequence[str]) -> list[str]:
     return [module for module in modules if importlib.util.find_spec(module) is None]
 
 
-def checks(machine: Machine) -> list[Check]:
+def checks(machine: Machine) -> list[Finding]:
     """What can run here, in the order in which people need it."""
     needed, frontend, ui = _missing(NEEDED), _missing(FRONTEND), _missing(("streamlit", "altair"))
     cpu_build = machine.vllm is not None and ("cpu" in machine.vllm)
@@ -112,26 +112,26 @@ def checks(machine: Machine) -> list[Check]:
     where = machine.vllm or message("vllm is not installed")
     nixl = machine.nixl or message("nixl is not installed")
     return [
-        Check(
+        Finding(
             message("simulate"),
             not needed,
             need(needed, message("needs nothing else")),
             "pip install llm-capacity-planner" if needed else "",
         ),
-        Check(
+        Finding(
             message("UI (streamlit run app.py)"),
             not ui,
             need(ui, message("ready")),
             "pip install streamlit altair" if ui else "",
         ),
-        Check(message("live on CPU"), live_cpu, need(frontend, where), "" if live_cpu else INSTALL_CPU),
-        Check(
+        Finding(message("live on CPU"), live_cpu, need(frontend, where), "" if live_cpu else INSTALL_CPU),
+        Finding(
             message("live on GPU"),
             live_gpu,
             need(frontend, where) if gpu else message("no NVIDIA GPU found"),
             "" if live_gpu else install_gpu if gpu else message("run it on a machine with an NVIDIA GPU"),
         ),
-        Check(
+        Finding(
             message("P/D with real KV transfer"),
             two and machine.nixl is not None,
             nixl if not live_gpu or many else message("{nixl}; needs two GPUs, found one", nixl),
@@ -207,7 +207,7 @@ def doctor(
     if files:
         _files(files, as_json)
         return
-    machine = look()
+    machine = this_host()
     found = checks(machine)
     if as_json:
         print_json({"machine": asdict(machine), "checks": [asdict(check) for check in found]})

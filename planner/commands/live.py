@@ -71,7 +71,7 @@ def live(
     from live.session import LiveSession
     from planner.system.resolve import resolve
     from planner.traffic import workload
-    from planner.validation.live import calibrated, compare, estimate, predictor
+    from planner.validation.live import calibrated, compare_simulated, estimate, predictor
 
     check_table(table)
     spec = spec_of(config, overrides(assignments, seed), bool(endpoint))
@@ -103,7 +103,7 @@ def live(
                 break
     interrupted, died = runs[-1].manifest["interrupted"], runs[-1].manifest["died"]
     if simulated is not None and not interrupted and not died:
-        prediction, comparison = compare(simulated, spec, runs)
+        prediction, comparison = compare_simulated(simulated, spec, runs)
         if folder is not None:
             prediction.save(folder / "simulated")
     _print(runs[-1] if died else runs[0], comparison, simulated, folder, as_json, table)

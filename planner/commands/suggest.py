@@ -71,7 +71,7 @@ def suggest(
     from planner.spec.slo_presets import preset
     from planner.suggestion.fewest import smallest
     from planner.suggestion.suggest import suggest as answer
-    from planner.suggestion.verify import checked, here
+    from planner.suggestion.verify import checked, this_machine
 
     wanted = frozenset(part.strip() for part in (sweep or "").split(",") if part.strip())
     if wanted - set(SWEEPS):
@@ -81,7 +81,7 @@ def suggest(
     if rate is not None and not rate > 0:
         raise SpecError(f"--rate {rate:g}: must be above 0")
     if verify:
-        here()  # without vLLM there is nothing to check with: say so before the work
+        this_machine()  # without vLLM there is nothing to check with: say so before the work
     spec = planner.load(config, overrides(assignments, seed))
     targets = preset(slo) if slo else None
     if out is not None:
@@ -102,10 +102,10 @@ def suggest(
     if as_json:
         print_json(found.to_dict())
     else:
-        show(found, rows, out)
+        show_suggestion(found, rows, out)
 
 
-def show(found: Suggestion, rows: int, out: Path | None) -> None:
+def show_suggestion(found: Suggestion, rows: int, out: Path | None) -> None:
     """The sentence, what to run, why, the table, what to know."""
     from planner.report import printing
     from planner.suggestion.suggest import OVERLOAD
@@ -124,7 +124,7 @@ def show(found: Suggestion, rows: int, out: Path | None) -> None:
         printing.say(screen, f"- {line}")
     printing.say(screen, "")
     printing.say(screen, f"Highest rate within the targets on {found.gpus} GPUs, and the output tokens that it gives:")
-    screen.print(table(found, rows))
+    screen.print(ranking(found, rows))
     if len(found.rows) > rows:
         printing.say(screen, f"{len(found.rows) - rows} more candidates: --rows {len(found.rows)}")
     printing.say(screen, "Faster for a user, or more from a GPU: what no other beats in both (Pareto front):")
@@ -141,7 +141,7 @@ def show(found: Suggestion, rows: int, out: Path | None) -> None:
     )
 
 
-def table(found: Suggestion, rows: int) -> Table:
+def ranking(found: Suggestion, rows: int) -> Table:
     from planner.report.words import number
 
     priced = any(row.cost_per_million_tokens is not None for row in found.rows)

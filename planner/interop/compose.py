@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from planner.interop.vllm_script import served_name
-from planner.interop.workers import VLLM, Engine, engines, needed_hub_id, one_node, transfer_option
+from planner.interop.workers import VLLM, EngineCommand, engine_commands, needed_hub_id, one_node, transfer_option
 from planner.spec import SpecError
 from planner.system.resolve import System
 
@@ -22,7 +22,7 @@ def compose(system: System) -> dict[str, Any]:
     if system.pools[0].hardware.kind == "cpu":
         raise SpecError("--to compose: the image of vLLM is for GPUs; allowed for cpu: --to vllm")
     model = needed_hub_id(system.spec.model)
-    workers = engines(system)
+    workers = engine_commands(system)
     services = {engine.name: _service(system, engine, model) for engine in workers}
     urls = [f"--{engine.role}=http://127.0.0.1:{engine.port}" for engine in workers]
     services["proxy"] = {
@@ -36,7 +36,7 @@ def compose(system: System) -> dict[str, Any]:
     return {"name": system.spec.name.lower().replace(".", "-"), "services": services}
 
 
-def _service(system: System, engine: Engine, model: str) -> dict[str, Any]:
+def _service(system: System, engine: EngineCommand, model: str) -> dict[str, Any]:
     gpus = {"driver": "nvidia", "device_ids": [str(gpu) for gpu in engine.gpus], "capabilities": ["gpu"]}
     return {
         "image": IMAGE,

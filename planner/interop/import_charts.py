@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from planner.interop.import_pods import POD, count, hardware_of, name_role, servers_of
-from planner.interop.import_reading import Choices, Imported, Note, Role, Source, section, unread
+from planner.interop.import_reading import Choices, ForeignKeys, Imported, Note, Role, section, unread
 from planner.interop.import_script import _ROUTERS as ROUTERS
 from planner.interop.import_servers import assemble
 from planner.interop.import_vllm import Options, options
@@ -25,7 +25,7 @@ def is_production_stack(data: dict[str, Any]) -> bool:
     return isinstance(data.get("servingEngineSpec"), dict) or data.get("kind") == "VLLMRuntime"
 
 
-def _pool(source: Source, key: str, role: Role | None, model: str) -> Server:
+def _pool(source: ForeignKeys, key: str, role: Role | None, model: str) -> Server:
     found: list[Server] = []
     section = source.section(key)
     hardware = hardware_of(section.get("nodeSelector"), section.get("acceleratorTypes"))
@@ -54,7 +54,7 @@ def _pool(source: Source, key: str, role: Role | None, model: str) -> Server:
 
 def read_llmd(data: dict[str, Any], where: str, name: str, choices: Choices) -> Imported:
     """Values of llm-d's model service chart. Raises SpecError."""
-    source = Source(data, where)
+    source = ForeignKeys(data, where)
     foreign = str(source.get("modelArtifacts", "name") or source.get("modelArtifacts", "uri") or "")
     source.get("modelArtifacts", "uri")
     if not foreign and choices.model is None:
@@ -121,7 +121,7 @@ def _lmcache(config: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]
 
 def read_production_stack(data: dict[str, Any], where: str, name: str, choices: Choices) -> Imported:
     """Values of the chart `vllm-stack`. Raises SpecError."""
-    source = Source(data, where)
+    source = ForeignKeys(data, where)
     models = source.get("servingEngineSpec", "modelSpec")
     if not isinstance(models, list) or not all(isinstance(one, dict) for one in models) or not models:
         raise SpecError(f"{where}: servingEngineSpec.modelSpec: no models; allowed: a list of at least one")

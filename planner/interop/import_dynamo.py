@@ -19,11 +19,11 @@ from planner.interop.import_pods import (
 )
 from planner.interop.import_reading import (
     Choices,
+    ForeignKeys,
     Imported,
     Key,
     Note,
     Role,
-    Source,
     items,
     plain_name,
     section,
@@ -46,7 +46,7 @@ def is_request(data: dict[str, Any]) -> bool:
     return data.get("kind") == "DynamoGraphDeploymentRequest"
 
 
-def _containers(source: Source, base: tuple[Key, ...]) -> list[tuple[tuple[Key, ...], Mapping[str, Any]]]:
+def _containers(source: ForeignKeys, base: tuple[Key, ...]) -> list[tuple[tuple[Key, ...], Mapping[str, Any]]]:
     """Paths and containers of a service, of either version."""
     found = [(*base, "extraPodSpec", "mainContainer")] if source.section(*base, "extraPodSpec", "mainContainer") else []
     pods: tuple[Key, ...] = (*base, "podTemplate", "spec")
@@ -55,7 +55,7 @@ def _containers(source: Source, base: tuple[Key, ...]) -> list[tuple[tuple[Key, 
     return [(path, source.section(*path)) for path in found]
 
 
-def _router(source: Source, base: tuple[Key, ...], name: str) -> tuple[dict[str, Any], list[Note]]:
+def _router(source: ForeignKeys, base: tuple[Key, ...], name: str) -> tuple[dict[str, Any], list[Note]]:
     """The frontend's router mode: an environment variable, or an argument."""
     mode = environment(source.section(*base).get("envs")).get("DYN_ROUTER_MODE")
     for path, container in _containers(source, base):
@@ -77,7 +77,7 @@ def _router(source: Source, base: tuple[Key, ...], name: str) -> tuple[dict[str,
     return {"policy": policy}, [] if mode else [Note("assumed", f"{name} router mode", "not given: round-robin")]
 
 
-def _workers(source: Source, base: tuple[Key, ...], key: str, role: Role | None) -> list[Server]:
+def _workers(source: ForeignKeys, base: tuple[Key, ...], key: str, role: Role | None) -> list[Server]:
     found = source.section(*base)
     copies = count(source.get(*base, "replicas"), f"{source.where}: {key}.replicas")
     nodes = source.integer(*base, "multinode", "nodeCount")
@@ -116,7 +116,7 @@ def _workers(source: Source, base: tuple[Key, ...], key: str, role: Role | None)
     ] if copies else []  # fmt: skip
 
 
-def _services(source: Source) -> list[tuple[tuple[Key, ...], str]]:
+def _services(source: ForeignKeys) -> list[tuple[tuple[Key, ...], str]]:
     spec = source.section("spec")
     components = spec.get("components")
     if isinstance(components, list):
@@ -131,7 +131,7 @@ def _services(source: Source) -> list[tuple[tuple[Key, ...], str]]:
 
 def read_graph(data: dict[str, Any], where: str, name: str, choices: Choices) -> Imported:
     """A graph whose workers run `dynamo.vllm` (or another engine's). Raises SpecError."""
-    source = Source(data, where)
+    source = ForeignKeys(data, where)
     notes: list[Note] = []
     servers: list[Server] = []
     router = None
@@ -166,7 +166,7 @@ def read_graph(data: dict[str, Any], where: str, name: str, choices: Choices) ->
 
 def read_request(data: dict[str, Any], where: str, name: str, choices: Choices) -> Imported:
     """A DynamoGraphDeploymentRequest: a model, a load and targets, for which the deployment is still to be found."""
-    source = Source(data, where)
+    source = ForeignKeys(data, where)
     spec = source.section("spec")
     foreign = str(source.get("spec", "model", default=source.get("spec", "modelName")) or "")
     if not foreign and choices.model is None:

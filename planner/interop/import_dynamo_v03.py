@@ -15,11 +15,11 @@ from typing import Any
 from planner.interop.import_model import chosen
 from planner.interop.import_reading import (
     Choices,
+    ForeignKeys,
     Group,
     Imported,
     Note,
     Role,
-    Source,
     deployment,
     plain_name,
     unread,
@@ -45,7 +45,7 @@ def is_v03(data: dict[str, Any]) -> bool:
     return "VllmWorker" in data and "apiVersion" not in data
 
 
-def _take(source: Source, component: str, key: str, default: Any = None) -> Any:
+def _take(source: ForeignKeys, component: str, key: str, default: Any = None) -> Any:
     """A component's own value, else Common's where `common-configs` names the key."""
     own = source.get(component, key)
     if own is not None:
@@ -54,7 +54,7 @@ def _take(source: Source, component: str, key: str, default: Any = None) -> Any:
     return source.get("Common", key, default=default) if key in named else default
 
 
-def _workers(source: Source, component: str, role: Role) -> tuple[Group, list[Note]]:
+def _workers(source: ForeignKeys, component: str, role: Role) -> tuple[Group, list[Note]]:
     own = {key for key in source.section(component) if key not in ("ServiceArgs", "common-configs")}
     named = source.section(component).get("common-configs") or []
     structure = {
@@ -88,7 +88,7 @@ def _workers(source: Source, component: str, role: Role) -> tuple[Group, list[No
     return Group(role, replicas, tp, keys), notes
 
 
-def _router(source: Source) -> tuple[dict[str, Any], list[Note]]:
+def _router(source: ForeignKeys) -> tuple[dict[str, Any], list[Note]]:
     policy = source.get("Processor", "router", default=source.get("Common", "router", default="round-robin"))
     if policy == "kv":
         notes = [Note("assumed", "router", "kv: v0.3's score as the prefix_aware policy with overlap weight 2")]
@@ -98,7 +98,7 @@ def _router(source: Source) -> tuple[dict[str, Any], list[Note]]:
     return {"policy": policy.replace("-", "_")}, []
 
 
-def _conditional(source: Source) -> tuple[dict[str, Any] | None, list[Note]]:
+def _conditional(source: ForeignKeys) -> tuple[dict[str, Any] | None, list[Note]]:
     """The `local_prefill` rule, and what it does to a comparison."""
     asked = source.get("VllmWorker", "conditional-disagg", default=False)
     tokens = source.get("VllmWorker", "max-local-prefill-length", default=DEFAULT_LOCAL_TOKENS)
@@ -114,7 +114,7 @@ def _conditional(source: Source) -> tuple[dict[str, Any] | None, list[Note]]:
 
 def read(data: dict[str, Any], where: str, name: str, choices: Choices) -> Imported:
     """One graph config. Raises SpecError."""
-    source = Source(data, where)
+    source = ForeignKeys(data, where)
     foreign = source.get("Common", "model", default=source.get("VllmWorker", "model"))
     if not isinstance(foreign, str):
         raise SpecError(f"{where}: Common.model: missing; allowed: the model's hub id")
@@ -155,7 +155,7 @@ def read(data: dict[str, Any], where: str, name: str, choices: Choices) -> Impor
     return Imported("Dynamo v0.3", spec, (*notes, *unread(source, REASONS, "no engine or router setting")))
 
 
-def _mark_common(source: Source) -> None:
+def _mark_common(source: ForeignKeys) -> None:
     """`common-configs` were followed; a key of Common that only the front uses is no loss."""
     for component in source.data:
         source.get(component, "common-configs")

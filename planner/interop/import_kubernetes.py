@@ -7,9 +7,9 @@ from dataclasses import replace
 from typing import Any
 
 from planner.interop import import_checks
-from planner.interop.import_offload import gigabytes
+from planner.interop.import_offload import capacity_gb
 from planner.interop.import_pods import POD, count, environment, name_role, pod_servers
-from planner.interop.import_reading import Choices, Imported, Key, Note, Source, section, unread
+from planner.interop.import_reading import Choices, ForeignKeys, Imported, Key, Note, section, unread
 from planner.interop.import_servers import assemble
 from planner.interop.import_vllm import Options
 from planner.interop.server import Server
@@ -24,7 +24,7 @@ def reads(documents: Sequence[dict[str, Any]]) -> bool:
     return any(str(data.get("kind")) in WORKLOADS | SETS | KSERVE for data in documents)
 
 
-def _workload(source: Source) -> list[Server]:
+def _workload(source: ForeignKeys) -> list[Server]:
     data = source.data
     base: tuple[Key, ...] = ("spec",) if data.get("kind") == "Pod" else ("spec", "template", "spec")
     meta, template = source.section("metadata"), source.section("spec", "template", "metadata")
@@ -39,7 +39,7 @@ def _workload(source: Source) -> list[Server]:
 
 
 def _leader_set(
-    source: Source, base: tuple[Key, ...], name: str, given: str | None = None, slices: int = 1
+    source: ForeignKeys, base: tuple[Key, ...], name: str, given: str | None = None, slices: int = 1
 ) -> list[Server]:
     """One LeaderWorkerSet: every replica is a group of `size` pods that serve together."""
     copies = count(source.get(*base, "replicas"), f"{source.where}: {name}.replicas") * slices
@@ -58,7 +58,7 @@ def _leader_set(
     return [replace(one, gpus=None if one.gpus is None else one.gpus * size) for one in made]
 
 
-def _set(source: Source) -> list[Server]:
+def _set(source: ForeignKeys) -> list[Server]:
     name = str(source.get("metadata", "name", default="set"))
     source.get("metadata")
     if source.data.get("kind") == "LeaderWorkerSet":
@@ -76,7 +76,7 @@ def _set(source: Source) -> list[Server]:
 
 
 def _kserve_pool(
-    source: Source, base: tuple[Key, ...], key: str, role: Any, model: str | None
+    source: ForeignKeys, base: tuple[Key, ...], key: str, role: Any, model: str | None
 ) -> tuple[list[Server], list[Note]]:
     notes: list[Note] = []
     copies = count(source.get(*base, "replicas"), f"{source.where}: {key}.replicas")
@@ -105,7 +105,7 @@ def _kserve_pool(
     offload = source.section(*base, "kvCacheOffloading")
     if offload:
         size = source.get(*base, "kvCacheOffloading", "cpu", "size")
-        found = gigabytes(size) if size is not None else None
+        found = capacity_gb(size) if size is not None else None
         if found is not None:
             values.setdefault("kv-offloading-size", found / 1.073741824)
         source.get(*base, "kvCacheOffloading", "cpu")
@@ -123,7 +123,7 @@ def _kserve_pool(
     return [replace(server, options=Options(values, model or server.options.model))], notes
 
 
-def _kserve(source: Source) -> tuple[list[Server], list[Note], str | None, dict[str, Any] | None]:
+def _kserve(source: ForeignKeys) -> tuple[list[Server], list[Note], str | None, dict[str, Any] | None]:
     name = str(source.get("metadata", "name", default="service"))
     source.get("metadata")
     if source.data.get("kind") == "InferenceService":
@@ -146,7 +146,7 @@ def _kserve(source: Source) -> tuple[list[Server], list[Note], str | None, dict[
     return found, notes, foreign or None, router
 
 
-def _predictor(source: Source, name: str) -> tuple[list[Server], list[Note], str | None, dict[str, Any] | None]:
+def _predictor(source: ForeignKeys, name: str) -> tuple[list[Server], list[Note], str | None, dict[str, Any] | None]:
     """KServe's older InferenceService with the Hugging Face runtime, or with containers."""
     from planner.interop.import_pods import servers_of
 
@@ -180,7 +180,7 @@ def read(documents: Sequence[dict[str, Any]], where: str, name: str, choices: Ch
     kinds = []
     for data in documents:
         kind = str(data.get("kind"))
-        source = Source(data, where)
+        source = ForeignKeys(data, where)
         before = len(servers)
         if kind in WORKLOADS:
             servers += _workload(source)

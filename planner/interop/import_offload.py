@@ -30,7 +30,7 @@ def _number(value: Any) -> float | None:
         return None
 
 
-def gigabytes(text: Any) -> float | None:
+def capacity_gb(text: Any) -> float | None:
     """`10Gi`, `20G`, `512Mi` or a number of GB, in GB."""
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]i?)?B?\s*", str(text))
     if match is None:

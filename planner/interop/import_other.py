@@ -10,7 +10,7 @@ from typing import Any
 
 from planner.interop import import_checks
 from planner.interop.import_pods import POD, count, environment, hardware_of, name_role, servers_of, words_of
-from planner.interop.import_reading import Choices, Imported, Note, Role, Source, items, section, unread
+from planner.interop.import_reading import Choices, ForeignKeys, Imported, Note, Role, items, section, unread
 from planner.interop.import_script import proxy_ports, router_of
 from planner.interop.import_servers import assemble
 from planner.interop.import_vllm import Options, options
@@ -58,7 +58,7 @@ def _words(value: Any) -> list[str]:
 
 def read_compose(data: dict[str, Any], where: str, name: str, choices: Choices) -> Imported:
     """A Compose file whose services run engines. Raises SpecError."""
-    source = Source(data, where)
+    source = ForeignKeys(data, where)
     servers: list[Server] = []
     others: list[Command] = []
     for key, raw in data["services"].items():

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from planner.engine.catalogue import gpu_named
-from planner.interop.import_reading import Key, Note, Role, Source
+from planner.interop.import_reading import ForeignKeys, Key, Note, Role
 from planner.interop.import_servers import hinted
 from planner.interop.import_vllm import is_command, options, server_of, started
 from planner.interop.server import Server
@@ -156,7 +156,7 @@ def count(value: Any, where: str, default: int = 1) -> int:
     return value
 
 
-def pod_servers(source: Source, base: tuple[Key, ...], key: str, **given: Any) -> list[Server]:
+def pod_servers(source: ForeignKeys, base: tuple[Key, ...], key: str, **given: Any) -> list[Server]:
     """The servers of a pod's containers. `base`: the path of its spec."""
     spec = source.section(*base)
     found: list[Server] = []

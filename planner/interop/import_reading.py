@@ -63,7 +63,7 @@ class Imported:
     notes: tuple[Note, ...]
 
 
-class Source:
+class ForeignKeys:
     """A foreign mapping. `get` marks what it reads; `left` lists the rest, whole sections where nothing was read."""
 
     def __init__(self, data: Mapping[str, Any], where: str) -> None:
@@ -150,7 +150,7 @@ def short(value: Any, most: int = 60) -> str:
     return text if len(text) <= most else text[: most - 3] + "..."
 
 
-def unread(source: Source, reasons: Mapping[str, str], other: str) -> list[Note]:
+def unread(source: ForeignKeys, reasons: Mapping[str, str], other: str) -> list[Note]:
     """Notes on all that was not read: the reason whose pattern matches the end of its path, else `other`."""
     notes = []
     for key, value in source.left():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 
-from planner.interop.workers import VLLM, Engine, engines, needed_hub_id, one_node, transfer_option
+from planner.interop.workers import VLLM, EngineCommand, engine_commands, needed_hub_id, one_node, transfer_option
 from planner.system.resolve import System
 
 HEAD = """\
@@ -45,7 +45,7 @@ def script(system: System, model: str | None = None) -> str:
     Raises SpecError for several nodes.
     """
     one_node(system, "vllm")
-    workers = engines(system)
+    workers = engine_commands(system)
     cpu = system.pools[0].hardware.kind == "cpu"
     text = HEAD.format(
         name=system.spec.name,
@@ -67,11 +67,11 @@ def _default(system: System, model: str | None) -> str:
     return shlex.quote(needed_hub_id(system.spec.model))
 
 
-def _pid(engine: Engine) -> str:
+def _pid(engine: EngineCommand) -> str:
     return f'"${engine.name.replace("-", "_")}"'
 
 
-def _start(system: System, engine: Engine, cpu: bool) -> str:
+def _start(system: System, engine: EngineCommand, cpu: bool) -> str:
     environment = [f"VLLM_NIXL_SIDE_CHANNEL_HOST=127.0.0.1 VLLM_NIXL_SIDE_CHANNEL_PORT={engine.side_port}"]
     if not cpu:
         environment.insert(0, f"CUDA_VISIBLE_DEVICES={','.join(map(str, engine.gpus))}")
@@ -98,7 +98,7 @@ def served_name(system: System) -> str:
     return system.spec.model.rstrip("/").rsplit("/", 1)[-1]
 
 
-def _proxy(workers: list[Engine]) -> str:
+def _proxy(workers: list[EngineCommand]) -> str:
     urls = [f"--{engine.role}=http://127.0.0.1:{engine.port}" for engine in workers]
     return (
         'python3 "$here/proxy.py" --port="$PORT" \\\n  ' + " \\\n  ".join(urls) + ' >"$LOGS/proxy.log" 2>&1 &\n'

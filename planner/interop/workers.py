@@ -19,7 +19,7 @@ ROLES = {"prefill": "kv_producer", "decode": "kv_consumer"}
 
 
 @dataclass(frozen=True, slots=True)
-class Engine:
+class EngineCommand:
     """One vLLM server. `options` do not hold the model, the address, nor the KV connector."""
 
     name: str  # prefill-0
@@ -46,15 +46,15 @@ def needed_hub_id(model: str) -> str:
     return found
 
 
-def engines(system: System) -> list[Engine]:
+def engine_commands(system: System) -> list[EngineCommand]:
     """Every engine of the deployment, in the order of its pools."""
-    found: list[Engine] = []
+    found: list[EngineCommand] = []
     for pool in system.pools:
         options = tuple(pool_options(system, pool))
         for place in pool.workers:
             index = len(found)
             found.append(
-                Engine(
+                EngineCommand(
                     place.name,
                     pool.role,
                     place.node,

@@ -14,7 +14,7 @@ import numpy as np
 
 from planner.messages import capital, message
 from planner.run import usage
-from planner.run.facts import ROLES, STAGE_NAMES, STAGES, Array, Facts, known
+from planner.run.facts import ROLES, STAGE_NAMES, STAGES, Array, Facts, not_null
 from planner.spec import Slo
 
 Better = Literal["higher", "lower", "none"]
@@ -44,12 +44,12 @@ def _add_latency(name: str, label: str, help: str, seconds: Callable[[Facts], Ar
     """Mean, percentiles and maximum of a latency, in milliseconds."""
 
     def mean(facts: Facts) -> float | None:
-        values = known(seconds(facts))
+        values = not_null(seconds(facts))
         return float(values.mean()) * 1e3 if len(values) else None
 
     def percentile(percent: float) -> Callable[[Facts], float | None]:
         def value(facts: Facts) -> float | None:
-            values = known(seconds(facts))
+            values = not_null(seconds(facts))
             return float(np.percentile(values, percent)) * 1e3 if len(values) else None
 
         return value
@@ -201,7 +201,7 @@ def _gap_percentile(percent: float) -> Callable[[Facts], float | None]:
 
 
 def _tokens_per_s_per_user(facts: Facts) -> float | None:
-    values = known(facts.tpot)
+    values = not_null(facts.tpot)
     values = values[values > 0]
     return float((1 / values).mean()) if len(values) else None
 
@@ -237,7 +237,7 @@ _add_latency("retrieval", message("Retrieval"), message("service time of the doc
 
 def _stage_share(stage: str) -> Callable[[Facts], float | None]:
     def value(facts: Facts) -> float | None:
-        whole = known(facts.ttft)
+        whole = not_null(facts.ttft)
         return _share(float(np.nansum(facts.stages[stage])), float(whole.sum()))
 
     return value
@@ -259,7 +259,7 @@ def _cache_hit_rate(facts: Facts) -> float | None:
 
 
 def _preemptions(facts: Facts) -> float | None:
-    counts = known(facts.column("preemptions"))
+    counts = not_null(facts.column("preemptions"))
     return float(counts.sum()) if len(counts) else None
 
 
@@ -300,7 +300,7 @@ def _sampled(column: str) -> Callable[[Facts], float | None]:
             return None
         times = facts.run.samples["time_s"].to_numpy(np.float64)
         inside = (times >= facts.steady.start_s) & (times <= facts.steady.end_s)
-        values = known(facts.run.samples[column].to_numpy(np.float64, na_value=np.nan)[inside])
+        values = not_null(facts.run.samples[column].to_numpy(np.float64, na_value=np.nan)[inside])
         return float(values.mean()) if len(values) else None
 
     return value

@@ -86,7 +86,7 @@ class Saturation:
     backlog_slope_per_s: float  # growth of all requests in the system
 
 
-def known(values: Array) -> Array:
+def not_null(values: Array) -> Array:
     """The values that are not null."""
     found: Array = values[~np.isnan(values)]
     return found

@@ -14,7 +14,7 @@ import pandas as pd
 from planner.engine.profiles import UNCALIBRATED
 from planner.run import usage
 from planner.run.catalogue import METRICS, Metric
-from planner.run.facts import STAGES, Facts, Mask, Saturation, known
+from planner.run.facts import STAGES, Facts, Mask, Saturation, not_null
 from planner.run.refusals import KvRoom, Refusal, kv_rooms, refusals
 from planner.run.tables import Run
 from planner.spec import Slo
@@ -108,7 +108,7 @@ def _profile(names: Any) -> str | None:
 
 
 def _means_ms(facts: Facts, of: Mask) -> dict[str, float]:
-    chosen = {name: known(seconds[of]) for name, seconds in facts.stages.items()}
+    chosen = {name: not_null(seconds[of]) for name, seconds in facts.stages.items()}
     return {name: float(seconds.mean()) * 1e3 if len(seconds) else 0.0 for name, seconds in chosen.items()}
 
 

@@ -15,7 +15,7 @@ MOST_NUMBER = 1e15
 
 
 @dataclass(frozen=True, slots=True)
-class Measured:
+class ClientRequest:
     """One request as a client saw it. Times in seconds, on any clock; `tokens` are the times of each token."""
 
     sent_s: float
@@ -85,7 +85,7 @@ def _error(value: Any) -> str | None:
 # --- tools ---------------------------------------------------------------------------------------------
 
 
-def _vllm_bench(data: Any) -> Iterable[Measured]:
+def _vllm_bench(data: Any) -> Iterable[ClientRequest]:
     """`vllm bench serve --save-result --save-detailed`: lists of one entry a request; a failed one has no TTFT."""
     names = ("start_times", "input_lens", "output_lens", "ttfts", "itls")
     lists = {name: _list(data, name) for name in names}
@@ -96,14 +96,14 @@ def _vllm_bench(data: Any) -> Iterable[Measured]:
         row = {"sent": sent, "prompt": prompt, "output": output, "ttft": ttft}
         start, first = _needed(row, "sent"), _number(row, "ttft")
         if not first:
-            yield Measured(start, None, None, _tokens(row, "prompt"), 0, error=_error(errors[index]) or "failed")
+            yield ClientRequest(start, None, None, _tokens(row, "prompt"), 0, error=_error(errors[index]) or "failed")
             continue
         steps = [_needed({"gap": gap}, "gap") for gap in gaps]
         times = tuple(start + moment for moment in accumulate(steps, initial=first))
-        yield Measured(start, times[-1], times[0], _tokens(row, "prompt"), _tokens(row, "output"), times)
+        yield ClientRequest(start, times[-1], times[0], _tokens(row, "prompt"), _tokens(row, "output"), times)
 
 
-def _aiperf(data: Any) -> Iterable[Measured]:
+def _aiperf(data: Any) -> Iterable[ClientRequest]:
     """AIPerf's profile_export.jsonl: a record a request; those of the warm-up are left out."""
     for row in data:
         about = row.get("metadata") if isinstance(row, dict) else None
@@ -123,14 +123,14 @@ def _aiperf(data: Any) -> Iterable[Measured]:
             steps = [_needed({"gap": gap}, "gap", scale=1e-3) for gap in chunks]
             tokens = tuple(accumulate(steps, initial=start + ttft))
         session = about.get("conversation_id") or about.get("session_num")
-        yield Measured(
+        yield ClientRequest(
             start, None if error else end, None if error or ttft is None else start + ttft,
             _tokens(metrics, "input_sequence_length", "input_token_count") if not error or metrics else 0,
             0 if error or output is None else int(output), tokens, error, None if session is None else str(session),
         )  # fmt: skip
 
 
-def _guidellm(data: Any) -> Iterable[Measured]:
+def _guidellm(data: Any) -> Iterable[ClientRequest]:
     """GuideLLM's benchmarks.json, one benchmark of it: requests that were answered, and those that were not."""
     requests = data.get("requests")
     if not isinstance(requests, dict):
@@ -165,12 +165,12 @@ def _guidellm(data: Any) -> Iterable[Measured]:
             output = int(
                 _number(row, "output_tokens", "output_metrics.total_tokens", "output_metrics.text_tokens") or 0
             )
-            yield Measured(
+            yield ClientRequest(
                 start, None if error else end, None if error else first, prompt, 0 if error else output, (), error
             )
 
 
-def _inference_perf(data: Any) -> Iterable[Measured]:
+def _inference_perf(data: Any) -> Iterable[ClientRequest]:
     """inference-perf's per_request_lifecycle_metrics.json: a list of requests with the time of each token."""
     for row in data:
         if not isinstance(row, dict):
@@ -185,18 +185,18 @@ def _inference_perf(data: Any) -> Iterable[Measured]:
         output = int(_number(answer, "output_tokens") or _number(info, "output_tokens") or len(tokens))
         exact = tokens if len(tokens) == output else ()
         first = tokens[0] if tokens else None
-        yield Measured(
+        yield ClientRequest(
             start, None if error else end, None if error else first, prompt, 0 if error else output, exact, error
         )
 
 
-def _multi_round_qa(data: Any) -> Iterable[Measured]:
+def _multi_round_qa(data: Any) -> Iterable[ClientRequest]:
     """The CSV of multi-round-qa, as LMBench keeps it: one row a request that finished."""
     for row in data:
         start, ttft, rest = _needed(row, "launch_time"), _needed(row, "ttft"), _needed(row, "generation_time")
         end = _number(row, "finish_time")
         finish = start + ttft + rest if end is None else end
-        yield Measured(
+        yield ClientRequest(
             start,
             finish,
             start + ttft,
@@ -210,7 +210,7 @@ def _multi_round_qa(data: Any) -> Iterable[Measured]:
 class Tool:
     title: str
     fits: Callable[[Any], bool]
-    read: Callable[[Any], Iterable[Measured]]
+    read: Callable[[Any], Iterable[ClientRequest]]
 
 
 def _first(data: Any) -> Any:

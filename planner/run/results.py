@@ -16,7 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from planner.run.result_formats import ALLOWED, QA_COLUMNS, RESULTS, BadResult, Measured
+from planner.run.result_formats import ALLOWED, QA_COLUMNS, RESULTS, BadResult, ClientRequest
 from planner.run.tables import Run, frame
 from planner.spec import Spec, SpecError, dump
 
@@ -91,7 +91,7 @@ def read_results(path: Path) -> Run:
     return _run(found, tool, file, hashlib.sha256(raw).hexdigest(), started)
 
 
-def _run(found: Sequence[Measured], tool: str, file: Path, digest: str, started_at: str) -> Run:
+def _run(found: Sequence[ClientRequest], tool: str, file: Path, digest: str, started_at: str) -> Run:
     base = found[0].sent_s
     sessions: dict[str, int] = {}
     number = [

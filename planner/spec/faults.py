@@ -234,7 +234,7 @@ def _line(model: type[BaseModel], data: Any, error: Any) -> tuple[Path, str]:
     return path, _fault(kind, _show(value), takes)
 
 
-def explain(model: type[BaseModel], data: Any, error: ValidationError, where: str) -> str:
+def _explained(model: type[BaseModel], data: Any, error: ValidationError, where: str) -> str:
     """One line for the most telling fault: an unknown key first (it often causes the others), then the deepest."""
     faults = error.errors()
     order = {"extra_forbidden": 0, "value_error": 2}
@@ -249,4 +249,4 @@ def validate(model: type[Model], data: Any, where: str) -> Model:
     try:
         return model.model_validate(data)
     except ValidationError as error:
-        raise SpecError(explain(model, data, error, where)) from None
+        raise SpecError(_explained(model, data, error, where)) from None

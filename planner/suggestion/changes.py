@@ -21,7 +21,7 @@ STEP = 0.2
 TOLERANCE = 0.015
 
 
-def stretched(length: object, factor: float) -> object:
+def lengthened(length: object, factor: float) -> object:
     """A length or distribution of lengths times `factor`; whole numbers stay whole and at least 1."""
     match length:
         case int():
@@ -42,7 +42,7 @@ def stretched(length: object, factor: float) -> object:
 def _lengths(spec: Spec, names: Sequence[str], factor: float) -> Spec | None:
     """None: the workload has no such length (a trace)."""
     workload = spec.workload
-    update = {name: stretched(getattr(workload, name), factor) for name in names if hasattr(workload, name)}
+    update = {name: lengthened(getattr(workload, name), factor) for name in names if hasattr(workload, name)}
     change: dict[str, object] = {"workload": workload.model_copy(update=update)}
     if "question_tokens" in update and spec.retrieval is not None:
         chunk = max(1, round(spec.retrieval.chunk_tokens * factor))

@@ -53,7 +53,7 @@ def load_curve(spec: Spec, rates: Sequence[float], requests: int) -> pd.DataFram
 
 
 @dataclass(frozen=True, slots=True)
-class Point:
+class LoadPoint:
     """One rate of a load curve, so that points can be spread over processes."""
 
     spec: Spec
@@ -61,7 +61,7 @@ class Point:
     requests: int
 
 
-def load_point(point: Point) -> pd.DataFrame:
+def load_point(point: LoadPoint) -> pd.DataFrame:
     """One row of `load_curve`."""
     return load_curve(point.spec, [point.rate], point.requests)
 

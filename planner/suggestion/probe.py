@@ -15,7 +15,7 @@ from planner.traffic import workload
 from planner.traffic.loads import Chained
 from planner.traffic.random_streams import draw, stream
 from planner.traffic.requests import Arrival, Load
-from planner.traffic.workload import offered_rate, scaled
+from planner.traffic.workload import at_rate, offered_rate
 
 # Kinds of workload whose lists can be made longer, and the key that says how long they are.
 COUNTED = {
@@ -66,7 +66,7 @@ def load_at(spec: Spec, seed: int, rate: float, seconds: float | None = None) ->
         return (
             Chained(arrivals, load.followers) if seconds is None else _cut(Chained(arrivals, load.followers), seconds)
         )
-    return workload.build(scaled(seeded(spec, seed), rate))
+    return workload.build(at_rate(seeded(spec, seed), rate))
 
 
 def _long_enough(spec: Spec, requests: float) -> Spec:

@@ -17,10 +17,10 @@ import numpy as np
 from planner.run.facts import LEAST_GROWTH, SATURATED, STEADY_START, Window, growth
 from planner.spec import Slo, Spec
 from planner.suggestion.probe import Period, load_at, seeded, traffic_of
-from planner.system.capacity import guess
+from planner.system.capacity import guessed_rate
 from planner.system.resolve import System, resolve
 from simulator.clock import no_cycles
-from simulator.cluster import Cluster, Visit
+from simulator.cluster import SimulatedCluster, Visit
 
 NAN = float("nan")
 WIDEST = 4.0  # a bracket grows by at most this factor a step
@@ -70,7 +70,7 @@ class Misses:
         self._seen = 0
         self.missed = self.decided = 0
 
-    def __call__(self, cluster: Cluster) -> bool:
+    def __call__(self, cluster: SimulatedCluster) -> bool:
         now, visits = cluster.clock.now, cluster.visits
         while self._seen < len(visits) and visits[self._seen].arrival_s <= now:
             if self._judged.start_s <= visits[self._seen].arrival_s <= self._judged.end_s:
@@ -129,7 +129,7 @@ def probe(
         judged = Window(min(period.warmup_s, last_s), period.seconds)
     misses = Misses(slo, judged, (1 - slo.attainment) * load.expected_requests)
     system = replace(system, spec=seeded(spec, seed))
-    cluster = Cluster(system, load, record_steps=False, stop=misses if early else None)
+    cluster = SimulatedCluster(system, load, record_steps=False, stop=misses if early else None)
     visits = cluster.run()
     if cluster.stopped:
         seen = max(misses.decided, 1)
@@ -224,4 +224,4 @@ def first_guess(system: System, seed: int) -> float:
     """The closed-form rate for the spec's requests."""
     load, _ = traffic_of(system.spec, seed)
     requests = [arrival.request for arrival in load.start()]
-    return guess(system, requests, system.spec.slo)
+    return guessed_rate(system, requests, system.spec.slo)

@@ -40,9 +40,9 @@ from planner.suggestion.tasks import (
 from planner.suggestion.tune import Tuned, TuneTask, tune
 from planner.suggestion.tuning import kept
 from planner.suggestion.verdict import advantage, decide, profile_error, unmeasured
-from planner.suggestion.words import limit, pareto, pick, provenance, sentence
+from planner.suggestion.words import limit, pareto, pick, sentence, steps_origin
 from planner.system.resolve import System
-from planner.traffic.workload import offered_rate, scaled
+from planner.traffic.workload import at_rate, offered_rate
 
 __all__ = [
     "COARSE",
@@ -98,7 +98,7 @@ def suggest(
 
 def prepared(spec: Spec, gpus: int, requests: int | None, slo: Slo | None) -> Spec:
     """The spec with the targets and the number of requests that are searched with, and its router presets expanded."""
-    scaled(spec, 1.0)  # refuses a load without a rate
+    at_rate(spec, 1.0)  # refuses a load without a rate
     change: dict[str, object] = {"run": spec.run.model_copy(update={"warmup_requests": 0})}
     if slo is not None:
         change["slo"] = slo
@@ -171,7 +171,7 @@ class _Session:
         verdict = self._verdict(rows)
         notes = [message("Left out: {what}", text) for text in left_out] + self._notes(rows)
         compared = [row for mode in ("disaggregated", "aggregated") if (row := best_of(rows, mode))]
-        brackets = provenance(self._systems(compared or rows[:1]))
+        brackets = steps_origin(self._systems(compared or rows[:1]))
         return Suggestion(
             gpus=self.gpus,
             model=self.spec.model,

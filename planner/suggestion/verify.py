@@ -42,7 +42,7 @@ class Part:
     untested: tuple[str, ...]
 
 
-def here() -> Here:
+def this_machine() -> Here:
     """Raises ImportError where there is no vLLM."""
     from live.launch import detect
 
@@ -100,7 +100,7 @@ def checked(
     count: int,
     progress: Progress | None = None,
     *,
-    machine: Callable[[], Here] = here,
+    machine: Callable[[], Here] = this_machine,
     live: Callable[[], Backend] = lambda: backend("live"),
 ) -> Suggestion:
     """The suggestion with its check. `machine` and `live` say what is here and how it is run."""
@@ -143,7 +143,7 @@ def _check(
             whole = False
             continue
         whole = whole and part.whole
-        one = workload.scaled(apply(wanted, part.split), part.rate)
+        one = workload.at_rate(apply(wanted, part.split), part.rate)
         measured = live.run(system_of(one), workload.build(one), progress)
         errors[row.name] = _errors(one, measured)
         if not summarise(measured).meets_targets:

@@ -66,7 +66,7 @@ def to_run(suggestion: Suggestion) -> str | None:
     row = pick(suggestion.rows, suggestion.verdict)
     if not row.rate > 0:
         return None
-    verdict, within = suggestion.verdict, limits(suggestion.slo)
+    verdict, within = suggestion.verdict, slo_text(suggestion.slo)
     if verdict is not None and verdict.word in ("too close to call", "not known yet"):
         text = message("To run (the simpler of the two): {workers}. Up to {rate}", _workers(row), _rate(row))
     else:
@@ -90,7 +90,7 @@ def _rate(row: Row) -> str:
     return message("{rate} req/s", number(row.rate))
 
 
-def limits(slo: Slo) -> str:
+def slo_text(slo: Slo) -> str:
     """TTFT <= 500 ms and TPOT <= 30 ms; empty without targets."""
     named = (("TTFT", slo.ttft_ms), ("TPOT", slo.tpot_ms), ("E2E", slo.e2e_ms))
     return joined(
@@ -170,7 +170,7 @@ def engines(row: Row) -> str:
     return message("{engines} with {router}", text, router) if router else text
 
 
-def provenance(systems: Sequence[System]) -> str:
+def steps_origin(systems: Sequence[System]) -> str:
     """Where the step times are from, in brackets."""
     return message("[{origin}]", origin([pool.profile for system in systems for pool in system.pools]))
 

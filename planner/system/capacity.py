@@ -13,7 +13,7 @@ UNHURRIED_S = 1.0  # seconds a token where no TPOT target says less
 
 
 @dataclass(frozen=True, slots=True)
-class Lengths:
+class MeanLengths:
     """Mean tokens of a request: of its prompt, of that what must be computed, and of its answer."""
 
     prompt: float
@@ -21,13 +21,13 @@ class Lengths:
     output: float
 
 
-def mean_lengths(requests: Sequence[Request]) -> Lengths:
+def mean_lengths(requests: Sequence[Request]) -> MeanLengths:
     """Of a list, none of it cached."""
     prompt = sum(request.prompt_tokens for request in requests) / len(requests)
-    return Lengths(prompt, prompt, sum(request.output_tokens for request in requests) / len(requests))
+    return MeanLengths(prompt, prompt, sum(request.output_tokens for request in requests) / len(requests))
 
 
-def guess(system: System, requests: Sequence[Request], slo: Slo) -> float:
+def guessed_rate(system: System, requests: Sequence[Request], slo: Slo) -> float:
     """Requests per second at which the first of prefill, decode, KV memory or link is full (above 0)."""
     lengths = mean_lengths(requests)
     rates = list(pool_rates(system, lengths, slo).values())
@@ -38,7 +38,7 @@ def guess(system: System, requests: Sequence[Request], slo: Slo) -> float:
     return min(rates)
 
 
-def pool_rates(system: System, lengths: Lengths, slo: Slo) -> dict[str, float]:
+def pool_rates(system: System, lengths: MeanLengths, slo: Slo) -> dict[str, float]:
     """{role: requests per second that all of its workers carry within the TPOT target, each other pool at ease}."""
     slowest_s = slo.tpot_ms / 1e3 if slo.tpot_ms is not None else UNHURRIED_S
     if not system.disaggregated:
@@ -71,7 +71,7 @@ def _prefill_s(pool: Pool, prompt: float) -> float:
     return total
 
 
-def _decoding(pool: Pool, lengths: Lengths, slowest_s: float, busy: float) -> float:
+def _decoding(pool: Pool, lengths: MeanLengths, slowest_s: float, busy: float) -> float:
     """Requests per second that one worker decodes when `busy` of its time goes elsewhere: the best batch size."""
     room = pool.limits.kv_blocks * pool.limits.block_size / (lengths.prompt + lengths.output)
     most = max(1, min(pool.limits.max_num_seqs, int(room)))
@@ -86,7 +86,7 @@ def _decoding(pool: Pool, lengths: Lengths, slowest_s: float, busy: float) -> fl
     return best or 1 / (slowest_s * lengths.output)
 
 
-def _shared(pool: Pool, lengths: Lengths, slowest_s: float, aside_s: float) -> float:
+def _shared(pool: Pool, lengths: MeanLengths, slowest_s: float, aside_s: float) -> float:
     """Requests per second of one worker that spends `aside_s` of each on something that slows its decodes down."""
     if not aside_s:
         return _decoding(pool, lengths, slowest_s, 0.0)

@@ -29,7 +29,7 @@ from planner.traffic.rows import (
     tokens,
 )
 from planner.traffic.servegen import read_servegen
-from planner.traffic.trace_files import Source
+from planner.traffic.trace_files import TraceSource
 
 __all__ = ["FORMATS", "BadLine", "Format", "TraceRequest", "recognised"]
 
@@ -51,7 +51,7 @@ def _each(rows: Iterable[tuple[int, Any]], read: Callable[[Any], Found]) -> Rows
 # --- formats -----------------------------------------------------------------------------------
 
 
-def _mooncake(source: Source, block_tokens: int) -> Rows:
+def _mooncake(source: TraceSource, block_tokens: int) -> Rows:
     """Mooncake JSONL: timestamp (ms), input_length, output_length, hash_ids; optional session_id and delay (ms)."""
 
     def read(line: str) -> TraceRequest:
@@ -73,7 +73,7 @@ def _mooncake(source: Source, block_tokens: int) -> Rows:
     return _each(source.lines(), read)
 
 
-def _bailian(source: Source, block_tokens: int) -> Rows:
+def _bailian(source: TraceSource, block_tokens: int) -> Rows:
     """Qwen-Bailian JSONL: chat_id, parent_chat_id (-1: none), timestamp (s), lengths, hash_ids of 16 tokens."""
     roots: dict[Any, str] = {}
 
@@ -88,7 +88,7 @@ def _bailian(source: Source, block_tokens: int) -> Rows:
     return _each(source.lines(), read)
 
 
-def _azure(source: Source, block_tokens: int) -> Rows:
+def _azure(source: TraceSource, block_tokens: int) -> Rows:
     """Azure LLM inference traces of 2023 and 2024: TIMESTAMP, ContextTokens, GeneratedTokens."""
 
     def read(row: dict[str, Any]) -> TraceRequest:
@@ -97,7 +97,7 @@ def _azure(source: Source, block_tokens: int) -> Rows:
     return _each(table(source.lines(), ("TIMESTAMP", "ContextTokens", "GeneratedTokens")), read)
 
 
-def _burstgpt(source: Source, block_tokens: int) -> Rows:
+def _burstgpt(source: TraceSource, block_tokens: int) -> Rows:
     """BurstGPT CSV, with or without session columns. Rows with 0 response tokens are failed requests."""
 
     def read(row: dict[str, Any]) -> TraceRequest | None:
@@ -111,7 +111,7 @@ def _burstgpt(source: Source, block_tokens: int) -> Rows:
     return _each(table(source.lines(), ("Timestamp", "Request tokens", "Response tokens")), read)
 
 
-def _aiperf(source: Source, block_tokens: int) -> Rows:
+def _aiperf(source: TraceSource, block_tokens: int) -> Rows:
     """AIPerf's profile_export.jsonl: one record a request. Warm-up and requests with an error are left out."""
 
     def read(line: str) -> TraceRequest | None:
@@ -145,7 +145,7 @@ class Format:
     `note` is what a reader of the results must know.
     """
 
-    read: Callable[[Source, int], Rows]
+    read: Callable[[TraceSource, int], Rows]
     block_tokens: int
     starts: Literal["recorded", "drawn", "together", "unknown"] = "recorded"
     note: str = ""

@@ -53,7 +53,7 @@ def steady_rate(workload: MultiRoundQa) -> float:
     return workload.num_rounds / (ticks * workload.tick_s)
 
 
-def compressed(workload: MultiRoundQa, factor: float) -> dict[str, float]:
+def sped_up(workload: MultiRoundQa, factor: float) -> dict[str, float]:
     """The fields of the same workload `factor` times faster."""
     return {
         "qps": workload.qps * factor,

@@ -18,7 +18,7 @@ import numpy as np
 from planner.spec import SpecError
 from planner.traffic.random_streams import stream
 from planner.traffic.rows import MOST_TOKENS, BadLine, Rows, TraceRequest, number
-from planner.traffic.trace_files import Source
+from planner.traffic.trace_files import TraceSource
 
 PAIR = re.compile(r"(?:np\.int64\()?(\d{1,12})\)?\s*:\s*(?:np\.float64\()?([0-9.]+(?:e[-+]?\d+)?)\)?")
 CELLS = ("start", "rate", "cv", "law", "shape", "scale")
@@ -30,7 +30,7 @@ Table = tuple[np.ndarray[Any, np.dtype[np.int64]], np.ndarray[Any, np.dtype[np.f
 
 
 @dataclass(frozen=True, slots=True)
-class Window:
+class RateWindow:
     """A client between two times. `law` is Gamma, Weibull or Poisson; its gaps have the mean 1 / rate."""
 
     line: int
@@ -41,14 +41,14 @@ class Window:
     shape: float
 
 
-def read_servegen(source: Source, block_tokens: int) -> Rows:
+def read_servegen(source: TraceSource, block_tokens: int) -> Rows:
     """Requests of one client or a folder of clients, those of one client after the other."""
     for member in source.members("-trace.csv", "-trace.csv.gz"):
         if not re.search(r"-trace\.csv(\.gz)?$", member):
             raise BadLine("not named ...-trace.csv; must lie beside its ...-dataset.json")
-        lengths = _lengths(Source(re.sub(r"-trace\.csv(\.gz)?$", "-dataset.json", member)))
+        lengths = _lengths(TraceSource(re.sub(r"-trace\.csv(\.gz)?$", "-dataset.json", member)))
         rng = stream(0, f"servegen {os.path.basename(member)}")
-        for window in _windows(Source(member)):
+        for window in _windows(TraceSource(member)):
             if isinstance(window, BadLine):
                 yield 0, window
                 continue
@@ -60,7 +60,7 @@ def read_servegen(source: Source, block_tokens: int) -> Rows:
                     yield window.line, TraceRequest(at_s, max(prompt, 1), max(output, 1))
 
 
-def _times(window: Window, start_s: float, end_s: float, rng: np.random.Generator) -> Iterator[float]:
+def _times(window: RateWindow, start_s: float, end_s: float, rng: np.random.Generator) -> Iterator[float]:
     at_s = start_s
     while True:
         if window.law == "Gamma":
@@ -83,8 +83,8 @@ def _log_gamma(value: float) -> float:
     return lgamma(value)
 
 
-def _windows(source: Source) -> Iterator[Window | BadLine]:
-    pending: Window | None = None
+def _windows(source: TraceSource) -> Iterator[RateWindow | BadLine]:
+    pending: RateWindow | None = None
     for line, text in source.lines():
         cells = dict(zip(CELLS, text.split(","), strict=False))
         try:
@@ -102,13 +102,13 @@ def _windows(source: Source) -> Iterator[Window | BadLine]:
             yield BadLine(f"line {line}: {error}")
             continue
         if pending is not None:
-            yield Window(pending.line, pending.start_s, start_s, pending.rate, pending.law, pending.shape)
-        pending = Window(line, start_s, start_s + WIDTH_S, rate if law else 0.0, law, shape)
+            yield RateWindow(pending.line, pending.start_s, start_s, pending.rate, pending.law, pending.shape)
+        pending = RateWindow(line, start_s, start_s + WIDTH_S, rate if law else 0.0, law, shape)
     if pending is not None:
         yield pending
 
 
-def _lengths(source: Source) -> dict[float, tuple[Table, Table]]:
+def _lengths(source: TraceSource) -> dict[float, tuple[Table, Table]]:
     """{start s: (prompt lengths, answer lengths)} with their probabilities; windows without any are left out."""
     try:
         data = json.loads(source.text())

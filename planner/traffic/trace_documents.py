@@ -23,13 +23,13 @@ from planner.traffic.rows import (
     session_of,
     tokens,
 )
-from planner.traffic.trace_files import Source
+from planner.traffic.trace_files import TraceSource
 
 CHARACTERS_PER_TOKEN = 4  # of English text, the usual rule of thumb
 BATCH = 65_536  # rows of a table read at once
 
 
-def _document(source: Source) -> dict[str, Any]:
+def _document(source: TraceSource) -> dict[str, Any]:
     try:
         row = json.loads(source.text())
     except ValueError as error:
@@ -46,7 +46,7 @@ def _document(source: Source) -> dict[str, Any]:
 # --- results of benchmarks -------------------------------------------------------------------------
 
 
-def read_vllm_bench(source: Source, block_tokens: int) -> Rows:
+def read_vllm_bench(source: TraceSource, block_tokens: int) -> Rows:
     """Result file of `vllm bench serve --save-result --save-detailed`: start_times (s), input_lens, output_lens.
 
     Requests that failed have 0 output tokens.
@@ -70,7 +70,7 @@ def read_vllm_bench(source: Source, block_tokens: int) -> Rows:
             yield index, BadLine(f"request {index}: {error}")
 
 
-def read_guidellm(source: Source, block_tokens: int) -> Rows:
+def read_guidellm(source: TraceSource, block_tokens: int) -> Rows:
     """GuideLLM's report: the successful requests of all its benchmarks, old and new field names."""
     for index, row in enumerate(source.values("benchmarks.item.requests.successful.item"), start=1):
         try:
@@ -102,7 +102,7 @@ def _first(*values: Any) -> Any:
     return next((value for value in values if value is not None), None)
 
 
-def read_planner(source: Source, block_tokens: int) -> Rows:
+def read_planner(source: TraceSource, block_tokens: int) -> Rows:
     """The requests of a run that this project wrote: a run folder, or its requests.parquet."""
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -138,7 +138,7 @@ def _planner(row: dict[str, Any], index: int) -> Found:
 # --- agents and conversations ----------------------------------------------------------------------
 
 
-def read_agents(source: Source, block_tokens: int) -> Rows:
+def read_agents(source: TraceSource, block_tokens: int) -> Rows:
     """kv-cache-tester's agent sessions: a JSON file each, a folder of them, or one a line.
 
     `t`, `in`, `out`, `think_time` and `api_time` in seconds; a sub-agent's requests begin after the request before it,
@@ -148,13 +148,13 @@ def read_agents(source: Source, block_tokens: int) -> Rows:
     shared: dict[int, int] = {}
     index = 0
     for member in source.members(".json", ".jsonl", ".json.gz", ".jsonl.gz"):
-        for session in _sessions(Source(member)):
+        for session in _sessions(TraceSource(member)):
             index += 1
             shared = shared if session.get("hash_id_scope") == "global" else {}
             yield from _Agent(session, index, block_tokens, shared, fresh).rows()
 
 
-def _sessions(source: Source) -> Iterator[dict[str, Any]]:
+def _sessions(source: TraceSource) -> Iterator[dict[str, Any]]:
     lines = source.lines()
     number_of, first = next(lines, (0, ""))
     try:
@@ -255,7 +255,7 @@ class _Agent:
         return tuple(self._known[block] for block in ids)
 
 
-def read_sharegpt(source: Source, block_tokens: int) -> Rows:
+def read_sharegpt(source: TraceSource, block_tokens: int) -> Rows:
     """ShareGPT: conversations of text, a JSON list or one a line. Each answer is a request that repeats all before it.
 
     Lengths are estimated from characters; nothing says when a turn was sent, so the next one follows at once.
@@ -287,7 +287,7 @@ def read_sharegpt(source: Source, block_tokens: int) -> Rows:
         base += longest // block_tokens + 1
 
 
-def _each_line(source: Source) -> Iterator[Any]:
+def _each_line(source: TraceSource) -> Iterator[Any]:
     for line_number, line in source.lines():
         try:
             yield json_object(line)

@@ -51,7 +51,7 @@ class _Counted:
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class TraceSource:
     """A trace file, or a folder of them. Every method opens it anew. Raises SpecError for what cannot be read.
 
     `start_s` and `end_s` tell readers that draw their requests which ones are wanted.

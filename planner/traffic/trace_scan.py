@@ -12,7 +12,7 @@ from planner.spec import SpecError
 from planner.spec.strict_yaml import shorten
 from planner.traffic.formats import FORMATS, recognised
 from planner.traffic.rows import BadLine, Found, TraceRequest, hash_ids, json_object, tokens
-from planner.traffic.trace_files import Source
+from planner.traffic.trace_files import TraceSource
 
 BLOCKS = (512, 16, 32, 64, 128, 256, 1024)  # tokens that a hash id may stand for, the likeliest first
 LOOKED_AT = 20  # lines that tell the size of a block
@@ -39,7 +39,7 @@ class Selection:
 ALL = Selection()
 
 
-def detect(path: str | os.PathLike[str]) -> str:
+def format_of(path: str | os.PathLike[str]) -> str:
     """The format of a file or folder, by its beginning. SpecError when it is none of FORMATS."""
     name = os.fspath(path)
     if os.path.isdir(name):
@@ -51,7 +51,7 @@ def detect(path: str | os.PathLike[str]) -> str:
         if any(file.endswith((".json", ".jsonl", ".json.gz", ".jsonl.gz")) for file in files):
             return "agents"
         raise SpecError(f"{shorten(name)}: a folder that holds no trace; must be one of {', '.join(FORMATS)}")
-    source = Source(name)
+    source = TraceSource(name)
     found = recognised(source.head())
     if found is None:
         line, _ = next(source.lines(), (0, ""))
@@ -71,7 +71,7 @@ class Scan:
         self, path: str | os.PathLike[str], format: str, block_tokens: int | None, selection: Selection = ALL
     ) -> None:
         self.path = os.fspath(path)
-        self.format = detect(self.path) if format == "auto" else format
+        self.format = format_of(self.path) if format == "auto" else format
         if self.format not in FORMATS:
             raise SpecError(
                 f"workload.format: {shorten(repr(self.format))} is unknown; must be auto or one of {', '.join(FORMATS)}"
@@ -81,7 +81,7 @@ class Scan:
         if self.starts in ("together", "unknown") and (selection.start_s > 0 or selection.end_s < math.inf):
             raise SpecError(f"workload.start_s: {self.path} has no send times; allowed: without start_s and end_s")
         self._selection = selection
-        self._source = Source(self.path, selection.start_s, selection.end_s)
+        self._source = TraceSource(self.path, selection.start_s, selection.end_s)
         self.remarks = [self._reader.note] if self._reader.note else []
         self.block_tokens = block_tokens or self._blocks()
         self.good = self.failed = self.bad = self._met = 0

@@ -21,11 +21,11 @@ from planner.traffic.requests import Request, Segments
 from planner.traffic.rows import TraceRequest
 from planner.traffic.trace_export import write_mooncake
 from planner.traffic.trace_figures import TraceSummary, lru_hit_share, summarise
-from planner.traffic.trace_scan import ALL, Scan, Selection, detect
+from planner.traffic.trace_scan import ALL, Scan, Selection, format_of
 
 __all__ = [
     "FORMATS", "Selection", "Sendable", "TraceFile", "TraceRequest", "TraceSummary",
-    "detect", "lru_hit_share", "read", "requests_of", "selection_of", "summarise", "to_requests", "write_mooncake",
+    "format_of", "lru_hit_share", "read", "requests_of", "selection_of", "summarise", "to_requests", "write_mooncake",
 ]  # fmt: skip
 
 MOST_REQUESTS = 2_000_000  # kept at once; each costs about a kilobyte when it is sent

@@ -266,7 +266,7 @@ def offered_rate(spec: Spec) -> float | None:
             return None
 
 
-def scaled(spec: Spec, rate: float) -> Spec:
+def at_rate(spec: Spec, rate: float) -> Spec:
     """The same requests at another request rate (requests per second). SpecError where the load has no rate.
 
     multi_round_qa has its time axis compressed as a whole (qps, tick, pauses and time), so that every user sends what
@@ -282,7 +282,7 @@ def scaled(spec: Spec, rate: float) -> Spec:
         case Sessions():
             change: dict[str, float] = {"rate": workload.rate * factor}
         case MultiRoundQa():
-            change = multi_round_qa.compressed(workload, factor)
+            change = multi_round_qa.sped_up(workload, factor)
         case Trace(rate=None):
             change = {"speedup": workload.speedup * factor}
         case _:

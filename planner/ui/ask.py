@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import streamlit as st
 
-from planner.commands.doctor import gpus
+from planner.commands.doctor import nvidia_gpus
 from planner.engine.catalogue import hardware, names
 from planner.report.words import number
 from planner.spec import SpecError
@@ -18,7 +18,7 @@ from planner.ui.texts import fault, say, t
 @st.cache_data(ttl=60, show_spinner=False)
 def detected() -> tuple[str, ...]:
     """The GPUs of this machine."""
-    return gpus()
+    return nvidia_gpus()
 
 
 @guarded

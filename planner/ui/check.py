@@ -34,7 +34,7 @@ CPU_CONFIGS = {"1P1D": "cpu-1p1d", "aggregated": "cpu-agg"}
 
 @st.cache_data(ttl=60, show_spinner=False)
 def machine() -> doctor.Machine:
-    return doctor.look()
+    return doctor.this_host()
 
 
 @guarded
@@ -78,7 +78,7 @@ def _preflight() -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class LivePlan:
     """What a press of Start runs. `endpoints`: servers that run already; `ray`: the address of a cluster."""
 
     spec: Spec
@@ -91,7 +91,7 @@ class Plan:
 def _plan() -> None:
     st.subheader(t("The plan"), anchor=False)
     here = machine()
-    ways: dict[str, tuple[str, Callable[[], Plan | None]]] = {}
+    ways: dict[str, tuple[str, Callable[[], LivePlan | None]]] = {}
     if here.vllm is not None and here.gpus:
         ways["gpu"] = (t("On the GPUs here"), _on_gpus)
     if here.vllm is not None and "cpu" in here.vllm:
@@ -113,7 +113,7 @@ def _plan() -> None:
         failed(error)
 
 
-def _estimate(plan: Plan) -> None:
+def _estimate(plan: LivePlan) -> None:
     """How long it takes, the command and the file."""
     run = compute.run_of(dump(plan.spec))
     load_s = float(run.requests["finish_s"].max())
@@ -131,12 +131,12 @@ def _estimate(plan: Plan) -> None:
         st.code(dump(plan.spec), language="yaml")
 
 
-def _on_gpus() -> Plan:
+def _on_gpus() -> LivePlan:
     """The suggested deployment where it fits; else the largest part of it at its share of the rate."""
     from planner.suggestion.splits import apply
     from planner.suggestion.verify import largest_part
     from planner.suggestion.words import pick
-    from planner.traffic.workload import scaled
+    from planner.traffic.workload import at_rate
 
     now = scenario()
     found = best_known(now)
@@ -148,10 +148,10 @@ def _on_gpus() -> Plan:
         )
     for line in (*part.tested, *part.untested):
         st.caption(line)
-    return Plan(scaled(apply(now.spec(), part.split), part.rate), before_s=START_S["gpu"])
+    return LivePlan(at_rate(apply(now.spec(), part.split), part.rate), before_s=START_S["gpu"])
 
 
-def _on_cpu() -> Plan:
+def _on_cpu() -> LivePlan:
     chosen = st.radio(t("Deployment"), list(CPU_CONFIGS), format_func=say, horizontal=True, key="check_cpu")
     st.caption(t("A small model on the CPU checks the method with real servers and a real KV transfer, not your GPUs."))
     calibrate = st.checkbox(
@@ -160,19 +160,19 @@ def _on_cpu() -> Plan:
                seconds=CALIBRATION_S),
     )  # fmt: skip
     before_s = START_S["cpu"] + (CALIBRATION_S if calibrate else 0)
-    return Plan(load(CPU_CONFIGS[chosen]), calibrate=calibrate, before_s=before_s)
+    return LivePlan(load(CPU_CONFIGS[chosen]), calibrate=calibrate, before_s=before_s)
 
 
-def _on_ray() -> Plan:
+def _on_ray() -> LivePlan:
     """The suggested deployment, whole, on the nodes of a cluster."""
     address = st.text_input(t("Address of a Ray cluster"), key="check_ray", placeholder="127.0.0.1:6379").strip()
     st.caption(t("Left empty: the cluster that this machine belongs to. vLLM must be installed on its nodes."))
     now = scenario()
     found = best_known(now)
-    return Plan(parse(found.yaml, "suggested"), ray=address, before_s=START_S["ray"])
+    return LivePlan(parse(found.yaml, "suggested"), ray=address, before_s=START_S["ray"])
 
 
-def _on_endpoints() -> Plan | None:
+def _on_endpoints() -> LivePlan | None:
     text = st.text_area(
         t("Addresses, one a line"), key="check_urls", height=80, placeholder="http://127.0.0.1:8000"
     )  # fmt: skip
@@ -195,7 +195,7 @@ def _on_endpoints() -> Plan | None:
     ]  # fmt: skip
     if not hasattr(spec.workload, "requests") or not hasattr(spec.workload, "rate"):
         lines[0:2] = ["workload.kind=poisson", *lines[0:2]]
-    return Plan(parse(dump(spec), "check", lines), tuple(urls)) if urls else None
+    return LivePlan(parse(dump(spec), "check", lines), tuple(urls)) if urls else None
 
 
 def _is_address(url: str) -> bool:
@@ -207,7 +207,7 @@ def _is_address(url: str) -> bool:
     return parts.scheme in ("http", "https") and bool(parts.hostname) and not any(map(str.isspace, url))
 
 
-def _start(plan: Plan | None) -> None:
+def _start(plan: LivePlan | None) -> None:
     free = jobs.allowed(str(st.get_option("server.address") or ""))
     if not free:
         st.info(

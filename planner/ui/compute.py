@@ -120,7 +120,7 @@ def summary_of(text: str, rate: float | None = None, requests: int | None = None
 def curve_of(text: str, highest: float) -> pd.DataFrame:
     """Load curve of a YAML text up to a little past `highest` requests per second."""
     spec = bounded(parse(text))
-    points = [curves.Point(spec, rate, CURVE_REQUESTS) for rate in curves.rates_up_to(highest)]
+    points = [curves.LoadPoint(spec, rate, CURVE_REQUESTS) for rate in curves.rates_up_to(highest)]
     return pd.concat(pool()(curves.load_point, points, lambda: None), ignore_index=True)
 
 

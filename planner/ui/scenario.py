@@ -16,7 +16,7 @@ from planner.engine.profiles import load_profile
 from planner.messages import message
 from planner.spec import Spec, SpecError, config_root, parse
 from planner.suggestion.suggest import FEWEST, MOST, REQUESTS_PER_GPU
-from planner.traffic.workload import scaled
+from planner.traffic.workload import at_rate
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +116,7 @@ class Scenario:
         spec = parse(yaml.safe_dump(data), "scenario", lines)
         if self.traffic == TRACE or any(line.startswith("workload.") for line in lines):
             return spec
-        return scaled(spec, self.rate)
+        return at_rate(spec, self.rate)
 
     def _traffic(self) -> dict[str, Any]:
         lengths = {"prompt_tokens": spread(self.prompt, LONGEST), "output_tokens": spread(self.output, 16_000)}

@@ -95,7 +95,7 @@ def predictor(session: LiveSession, calibrate: bool, folder: Path | None, progre
     return replace(system, pools=tuple(pools), warnings=warnings)
 
 
-def compare(system: System, spec: Spec, runs: Sequence[Run]) -> tuple[Run, parity.Comparison]:
+def compare_simulated(system: System, spec: Spec, runs: Sequence[Run]) -> tuple[Run, parity.Comparison]:
     """The simulation of the requests that were measured, and how far it is off; `runs` are repeats of one load."""
     load = WithLengths(workload.build(spec), _lengths(runs[0]))
     simulated = backend("simulate").run(system, load)

@@ -240,7 +240,7 @@ def _values(facts: Facts) -> dict[tuple[str, str], float]:
     return found | {("throughput", name): value for name, value in _rates(facts).items()}
 
 
-def spread(runs: Sequence[Run]) -> dict[tuple[str, str], float]:
+def repeat_spread(runs: Sequence[Run]) -> dict[tuple[str, str], float]:
     """(max - min) / mean of each statistic over repeats of one load: no prediction can be asked to be closer."""
     found = [_values(Facts(run)) for run in runs]
     if len(found) < 2:
@@ -299,7 +299,7 @@ def compare(
 
     hashes = frozenset(predicted.manifest.get("fitted_on", ())) if fitted_on is None else fitted_on
     ours, theirs = Facts(predicted), Facts(measured)
-    spreads = spread([measured, *repeats]) if repeats else {}
+    spreads = repeat_spread([measured, *repeats]) if repeats else {}
     rng = np.random.default_rng(seed)
     errors: list[MetricError] = []
     tests: list[DistributionTest] = []

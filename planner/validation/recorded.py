@@ -140,12 +140,12 @@ def _profiles(folder: Path, rounds: tuple[Run, ...]) -> dict[str, ProfileFile | 
     """The calibration fitted again, and the profiles that the folder holds."""
     fitted: dict[str, ProfileFile | None] = {}
     if rounds:
-        fitted["calibration"] = fit(resolve(spec_of(rounds[0])), rounds, folder.name)
+        fitted["calibration"] = fit(resolve(replay_spec(rounds[0])), rounds, folder.name)
     files = {path.stem.partition("-")[2] or "profile": path for path in sorted(folder.glob("profile*.yaml"))}
     return fitted | {name: load_profile(str(path)).file for name, path in files.items()}
 
 
-def spec_of(run: Run, profile: str | None = None, keep: bool = False) -> Spec:
+def replay_spec(run: Run, profile: str | None = None, keep: bool = False) -> Spec:
     """The spec that a run was made with, its KV blocks as the engines reported them (with vLLM's null block)."""
     overrides = [] if keep else [f"profile={profile or 'null'}"]
     blocks = run.manifest.get("kv_blocks") or {}
@@ -157,13 +157,13 @@ def spec_of(run: Run, profile: str | None = None, keep: bool = False) -> Spec:
     return parse(run.manifest["spec_yaml"], "spec_yaml", overrides)
 
 
-def predict(run: Run, file: ProfileFile | None, replay: bool) -> Run:
+def predicted_run(run: Run, file: ProfileFile | None, replay: bool) -> Run:
     """What the simulator says of the run's requests, with the profile or (None) the one that its spec names."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "profile.yaml"
         if file is not None:
             path.write_text(dump_profile(file))
-        spec = spec_of(run, str(path), keep=file is None)
+        spec = replay_spec(run, str(path), keep=file is None)
         system = resolve(with_link(spec, file) if file is not None else spec)
     load: Load = recorded_load(run) if replay else workload.build(spec)
     return backend("simulate").run(system, load)
@@ -184,7 +184,7 @@ def judge(record: Record) -> tuple[Judged, ...]:
     found = []
     for load, measured in record.loads.items():
         for name, file in record.profiles.items():
-            simulated = predict(measured[0], file, record.reading.replay)
+            simulated = predicted_run(measured[0], file, record.reading.replay)
             slices: dict[str, tuple[int, int] | None] = {**record.reading.slices} or {load: None}
             for label, ends in slices.items():
                 ours, *theirs = (_cut(run, ends) for run in (simulated, *measured))

@@ -30,9 +30,9 @@ def document(verdicts: Verdicts) -> str:
     """All sections: one a record, then the wires, then which deployment wins."""
     lines: list[str] = []
     for record, judged in verdicts:
-        lines += section(record, judged)
+        lines += record_table(record, judged)
     by_name = {record.name: judged for record, judged in verdicts}
-    lines += wires([record for record, _ in verdicts if record.reading.wire])
+    lines += wire_table([record for record, _ in verdicts if record.reading.wire])
     for record, judged in verdicts:
         if record.reading.against in by_name:
             lines += winners(record, judged, by_name[record.reading.against])
@@ -74,7 +74,7 @@ def missed(judged: Sequence[Judged]) -> list[Judged]:
     ]
 
 
-def section(record: Record, judged: Sequence[Judged]) -> Table:
+def record_table(record: Record, judged: Sequence[Judged]) -> Table:
     lines = [f"### {record.title}", ""]
     lines += [line for name, file in record.profiles.items() if file for line in _profile(name, file, record)]
     lines += ["", *_circumstances(record)]
@@ -160,7 +160,7 @@ def measured_bandwidth(record: Record) -> float | None:
     return 1e-9 * float(seconds.index[-1] - seconds.index[0]) / span_s if span_s > 0 else None
 
 
-def wires(records: Sequence[Record]) -> Table:
+def wire_table(records: Sequence[Record]) -> Table:
     """Fitted against measured bandwidth of each wire, and whether the fit follows a change of the wire."""
     lines = [
         "### The wire, fitted and measured",

@@ -33,7 +33,7 @@ class Dialect:
     export: Callable[[Facts], dict[str, Any]]
 
 
-def find(name: str) -> Dialect:
+def dialect_named(name: str) -> Dialect:
     """Raises SpecError for a tool that is not known."""
     if name not in DIALECTS:
         near = difflib.get_close_matches(name, DIALECTS, 1)
@@ -44,12 +44,12 @@ def find(name: str) -> Dialect:
 
 def table(run: Run, name: str, colour: bool = False) -> str:
     """The run as the tool `name` would print it. Raises SpecError."""
-    return find(name).table(Facts(run), colour)
+    return dialect_named(name).table(Facts(run), colour)
 
 
 def export_json(run: Run, name: str) -> dict[str, Any]:
     """The run under the JSON keys of the tool `name`. Raises SpecError."""
-    return find(name).export(Facts(run))
+    return dialect_named(name).export(Facts(run))
 
 
 DIALECTS: dict[str, Dialect] = {

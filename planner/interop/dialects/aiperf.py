@@ -7,14 +7,14 @@ from typing import Any
 import numpy as np
 
 from planner.interop.dialects.shared import rate
-from planner.run.facts import Array, Facts, known
+from planner.run.facts import Array, Facts, not_null
 
 _PERCENTILES = (1, 5, 10, 25, 50, 75, 90, 95, 99)
 
 
 def _record(unit: str, values: Array) -> dict[str, Any]:
     """A metric with one value a request."""
-    values = known(values)
+    values = not_null(values)
     if not len(values):
         return {}
     block: dict[str, Any] = {"unit": unit, "avg": float(values.mean())}

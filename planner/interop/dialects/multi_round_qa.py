@@ -14,7 +14,7 @@ from planner.run.facts import Facts
 from planner.spec import SpecError
 
 
-def rows_of(facts: Facts) -> pd.DataFrame:
+def csv_rows(facts: Facts) -> pd.DataFrame:
     """The tool's CSV: one row a finished request. question_id counts the requests that a user really sent."""
     requests = facts.run.requests.iloc[facts.rows][facts.ok]
     users = requests["session_id"].to_numpy(np.int64)
@@ -47,7 +47,7 @@ class QaSummary:
     end_s: float
 
 
-def summary_of(rows: pd.DataFrame, qps: float = 0.0) -> QaSummary:
+def csv_figures(rows: pd.DataFrame, qps: float = 0.0) -> QaSummary:
     """The figures from the tool's CSV columns: from the first launch to the last finish, as it recomputes them."""
     start, end = float(rows["launch_time"].min()), float(rows["finish_time"].max())
     seconds = end - start
@@ -81,14 +81,14 @@ def summary_of_csv(path: Path) -> str:
         )
     if rows.empty:
         raise SpecError(f"{path}: holds no requests; allowed: at least one row")
-    return _text(summary_of(rows), colour=False)
+    return _text(csv_figures(rows), colour=False)
 
 
 def _summary(facts: Facts) -> QaSummary:
     if not facts.ok.any():
         raise SpecError("--table multi-round-qa: no request finished; allowed: a run with at least one")
     load = workload(facts)
-    return summary_of(rows_of(facts), float(load.get("qps", load.get("rate", 0.0))))
+    return csv_figures(csv_rows(facts), float(load.get("qps", load.get("rate", 0.0))))
 
 
 def _text(found: QaSummary, colour: bool) -> str:
@@ -124,7 +124,7 @@ def export(facts: Facts) -> dict[str, Any]:
         "average_generation_throughput": found.generation_speed if np.isfinite(found.generation_speed) else None,
         "average_ttft": found.ttft_s,
         "time_range": [found.start_s, found.end_s],
-        "requests": rows_of(facts).to_dict(orient="records"),
+        "requests": csv_rows(facts).to_dict(orient="records"),
     }
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from planner.interop.dialects.shared import rate, workload
-from planner.run.facts import Array, Facts, known
+from planner.run.facts import Array, Facts, not_null
 
 _LATENCIES = {
     "ttft": ("TTFT", "Time to First Token"),
@@ -34,7 +34,7 @@ def _latency(facts: Facts, name: str) -> dict[str, float]:
             )
         )
     else:
-        values = known({"ttft": facts.ttft, "tpot": facts.tpot, "e2el": facts.e2e}[name]) * 1e3
+        values = not_null({"ttft": facts.ttft, "tpot": facts.tpot, "e2el": facts.e2e}[name]) * 1e3
         values = values if len(values) else np.zeros(1)
         mean, median, std = float(values.mean()), float(np.median(values)), float(values.std())
         tail = [float(value) for value in np.percentile(values, _PERCENTILES)]
