@@ -8,7 +8,7 @@ cov = sum(psi^2) / (rows - parameters) / mean(psi')^2 * (J'J)^-1, J in units of 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -205,11 +205,11 @@ def _check(rows: pd.DataFrame) -> None:
         )
 
 
-def _tied(rows: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, str]]:
-    """Rows with the columns merged that cannot be told apart, and {parameter: the one it equals}."""
+def _tied(rows: pd.DataFrame, always: Collection[str] = ()) -> tuple[pd.DataFrame, dict[str, str]]:
+    """Rows with the columns merged that cannot be told apart, or not `always`, and {parameter: the one it equals}."""
     measured, ties = rows, dict[str, str]()
     for name, term in TERMS.items():
-        if term.tie is None or not _shown(name, measured) or term.tie[1](measured):
+        if term.tie is None or not _shown(name, measured) or (name not in always and term.tie[1](measured)):
             continue
         other = ties[name] = term.tie[0]
         mine, column = SUMMED[name].column, SUMMED[other].column
@@ -265,8 +265,26 @@ def _decode_errors(values: Mapping[str, float], rows: pd.DataFrame) -> Array:
 def _fit(
     rows: pd.DataFrame, prior: StepLaw | None, bound: StepLaw | None, floored: bool, given: Mapping[str, float]
 ) -> Fitted:
+    """A fit, and another one with those terms tied that came out beyond what they can be (`Term.most`)."""
+    found = _fit_tied(rows, prior, bound, floored, given, ())
+    far = [
+        name
+        for name, term in TERMS.items()
+        if term.tie and found.values.get(name, 0.0) > term.most * found.values[term.tie[0]]
+    ]
+    return _fit_tied(rows, prior, bound, floored, given, far) if far else found
+
+
+def _fit_tied(
+    rows: pd.DataFrame,
+    prior: StepLaw | None,
+    bound: StepLaw | None,
+    floored: bool,
+    given: Mapping[str, float],
+    always: Collection[str],
+) -> Fitted:
     measured = rows
-    rows, ties = _tied(rows)
+    rows, ties = _tied(rows, always)
     guess = {name: float(getattr(prior, name)) for name in LAW if name not in ties} if prior else {}
     low = {name: float(getattr(bound, name)) for name in LAW} if bound else {}
     names = tuple(name for name in LAW if name not in ties and _shown(name, rows))

@@ -21,6 +21,7 @@ takes in the results of a step after it has launched the next one (simulator/wor
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -174,6 +175,7 @@ class Term:
     reduced: bool = False  # each unit is a token whose vectors TP moves between GPUs
     given: Callable[[Roof], float] = _nothing  # a shape that needs no measurement
     tie: Tie | None = None
+    most: float = math.inf  # times the one that it may be tied to: beyond it the rows told something else
     measured: str = "steps"
 
 
@@ -357,6 +359,7 @@ class StepLaw(Node):
             scale=ratio("mixed_per_context_s"),
             scaling=BY_RATIO,
             tie=("decode_per_context_s", _contexts),
+            most=3.0,  # KV is read at one speed; what few rows say beyond that is another term's
         ),
     ]
     decode_wide_per_seq_s: Annotated[
