@@ -47,8 +47,8 @@ from spoken import CHINESE_LETTER, ENGLISH, whole
 
 ROOT = Path(__file__).resolve().parent.parent
 MESSAGES = {**ANSWERS, **FAULTS}
-SPEAKERS = ("message", "SpecError", "BadLine", "Fault")
-# What the browser can show. Elsewhere (import, export, calibrate, live) a fault may still be plain text.
+SPEAKERS = ("message", "SpecError", "BadLine", "Fault", "LiveError")
+# What the browser can show. Elsewhere (import, export, calibrate, other commands) a fault may still be plain text.
 SHOWN = ("spec", "engine", "traffic", "system", "run", "report", "suggestion", "charts", "ui")
 
 
@@ -58,7 +58,8 @@ class Call:
     def __init__(self, file: Path, node: ast.Call, name: str) -> None:
         self.where = f"{file.relative_to(ROOT)}:{node.lineno}"
         self.name, self.first, self.values = name, node.args[0] if node.args else None, node.args[1:]
-        self.shown = file.is_relative_to(ROOT / "planner") and file.relative_to(ROOT / "planner").parts[0] in SHOWN
+        first, second, *_ = file.relative_to(ROOT).parts
+        self.shown = first == "live" or (first == "planner" and second in SHOWN)
 
     @property
     def template(self) -> str | None:

@@ -32,7 +32,11 @@ def at_tp(profile: LatencyProfile, model: ModelShape, hardware: Hardware, tp: in
     even = replace(roof, tp=file.tp, engine=engine.model_copy(update={"expert_imbalance": 1.0}))
     if file.tp == tp and calibrated:
         law = scaled(file.step, even, roof)
-        note = f"profile {file.name} was measured with even experts; the imbalance of {roof.imbalance:g} is an estimate"
+        note = message(
+            "profile {name} was measured with even experts; the imbalance of {imbalance:g} is an estimate",
+            file.name,
+            roof.imbalance,
+        )
         changed = file.model_copy(update={"step": law, "fit": _scaled_fit(file, law)})
         return replace(from_file(changed), warnings=(*profile.warnings, note))
     if file.tp == tp:
