@@ -19,7 +19,8 @@ from planner.engine.profile_file import HostLaw, ProfileFile
 from planner.engine.roof import Roof
 from planner.messages import message
 from planner.spec import Engine
-from planner.spec.strict_yaml import read_mapping, read_text, validate
+from planner.spec.faults import validate
+from planner.spec.strict_yaml import read_mapping, read_text
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,16 +5,25 @@ from __future__ import annotations
 import difflib
 import types
 from collections.abc import Iterator
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 import annotated_types as at
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
 from planner.messages import Message, joined, message, one_line, said
-from planner.spec.strict_yaml import MOST_SHOWN, join, shorten
+from planner.spec.strict_yaml import MOST_SHOWN, SpecError, join, shorten
 
 Path = tuple[str | int, ...]
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def validate(model: type[Model], data: Any, where: str) -> Model:
+    """`data` as `model`. Raises SpecError with the most telling fault."""
+    try:
+        return model.model_validate(data)
+    except ValidationError as error:
+        raise SpecError(explain(model, data, error, where)) from None
 
 
 def sections(annotation: Any) -> Iterator[type[BaseModel]]:

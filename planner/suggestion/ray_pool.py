@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from planner.suggestion.spread import Done, Spread
+if TYPE_CHECKING:
+    from planner.suggestion.spread import Done, Spread
 
 
 @contextmanager
