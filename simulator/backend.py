@@ -16,6 +16,7 @@ from planner.run.tables import STEP_COLUMNS, Progress, Run, frame
 from planner.system.capacity import mean_lengths, pool_rates
 from planner.system.resolve import System
 from planner.traffic.requests import Load, warnings_of
+from simulator.clock import no_cycles
 from simulator.cluster import Cluster, Visit
 
 MOST_SAMPLES = 100_000  # rows of a run
@@ -29,6 +30,7 @@ class SimulatorBackend:
         self._fast_forward = fast_forward
         self._stop = stop
 
+    @no_cycles()
     def run(self, system: System, load: Load, progress: Progress | None = None) -> Run:
         record_steps = system.spec.run.step_records
         cluster = Cluster(system, load, fast_forward=self._fast_forward, record_steps=record_steps, stop=self._stop)

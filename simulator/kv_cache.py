@@ -136,6 +136,15 @@ class KvCache:
         earlier.later, later.earlier = later, earlier
         entry.earlier = entry.later = NOWHERE
 
+    def let_go(self) -> None:
+        """Nobody uses this cache any more: undo the order, in which everything refers to its neighbours."""
+        entry = self.root.later
+        while entry is not self.root:
+            later = entry.later
+            entry.earlier = entry.later = NOWHERE
+            entry = later
+        self.root.earlier = self.root.later = NOWHERE
+
     # --- blocks for new content ---
 
     def take(self, blocks: int) -> None:
@@ -198,9 +207,8 @@ class KvCache:
         """
         runs: list[Run] = []
         found, last = 0, min(limit, len(keys))
-        get = self.table.get
         while found < last:
-            copies = get(keys[found])
+            copies = self.table.get(keys[found])
             if copies is None:
                 break
             run = copies if isinstance(copies, Run) else copies[0]

@@ -14,11 +14,9 @@ from simulator.worker import Worker
 
 
 class Station:
-    """A worker in the cluster: its engine, its place, its own retrieval stage, and the wake-up planned for it."""
+    """A worker in the cluster: its engine, its place, its own retrieval stage, and when it is woken."""
 
-    __slots__ = ("place", "pool", "engine", "wake_s", "wake", "retrieval", "assigned")
-
-    wake: Callable[[float], None]  # what the cluster does then
+    __slots__ = ("place", "pool", "engine", "wake_s", "retrieval", "assigned", "read_by", "posted_s")
 
     def __init__(self, place: WorkerPlace, pool: Pool, engine: Worker, retrieval: RetrievalStation | None) -> None:
         self.place = place
@@ -27,6 +25,8 @@ class Station:
         self.wake_s = float("inf")
         self.retrieval = retrieval
         self.assigned = 0  # requests sent here that the engine has not seen yet (they are retrieving)
+        self.read_by = 0  # transfers of KV from here that are under way
+        self.posted_s = 0.0  # push: when the thread that posts is done with all so far
 
 
 class Team:

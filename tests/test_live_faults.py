@@ -215,7 +215,7 @@ def test_a_server_that_died_is_the_headline(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGHUP])
 def test_what_was_measured_outlives_the_driver(number: signal.Signals, tmp_path: Path) -> None:
-    driver = Driver(tmp_path / "run")
+    driver = Driver(tmp_path / "run", "workload.rate=6")
     driver.wait_for_rows(12)
     engines = driver.engines()
     os.kill(driver.process.pid, number)

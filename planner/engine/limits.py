@@ -185,13 +185,14 @@ def limits(
             total,
         )
     room = usable * block_size
-    longest = engine.max_model_len or min(model.max_position, room)
-    if longest > model.max_position:
+    positions = engine.max_position_embeddings or model.max_position
+    longest = engine.max_model_len or min(positions, room)
+    if longest > positions:
         raise SpecError(
             "engine.max_model_len: {longest} is beyond {name}'s {most} positions; allowed: up to {most}",
             longest,
             model.name,
-            model.max_position,
+            positions,
         )
     if longest > room:
         raise SpecError(
@@ -230,7 +231,7 @@ def limits(
 def batch_sizes(model: ModelShape, hardware: Hardware, tp: int, engine: Engine) -> tuple[int, int, int]:
     """(max_num_batched_tokens, max_num_seqs, block_size): the engine's own, else vLLM's defaults."""
     budget, seqs = batch_defaults(hardware, tp)
-    longest = engine.max_model_len or model.max_position
+    longest = engine.max_model_len or engine.max_position_embeddings or model.max_position
     if not engine.enable_chunked_prefill:
         budget = max(budget, longest)  # a whole prompt must fit one step
     budget = engine.max_num_batched_tokens or min(budget, (engine.max_num_seqs or seqs) * longest)

@@ -15,7 +15,7 @@ from planner.engine.catalogue import Hardware, hardware, names
 from planner.engine.limits import EngineLimits, batch_sizes, divides, limits, uneven
 from planner.engine.model_config import load_model
 from planner.engine.model_shape import ModelShape
-from planner.engine.profile_file import WireLaw
+from planner.engine.profile_file import HandOverLaw, WireLaw
 from planner.engine.profiles import LatencyProfile, load_profile, roofline
 from planner.engine.tp_scaling import at_tp
 from planner.messages import message
@@ -286,11 +286,14 @@ def host_warnings(pools: tuple[Pool, ...]) -> list[str]:
     ]
 
 
-def _measured_link(spec: Link, pools: tuple[Pool, ...]) -> WireLaw | None:
-    """The link of a pool's profile, where the spec leaves the wire open."""
+def _measured_link(spec: Link, pools: tuple[Pool, ...]) -> tuple[WireLaw | None, HandOverLaw | None]:
+    """The link of a pool's profile and what hand-overs cost on it, where the spec leaves the wire open."""
     if spec.intra_node is not None or spec.preset is not None or spec.bandwidth_gb_s is not None:
-        return None
-    return next((pool.profile.file.link for pool in pools if pool.profile.file and pool.profile.file.link), None)
+        return None, None
+    files = [pool.profile.file for pool in pools if pool.profile.file]
+    return next((file.link for file in files if file.link), None), next(
+        (file.hand_over for file in files if file.hand_over), None
+    )
 
 
 def knob_warnings(spec: Spec) -> list[str]:
@@ -363,5 +366,5 @@ def resolve(spec: Spec) -> System:
     warnings += [*knob_warnings(spec), *host_warnings(filled)]
     net = None
     if isinstance(deployment, Disaggregated):
-        net = wires(deployment.link, filled[0].hardware, hosts, _measured_link(deployment.link, filled))
+        net = wires(deployment.link, filled[0].hardware, hosts, *_measured_link(deployment.link, filled))
     return System(spec, model, filled, net, model.kv_bytes_per_token, tuple(dict.fromkeys(warnings)))

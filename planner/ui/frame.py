@@ -1,4 +1,4 @@
-"""What every page has: the language, the scenario in the URL, links to others, and how errors and answers look."""
+"""What every page has: navigation, the language, the scenario in the URL, and how errors and answers look."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The pages and the way between them. Only this module knows them all."""
+"""The pages of the app and the navigation between them."""
 
 from __future__ import annotations
 
