@@ -47,7 +47,7 @@ from spoken import CHINESE_LETTER, ENGLISH, whole
 
 ROOT = Path(__file__).resolve().parent.parent
 MESSAGES = {**ANSWERS, **FAULTS}
-SPEAKERS = ("message", "SpecError", "BadLine", "Fault", "LiveError")
+SPEAKERS = ("message", "SpecError", "BadLine", "BadResult", "Fault", "LiveError")
 # What the browser can show. Elsewhere (import, export, calibrate, other commands) a fault may still be plain text.
 SHOWN = ("spec", "engine", "traffic", "system", "run", "report", "suggestion", "charts", "ui")
 

@@ -11,6 +11,7 @@ ANSWERS: dict[str, str] = {
     "simulated: uncalibrated roofline": "仿真：未校准的屋顶线模型",
     "simulated: fitted to {what}": "仿真：按 {what} 拟合",
     # --- a run ---
+    "The deployment behind {name}": ("{name} 所测的部署"),
     "1 aggregated worker": "1 个聚合实例",
     "{count} aggregated workers": "{count} 个聚合实例",
     "{workers} on {gpus}x {gpu}": "{gpus}x {gpu} 上的 {workers}",
@@ -54,9 +55,10 @@ ANSWERS: dict[str, str] = {
     "{count:.0f} of {all:.0f} requests {rejected}.": "{all:.0f} 个请求中有 {count:.0f} 个{rejected}。",
     "rejected": "被拒绝",
     "failed": "失败",
-    "A ({a}) has a goodput of {x} req/s per GPU and B ({b}) of {y}: {verdict}. A {of_a}, B {of_b}": (
-        "A（{a}）的有效吞吐为每 GPU 每秒 {x} 个请求，B（{b}）为 {y}：{verdict}。A {of_a}，B {of_b}"
+    "A ({a}) has a goodput of {rate} and B ({b}) of {y}: {verdict}. A {of_a}, B {of_b}": (
+        "A（{a}）的有效吞吐为{rate}，B（{b}）为 {y}：{verdict}。A {of_a}，B {of_b}"
     ),
+    "{rate} req/s per GPU": ("每 GPU 每秒 {rate} 个请求"),
     "{verdict} ({which} past saturation)": "{verdict}（{which} 已过饱和）",
     "neither is ahead": "不分先后",
     "they are within {share} of each other": "两者相差不到 {share}",

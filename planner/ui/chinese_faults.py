@@ -453,6 +453,50 @@ FAULTS: dict[str, str] = {
     "cut off: {count} requests had ended; those in flight, engine steps and samples are not here": (
         "运行中断：已结束 {count} 个请求；未完成的请求、引擎步与采样不在其中"
     ),
+    "not JSON": ("不是 JSON"),
+    "not CSV": ("不是 CSV"),
+    "{path}: {kind} ({error}); allowed: {allowed}": ("{path}：{kind}（{error}）；可用：{allowed}"),
+    "{path}: no benchmarks; allowed: {title}": ("{path}：没有 benchmarks；可用：{title}"),
+    "{path}: {count} benchmarks; allowed: one of them, {path}#0 to {path}#{last}": (
+        "{path}：有 {count} 个 benchmark；可用：其中之一，{path}#0 至 {path}#{last}"
+    ),
+    "{path}#{number}: no such benchmark; allowed: #0 to #{last}": (
+        "{path}#{number}：没有这个 benchmark；可用：#0 至 #{last}"
+    ),
+    "{path}: {number!r} is no number; allowed: FILE#0, FILE#1, ...": (
+        "{path}：{number!r} 不是数字；可用：FILE#0、FILE#1……"
+    ),
+    "{file}: not UTF-8 text; allowed: {allowed}": ("{file}：不是 UTF-8 文本；可用：{allowed}"),
+    "{file}: {fault}; allowed: {allowed}": ("{file}：{fault}；可用：{allowed}"),
+    "{file}: no known result; allowed: {allowed}": ("{file}：不是已知的结果；可用：{allowed}"),
+    "{file}: not as {title} writes it ({error}); allowed: {allowed}": (
+        "{file}：不是 {title} 所写的样子（{error}）；可用：{allowed}"
+    ),
+    "{file}: no request was answered; allowed: a result with finished requests": (
+        "{file}：没有请求得到回答；可用：有已完成请求的结果"
+    ),
+    "{key}: {value!r} is no number; allowed: numbers": ("{key}：{value!r} 不是数字；可用：数字"),
+    "no {keys}; allowed: a result with details of each request": ("没有 {keys}；可用：含每个请求细节的结果"),
+    "{one} or {two}": ("{one} 或 {two}"),
+    "{key}: {value:g} is no number of tokens; allowed: whole numbers from 0": (
+        "{key}：{value:g} 不是 token 数；可用：不小于 0 的整数"
+    ),
+    "no list {key}; allowed: a result saved with --save-result --save-detailed": (
+        "没有列表 {key}；可用：用 --save-result --save-detailed 保存的结果"
+    ),
+    "{counts}; allowed: equally many": ("{counts}；可用：个数相同"),
+    "a benchmark without requests; allowed: GuideLLM's JSON with its requests": (
+        "没有请求的 benchmark；可用：GuideLLM 含请求的 JSON"
+    ),
+    "a record without metadata; allowed: AIPerf's profile_export.jsonl": (
+        "没有 metadata 的记录；可用：AIPerf 的 profile_export.jsonl"
+    ),
+    "an entry that is no request; allowed: per_request_lifecycle_metrics.json": (
+        "有一项不是请求；可用：per_request_lifecycle_metrics.json"
+    ),
+    "no request_end_time or request_latency; allowed: GuideLLM's JSON with its requests": (
+        "没有 request_end_time 或 request_latency；可用：GuideLLM 含请求的 JSON"
+    ),
     # --- pages ---
     "{where}: {value:.7g} is too large; allowed: up to {most} in the browser": (
         "{where}：{value:.7g} 太大；可用：在浏览器中不超过 {most}"
