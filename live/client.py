@@ -26,6 +26,7 @@ from live.endpoints import Endpoint, PromptForm, find_endpoint
 from live.openai_api import EventSplitter, Kind, Usage, chunk_tokens
 from live.prompts import PromptMaker
 from live.results import ClientResult, Lag, Outcome
+from planner.messages import message
 from planner.spec.strict_yaml import shorten
 from planner.traffic.requests import Arrival, Load, Request
 
@@ -278,12 +279,17 @@ class _Run:
         notes = [note for endpoint in self._endpoints for note in endpoint.notes]
         if self._prompts.replaced_tokens:
             notes.append(
-                f"{self._prompts.replaced_tokens} history tokens are made up: earlier answers were shorter than "
-                "planned, or came without token ids"
+                message(
+                    "{count} history tokens are made up: earlier answers were shorter than planned, or came without "
+                    "token ids",
+                    self._prompts.replaced_tokens,
+                )
             )
         if stopped:
             unsent = len(self._due)
-            notes.append(f"stopped early: {unsent} known requests were not sent, those in flight are errors")
+            notes.append(
+                message("stopped early: {count} known requests were not sent, those in flight are errors", unsent)
+            )
         outcomes = sorted(self._outcomes, key=lambda one: one.arrival_s)
         lags = sorted(self._lags) or [math.nan]
         lag = Lag(lags[len(lags) // 2], lags[min(len(lags) - 1, math.ceil(0.99 * len(lags)) - 1)], lags[-1])

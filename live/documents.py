@@ -30,7 +30,9 @@ def load_chunks(spec: Retrieval, chars_per_token: float) -> list[Chunk]:
         return synthetic(spec.popularity.documents, limit)
     folder = SHIPPED if spec.corpus is None else Path(spec.corpus).expanduser()
     if not folder.is_dir():
-        raise SpecError(f"retrieval.corpus: {folder} is not a folder; allowed: a folder of .txt/.md files, 'synthetic'")
+        raise SpecError(
+            "retrieval.corpus: {folder} is not a folder; allowed: a folder of .txt/.md files, 'synthetic'", folder
+        )
     chunks: list[Chunk] = []
     for path in sorted(folder.rglob("*")):
         if path.suffix in (".txt", ".md") and path.is_file():
@@ -38,7 +40,7 @@ def load_chunks(spec: Retrieval, chars_per_token: float) -> list[Chunk]:
             pieces = split(path.read_text(encoding="utf-8", errors="replace"), limit)
             chunks += [Chunk(f"{name}#{n}" if len(pieces) > 1 else name, piece) for n, piece in enumerate(pieces, 1)]
     if not chunks:
-        raise SpecError(f"retrieval.corpus: {folder} holds no .txt or .md file with text")
+        raise SpecError("retrieval.corpus: {folder} holds no .txt or .md file with text", folder)
     return chunks
 
 

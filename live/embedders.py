@@ -95,9 +95,9 @@ def call(key: str, url: str, body: object = None) -> dict[str, Any]:
         with urllib.request.urlopen(request, timeout=60) as response:
             answer = json.load(response)
     except (OSError, ValueError) as error:
-        raise SpecError(f"{key}: {url} failed: {error}") from None
+        raise SpecError("{key}: {url} failed: {error}", key, url, error) from None
     if not isinstance(answer, dict):
-        raise SpecError(f"{key}: {url} did not answer with a JSON object")
+        raise SpecError("{key}: {url} did not answer with a JSON object", key, url)
     return answer
 
 
@@ -106,7 +106,7 @@ def first_model(key: str, base: str) -> str:
     try:
         return str(call(key, f"{base}/models")["data"][0]["id"])
     except (KeyError, IndexError, TypeError):
-        raise SpecError(f"{key}: {base}/models names no model; give it after #") from None
+        raise SpecError("{key}: {base}/models names no model; give it after #", key, base) from None
 
 
 class Remote:
@@ -140,5 +140,5 @@ def embedder(name: str) -> Embedder:
     kind, _, where = name.partition(":")
     if kind not in EMBEDDERS or (kind != "hashing" and not where):
         allowed = "hashing, sentence-transformers:<name or folder>, openai:<base url>"
-        raise SpecError(f"retrieval.embedder: {name!r} is unknown; allowed: {allowed}")
+        raise SpecError("retrieval.embedder: {value!r} is unknown; allowed: {allowed}", name, allowed)
     return EMBEDDERS[kind](where)

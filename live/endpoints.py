@@ -14,6 +14,7 @@ import aiohttp
 from live.bounded import text_of
 from live.openai_api import PATHS, Kind, Usage, error_type
 from live.prompts import WORDS
+from planner.messages import message
 from planner.spec import SpecError
 
 log = logging.getLogger("planner.client")
@@ -91,7 +92,7 @@ async def find_endpoint(
                 usage = False
             else:
                 break
-    raise SpecError(f"endpoint {url}: refuses every form of request; the last answer: {refusals[-1]}")
+    raise SpecError("endpoint {url}: refuses every form of request; the last answer: {refusal}", url, refusals[-1])
 
 
 class _Probe:
@@ -99,20 +100,29 @@ class _Probe:
         self._session, self._headers = session, headers
 
     async def first_model(self, url: str) -> str:
-        allowed = "allowed: the address of an OpenAI-compatible server, http://HOST:PORT"
+        allowed = message("allowed: the address of an OpenAI-compatible server, http://HOST:PORT")
         if not url.startswith(("http://", "https://")):
-            raise SpecError(f"endpoint {url}: is no URL; {allowed}")
+            raise SpecError("endpoint {url}: is no URL; {allowed}", url, allowed)
         try:
             async with self._session.get(f"{url}/v1/models", headers=self._headers) as response:
                 status, text = response.status, await text_of(response)
         except (aiohttp.ClientError, TimeoutError, ValueError) as error:
-            raise SpecError(f"endpoint {url}: cannot be reached ({error or type(error).__name__}); {allowed}") from None
+            raise SpecError(
+                "endpoint {url}: cannot be reached ({error}); {allowed}", url, error or type(error).__name__, allowed
+            ) from None
         if status in (401, 403):
-            raise SpecError(f"endpoint {url}: {status} {error_type(status)}; give its token: --token or PLANNER_TOKEN")
+            raise SpecError(
+                "endpoint {url}: {status} {reason}; give its token: --token or PLANNER_TOKEN",
+                url,
+                status,
+                error_type(status),
+            )
         try:
             return str(json.loads(text)["data"][0]["id"])
         except (ValueError, KeyError, IndexError, TypeError, RecursionError):
-            raise SpecError(f"endpoint {url}: /v1/models names no model (it answers {status}); {allowed}") from None
+            raise SpecError(
+                "endpoint {url}: /v1/models names no model (it answers {status}); {allowed}", url, status, allowed
+            ) from None
 
     async def _ask(self, endpoint: Endpoint, size: int) -> tuple[int, str]:
         """A small request, not streamed, of `size` prompt words or ids."""
@@ -125,7 +135,7 @@ class _Probe:
             async with self._session.post(endpoint.path, json=body, headers=self._headers) as response:
                 return response.status, await text_of(response)
         except (aiohttp.ClientError, TimeoutError) as error:
-            raise SpecError(f"endpoint {endpoint.url}: {type(error).__name__}: {error}") from None
+            raise SpecError("endpoint {url}: {kind}: {error}", endpoint.url, type(error).__name__, error) from None
 
     async def refusal(self, endpoint: Endpoint) -> str | None:
         """None when accepted; else what the server said. Raises SpecError where asking again cannot help."""
@@ -134,41 +144,71 @@ class _Probe:
             return None
         said = " ".join(text.split())[:300]
         if status in (401, 403):
-            raise SpecError(f"endpoint {endpoint.url}: {status} {error_type(status)}; give its token: {said}")
+            raise SpecError(
+                "endpoint {url}: {status} {reason}; give its token: {said}",
+                endpoint.url,
+                status,
+                error_type(status),
+                said,
+            )
         if status >= 500 or status == 429:
-            raise SpecError(f"endpoint {endpoint.url}: answered {status} before any load: {said}")
+            raise SpecError("endpoint {url}: answered {status} before any load: {said}", endpoint.url, status, said)
         return f"{status} {said}"
 
     async def describe(self, endpoint: Endpoint, refusals: list[str]) -> Endpoint:
         """The accepted endpoint with its notes, and for texts the measured tokens a word."""
-        notes = []
+        notes: list[str] = []
         if refusals:
-            kept = ", ".join(sorted(endpoint.extensions)) or "none"
+            kept = ", ".join(sorted(endpoint.extensions)) or message("none")
             notes.append(
-                f"{endpoint.url} refused some fields ({refusals[0]}); used: {endpoint.kind} with {endpoint.prompt} "
-                f"prompts, extensions: {kept}"
+                message(
+                    "{url} refused some fields ({refusal}); used: {kind} with {prompt} prompts, extensions: {kept}",
+                    endpoint.url,
+                    refusals[0],
+                    endpoint.kind,
+                    endpoint.prompt,
+                    kept,
+                )
             )
         counts = []
         for size in PROBE_WORDS:
             usage = _usage(await self._ask(endpoint, size))
             if usage is None:
-                notes.append(f"{endpoint.url} reports no usage: lengths are those that were asked for or streamed")
+                notes.append(
+                    message("{url} reports no usage: lengths are those that were asked for or streamed", endpoint.url)
+                )
                 return _with(endpoint, notes, 1.0, 0.0)
             counts.append(usage)
         if counts[-1].output != PROBE_TOKENS:
             notes.append(
-                f"{endpoint.url} made {counts[-1].output} tokens where {PROBE_TOKENS} were asked for: "
-                "output lengths are not pinned"
+                message(
+                    "{url} made {count} tokens where {asked} were asked for: output lengths are not pinned",
+                    endpoint.url,
+                    counts[-1].output,
+                    PROBE_TOKENS,
+                )
             )
         ratio = (counts[1].prompt - counts[0].prompt) / (PROBE_WORDS[1] - PROBE_WORDS[0])
         overhead = counts[0].prompt - ratio * PROBE_WORDS[0]
         if endpoint.prompt == "token_ids":
             if (ratio, overhead) != (1.0, 0.0):
-                notes.append(f"{endpoint.url} counts {counts[0].prompt} tokens in a prompt of {PROBE_WORDS[0]} ids")
+                notes.append(
+                    message(
+                        "{url} counts {count} tokens in a prompt of {ids} ids",
+                        endpoint.url,
+                        counts[0].prompt,
+                        PROBE_WORDS[0],
+                    )
+                )
             return _with(endpoint, notes, 1.0, 0.0)
         notes.append(
-            f"{endpoint.url} gets texts: {ratio:.2f} tokens a word, {overhead:.0f} added by the template; "
-            "prompt lengths are approximate"
+            message(
+                "{url} gets texts: {ratio:.2f} tokens a word, {overhead:.0f} added by the template; prompt lengths are "
+                "approximate",
+                endpoint.url,
+                ratio,
+                overhead,
+            )
         )
         return _with(endpoint, notes, max(ratio, 0.1), max(overhead, 0.0))
 

@@ -206,14 +206,16 @@ class LivePool:
         self.router = pool.router
         self.workers = [LiveWorker(address, pool) for address in addresses if address.role == pool.role]
         if not self.workers:
-            raise SpecError(f"frontend: no worker of role {pool.role!r} was given; the deployment needs one")
+            raise SpecError("frontend: no worker of role {role!r} was given; the deployment needs one", pool.role)
         caching = pool.limits.prefix_caching and len(self.workers) > 1
         self.needs_overlap = caching and pool.router.policy in NEEDS_OVERLAP
         blind = [worker.name for worker in self.workers if worker.feed is None]
         if self.needs_overlap and blind:
             raise SpecError(
-                f"router.policy {pool.router.policy!r} needs the KV events of {', '.join(blind)}; start them with "
-                "--kv-events-config, or take a policy that needs none (least_loaded)"
+                "router.policy {policy!r} needs the KV events of {blind}; start them with --kv-events-config, or take "
+                "a policy that needs none (least_loaded)",
+                pool.router.policy,
+                ", ".join(blind),
             )
         self._seen: dict[str, WorkerLoad] | None = None
         self._queue: deque[Turn] = deque()

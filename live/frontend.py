@@ -45,6 +45,7 @@ from live.proxy import Proxy
 from live.records import FrontendRecord, RecordLog
 from live.relay import Call
 from live.retrieval import Retriever
+from planner.messages import system
 from planner.spec import Retrieval, SpecError
 from planner.system.resolve import System
 
@@ -70,7 +71,7 @@ def is_loopback(host: str) -> bool:
 def check_token(host: str, token: str | None) -> None:
     """Raises SpecError where others would be let in without a token."""
     if not is_loopback(host) and not token:
-        raise SpecError(f"frontend: listening on {host} lets others in; give a token, or listen on 127.0.0.1")
+        raise SpecError("frontend: listening on {host} lets others in; give a token, or listen on 127.0.0.1", host)
 
 
 def check_address(host: str, port: int, token: str | None) -> None:
@@ -87,7 +88,7 @@ def check_address(host: str, port: int, token: str | None) -> None:
 
 
 def _cannot_listen(host: str, port: int, error: OSError) -> SpecError:
-    return SpecError(f"frontend: cannot listen on {host}:{port}: {error.strerror}")
+    return SpecError("frontend: cannot listen on {host}:{port}: {fault}", host, port, system(error))
 
 
 class Frontend:
@@ -263,7 +264,9 @@ class Frontend:
                 body = await response.json()
             return [str(item["id"]) for item in body["data"]]
         except (aiohttp.ClientError, TimeoutError, ValueError, KeyError, TypeError) as error:
-            raise SpecError(f"frontend: {worker.name} at {worker.url} does not list its models: {error}") from None
+            raise SpecError(
+                "frontend: {worker} at {url} does not list its models: {error}", worker.name, worker.url, error
+            ) from None
 
     async def _chars_per_token(self, session: aiohttp.ClientSession) -> float:
         """Characters that a token of the served model stands for, measured on the corpus, so that chunks fit."""

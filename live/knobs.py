@@ -32,7 +32,7 @@ def check(system: System, kind: str) -> None:
         raise SpecError("optimizations.decode.offload: vLLM's KV offloading needs a GPU; allowed live on a CPU: none")
     for name, on in asked.items():
         if on:
-            raise SpecError(f"optimizations.{name}: only the simulator has it; allowed live: {REAL}")
+            raise SpecError("optimizations.{name}: only the simulator has it; allowed live: {real}", name, REAL)
 
 
 def options(system: System) -> list[str]:

@@ -19,7 +19,7 @@ from typing import Any, Literal
 
 from live import knobs
 from live.models import ServedModel
-from planner.messages import message
+from planner.messages import Failure, message
 from planner.spec import Disaggregated, SpecError
 from planner.system.resolve import Pool, System
 from planner.system.wires import connector_config
@@ -35,7 +35,7 @@ _UCX_WIRES = {"cpu_tcp": {"UCX_TLS": "tcp,self", "UCX_NET_DEVICES": "lo"}, "cpu_
 _ROLES = {"prefill": "kv_producer", "decode": "kv_consumer"}
 
 
-class LiveError(RuntimeError):
+class LiveError(Failure):
     """A live run that cannot go on: one line with what failed, why, and what to do."""
 
 
@@ -115,8 +115,9 @@ def detect() -> Runtime:
     gpus, driver = visible_gpus()
     if not gpus:
         raise LiveError(
-            f"vllm {gpu_version} is the GPU build, but no NVIDIA GPU is visible (nvidia-ml-py must be installed); "
-            "on a CPU host: `python -m live.install_cpu`"
+            "vllm {version} is the GPU build, but no NVIDIA GPU is visible (nvidia-ml-py must be installed); on a "
+            "CPU host: `python -m live.install_cpu`",
+            gpu_version,
         )
     return Runtime("gpu", gpu_version, "vllm", torch, nixl, gpus, driver)
 
@@ -144,7 +145,7 @@ def check(system: System, runtime: Runtime, gpus: int | None = None) -> None:
     if system.disaggregated and runtime.nixl is None:
         raise LiveError("prefill/decode disaggregation needs NIXL for the KV transfer; `pip install nixl`")
     if runtime.kind == "gpu" and system.gpus > there:
-        raise LiveError(f"the deployment needs {system.gpus} GPUs; {there} are visible here")
+        raise LiveError("the deployment needs {gpus} GPUs; {there} are visible here", system.gpus, there)
     for pool in system.pools:
         engine = pool.engine
         if engine.scheduler == "prefill_first":
@@ -153,15 +154,17 @@ def check(system: System, runtime: Runtime, gpus: int | None = None) -> None:
             )
         if engine.quantization in ("int8", "int4") and engine.load_format == "dummy":
             raise SpecError(
-                f"engine.quantization: {engine.quantization} needs a checkpoint made for it; allowed with dummies: fp8"
+                "engine.quantization: {quantization} needs a checkpoint made for it; allowed with dummies: fp8",
+                engine.quantization,
             )
         if runtime.kind == "cpu" and pool.hardware.kind == "gpu":
             raise SpecError(
-                f"hardware: {pool.hardware.name} is a GPU, and vLLM's CPU build serves here; "
-                "allowed: cpu, with a small model (as in configs/cpu-agg.yaml)"
+                "hardware: {hardware} is a GPU, and vLLM's CPU build serves here; allowed: cpu, with a small model (as "
+                "in configs/cpu-agg.yaml)",
+                pool.hardware.name,
             )
         if runtime.kind == "cpu" and pool.tp > 1:
-            raise SpecError(f"deployment: tp {pool.tp} is not supported on the CPU; allowed: 1")
+            raise SpecError("deployment: tp {tp} is not supported on the CPU; allowed: 1", pool.tp)
         if runtime.kind == "cpu" and engine.async_scheduling:
             raise SpecError("engine.async_scheduling: vLLM's CPU build schedules synchronously; allowed: false")
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from planner.engine.model_config import HUB_ID, model_config
+from planner.messages import message
 from planner.spec import SpecError
 
 SPECIAL_TOKENS = ("<pad>", "<s>", "</s>", "<|user|>", "<|assistant|>", "<|system|>")
@@ -59,21 +60,27 @@ def served_model(
         own = json.loads((folder / "config.json").read_text())
         has_weights = any(folder.glob("*.safetensors")) or any(folder.glob("*.bin"))
         if not has_weights and not any(folder.glob("tokenizer*")):
-            return _made(name, own, weights_seed, root, "the folder has neither weights nor a tokenizer")
+            return _made(name, own, weights_seed, root, message("the folder has neither weights nor a tokenizer"))
         dummy = load_format == "dummy" or not has_weights
-        note = None if has_weights or load_format == "dummy" else f"{name} holds no weights: dummy weights are served"
+        note = (
+            None
+            if has_weights or load_format == "dummy"
+            else message("{name} holds no weights: dummy weights are served", name)
+        )
         return ServedModel(str(folder), "dummy" if dummy else "auto", own.get("vocab_size"), note)
     config = model_config(name).config if config is None else config
     if HUB_ID.fullmatch(name) and not folder.exists() and weights_seed is None:  # vLLM fetches what it needs
         return ServedModel(name, load_format, config.get("vocab_size"))
-    reason = None if load_format == "dummy" else "a config alone has no weights"
+    reason = None if load_format == "dummy" else message("a config alone has no weights")
     return _made(name, config, weights_seed, root, reason)
 
 
 def _made(name: str, config: Mapping[str, Any], seed: int | None, root: Path | None, reason: str | None) -> ServedModel:
     folder = make_folder(dict(config), root or cache_folder(), Path(name).name, weights_seed=seed)
-    kind = "random seeded" if seed is not None else "dummy"
-    note = f"{name}: {reason}: {kind} weights are served, so timing holds and text means nothing" if reason else None
+    kind = message("random seeded") if seed is not None else message("dummy")
+    note = reason and message(
+        "{name}: {reason}: {kind} weights are served, so timing holds and text means nothing", name, reason, kind
+    )
     return ServedModel(str(folder), "auto" if seed is not None else "dummy", int(config["vocab_size"]), note)
 
 
@@ -111,7 +118,11 @@ def _write_tokenizer(folder: Path, vocab_size: int, max_length: int) -> None:
 
     symbols = [*SPECIAL_TOKENS, *sorted(pre_tokenizers.ByteLevel.alphabet())]
     if vocab_size < len(symbols):
-        raise SpecError(f"model: vocab_size {vocab_size} is too small for byte-level tokens; at least {len(symbols)}")
+        raise SpecError(
+            "model: vocab_size {size} is too small for byte-level tokens; at least {symbols}",
+            vocab_size,
+            len(symbols),
+        )
     symbols += [f"t{index}" for index in range(len(symbols), vocab_size)]  # so that every id decodes to text
     tokenizer = Tokenizer(models.BPE(vocab={symbol: index for index, symbol in enumerate(symbols)}, merges=[]))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -136,7 +147,9 @@ def _write_weights(folder: Path, config: Mapping[str, Any], seed: int) -> None:
     from safetensors.numpy import save_file
 
     if config["architectures"] != ["LlamaForCausalLM"]:
-        raise SpecError(f"model: seeded weights are made for LlamaForCausalLM only, not {config['architectures'][0]}")
+        raise SpecError(
+            "model: seeded weights are made for LlamaForCausalLM only, not {architecture}", config["architectures"][0]
+        )
     hidden, inner, vocab = config["hidden_size"], config["intermediate_size"], config["vocab_size"]
     heads = config["num_attention_heads"]
     kv_heads = config.get("num_key_value_heads") or heads
@@ -145,7 +158,8 @@ def _write_weights(folder: Path, config: Mapping[str, Any], seed: int) -> None:
     parameters = 2 * vocab * hidden + layers * (2 * hidden * head * (heads + kv_heads) + 3 * hidden * inner)
     if parameters > MAX_SEEDED_PARAMETERS:
         raise SpecError(
-            f"model: seeded weights are for small models, not for {parameters / 1e9:.1f} billion parameters"
+            "model: seeded weights are for small models, not for {parameters:.1f} billion parameters",
+            parameters / 1000000000.0,
         )
     rng = np.random.default_rng(seed)
 

@@ -20,6 +20,7 @@ from live.pd import FirstToken, decode_body, prefill_body
 from live.relay import Call, Placement, Relay, check, mark, note_usage, reason
 from live.retrieval import Retriever
 from planner.dispatch import Dispatch, NoWorker
+from planner.messages import message
 from planner.routing import WorkerLoad
 from planner.spec import Disaggregated
 from planner.system.resolve import System
@@ -157,9 +158,14 @@ class Proxy:
             answer = await self._post_json(f"{worker.url}/tokenize", body, worker.name)
             call.token_ids = answer["tokens"]
         except (ApiError, UpstreamError, KeyError) as error:
-            start = f"{worker.name} does not tokenise"
-            if not any(note.startswith(start) for note in self.notes):  # once a worker: a client may send nonsense
-                self.notes.append(f"{start} ({error}): texts are routed by an estimate of their length")
+            if not any(note.startswith(worker.name) for note in self.notes):  # once: a client may send nonsense
+                self.notes.append(
+                    message(
+                        "{name} does not tokenise ({error}): texts are routed by an estimate of their length",
+                        worker.name,
+                        error,
+                    )
+                )
                 log.warning(self.notes[-1])
 
     # --- routing --------------------------------------------------------------------------------------

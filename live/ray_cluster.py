@@ -228,7 +228,10 @@ class RayServers(Servers):
 
             there = [f"{one.get('CPU', 0):.0f} CPUs {one.get('GPU', 0):.0f} GPUs" for one in _free_nodes(ray)]
             raise LiveError(
-                f"the Ray cluster has no room for {len(nodes)} nodes with {bundles}; its nodes: {'; '.join(there)}"
+                "the Ray cluster has no room for {nodes} nodes with {bundles}; its nodes: {there}",
+                len(nodes),
+                bundles,
+                "; ".join(there),
             ) from None
         return group
 
@@ -252,7 +255,7 @@ class RayServers(Servers):
 
     async def _start_on(self, server: RemoteServer, host: str, gpus: list[int]) -> None:
         if host != HOST and self._token is None:
-            raise SpecError(f"--cluster ray: servers on {host} can be reached from elsewhere; give a --token")
+            raise SpecError("--cluster ray: servers on {host} can be reached from elsewhere; give a --token", host)
         if self.trace_of(server.name) is None:
             server.trace = None
         wires = self.system.wires
@@ -284,7 +287,7 @@ class RayServers(Servers):
 
 
 def no_cluster(address: str, error: Exception) -> LiveError:
-    return LiveError(f"no Ray cluster at {address!r}: {error}; start one with `ray start --head`")
+    return LiveError("no Ray cluster at {address!r}: {error}; start one with `ray start --head`", address, error)
 
 
 def _reachable(address: str) -> None:

@@ -51,7 +51,7 @@ class RemoteReranker:
             for item in answer["results"]:
                 found[int(item["index"])] = float(item["relevance_score"])
         except (KeyError, IndexError, TypeError, ValueError):
-            raise SpecError(f"{KEY}: {self._url} gave no results with index and relevance_score") from None
+            raise SpecError("{key}: {url} gave no results with index and relevance_score", KEY, self._url) from None
         return found
 
 
@@ -65,5 +65,5 @@ def reranker(spec: Retrieval) -> Reranker | None:
         return None
     kind, _, where = name.partition(":")
     if kind not in RERANKERS or (kind == "rerank") != bool(where):
-        raise SpecError(f"{KEY}: {name!r} is unknown; allowed: overlap, none, rerank:<url>[#model]")
+        raise SpecError("{key}: {value!r} is unknown; allowed: overlap, none, rerank:<url>[#model]", KEY, name)
     return RERANKERS[kind](where)

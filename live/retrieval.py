@@ -52,8 +52,9 @@ class FaissIndex:
         try:
             import faiss
         except ImportError:
-            message = "retrieval.index: faiss is not installed; `pip install faiss-cpu`, or use 'numpy'"
-            raise SpecError(message) from None
+            raise SpecError(
+                "retrieval.index: faiss is not installed; `pip install faiss-cpu`, or use 'numpy'"
+            ) from None
         self._index = faiss.IndexFlatIP(vectors.shape[1])
         self._index.add(vectors)
         self._size = len(vectors)

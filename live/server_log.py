@@ -6,21 +6,23 @@ import re
 import signal
 from pathlib import Path
 
+from planner.messages import message
+
 SIGNALLED = 128  # a watchdog's exit code for a server that a signal ended is above this by the signal's number
 NODE_LOST = -1  # the exit code of a server whose node is gone (live.ray_cluster)
 
 # What vLLM writes when it cannot start -> what to tell the user. The first that matches a line wins.
 _EXPLANATIONS: tuple[tuple[re.Pattern[str], str], ...] = (
-    (re.compile(r"[Aa]ddress already in use|\[Errno 98\]"), "its port is in use by another program"),
+    (re.compile(r"[Aa]ddress already in use|\[Errno 98\]"), message("its port is in use by another program")),
     (
         re.compile(
             r"No available memory for the cache blocks|larger than the (?:maximum number of tokens|available KV cache)"
             r"|KV cache is needed|out of memory|OutOfMemory|Free memory on device|[Nn]ot enough memory"
             r"|can't allocate memory|MemoryError|exceeds the total|insufficient memory"
         ),
-        "the model does not fit",
+        message("the model does not fit"),
     ),
-    (re.compile(r"unrecognized arguments|invalid choice|error: argument"), "vLLM refused an option"),
+    (re.compile(r"unrecognized arguments|invalid choice|error: argument"), message("vLLM refused an option")),
 )
 _ERROR_LINE = re.compile(r"\b(\w+(?:Error|Exception|Exit)): (.+)")
 _HARMLESS = re.compile(r"\b(DEBUG|INFO|WARNING) \d\d-\d\d \d\d:\d\d:\d\d\b")  # vLLM's log levels below an error
@@ -37,7 +39,7 @@ def explain_log(log: Path) -> str:
             if pattern.search(line):
                 found = _ERROR_LINE.search(line)
                 detail = found[2] if found else re.sub(r"^.*?\]\s*", "", line)
-                return f"{meaning} ({_shorten(detail)})"
+                return message("{meaning} ({detail})", meaning, _shorten(detail))
     errors = [
         found
         for line in lines
@@ -46,9 +48,9 @@ def explain_log(log: Path) -> str:
     if errors:
         return _shorten(f"{errors[-1][1]}: {errors[-1][2]}")
     if any(_ENGINE_GONE.search(line) for line in lines):
-        return "its engine process died and wrote no error (killed from outside?)"
-    last = next((line for line in reversed(written) if line.strip()), "it wrote nothing")
-    return _shorten(last)
+        return message("its engine process died and wrote no error (killed from outside?)")
+    last = next((line for line in reversed(written) if line.strip()), None)
+    return message("it wrote nothing") if last is None else _shorten(last)
 
 
 def why_ended(code: int, log: Path, killed_for_memory: int = 0) -> str:
@@ -62,15 +64,16 @@ def why_ended(code: int, log: Path, killed_for_memory: int = 0) -> str:
         return explain_log(log)
     if code > SIGNALLED or code < 0:
         try:
-            name = signal.Signals(number).name
+            name: str = signal.Signals(number).name
         except ValueError:
-            name = f"signal {number}"
-        who = "" if code > 0 else "its watchdog was "
-        why = f"{who}killed by {name}"
+            name = message("signal {number}", number)
+        why = message("killed by {signal}", name) if code > 0 else message("its watchdog was killed by {signal}", name)
     else:
-        why = f"{explain_log(log)} (exit code {code})"
+        why = message("{why} (exit code {code})", explain_log(log), code)
     if killed_for_memory:
-        why += f"; the kernel ended {killed_for_memory} process(es) here because memory ran out"
+        return message(
+            "{why}; the kernel ended {count} process(es) here because memory ran out", why, killed_for_memory
+        )
     return why
 
 

@@ -193,7 +193,7 @@ class Servers:
         free = free_ports(3 * count)
         http = list(self._ports or free[:count])
         if len(http) != count:
-            raise LiveError(f"{count} ports are needed for {count} servers; {len(http)} given")
+            raise LiveError("{count} ports are needed for {count} servers; {given} given", count, len(http))
         first_gpu = index = 0
         for pool in self.system.pools:
             for place in pool.workers:
@@ -201,7 +201,9 @@ class Servers:
                 gpus = tuple(gpu.index for gpu in self.runtime.gpus[first_gpu : first_gpu + pool.tp])
                 ports = Ports(http[index], free[count + index], free[2 * count + index])
                 if not port_is_free(ports.http):
-                    raise LiveError(f"{place.name}: port {ports.http} is in use by another program; choose another")
+                    raise LiveError(
+                        "{name}: port {port} is in use by another program; choose another", place.name, ports.http
+                    )
                 self._running.append(self._start(pool, place.name, gpus, ports))
                 first_gpu, index = first_gpu + pool.tp, index + 1
 
@@ -237,14 +239,19 @@ class Servers:
             code = item.returncode
             if code is not None:
                 why = explain_log(item.log) if 0 <= code <= SIGNALLED else self._why(code, item)
-                raise LiveError(f"{item.name} did not start: {why}; log: {item.log}")
+                raise LiveError("{name} did not start: {why}; log: {log}", item.name, why, item.log)
             if (address := lost_port(item.log)) is not None:
-                raise LiveError(f"{item.name}: {address} was taken by another program while it started; start again")
+                raise LiveError(
+                    "{name}: {address} was taken by another program while it started; start again", item.name, address
+                )
             elapsed = time.monotonic() - started
             if elapsed > self.start_timeout_s:
                 raise LiveError(
-                    f"{item.name} was not healthy within {self.start_timeout_s:.0f} s (--start-timeout); "
-                    f"it wrote last: {explain_log(item.log)}; log: {item.log}"
+                    "{name} was not healthy within {timeout:.0f} s (--start-timeout); it wrote last: {why}; log: {log}",
+                    item.name,
+                    self.start_timeout_s,
+                    explain_log(item.log),
+                    item.log,
                 )
             with contextlib.suppress(aiohttp.ClientError, TimeoutError):
                 async with session.get(f"{url}/health") as answer:
@@ -316,8 +323,10 @@ def check_memory(system: System, runtime: Runtime) -> None:
         available = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
     if needed > available:
         raise LiveError(
-            f"the model does not fit: the KV caches ask for {needed / 2**30:.1f} GiB of memory, "
-            f"{available / 2**30:.1f} GiB are available; set engine.kv_cache_memory_bytes lower"
+            "the model does not fit: the KV caches ask for {needed:.1f} GiB of memory, {available:.1f} GiB are "
+            "available; set engine.kv_cache_memory_bytes lower",
+            needed / 2**30,
+            available / 2**30,
         )
 
 
@@ -330,4 +339,4 @@ async def read_cache_config(session: aiohttp.ClientSession, url: str, name: str)
     try:
         return int(labels["num_gpu_blocks"]), int(labels["block_size"])
     except (KeyError, ValueError):
-        raise LiveError(f"{name} does not report its KV blocks in /metrics (vllm:cache_config_info)") from None
+        raise LiveError("{name} does not report its KV blocks in /metrics (vllm:cache_config_info)", name) from None

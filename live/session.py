@@ -291,7 +291,7 @@ class LiveSession:
         for pool in self.system.pools:
             names = [place.name for place in pool.workers]
             if all(name in ended for name in names):
-                raise LiveError(f"no {pool.role} server is left: {names[0]} ended: {ended[names[0]]}")
+                raise LiveError("no {role} server is left: {name} ended: {why}", pool.role, names[0], ended[names[0]])
 
     # --- tables -----------------------------------------------------------------------------------
 

@@ -78,9 +78,17 @@ async def _post(
         async with session.post(worker.url + PATHS["completions"], json=body, headers=headers) as answer:
             if answer.status != 200:
                 text = " ".join((await answer.text()).split())[:300]
-                raise LiveError(f"{worker.name} refused a warm-up request: {answer.status} {text}; log: {worker.log}")
+                raise LiveError(
+                    "{name} refused a warm-up request: {status} {text}; log: {log}",
+                    worker.name,
+                    answer.status,
+                    text,
+                    worker.log,
+                )
             found: dict[str, Any] = await answer.json()
             return found
     except (aiohttp.ClientError, TimeoutError) as error:
         reason = f"{type(error).__name__} {error}".strip()
-        raise LiveError(f"{worker.name} failed while warming up: {reason}; log: {worker.log}") from error
+        raise LiveError(
+            "{name} failed while warming up: {reason}; log: {log}", worker.name, reason, worker.log
+        ) from error

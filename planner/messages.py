@@ -69,6 +69,13 @@ class Fault(ValueError):
         super().__init__(template if isinstance(template, Message) else message(template, *values))
 
 
+class Failure(RuntimeError):
+    """As `Fault`, for what went wrong without a mistake of the user."""
+
+    def __init__(self, template: str, /, *values: object) -> None:
+        super().__init__(template if isinstance(template, Message) else message(template, *values))
+
+
 def said(error: Exception) -> str:
     """What an exception says: its message where it was raised with one."""
     return error.args[0] if len(error.args) == 1 and isinstance(error.args[0], Message) else str(error)

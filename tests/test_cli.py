@@ -215,7 +215,7 @@ def test_exit_codes(
     def fail(*_: object, **__: object) -> None:
         raise error
 
-    monkeypatch.setattr("planner.simulate", fail)
+    monkeypatch.setattr("planner.commands.simulate._interruptible", fail)
     assert cli.run(["simulate", config]) == code
     assert capsys.readouterr().err == f"planner: {text}\n"
 
@@ -228,7 +228,7 @@ def test_errors_written_for_users_are_one_line(
     def fail(*_: object, **__: object) -> None:
         raise mine("too few steps")
 
-    monkeypatch.setattr("planner.simulate", fail)
+    monkeypatch.setattr("planner.commands.simulate._interruptible", fail)
     assert cli.run(["simulate", config]) == 1
     assert capsys.readouterr().err == "planner: too few steps\n"
 
@@ -237,7 +237,7 @@ def test_a_bug_is_not_dressed_up_as_bad_input(config: str, monkeypatch: pytest.M
     def fail(*_: object, **__: object) -> None:
         raise ValueError("a bug")
 
-    monkeypatch.setattr("planner.simulate", fail)
+    monkeypatch.setattr("planner.commands.simulate._interruptible", fail)
     with pytest.raises(ValueError, match="a bug"):
         cli.run(["simulate", config])
 

@@ -47,8 +47,8 @@ from spoken import CHINESE_LETTER, ENGLISH, whole
 
 ROOT = Path(__file__).resolve().parent.parent
 MESSAGES = {**ANSWERS, **FAULTS}
-SPEAKERS = ("message", "SpecError", "BadLine", "Fault")
-# What the browser can show. Elsewhere (import, export, calibrate, live) a fault may still be plain text.
+SPEAKERS = ("message", "SpecError", "BadLine", "BadResult", "Fault", "LiveError")
+# What the browser can show. Elsewhere (import, export, calibrate, other commands) a fault may still be plain text.
 SHOWN = ("spec", "engine", "traffic", "system", "run", "report", "suggestion", "charts", "ui")
 
 
@@ -58,7 +58,8 @@ class Call:
     def __init__(self, file: Path, node: ast.Call, name: str) -> None:
         self.where = f"{file.relative_to(ROOT)}:{node.lineno}"
         self.name, self.first, self.values = name, node.args[0] if node.args else None, node.args[1:]
-        self.shown = file.is_relative_to(ROOT / "planner") and file.relative_to(ROOT / "planner").parts[0] in SHOWN
+        first, second, *_ = file.relative_to(ROOT).parts
+        self.shown = first == "live" or (first == "planner" and second in SHOWN)
 
     @property
     def template(self) -> str | None:
@@ -206,10 +207,12 @@ def test_a_saved_run_says_the_same_in_both_languages(tmp_path: Path) -> None:
     note = message("optimizations.{name} changes what the model answers", "decode")
     origin = message("simulated: fitted to {what}", "the report's four numbers")
     made = run(requests([0.0, 1.0], [0.1, 0.1]))
-    made.manifest.update(warnings=["plain", note], origin=origin)
+    died = {"aggregated-0": message("killed by {signal}", "SIGKILL")}
+    made.manifest.update(warnings=["plain", note], origin=origin, died=died)
     found = Run.load(made.save(tmp_path / "run"))
     assert found.manifest == made.manifest
     assert [chinese(text) for text in found.manifest["warnings"]] == ["plain", "optimizations.decode 会改变模型的回答"]
+    assert chinese(summarise(found).died[0][1]) == "被 SIGKILL 终止"
     assert chinese(summarise(found).origin) == "仿真：按 the report's four numbers 拟合"
     again = Run.load(found.save(tmp_path / "again"))
     assert (tmp_path / "again" / "manifest.json").read_bytes() == (tmp_path / "run" / "manifest.json").read_bytes()
@@ -283,6 +286,11 @@ def test_faults_of_yaml_are_whole_in_chinese(text: str) -> None:
         '{"timestamp": 0, "input_length": 1, "output_length": 1, "hash_ids": [1, 2, 3]}\n',
         "TIMESTAMP,ContextTokens,GeneratedTokens\nnoon,1,1\n",
         "TIMESTAMP,ContextTokens,GeneratedTokens\n1,1\n",
+        "TIMESTAMP,ContextTokens,GeneratedTokens\n1,1\n1,1\n",
+        '{"session_id": "a", "delay": 5, "input_length": 1, "output_length": 1}\n',
+        '{"start_times": [1], "input_lens": [1, 2], "output_lens": [1]}\n',
+        '{"id": "a", "block_size": 64, "requests": [7]}\n',
+        '[{"conversations": 1}]',
     ],
 )
 def test_faults_of_traces_are_whole_in_chinese(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
@@ -291,6 +299,33 @@ def test_faults_of_traces_are_whole_in_chinese(tmp_path: Path, monkeypatch: pyte
     with pytest.raises(SpecError) as caught:
         traces.read("trace.jsonl")
     whole(said(caught.value))
+
+
+def test_what_was_left_out_of_a_trace_is_whole_in_chinese(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    rows = [f"{second}.0,1,1" for second in range(40) for _ in range(3)]
+    Path("trace.csv").write_text(
+        "\n".join(["Timestamp,Request tokens,Response tokens", *rows, *["x,1,1"] * 9, "1,1,0"])
+    )
+    warnings = traces.read("trace.csv").warnings
+    assert [warning.split()[0] for warning in warnings] == ["9", "1", "The"]
+    for warning in warnings:
+        whole(warning)
+
+
+def test_a_dead_server_and_requests_that_are_too_long_are_whole_in_chinese() -> None:
+    made = run(requests(np.arange(0, 20, 0.1), [0.1] * 200))
+    made.manifest["died"] = {"aggregated-0": message("killed by {signal}", "SIGKILL")}
+    for sentence in explain(summarise(made)).sentences:
+        whole(sentence)
+    for tokens in (9, 5):
+        text = f"{tokens} tokens (prompt + max_tokens) exceed the KV cache of {tokens - 1} tokens"
+        late = requests(np.arange(0, 20, 0.1), [0.1] * 200)
+        late["finish_reason"], late["error"] = "rejected", text
+        found = explain(summarise(run(late)))
+        assert found.kind == "refused"
+        for sentence in found.sentences:
+            whole(sentence)
 
 
 def test_metrics_are_whole_in_chinese() -> None:

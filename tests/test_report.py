@@ -90,7 +90,7 @@ def test_fitted_parameters_are_within_physical_ranges() -> None:
     assert 0.00178 < file.step.prefill_s < 0.0104
     spec = load("report/agg", ["engine.num_gpu_blocks_override=null"])
     estimate = resolve(spec).pools[0].limits.kv_blocks
-    assert 0.9 < system.pools[0].limits.kv_blocks / estimate <= 1.0
+    assert 0.89 < system.pools[0].limits.kv_blocks / estimate <= 1.0
 
 
 def test_the_table_was_taken_four_times_past_saturation_and_its_ttft_is_backlog() -> None:

@@ -49,9 +49,9 @@ def _library() -> _Library:
     try:
         found = metadata.version(PREFIX)
     except metadata.PackageNotFoundError:
-        raise SpecError(f"--from {PREFIX}: not installed; `pip install {PREFIX}=={VERSION}`") from None
+        raise SpecError("--from {prefix}: not installed; `pip install {prefix}=={version}`", PREFIX, VERSION) from None
     if found != VERSION:
-        raise SpecError(f"--from {PREFIX}: version {found} is installed; allowed: {VERSION}")
+        raise SpecError("--from {prefix}: version {found} is installed; allowed: {version}", PREFIX, found, VERSION)
     logging.getLogger("aiconfigurator_core").setLevel(logging.ERROR)
     names = ("perf_database", "config", "models", "backends.factory", "step_estimate")
     return _Library(*(importlib.import_module(f"aiconfigurator_core.sdk.{name}") for name in names))
@@ -64,17 +64,32 @@ def read_aiconfigurator(source: str, system: System, pool: Pool) -> Run:
     """
     engine = pool.engine
     if pool.model.types(engine) != ("auto", None) or engine.dtype not in ("auto", "bfloat16"):
-        raise SpecError(f"--from {PREFIX}: only bf16 engines are read; allowed: no quantization, kv_cache_dtype auto")
+        raise SpecError(
+            "--from {prefix}: only bf16 engines are read; allowed: no quantization, kv_cache_dtype auto", PREFIX
+        )
     library = _library()
     name = SYSTEMS.get(pool.hardware.name, pool.hardware.name)
     known: dict[str, dict[str, list[str]]] = library.database.get_supported_databases()
     if name not in known:
-        raise SpecError(f"--from {PREFIX}: no data of {pool.hardware.name}; allowed: {', '.join(sorted(known))}")
+        raise SpecError(
+            "--from {prefix}: no data of {hardware}; allowed: {known}",
+            PREFIX,
+            pool.hardware.name,
+            ", ".join(sorted(known)),
+        )
     backend, _, version = (source.partition(":")[2] or "vllm").partition("/")
     if backend not in known[name]:
-        raise SpecError(f"--from {source}: no data of {backend}; allowed on {name}: {', '.join(sorted(known[name]))}")
+        raise SpecError(
+            "--from {source}: no data of {backend}; allowed on {hardware}: {known}",
+            source,
+            backend,
+            name,
+            ", ".join(sorted(known[name])),
+        )
     if version and version not in known[name][backend]:
-        raise SpecError(f"--from {source}: no data of that version; allowed: {', '.join(known[name][backend])}")
+        raise SpecError(
+            "--from {source}: no data of that version; allowed: {versions}", source, ", ".join(known[name][backend])
+        )
     version = version or library.database.get_latest_database_version(name, backend)
     rows = _rows(library, system, pool, name, backend, version)
     what = f"{PREFIX} {VERSION}: {name}, {backend} {version}"
@@ -106,12 +121,22 @@ def _rows(library: _Library, system: System, pool: Pool, name: str, backend: str
         except Exception as error:  # whatever its tables lack
             fault = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
             raise SpecError(
-                f"--from {PREFIX}: no step times of {spec.model}, tp {pool.tp}, on {name} ({fault})"
+                "--from {prefix}: no step times of {model}, tp {tp}, on {hardware} ({fault})",
+                PREFIX,
+                spec.model,
+                pool.tp,
+                name,
+                fault,
             ) from error
     columns = ("prefill_tokens", "prefill_pairs", "decode_seqs", "context_tokens", "duration_s")
     table = pd.DataFrame(found, columns=list(columns))
     if not (table["duration_s"] > 0).all():
-        raise SpecError(f"--from {PREFIX}: steps of {spec.model} on {name} come without a time; nothing can be fitted")
+        raise SpecError(
+            "--from {prefix}: steps of {model} on {hardware} come without a time; nothing can be fitted",
+            PREFIX,
+            spec.model,
+            name,
+        )
     return table
 
 

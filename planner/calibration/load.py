@@ -241,7 +241,11 @@ def plan(system: System, seconds: float = 120.0) -> tuple[Phase, ...]:
     missing = {"idle", "decode"} - {phase.kind for phase in chosen}
     if missing:
         raise SpecError(
-            f"calibration: no {' or '.join(sorted(missing))} phase fits in {seconds:.0f} s, {room.tokens} KV tokens "
-            f"and a model length of {room.length}; allowed: more seconds, a larger KV cache or max_model_len"
+            "calibration: no {missing} phase fits in {seconds:.0f} s, {tokens} KV tokens and a model length of "
+            "{length}; allowed: more seconds, a larger KV cache or max_model_len",
+            " or ".join(sorted(missing)),
+            seconds,
+            room.tokens,
+            room.length,
         )
     return tuple(chosen)

@@ -21,14 +21,14 @@ def read_source(path: Path) -> Run:
     if (path / "manifest.json").is_file():
         run = Run.load(path)
         if run.manifest.get("provenance") != "measured":
-            raise SpecError(f"{path}: a {run.manifest.get('provenance')} run; allowed: a measured one")
+            raise SpecError("{path}: a {provenance} run; allowed: a measured one", path, run.manifest.get("provenance"))
         return run
     if path.suffix == ".csv" and path.is_file() and not _is_qa(path):
         return _steps_csv(path)
     if is_result(path) and Path(str(path).partition("#")[0]).is_file():
         return _result(path)
     raise SpecError(
-        f"{path}: not a source; allowed: a run folder, a .csv of steps, a result with the time of each token"
+        "{path}: not a source; allowed: a run folder, a .csv of steps, a result with the time of each token", path
     )
 
 
@@ -38,7 +38,8 @@ def _result(path: Path) -> Run:
     answered = run.requests[run.requests["first_token_s"].notna()]
     if run.tokens.empty:
         raise SpecError(
-            f"{path}: no time of each token; allowed: vllm bench serve --save-detailed, inference-perf, AIPerf's chunks"
+            "{path}: no time of each token; allowed: vllm bench serve --save-detailed, inference-perf, AIPerf's chunks",
+            path,
         )
     return replace(run, requests=answered.reset_index(drop=True))
 
@@ -61,15 +62,18 @@ def _steps_csv(path: Path) -> Run:
     try:
         table = pd.read_csv(path)
     except (ValueError, pd.errors.ParserError) as error:
-        raise SpecError(f"{path}: not a table ({error}); allowed: CSV with a header") from None
+        raise SpecError("{path}: not a table ({error}); allowed: CSV with a header", path, error) from None
     missing = [name for name in STEP_NEEDS if name not in table]
     if missing:
         raise SpecError(
-            f"{path}: no column {', '.join(missing)}; allowed: {', '.join(STEP_NEEDS)} and the steps table's"
+            "{path}: no column {missing}; allowed: {step_needs} and the steps table's",
+            path,
+            ", ".join(missing),
+            ", ".join(STEP_NEEDS),
         )
     wrong = [name for name in STEP_NEEDS if not pd.api.types.is_numeric_dtype(table[name])]
     if wrong:
-        raise SpecError(f"{path}: {', '.join(wrong)}: not numbers; allowed: numbers in every row")
+        raise SpecError("{path}: {wrong}: not numbers; allowed: numbers in every row", path, ", ".join(wrong))
     count = len(table)
     defaults = {"worker": ["engine"] * count, "start_s": [1e4 * row for row in range(count)], "count": [1] * count}
     steps = frame(

@@ -92,9 +92,9 @@ def run_folder(name: str, out: Path | None) -> Path:
             folder = Path("runs") / f"{stem}-{suffix}"
         return folder
     if out.exists() and not out.is_dir():
-        raise SpecError(f"--out {out}: is a file; allowed: a new or empty folder, or one that holds a run")
+        raise SpecError("--out {out}: is a file; allowed: a new or empty folder, or one that holds a run", out)
     if out.is_dir() and any(out.iterdir()) and not (out / "manifest.json").is_file():
-        raise SpecError(f"--out {out}: holds other files; allowed: a new or empty folder, or one that holds a run")
+        raise SpecError("--out {out}: holds other files; allowed: a new or empty folder, or one that holds a run", out)
     return out
 
 
@@ -106,7 +106,7 @@ def output_file(path: Path) -> Path:
     from planner.spec import SpecError
 
     if path.is_dir():
-        raise SpecError(f"--out {path}: is a folder; allowed: the path of a file")
+        raise SpecError("--out {path}: is a folder; allowed: the path of a file", path)
     path.parent.mkdir(parents=True, exist_ok=True)
     return path
 
@@ -135,14 +135,16 @@ def read_run(folder: Path) -> Run:
         return journal.recover(folder)
     for name in ("manifest.json", "requests.parquet"):
         if not (folder / name).is_file():
-            raise SpecError(f"{folder}: not a run folder (it has no {name}); allowed: a folder that a run wrote")
+            raise SpecError(
+                "{folder}: not a run folder (it has no {name}); allowed: a folder that a run wrote", folder, name
+            )
     try:
         return Run.load(folder)
     except SpecError:
         raise
     except (ArrowException, OSError, ValueError, KeyError, TypeError) as error:  # what pyarrow says of broken files
         fault = shorten(" ".join(str(error).split()))
-        raise SpecError(f"{folder}: damaged ({fault}); allowed: a folder as a run wrote it") from error
+        raise SpecError("{folder}: damaged ({fault}); allowed: a folder as a run wrote it", folder, fault) from error
 
 
 def show(run: Run, folder: str | None, as_json: bool, table: str | None) -> None:

@@ -20,7 +20,7 @@ def schema(
 
     schemas = {"yaml": spec.schema, "suggest": answer}
     if of not in schemas:
-        raise spec.SpecError(f"schema {of}: is unknown; allowed: {', '.join(schemas)}")
+        raise spec.SpecError("schema {name}: is unknown; allowed: {schemas}", of, ", ".join(schemas))
     print_json(schemas[of]())
 
 

@@ -170,7 +170,7 @@ def examine(path: Path) -> Examined:
     if path.suffix == ".py" and is_proxy(text):
         return Examined(str(path), "a proxy", tuple(note.text for note in proxy_mistakes(text, path.name)), ())
     if path.suffix == ".py":
-        raise SpecError(f"{path}: forwards no completions; allowed: a deployment file, or a proxy's program")
+        raise SpecError("{path}: forwards no completions; allowed: a deployment file, or a proxy's program", path)
     found = import_file(path, (), Choices(accept=True))
     said = {
         kind: tuple(f"{note.key}: {note.text}" for note in found.notes if note.kind == kind)

@@ -53,7 +53,9 @@ def import_(
     if together:
         found = [import_together(files, assignments or (), choices)]
     elif len(files) > 2:
-        raise SpecError(f"{len(files)} files; allowed: one, or an aggregated and a disaggregated one, or --together")
+        raise SpecError(
+            "{count} files; allowed: one, or an aggregated and a disaggregated one, or --together", len(files)
+        )
     else:
         found = [import_file(path, assignments or (), choices) for path in files]
     if check:
@@ -64,7 +66,9 @@ def import_(
     if len(found) == 2:
         pair = order(found[0].spec, found[1].spec)
         if len(documents) == 1:
-            raise SpecError(f"both files are named {found[0].spec.name!r}; allowed: two names, one for each deployment")
+            raise SpecError(
+                "both files are named {name!r}; allowed: two names, one for each deployment", found[0].spec.name
+            )
         remarks = [str(item) for item in asymmetries(*pair)]
         for spec in fair_pair(*pair):
             documents[spec.name] = f"# The fair counterpart: equal GPUs, the same engine on every worker\n{dump(spec)}"
@@ -83,7 +87,9 @@ def _roles(text: str | None) -> tuple[Role, ...]:
     words = [word.strip() for word in (text or "").split(",") if word.strip()]
     for word in words:
         if word not in allowed:
-            raise SpecError(f"--roles {text}: {word!r} is unknown; allowed: {', '.join(allowed)}, with commas")
+            raise SpecError(
+                "--roles {text}: {word!r} is unknown; allowed: {allowed}, with commas", text, word, ", ".join(allowed)
+            )
     return tuple(allowed[word] for word in words)
 
 

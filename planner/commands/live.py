@@ -122,7 +122,7 @@ def ray_address(cluster: str | None) -> str | None:
         return None
     kind, _, address = cluster.partition("=")
     if kind != "ray":
-        raise SpecError(f"--cluster: {cluster!r} is unknown; allowed: ray, ray=HOST:PORT")
+        raise SpecError("--cluster: {cluster!r} is unknown; allowed: ray, ray=HOST:PORT", cluster)
     return address or "auto"
 
 

@@ -129,7 +129,7 @@ def _run(
 
     check_table(table)
     if draws and table is not None:
-        raise SpecError(f"--intervals: {table} has none; allowed: without --table")
+        raise SpecError("--intervals: {table} has none; allowed: without --table", table)
     spec = planner.load(config, assignments)
     run, interrupted = _interruptible(spec)
     folder = save(run, spec.name, out, no_save)

@@ -75,11 +75,11 @@ def suggest(
 
     wanted = frozenset(part.strip() for part in (sweep or "").split(",") if part.strip())
     if wanted - set(SWEEPS):
-        raise SpecError(f"--sweep {sweep}: allowed: {', '.join(SWEEPS)}, or both with a comma")
+        raise SpecError("--sweep {sweep}: allowed: {sweeps}, or both with a comma", sweep, ", ".join(SWEEPS))
     if cluster not in (None, "ray"):
-        raise SpecError(f"--cluster {cluster}: allowed: ray")
+        raise SpecError("--cluster {cluster}: allowed: ray", cluster)
     if rate is not None and not rate > 0:
-        raise SpecError(f"--rate {rate:g}: must be above 0")
+        raise SpecError("--rate {rate:g}: must be above 0", rate)
     if verify:
         this_machine()  # without vLLM there is nothing to check with: say so before the work
     spec = planner.load(config, overrides(assignments, seed))

@@ -67,17 +67,19 @@ def trace(
     end = math.inf if end_s is None else end_s
     if not (0 <= start_s < end) or math.isnan(end):
         raise SpecError(
-            f"--from {start_s:g} --to {end:g}: no time between them; allowed: seconds, the first below the last"
+            "--from {start:g} --to {end:g}: no time between them; allowed: seconds, the first below the last",
+            start_s,
+            end,
         )
     if not 0 < sample <= 1:
-        raise SpecError(f"--sample {sample:g}: no share; allowed: above 0, up to 1")
+        raise SpecError("--sample {sample:g}: no share; allowed: above 0, up to 1", sample)
     scan = Scan(file, form, block_tokens, Selection(start_s, end, sample, requests, strict))
     interrupted: list[bool] = []
     found = summarise(_until_interrupted(scan, interrupted), tuple(dict.fromkeys(caches or CACHES)))
     if found is None:
         if interrupted:
             raise typer.Exit(130)
-        raise SpecError(f"{file}: the trace is empty; it must hold at least one request")
+        raise SpecError("{file}: the trace is empty; it must hold at least one request", file)
     if as_json:
         print_json(_data(scan, found, bool(interrupted)))
     else:

@@ -31,7 +31,7 @@ def validate(
 
     folders = records or sorted(path for path in RECORDED.glob("*") if path.is_dir())
     if not folders:
-        raise SpecError(f"{RECORDED}: holds no records; allowed: folders of measured runs")
+        raise SpecError("{folder}: holds no records; allowed: folders of measured runs", RECORDED)
     found = [(record, judge(record)) for record in map(read_record, folders)]
     judged = [one for _, verdicts in found for one in verdicts]
     text = document(found)

@@ -132,7 +132,7 @@ class _Keys:
     def listed(self, key: str) -> list[str]:
         found = self.values.get(key) or []
         if not isinstance(found, list) or not all(isinstance(name, str) for name in found):
-            raise SpecError(f"{self.where}: {key}: is no list of names; allowed: a list of modules")
+            raise SpecError("{where}: {key}: is no list of names; allowed: a list of modules", self.where, key)
         return found
 
     def block(self, key: str) -> tuple[int, int] | None:
@@ -194,7 +194,7 @@ def _kv(keys: _Keys) -> Literal["fp8"] | None:
 def _compressed_tensors(keys: _Keys) -> Quantisation:
     groups, kv = keys.section("config_groups"), _kv(keys)
     if not groups.values:
-        raise SpecError(f"{groups.where}: holds no group; allowed: config_groups with num_bits")
+        raise SpecError("{where}: holds no group; allowed: config_groups with num_bits", groups.where)
     rules, rest = [], None
     for name in groups.values:
         group = groups.section(name)
@@ -296,7 +296,9 @@ def quantisation(config: dict[str, Any], where: str) -> Quantisation | None:
         method = "modelopt"  # which leaves its name out
     reader = _METHODS.get(method) if isinstance(method, str) else None
     if reader is None:
-        raise SpecError(f"{where}: {key}: {method!r} is not covered; allowed: {', '.join(_METHODS)}")
+        raise SpecError(
+            "{where}: {key}: {method!r} is not covered; allowed: {methods}", where, key, method, ", ".join(_METHODS)
+        )
     read = reader(_Keys(found, f"{where}: {key}"))
     if config.get("expert_dtype") == "fp4" and not read.rules:  # DeepSeek-V4
         return replace(read, rules=((_matching(["re:.*experts.0"]), Checkpoint(str(method), "int4", 4.25)),))

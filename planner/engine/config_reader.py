@@ -39,8 +39,14 @@ class Reader:
         if isinstance(value, list) and value and all(type(item) is int for item in value):
             value = max(value)  # one a layer
         if isinstance(value, bool) or not isinstance(value, int) or value <= 0:
-            shown = "is missing" if value is None else f"{value!r} is not a positive whole number"
-            raise SpecError(f"{self.where}: {key}: {shown}; allowed: whole numbers from 1")
+            if value is None:
+                raise SpecError("{where}: {key}: is missing; allowed: whole numbers from 1", self.where, key)
+            raise SpecError(
+                "{where}: {key}: {value!r} is not a positive whole number; allowed: whole numbers from 1",
+                self.where,
+                key,
+                value,
+            )
         return value
 
     def count(self, *keys: str) -> int:
@@ -58,14 +64,16 @@ class Reader:
         if value is None:
             return None
         if not isinstance(value, (list, tuple)) or len(value) < length:
-            raise SpecError(f"{self.where}: {key}: is no list of {length} values; allowed: one value a layer")
+            raise SpecError(
+                "{where}: {key}: is no list of {length} values; allowed: one value a layer", self.where, key, length
+            )
         return list(value)
 
     def per_layer(self, key: str) -> list[Any]:
         """As `items`, where the family cannot do without."""
         found = self.items(key, self.layers)
         if found is None:
-            raise SpecError(f"{self.where}: {key}: is missing; allowed: one value a layer")
+            raise SpecError("{where}: {key}: is missing; allowed: one value a layer", self.where, key)
         return found
 
     @property
@@ -95,7 +103,10 @@ class Reader:
         )
         if self.heads % found:
             raise SpecError(
-                f"{self.where}: num_key_value_heads: {found} does not divide {self.heads} heads; allowed: a divisor"
+                "{where}: num_key_value_heads: {kv_heads} does not divide {heads} heads; allowed: a divisor",
+                self.where,
+                found,
+                self.heads,
             )
         return found
 

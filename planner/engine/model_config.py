@@ -124,7 +124,7 @@ def model_config(name_or_path: str) -> ModelConfig:
 def _dtype(config: dict[str, Any], where: str) -> str:
     dtype = str(config.get("torch_dtype") or config.get("dtype") or "bfloat16").removeprefix("torch.")
     if dtype not in DTYPES:
-        raise SpecError(f"{where}: torch_dtype: {unknown(dtype, list(DTYPES))}")
+        raise SpecError("{where}: torch_dtype: {fault}", where, unknown(dtype, list(DTYPES)))
     return dtype
 
 
@@ -176,7 +176,9 @@ def shape(name: str, config: dict[str, Any], where: str) -> ModelShape:
     kind = str(read.config.get("model_type"))
     found = family(kind)
     if found is None:
-        raise SpecError(f"{where}: model_type: {kind!r} is not covered; allowed: {', '.join(FAMILIES)}")
+        raise SpecError(
+            "{where}: model_type: {kind!r} is not covered; allowed: {families}", where, kind, ", ".join(FAMILIES)
+        )
     hidden, heads, vocab, count = read.hidden, read.heads, read.vocab, read.layers
     dtype, tied = _dtype(read.config, where), read.flag("tie_word_embeddings", found.tied)
     plain = 8.0 * DTYPES[dtype]

@@ -31,7 +31,11 @@ def at_tp(profile: LatencyProfile, setup: Setup) -> LatencyProfile:
     even = Roof(replace(setup, options=options).at(file.tp))
     if file.tp == tp and calibrated:
         law = scaled(file.step, even, roof)
-        note = f"profile {file.name} was measured with even experts; the imbalance of {roof.imbalance:g} is an estimate"
+        note = message(
+            "profile {name} was measured with even experts; the imbalance of {imbalance:g} is an estimate",
+            file.name,
+            roof.imbalance,
+        )
         changed = file.model_copy(update={"step": law, "fit": _scaled_fit(file, law)})
         return replace(from_file(changed), warnings=(*profile.warnings, note))
     if file.tp == tp:

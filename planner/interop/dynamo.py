@@ -26,7 +26,9 @@ def graph(system: System) -> dict[str, Any]:
         raise SpecError("--to dynamo: its vLLM workers need GPUs; allowed for cpu: --to vllm")
     policy = system.pools[0].router.policy
     if policy not in MODES:
-        raise SpecError(f"deployment.router.policy: Dynamo has no {policy!r}; allowed: {', '.join(MODES)}")
+        raise SpecError(
+            "deployment.router.policy: Dynamo has no {policy!r}; allowed: {modes}", policy, ", ".join(MODES)
+        )
     services: dict[str, Any] = {
         "Frontend": {
             "componentType": "frontend",

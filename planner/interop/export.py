@@ -80,7 +80,7 @@ def _with_rest(text: str, name: str, spec: Spec) -> str:
 def export(spec: Spec, target: str, out: Path) -> list[Path]:
     """Write the files for `target` and the load commands to `out`; returns their paths. Raises SpecError."""
     if target not in TARGETS:
-        raise SpecError(f"--to {target}: is unknown; allowed: {', '.join(TARGETS)}")
+        raise SpecError("--to {target}: is unknown; allowed: {targets}", target, ", ".join(TARGETS))
     system = resolve(spec)
     files = TARGETS[target](system, out)
     main = next(iter(files))

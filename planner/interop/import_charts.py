@@ -58,13 +58,13 @@ def read_llmd(data: dict[str, Any], where: str, name: str, choices: Choices) -> 
     foreign = str(source.get("modelArtifacts", "name") or source.get("modelArtifacts", "uri") or "")
     source.get("modelArtifacts", "uri")
     if not foreign and choices.model is None:
-        raise SpecError(f"{where}: modelArtifacts.name: missing; allowed: the model's hub id")
+        raise SpecError("{where}: modelArtifacts.name: missing; allowed: the model's hub id", where)
     there = [
         key for key in ("prefill", "decode") if key in data and source.get(key, "create", default=True) is not False
         and source.section(key).get("replicas", 1) != 0
     ]  # fmt: skip
     if "decode" not in there:
-        raise SpecError(f"{where}: decode: not created; allowed: a decode section, with or without a prefill one")
+        raise SpecError("{where}: decode: not created; allowed: a decode section, with or without a prefill one", where)
     servers = []
     for key in there:
         role: Role | None = None if there == ["decode"] else "prefill" if key == "prefill" else "decode"
@@ -124,7 +124,7 @@ def read_production_stack(data: dict[str, Any], where: str, name: str, choices: 
     source = ForeignKeys(data, where)
     models = source.get("servingEngineSpec", "modelSpec")
     if not isinstance(models, list) or not all(isinstance(one, dict) for one in models) or not models:
-        raise SpecError(f"{where}: servingEngineSpec.modelSpec: no models; allowed: a list of at least one")
+        raise SpecError("{where}: servingEngineSpec.modelSpec: no models; allowed: a list of at least one", where)
     notes: list[Note] = []
     servers = []
     for index, one in enumerate(models):
@@ -162,7 +162,10 @@ def read_production_stack(data: dict[str, Any], where: str, name: str, choices: 
         notes.append(Note("assumed", "routerSpec.routingLogic", f"{logic} as {policy}"))
     elif not split or not re.match("disagg", logic):
         raise SpecError(
-            f"{where}: routerSpec.routingLogic: {logic!r} is not modelled; allowed: {', '.join(sorted(ROUTERS))}"
+            "{where}: routerSpec.routingLogic: {logic!r} is not modelled; allowed: {routers}",
+            where,
+            logic,
+            ", ".join(sorted(ROUTERS)),
         )
     router = {"policy": policy} if policy else {"preset": "vllm_proxy"}
     rest = unread(source, {**POD, r"routerSpec.*|servingEngineSpec.*|.*Spec": "how the chart runs it"}, OTHER)

@@ -72,7 +72,11 @@ def _router(source: ForeignKeys, base: tuple[Key, ...], name: str) -> tuple[dict
     policy = next((ours for ours, theirs in MODES.items() if theirs == (mode or "round-robin")), None)
     if policy is None:
         raise SpecError(
-            f"{source.where}: {name}: router mode {mode!r} is not modelled; allowed: {', '.join(MODES.values())}"
+            "{where}: {frontend}: router mode {mode!r} is not modelled; allowed: {modes}",
+            source.where,
+            name,
+            mode,
+            ", ".join(MODES.values()),
         )
     return {"policy": policy}, [] if mode else [Note("assumed", f"{name} router mode", "not given: round-robin")]
 
@@ -155,10 +159,10 @@ def read_graph(data: dict[str, Any], where: str, name: str, choices: Choices) ->
         made = _workers(source, base, key, role)
         for one in made:
             if not one.options.model and choices.model is None:
-                raise SpecError(f"{where}: {key}: no --model; allowed: workers that run dynamo.vllm")
+                raise SpecError("{where}: {key}: no --model; allowed: workers that run dynamo.vllm", where, key)
         servers += made
     if not servers:
-        raise SpecError(f"{where}: spec.services: no vLLM worker; allowed: workers that run dynamo.vllm")
+        raise SpecError("{where}: spec.services: no vLLM worker; allowed: workers that run dynamo.vllm", where)
     title = str(source.get("metadata", "name", default=name))
     rest = unread(source, POD, OTHER)
     return assemble("DynamoGraphDeployment", title, where, servers, choices, router=router, notes=[*notes, *rest])
@@ -170,7 +174,7 @@ def read_request(data: dict[str, Any], where: str, name: str, choices: Choices) 
     spec = source.section("spec")
     foreign = str(source.get("spec", "model", default=source.get("spec", "modelName")) or "")
     if not foreign and choices.model is None:
-        raise SpecError(f"{where}: spec.model: missing; allowed: the model's hub id")
+        raise SpecError("{where}: spec.model: missing; allowed: the model's hub id", where)
     model, keys, notes = chosen(choices, foreign, "spec.model", where, None)
     old: tuple[Key, ...] = ("spec", "profilingConfig", "config", "sla")
 
@@ -179,7 +183,9 @@ def read_request(data: dict[str, Any], where: str, name: str, choices: Choices) 
             value = source.get(*path)
             match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(ms|s)?\s*", str(value)) if value is not None else None
             if value is not None and match is None:
-                raise SpecError(f"{where}: {'.'.join(map(str, path))}: {value!r} is no number; allowed: a number")
+                raise SpecError(
+                    "{where}: {path}: {value!r} is no number; allowed: a number", where, ".".join(map(str, path)), value
+                )
             if match:
                 return float(match[1]) * (1000 if match[2] == "s" else 1)
         return None

@@ -94,7 +94,9 @@ def _router(source: ForeignKeys) -> tuple[dict[str, Any], list[Note]]:
         notes = [Note("assumed", "router", "kv: v0.3's score as the prefix_aware policy with overlap weight 2")]
         return {"policy": "prefix_aware", "overlap_weight": 2.0}, notes
     if policy not in ("round-robin", "random"):
-        raise SpecError(f"{source.where}: Processor.router: {policy!r} is unknown; allowed: round-robin, random, kv")
+        raise SpecError(
+            "{where}: Processor.router: {policy!r} is unknown; allowed: round-robin, random, kv", source.where, policy
+        )
     return {"policy": policy.replace("-", "_")}, []
 
 
@@ -117,11 +119,11 @@ def read(data: dict[str, Any], where: str, name: str, choices: Choices) -> Impor
     source = ForeignKeys(data, where)
     foreign = source.get("Common", "model", default=source.get("VllmWorker", "model"))
     if not isinstance(foreign, str):
-        raise SpecError(f"{where}: Common.model: missing; allowed: the model's hub id")
+        raise SpecError("{where}: Common.model: missing; allowed: the model's hub id", where)
     model, own, notes = chosen(choices, foreign, "Common.model", where, None)
     split = bool(source.get("VllmWorker", "remote-prefill", default=False))
     if split and "PrefillWorker" not in data:
-        raise SpecError(f"{where}: VllmWorker.remote-prefill: true without a PrefillWorker; allowed: with one")
+        raise SpecError("{where}: VllmWorker.remote-prefill: true without a PrefillWorker; allowed: with one", where)
     groups = []
     roles: list[tuple[str, Role]] = [("VllmWorker", "aggregated")]
     if split:

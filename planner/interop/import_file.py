@@ -116,8 +116,8 @@ def convert(text: str, where: str, name: str, choices: Choices = NO_CHOICES) -> 
     if import_kubernetes.reads(documents):
         return import_kubernetes.read(documents, where, name, choices)
     if any("deployment" in data for data in documents):
-        raise SpecError(f"{where}: is planner's own YAML already; allowed: {ALLOWED}")
-    raise SpecError(f"{where}: is none of the known forms; allowed: {ALLOWED}")
+        raise SpecError("{where}: is planner's own YAML already; allowed: {allowed}", where, ALLOWED)
+    raise SpecError("{where}: is none of the known forms; allowed: {allowed}", where, ALLOWED)
 
 
 def import_text(
@@ -130,7 +130,12 @@ def import_text(
     found = convert(text, where, name, choices if given is None else replace(choices, model=given))
     grave = next((note for note in found.notes if note.grave), None)
     if grave is not None and not choices.accept:
-        raise SpecError(f"{where}: {grave.key}: {grave.text}; allowed: without it, or --accept-loss to leave it out")
+        raise SpecError(
+            "{where}: {key}: {text}; allowed: without it, or --accept-loss to leave it out",
+            where,
+            grave.key,
+            grave.text,
+        )
     data: dict[str, Any] = found.data
     if remainder.MARK in text:
         data = remainder.restored(

@@ -201,7 +201,9 @@ def read(documents: Sequence[dict[str, Any]], where: str, name: str, choices: Ch
             notes += unread(source, POD, "Kubernetes setting that is not modelled")
     if not servers:
         there = ", ".join(sorted({str(data.get("kind")) for data in documents}))
-        raise SpecError(f"{where}: no server in {there}; allowed: containers that run vLLM, SGLang or TensorRT-LLM")
+        raise SpecError(
+            "{where}: no server in {there}; allowed: containers that run vLLM, SGLang or TensorRT-LLM", where, there
+        )
     label = kinds[0] if len(set(kinds)) == 1 else "Kubernetes"
     return assemble(
         label,

@@ -44,7 +44,12 @@ def model_name(
     if foreign.startswith("./") and served in names("models"):
         return served, {}, [Note("assumed", key, f"{foreign} is served as {served}, the catalogue's")]
     if placeholder(foreign) or not foreign.strip():
-        raise SpecError(f"{where}: {key}: {foreign!r} is no model; allowed: a model in the file, or --set model=NAME")
+        raise SpecError(
+            "{where}: {key}: {foreign!r} is no model; allowed: a model in the file, or --set model=NAME",
+            where,
+            key,
+            foreign,
+        )
     last = foreign.split("://")[-1].rstrip("/").rsplit("/", 1)[-1].lower()
     published = next((name for name in names("models") if (published_as(name) or "").lower() == foreign.lower()), None)
     if published is not None:

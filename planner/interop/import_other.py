@@ -64,12 +64,16 @@ def read_compose(data: dict[str, Any], where: str, name: str, choices: Choices) 
     for key, raw in data["services"].items():
         service = _interpolated(raw)
         if not isinstance(service, dict):
-            raise SpecError(f"{where}: services.{key}: holds {type(raw).__name__}; allowed: a section of keys")
+            raise SpecError(
+                "{where}: services.{key}: holds {what}; allowed: a section of keys", where, key, type(raw).__name__
+            )
         env = environment(service.get("environment"))
         try:
             entry, command = _words(service.get("entrypoint")), _words(service.get("command"))
         except ValueError as error:
-            raise SpecError(f"{where}: services.{key}.command: {error}; allowed: a command line") from None
+            raise SpecError(
+                "{where}: services.{key}.command: {error}; allowed: a command line", where, key, error
+            ) from None
         deploy = section(service.get("deploy"), f"{where}: services.{key}.deploy")
         copies = count(service.get("scale", deploy.get("replicas")), f"{where}: services.{key}.deploy.replicas")
         container = {"image": service.get("image", ""), "command": entry, "args": command, "environment": env}
@@ -91,7 +95,7 @@ def read_compose(data: dict[str, Any], where: str, name: str, choices: Choices) 
             source.get("services", str(key))
     if not servers:
         raise SpecError(
-            f"{where}: services: none runs an engine; allowed: an image of vLLM, or a command that starts it"
+            "{where}: services: none runs an engine; allowed: an image of vLLM, or a command that starts it", where
         )
     ports = proxy_ports(others)
     source.get("name")
@@ -137,7 +141,9 @@ def _ray(data: Mapping[str, Any]) -> list[Any] | None:
 
 def _ray_server(config: Any, key: str, where: str, role: Role | None) -> tuple[Server, list[Note]]:
     if not isinstance(config, Mapping):
-        raise SpecError(f"{where}: {key}: {config!r} is another file; allowed: the model's section itself")
+        raise SpecError(
+            "{where}: {key}: {config!r} is another file; allowed: the model's section itself", where, key, config
+        )
     loading = section(config.get("model_loading_config"), f"{where}: {key}.model_loading_config")
     source = loading.get("model_source")
     model = source if isinstance(source, str) else str(loading.get("model_id") or "") or None

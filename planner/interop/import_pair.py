@@ -54,7 +54,7 @@ def order(first: Spec, second: Spec) -> tuple[Spec, Spec]:
     split = [isinstance(spec.deployment, Disaggregated) for spec in (first, second)]
     if split[0] == split[1]:
         kind = "disaggregated" if split[0] else "aggregated"
-        raise SpecError(f"both files are {kind}; allowed: an aggregated and a disaggregated one")
+        raise SpecError("both files are {kind}; allowed: an aggregated and a disaggregated one", kind)
     return (second, first) if split[0] else (first, second)
 
 
@@ -100,7 +100,9 @@ def fair_pair(aggregated: Spec, disaggregated: Spec) -> tuple[Spec, Spec]:
     total = gpus(disaggregated)
     if total % deployment.tp:
         raise SpecError(
-            f"deployment.tp: workers of {deployment.tp} GPUs cannot fill {total}; allowed: a tp that divides {total}"
+            "deployment.tp: workers of {tp} GPUs cannot fill {total}; allowed: a tp that divides {total}",
+            deployment.tp,
+            total,
         )
     chunked = all(_engine(disaggregated, role).enable_chunked_prefill for role in ("prefill", "decode"))
     engine = aggregated.engine.model_copy(

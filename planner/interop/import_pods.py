@@ -152,7 +152,7 @@ def count(value: Any, where: str, default: int = 1) -> int:
     if isinstance(value, str) and value.isdigit():
         value = int(value)
     if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        raise SpecError(f"{where}: {value!r} is not a count; allowed: whole numbers from 0")
+        raise SpecError("{where}: {value!r} is not a count; allowed: whole numbers from 0", where, value)
     return value
 
 

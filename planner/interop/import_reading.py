@@ -94,7 +94,12 @@ class ForeignKeys:
             if here is None:
                 return {}
         if not isinstance(here, Mapping):
-            raise SpecError(f"{self.where}: {join(*path)}: holds {type(here).__name__}; allowed: a section of keys")
+            raise SpecError(
+                "{where}: {path}: holds {what}; allowed: a section of keys",
+                self.where,
+                join(*path),
+                type(here).__name__,
+            )
         return here
 
     def integer(self, *path: Key, default: int = 1) -> int:
@@ -103,7 +108,12 @@ class ForeignKeys:
         if isinstance(value, str) and value.isdigit():
             value = int(value)
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise SpecError(f"{self.where}: {join(*path)}: {value!r} is not a count; allowed: whole numbers from 1")
+            raise SpecError(
+                "{where}: {path}: {value!r} is not a count; allowed: whole numbers from 1",
+                self.where,
+                join(*path),
+                value,
+            )
         return value
 
     def left(self) -> Iterator[tuple[str, Any]]:
@@ -126,7 +136,7 @@ def section(value: Any, where: str) -> Mapping[str, Any]:
     if value is None:
         return {}
     if not isinstance(value, Mapping):
-        raise SpecError(f"{where}: holds {type(value).__name__}; allowed: a section of keys")
+        raise SpecError("{where}: holds {what}; allowed: a section of keys", where, type(value).__name__)
     return value
 
 
@@ -135,7 +145,7 @@ def items(value: Any, where: str) -> list[Any]:
     if value is None:
         return []
     if not isinstance(value, list):
-        raise SpecError(f"{where}: holds {type(value).__name__}; allowed: a list")
+        raise SpecError("{where}: holds {what}; allowed: a list", where, type(value).__name__)
     return value
 
 
@@ -165,7 +175,9 @@ def deployment(groups: list[Group], where: str) -> tuple[dict[str, Any], dict[st
     for group in groups:
         same = by_role.get(group.role)
         if same is not None and (same.tp, same.engine) != (group.tp, group.engine):
-            raise SpecError(f"{where}: {group.role} workers differ from each other; allowed: equal workers in a pool")
+            raise SpecError(
+                "{where}: {role} workers differ from each other; allowed: equal workers in a pool", where, group.role
+            )
         replicas = group.replicas + (same.replicas if same else 0)
         by_role[group.role] = Group(group.role, replicas, group.tp, group.engine)
     if set(by_role) == {"aggregated"}:
@@ -173,7 +185,9 @@ def deployment(groups: list[Group], where: str) -> tuple[dict[str, Any], dict[st
         return {"mode": "aggregated", "replicas": only.replicas, "tp": only.tp}, dict(only.engine)
     if set(by_role) != {"prefill", "decode"}:
         there = ", ".join(sorted(by_role)) or "none"
-        raise SpecError(f"{where}: found workers: {there}; allowed: aggregated ones, or prefill and decode ones")
+        raise SpecError(
+            "{where}: found workers: {there}; allowed: aggregated ones, or prefill and decode ones", where, there
+        )
     prefill, decode = by_role["prefill"], by_role["decode"]
     shared = {key: value for key, value in prefill.engine.items() if decode.engine.get(key) == value}
     section: dict[str, Any] = {"mode": "disaggregated"}

@@ -88,8 +88,9 @@ def read(text: str, where: str, name: str, choices: Choices) -> Imported:
     found, others = started(text, where)
     if not found:
         raise SpecError(
-            f"{where}: no command that starts a server; allowed: `vllm serve MODEL`, `python -m dynamo.vllm`, "
-            "`python -m sglang.launch_server`, `trtllm-serve`"
+            "{where}: no command that starts a server; allowed: `vllm serve MODEL`, `python -m dynamo.vllm`, `python "
+            "-m sglang.launch_server`, `trtllm-serve`",
+            where,
         )
     many = len(found) > 1
     servers = [

@@ -52,7 +52,11 @@ def roles(servers: Sequence[Server], ports: Mapping[str, Role], choices: Choices
         if len(choices.roles) != len(servers):
             keys = ", ".join(server.key or "the server" for server in servers)
             raise SpecError(
-                f"{where}: --roles names {len(choices.roles)}; allowed: one for each of {len(servers)}: {keys}"
+                "{where}: --roles names {roles}; allowed: one for each of {servers}: {keys}",
+                where,
+                len(choices.roles),
+                len(servers),
+                keys,
             )
         return list(choices.roles)
     told = [_told(server, where) for server in servers]
@@ -68,16 +72,20 @@ def roles(servers: Sequence[Server], ports: Mapping[str, Role], choices: Choices
     if len(open_ones) > 1:
         keys = ", ".join(server.key for server in open_ones)
         raise SpecError(
-            f"{where}: {keys}: kv_both, and nothing names the one that prefills; "
-            "allowed: --roles prefill,decode in their order, kv_producer and kv_consumer, or names that say it"
+            "{where}: {keys}: kv_both, and nothing names the one that prefills; allowed: --roles prefill,decode in "
+            "their order, kv_producer and kv_consumer, or names that say it",
+            where,
+            keys,
         )
     if not any(found):
         return ["aggregated"] * len(found)
     for server, role in zip(servers, found, strict=True):
         if role is None and server.place != "managed":
             raise SpecError(
-                f"{where}: {server.key}: neither prefill nor decode, beside servers that are; "
-                "allowed: --roles prefill,decode,aggregated in their order, or a file without it"
+                "{where}: {key}: neither prefill nor decode, beside servers that are; allowed: --roles "
+                "prefill,decode,aggregated in their order, or a file without it",
+                where,
+                server.key,
             )
     if "prefill" in found:  # older graphs of Dynamo mark only the prefill worker
         return [role or "decode" for role in found]
@@ -123,7 +131,9 @@ def _without_ranks(servers: Sequence[Server], where: str) -> tuple[list[Server],
     """Without the servers that are the other nodes of one engine: headless ones, and node ranks above 0."""
     own = [one for one in servers if not one.values.get("headless") and whole(one.values.get("node-rank"), 0) == 0]
     if servers and not own:
-        raise SpecError(f"{where}: only headless servers, parts of an engine elsewhere; allowed: the one with the API")
+        raise SpecError(
+            "{where}: only headless servers, parts of an engine elsewhere; allowed: the one with the API", where
+        )
     gone = [one.key for one in servers if one not in own]
     text = "the engine's other nodes; its sizes count all of them"
     return own, [Note("assumed", key or "headless", text) for key in gone]
@@ -140,7 +150,9 @@ def _groups(servers: Sequence[Server], found: Sequence[Role], model: str, where:
         groups.append(Group(role, server.replicas * server.copies, size, {**keys, **longer, **own}))
         notes += [*remarks, *more, *parallel, *_other_engine(server)]
         if str(server.values.get("runner", server.values.get("task", "generate"))) not in ("generate", "auto"):
-            raise SpecError(f"{where}: {server.note_key('runner')}: answers are no tokens; allowed: generate")
+            raise SpecError(
+                "{where}: {runner}: answers are no tokens; allowed: generate", where, server.note_key("runner")
+            )
         if server.options.unknown:
             text = "set nowhere; whatever options it stands for are left out"
             notes.append(Note("loss", f"{server.key} {' '.join(server.options.unknown)}".strip(), text))
@@ -203,7 +215,9 @@ def assemble(
     servers, more = _without_ranks(servers, where)
     remarks += more
     if not servers:
-        raise SpecError(f"{where}: no server that is known; allowed: vLLM, Dynamo's vLLM workers, SGLang, TensorRT-LLM")
+        raise SpecError(
+            "{where}: no server that is known; allowed: vLLM, Dynamo's vLLM workers, SGLang, TensorRT-LLM", where
+        )
     for server in servers:
         if server.values.get("config") is not None:
             file = server.values["config"]
@@ -211,16 +225,21 @@ def assemble(
             remarks.append(Note("loss", server.note_key("config"), text, grave=True))
             if not server.options.model and choices.model is None:
                 raise SpecError(
-                    f"{where}: {server.note_key('config')}: {text}; allowed: the options themselves, or that file"
+                    "{where}: {config}: {text}; allowed: the options themselves, or that file",
+                    where,
+                    server.note_key("config"),
+                    text,
                 )
     models = list(dict.fromkeys(server.options.model or "" for server in servers))
     if choices.model is None and "" in models:
         key = next(server.key for server in servers if not server.options.model) or "`vllm serve`"
         raise SpecError(
-            f"{where}: {key}: without a model; allowed: `vllm serve MODEL --option value`, or --set model=NAME"
+            "{where}: {key}: without a model; allowed: `vllm serve MODEL --option value`, or --set model=NAME",
+            where,
+            key,
         )
     if choices.model is None and len(models) > 1:
-        raise SpecError(f"{where}: several models: {', '.join(sorted(models))}; allowed: one")
+        raise SpecError("{where}: several models: {models}; allowed: one", where, ", ".join(sorted(models)))
     served = served or next(
         (str(one.values["served-model-name"]) for one in servers if "served-model-name" in one.values), None
     )
@@ -229,7 +248,7 @@ def assemble(
     wrong = import_checks.mistakes(servers, found, where)
     remarks += [*more, *wrong]
     if facing := next((note for note in wrong if note.key == "kv_role"), None):
-        raise SpecError(f"{where}: {facing.text}; allowed: kv_producer for prefill, kv_consumer for decode")
+        raise SpecError("{where}: {text}; allowed: kv_producer for prefill, kv_consumer for decode", where, facing.text)
     found, more = _alone(servers, found, where)
     groups, others = _groups(servers, found, model, where)
     remarks += [*more, *others]

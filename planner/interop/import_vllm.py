@@ -50,7 +50,7 @@ def options(words: Iterable[str], where: str, engine: str = "vllm") -> Options:
                 found.unknown += (word,)
                 continue
             if found.model is not None:
-                raise SpecError(f"{where}: {word!r} after the model; allowed: one model, then --options")
+                raise SpecError("{where}: {word!r} after the model; allowed: one model, then --options", where, word)
             found.model = word
             continue
         head, equals, value = word.lstrip("-").partition("=")
@@ -78,7 +78,9 @@ def options(words: Iterable[str], where: str, engine: str = "vllm") -> Options:
         value = found.values[name]
         least = 0 if name == "data-parallel-size-local" else 1  # a head node may serve no rank itself
         if isinstance(value, bool) or not isinstance(value, int) or value < least:
-            raise SpecError(f"{where}: --{name}: {value!r} is not a count; allowed: whole numbers from 1")
+            raise SpecError(
+                "{where}: --{key}: {value!r} is not a count; allowed: whole numbers from 1", where, name, value
+            )
     return found
 
 
@@ -99,7 +101,7 @@ def _dotted(values: dict[str, Any], name: str, inner: str, given: Any, where: st
     for key in path:
         here = here.setdefault(key, {})
         if not isinstance(here, dict):
-            raise SpecError(f"{where}: --{name}.{inner}: {key} is no section; allowed: one")
+            raise SpecError("{where}: --{key}.{inner}: {value} is no section; allowed: one", where, name, inner, key)
     here[last] = [*here.get(last, []), given] if inner.endswith("+") else given
     values[name] = section
 
@@ -108,13 +110,13 @@ def as_json(value: Any, where: str) -> dict[str, Any]:
     """An option's JSON object. Raises SpecError."""
     if isinstance(value, str):
         if "$" in value:
-            raise SpecError(f"{where}: holds a variable that is set nowhere; allowed: a JSON object")
+            raise SpecError("{where}: holds a variable that is set nowhere; allowed: a JSON object", where)
         try:
             value = json.loads(value)
         except json.JSONDecodeError as error:
-            raise SpecError(f"{where}: not JSON ({error.msg}); allowed: a JSON object") from None
+            raise SpecError("{where}: not JSON ({error}); allowed: a JSON object", where, error.msg) from None
     if not isinstance(value, dict):
-        raise SpecError(f"{where}: {value!r} is no section; allowed: a JSON object")
+        raise SpecError("{where}: {value!r} is no section; allowed: a JSON object", where, value)
     return dict(value)
 
 
@@ -150,7 +152,7 @@ def engine(values: Mapping[str, Any], key: str) -> tuple[dict[str, Any], list[No
         if value == "auto" and name != "dtype":
             continue
         if isinstance(value, str) and value.startswith("$"):
-            raise SpecError(f"{place}: {value} is set nowhere in the file; allowed: a value")
+            raise SpecError("{place}: {value} is set nowhere in the file; allowed: a value", place, value)
         if name == "max-model-len" and value == -1:
             continue  # as much as fits
         found[field_name] = value
@@ -272,14 +274,18 @@ def started(
         name, words = found
         if command.unbounded is not None:
             raise SpecError(
-                f"{where}: {command.unbounded}: how many servers it starts is not known; allowed: the values"
+                "{where}: {command}: how many servers it starts is not known; allowed: the values",
+                where,
+                command.unbounded,
             )
         if command.branch is not None:
             what, _, body = command.branch.rpartition(" ")
             if branches.setdefault(what, body) != body:
                 raise SpecError(
-                    f"{where}: servers in several branches of `{what.split()[0]}`: which one runs is not known; "
-                    "allowed: the commands that run"
+                    "{where}: servers in several branches of `{split}`: which one runs is not known; allowed: the "
+                    "commands that run",
+                    where,
+                    what.split()[0],
                 )
         if any(word in ("--help", "-h", "--version") or word.startswith("--help=") for word in words):
             continue

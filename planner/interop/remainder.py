@@ -50,7 +50,7 @@ def restored(data: Mapping[str, Any], text: str, where: str) -> dict[str, Any]:
         found = [(str(path), was, now) for path, was, now in json.loads(match[1])]
     except (ValueError, TypeError, RecursionError):
         raise SpecError(
-            f"{where}: {MARK.strip('# :')}: not what an export wrote; allowed: as it was, or no such line"
+            "{where}: {mark}: not what an export wrote; allowed: as it was, or no such line", where, MARK.strip("# :")
         ) from None
     for path, was, now in found:
         if leaves.get(path) == was:
@@ -65,7 +65,10 @@ def restored(data: Mapping[str, Any], text: str, where: str) -> dict[str, Any]:
             here = here.setdefault(key, {})
             if not isinstance(here, dict):
                 raise SpecError(
-                    f"{where}: {MARK.strip('# :')}: {path} is below a value; allowed: as an export wrote it"
+                    "{where}: {mark}: {path} is below a value; allowed: as an export wrote it",
+                    where,
+                    MARK.strip("# :"),
+                    path,
                 )
         here[last] = value
     return made

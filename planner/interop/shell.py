@@ -199,7 +199,7 @@ class Shell:
             scope.values |= local
             return
         if len(self.found) >= MOST_COMMANDS or self.depth > 20:
-            raise SpecError(f"{self.where}: starts too many commands; allowed: up to {MOST_COMMANDS}")
+            raise SpecError("{where}: starts too many commands; allowed: up to {most}", self.where, MOST_COMMANDS)
         if expanded[0] in self.functions:
             values = {**scope.values, **positional(expanded[1:])}
             self.depth += 1
@@ -291,7 +291,9 @@ def commands(
         values = {name: [value] for name, value in (environment or {}).items()}
         shell.run(nodes, _Scope({**values, **positional(arguments)}))
     except BadShell as error:
-        raise SpecError(f"{where}: not a command line ({error}); allowed: `vllm serve MODEL --option value`") from None
+        raise SpecError(
+            "{where}: not a command line ({error}); allowed: `vllm serve MODEL --option value`", where, error
+        ) from None
     except RecursionError:
-        raise SpecError(f"{where}: nested too deeply; allowed: commands, loops and functions") from None
+        raise SpecError("{where}: nested too deeply; allowed: commands, loops and functions", where) from None
     return shell.found

@@ -42,7 +42,9 @@ def needed_hub_id(model: str) -> str:
     found = hub_id(model)
     if found is None:
         published = ", ".join(name for name in names("models") if published_as(name))
-        raise SpecError(f"model: {model} has no published weights; allowed for this export: {published}")
+        raise SpecError(
+            "model: {model} has no published weights; allowed for this export: {published}", model, published
+        )
     return found
 
 
@@ -98,7 +100,9 @@ def one_node(system: System, what: str) -> None:
     nodes = sorted({place.node for pool in system.pools for place in pool.workers})
     if len(nodes) > 1:
         raise SpecError(
-            f"--to {what}: the deployment spans {len(nodes)} nodes; allowed: one, or --to dynamo, --to llm-d"
+            "--to {what}: the deployment spans {nodes} nodes; allowed: one, or --to dynamo, --to llm-d",
+            what,
+            len(nodes),
         )
 
 

@@ -76,7 +76,7 @@ def refused(summary: Summary) -> Message:
         "{refused} of {count:.0f} requests were refused: longer than {limits}",
         sum(refusal.requests for refusal in summary.refusals),
         summary.number("requests"),
-        " / ".join(refusal.limit for refusal in summary.refusals),
+        joined(" / ", [refusal.limit for refusal in summary.refusals]),
     )
 
 
@@ -112,14 +112,14 @@ def waterfall(summary: Summary) -> list[tuple[str, float, float]]:
 
 
 def _fault(summary: Summary) -> Explanation:
-    first = "; ".join(f"{name} died: {why}" for name, why in summary.died)
-    failed, sent = summary.number("failed"), summary.number("requests")
-    second = f"{failed:.0f} of {sent:.0f} requests failed"
-    if summary.failures:
-        said = "; ".join(f"{count} with {text!r}" for text, count in summary.failures[:FAILURES])
-        more = len(summary.failures) - FAILURES
-        second += f": {said}" + (f"; {more} other kinds" if more > 0 else "")
-    return Explanation("fault", summary.died[0][0], (f"{first}.", f"{second}."))
+    first = joined("; ", [message("{name} died: {why}", name, why) for name, why in summary.died])
+    failed = message("{failed:.0f} of {sent:.0f} requests failed", summary.number("failed"), summary.number("requests"))
+    kinds = [message("{count} with {text!r}", count, text) for text, count in summary.failures[:FAILURES]]
+    more = len(summary.failures) - FAILURES
+    if more > 0:
+        kinds.append(message("{count} other kinds", more))
+    second = message("{failed}: {kinds}.", failed, joined("; ", kinds)) if kinds else message("{failed}.", failed)
+    return Explanation("fault", summary.died[0][0], (message("{text}.", first), second))
 
 
 # --- stations ----------------------------------------------------------------------------------

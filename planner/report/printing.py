@@ -315,11 +315,11 @@ def compared(a: Summary, b: Summary) -> str:
     past = [name for name, run in (("A", a), ("B", b)) if run.saturation.saturated]
     if past:
         verdict = message("{verdict} ({which} past saturation)", verdict, joined(" and ", past))
-    text = "A ({a}) has a goodput of {x} req/s per GPU and B ({b}) of {y}: {verdict}. A {of_a}, B {of_b}"
+    rate = message("{rate} req/s per GPU", number(first)) if known else message("{rate} req/s", number(first))
     return message(
-        text if known else "A ({a}) has a goodput of {x} req/s and B ({b}) of {y}: {verdict}. A {of_a}, B {of_b}",
+        "A ({a}) has a goodput of {rate} and B ({b}) of {y}: {verdict}. A {of_a}, B {of_b}",
         machine(a),
-        number(first),
+        rate,
         machine(b),
         number(second),
         verdict,

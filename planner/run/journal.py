@@ -11,6 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from planner.messages import message
 from planner.run.tables import REQUEST_COLUMNS, Run, frame
 from planner.spec.strict_yaml import SpecError
 
@@ -67,14 +68,18 @@ def recover(folder: Path) -> Run:
                 if number < len(lines):
                     raise  # only the last one may have been cut
         if not rows:
-            raise SpecError(f"{folder}: the run was cut off before a request had ended; allowed: a run with requests")
+            raise SpecError(
+                "{folder}: the run was cut off before a request had ended; allowed: a run with requests", folder
+            )
         columns = {name: [row.get(name) for row in rows] for name in REQUEST_COLUMNS}
         requests = frame("requests", columns)
     except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
         if isinstance(error, SpecError):
             raise
         what = f"{type(error).__name__}: {error}"[:200]
-        raise SpecError(f"{path}: damaged ({what}); allowed: a file as a run wrote it") from None
-    cut = f"cut off: {len(rows)} requests had ended; those in flight, engine steps and samples are not here"
+        raise SpecError("{path}: damaged ({what}); allowed: a file as a run wrote it", path, what) from None
+    cut = message(
+        "cut off: {count} requests had ended; those in flight, engine steps and samples are not here", len(rows)
+    )
     manifest |= {"interrupted": True, "warnings": [*manifest["warnings"], cut]}
     return Run(requests, frame("steps"), frame("samples"), frame("transfers"), manifest=manifest)

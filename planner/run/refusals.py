@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from planner.messages import message
+
 if TYPE_CHECKING:
     from planner.run.facts import Facts
 
-LIMIT = re.compile(r"exceed (max_model_len \d+|the KV cache of \d+ tokens|max_num_batched_tokens \d+)")
+LIMIT = re.compile(r"exceed (max_model_len \d+|max_num_batched_tokens \d+|the KV cache of (\d+) tokens)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +39,13 @@ def refusals(facts: Facts) -> tuple[Refusal, ...]:
     if not facts.oversized.any():
         return ()
     texts = facts.run.requests["error"].to_numpy(dtype=object)[facts.rows][facts.oversized]
-    counts = Counter(found.group(1) for text in texts if (found := LIMIT.search(str(text))))
+    counts = Counter(_limit(found) for text in texts if (found := LIMIT.search(str(text))))
     return tuple(Refusal(count, limit) for limit, count in counts.most_common())
+
+
+def _limit(found: re.Match[str]) -> str:
+    key, tokens = found.groups()
+    return key if tokens is None else message("the KV cache of {tokens} tokens", tokens)
 
 
 def kv_rooms(facts: Facts) -> tuple[KvRoom, ...]:

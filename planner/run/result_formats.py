@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any
 
+from planner.messages import Fault, joined
+
 MOST_NUMBER = 1e15
 
 
@@ -28,7 +30,7 @@ class ClientRequest:
     session: str | None = None
 
 
-class BadResult(ValueError):
+class BadResult(Fault):
     """A file that does not fit its tool: what is wrong, what is allowed."""
 
 
@@ -50,7 +52,7 @@ def _number(row: Any, *keys: str, scale: float = 1.0) -> float | None:
         except (TypeError, ValueError):
             number = math.nan
         if not math.isfinite(number) or abs(number) > MOST_NUMBER * 1e6:
-            raise BadResult(f"{key}: {here!r} is no number; allowed: numbers")
+            raise BadResult("{key}: {value!r} is no number; allowed: numbers", key, here)
         return number * scale
     return None
 
@@ -58,21 +60,21 @@ def _number(row: Any, *keys: str, scale: float = 1.0) -> float | None:
 def _needed(row: Any, *keys: str, scale: float = 1.0) -> float:
     found = _number(row, *keys, scale=scale)
     if found is None:
-        raise BadResult(f"no {' or '.join(keys)}; allowed: a result with details of each request")
+        raise BadResult("no {keys}; allowed: a result with details of each request", joined(" or ", keys))
     return found
 
 
 def _tokens(row: Any, *keys: str) -> int:
     number = _needed(row, *keys)
     if number < 0 or number != int(number) or number > 1e9:
-        raise BadResult(f"{keys[0]}: {number:g} is no number of tokens; allowed: whole numbers from 0")
+        raise BadResult("{key}: {value:g} is no number of tokens; allowed: whole numbers from 0", keys[0], number)
     return int(number)
 
 
 def _list(data: Any, key: str) -> list[Any]:
     found = data.get(key) if isinstance(data, dict) else None
     if not isinstance(found, list):
-        raise BadResult(f"no list {key}; allowed: a result saved with --save-result --save-detailed")
+        raise BadResult("no list {key}; allowed: a result saved with --save-result --save-detailed", key)
     return found
 
 
@@ -90,7 +92,9 @@ def _vllm_bench(data: Any) -> Iterable[ClientRequest]:
     names = ("start_times", "input_lens", "output_lens", "ttfts", "itls")
     lists = {name: _list(data, name) for name in names}
     if len({len(one) for one in lists.values()}) != 1:
-        raise BadResult(f"{', '.join(f'{len(one)} {name}' for name, one in lists.items())}; allowed: equally many")
+        raise BadResult(
+            "{counts}; allowed: equally many", ", ".join(f"{len(one)} {name}" for name, one in lists.items())
+        )
     errors = data.get("errors") or [""] * len(lists["ttfts"])
     for index, (sent, prompt, output, ttft, gaps) in enumerate(zip(*(lists[name] for name in names), strict=True)):
         row = {"sent": sent, "prompt": prompt, "output": output, "ttft": ttft}

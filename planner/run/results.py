@@ -16,6 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from planner.messages import message, system
 from planner.run.result_formats import ALLOWED, QA_COLUMNS, RESULTS, BadResult, ClientRequest
 from planner.run.tables import Run, frame
 from planner.spec import Spec, SpecError, dump
@@ -38,18 +39,25 @@ def _parsed(text: str, path: Path) -> Any:
                 return [json.loads(line) for line in lines]
         return list(csv.DictReader(io.StringIO(text)))
     except (ValueError, RecursionError, csv.Error) as error:
-        kind = "not JSON" if stripped.startswith(("{", "[")) else "not CSV"
-        raise SpecError(f"{path}: {kind} ({' '.join(str(error).split())[:120]}); allowed: {ALLOWED}") from None
+        kind = message("not JSON") if stripped.startswith(("{", "[")) else message("not CSV")
+        raise SpecError(
+            "{path}: {kind} ({error}); allowed: {allowed}", path, kind, " ".join(str(error).split())[:120], ALLOWED
+        ) from None
 
 
 def _one_benchmark(data: dict[str, Any], path: Path, number: int | None) -> Any:
     found = data.get("benchmarks")
     if not isinstance(found, list) or not found:
-        raise SpecError(f"{path}: no benchmarks; allowed: {RESULTS['guidellm'].title}")
+        raise SpecError("{path}: no benchmarks; allowed: {title}", path, RESULTS["guidellm"].title)
     if number is None and len(found) > 1:
-        raise SpecError(f"{path}: {len(found)} benchmarks; allowed: one of them, {path}#0 to {path}#{len(found) - 1}")
+        raise SpecError(
+            "{path}: {count} benchmarks; allowed: one of them, {path}#0 to {path}#{last}",
+            path,
+            len(found),
+            len(found) - 1,
+        )
     if not 0 <= (number or 0) < len(found):
-        raise SpecError(f"{path}#{number}: no such benchmark; allowed: #0 to #{len(found) - 1}")
+        raise SpecError("{path}#{number}: no such benchmark; allowed: #0 to #{last}", path, number, len(found) - 1)
     return found[number or 0]
 
 
@@ -63,30 +71,32 @@ def read_results(path: Path) -> Run:
     name, mark, number = str(path).partition("#")
     file = Path(name)
     if mark and not number.isdigit():
-        raise SpecError(f"{path}: {number!r} is no number; allowed: FILE#0, FILE#1, ...")
+        raise SpecError("{path}: {number!r} is no number; allowed: FILE#0, FILE#1, ...", path, number)
     try:
         raw = file.read_bytes()
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError:
-        raise SpecError(f"{file}: not UTF-8 text; allowed: {ALLOWED}") from None
+        raise SpecError("{file}: not UTF-8 text; allowed: {allowed}", file, ALLOWED) from None
     except OSError as error:
-        raise SpecError(f"{file}: {error.strerror}; allowed: {ALLOWED}") from None
+        raise SpecError("{file}: {fault}; allowed: {allowed}", file, system(error), ALLOWED) from None
     data = _parsed(text, file)
     if isinstance(data, dict) and {"metadata", "metrics"} <= set(data):
         data = [data]  # one line of JSON lines
     tool = next((key for key, one in RESULTS.items() if one.fits(data)), None)
     if tool is None:
-        raise SpecError(f"{file}: no known result; allowed: {ALLOWED}")
+        raise SpecError("{file}: no known result; allowed: {allowed}", file, ALLOWED)
     if tool == "guidellm" and "benchmarks" in data:
         data = _one_benchmark(data, file, int(number) if mark else None)
     try:
         found = sorted(RESULTS[tool].read(data), key=lambda one: one.sent_s)
     except BadResult as error:
-        raise SpecError(f"{file}: {error}") from None
+        raise SpecError("{path}: {error}", file, error) from None
     except (AttributeError, TypeError) as error:
-        raise SpecError(f"{file}: not as {RESULTS[tool].title} writes it ({error}); allowed: {ALLOWED}") from None
+        raise SpecError(
+            "{file}: not as {title} writes it ({error}); allowed: {allowed}", file, RESULTS[tool].title, error, ALLOWED
+        ) from None
     if not any(one.finish_s is not None for one in found):
-        raise SpecError(f"{file}: no request was answered; allowed: a result with finished requests")
+        raise SpecError("{file}: no request was answered; allowed: a result with finished requests", file)
     started = str(data.get("date", "undated")) if isinstance(data, dict) else "undated"
     return _run(found, tool, file, hashlib.sha256(raw).hexdigest(), started)
 

@@ -136,12 +136,13 @@ def _manifest(folder: Path) -> dict[str, Any]:
     return _with_messages(manifest)
 
 
-SAID = ("warnings", "origin", "recorded")  # keys of a manifest that hold texts for people
+SAID = ("warnings", "origin", "recorded", "died")  # keys of a manifest that hold texts for people
 
 
 def _texts(manifest: dict[str, Any]) -> list[Any]:
     found = [manifest.get(name) for name in SAID]
-    return [text for one in found for text in (one if isinstance(one, list) else [one])]
+    lists = [one.values() if isinstance(one, dict) else one if isinstance(one, list) else [one] for one in found]
+    return [text for one in lists for text in one]
 
 
 def _with_messages(manifest: dict[str, Any]) -> dict[str, Any]:
@@ -155,6 +156,8 @@ def _with_messages(manifest: dict[str, Any]) -> dict[str, Any]:
         value = found.get(name)
         if isinstance(value, list):
             found[name] = [known.get(text, text) if isinstance(text, str) else text for text in value]
+        elif isinstance(value, dict):
+            found[name] = {key: known.get(text, text) if isinstance(text, str) else text for key, text in value.items()}
         elif isinstance(value, str):
             found[name] = known.get(value, value)
     return found

@@ -14,9 +14,8 @@ from pydantic.fields import FieldInfo
 from planner.messages import Message, joined, message, one_line, said
 from planner.spec.strict_yaml import MOST_SHOWN, SpecError, join, shorten
 
-Model = TypeVar("Model", bound=BaseModel)
-
 Path = tuple[str | int, ...]
+Model = TypeVar("Model", bound=BaseModel)
 
 
 def sections(annotation: Any) -> Iterator[type[BaseModel]]:

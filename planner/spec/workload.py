@@ -128,7 +128,11 @@ class Lengths(Node):
         longest = longest_of(self.prompt_tokens)
         if longest is not None and self.shared_prefix_tokens > longest:
             raise ValueError(
-                f"shared_prefix_tokens {self.shared_prefix_tokens} is above prompt_tokens; allowed: up to {longest:g}"
+                message(
+                    "shared_prefix_tokens {tokens} is above prompt_tokens; allowed: up to {longest:g}",
+                    self.shared_prefix_tokens,
+                    longest,
+                )
             )
         return self
 
@@ -257,9 +261,13 @@ class Trace(Node):
     @model_validator(mode="after")
     def _one_scale(self) -> Trace:
         if self.rate is not None and self.speedup != 1.0:
-            raise ValueError(f"rate {self.rate:g} beside a speedup; allowed: one of the two")
+            raise ValueError(message("rate {rate:g} beside a speedup; allowed: one of the two", self.rate))
         if self.end_s is not None and self.end_s <= self.start_s:
-            raise ValueError(f"end_s {self.end_s:g} is not after start_s; allowed: numbers above {self.start_s:g}")
+            raise ValueError(
+                message(
+                    "end_s {end:g} is not after start_s; allowed: numbers above {start:g}", self.end_s, self.start_s
+                )
+            )
         return self
 
 

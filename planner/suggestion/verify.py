@@ -7,7 +7,9 @@ from dataclasses import dataclass, replace
 
 from planner.backends import Backend, backend
 from planner.engine.catalogue import hardware, words
+from planner.messages import joined, message
 from planner.report.words import number
+from planner.run.facts import ROLES
 from planner.run.metrics import summarise
 from planner.run.tables import Progress, Run
 from planner.spec import Spec
@@ -58,16 +60,18 @@ def largest_part(split: Split, rate: float, gpus: int) -> Part | None:
     None when not one worker of each kind fits.
     """
     if split.gpus <= gpus:
-        return Part(split, LOAD * rate, True, (f"{split.name} whole",), ())
+        return Part(split, LOAD * rate, True, (message("{split} whole", split.name),), ())
     first, second = split.first, split.second
     if second is None:
         count = min(gpus // first.tp, first.replicas)
         if count == 0:
             return None
         part = replace(split, first=PoolSize(count, first.tp))
-        left = () if count > 1 else ("routing between engines",)
+        left = () if count > 1 else (message("routing between engines"),)
         share = LOAD * rate * count / first.replicas
-        return Part(part, share, False, (f"{count} of {first.replicas} engines at their rate",), left)
+        return Part(
+            part, share, False, (message("{count} of {all} engines at their rate", count, first.replicas),), left
+        )
     sizes = [
         (prefill, decode)
         for prefill in range(1, first.replicas + 1)
@@ -83,14 +87,22 @@ def largest_part(split: Split, rate: float, gpus: int) -> Part | None:
     prefill, decode = max(sizes, key=lambda size: (part_of(size), -sum(size)))
     fraction = part_of((prefill, decode))
     shares = {"prefill": fraction * first.replicas / prefill, "decode": fraction * second.replicas / decode}
-    tested = tuple(f"the {role} worker at its full load" for role, value in shares.items() if value > 0.999)
-    untested = tuple(
-        f"the {role} worker beyond {value:.0%} of its load" for role, value in shares.items() if value <= 0.999
+    tested = tuple(
+        message("the {role} worker at its full load", ROLES[role]) for role, value in shares.items() if value > 0.999
     )
-    more = ("many transfers sharing the links", "routing between workers")
+    untested = tuple(
+        message("the {role} worker beyond {share:.0%} of its load", ROLES[role], value)
+        for role, value in shares.items()
+        if value <= 0.999
+    )
+    more = (message("many transfers sharing the links"), message("routing between workers"))
     part = replace(split, first=PoolSize(prefill, first.tp), second=PoolSize(decode, second.tp))
     return Part(
-        part, LOAD * rate * fraction, False, (*tested, "the KV transfer between two engines"), (*untested, *more)
+        part,
+        LOAD * rate * fraction,
+        False,
+        (*tested, message("the KV transfer between two engines")),
+        (*untested, *more),
     )
 
 
@@ -120,10 +132,18 @@ def refusal(spec: Spec, there: Here) -> str | None:
     """Why nothing that runs here would be a check: another kind of machine."""
     wanted = hardware(spec.hardware)
     if there.kind != wanted.kind:
-        return f"Not checked: the suggestion is for {wanted.title} and vLLM's {there.kind.upper()} build runs here."
+        return message(
+            "Not checked: the suggestion is for {wanted} and vLLM's {kind} build runs here.",
+            wanted.title,
+            there.kind.upper(),
+        )
     model = wanted.name.split("-")[0].lower()
     if wanted.kind == "gpu" and not all(model in words(name) for name in there.names):
-        return f"Not checked: the suggestion is for {wanted.title}, here is {', '.join(dict.fromkeys(there.names))}."
+        return message(
+            "Not checked: the suggestion is for {wanted}, here is {names}.",
+            wanted.title,
+            ", ".join(dict.fromkeys(there.names)),
+        )
     return None
 
 
@@ -139,7 +159,7 @@ def _check(
     for row in rows:
         part = largest_part(row.split, row.rate, len(there.names))
         if part is None:
-            untested.append(f"{row.name}: {row.gpus} GPUs needed")
+            untested.append(message("{name}: {gpus} GPUs needed", row.name, row.gpus))
             whole = False
             continue
         whole = whole and part.whole
@@ -147,20 +167,24 @@ def _check(
         measured = live.run(system_of(one), workload.build(one), progress)
         errors[row.name] = _errors(one, measured)
         if not summarise(measured).meets_targets:
-            failed.append(f"{part.split.name} at {number(part.rate)} req/s")
-        tested += [f"{row.name}: {text}" for text in part.tested]
-        untested += [f"{row.name}: {text}" for text in part.untested]
+            failed.append(message("{name} at {rate} req/s", part.split.name, number(part.rate)))
+        tested += [message("{name}: {what}", row.name, text) for text in part.tested]
+        untested += [message("{name}: {what}", row.name, text) for text in part.untested]
     if not errors:
-        return Check("not checked", f"Not checked: no candidate fits the {_count(there)} here.", (), tuple(untested))
+        why = message("Not checked: no candidate fits the {machine} here.", _count(there))
+        return Check("not checked", why, (), tuple(untested))
     kind = "checked" if whole else "partly checked"
-    outcome = f"missed the targets: {', '.join(failed)}" if failed else "all met the targets"
-    text = f"{kind.capitalize()} on {_count(there)} at {LOAD:.0%} of the rates: {outcome}."
+    missed = message("missed the targets: {which}", joined(", ", failed)) if failed else message("all met the targets")
+    how = message("Checked") if whole else message("Partly checked")
+    text = message("{how} on {machine} at {load:.0%} of the rates: {outcome}.", how, _count(there), LOAD, missed)
     return Check(kind, text, tuple(tested), tuple(untested), errors)
 
 
 def _count(there: Here) -> str:
-    count, word = len(there.names), "GPU" if there.kind == "gpu" else "core"
-    return f"{count} {word}{'' if count == 1 else 's'}"
+    count = len(there.names)
+    if there.kind == "gpu":
+        return message("1 GPU") if count == 1 else message("{n} GPUs", count)
+    return message("1 core") if count == 1 else message("{n} cores", count)
 
 
 def _errors(spec: Spec, measured: Run) -> dict[str, float]:

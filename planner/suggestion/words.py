@@ -260,10 +260,13 @@ def check_sentences(suggestion: Suggestion) -> list[str]:
         return []
     lines = [check.sentence]
     for name, errors in check.errors.items():
-        parts = [f"{metric.replace('_', ' ').upper()} {100 * error:+z.1f} %" for metric, error in errors.items()]
-        lines.append(f"{name}, predicted against measured: {', '.join(parts)}.")
+        parts = [
+            message("{metric} {error:+z.1f} %", metric.replace("_", " ").upper(), 100 * error)
+            for metric, error in errors.items()
+        ]
+        lines.append(message("{name}, predicted against measured: {errors}.", name, joined(", ", parts)))
     if check.tested:
-        lines.append(f"Tested: {'; '.join(check.tested)}.")
+        lines.append(message("Tested: {what}.", joined("; ", check.tested)))
     if check.untested:
-        lines.append(f"Not tested: {'; '.join(check.untested)}.")
+        lines.append(message("Not tested: {what}.", joined("; ", check.untested)))
     return lines

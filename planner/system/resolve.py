@@ -217,10 +217,13 @@ def _pool(spec: Spec, base: ModelShape, role: Role, pool: PoolSpec, key: str, mo
 
 def _check_experts(model: ModelShape, engine: Engine, key: str) -> None:
     if engine.enable_expert_parallel and not model.experts:
-        raise SpecError(f"{key}.enable_expert_parallel: {model.name} has no experts; allowed: with mixtures of experts")
+        raise SpecError(
+            "{key}.enable_expert_parallel: {model} has no experts; allowed: with mixtures of experts", key, model.name
+        )
     if engine.expert_imbalance != 1.0 and not engine.enable_expert_parallel:
         raise SpecError(
-            f"{key}.expert_imbalance: every GPU has a share of every expert; allowed: with enable_expert_parallel: true"
+            "{key}.expert_imbalance: every GPU has a share of every expert; allowed: with enable_expert_parallel: true",
+            key,
         )
 
 

@@ -11,8 +11,13 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from planner.messages import Message, message
 from planner.traffic import trace_documents as documents
 from planner.traffic.rows import (
+    COUNT,
+    MILLISECONDS,
+    NANOSECONDS,
+    SECONDS,
     BadLine,
     Found,
     Rows,
@@ -33,7 +38,7 @@ from planner.traffic.trace_files import TraceSource
 
 __all__ = ["FORMATS", "BadLine", "Format", "TraceRequest", "recognised"]
 
-ESTIMATED = "The trace holds text: lengths are estimated at a token for every 4 characters."
+ESTIMATED = message("The trace holds text: lengths are estimated at a token for every 4 characters.")
 KEYS = re.compile(r'"((?:[^"\\]|\\.){1,80})"\s*:')
 
 
@@ -45,7 +50,7 @@ def _each(rows: Iterable[tuple[int, Any]], read: Callable[[Any], Found]) -> Rows
                 raise row
             yield line, read(row)
         except BadLine as error:
-            yield line, BadLine(f"line {line}: {error}")
+            yield line, BadLine("line {line}: {error}", line, error)
 
 
 # --- formats -----------------------------------------------------------------------------------
@@ -60,14 +65,14 @@ def _mooncake(source: TraceSource, block_tokens: int) -> Rows:
         session = session_of(row, "session_id")
         at_ms = None
         if row.get("timestamp") is not None or session is None or "delay" not in row:
-            at_ms = number(row, "timestamp", "milliseconds, zero or more")
+            at_ms = number(row, "timestamp", MILLISECONDS)
         return TraceRequest(
             None if at_ms is None else at_ms / 1e3,
             prompt,
             tokens(row, "output_length"),
             hash_ids(row, prompt, block_tokens),
             session,
-            number(row, "delay", "milliseconds, zero or more") / 1e3 if at_ms is None else 0.0,
+            number(row, "delay", MILLISECONDS) / 1e3 if at_ms is None else 0.0,
         )
 
     return _each(source.lines(), read)
@@ -82,7 +87,7 @@ def _bailian(source: TraceSource, block_tokens: int) -> Rows:
         prompt = tokens(row, "input_length")
         chat, parent = identifier(row, "chat_id"), identifier(row, "parent_chat_id", -1)
         session = roots.setdefault(chat, roots.get(parent, str(chat)))
-        at_s = number(row, "timestamp", "seconds, zero or more")
+        at_s = number(row, "timestamp", SECONDS)
         return TraceRequest(at_s, prompt, tokens(row, "output_length"), hash_ids(row, prompt, block_tokens), session)
 
     return _each(source.lines(), read)
@@ -101,11 +106,11 @@ def _burstgpt(source: TraceSource, block_tokens: int) -> Rows:
     """BurstGPT CSV, with or without session columns. Rows with 0 response tokens are failed requests."""
 
     def read(row: dict[str, Any]) -> TraceRequest | None:
-        if number(row, "Response tokens", "a whole number, zero or more") == 0:
+        if number(row, "Response tokens", COUNT) == 0:
             return None
-        at_s = number(row, "Timestamp", "seconds, zero or more")
+        at_s = number(row, "Timestamp", SECONDS)
         prompt, output = tokens(row, "Request tokens"), tokens(row, "Response tokens")
-        busy_s = maybe(row, "Elapsed time", "seconds, zero or more")
+        busy_s = maybe(row, "Elapsed time", SECONDS)
         return TraceRequest(at_s, prompt, output, (), session_of(row, "Session ID"), 0.0, busy_s)
 
     return _each(table(source.lines(), ("Timestamp", "Request tokens", "Response tokens")), read)
@@ -122,8 +127,8 @@ def _aiperf(source: TraceSource, block_tokens: int) -> Rows:
         lengths = {
             name: part(measured, name).get("value") for name in ("input_sequence_length", "output_sequence_length")
         }
-        start_ns = number(about, "request_start_ns", "nanoseconds, zero or more", most=1e20)
-        end_ns = number(about, "request_end_ns", "nanoseconds, zero or more", most=1e20)
+        start_ns = number(about, "request_start_ns", NANOSECONDS, most=1e20)
+        end_ns = number(about, "request_end_ns", NANOSECONDS, most=1e20)
         return TraceRequest(
             start_ns / 1e9,
             tokens(lengths, "input_sequence_length"),
@@ -148,7 +153,7 @@ class Format:
     read: Callable[[TraceSource, int], Rows]
     block_tokens: int
     starts: Literal["recorded", "drawn", "together", "unknown"] = "recorded"
-    note: str = ""
+    note: Message | None = None
 
 
 FORMATS: dict[str, Format] = {

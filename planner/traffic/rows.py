@@ -10,12 +10,22 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from planner.messages import Fault, Message, message
 from planner.spec.strict_yaml import shorten
 
 MOST_NUMBER = 1e15  # of any cell: milliseconds since 1970 are far below it
 MOST_TOKENS = 1e9
 MOST_ID = 2**63 - 1
 MOST_HASH_IDS = 4_000_000  # of one row: a prompt of 64 million tokens in blocks of 16
+
+# What a cell may hold.
+SECONDS = message("seconds, zero or more")
+MILLISECONDS = message("milliseconds, zero or more")
+NANOSECONDS = message("nanoseconds, zero or more")
+RATE = message("requests/s, zero or more")
+TOKENS = message("tokens, at least 1")
+COUNT = message("a whole number, zero or more")
+FROM_ONE = message("a whole number, at least 1")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +47,7 @@ class TraceRequest:
     after: tuple[str, ...] = ()
 
 
-class BadLine(ValueError):
+class BadLine(Fault):
     """A row that does not fit its format: what is wrong, what is allowed.
 
     Yielded by a reader, it is one row that can be left out; raised, the file as a whole cannot be used.
@@ -49,7 +59,7 @@ Rows = Iterator[tuple[int, Found]]
 Lines = Iterator[tuple[int, str]]
 
 
-def number(row: dict[str, Any], key: str, allowed: str, low: float = 0.0, most: float = MOST_NUMBER) -> float:
+def number(row: dict[str, Any], key: str, allowed: Message, low: float = 0.0, most: float = MOST_NUMBER) -> float:
     value = row.get(key)
     try:
         found = float(value) if not isinstance(value, bool) else math.nan  # type: ignore[arg-type]
@@ -58,22 +68,22 @@ def number(row: dict[str, Any], key: str, allowed: str, low: float = 0.0, most: 
     except OverflowError:  # a whole number of more than 308 digits
         found = math.inf
     if not (math.isfinite(found) and found >= low):
-        shown = "missing" if value is None else shorten(repr(value))
-        raise BadLine(f"{key} is {shown}; must be {allowed}")
+        shown = message("missing") if value is None else shorten(repr(value))
+        raise BadLine("{key} is {shown}; must be {allowed}", key, shown, allowed)
     if found > most:
-        raise BadLine(f"{key} is {shorten(repr(value))}; must be at most {most:g}")
+        raise BadLine("{key} is {value}; must be at most {most:g}", key, shorten(repr(value)), most)
     return found
 
 
-def maybe(row: dict[str, Any], key: str, allowed: str, factor: float = 1.0) -> float | None:
+def maybe(row: dict[str, Any], key: str, allowed: Message, factor: float = 1.0) -> float | None:
     """The number times `factor`, None when the row has none."""
     return None if row.get(key) in (None, "") else number(row, key, allowed) * factor
 
 
 def tokens(row: dict[str, Any], key: str) -> int:
-    found = number(row, key, "a whole number, at least 1", 1.0, MOST_TOKENS)
+    found = number(row, key, FROM_ONE, 1.0, MOST_TOKENS)
     if found != int(found):
-        raise BadLine(f"{key} is {shorten(repr(row[key]))}; must be a whole number, at least 1")
+        raise BadLine("{key} is {shown}; must be {allowed}", key, shorten(repr(row[key])), FROM_ONE)
     return int(found)
 
 
@@ -83,11 +93,16 @@ def hash_ids(row: dict[str, Any], prompt_tokens: int, block_tokens: int) -> tupl
     if not isinstance(ids, list | tuple) or not all(type(i) is int and 0 <= i <= MOST_ID for i in ids):
         raise BadLine("hash_ids must be a list of whole numbers, zero or more, of 63 bits")
     if len(ids) > MOST_HASH_IDS:
-        raise BadLine(f"{len(ids)} hash_ids; must be at most {MOST_HASH_IDS}")
+        raise BadLine("{count} hash_ids; must be at most {most}", len(ids), MOST_HASH_IDS)
     if ids and len(ids) not in (-(-prompt_tokens // block_tokens), prompt_tokens // block_tokens):
         raise BadLine(
-            f"{len(ids)} hash_ids for {prompt_tokens} prompt tokens; with blocks of {block_tokens} tokens there must be"
-            f" {-(-prompt_tokens // block_tokens)} (other block sizes: workload.block_tokens)"
+            "{count} hash_ids for {prompt_tokens} prompt tokens; with blocks of {block_tokens} tokens there must be "
+            "{right} "
+            "(other block sizes: workload.block_tokens)",
+            len(ids),
+            prompt_tokens,
+            block_tokens,
+            -(-prompt_tokens // block_tokens),
         )
     return tuple(ids)
 
@@ -95,7 +110,7 @@ def hash_ids(row: dict[str, Any], prompt_tokens: int, block_tokens: int) -> tupl
 def identifier(row: dict[str, Any], key: str, without: int | None = None) -> int | float | str | None:
     value = row.get(key, without)
     if value is not None and not isinstance(value, int | float | str):
-        raise BadLine(f"{key} is {shorten(repr(value))}; must be a number or text")
+        raise BadLine("{key} is {value}; must be a number or text", key, shorten(repr(value)))
     return value
 
 
@@ -108,7 +123,7 @@ def part(row: dict[str, Any], key: str) -> dict[str, Any]:
     """A section of a row; empty when it is missing."""
     value = row.get(key)
     if value is not None and not isinstance(value, dict):
-        raise BadLine(f"{key} is {shorten(repr(value))}; must be an object")
+        raise BadLine("{key} is {value}; must be an object", key, shorten(repr(value)))
     return value or {}
 
 
@@ -116,11 +131,11 @@ def json_object(line: str) -> dict[str, Any]:
     try:
         row = json.loads(line)
     except ValueError as error:
-        raise BadLine(f"not JSON ({error}); must be one object a line") from None
+        raise BadLine("not JSON ({error}); must be one object a line", error) from None
     except RecursionError:
         raise BadLine("nested too deeply; must be one object a line") from None
     if not isinstance(row, dict):
-        raise BadLine(f"a JSON {type(row).__name__}; must be one object a line")
+        raise BadLine("a JSON {what}; must be one object a line", type(row).__name__)
     return row
 
 
@@ -130,7 +145,7 @@ def clock(text: str | None) -> float:
         return datetime.fromisoformat((text or "").strip()).timestamp()
     except (ValueError, OverflowError, OSError):  # the last two: a year that the system's clock does not reach
         raise BadLine(
-            f"TIMESTAMP is {shorten(repr(text))}; must be a date and time such as 2023-11-16 18:15:46.68"
+            "TIMESTAMP is {text}; must be a date and time such as 2023-11-16 18:15:46.68", shorten(repr(text))
         ) from None
 
 
@@ -142,16 +157,19 @@ def table(lines: Lines, columns: Sequence[str]) -> Iterator[tuple[int, dict[str,
             cells = next(csv.reader([line]))
         except csv.Error as error:
             most = csv.field_size_limit()
-            yield line_number, BadLine(f"not CSV ({error}); must be cells of at most {most} characters")
+            yield line_number, BadLine("not CSV ({error}); must be cells of at most {most} characters", error, most)
             continue
         if header is None:
             header = [cell.strip() for cell in cells]
             missing = [column for column in columns if column not in header]
             if missing:
                 raise BadLine(
-                    f"line {line_number}: no column {missing[0]!r}; the header must have {', '.join(columns)}"
+                    "line {line}: no column {missing!r}; the header must have {columns}",
+                    line_number,
+                    missing[0],
+                    ", ".join(columns),
                 )
         elif len(cells) != len(header):
-            yield line_number, BadLine(f"{len(cells)} cells; must be {len(header)} as in the header")
+            yield line_number, BadLine("{count} cells; must be {right} as in the header", len(cells), len(header))
         else:
             yield line_number, dict(zip(header, cells, strict=True))

@@ -15,9 +15,10 @@ from typing import Any
 
 import numpy as np
 
+from planner.messages import message
 from planner.spec import SpecError
 from planner.traffic.random_streams import stream
-from planner.traffic.rows import MOST_TOKENS, BadLine, Rows, TraceRequest, number
+from planner.traffic.rows import MOST_TOKENS, RATE, SECONDS, BadLine, Rows, TraceRequest, number
 from planner.traffic.trace_files import TraceSource
 
 PAIR = re.compile(r"(?:np\.int64\()?(\d{1,12})\)?\s*:\s*(?:np\.float64\()?([0-9.]+(?:e[-+]?\d+)?)\)?")
@@ -89,17 +90,23 @@ def _windows(source: TraceSource) -> Iterator[RateWindow | BadLine]:
         cells = dict(zip(CELLS, text.split(","), strict=False))
         try:
             if len(text.split(",")) != len(CELLS):
-                raise BadLine(f"{len(text.split(','))} cells; must be {len(CELLS)}: {', '.join(CELLS)}")
-            start_s = number(cells, "start", "seconds, zero or more")
-            rate = number(cells, "rate", "requests/s, zero or more", most=MOST_RATE)
+                raise BadLine(
+                    "{count} cells; must be {right}: {names}", len(text.split(",")), len(CELLS), ", ".join(CELLS)
+                )
+            start_s = number(cells, "start", SECONDS)
+            rate = number(cells, "rate", RATE, most=MOST_RATE)
             law = cells["law"].strip()
             if law not in ("Gamma", "Weibull", "Poisson", ""):
-                raise BadLine(f"law is {law[:40]!r}; must be Gamma, Weibull or Poisson")
-            shape = number(cells, "shape", "at least 0.01", 0.01, 1e3) if law in ("Gamma", "Weibull") else 1.0
+                raise BadLine("law is {law!r}; must be Gamma, Weibull or Poisson", law[:40])
+            shape = (
+                number(cells, "shape", message("at least {low:g}", 0.01), 0.01, 1e3)
+                if law in ("Gamma", "Weibull")
+                else 1.0
+            )
             if pending is not None and start_s <= pending.start_s:
-                raise BadLine(f"start is {start_s:g}; must be after the line before")
+                raise BadLine("start is {start:g}; must be after the line before", start_s)
         except BadLine as error:
-            yield BadLine(f"line {line}: {error}")
+            yield BadLine("line {line}: {error}", line, error)
             continue
         if pending is not None:
             yield RateWindow(pending.line, pending.start_s, start_s, pending.rate, pending.law, pending.shape)
@@ -122,7 +129,7 @@ def _lengths(source: TraceSource) -> dict[float, tuple[Table, Table]]:
         raise
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise BadLine(
-            f"{os.path.basename(source.path)}: not a dataset; must be {{start: {{input_tokens, output_tokens}}}}"
+            "{file}: not a dataset; must be {{start: {{input_tokens, output_tokens}}}}", os.path.basename(source.path)
         ) from None
 
 

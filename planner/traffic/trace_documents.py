@@ -11,6 +11,8 @@ from typing import Any
 from planner.spec import SpecError
 from planner.spec.strict_yaml import shorten
 from planner.traffic.rows import (
+    SECONDS,
+    TOKENS,
     BadLine,
     Found,
     Rows,
@@ -35,11 +37,11 @@ def _document(source: TraceSource) -> dict[str, Any]:
     except ValueError as error:
         if isinstance(error, SpecError):
             raise
-        raise BadLine(f"not JSON ({error}); must be one object") from None
+        raise BadLine("not JSON ({error}); must be one object", error) from None
     except RecursionError:
         raise BadLine("nested too deeply; must be one object") from None
     if not isinstance(row, dict):
-        raise BadLine(f"a JSON {type(row).__name__}; must be one object")
+        raise BadLine("a JSON {what}; must be one object", type(row).__name__)
     return row
 
 
@@ -55,19 +57,21 @@ def read_vllm_bench(source: TraceSource, block_tokens: int) -> Rows:
     keys = ("start_times", "input_lens", "output_lens")
     for key in keys:
         if not isinstance(row.get(key), list):
-            raise BadLine(f"no list {key!r}; must be the result of `vllm bench serve --save-result --save-detailed`")
+            raise BadLine(
+                "no list {key!r}; must be the result of `vllm bench serve --save-result --save-detailed`", key
+            )
     if len({len(row[key]) for key in keys}) != 1:
-        raise BadLine(f"{', '.join(f'{len(row[key])} {key}' for key in keys)}; must be equally many")
+        raise BadLine("{counts}; must be equally many", ", ".join(f"{len(row[key])} {key}" for key in keys))
     for index, (start, prompt, output) in enumerate(zip(*(row[key] for key in keys), strict=True), start=1):
         cells = {"start_times": start, "input_lens": prompt, "output_lens": output}
         try:
             if output == 0:
                 yield index, None
                 continue
-            at_s = number(cells, "start_times", "seconds, zero or more")
+            at_s = number(cells, "start_times", SECONDS)
             yield index, TraceRequest(at_s, tokens(cells, "input_lens"), tokens(cells, "output_lens"))
         except BadLine as error:
-            yield index, BadLine(f"request {index}: {error}")
+            yield index, BadLine("request {index}: {error}", index, error)
 
 
 def read_guidellm(source: TraceSource, block_tokens: int) -> Rows:
@@ -76,12 +80,12 @@ def read_guidellm(source: TraceSource, block_tokens: int) -> Rows:
         try:
             yield index, _guidellm(row)
         except BadLine as error:
-            yield index, BadLine(f"request {index}: {error}")
+            yield index, BadLine("request {index}: {error}", index, error)
 
 
 def _guidellm(row: Any) -> TraceRequest:
     if not isinstance(row, dict):
-        raise BadLine(f"{shorten(repr(row))}; must be an object")
+        raise BadLine("{value}; must be an object", shorten(repr(row)))
     timings = part(part(row, "info"), "timings")
     asked, answered = part(row, "input_metrics"), part(row, "output_metrics")
     cells = {
@@ -92,8 +96,8 @@ def _guidellm(row: Any) -> TraceRequest:
         "output_tokens": _first(row.get("output_tokens"), answered.get("text_tokens"), answered.get("total_tokens")),
         "request_end_time": _first(row.get("request_end_time"), row.get("end_time"), timings.get("request_end")),
     }
-    at_s = number(cells, "request_start_time", "seconds, zero or more")
-    end_s = maybe(cells, "request_end_time", "seconds, zero or more")
+    at_s = number(cells, "request_start_time", SECONDS)
+    end_s = maybe(cells, "request_end_time", SECONDS)
     busy_s = None if end_s is None else max(0.0, end_s - at_s)
     return TraceRequest(at_s, tokens(cells, "prompt_tokens"), tokens(cells, "output_tokens"), busy_s=busy_s)
 
@@ -114,25 +118,25 @@ def read_planner(source: TraceSource, block_tokens: int) -> Rows:
         file = pq.ParquetFile(path)
         missing = [name for name in names if name not in file.schema_arrow.names]
         if missing:
-            raise BadLine(f"no column {missing[0]!r}; must be the requests.parquet of a run")
+            raise BadLine("no column {missing!r}; must be the requests.parquet of a run", missing[0])
         for batch in file.iter_batches(BATCH, columns=names):
             for row in batch.to_pylist():
                 index += 1
                 yield index, _planner(row, index)
     except (pa.ArrowException, OSError) as error:
-        raise BadLine(f"damaged ({shorten(' '.join(str(error).split()))}); must be the table of a run") from None
+        raise BadLine("damaged ({error}); must be the table of a run", shorten(" ".join(str(error).split()))) from None
 
 
 def _planner(row: dict[str, Any], index: int) -> Found:
     try:
         if row["finish_reason"] not in ("length", "stop"):
             return None
-        at_s = number(row, "arrival_s", "seconds, zero or more")
-        busy_s = number(row, "finish_s", "seconds, zero or more") - at_s
+        at_s = number(row, "arrival_s", SECONDS)
+        busy_s = number(row, "finish_s", SECONDS) - at_s
         session = session_of(row, "session_id")
         return TraceRequest(at_s, tokens(row, "prompt_tokens"), tokens(row, "output_tokens"), (), session, 0.0, busy_s)
     except BadLine as error:
-        return BadLine(f"request {index}: {error}")
+        return BadLine("request {index}: {error}", index, error)
 
 
 # --- agents and conversations ----------------------------------------------------------------------
@@ -166,7 +170,7 @@ def _sessions(source: TraceSource) -> Iterator[dict[str, Any]]:
         try:
             yield json_object(line)
         except BadLine as error:
-            raise BadLine(f"line {number_of}: {error}") from None
+            raise BadLine("line {line}: {error}", number_of, error) from None
 
 
 class _Agent:
@@ -180,10 +184,10 @@ class _Agent:
     ) -> None:
         self._index = index
         self._name = f"{index}:{shorten(str(session.get('id', '')))}"
-        self._block = int(number({"block_size": block_tokens, **session}, "block_size", "tokens, at least 1", 1.0, 1e6))
+        self._block = int(number({"block_size": block_tokens, **session}, "block_size", TOKENS, 1.0, 1e6))
         self._entries = session.get("requests")
         if not isinstance(self._entries, list):
-            raise BadLine(f"session {index}: requests is no list; must be a list of requests")
+            raise BadLine("session {index}: requests is no list; must be a list of requests", index)
         self._known, self._fresh = known, fresh
         self._steps = 0
 
@@ -210,11 +214,11 @@ class _Agent:
         rows: list[tuple[int, Found]] = []
         last, end_s = "", ended_s
         try:
-            spawn_s = number(entry, "t", "seconds, zero or more")
+            spawn_s = number(entry, "t", SECONDS)
             if not isinstance(requests, list):
                 raise BadLine("requests of a sub-agent are no list; must be a list")
         except BadLine as error:
-            return [(self._index, BadLine(f"session {self._index}: {error}"))], "", ended_s
+            return [(self._index, BadLine("session {index}: {error}", self._index, error))], "", ended_s
         first_s = requests[0].get("t") if requests and isinstance(requests[0], dict) else None
         relative = isinstance(first_s, int | float) and first_s < spawn_s
         for request in requests:
@@ -231,14 +235,14 @@ class _Agent:
     ) -> tuple[int, Found, float]:
         try:
             if not isinstance(entry, dict):
-                raise BadLine(f"{shorten(repr(entry))}; must be an object")
-            at_s = base_s + number(entry, "t", "seconds, zero or more")
+                raise BadLine("{value}; must be an object", shorten(repr(entry)))
+            at_s = base_s + number(entry, "t", SECONDS)
             prompt, output = tokens(entry, "in"), tokens(entry, "out")
-            think_s = maybe(entry, "think_time", "seconds, zero or more")
-            busy_s = maybe(entry, "api_time", "seconds, zero or more")
+            think_s = maybe(entry, "think_time", SECONDS)
+            busy_s = maybe(entry, "api_time", SECONDS)
             ids = hash_ids(entry, prompt, self._block)
         except BadLine as error:
-            return self._index, BadLine(f"session {self._index}: {error}"), ended_s
+            return self._index, BadLine("session {index}: {error}", self._index, error), ended_s
         self._steps += 1
         step = f"{self._name}/{self._steps}"
         delay_s = think_s if think_s is not None else max(0.0, at_s - ended_s)
@@ -268,7 +272,7 @@ def read_sharegpt(source: TraceSource, block_tokens: int) -> Rows:
             continue
         turns = item.get("conversations") if isinstance(item, dict) else None
         if not isinstance(turns, list):
-            yield index, BadLine(f"conversation {index}: no list 'conversations'; must be one of turns")
+            yield index, BadLine("conversation {index}: no list 'conversations'; must be one of turns", index)
             continue
         said, longest = 0, 0
         first = True
@@ -276,7 +280,7 @@ def read_sharegpt(source: TraceSource, block_tokens: int) -> Rows:
             text = turn.get("value", turn.get("content")) if isinstance(turn, dict) else None
             who = turn.get("from", turn.get("role")) if isinstance(turn, dict) else None
             if not isinstance(text, str):
-                yield index, BadLine(f"conversation {index}: a turn without text; must have 'from' and 'value'")
+                yield index, BadLine("conversation {index}: a turn without text; must have 'from' and 'value'", index)
                 break
             length = -(-len(text) // CHARACTERS_PER_TOKEN)
             if who in ("gpt", "assistant", "chatgpt", "bing", "bard") and said and length:
@@ -292,4 +296,4 @@ def _each_line(source: TraceSource) -> Iterator[Any]:
         try:
             yield json_object(line)
         except BadLine as error:
-            yield BadLine(f"line {line_number}: {error}")
+            yield BadLine("line {line}: {error}", line_number, error)

@@ -35,8 +35,11 @@ def write_mooncake(load: Load, path: str | os.PathLike[str], block_tokens: int =
     arrivals = load.start()
     if len(arrivals) != load.expected_requests:
         raise SpecError(
-            f"{os.fspath(path)}: only {len(arrivals)} of {load.expected_requests} requests have their own send time;"
-            " a closed loop or sessions cannot be written as a trace"
+            "{path}: only {count} of {all} requests have their own send time; a closed loop or sessions cannot be "
+            "written as a trace",
+            os.fspath(path),
+            len(arrivals),
+            load.expected_requests,
         )
     ids: dict[tuple[int, tuple[tuple[int, int, int], ...]], int] = {}
     with open(path, "w", encoding="utf-8") as file:

@@ -13,6 +13,7 @@ from io import BufferedReader
 from pathlib import Path
 from typing import Any, cast
 
+from planner.messages import system
 from planner.spec import SpecError
 from planner.traffic.rows import BadLine, Lines
 
@@ -36,7 +37,9 @@ class _Counted:
         self._text += len(data)
         if self.packed and self._text > FREE and self._text > MOST_RATIO * self._file.tell():
             raise SpecError(
-                f"{self._path}: unpacks to more than {MOST_RATIO} times its size; must be at most that, or plain text"
+                "{path}: unpacks to more than {most} times its size; must be at most that, or plain text",
+                self._path,
+                MOST_RATIO,
             )
         return data
 
@@ -46,7 +49,7 @@ class _Counted:
     def readline(self) -> bytes:
         line = self._source.readline(MOST_LINE + 1)
         if len(line) > MOST_LINE:
-            raise SpecError(f"{self._path}: a line of more than {MOST_LINE} bytes; must be at most that")
+            raise SpecError("{path}: a line of more than {most} bytes; must be at most that", self._path, MOST_LINE)
         return self._count(line)
 
 
@@ -67,9 +70,11 @@ class TraceSource:
             with Path(self.path).open("rb") as file:
                 yield _Counted(self.path, file)
         except (EOFError, zlib.error, BadGzipFile) as error:
-            raise SpecError(f"{self.path}: damaged gzip file ({error})") from None
+            raise SpecError("{path}: damaged gzip file ({error})", self.path, error) from None
         except OSError as error:
-            raise SpecError(f"{self.path}: {error.strerror}; workload.path must be a readable trace file") from None
+            raise SpecError(
+                "{path}: {fault}; workload.path must be a readable trace file", self.path, system(error)
+            ) from None
         except ValueError as error:
             if isinstance(error, SpecError | BadLine) or "null byte" not in str(error):
                 raise
@@ -91,7 +96,9 @@ class TraceSource:
                     line = raw.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
                 except UnicodeDecodeError as error:
                     raise SpecError(
-                        f"{self.path}: byte {place + error.start} is not UTF-8; must be CSV or JSON text, plain or gzip"
+                        "{path}: byte {place} is not UTF-8; must be CSV or JSON text, plain or gzip",
+                        self.path,
+                        place + error.start,
                     ) from None
                 place += len(raw)
                 if line.strip():
@@ -102,12 +109,12 @@ class TraceSource:
         with self.open() as file:
             data = file.read(MOST_TEXT + 1)
         if len(data) > MOST_TEXT:
-            raise SpecError(f"{self.path}: more than {MOST_TEXT} bytes in one value; must be at most that")
+            raise SpecError("{path}: more than {most} bytes in one value; must be at most that", self.path, MOST_TEXT)
         try:
             return data.decode("utf-8-sig")
         except UnicodeDecodeError as error:
             raise SpecError(
-                f"{self.path}: byte {error.start} is not UTF-8; must be CSV or JSON text, plain or gzip"
+                "{path}: byte {place} is not UTF-8; must be CSV or JSON text, plain or gzip", self.path, error.start
             ) from None
 
     def values(self, prefix: str) -> Iterator[Any]:
@@ -119,7 +126,7 @@ class TraceSource:
                 yield from ijson.items(cast("Any", file), prefix, use_float=True)
             except (ijson.JSONError, UnicodeDecodeError) as error:
                 text = " ".join(str(error).split())[:200]
-                raise BadLine(f"not JSON ({text}); must be one JSON value") from None
+                raise BadLine("not JSON ({error}); must be one JSON value", text) from None
 
     def members(self, *endings: str) -> list[str]:
         """The files of a folder by name, or the file itself."""

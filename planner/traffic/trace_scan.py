@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from hashlib import blake2b
 
+from planner.messages import Message, joined, message
 from planner.spec import SpecError
 from planner.spec.strict_yaml import shorten
 from planner.traffic.formats import FORMATS, recognised
@@ -50,14 +51,21 @@ def format_of(path: str | os.PathLike[str]) -> str:
             return "servegen"
         if any(file.endswith((".json", ".jsonl", ".json.gz", ".jsonl.gz")) for file in files):
             return "agents"
-        raise SpecError(f"{shorten(name)}: a folder that holds no trace; must be one of {', '.join(FORMATS)}")
+        raise SpecError(
+            "{path}: a folder that holds no trace; must be one of {formats}", shorten(name), ", ".join(FORMATS)
+        )
     source = TraceSource(name)
     found = recognised(source.head())
     if found is None:
         line, _ = next(source.lines(), (0, ""))
         if line == 0:
-            raise SpecError(f"{name}: the trace is empty; it must hold at least one request")
-        raise SpecError(f"{name}: line {line}: unknown format; workload.format must be one of {', '.join(FORMATS)}")
+            raise SpecError("{path}: the trace is empty; it must hold at least one request", name)
+        raise SpecError(
+            "{path}: line {line}: unknown format; workload.format must be one of {formats}",
+            name,
+            line,
+            ", ".join(FORMATS),
+        )
     return found
 
 
@@ -74,29 +82,40 @@ class Scan:
         self.format = format_of(self.path) if format == "auto" else format
         if self.format not in FORMATS:
             raise SpecError(
-                f"workload.format: {shorten(repr(self.format))} is unknown; must be auto or one of {', '.join(FORMATS)}"
+                "workload.format: {name} is unknown; must be auto or one of {formats}",
+                shorten(repr(self.format)),
+                ", ".join(FORMATS),
             )
         self._reader = FORMATS[self.format]
         self.starts = self._reader.starts
         if self.starts in ("together", "unknown") and (selection.start_s > 0 or selection.end_s < math.inf):
-            raise SpecError(f"workload.start_s: {self.path} has no send times; allowed: without start_s and end_s")
+            raise SpecError("workload.start_s: {path} has no send times; allowed: without start_s and end_s", self.path)
         self._selection = selection
         self._source = TraceSource(self.path, selection.start_s, selection.end_s)
-        self.remarks = [self._reader.note] if self._reader.note else []
+        self.remarks: list[Message] = [self._reader.note] if self._reader.note else []
         self.block_tokens = block_tokens or self._blocks()
         self.good = self.failed = self.bad = self._met = 0
-        self._faults: list[str] = []
+        self._faults: list[Message] = []
 
     @property
-    def warnings(self) -> list[str]:
+    def warnings(self) -> list[Message]:
         """What was left out and assumed, after the pass."""
         found = list(self.remarks)
         if self.bad:
-            more = f"; {self.bad - len(self._faults)} more" if self.bad > len(self._faults) else ""
-            rows = f"{self.bad} of {self.good + self.bad + self.failed} rows"
-            found.append(f"{rows} of the trace were left out ({'; '.join(self._faults)}{more}).")
+            untold = self.bad - len(self._faults)
+            more = [message("{count} more", untold)] if untold else []
+            found.append(
+                message(
+                    "{count} of {all} rows of the trace were left out ({faults}).",
+                    self.bad,
+                    self.good + self.bad + self.failed,
+                    joined("; ", [*self._faults, *more]),
+                )
+            )
         if self.failed:
-            found.append(f"{self.failed} requests that had failed when they were recorded were left out.")
+            found.append(
+                message("{count} requests that had failed when they were recorded were left out.", self.failed)
+            )
         return found
 
     def __iter__(self) -> Iterator[TraceRequest]:
@@ -114,7 +133,11 @@ class Scan:
                 if row.session not in kept:
                     if low == 0 and high == math.inf and selection.sample == 1.0 and not row.after:
                         self._refuse(
-                            f"line {line}: first request of session {shorten(row.session or '')!r} needs a timestamp"
+                            message(
+                                "line {line}: first request of session {session!r} needs a timestamp",
+                                line,
+                                shorten(row.session or ""),
+                            )
                         )
                     continue
             else:
@@ -129,25 +152,27 @@ class Scan:
             if given == selection.requests:
                 break
         if self.bad > self.good:
-            raise SpecError(f"{self.path}: {self._faults[0]}" + (f" ({self.bad} such rows)" if self.bad > 1 else ""))
+            if self.bad > 1:
+                raise SpecError("{path}: {fault} ({count} such rows)", self.path, self._faults[0], self.bad)
+            raise SpecError("{path}: {fault}", self.path, self._faults[0])
 
     def _rows(self) -> Iterator[tuple[int, Found]]:
         try:
             yield from self._reader.read(self._source, self.block_tokens)
         except BadLine as error:
-            raise SpecError(f"{self.path}: {error}") from None
+            raise SpecError("{path}: {error}", self.path, error) from None
 
     def _fits(self, line: int, found: Found) -> TraceRequest | None:
         if isinstance(found, BadLine):
-            self._refuse(str(found))
+            self._refuse(found.args[0])
             return None
         if found is None:
             self.failed += 1
         return found
 
-    def _refuse(self, fault: str) -> None:
+    def _refuse(self, fault: Message) -> None:
         if self._selection.strict:
-            raise SpecError(f"{self.path}: {fault}")
+            raise SpecError("{path}: {fault}", self.path, fault)
         self.bad += 1
         if len(self._faults) < NAMED:
             self._faults.append(fault)
@@ -180,6 +205,6 @@ class Scan:
             except BadLine:
                 continue
             if size != usual:
-                self.remarks.append(f"The trace's hash_ids stand for blocks of {size} tokens.")
+                self.remarks.append(message("The trace's hash_ids stand for blocks of {size} tokens.", size))
             return size
         return usual

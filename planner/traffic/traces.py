@@ -13,6 +13,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
+from planner.messages import message, system
 from planner.spec import SpecError, Trace
 from planner.traffic.contents import ANSWER, PROMPT, content_id, shared_runs
 from planner.traffic.formats import FORMATS
@@ -64,22 +65,30 @@ def read(
         rows.append(row)
         blocks += len(row.hash_ids)
         if len(rows) > MOST_REQUESTS or blocks > MOST_BLOCKS:
-            what = f"{MOST_REQUESTS} requests" if len(rows) > MOST_REQUESTS else f"{MOST_BLOCKS} hash ids"
+            many = message("{count} requests", MOST_REQUESTS), message("{count} hash ids", MOST_BLOCKS)
             raise SpecError(
-                f"{scan.path}: more than {what}; must be at most that: choose with workload.requests,"
-                " start_s and end_s, or sample"
+                "{path}: more than {what}; must be at most that: choose with workload.requests, start_s and end_s, or "
+                "sample",
+                scan.path,
+                many[0] if len(rows) > MOST_REQUESTS else many[1],
             )
     if not rows:
-        wanted = " in what was chosen of it" if scan.good + scan.bad + scan.failed or selection != ALL else ""
-        raise SpecError(f"{scan.path}: the trace is empty{wanted}; it must hold at least one request")
+        if scan.good + scan.bad + scan.failed or selection != ALL:
+            raise SpecError(
+                "{path}: the trace is empty in what was chosen of it; it must hold at least one request", scan.path
+            )
+        raise SpecError("{path}: the trace is empty; it must hold at least one request", scan.path)
     ordered = _in_order(rows)
     warnings = scan.warnings
     if selection.dequantise:
         ordered, grid_s = _spread(ordered)
         if grid_s is not None:
             warnings.append(
-                f"The trace's send times lie on a grid of {grid_s:g} s; requests were spread evenly within it"
-                " (workload.dequantise=false sends them in bursts)."
+                message(
+                    "The trace's send times lie on a grid of {grid:g} s; requests were spread evenly within it "
+                    "(workload.dequantise=false sends them in bursts).",
+                    grid_s,
+                )
             )
     if selection.closed_loop:
         ordered = _waiting(ordered)
@@ -229,7 +238,7 @@ def requests_of(
     try:
         status = os.stat(path)
     except OSError as error:
-        raise SpecError(f"{path}: {error.strerror}; workload.path must be a readable trace file") from None
+        raise SpecError("{path}: {fault}; workload.path must be a readable trace file", path, system(error)) from None
     except ValueError:  # a null byte
         raise SpecError("workload.path: a path with a null byte; must be a readable trace file") from None
     return _kept(path, format, block_tokens, selection, (status.st_mtime_ns, status.st_size))

@@ -93,8 +93,13 @@ def _sessions(spec: Spec, workload: Sessions) -> Load:
     repeated = sum(one * one for one in turns)  # a turn holds all before it
     if total > MOST_TURNS or repeated > MOST_HISTORY:
         raise SpecError(
-            f"workload.turns: {total} turns in {count} sessions; allowed: {MOST_TURNS} in all, and at most"
-            f" {MOST_HISTORY} when every turn is counted as often as it is repeated"
+            "workload.turns: {total} turns in {count} sessions; allowed: {most} in all, and at most {history} when "
+            "every "
+            "turn is counted as often as it is repeated",
+            total,
+            count,
+            MOST_TURNS,
+            MOST_HISTORY,
         )
     questions = draw_tokens(workload.prompt_tokens, total, stream(seed, "prompt_tokens"), "workload.prompt_tokens")
     answers = draw_tokens(workload.output_tokens, total, stream(seed, "output_tokens"), "workload.output_tokens")
@@ -204,7 +209,7 @@ def _trace(spec: Spec, workload: Trace) -> Load:
         sessions_per_s = workload.rate * len(times) / sent.requests
         times = arrival_times(len(times), sessions_per_s, 1.0, spec.run.seed)
     elif sent.starts == "unknown":
-        raise SpecError(f"workload.rate: missing; {workload.path} has no send times; allowed: requests per second")
+        raise SpecError("workload.rate: missing; {path} has no send times; allowed: requests per second", workload.path)
     else:
         speedup = _speedup(workload, sent)
         times = [time_s / speedup for time_s in times]
@@ -220,7 +225,7 @@ def _speedup(workload: Trace, sent: traces.Sendable) -> float:
         return workload.speedup
     if sent.rate is None:
         raise SpecError(
-            f"workload.rate: all requests of {workload.path} come at once; allowed: without rate, or another trace"
+            "workload.rate: all requests of {path} come at once; allowed: without rate, or another trace", workload.path
         )
     return workload.rate / sent.rate
 

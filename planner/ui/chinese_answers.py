@@ -11,6 +11,7 @@ ANSWERS: dict[str, str] = {
     "simulated: uncalibrated roofline": "仿真：未校准的屋顶线模型",
     "simulated: fitted to {what}": "仿真：按 {what} 拟合",
     # --- a run ---
+    "The deployment behind {name}": ("{name} 所测的部署"),
     "1 aggregated worker": "1 个聚合实例",
     "{count} aggregated workers": "{count} 个聚合实例",
     "{workers} on {gpus}x {gpu}": "{gpus}x {gpu} 上的 {workers}",
@@ -21,7 +22,11 @@ ANSWERS: dict[str, str] = {
     "are": "收到",
     "finish": "完成",
     "finishes": "完成",
-    "{who} {finishes} none of {count:.0f} requests.": "{count:.0f} 个请求，{who} 一个也没有{finishes}。",
+    "{who} {finishes} none of {count:.0f} requests": "{count:.0f} 个请求，{who} 一个也没有{finishes}",
+    "{none}.": "{none}。",
+    "{none}; {limit}.": "{none}；{limit}。",
+    "{fault} What was measured beside that: {served}.": "{fault}除此之外的实测：{served}。",
+    "{who} {serve} {rate} req/s": "{who} {serve} {rate} 个请求",
     "Past saturation: {who} {are} offered {asked} req/s and {serve} {rate}; {limit}": (
         "已过饱和：{who} 每秒{are} {asked} 个请求，{serve} {rate} 个；{limit}"
     ),
@@ -41,6 +46,7 @@ ANSWERS: dict[str, str] = {
     "posting hand-overs is the bottleneck": "瓶颈是发起 KV 移交",
     "prefill is the bottleneck": "瓶颈是预填充",
     "decoding is the bottleneck": "瓶颈是解码",
+    "a server died": "有服务器中途退出",
     "no station is full": "没有环节已满",
     "the cause was not recorded": "原因未记录",
     "The run is too short to be steady: requests in the system still grew at its end. Send more requests.": (
@@ -49,14 +55,29 @@ ANSWERS: dict[str, str] = {
     "{count:.0f} of {all:.0f} requests {rejected}.": "{all:.0f} 个请求中有 {count:.0f} 个{rejected}。",
     "rejected": "被拒绝",
     "failed": "失败",
-    "A ({a}) has a goodput of {x} req/s per GPU and B ({b}) of {y}: {verdict}. A {of_a}, B {of_b}": (
-        "A（{a}）的有效吞吐为每 GPU 每秒 {x} 个请求，B（{b}）为 {y}：{verdict}。A {of_a}，B {of_b}"
+    "A ({a}) has a goodput of {rate} and B ({b}) of {y}: {verdict}. A {of_a}, B {of_b}": (
+        "A（{a}）的有效吞吐为{rate}，B（{b}）为 {y}：{verdict}。A {of_a}，B {of_b}"
     ),
+    "{rate} req/s per GPU": ("每 GPU 每秒 {rate} 个请求"),
     "{verdict} ({which} past saturation)": "{verdict}（{which} 已过饱和）",
     "neither is ahead": "不分先后",
     "they are within {share} of each other": "两者相差不到 {share}",
     "only {ahead} serves requests within the targets": "只有 {ahead} 能在目标内服务",
     "{ahead} is ahead by {more:.1f} %": "{ahead} 领先 {more:.1f} %",
+    "{name} died: {why}": "{name} 中途退出：{why}",
+    "{failed:.0f} of {sent:.0f} requests failed": "{sent:.0f} 个请求中有 {failed:.0f} 个失败",
+    "{count} with {text!r}": "{count} 个的原因是 {text!r}",
+    "{count} other kinds": "另有 {count} 种",
+    "{failed}.": "{failed}。",
+    "{failed}: {kinds}.": "{failed}：{kinds}。",
+    "{refused} of {count:.0f} requests were refused: longer than {limits}": (
+        "{count:.0f} 个请求中有 {refused} 个被拒绝：长于 {limits}"
+    ),
+    "the KV cache of {tokens} tokens": "{tokens} token 的 KV 缓存",
+    "{one} / {two}": "{one} / {two}",
+    "{refused}.": "{refused}。",
+    "No request could be served.": "没有一个请求能得到服务。",
+    "Of the others: {first}": "其余请求：{first}",
     # --- what limits it ---
     "aggregated": "聚合",
     "prefill": "预填充",
@@ -128,6 +149,10 @@ ANSWERS: dict[str, str] = {
     "KV memory is the bottleneck: the cache of the {role} workers is {mean} full on average and {most} at most, "
     "with {count:.0f} preemptions.": (
         "瓶颈是 KV 显存：{role}实例的缓存平均占用 {mean}，最高 {most}，抢占 {count:.0f} 次。"
+    ),
+    "KV memory is the bottleneck: a request wants {wanted:,.0f} blocks and each of the {role} workers has "
+    "{blocks:,}, {share} of them in use on average.": (
+        "瓶颈是 KV 显存：一个请求需要 {wanted:,.0f} 个块，而每个{role}实例有 {blocks:,} 个，平均占用 {share}。"
     ),
     "Hand-overs are the bottleneck: the {role} workers spend {share} of their time posting {count:,.0f} descriptors a "
     "prompt": "瓶颈是 KV 移交：{role}实例 {share} 的时间用于为每个提示词发起 {count:,.0f} 个描述符",
@@ -276,6 +301,33 @@ ANSWERS: dict[str, str] = {
     "only P/D meets the targets": "只有 P/D 达标",
     "only aggregated meets the targets": "只有聚合达标",
     "neither meets the targets": "两者都不达标",
+    "Checked": "已检验",
+    "Partly checked": "部分检验",
+    "{how} on {machine} at {load:.0%} of the rates: {outcome}.": (
+        "{how}：在 {machine}上以各速率的 {load:.0%} 运行，{outcome}。"
+    ),
+    "all met the targets": "全部达标",
+    "missed the targets: {which}": "未达标：{which}",
+    "{name} at {rate} req/s": "{name}，每秒 {rate} 个请求",
+    "1 core": "1 个核",
+    "{n} cores": "{n} 个核",
+    "Not checked: no candidate fits the {machine} here.": "未检验：没有候选能放进这里的 {machine}。",
+    "Not checked: the suggestion is for {wanted} and vLLM's {kind} build runs here.": (
+        "未检验：建议针对 {wanted}，而这里运行的是 vLLM 的 {kind} 版本。"
+    ),
+    "Not checked: the suggestion is for {wanted}, here is {names}.": "未检验：建议针对 {wanted}，这里是 {names}。",
+    "{name}: {gpus} GPUs needed": "{name}：需要 {gpus} 个 GPU",
+    "{name}, predicted against measured: {errors}.": "{name}，预测相对实测：{errors}。",
+    "Tested: {what}.": "已测：{what}。",
+    "Not tested: {what}.": "未测：{what}。",
+    "{split} whole": "完整的 {split}",
+    "{count} of {all} engines at their rate": "{all} 个引擎中的 {count} 个，按各自的速率",
+    "routing between engines": "引擎之间的路由",
+    "routing between workers": "实例之间的路由",
+    "many transfers sharing the links": "多个传输共用链路",
+    "the KV transfer between two engines": "两个引擎之间的 KV 传输",
+    "the {role} worker at its full load": "满负载的{role}实例",
+    "the {role} worker beyond {share:.0%} of its load": "{role}实例超过其负载 {share:.0%} 的部分",
     # --- predicted against measured ---
     "Predicted against measured over {count} requests: {errors}.": "{count} 个请求的预测相对实测：{errors}。",
     "Fitted, not predicted, against measured over {count} requests: {errors}.": (

@@ -33,6 +33,12 @@ FAULTS: dict[str, str] = {
     "a whole number, zero or more": "不小于 0 的整数",
     "seconds, zero or more": "不小于 0 的秒数",
     "milliseconds, zero or more": "不小于 0 的毫秒数",
+    "nanoseconds, zero or more": "不小于 0 的纳秒数",
+    "requests/s, zero or more": "不小于 0 的每秒请求数",
+    "tokens, at least 1": "不小于 1 的 token 数",
+    "at least {low:g}": "不小于 {low:g}",
+    "none": "无",
+    "{one}; {two}": "{one}；{two}",
     "missing": "缺失",
     "none chosen": "没有选择",
     # --- the system's ---
@@ -79,6 +85,13 @@ FAULTS: dict[str, str] = {
         "time {time:g} 的 tick_s 太多；可用：不超过 {most} 个"
     ),
     "{weights} weights for {values} values; allowed: one each": "{values} 个值有 {weights} 个权重；可用：每个值一个",
+    "end_s {end:g} is not after start_s; allowed: numbers above {start:g}": (
+        "end_s {end:g} 不在 start_s 之后；可用：大于 {start:g} 的数"
+    ),
+    "rate {rate:g} beside a speedup; allowed: one of the two": "rate {rate:g} 与 speedup 同时给出；可用：其中之一",
+    "shared_prefix_tokens {tokens} is above prompt_tokens; allowed: up to {longest:g}": (
+        "shared_prefix_tokens {tokens} 大于 prompt_tokens；可用：不超过 {longest:g}"
+    ),
     "all weights are zero; allowed: at least one above 0": "权重全为零；可用：至少一个大于 0",
     "{seconds:g} is too small; allowed: 0, or numbers from {least:g}": (
         "{seconds:g} 太小；可用：0，或不小于 {least:g} 的数"
@@ -159,27 +172,35 @@ FAULTS: dict[str, str] = {
     "{where}: {key}: {value!r} is not covered; allowed: {allowed}": (
         "{where}：{key}：不支持 {value!r}；可用：{allowed}"
     ),
-    "{where}: {key}: {value!r} is not covered; allowed: {methods}": (
-        "{where}：{key}：不支持 {value!r}；可用：{methods}"
-    ),
-    "{where}: holds {what}; allowed: config_groups of one type, with num_bits": (
-        "{where}：含有{what}；可用：同一类型且带 num_bits 的 config_groups"
-    ),
-    "groups of different types": "类型不同的组",
-    "no group": "零个组",
     "num_bits 8 of type float, or none": "num_bits 为 8 的 float，或不设",
-    "FP8, or none": "FP8，或不设",
+    "{where}: holds no group; allowed: config_groups with num_bits": (
+        "{where}：不含任何组；可用：带 num_bits 的 config_groups"
+    ),
+    "{where}: {key}: {method!r} is not covered; allowed: {methods}": (
+        "{where}：{key}：不支持 {method!r}；可用：{methods}"
+    ),
+    "{where}: {key}: is no list of names; allowed: a list of modules": (
+        "{where}：{key}：不是名称的列表；可用：模块的列表"
+    ),
+    "{where}: {key}: is missing; allowed: one value a layer": "{where}：{key}：缺失；可用：每层一个值",
+    "{where}: {key}: is no list of {length} values; allowed: one value a layer": (
+        "{where}：{key}：不是 {length} 个值的列表；可用：每层一个值"
+    ),
     "two whole numbers from 1": "两个不小于 1 的整数",
     "8 beside 8, 4 beside 8 or 4 of the inputs": "输入为 8 时用 8，输入为 8 或 4 时用 4",
     "engine.quantization: {quantization!r} on {name}, whose weights are quantised already; allowed: leave it out": (
         "engine.quantization：{name} 的权重已量化，不能再设 {quantization!r}；可用：不设此键"
     ),
-    "model: {name} is a mixture of experts, whose step times the roofline does not cover; "
-    "allowed: a dense model, or a profile measured on it": (
-        "model：{name} 是混合专家模型，屋顶线模型不含其步时；可用：稠密模型，或在其上实测的性能档案"
+    "model: {model} keeps a state instead of KV in {states} of its {layers} layers, whose step time is not "
+    "covered; allowed: models with attention in every layer, or `planner memory` for its sizes": (
+        "model：{model} 的 {layers} 层中有 {states} 层保存状态而不是 KV，其步时尚不支持；可用：每层都有注意力的模型"
+        "，或用 `planner memory` 查看大小"
     ),
-    "model: {name} is a mixture of {experts} experts, whose step time is not covered; allowed: dense models": (
-        "model：{name} 是 {experts} 个专家的混合模型，尚不支持；可用：稠密模型"
+    "{key}.enable_expert_parallel: {model} has no experts; allowed: with mixtures of experts": (
+        "{key}.enable_expert_parallel：{model} 没有专家；可用：混合专家模型"
+    ),
+    "{key}.expert_imbalance: every GPU has a share of every expert; allowed: with enable_expert_parallel: true": (
+        "{key}.expert_imbalance：每个 GPU 都有每个专家的一份；可用：与 enable_expert_parallel: true 一起"
     ),
     "model: {name} cannot be split over up to {most} GPUs; allowed: more GPUs": (
         "model：{name} 无法分布到最多 {most} 个 GPU 上；可用：更多 GPU"
@@ -202,6 +223,7 @@ FAULTS: dict[str, str] = {
         "{tp} 不能整除 {model} 的 {heads} 个头、{kv_heads} 个 KV 头与中间层宽度 {width}"
     ),
     "intermediate size": "中间层宽度",
+    "expert width": "专家宽度",
     "attention width": "注意力宽度",
     "K and V width": "K 与 V 的宽度",
     "groups": "组",
@@ -274,8 +296,24 @@ FAULTS: dict[str, str] = {
     "workload.path: {path}: no such file; allowed: the path of a trace file": (
         "workload.path：{path}：没有这个文件；可用：轨迹文件的路径"
     ),
-    "workload.format: {name!r} is unknown; must be auto or one of {formats}": (
-        "workload.format：{name!r} 未知；须为 auto 或其中之一：{formats}"
+    "workload.path: a path with a null byte; must be a readable trace file": (
+        "workload.path：路径含空字节；须为可读取的轨迹文件"
+    ),
+    "workload.format: {name} is unknown; must be auto or one of {formats}": (
+        "workload.format：{name} 未知；须为 auto 或其中之一：{formats}"
+    ),
+    "workload.start_s: {path} has no send times; allowed: without start_s and end_s": (
+        "workload.start_s：{path} 没有发送时间；可用：不设 start_s 与 end_s"
+    ),
+    "workload.rate: missing; {path} has no send times; allowed: requests per second": (
+        "workload.rate：缺失；{path} 没有发送时间；可用：每秒请求数"
+    ),
+    "workload.rate: all requests of {path} come at once; allowed: without rate, or another trace": (
+        "workload.rate：{path} 的请求全部同时到达；可用：不设 rate，或另一个轨迹"
+    ),
+    "workload.turns: {total} turns in {count} sessions; allowed: {most} in all, and at most {history} when every "
+    "turn is counted as often as it is repeated": (
+        "workload.turns：{count} 个会话共 {total} 轮；可用：总共 {most} 轮，每轮按其重复次数计时不超过 {history}"
     ),
     "workload.kind: {kind!r} has no request rate to vary; must be one that has": (
         "workload.kind：{kind!r} 没有可改变的请求速率；须为有速率的类型"
@@ -300,7 +338,22 @@ FAULTS: dict[str, str] = {
     "{path}: only {count} of {all} requests have their own send time; a closed loop or sessions cannot be written as a "
     "trace": "{path}：{all} 个请求中只有 {count} 个有自己的发送时间；闭环或会话不能写成轨迹",
     "{path}: a line of more than {most} bytes; must be at most that": "{path}：一行超过 {most} 字节；不得更多",
-    "{path}: more than {most} bytes of text; must be at most that": "{path}：文本超过 {most} 字节；不得更多",
+    "{path}: more than {most} bytes in one value; must be at most that": "{path}：一个值超过 {most} 字节；不得更多",
+    "{path}: unpacks to more than {most} times its size; must be at most that, or plain text": (
+        "{path}：解压后超过其大小的 {most} 倍；不得更多，或改用纯文本"
+    ),
+    "{path}: more than {what}; must be at most that: choose with workload.requests, start_s and end_s, or sample": (
+        "{path}：多于 {what}；不得更多：请用 workload.requests、start_s 与 end_s 或 sample 选取"
+    ),
+    "{count} requests": "{count} 个请求",
+    "{count} hash ids": "{count} 个 hash id",
+    "{path}: the trace is empty in what was chosen of it; it must hold at least one request": (
+        "{path}：轨迹中所选的部分为空；至少须有一个请求"
+    ),
+    "{path}: {fault} ({count} such rows)": "{path}：{fault}（这样的行有 {count} 行）",
+    "{path}: a folder that holds no trace; must be one of {formats}": (
+        "{path}：文件夹中没有轨迹；须为其中之一：{formats}"
+    ),
     "{path}: damaged gzip file ({error})": "{path}：gzip 文件已损坏（{error}）",
     "{path}: {fault}; workload.path must be a readable trace file": (
         "{path}：{fault}；workload.path 须为可读取的轨迹文件"
@@ -308,12 +361,8 @@ FAULTS: dict[str, str] = {
     "{path}: byte {place} is not UTF-8; must be CSV or JSON text, plain or gzip": (
         "{path}：第 {place} 字节不是 UTF-8；须为 CSV 或 JSON 文本，可用 gzip 压缩"
     ),
-    "{path}: line {number}: first request of session {session!r} needs a timestamp": (
-        "{path}：第 {number} 行：会话 {session!r} 的首个请求须有 timestamp"
-    ),
     "{key} is {shown}; must be {allowed}": "{key} 是 {shown}；须为 {allowed}",
     "{key} is {value}; must be at most {most:g}": "{key} 是 {value}；不得超过 {most:g}",
-    "{key} is {value}; must be a whole number, at least 1": "{key} 是 {value}；须为不小于 1 的整数",
     "{key} is {value}; must be a number or text": "{key} 是 {value}；须为数字或文本",
     "hash_ids must be a list of whole numbers, zero or more, of 63 bits": "hash_ids 须为不小于 0 的 63 位整数的列表",
     "{count} hash_ids for {prompt_tokens} prompt tokens; with blocks of {block_tokens} tokens there must be {right} "
@@ -331,17 +380,60 @@ FAULTS: dict[str, str] = {
     "no list {key!r}; must be the result of `vllm bench serve --save-result --save-detailed`": (
         "没有列表 {key!r}；须为 `vllm bench serve --save-result --save-detailed` 的结果"
     ),
-    "line {number}: {error}": "第 {number} 行：{error}",
-    "line {number}: not CSV ({error}); must be cells of at most {most} characters": (
-        "第 {number} 行：不是 CSV（{error}）；每个单元格最多 {most} 个字符"
+    "line {line}: {error}": "第 {line} 行：{error}",
+    "line {line}: no column {missing!r}; the header must have {columns}": (
+        "第 {line} 行：缺少列 {missing!r}；表头须有 {columns}"
     ),
-    "line {number}: no column {missing!r}; the header must have {columns}": (
-        "第 {number} 行：缺少列 {missing!r}；表头须有 {columns}"
+    "line {line}: first request of session {session!r} needs a timestamp": (
+        "第 {line} 行：会话 {session!r} 的首个请求须有 timestamp"
     ),
-    "line {number}: {count} cells; must be {right} as in the header": (
-        "第 {number} 行：{count} 个单元格；须为 {right} 个，与表头一致"
+    "not CSV ({error}); must be cells of at most {most} characters": (
+        "不是 CSV（{error}）；每个单元格最多 {most} 个字符"
     ),
-    "request {number}: {error}": "第 {number} 个请求：{error}",
+    "{count} cells; must be {right} as in the header": "{count} 个单元格；须为 {right} 个，与表头一致",
+    "{count} cells; must be {right}: {names}": "{count} 个单元格；须为 {right} 个：{names}",
+    "{count} hash_ids; must be at most {most}": "{count} 个 hash_ids；不得超过 {most} 个",
+    "{key} is {value}; must be an object": "{key} 是 {value}；须为对象",
+    "{value}; must be an object": "{value}；须为对象",
+    "a JSON {what}; must be one object": "是 JSON 的 {what}；须为一个对象",
+    "not JSON ({error}); must be one object": "不是 JSON（{error}）；须为一个对象",
+    "not JSON ({error}); must be one JSON value": "不是 JSON（{error}）；须为一个 JSON 值",
+    "nested too deeply; must be one object": "嵌套太深；须为一个对象",
+    "no column {missing!r}; must be the requests.parquet of a run": "缺少列 {missing!r}；须为运行的 requests.parquet",
+    "damaged ({error}); must be the table of a run": "已损坏（{error}）；须为运行的表",
+    "request {index}: {error}": "第 {index} 个请求：{error}",
+    "session {index}: {error}": "第 {index} 个会话：{error}",
+    "session {index}: requests is no list; must be a list of requests": (
+        "第 {index} 个会话：requests 不是列表；须为请求的列表"
+    ),
+    "requests of a sub-agent are no list; must be a list": "子代理的 requests 不是列表；须为列表",
+    "conversation {index}: no list 'conversations'; must be one of turns": (
+        "第 {index} 个对话：没有列表 'conversations'；须为各轮的列表"
+    ),
+    "conversation {index}: a turn without text; must have 'from' and 'value'": (
+        "第 {index} 个对话：有一轮没有文本；须有 'from' 与 'value'"
+    ),
+    "not named ...-trace.csv; must lie beside its ...-dataset.json": (
+        "文件名不是 ...-trace.csv；须与其 ...-dataset.json 放在一起"
+    ),
+    "{file}: not a dataset; must be {{start: {{input_tokens, output_tokens}}}}": (
+        "{file}：不是数据集；须为 {{start: {{input_tokens, output_tokens}}}}"
+    ),
+    "law is {law!r}; must be Gamma, Weibull or Poisson": "分布是 {law!r}；须为 Gamma、Weibull 或 Poisson",
+    "start is {start:g}; must be after the line before": "start 是 {start:g}；须在上一行之后",
+    "{count} of {all} rows of the trace were left out ({faults}).": (
+        "轨迹的 {all} 行中有 {count} 行未采用（{faults}）。"
+    ),
+    "{count} more": "另有 {count} 行",
+    "{count} requests that had failed when they were recorded were left out.": "记录时已失败的 {count} 个请求未采用。",
+    "The trace holds text: lengths are estimated at a token for every 4 characters.": (
+        "轨迹中是文本：长度按每 4 个字符 1 个 token 估计。"
+    ),
+    "The trace's hash_ids stand for blocks of {size} tokens.": "轨迹的 hash_ids 表示 {size} token 的块。",
+    "The trace's send times lie on a grid of {grid:g} s; requests were spread evenly within it "
+    "(workload.dequantise=false sends them in bursts).": (
+        "轨迹的发送时间落在 {grid:g} 秒的网格上；请求已在其中均匀散开（workload.dequantise=false 则成批发送）。"
+    ),
     # --- runs ---
     "{folder}: damaged (manifest.json: {fault}); allowed: a folder as a run wrote it": (
         "{folder}：已损坏（manifest.json：{fault}）；可用：运行所写的文件夹"
@@ -353,6 +445,57 @@ FAULTS: dict[str, str] = {
     ),
     "{folder}: not a run folder that can be read ({detail}); allowed: another one": (
         "{folder}：不是可读取的运行文件夹（{detail}）；可用：另一个"
+    ),
+    "{folder}: the run was cut off before a request had ended; allowed: a run with requests": (
+        "{folder}：运行在任何请求结束之前就中断了；可用：有请求的运行"
+    ),
+    "{path}: damaged ({what}); allowed: a file as a run wrote it": "{path}：已损坏（{what}）；可用：运行所写的文件",
+    "cut off: {count} requests had ended; those in flight, engine steps and samples are not here": (
+        "运行中断：已结束 {count} 个请求；未完成的请求、引擎步与采样不在其中"
+    ),
+    "not JSON": ("不是 JSON"),
+    "not CSV": ("不是 CSV"),
+    "{path}: {kind} ({error}); allowed: {allowed}": ("{path}：{kind}（{error}）；可用：{allowed}"),
+    "{path}: no benchmarks; allowed: {title}": ("{path}：没有 benchmarks；可用：{title}"),
+    "{path}: {count} benchmarks; allowed: one of them, {path}#0 to {path}#{last}": (
+        "{path}：有 {count} 个 benchmark；可用：其中之一，{path}#0 至 {path}#{last}"
+    ),
+    "{path}#{number}: no such benchmark; allowed: #0 to #{last}": (
+        "{path}#{number}：没有这个 benchmark；可用：#0 至 #{last}"
+    ),
+    "{path}: {number!r} is no number; allowed: FILE#0, FILE#1, ...": (
+        "{path}：{number!r} 不是数字；可用：FILE#0、FILE#1……"
+    ),
+    "{file}: not UTF-8 text; allowed: {allowed}": ("{file}：不是 UTF-8 文本；可用：{allowed}"),
+    "{file}: {fault}; allowed: {allowed}": ("{file}：{fault}；可用：{allowed}"),
+    "{file}: no known result; allowed: {allowed}": ("{file}：不是已知的结果；可用：{allowed}"),
+    "{file}: not as {title} writes it ({error}); allowed: {allowed}": (
+        "{file}：不是 {title} 所写的样子（{error}）；可用：{allowed}"
+    ),
+    "{file}: no request was answered; allowed: a result with finished requests": (
+        "{file}：没有请求得到回答；可用：有已完成请求的结果"
+    ),
+    "{key}: {value!r} is no number; allowed: numbers": ("{key}：{value!r} 不是数字；可用：数字"),
+    "no {keys}; allowed: a result with details of each request": ("没有 {keys}；可用：含每个请求细节的结果"),
+    "{one} or {two}": ("{one} 或 {two}"),
+    "{key}: {value:g} is no number of tokens; allowed: whole numbers from 0": (
+        "{key}：{value:g} 不是 token 数；可用：不小于 0 的整数"
+    ),
+    "no list {key}; allowed: a result saved with --save-result --save-detailed": (
+        "没有列表 {key}；可用：用 --save-result --save-detailed 保存的结果"
+    ),
+    "{counts}; allowed: equally many": ("{counts}；可用：个数相同"),
+    "a benchmark without requests; allowed: GuideLLM's JSON with its requests": (
+        "没有请求的 benchmark；可用：GuideLLM 含请求的 JSON"
+    ),
+    "a record without metadata; allowed: AIPerf's profile_export.jsonl": (
+        "没有 metadata 的记录；可用：AIPerf 的 profile_export.jsonl"
+    ),
+    "an entry that is no request; allowed: per_request_lifecycle_metrics.json": (
+        "有一项不是请求；可用：per_request_lifecycle_metrics.json"
+    ),
+    "no request_end_time or request_latency; allowed: GuideLLM's JSON with its requests": (
+        "没有 request_end_time 或 request_latency；可用：GuideLLM 含请求的 JSON"
     ),
     # --- pages ---
     "{where}: {value:.7g} is too large; allowed: up to {most} in the browser": (
@@ -413,6 +556,9 @@ FAULTS: dict[str, str] = {
     "profile {name} was measured at TP {measured}; TP {tp} is scaled from it by the roofline": (
         "性能档案 {name} 在 TP {measured} 下实测；TP {tp} 由屋顶线模型换算"
     ),
+    "profile {name} was measured with even experts; the imbalance of {imbalance:g} is an estimate": (
+        "性能档案 {name} 实测时各专家负载均匀；不均衡 {imbalance:g} 是估计"
+    ),
     "{model}: attention windows are not modelled; KV and attention are counted in full": (
         "{model}：未模拟注意力窗口；KV 与注意力按全长计"
     ),
@@ -431,6 +577,38 @@ FAULTS: dict[str, str] = {
     "{name} ended during the run: {why}": "{name} 在运行中结束：{why}",
     "{name} did not answer at the end: its counters are missing": "{name} 在结束时没有应答：缺少其计数",
     "{name}: {lines} lines of its step trace are broken": "{name}：步记录中有 {lines} 行已损坏",
+    "the host was busy before the load: a load average of {load:.1f} on {cpus} cores": (
+        "加载之前主机已很忙：{cpus} 个核上的平均负载为 {load:.1f}"
+    ),
+    "{count} history tokens are made up: earlier answers were shorter than planned, or came without token ids": (
+        "{count} 个历史 token 是编造的：之前的回答短于计划，或没有带 token id"
+    ),
+    "stopped early: {count} known requests were not sent, those in flight are errors": (
+        "提前停止：{count} 个已知请求没有发送，未完成的计为错误"
+    ),
+    "{name} holds no weights: dummy weights are served": "{name} 没有权重：用的是虚设权重",
+    "{name}: {reason}: {kind} weights are served, so timing holds and text means nothing": (
+        "{name}：{reason}：用的是{kind}权重，因此时间有效而文本没有意义"
+    ),
+    "the folder has neither weights nor a tokenizer": "文件夹中既无权重也无分词器",
+    "a config alone has no weights": "只有配置而没有权重",
+    "random seeded": "按种子生成的随机",
+    "dummy": "虚设",
+    "{name} does not tokenise ({error}): texts are routed by an estimate of their length": (
+        "{name} 不提供分词（{error}）：文本按估计的长度路由"
+    ),
+    "{url} refused some fields ({refusal}); used: {kind} with {prompt} prompts, extensions: {kept}": (
+        "{url} 拒绝了某些字段（{refusal}）；使用：{kind}，提示词为 {prompt}，扩展：{kept}"
+    ),
+    "{url} reports no usage: lengths are those that were asked for or streamed": (
+        "{url} 不报告用量：长度按所请求的或流中收到的计"
+    ),
+    "{url} made {count} tokens where {asked} were asked for: output lengths are not pinned": (
+        "{url} 在请求 {asked} 个 token 时产生了 {count} 个：输出长度不固定"
+    ),
+    "{url} counts {count} tokens in a prompt of {ids} ids": "{url} 把 {ids} 个 id 的提示词计为 {count} 个 token",
+    "{url} gets texts: {ratio:.2f} tokens a word, {overhead:.0f} added by the template; prompt lengths are "
+    "approximate": ("发给 {url} 的是文本：每词 {ratio:.2f} 个 token，模板另加 {overhead:.0f} 个；提示词长度是近似的"),
     "endpoints of others: engine steps, queues and transfers are not visible and stay null": (
         "他人的服务器：引擎步、队列与传输不可见，留空"
     ),
@@ -440,4 +618,149 @@ FAULTS: dict[str, str] = {
     "engine steps are not recorded: vLLM {version} is not one of {low} to {high}, whose scheduler interface is known": (
         "没有记录引擎步：vLLM {version} 不在已知其调度器接口的 {low} 至 {high} 之内"
     ),
+    # --- a check with real servers ---
+    "its port is in use by another program": "其端口被另一个程序占用",
+    "the model does not fit": "模型放不下",
+    "vLLM refused an option": "vLLM 拒绝了一个选项",
+    "{meaning} ({detail})": "{meaning}（{detail}）",
+    "its engine process died and wrote no error (killed from outside?)": (
+        "其引擎进程中途退出，没有写下错误（被外部终止？）"
+    ),
+    "it wrote nothing": "没有任何输出",
+    "killed by {signal}": "被 {signal} 终止",
+    "its watchdog was killed by {signal}": "其看护进程被 {signal} 终止",
+    "signal {number}": "信号 {number}",
+    "{why} (exit code {code})": "{why}（退出码 {code}）",
+    "{why}; the kernel ended {count} process(es) here because memory ran out": (
+        "{why}；因内存耗尽，内核在这里终止了 {count} 个进程"
+    ),
+    "no {role} server is left: {name} ended: {why}": "没有剩下 {role} 服务器：{name} 已结束：{why}",
+    "{name} did not start: {why}; log: {log}": "{name} 未能启动：{why}；日志：{log}",
+    "{name}: {address} was taken by another program while it started; start again": (
+        "{name}：启动期间 {address} 被另一个程序占用；请重新启动"
+    ),
+    "{name} was not healthy within {timeout:.0f} s (--start-timeout); it wrote last: {why}; log: {log}": (
+        "{name} 在 {timeout:.0f} 秒（--start-timeout）内没有就绪；最后的输出：{why}；日志：{log}"
+    ),
+    "{name}: port {port} is in use by another program; choose another": (
+        "{name}：端口 {port} 被另一个程序占用；请另选一个"
+    ),
+    "{name} does not report its KV blocks in /metrics (vllm:cache_config_info)": (
+        "{name} 没有在 /metrics 中报告其 KV 块（vllm:cache_config_info）"
+    ),
+    "{name} failed while warming up: {reason}; log: {log}": "{name} 在预热时失败：{reason}；日志：{log}",
+    "{name} refused a warm-up request: {status} {text}; log: {log}": (
+        "{name} 拒绝了预热请求：{status} {text}；日志：{log}"
+    ),
+    "the model does not fit: the KV caches ask for {needed:.1f} GiB of memory, {available:.1f} GiB are available; "
+    "set engine.kv_cache_memory_bytes lower": (
+        "模型放不下：KV 缓存需要 {needed:.1f} GiB 内存，可用 {available:.1f} GiB；请调低 engine.kv_cache_memory_bytes"
+    ),
+    "{count} ports are needed for {count} servers; {given} given": (
+        "{count} 个服务器需要 {count} 个端口；给出了 {given} 个"
+    ),
+    "no Ray cluster at {address!r}: {error}; start one with `ray start --head`": (
+        "{address!r} 处没有 Ray 集群：{error}；可用 `ray start --head` 启动"
+    ),
+    "--cluster ray: servers on {host} can be reached from elsewhere; give a --token": (
+        "--cluster ray：从别处可以访问 {host} 上的服务器；请给出 --token"
+    ),
+    "the Ray cluster has no room for {nodes} nodes with {bundles}; its nodes: {there}": (
+        "Ray 集群容纳不下 {nodes} 个带 {bundles} 的节点；其节点：{there}"
+    ),
+    "vllm {version} is the GPU build, but no NVIDIA GPU is visible (nvidia-ml-py must be installed); on a CPU "
+    "host: `python -m live.install_cpu`": (
+        "vllm {version} 是 GPU 版本，但看不到 NVIDIA GPU（须安装 nvidia-ml-py）；在 CPU 主机上：`python -m "
+        "live.install_cpu`"
+    ),
+    "prefill/decode disaggregation needs NIXL for the KV transfer; `pip install nixl`": (
+        "P/D 拆分需要 NIXL 来传输 KV；`pip install nixl`"
+    ),
+    "the deployment needs {gpus} GPUs; {there} are visible here": "部署需要 {gpus} 个 GPU；这里可见 {there} 个",
+    "engine.scheduler: prefill_first was vLLM V0's; only the simulator has it; allowed live: v1": (
+        "engine.scheduler：prefill_first 属于 vLLM V0；只有模拟器支持；实测可用：v1"
+    ),
+    "engine.quantization: {quantization} needs a checkpoint made for it; allowed with dummies: fp8": (
+        "engine.quantization：{quantization} 需要为其制作的检查点；虚设权重可用：fp8"
+    ),
+    "hardware: {hardware} is a GPU, and vLLM's CPU build serves here; allowed: cpu, with a small model (as in "
+    "configs/cpu-agg.yaml)": (
+        "hardware：{hardware} 是 GPU，而这里是 vLLM 的 CPU 版本；可用：cpu 与小模型（如 configs/cpu-agg.yaml）"
+    ),
+    "deployment: tp {tp} is not supported on the CPU; allowed: 1": "deployment：CPU 上不支持 tp {tp}；可用：1",
+    "engine.async_scheduling: vLLM's CPU build schedules synchronously; allowed: false": (
+        "engine.async_scheduling：vLLM 的 CPU 版本同步调度；可用：false"
+    ),
+    "model: vocab_size {size} is too small for byte-level tokens; at least {symbols}": (
+        "model：vocab_size {size} 不够字节级 token 使用；至少 {symbols}"
+    ),
+    "model: seeded weights are made for LlamaForCausalLM only, not {architecture}": (
+        "model：只能为 LlamaForCausalLM 按种子生成权重，不能为 {architecture}"
+    ),
+    "model: seeded weights are for small models, not for {parameters:.1f} billion parameters": (
+        "model：按种子生成的权重只用于小模型，不能有 {parameters:.1f} 十亿参数"
+    ),
+    "optimizations.decode.offload: vLLM's KV offloading needs a GPU; allowed live on a CPU: none": (
+        "optimizations.decode.offload：vLLM 的 KV 卸载需要 GPU；CPU 实测可用：none"
+    ),
+    "optimizations.{name}: only the simulator has it; allowed live: {real}": (
+        "optimizations.{name}：只有模拟器支持；实测可用：{real}"
+    ),
+    "router.policy {policy!r} needs the KV events of {blind}; start them with --kv-events-config, or take a policy "
+    "that needs none (least_loaded)": (
+        "router.policy {policy!r} 需要 {blind} 的 KV 事件；请用 --kv-events-config 启动它们，或选不需要的策略（"
+        "least_loaded）"
+    ),
+    "frontend: no worker of role {role!r} was given; the deployment needs one": (
+        "frontend：没有给出角色为 {role!r} 的实例；部署需要一个"
+    ),
+    "frontend: cannot listen on {host}:{port}: {fault}": "frontend：不能在 {host}:{port} 上监听：{fault}",
+    "frontend: listening on {host} lets others in; give a token, or listen on 127.0.0.1": (
+        "frontend：在 {host} 上监听会让他人进入；请给出 token，或在 127.0.0.1 上监听"
+    ),
+    "frontend: {worker} at {url} does not list its models: {error}": (
+        "frontend：{url} 处的 {worker} 没有列出其模型：{error}"
+    ),
+    "endpoint {url}: refuses every form of request; the last answer: {refusal}": (
+        "endpoint {url}：拒绝一切形式的请求；最后的应答：{refusal}"
+    ),
+    "endpoint {url}: is no URL; {allowed}": "endpoint {url}：不是 URL；{allowed}",
+    "allowed: the address of an OpenAI-compatible server, http://HOST:PORT": (
+        "可用：兼容 OpenAI 的服务器的地址，http://HOST:PORT"
+    ),
+    "endpoint {url}: {status} {reason}; give its token: --token or PLANNER_TOKEN": (
+        "endpoint {url}：{status} {reason}；请给出其 token：--token 或 PLANNER_TOKEN"
+    ),
+    "endpoint {url}: {status} {reason}; give its token: {said}": (
+        "endpoint {url}：{status} {reason}；请给出其 token：{said}"
+    ),
+    "endpoint {url}: answered {status} before any load: {said}": "endpoint {url}：在加载之前就应答 {status}：{said}",
+    "endpoint {url}: cannot be reached ({error}); {allowed}": "endpoint {url}：无法连接（{error}）；{allowed}",
+    "endpoint {url}: /v1/models names no model (it answers {status}); {allowed}": (
+        "endpoint {url}：/v1/models 没有给出模型（应答 {status}）；{allowed}"
+    ),
+    "endpoint {url}: {kind}: {error}": "endpoint {url}：{kind}：{error}",
+    "retrieval.corpus: {folder} is not a folder; allowed: a folder of .txt/.md files, 'synthetic'": (
+        "retrieval.corpus：{folder} 不是文件夹；可用：含 .txt/.md 文件的文件夹，'synthetic'"
+    ),
+    "retrieval.corpus: {folder} holds no .txt or .md file with text": (
+        "retrieval.corpus：{folder} 中没有带文本的 .txt 或 .md 文件"
+    ),
+    "retrieval.index: faiss is not installed; `pip install faiss-cpu`, or use 'numpy'": (
+        "retrieval.index：未安装 faiss；`pip install faiss-cpu`，或用 'numpy'"
+    ),
+    "{key}: {url} did not answer with a JSON object": "{key}：{url} 的应答不是 JSON 对象",
+    "{key}: {url} failed: {error}": "{key}：{url} 失败：{error}",
+    "{key}: {base}/models names no model; give it after #": "{key}：{base}/models 没有给出模型；请写在 # 之后",
+    "retrieval.embedder: {value!r} is unknown; allowed: {allowed}": (
+        "retrieval.embedder：{value!r} 未知；可用：{allowed}"
+    ),
+    "retrieval.embedder: sentence-transformers is not installed; `pip install sentence-transformers`, or use "
+    "'hashing'": (
+        "retrieval.embedder：未安装 sentence-transformers；`pip install sentence-transformers`，或用 'hashing'"
+    ),
+    "{key}: {value!r} is unknown; allowed: overlap, none, rerank:<url>[#model]": (
+        "{key}：{value!r} 未知；可用：overlap, none, rerank:<url>[#model]"
+    ),
+    "{key}: {url} gave no results with index and relevance_score": "{key}：{url} 的结果没有 index 与 relevance_score",
 }

@@ -111,7 +111,7 @@ def read_record(folder: Path, profiles: dict[str, ProfileFile | None] | None = N
         name = str((run.manifest.get("spec") or {}).get("name", folder.name))
         if "spec_yaml" not in run.manifest:
             raise SpecError(
-                f"{folder}: does not say which deployment was measured; allowed: planner results FILE CONFIG"
+                "{folder}: does not say which deployment was measured; allowed: planner results FILE CONFIG", folder
             )
         reading = Reading(replay=bool(run.manifest.get("replay")))  # of another tool: its requests are sent again
         return Record(name, reading, {"its spec's": None}, (), {name: (run,)})

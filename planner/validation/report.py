@@ -43,7 +43,7 @@ def write(path: Path, text: str) -> None:
     """Replace what is between the marks. Raises SpecError when the file has none."""
     old = path.read_text() if path.is_file() else ""
     if BEGIN not in old or END not in old:
-        raise SpecError(f"{path}: has no lines `{BEGIN}` and `{END}`; allowed: a file with both")
+        raise SpecError("{path}: has no lines `{begin}` and `{end}`; allowed: a file with both", path, BEGIN, END)
     head, rest = old.split(BEGIN, 1)
     path.write_text(f"{head}{BEGIN}\n{text}{END}{rest.split(END, 1)[1]}")
 

@@ -38,7 +38,7 @@ def dialect_named(name: str) -> Dialect:
     if name not in DIALECTS:
         near = difflib.get_close_matches(name, DIALECTS, 1)
         hint = f"; did you mean {near[0]}?" if near else ""
-        raise SpecError(f"--table {name}: is unknown; allowed: {', '.join(DIALECTS)}{hint}")
+        raise SpecError("--table {name}: is unknown; allowed: {dialects}{hint}", name, ", ".join(DIALECTS), hint)
     return DIALECTS[name]
 
 

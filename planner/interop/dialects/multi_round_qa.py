@@ -72,15 +72,18 @@ def summary_of_csv(path: Path) -> str:
         rows = pd.read_csv(path)
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
         fault = " ".join(str(error).split())
-        raise SpecError(f"{path}: not a CSV ({fault}); allowed: a CSV of multi-round-qa") from None
+        raise SpecError("{path}: not a CSV ({fault}); allowed: a CSV of multi-round-qa", path, fault) from None
     wanted = ["prompt_tokens", "generation_tokens", "ttft", "generation_time", "launch_time", "finish_time"]
     missing = [column for column in wanted if column not in rows]
     if missing:
         raise SpecError(
-            f"{path}: column {missing[0]} is missing; allowed: a CSV of multi-round-qa ({', '.join(wanted)})"
+            "{path}: column {missing} is missing; allowed: a CSV of multi-round-qa ({wanted})",
+            path,
+            missing[0],
+            ", ".join(wanted),
         )
     if rows.empty:
-        raise SpecError(f"{path}: holds no requests; allowed: at least one row")
+        raise SpecError("{path}: holds no requests; allowed: at least one row", path)
     return _text(csv_figures(rows), colour=False)
 
 
