@@ -20,7 +20,7 @@ from planner.system.resolve import resolve
 from planner.traffic import trace_scan
 from planner.traffic.formats import FORMATS, Format
 from planner.traffic.rows import Rows, TraceRequest, tokens
-from planner.traffic.trace_files import Source
+from planner.traffic.trace_files import TraceSource
 from planner.traffic.traces import read
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -56,7 +56,7 @@ def test_a_routing_policy(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_trace_format(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def pairs(source: Source, block_tokens: int) -> Rows:
+    def pairs(source: TraceSource, block_tokens: int) -> Rows:
         for line, text in source.lines():
             prompt, output = text.split()
             yield line, TraceRequest(float(line), tokens({"in": prompt}, "in"), tokens({"out": output}, "out"))
