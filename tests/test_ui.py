@@ -30,7 +30,7 @@ from planner.ui.texts import chinese
 from ui_pages import SMALL, page, small_machine  # noqa: F401 (small_machine is a fixture of every test here)
 
 ROOT = Path(__file__).resolve().parent.parent
-NAMES = ("ask", "answer", "why", "check", "replay", "workbench")
+NAMES = ("ask", "answer", "why", "deploy", "check", "replay", "workbench")
 
 
 def fine(app: AppTest) -> AppTest:

@@ -211,6 +211,8 @@ def _next(now: Scenario, found: Suggestion) -> None:
     with st.container(horizontal=True):
         if st.button(t("Check it for real"), type="primary", icon=":material/fact_check:", key="answer_check"):
             go("check")
+        if st.button(t("Deploy it"), icon=":material/rocket_launch:", key="answer_deploy"):
+            go("deploy")
         st.download_button(
             t("Download the YAML"), found.yaml, f"{now.traffic}-{now.gpus}.yaml", "application/yaml",
             icon=":material/download:", on_click="ignore",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import fields, replace
 from typing import Any
 
@@ -16,7 +17,7 @@ from planner.ui.answer import in_words
 from planner.ui.frame import failed, go, guarded, remember, scenario, title
 from planner.ui.models import offered, pasted, standing
 from planner.ui.prices import list_price, prices
-from planner.ui.scenario import CARDS, TRACE, Scenario, traces
+from planner.ui.scenario import CARDS, LIMITS, TRACE, Scenario, traces
 from planner.ui.texts import fault, say, t
 from planner.ui.uploads import keep, mine, shown
 
@@ -53,13 +54,16 @@ FIELDS = tuple(field.name for field in fields(Scenario) if field.name != "traffi
 def _fill(now: Scenario) -> None:
     """Streamlit forgets widgets of pages that are not shown: give each its value again."""
     for name in FIELDS:
-        st.session_state.setdefault(f"ask_{name}", getattr(now, name))
+        value = getattr(now, name)
+        st.session_state.setdefault(f"ask_{name}", None if value != value else value)
 
 
 def _read() -> Scenario:
-    values: dict[str, Any] = {name: st.session_state.get(f"ask_{name}") for name in FIELDS}
+    """A number that was cleared is none: not a number, which is out of every range."""
+    values: dict[str, Any] = {name: st.session_state[f"ask_{name}"] for name in FIELDS}
+    cleared = {name: math.nan for name in LIMITS if name != "price" and values[name] is None}
     given = {name: value for name, value in values.items() if value is not None or name == "price"}
-    return replace(scenario(), **given)
+    return replace(scenario(), **(given | cleared))
 
 
 def _choose(card: str) -> None:

@@ -66,4 +66,17 @@ ASKING: dict[str, str] = {
     "list of requests.": (
         "沿一条线向右，直到越过虚线目标：那就是这个部署能承受的负载。灰线是所选的速率。各点就是评判结论所用的运行（第一组请求）。"
     ),
+    # --- deploy ---
+    "LLM capacity planner": "大模型容量规划",
+    "Deploy": "部署",
+    "The answer as files. Nothing is started from here.": "把结论写成文件。这里不会启动任何东西。",
+    "All {gpus} GPUs: {name}": "全部 {gpus} 块 GPU：{name}",
+    "Enough for your load: {name}": "足够您的负载：{name}",
+    "The answer depends on: {flags}": "结论取决于：{flags}",
+    "vLLM's own defaults": "vLLM 的默认值",
+    "For": "用于",
+    "One YAML, whole": "一个完整的 YAML",
+    "Download all": "全部下载",
+    "The rest is in the download.": "其余在下载文件中。",
+    "Deploy it": "部署",
 }

@@ -102,7 +102,7 @@ class Scenario:
     @property
     def most_gpus(self) -> int:
         """That may be used."""
-        return self.gpus if self.want == "gpus" else MOST_GPUS
+        return min(MOST_GPUS, max(1, self.gpus)) if self.want == "gpus" else MOST_GPUS
 
     @property
     def price_per_gpu_hour(self) -> float | None:
