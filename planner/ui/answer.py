@@ -243,4 +243,8 @@ def command(now: Scenario) -> str:
 def _report(now: Scenario, found: Suggestion, words: Say) -> str:
     from planner.report.html import suggestion_report
 
-    return suggestion_report(found, compute.summary_of(found.yaml), compute.rate_of(now.spec()), words)
+    spec = now.spec()
+    rate = compute.rate_of(spec)
+    return suggestion_report(
+        found, compute.summary_of(found.yaml, rate), rate, words, compute.curves_of(found, spec),
+    )  # fmt: skip

@@ -128,9 +128,6 @@ PAGES: dict[str, str] = {
     "Simulating the load curves …": "正在仿真负载曲线……",
     "One GPU cannot be split.": "一个 GPU 无法拆分。",
     "Speed for a user against output of a GPU": "用户速度与每 GPU 产出",
-    "Up is cheaper, right is faster for each user. On the grey line nothing beats a point in both: choose there.": (
-        "越往上越省钱，越往右每位用户越快。灰线上的点在两方面都不会被超过：在其上选择。"
-    ),
     "Stages of the time to first token": "首 token 时间的各阶段",
     "The longest piece is where time goes; a long queue means too few prefill workers for this rate.": (
         "最长的一段就是时间的去处；排队很长说明在此速率下预填充实例太少。"

@@ -79,4 +79,8 @@ ASKING: dict[str, str] = {
     "Download all": "全部下载",
     "The rest is in the download.": "其余在下载文件中。",
     "Deploy it": "部署",
+    "Up is cheaper, right is faster for each user. On the grey line nothing beats a point in both: choose "
+    "there. The star is the answer; right of the dashed line users see the target's pace.": (
+        "越高越便宜，越右对每个用户越快。灰线上的点在两方面都无可超越：在那里选择。星号是结论；虚线右侧达到目标的速度。"
+    ),
 }

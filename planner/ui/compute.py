@@ -11,16 +11,16 @@ from typing import Any, TypeVar
 import pandas as pd
 import streamlit as st
 
-from planner import load
+from planner import charts, load
 from planner.report.words import number
 from planner.run.metrics import Summary, summarise
 from planner.run.tables import Progress, Run
 from planner.spec import Spec, SpecError, dump, parse
 from planner.suggestion import curves
-from planner.suggestion.answer import Row, Smallest, Suggestion
+from planner.suggestion.answer import Row, Smallest, Suggestion, best_of
 from planner.suggestion.fewest import smallest
 from planner.suggestion.probe import Period
-from planner.suggestion.splits import apply, splits, tp_sizes
+from planner.suggestion.splits import Split, apply, splits, tp_sizes
 from planner.suggestion.spread import Spread, Workers, cores, here
 from planner.suggestion.suggest import COARSE, SearchTask, prepared, search, suggest
 from planner.traffic.workload import offered_rate
@@ -145,12 +145,27 @@ def asked(scenario: Scenario, progress: Progress | None = None) -> Scenario:
     return replace(scenario, want="gpus", gpus=found.gpus)
 
 
+def fewest_split(scenario: Scenario, found: Smallest) -> Split:
+    """How the GPUs of `fewest` are used. Raises SpecError."""
+    assert found.gpus is not None
+    sizes, _ = tp_sizes(scenario.spec(), found.gpus)
+    return next(one for one in splits(found.gpus, sizes) if one.name == found.name)
+
+
 def fewest_yaml(scenario: Scenario, found: Smallest) -> str:
     """The deployment of `fewest`. Raises SpecError."""
-    assert found.gpus is not None
-    spec = prepared(scenario.spec(), found.gpus, scenario.requests or None, None)
-    sizes, _ = tp_sizes(spec, found.gpus)
-    return dump(apply(spec, next(one for one in splits(found.gpus, sizes) if one.name == found.name)))
+    return dump(apply(scenario.spec(), fewest_split(scenario, found)))
+
+
+def best_rows(found: Suggestion) -> list[Row]:
+    """The best aggregated deployment and the best split, as far as there are any."""
+    return [row for mode in charts.MODES if (row := best_of(found.rows, mode)) is not None]
+
+
+def curves_of(found: Suggestion, spec: Spec) -> dict[str, tuple[Row, pd.DataFrame]]:
+    """The load curves of the best of each mode, by name; over the same rates."""
+    rows = best_rows(found)
+    return {row.name: (row, curve_of(found, row, spec, max(one.rate for one in rows))) for row in rows}
 
 
 def rate_of(spec: Spec) -> float | None:

@@ -22,8 +22,8 @@ PAGES = ("ask", "answer", "why", "deploy", "check", "replay", "workbench")
 ICON = Path(__file__).parent / "favicon.png"  # a name of an icon would be fetched from its font's host
 # The bar of the answer stays in sight; on a telephone the cards of traffic stand in two columns.
 STYLE = """<style>
-.st-key-answer_bar {position: sticky; bottom: 0; z-index: 90; padding: .6rem 0; border-top: 1px solid #8886;
-  background: var(--st-background-color, Canvas)}
+:has(> .st-key-answer_bar) {position: sticky; bottom: 0; z-index: 90}
+.st-key-answer_bar {padding: .6rem 0; border-top: 1px solid #8886; background: var(--st-background-color, Canvas)}
 .st-key-answer_bar button {white-space: nowrap}
 @media (max-width: 640px) {
   .st-key-traffic_cards > * {flex: 1 1 40% !important; width: 40% !important; min-width: 0 !important}

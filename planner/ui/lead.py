@@ -12,7 +12,7 @@ from planner.report.words import number
 from planner.run.metrics import METRICS, Summary
 from planner.spec import dump
 from planner.suggestion.answer import Row, Suggestion
-from planner.suggestion.splits import apply
+from planner.suggestion.splits import Split, apply
 from planner.suggestion.words import engines, pick, sentence
 from planner.ui import compute
 from planner.ui.prices import cost_per_million
@@ -89,8 +89,9 @@ def options(now: Scenario, found: Suggestion, rate: float) -> list[Option]:
     made: list[Option] = []
     fewest, best = found.smallest, pick(found.rows, found.verdict)
     if fewest is not None and fewest.gpus is not None and fewest.gpus < found.gpus:
+        split = compute.fewest_split(now, fewest)
         text = compute.fewest_yaml(now, fewest)
-        made.append(_option(now, t("cheapest"), say(str(fewest.name)), fewest.gpus, None, text, rate))
+        made.append(_option(now, t("cheapest"), _named(split), fewest.gpus, None, text, rate))
     elif best.rate > 0:
         made.append(_row(now, t("cheapest"), found, best, rate))
     enough = [row for row in found.rows if row.rate >= rate][:COMPARED]
@@ -99,6 +100,14 @@ def options(now: Scenario, found: Suggestion, rate: float) -> list[Option]:
         made.append(max(run, key=lambda one: one.summary["tokens_per_s_per_user"] or 0.0))
         made.append(_row(now, t("most room"), found, max(enough, key=lambda row: row.low), rate))
     return made
+
+
+def _named(split: Split) -> str:
+    """3 aggregated engines; another split is its name."""
+    count = split.first.replicas
+    if split.second is not None or split.first.tp > 1:
+        return say(split.name)
+    return t("1 aggregated engine") if count == 1 else t("{n} aggregated engines", n=count)
 
 
 def _row(now: Scenario, why: str, found: Suggestion, row: Row, rate: float) -> Option:
@@ -125,7 +134,7 @@ def alternatives(found: Suggestion, made: list[Option], rate: float) -> None:
         row = {t("What it is best in"): one.why, t("Deployment"): one.name, t("GPUs"): str(one.gpus)}
         for name in (*LATENCIES, "tokens_per_s_per_user", "attainment"):
             row[say(METRICS[name].label)] = shown(METRICS[name], one.summary[name])
-        row[t("Highest rate within the targets, requests/s")] = "-" if one.highest is None else number(one.highest)
-        row[t("US dollars per million tokens")] = "-" if one.cost is None else number(one.cost)
+        row[t("Highest rate within the targets, requests/s")] = "–" if one.highest is None else number(one.highest)
+        row[t("US dollars per million tokens")] = "–" if one.cost is None else number(one.cost)
         rows.append(row)
     st.table(pd.DataFrame(rows).set_index(t("What it is best in")))

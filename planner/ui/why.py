@@ -10,11 +10,11 @@ import streamlit as st
 from planner import charts
 from planner.report.explain import explain
 from planner.spec import SpecError, dump
-from planner.suggestion.answer import Row, Suggestion, best_of
+from planner.suggestion.answer import Row, Suggestion
 from planner.suggestion.splits import apply
 from planner.suggestion.words import sentence
 from planner.ui import compute
-from planner.ui.answer import best_known
+from planner.ui.answer import best_known, numbered
 from planner.ui.frame import failed, guarded, link, read_this, scenario, title
 from planner.ui.scenario import Scenario
 from planner.ui.texts import say, t
@@ -25,13 +25,12 @@ AT_A_RATE = ("Load", "First token", "Timeline")  # views that the slider moves
 
 @guarded
 def page() -> None:
-    now = scenario()
     title(t("Why"), t("What stands behind the answer, chart by chart. Simulated is hollow or dashed."))
     try:
+        now = numbered(scenario())
         found = best_known(now)
         spec = now.spec()
-        rows = [row for mode in charts.MODES if (row := best_of(found.rows, mode)) is not None]
-        texts = {row.name: (row, dump(apply(spec, row.split))) for row in rows}
+        texts = {row.name: (row, dump(apply(spec, row.split))) for row in compute.best_rows(found)}
         if not texts:
             st.info(say(sentence(found.rows, found.verdict, found.gpus)))
             return
@@ -70,11 +69,9 @@ def _views(now: Scenario, found: Suggestion, texts: Texts) -> None:
 
 
 def _load(now: Scenario, found: Suggestion, texts: Texts, rate: float) -> None:
-    highest, spec = max(row.rate for row, _ in texts.values()), now.spec()
     with st.spinner(t("Simulating the load curves …")):
-        curves = {
-            say(name): (row.mode, compute.curve_of(found, row, spec, highest)) for name, (row, _) in texts.items()
-        }
+        made = compute.curves_of(found, now.spec())
+    curves = {say(name): (row.mode, table) for name, (row, table) in made.items()}
     columns = st.columns(2)
     for column, metric in zip(columns, ("ttft", "tpot"), strict=True):
         with column:
@@ -108,7 +105,10 @@ def _trade(now: Scenario, found: Suggestion, texts: Texts, rate: float) -> None:
         return
     st.altair_chart(charts.what_trade(found, say), alt=t("Speed for a user against output of a GPU"))
     read_this(
-        t("Up is cheaper, right is faster for each user. On the grey line nothing beats a point in both: choose there.")
+        t(
+            "Up is cheaper, right is faster for each user. On the grey line nothing beats a point in both: choose "
+            "there. The star is the answer; right of the dashed line users see the target's pace."
+        )
     )
 
 
