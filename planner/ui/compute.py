@@ -21,7 +21,7 @@ from planner.suggestion.answer import Row, Smallest, Suggestion, best_of
 from planner.suggestion.fewest import smallest
 from planner.suggestion.probe import Period
 from planner.suggestion.splits import Split, apply, splits, tp_sizes
-from planner.suggestion.spread import Spread, Workers, cores, here
+from planner.suggestion.spread import ProcessPool, Spread, cores, here
 from planner.suggestion.suggest import COARSE, SearchTask, prepared, search, suggest
 from planner.traffic.workload import offered_rate
 from planner.ui.bounds import bounded
@@ -70,7 +70,7 @@ def pool() -> Spread:
     """The processes that search, for all sessions: started with the first page, ended with the server."""
     if PROCESSES == 1:
         return here
-    workers, question = Workers(PROCESSES), prepared(Scenario().spec(), 2, WARM_REQUESTS, None)
+    workers, question = ProcessPool(PROCESSES), prepared(Scenario().spec(), 2, WARM_REQUESTS, None)
     workers.warm(search, SearchTask(question, 0, None, COARSE, 1.25))
     return workers
 
