@@ -12,7 +12,9 @@ from planner.report.html import run_report, suggestion_report
 from planner.run.tables import Run
 from planner.spec import Spec
 from planner.suggestion import curves
-from planner.suggestion.answer import Suggestion
+from planner.suggestion.answer import Suggestion, best_of
+from planner.suggestion.probe import Period
+from planner.suggestion.splits import apply
 from planner.suggestion.suggest import suggest
 from planner.ui.recorded import recorded_runs
 from planner.validation.parity import compare
@@ -52,7 +54,7 @@ def test_both_modes_are_shown_however_few_rows(found: Suggestion) -> None:
 
 
 def test_load_curve_grows(spec: Spec) -> None:
-    table = curves.load_curve(spec, [2.0, 8.0, 40.0], 80)
+    table = curves.load_curve(spec, [2.0, 8.0, 40.0], None)
     assert table["ttft_p99_ms"].is_monotonic_increasing
     chart = charts.how_latency_grows({"1P1D": ("disaggregated", table)}, "ttft", spec.slo, 8.0)
     assert '"Target"' in valid(chart)
@@ -65,11 +67,25 @@ def test_rates_begin_low_and_end_past_the_highest() -> None:
     assert rates[-1] == pytest.approx(125.0)
 
 
-def test_split_map_covers_every_pair(spec: Spec) -> None:
-    table = curves.split_map(spec, 3, 40)
-    assert set(zip(table["prefill"], table["decode"], strict=True)) == {(1, 1), (1, 2), (2, 1)}
-    assert (table["rate"] > 0).all()
-    valid(charts.which_ratio(table, per_gpu=True))
+def test_the_ratio_is_the_answer_s_own(found: Suggestion) -> None:
+    table = charts.ratio_table(found)
+    assert dict(zip(table["name"], table["rate"], strict=True)) == {
+        row.name: row.rate for row in found.rows if row.split.second is not None
+    }
+    valid(charts.which_ratio(found))
+
+
+def test_a_curve_is_made_of_the_runs_that_the_answer_judges(spec: Spec, found: Suggestion) -> None:
+    """At every rate that a finalist was run at, the curve has the attainment that it was judged by."""
+    assert found.seconds is not None
+    assert found.warmup_s is not None
+    for row in (best_of(found.rows, mode) for mode in charts.MODES):
+        assert row is not None
+        probes = row.searches[0].probes
+        table = curves.load_curve(
+            apply(spec, row.split), [one.rate for one in probes], Period(found.seconds, found.warmup_s)
+        )
+        assert table["attainment"].tolist() == pytest.approx([one.attainment for one in probes])
 
 
 def test_stages_add_up_in_the_chart(run: Run) -> None:

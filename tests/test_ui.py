@@ -20,15 +20,17 @@ from planner.messages import names
 from planner.run.facts import STAGES
 from planner.run.metrics import METRICS
 from planner.spec import dump, load
-from planner.ui import compute, jobs
+from planner.suggestion.suggest import suggest
+from planner.ui import compute, jobs, uploads
 from planner.ui.answer import command
 from planner.ui.chinese import CHINESE, PAGES
+from planner.ui.frame import doubts
 from planner.ui.scenario import CARDS, Scenario, read
 from planner.ui.texts import chinese
 from ui_pages import SMALL, page, small_machine  # noqa: F401 (small_machine is a fixture of every test here)
 
 ROOT = Path(__file__).resolve().parent.parent
-NAMES = ("ask", "answer", "why", "check", "replay", "workbench")
+NAMES = ("ask", "answer", "why", "deploy", "check", "replay", "workbench")
 
 
 def fine(app: AppTest) -> AppTest:
@@ -97,7 +99,7 @@ def test_first_look_is_replaced_by_the_sure_answer() -> None:
     assert (quick.seeds, sure.seeds, sure.requests) == (1, 2, 240)
     assert quick.verdict is not None
     assert quick.verdict.why == ()
-    assert app.subheader[0].value == sure.sentence.removesuffix(sure.provenance).strip()
+    assert f"**{sure.sentence.removesuffix(sure.provenance).strip()}**" in texts(app)
 
 
 def test_one_gpu_has_an_answer_and_reasons() -> None:
@@ -175,14 +177,66 @@ def test_workbench_tools() -> None:
     fine(app.run())
 
 
-def test_replay_of_an_empty_trace_is_one_line(tmp_path: Path) -> None:
-    (tmp_path / "runs" / "uploads").mkdir(parents=True)
-    (tmp_path / "runs" / "uploads" / "empty.jsonl").write_text("")
-    app = page("replay")
-    app.selectbox(key="replay_trace").set_value("empty.jsonl")
-    app.run()
+def test_replay_of_an_empty_trace_is_one_line() -> None:
+    app = page("replay", traffic="trace", trace=uploads.stored("empty.jsonl", b""))
     assert not app.exception
     assert "empty" in app.error[0].value
+
+
+ROW = b'{"timestamp": %d, "input_length": %d, "output_length": 5, "hash_ids": []}\n'
+
+
+def test_the_same_name_with_other_content_is_another_trace() -> None:
+    """Nothing that was kept for the first is shown for the second, and neither is listed for another session."""
+    few, many = (b"".join(ROW % (100 * n, size) for n in range(count)) for count, size in ((40, 500), (90, 4000)))
+    names = [uploads.stored("again.jsonl", data) for data in (few, many)]
+    assert names[0] != names[1]
+    assert [uploads.shown(name)[:12] for name in names] == ["again.jsonl "] * 2
+    for name, requests in zip(names, ("40", "90"), strict=True):
+        app = fine(page("replay", traffic="trace", trace=name))
+        assert next(one.value for one in app.metric if one.label == "Requests") == requests
+    options = page("replay").selectbox(key="replay_trace").options
+    assert not [one for one in options if one.startswith("again")]
+
+
+@pytest.mark.parametrize("name", ["../secret~0123456789abcdef0123.jsonl", "again.jsonl", "~.jsonl", ""])
+def test_names_reach_only_what_was_uploaded(name: str, tmp_path: Path) -> None:
+    (tmp_path / "runs" / "uploads").mkdir(parents=True)
+    (tmp_path / "runs" / "secret~0123456789abcdef0123.jsonl").write_bytes(ROW % (0, 5))
+    assert uploads.file_of(name) is None
+
+
+@pytest.mark.parametrize(("field", "value"), [("gpus", 65), ("gpus", 0), ("rate", -1.0), ("attainment", 101.0)])
+def test_out_of_range_is_refused_where_it_stands(field: str, value: float) -> None:
+    """On Ask beside the field and without a button; on every other page in a line, not another answer."""
+    app = page("ask")
+    app.number_input(key=f"ask_{field}").set_value(value)
+    app.run()
+    assert not app.exception
+    assert "allowed: a number from" in texts(app)
+    assert not [one for one in app.button if one.key == "ask_button"]
+    assert len(app.error) == 1
+
+
+def test_typed_values_survive_the_traffic_cards() -> None:
+    app = page("ask")
+    app.number_input(key="ask_rate").set_value(3.0)
+    app.button(key="card_rag").click()
+    fine(app.run())
+    assert app.number_input(key="ask_rate").value == 3.0
+    assert app.number_input(key="ask_prompt").value == CARDS["rag"].prompt
+
+
+def test_users_become_requests() -> None:
+    """500 users, each 30 s of thinking and 6.83 s of an answer at the targets' pace."""
+    asked = Scenario(load="users")
+    assert asked.sent_rate == pytest.approx(500 / (30 + 0.5 + 211 * 0.03))
+    assert compute.rate_of(asked.spec()) == pytest.approx(asked.sent_rate)
+
+
+def test_a_profile_of_another_model_is_not_called_calibrated() -> None:
+    found = suggest(load("disagg", ["model=qwen3-1.7b", "workload.requests=60"]), 1, seeds=1, requests=60, processes=1)
+    assert doubts(found.notes)
 
 
 # --- the same as the command line --------------------------------------------------------------
@@ -199,8 +253,7 @@ def test_verdict_is_the_command_line_s(tmp_path: Path) -> None:
     )  # fmt: skip
     said = json.loads(done.stdout)
     app = fine(page("answer"))
-    shown = app.subheader[0].value
-    assert said["answer"] == f"{shown} {said['provenance']}"
+    assert f"**{said['answer'].removesuffix(said['provenance']).strip()}**" in texts(app)
 
 
 # --- texts -------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from streamlit.testing.v1 import AppTest
 
 from planner.spec import dump, load
 from planner.suggestion import curves
-from planner.ui import jobs
+from planner.ui import jobs, uploads
 from ui_pages import page, small_machine  # noqa: F401 (small_machine is a fixture of every test here)
 
 ENGLISH = re.compile(
@@ -145,38 +145,25 @@ HUGE = b'{"timestamp": 0, "input_length": 100000000, "output_length": 3, "hash_i
 
 
 @pytest.mark.parametrize("language", ["en", "zh"])
-def test_traces_that_are_none(tmp_path: Path, language: str) -> None:
-    folder = tmp_path / "runs" / "uploads"
-    folder.mkdir(parents=True)
-    for name, data in TRACES.items():
-        (folder / name).write_bytes(data)
-    app = page("replay", lang=language)
-    for name in TRACES:
-        app.selectbox(key="replay_trace").set_value(name)
-        app.run()
-        line(app, language, name)
-    asked = page("answer", lang=language, traffic="trace", trace="types.jsonl")
+def test_traces_that_are_none(language: str) -> None:
+    names = {name: uploads.stored(name, data) for name, data in TRACES.items()}
+    for name, kept in names.items():
+        line(page("replay", lang=language, traffic="trace", trace=kept), language, name)
+    asked = page("answer", lang=language, traffic="trace", trace=names["types.jsonl"])
     line(asked, language)
 
 
-def test_one_request_is_a_trace(tmp_path: Path) -> None:
-    folder = tmp_path / "runs" / "uploads"
-    folder.mkdir(parents=True)
-    (folder / "one.jsonl").write_bytes(b'{"timestamp": 0, "input_length": 8, "output_length": 3, "hash_ids": [1]}\n')
-    app = page("replay")
-    app.selectbox(key="replay_trace").set_value("one.jsonl")
-    app.run()
+def test_one_request_is_a_trace() -> None:
+    data = b'{"timestamp": 0, "input_length": 8, "output_length": 3, "hash_ids": [1]}\n'
+    app = page("replay", traffic="trace", trace=uploads.stored("one.jsonl", data))
     assert not app.exception
     assert not app.error
 
 
-def test_a_trace_that_has_gone(tmp_path: Path) -> None:
-    folder = tmp_path / "runs" / "uploads"
-    folder.mkdir(parents=True)
-    (folder / "mine.jsonl").write_bytes(HUGE)
-    app = page("replay")
-    app.selectbox(key="replay_trace").set_value("mine.jsonl")
-    (folder / "mine.jsonl").unlink()
+def test_a_trace_that_has_gone() -> None:
+    name = uploads.stored("mine.jsonl", HUGE)
+    app = page("replay", traffic="trace", trace=name)
+    (uploads.UPLOADS / name).unlink()
     app.run()
     assert not app.exception
 

@@ -17,7 +17,6 @@ SMALL = {"gpus": "2", "requests": "60", "seeds": "1"}
 def small_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """One process, no GPU, and a folder of its own for runs."""
     monkeypatch.setattr(compute, "PROCESSES", 1)
-    monkeypatch.setattr(compute, "CURVE_REQUESTS", 100)
     monkeypatch.setattr(doctor, "nvidia_gpus", lambda: ())
     monkeypatch.chdir(tmp_path)
 

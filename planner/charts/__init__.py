@@ -10,7 +10,15 @@ from planner.charts.answer import split_table, what_trade, what_would_change, wh
 from planner.charts.measured import done_table, how_close, how_far_off, how_many_done, name_of
 from planner.charts.style import COLOURS, MODES, NAMES, STAGE_COLOURS, Chart, Say
 from planner.charts.traffic import how_it_arrives, how_it_varies, how_latency_spreads, how_long, how_well_fitted
-from planner.charts.why import TIMELINE, how_latency_grows, timeline_table, when_busy, where_time_goes, which_ratio
+from planner.charts.why import (
+    TIMELINE,
+    how_latency_grows,
+    ratio_table,
+    timeline_table,
+    when_busy,
+    where_time_goes,
+    which_ratio,
+)
 
 __all__ = [
     "COLOURS",
@@ -31,6 +39,7 @@ __all__ = [
     "how_many_done",
     "how_well_fitted",
     "name_of",
+    "ratio_table",
     "split_table",
     "timeline_table",
     "what_trade",

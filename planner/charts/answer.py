@@ -7,8 +7,9 @@ from typing import Any
 import altair as alt
 import pandas as pd
 
-from planner.charts.style import COLOURS, HOLLOW, MODES, NAMES, Chart, Say, plain, rule_at, scale_of
+from planner.charts.style import COLOURS, HOLLOW, MODES, NAMES, TARGET, Chart, Say, plain, rule_at, scale_of
 from planner.suggestion.answer import Suggestion, best_of
+from planner.suggestion.words import pick
 
 
 def split_table(found: Suggestion, most: int = 12, say: Say = plain) -> pd.DataFrame:
@@ -66,7 +67,7 @@ def which_split(found: Suggestion, rate: float | None = None, say: Say = plain) 
     if base is not None and base.rate > 0:
         data = pd.DataFrame({"x": [base.rate], "what": [say("Best aggregated deployment")]})
         rule = alt.Chart(data).mark_rule(color=COLOURS["aggregated"], strokeDash=[2, 2], size=2)
-        layers.append(rule.encode(x="x:Q", tooltip=["what"]))
+        layers.append(rule.encode(x="x:Q", tooltip=[alt.Tooltip("what:N", title=" ")]))
     if rate is not None:
         layers.append(rule_at({"x": [rate]}, say("Your traffic"), x="x:Q"))
     return alt.layer(*layers).properties(height=alt.Step(26))
@@ -94,7 +95,11 @@ def what_would_change(found: Suggestion, say: Say = plain) -> Chart:
             y=y,
             x=alt.X("advantage:Q", title=say("P/D against aggregated, %"), axis=alt.Axis(tickCount=8)),
             color=alt.Color("word:N", scale=colour, legend=alt.Legend(title=None, orient="top", columns=2)),
-            tooltip=["what", alt.Tooltip("advantage:Q", format="+.1f"), "word"],
+            tooltip=[
+                alt.Tooltip("what:N", title=" "),
+                alt.Tooltip("advantage:Q", format="+.1f", title=say("P/D against aggregated, %")),
+                alt.Tooltip("word:N", title=" "),
+            ],
         )
     )
     zero = alt.Chart(pd.DataFrame({"x": [0]})).mark_rule(color="#808080").encode(x="x:Q")
@@ -117,16 +122,29 @@ def what_trade(found: Suggestion, say: Say = plain) -> Chart:
     ]  # fmt: skip
     x = alt.X("user:Q", title=say("Speed for a user, tokens/s"), scale=alt.Scale(zero=False))
     y = alt.Y("gpu:Q", title=say("Output per GPU, tokens/s"))
-    tooltip: list[Any] = ["name", alt.Tooltip("rate:Q", format=".3g", title=say("requests/s")), "user", "gpu"]
-    points = (
+    tooltip: list[Any] = [
+        alt.Tooltip("name:N", title=say("Split")),
+        alt.Tooltip("rate:Q", format=".3g", title=say("requests/s")),
+        alt.Tooltip("user:Q", format=".3g", title=say("Speed for a user, tokens/s")),
+        alt.Tooltip("gpu:Q", format=".4g", title=say("Output per GPU, tokens/s")),
+    ]
+    colour = alt.Color("kind:N", scale=scale_of(MODES, say), title=None)
+    base = alt.Chart(pd.DataFrame(front)).encode(x=x, y=y, tooltip=tooltip)
+    layers = [
         alt.Chart(pd.DataFrame(probes))
         .mark_point(filled=False, size=40, opacity=0.45)
-        .encode(x=x, y=y, tooltip=tooltip, color=alt.Color("kind:N", scale=scale_of(MODES, say), title=None))
-    )
-    line = alt.Chart(pd.DataFrame(front)).mark_line(color="#808080", point=False).encode(x=x, y=y, order="user:Q")
-    best = (
-        alt.Chart(pd.DataFrame(front))
-        .mark_point(filled=False, size=110, strokeWidth=2.5)
-        .encode(x=x, y=y, tooltip=tooltip, color=alt.Color("kind:N", scale=scale_of(MODES, say), title=None))
-    )
-    return alt.layer(points, line, best).properties(height=340)
+        .encode(x=x, y=y, tooltip=tooltip, color=colour),
+        base.mark_line(color="#808080", point=False).encode(order="user:Q"),
+        base.mark_point(filled=False, size=110, strokeWidth=2.5).encode(color=colour),
+    ]
+    if found.slo.tpot_ms is not None:  # the pace that the target asks for, of a user
+        layers.append(rule_at({"x": [1e3 / found.slo.tpot_ms]}, say("Target"), x="x:Q"))
+    chosen = pick(found.rows, found.verdict)
+    if chosen.rate > 0:
+        star = {
+            "name": say(chosen.name), "rate": chosen.rate, "user": chosen.tokens_s_user,
+            "gpu": chosen.output_tokens_s_gpu,
+        }  # fmt: skip
+        data = alt.Chart(pd.DataFrame([star])).encode(x=x, y=y, tooltip=tooltip)
+        layers.append(data.mark_text(text="★", fontSize=24, color=TARGET))
+    return alt.layer(*layers).properties(height=340)

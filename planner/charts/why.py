@@ -14,6 +14,7 @@ from planner.run.facts import STAGES
 from planner.run.metrics import Summary
 from planner.run.tables import Run
 from planner.spec import Slo
+from planner.suggestion.answer import Suggestion, best_of
 
 PERCENTILES = ("p50", "p90", "p99")
 
@@ -56,28 +57,45 @@ def how_latency_grows(
     return alt.layer(*layers).properties(height=360)
 
 
-def which_ratio(table: pd.DataFrame, per_gpu: bool, say: Say = plain) -> Chart:
-    """P x D heat map: the highest rate within the targets of every xPyD."""
-    value = "per_gpu" if per_gpu else "rate"
-    title = say("requests/s per GPU") if per_gpu else say("requests/s")
-    x = alt.X("prefill:O", title=say("Prefill workers"), axis=alt.Axis(labelAngle=0))
-    y = alt.Y("decode:O", title=say("Decode workers"), sort="descending")
-    tooltip: list[Any] = [
-        "name",
-        alt.Tooltip("rate:Q", format=".3g", title=say("requests/s")),
-        alt.Tooltip("per_gpu:Q", format=".3g", title=say("requests/s per GPU")),
-    ]
-    top = float(table[value].max()) or 1.0
-    cells = (
-        alt.Chart(table)
-        .mark_rect()
-        .encode(
-            x=x, y=y, color=alt.Color(f"{value}:Q", scale=alt.Scale(scheme="viridis"), title=title), tooltip=tooltip
-        )
+def ratio_table(found: Suggestion, say: Say = plain) -> pd.DataFrame:
+    """The splits of an answer: GPUs that prefill, rate, interval and the sizes of their engines."""
+    rows = [
+        {
+            "name": say(row.name), "prefill": row.split.first.gpus, "rate": row.rate, "low": row.low, "high": row.high,
+            "per_gpu": row.per_gpu, "sizes": f"TP{row.split.first.tp} + TP{row.split.second.tp}",
+        }
+        for row in found.rows if row.split.second is not None
+    ]  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def which_ratio(found: Suggestion, say: Say = plain) -> Chart:
+    """Highest rate within the targets of every split that the answer compared, against how many GPUs prefill."""
+    table = ratio_table(found, say)
+    x = alt.X("prefill:Q", title=say("GPUs that prefill"), axis=alt.Axis(tickMinStep=1, format="d"))
+    y = alt.Y("rate:Q", title=say("Highest rate within the targets, requests/s"))
+    legend = alt.Legend(title=say("GPUs of a prefill + a decode worker"), orient="top", titleLimit=400)
+    colour = alt.Color("sizes:N", scale=alt.Scale(scheme="tableau10"), legend=legend)
+    base = alt.Chart(table).encode(x=x, color=colour)
+    lines = base.mark_line(strokeDash=[6, 4], opacity=0.6).encode(y=y)
+    ranges = alt.Chart(table[table["low"] < table["high"]]).mark_rule(size=3, color="#808080")
+    points = base.mark_point(filled=False, size=70, strokeWidth=2).encode(
+        y=y,
+        tooltip=[
+            alt.Tooltip("name:N", title=say("Split")),
+            alt.Tooltip("rate:Q", format=".3g", title=say("requests/s")),
+            alt.Tooltip("low:Q", format=".3g", title=say("95 % from")),
+            alt.Tooltip("high:Q", format=".3g", title=say("95 % to")),
+            alt.Tooltip("per_gpu:Q", format=".3g", title=say("requests/s per GPU")),
+        ],
     )
-    ink = alt.condition(alt.datum[value] > 0.6 * top, alt.value("black"), alt.value("white"))
-    text = alt.Chart(table).mark_text().encode(x=x, y=y, text=alt.Text(f"{value}:Q", format=".2~s"), color=ink)
-    return alt.layer(cells, text).properties(height=360)
+    layers = [lines, ranges.encode(x=x, y="low:Q", y2="high:Q"), points]
+    together = best_of(found.rows, "aggregated")
+    if together is not None:
+        data = pd.DataFrame({"y": [together.rate], "what": [say("Best aggregated deployment")]})
+        rule = alt.Chart(data).mark_rule(color=COLOURS["aggregated"], strokeDash=[2, 2], size=2)
+        layers.append(rule.encode(y="y:Q", tooltip=[alt.Tooltip("what:N", title=" ")]))
+    return alt.layer(*layers).properties(height=360)
 
 
 def where_time_goes(summaries: dict[str, Summary], say: Say = plain) -> Chart:

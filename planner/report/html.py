@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import date
+from importlib.metadata import version
+
+import pandas as pd
 
 from planner import charts
 from planner.report import printing
@@ -11,7 +15,7 @@ from planner.report.explain import explain
 from planner.report.words import number
 from planner.run.metrics import METRICS, Summary
 from planner.run.tables import Run
-from planner.suggestion.answer import Suggestion
+from planner.suggestion.answer import Row, Suggestion
 from planner.suggestion.words import explanation, sentence
 
 STYLE = """
@@ -49,14 +53,35 @@ def _sentences(lines: Iterable[str], say: charts.Say) -> str:
     return "<ul>" + "".join(f"<li>{html.escape(say(line))}</li>" for line in lines) + "</ul>"
 
 
-def suggestion_report(found: Suggestion, summary: Summary, rate: float | None, say: charts.Say = str) -> str:
-    """An answer of `suggest`; `summary` is the suggested deployment under the user's traffic."""
+def suggestion_report(
+    found: Suggestion,
+    summary: Summary,
+    rate: float | None,
+    say: charts.Say = str,
+    curves: Mapping[str, tuple[Row, pd.DataFrame]] | None = None,
+    lead: str | None = None,
+) -> str:
+    """An answer of `suggest`; `summary` is the suggested deployment under the user's traffic.
+
+    `curves`: load curves by name, each with its candidate. `lead`: a sentence that comes before the comparison's.
+    """
     answer = say(sentence(found.rows, found.verdict, found.gpus))
+    made = [
+        f"planner {version('llm-capacity-planner')}", date.today().isoformat(), f"{say('seeds')}: {found.seeds}",
+        f"run.seed {summary.seed}",
+    ]  # fmt: skip
     parts = [
-        f"<h1>{html.escape(answer)}</h1>",
+        f"<h1>{html.escape(lead or answer)}</h1>",
+        f"<p>{html.escape(answer)}</p>" if lead else "",
         f'<p><span class="badge">{html.escape(say(found.provenance).strip("[]"))}</span></p>',
+        f"<p><small>{html.escape(', '.join(made))}</small></p>",
         _svg(charts.which_split(found, rate, say)),
     ]
+    shown = {say(name): (row.mode, table) for name, (row, table) in (curves or {}).items()}
+    if shown:
+        parts += [_svg(charts.how_latency_grows(shown, metric, found.slo, rate, say)) for metric in ("ttft", "tpot")]
+    if found.pareto:
+        parts.append(_svg(charts.what_trade(found, say)))
     if found.verdict is not None:
         parts += [_sentences(explanation(found.verdict), say), _svg(charts.what_would_change(found, say))]
     columns = [say(text) for text in ("Split", "requests/s", "95 % from", "95 % to", "requests/s per GPU")]

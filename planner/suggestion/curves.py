@@ -1,7 +1,4 @@
-"""One deployment over many rates, splits or values of a key: the tables behind curves and maps.
-
-Each is many simulated runs of few requests, so tails are coarser than in a single long run; the callers say so.
-"""
+"""One deployment over many rates or values of a key: the tables behind curves."""
 
 from __future__ import annotations
 
@@ -12,16 +9,16 @@ import numpy as np
 import pandas as pd
 
 from planner.backends import backend
+from planner.run.facts import STEADY_START, Facts
 from planner.run.metrics import Summary, summarise
-from planner.run.tables import Progress, Run
+from planner.run.tables import Run
 from planner.spec import Spec, SpecError, dump, parse
-from planner.suggestion.probe import load_at
+from planner.suggestion.probe import Period, load_at
 from planner.suggestion.search import system_of
-from planner.suggestion.splits import PoolSize, Split, apply
-from planner.suggestion.suggest import COARSE, SearchTask, prepared, search
+from planner.suggestion.suggest import prepared
 from planner.traffic.workload import build
 
-CURVE = ("ttft_p50_ms", "ttft_p90_ms", "ttft_p99_ms", "tpot_p50_ms", "tpot_p90_ms", "tpot_p99_ms")
+PERCENTILES = {"p50": 50, "p90": 90, "p99": 99}
 SWEPT = ("attainment", "requests_per_s", "goodput_requests_per_s", "ttft_p50_ms", "ttft_p99_ms", "tpot_p99_ms")
 
 
@@ -43,13 +40,39 @@ def rates_up_to(highest: float, count: int = 9) -> list[float]:
     return [round(float(share) * highest, 6) for share in np.linspace(0.1, 1.25, count)]
 
 
-def load_curve(spec: Spec, rates: Sequence[float], requests: int) -> pd.DataFrame:
-    """One row a rate: percentiles of TTFT and TPOT, attainment, and whether it is past saturation."""
+def load_curve(spec: Spec, rates: Sequence[float], period: Period | None) -> pd.DataFrame:
+    """One row a rate: percentiles of TTFT and TPOT, attainment, and whether its line of requests keeps growing.
+
+    The runs of `suggest`, judged as it judges them: `period` is the answer's; None: the whole list, less its first
+    tenth. At one rate and seed, attainment is the same number.
+    """
+    system = system_of(spec)
+    seconds = None if period is None else period.seconds
     rows = []
     for rate in rates:
-        found = summarise(simulated(spec, rate, requests))
-        rows.append({"rate": rate, "saturated": found.saturation.saturated, **_values(found, (*CURVE, "attainment"))})
+        load = load_at(spec, spec.run.seed, rate, seconds)
+        facts = Facts(backend("simulate").run(replace(system, spec=spec), load))
+        judged = _judged(facts, period)
+        values = {
+            f"{name}_{point}_ms": _percentile(getattr(facts, name)[judged] * 1e3, percent)
+            for name in ("ttft", "tpot")
+            for point, percent in PERCENTILES.items()
+        }
+        attainment = float(facts.good[judged].mean()) if judged.any() else 0.0
+        rows.append({"rate": rate, "saturated": facts.saturation.saturated, **values, "attainment": attainment})
     return pd.DataFrame(rows)
+
+
+def _judged(facts: Facts, period: Period | None) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+    sent = facts.arrival
+    if period is None:
+        return np.asarray(sent >= sent.min() + STEADY_START * (sent.max() - sent.min()))
+    return np.asarray((sent >= min(period.warmup_s, float(sent.max()))) & (sent <= period.seconds))
+
+
+def _percentile(values: np.ndarray[tuple[int], np.dtype[np.float64]], percent: float) -> float | None:
+    known = values[~np.isnan(values)]
+    return float(np.percentile(known, percent)) if len(known) else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,31 +81,16 @@ class LoadPoint:
 
     spec: Spec
     rate: float
-    requests: int
+    period: Period | None
 
 
 def load_point(point: LoadPoint) -> pd.DataFrame:
     """One row of `load_curve`."""
-    return load_curve(point.spec, [point.rate], point.requests)
+    return load_curve(point.spec, [point.rate], point.period)
 
 
 def _values(found: Summary, names: Sequence[str]) -> dict[str, float | None]:
     return {name: found[name] for name in names}
-
-
-def split_map(spec: Spec, gpus: int, requests: int, progress: Progress | None = None) -> pd.DataFrame:
-    """The highest rate within the targets of every xPyD of engines with one GPU, up to `gpus` of them."""
-    wanted = prepared(spec, gpus, requests, None)
-    pairs = [(p, d) for p in range(1, gpus) for d in range(1, gpus - p + 1)]
-    rows = []
-    for done, (p, d) in enumerate(pairs, start=1):
-        split = Split(PoolSize(p, 1), PoolSize(d, 1))
-        found = search(SearchTask(apply(wanted, split), wanted.run.seed, None, 2 * COARSE, 1.25))
-        rate = found.found.rate
-        rows.append({"prefill": p, "decode": d, "rate": rate, "per_gpu": rate / (p + d), "name": split.name})
-        if progress:
-            progress("splits", done / len(pairs))
-    return pd.DataFrame(rows)
 
 
 def sweep(spec: Spec, key: str, values: Sequence[str]) -> pd.DataFrame:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 from planner.run.tables import Progress
@@ -10,7 +11,7 @@ from planner.suggestion.answer import Smallest
 from planner.suggestion.probe import Period
 from planner.suggestion.search import first_guess, probe, system_of
 from planner.suggestion.splits import Split, apply, splits, tp_sizes
-from planner.suggestion.spread import cores, spread
+from planner.suggestion.spread import Spread, cores, spread
 from planner.suggestion.suggest import prepared
 from planner.suggestion.tasks import period_of
 
@@ -51,13 +52,14 @@ def smallest(
     slo: Slo | None = None,
     processes: int | None = None,
     cluster: str | None = None,
+    pool: Spread | None = None,
     progress: Progress | None = None,
 ) -> Smallest:
     """Count GPUs up from one until an aggregated deployment and a split both serve `rate` (or one does and `limit` is
-    reached, or twice as many did not help the other). Raises SpecError.
+    reached, or twice as many did not help the other). `pool`: one that runs already. Raises SpecError.
     """
     first: dict[str, tuple[int, Split]] = {}
-    with spread(cluster, processes or cores()) as pool:
+    with nullcontext(pool) if pool is not None else spread(cluster, processes or cores()) as workers:
         gpus = 0
         while len(first) < 2 and gpus < limit:
             gpus += 1
@@ -70,7 +72,7 @@ def smallest(
                     continue
                 tried = tuple(wanted.run.seed + offset for offset in range(seeds))
                 tasks = [RateTask(apply(wanted, split), tried, rate, period) for split in candidates]
-                answers = pool(serves, tasks, _nothing)
+                answers = workers(serves, tasks, _nothing)
                 found = next((split for split, yes in zip(candidates, answers, strict=True) if yes), None)
                 if found is not None:
                     first[mode] = (gpus, found)

@@ -3,29 +3,34 @@
 from __future__ import annotations
 
 from functools import partial
+from pathlib import Path
 
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
 from planner import charts
 from planner.charts import Say
+from planner.engine.catalogue import hardware
 from planner.report.printing import shown
 from planner.report.words import number, percent
 from planner.run.metrics import METRICS, Summary
 from planner.spec import SpecError, dump
 from planner.suggestion.answer import Suggestion
-from planner.suggestion.words import engines, explanation, pick, sentence
+from planner.suggestion.words import engines, explanation, pick
 from planner.ui import compute
 from planner.ui.frame import badge, failed, go, guarded, help_of, link, read_this, scenario, title
-from planner.ui.scenario import Scenario
+from planner.ui.lead import alternatives, lead, options
+from planner.ui.scenario import TRACE, Scenario
 from planner.ui.texts import say, t, translator
+from planner.ui.uploads import shown as shown_name
 
 
 @guarded
 def page() -> None:
-    now = scenario()
-    title(t("Answer"), t("{gpus} x {hardware}, {model}", gpus=now.gpus, hardware=now.hardware.upper(), model=now.model))
+    asked = scenario()
+    title(t("Answer"), in_words(asked))
     try:
+        now = numbered(asked)
         sure = compute.known(now)
         found = sure or first_look(now)
         rate = compute.rate_of(now.spec())
@@ -33,24 +38,67 @@ def page() -> None:
         failed(error)
         link("ask", t("Change the question"), ":material/help:")
         return
-    text = say(sentence_of(found))
-    st.subheader(text if sure else t("First look: {sentence}", sentence=text), anchor=False)
-    badge(found.provenance)
+    if sure is None:
+        st.subheader(so_far(found), anchor=False)
+    else:
+        lead(now, sure, rate)
+    badge(found.provenance, found.notes)
     place = st.empty()
-    _body(now, found, rate)
+    _body(now, found, rate, sure is not None)
     if sure is None:
         _make_sure(now, place)
 
 
+def in_words(now: Scenario) -> str:
+    """The question in a line."""
+    spec = now.spec()
+    gpu, model = hardware(spec.hardware).title, Path(spec.model).name
+    sent = shown_name(now.trace) if now.traffic == TRACE else t("{rate} requests/s", rate=number(now.sent_rate))
+    if now.want == "fewest":
+        return t("How few {gpu} serve {model} at {load}?", gpu=gpu, model=model, load=sent)
+    return t("{gpus} x {gpu}, {model}, {load}", gpus=now.gpus, gpu=gpu, model=model, load=sent)
+
+
+def numbered(now: Scenario) -> Scenario:
+    """The scenario with its number of GPUs, which "how few?" leaves to be found. Raises SpecError."""
+    if now.want != "fewest":
+        return now
+    place = st.empty()
+
+    def progress(stage: str, done: float) -> None:
+        place.progress(done, text=t("Counting GPUs up …"))
+
+    place.progress(0.0, text=t("Counting GPUs up …"))
+    found = compute.asked(now, progress)
+    place.empty()
+    return found
+
+
+def so_far(found: Suggestion) -> str:
+    """What a first look can say: the best of what it has simulated, and nothing about the rest."""
+    tried = [row for row in found.rows if row.searches]
+    best = max(tried, key=lambda row: row.rate)
+    if best.rate > 0:
+        return t(
+            "First look: the best of {n} tried so far is {engines}, with {rate} requests/s within the targets.",
+            n=len(tried), engines=say(engines(best)), rate=number(best.rate),
+        )  # fmt: skip
+    return t("First look: none of {n} tried so far meets the targets.", n=len(tried))
+
+
 def _make_sure(now: Scenario, place: DeltaGenerator) -> None:
     """Under the first look, work out the answer from every split and several lists, then show that."""
-    head = t("A first look at the likeliest splits. Comparing all of them over {seeds} lists", seeds=now.seeds)
+    head = t("Comparing every split over {seeds} lists", seeds=now.seeds)
 
     def progress(stage: str, done: float) -> None:
         place.progress(min(1.0, done), text=f"{head}: {say(stage)} …")
 
+    def counting(stage: str, done: float) -> None:
+        place.progress(done, text=t("Counting GPUs up …"))
+
     place.progress(0.0, text=f"{head} …")
     try:
+        compute.fewest(now, counting)
         compute.answer(now, progress)
     except (SpecError, ChildProcessError) as error:
         with place:
@@ -59,9 +107,11 @@ def _make_sure(now: Scenario, place: DeltaGenerator) -> None:
     st.rerun()
 
 
-def _body(now: Scenario, found: Suggestion, rate: float | None) -> None:
+def _body(now: Scenario, found: Suggestion, rate: float | None, sure: bool) -> None:
     chosen = pick(found.rows, found.verdict)
-    if chosen.rate > 0:
+    if sure and rate is not None:
+        alternatives(found, options(now, found, rate), rate)
+    elif chosen.rate > 0:
         _cards(found, chosen.rate, rate)
     st.altair_chart(charts.which_split(found, rate, say), alt=t("Bar chart of every split"))
     read_this(
@@ -75,13 +125,9 @@ def _body(now: Scenario, found: Suggestion, rate: float | None) -> None:
     _next(now, found)
 
 
-def sentence_of(found: Suggestion) -> str:
-    """The verdict without the brackets that the badge shows."""
-    return sentence(found.rows, found.verdict, found.gpus)
-
-
 def best_known(now: Scenario) -> Suggestion:
     """The sure answer where it has been worked out, else the first look."""
+    now = numbered(now)
     return compute.known(now) or first_look(now)
 
 
@@ -102,17 +148,8 @@ def first_look(now: Scenario) -> Suggestion:
 def _cards(found: Suggestion, highest: float, rate: float | None) -> None:
     """The suggested deployment under the user's own traffic, or at its highest rate where that is less."""
     offered = highest if rate is None else rate
-    summary = compute.summary_of(found.yaml, None if rate is None else rate)
+    summary = compute.summary_of(found.yaml, rate)
     chosen = pick(found.rows, found.verdict)
-    if rate is not None and rate > highest:
-        st.warning(
-            t(
-                "Your {rate} requests/s are more than {gpus} GPUs serve within the targets ({highest}).",
-                rate=number(rate),
-                gpus=found.gpus,
-                highest=number(highest),
-            )
-        )
     name = say(engines(chosen))
     text = t("To run: **{name}**. Under your traffic of {rate} requests/s:", name=name, rate=number(offered))
     st.markdown(text)
@@ -174,6 +211,8 @@ def _next(now: Scenario, found: Suggestion) -> None:
     with st.container(horizontal=True):
         if st.button(t("Check it for real"), type="primary", icon=":material/fact_check:", key="answer_check"):
             go("check")
+        if st.button(t("Deploy it"), icon=":material/rocket_launch:", key="answer_deploy"):
+            go("deploy")
         st.download_button(
             t("Download the YAML"), found.yaml, f"{now.traffic}-{now.gpus}.yaml", "application/yaml",
             icon=":material/download:", on_click="ignore",
@@ -191,6 +230,9 @@ def _next(now: Scenario, found: Suggestion) -> None:
 def command(now: Scenario) -> str:
     """The command line that gives the same sentence for the same file."""
     parts = ["planner suggest question.yaml", f"--gpus {now.gpus}"]
+    rate = compute.rate_of(now.spec())
+    if rate is not None:
+        parts.append(f"--rate {rate:.6g}")
     if now.seeds != Scenario().seeds:
         parts.append(f"--seeds {now.seeds}")
     if now.requests:
@@ -201,4 +243,8 @@ def command(now: Scenario) -> str:
 def _report(now: Scenario, found: Suggestion, words: Say) -> str:
     from planner.report.html import suggestion_report
 
-    return suggestion_report(found, compute.summary_of(found.yaml), compute.rate_of(now.spec()), words)
+    spec = now.spec()
+    rate = compute.rate_of(spec)
+    return suggestion_report(
+        found, compute.summary_of(found.yaml, rate), rate, words, compute.curves_of(found, spec),
+    )  # fmt: skip

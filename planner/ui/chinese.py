@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from planner.ui.chinese_answers import ANSWERS
+from planner.ui.chinese_asking import ASKING
 from planner.ui.chinese_faults import FAULTS
 
 PAGES: dict[str, str] = {
+    **ASKING,
     # --- pages, navigation ---
     "Ask": "提问",
     "Answer": "结论",
@@ -79,7 +81,6 @@ PAGES: dict[str, str] = {
     "Agents": "智能体",
     "Many turns that each repeat the history": "多轮对话，每轮重复历史",
     # --- answer ---
-    "{gpus} x {hardware}, {model}": "{gpus} x {hardware}，{model}",
     "Simulating every split …": "正在仿真每种拆分……",
     "search": "搜索",
     "tune": "调优",
@@ -98,9 +99,6 @@ PAGES: dict[str, str] = {
     "Room": "余量",
     "at most {rate} requests/s": "最高每秒 {rate} 个请求",
     "What is left of the highest rate.": "距最高速率还剩的比例。",
-    "Your {rate} requests/s are more than {gpus} GPUs serve within the targets ({highest}).": (
-        "您每秒 {rate} 个请求超过了 {gpus} 个 GPU 在目标内能服务的上限（{highest}）。"
-    ),
     "Bar chart of every split": "各种拆分的柱状图",
     "A longer bar serves more. Hollow bars are simulated; the thick line is the 95 % interval. The dotted line "
     "is the best aggregated deployment, the dashed line your traffic.": (
@@ -117,10 +115,6 @@ PAGES: dict[str, str] = {
     "Export a report": "导出报告",
     "Copy the command": "复制命令",
     "with this file as question.yaml:": "其中 question.yaml 为：",
-    "First look: {sentence}": "初步结果：{sentence}",
-    "A first look at the likeliest splits. Comparing all of them over {seeds} lists": (
-        "先看最可能的几种拆分。正在用 {seeds} 组请求比较全部拆分"
-    ),
     # --- why ---
     "What stands behind the answer, chart by chart. Simulated is hollow or dashed.": (
         "结论背后的依据，逐图说明。仿真为空心或虚线。"
@@ -132,23 +126,8 @@ PAGES: dict[str, str] = {
     "First token": "首 token",
     "Timeline": "时间线",
     "Simulating the load curves …": "正在仿真负载曲线……",
-    "Follow a line to the right until it crosses the dashed target: that is how much load a deployment takes. "
-    "The grey line is the chosen rate. Each point is a run of {requests} requests, so p99 is coarse.": (
-        "沿曲线向右，直到与虚线目标相交：这就是该部署能承受的负载。灰线是所选速率。"
-        "每个点是 {requests} 个请求的一次仿真，因此 p99 较粗略。"
-    ),
     "One GPU cannot be split.": "一个 GPU 无法拆分。",
-    "Searching every ratio …": "正在搜索每种配比……",
-    "Heat map of prefill and decode workers": "预填充与解码实例的热力图",
-    "Each cell is x prefill and y decode workers of one GPU each; brighter serves more within the targets. "
-    "Along the brightest ridge the two pools are in balance. Searched with lists of {requests} requests.": (
-        "每格为 x 个预填充实例与 y 个解码实例（各占一个 GPU）；越亮，在目标内能服务的越多。"
-        "最亮的脊线上两个池相互平衡。搜索所用列表为 {requests} 个请求。"
-    ),
     "Speed for a user against output of a GPU": "用户速度与每 GPU 产出",
-    "Up is cheaper, right is faster for each user. On the grey line nothing beats a point in both: choose there.": (
-        "越往上越省钱，越往右每位用户越快。灰线上的点在两方面都不会被超过：在其上选择。"
-    ),
     "Stages of the time to first token": "首 token 时间的各阶段",
     "The longest piece is where time goes; a long queue means too few prefill workers for this rate.": (
         "最长的一段就是时间的去处；排队很长说明在此速率下预填充实例太少。"
@@ -328,8 +307,6 @@ PAGES: dict[str, str] = {
     "Margin that P/D must win by": "P/D 必须超过的余地",
     "Rate, requests/s": "速率，请求/秒",
     "Target": "目标",
-    "Prefill workers": "预填充实例",
-    "Decode workers": "解码实例",
     "Speed for a user, tokens/s": "每位用户的速度，token/秒",
     "Output per GPU, tokens/s": "每 GPU 产出，token/秒",
     "Mean time to first token, ms": "平均首 token 时间，毫秒",

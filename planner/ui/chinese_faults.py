@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 FAULTS: dict[str, str] = {
+    "workload: no rate is given; allowed: a load of so many requests a second, to count GPUs for": (
+        "workload：没有给出速率；可用：每秒若干请求的负载，才能算 GPU 数量"
+    ),
     # --- words of what is allowed ---
     "a section of keys": "含键的一节",
     "a section with keys {keys}": "含这些键的一节：{keys}",

@@ -5,24 +5,30 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, TypeVar
 
 import pandas as pd
 import streamlit as st
 
-from planner import load
+from planner import charts, load
+from planner.report.words import number
 from planner.run.metrics import Summary, summarise
 from planner.run.tables import Progress, Run
-from planner.spec import Spec, dump, parse
+from planner.spec import Spec, SpecError, dump, parse
 from planner.suggestion import curves
-from planner.suggestion.answer import Suggestion
+from planner.suggestion.answer import Row, Smallest, Suggestion, best_of
+from planner.suggestion.fewest import smallest
+from planner.suggestion.probe import Period
+from planner.suggestion.splits import Split, apply, splits, tp_sizes
 from planner.suggestion.spread import ProcessPool, Spread, cores, here
 from planner.suggestion.suggest import COARSE, SearchTask, prepared, search, suggest
 from planner.traffic.workload import offered_rate
 from planner.ui.bounds import bounded
 from planner.ui.scenario import Scenario
 
-CURVE_REQUESTS = 2000  # of each point of an interactive curve: ten seconds near the highest rates; tails are coarse
-MAP_REQUESTS = 300
+T = TypeVar("T")
+
 KEPT = 32
 PROCESSES = min(cores(), 16)  # that search together; 1 stays in this process
 WARM_REQUESTS = 20
@@ -32,11 +38,11 @@ class Answers:
     """The latest answers, the same for every session of this server. Two sessions never work out the same one twice."""
 
     def __init__(self) -> None:
-        self._found: OrderedDict[object, Suggestion] = OrderedDict()
+        self._found: OrderedDict[object, Any] = OrderedDict()
         self._lock = threading.Lock()
         self._busy: dict[object, threading.Lock] = {}
 
-    def get(self, key: object, make: Callable[[], Suggestion]) -> Suggestion:
+    def get(self, key: object, make: Callable[[], T]) -> T:
         with self._lock:
             busy = self._busy.setdefault(key, threading.Lock())
         with busy:
@@ -46,9 +52,11 @@ class Answers:
                     self._found[key] = found
                     while len(self._found) > KEPT:
                         self._busy.pop(self._found.popitem(last=False)[0], None)
-            return self._found[key]
+            result: T = self._found[key]
+            return result
 
-    def known(self, key: object) -> Suggestion | None:
+    def known(self, key: object) -> Any:
+        """None: not worked out yet."""
         return self._found.get(key)
 
 
@@ -97,8 +105,67 @@ def first_look(scenario: Scenario, progress: Progress | None = None) -> Suggesti
 
 
 def known(scenario: Scenario) -> Suggestion | None:
-    """The suggestion for a scenario if it has been worked out. Raises SpecError."""
-    return answers().known(_key(scenario))
+    """The suggestion for a scenario if it has been worked out, with the fewest GPUs. Raises SpecError."""
+    found: Suggestion | None = answers().known(_key(scenario))
+    if found is None or offered_rate(scenario.spec()) is None:
+        return found
+    fewest: Smallest | None = answers().known(("fewest", _key(scenario), scenario.most_gpus))
+    return None if fewest is None else replace(found, smallest=fewest)
+
+
+def fewest(scenario: Scenario, progress: Progress | None = None) -> Smallest | None:
+    """The fewest of the GPUs that may be used that serve the scenario's load; None: it has no rate. Raises SpecError.
+
+    As `planner suggest --rate` finds them.
+    """
+    spec = bounded(scenario.spec())
+    rate = offered_rate(spec)
+    if rate is None:
+        return None
+
+    def make() -> Smallest:
+        return smallest(
+            spec, rate, limit=scenario.most_gpus, requests=scenario.requests or None, pool=pool(), progress=progress
+        )
+
+    return answers().get(("fewest", _key(scenario), scenario.most_gpus), make)
+
+
+def asked(scenario: Scenario, progress: Progress | None = None) -> Scenario:
+    """The scenario with its number of GPUs: of "how few?" the fewest that serve the load. Raises SpecError."""
+    if scenario.want != "fewest":
+        return scenario
+    found = fewest(scenario, progress)
+    if found is None:
+        raise SpecError("workload: no rate is given; allowed: a load of so many requests a second, to count GPUs for")
+    if found.gpus is None:
+        raise SpecError(
+            "Up to {most} GPUs do not serve {rate} req/s within the targets.", found.limit, number(found.rate)
+        )
+    return replace(scenario, want="gpus", gpus=found.gpus)
+
+
+def fewest_split(scenario: Scenario, found: Smallest) -> Split:
+    """How the GPUs of `fewest` are used. Raises SpecError."""
+    assert found.gpus is not None
+    sizes, _ = tp_sizes(scenario.spec(), found.gpus)
+    return next(one for one in splits(found.gpus, sizes) if one.name == found.name)
+
+
+def fewest_yaml(scenario: Scenario, found: Smallest) -> str:
+    """The deployment of `fewest`. Raises SpecError."""
+    return dump(apply(scenario.spec(), fewest_split(scenario, found)))
+
+
+def best_rows(found: Suggestion) -> list[Row]:
+    """The best aggregated deployment and the best split, as far as there are any."""
+    return [row for mode in charts.MODES if (row := best_of(found.rows, mode)) is not None]
+
+
+def curves_of(found: Suggestion, spec: Spec) -> dict[str, tuple[Row, pd.DataFrame]]:
+    """The load curves of the best of each mode, by name; over the same rates."""
+    rows = best_rows(found)
+    return {row.name: (row, curve_of(found, row, spec, max(one.rate for one in rows))) for row in rows}
 
 
 def rate_of(spec: Spec) -> float | None:
@@ -117,16 +184,20 @@ def summary_of(text: str, rate: float | None = None, requests: int | None = None
 
 
 @st.cache_data(max_entries=KEPT, show_spinner=False)
-def curve_of(text: str, highest: float) -> pd.DataFrame:
-    """Load curve of a YAML text up to a little past `highest` requests per second."""
-    spec = bounded(parse(text))
-    points = [curves.LoadPoint(spec, rate, CURVE_REQUESTS) for rate in curves.rates_up_to(highest)]
+def _curve(text: str, gpus: int, rates: tuple[float, ...], period: Period | None) -> pd.DataFrame:
+    spec = prepared(bounded(parse(text)), gpus, None, None)
+    points = [curves.LoadPoint(spec, rate, period) for rate in rates]
     return pd.concat(pool()(curves.load_point, points, lambda: None), ignore_index=True)
 
 
-@st.cache_data(max_entries=KEPT, show_spinner=False)
-def map_of(text: str, gpus: int) -> pd.DataFrame:
-    return curves.split_map(parse(text), gpus, MAP_REQUESTS)
+def curve_of(found: Suggestion, row: Row, spec: Spec, highest: float) -> pd.DataFrame:
+    """Load curve of a candidate from the runs that the answer judges it by, up to a little past `highest` requests/s.
+
+    The candidate's own highest rate is one of its points.
+    """
+    period = None if found.seconds is None or found.warmup_s is None else Period(found.seconds, found.warmup_s)
+    rates = tuple(sorted({*curves.rates_up_to(highest), *([row.rate] if row.rate > 0 else [])}))
+    return _curve(dump(apply(spec, row.split)), found.gpus, rates, period)
 
 
 @st.cache_data(max_entries=KEPT, show_spinner=False)

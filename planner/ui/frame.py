@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import fields
 from functools import wraps
 from typing import ParamSpec
@@ -87,11 +87,25 @@ def title(text: str, about: str) -> None:
     st.caption(about)
 
 
-def badge(provenance: str) -> None:
-    """Where numbers are from: measured, calibrated on ..., or simulated. `provenance` is the text in brackets."""
+DOUBTS = ("times are not to be trusted", "scaled from it by the roofline")
+
+
+def doubts(notes: Sequence[str]) -> list[str]:
+    """Of the notes of an answer or the warnings of a run, those that say that its step times are not measured ones."""
+    return [note for note in notes if any(text in note for text in DOUBTS)]
+
+
+def badge(provenance: str, notes: Sequence[str] = ()) -> None:
+    """Where numbers are from: measured, calibrated on ..., or simulated. `provenance` is the text in brackets.
+
+    `notes` with doubts about the step times stand beside it, and it is amber then.
+    """
     kinds = {"measured": ("green", ":material/verified:"), "calibrated": ("blue", ":material/straighten:")}
-    colour, icon = kinds.get(provenance.strip("[]").split(":")[0].split(";")[0], ("orange", ":material/warning:"))
+    doubtful, amber = doubts(notes), ("orange", ":material/warning:")
+    colour, icon = kinds.get(provenance.strip("[]").split(":")[0].split(";")[0], amber) if not doubtful else amber
     st.badge(say(provenance).strip("[]"), color=colour, icon=icon)  # type: ignore[arg-type]
+    for note in doubtful:
+        st.markdown(f":orange[{say(note)}]")
 
 
 def help_of(metric: str) -> str:

@@ -3,23 +3,41 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import streamlit as st
 
-from planner.ui import answer, ask, check, compute, replay, why, workbench
+from planner.ui import answer, ask, check, compute, deploy, replay, why, workbench
 from planner.ui.frame import begin
 from planner.ui.texts import t
+
+ICON = Path(__file__).parent / "favicon.png"  # a name of an icon would be fetched from its font's host
+# The bar of the answer stays in sight; on a telephone the cards of traffic stand in two columns.
+STYLE = """<style>
+:has(> .st-key-answer_bar) {position: sticky; bottom: 0; z-index: 90}
+.st-key-answer_bar {padding: .6rem 0; border-top: 1px solid #8886; background: var(--st-background-color, Canvas)}
+.st-key-answer_bar button {white-space: nowrap}
+@media (max-width: 640px) {
+  .st-key-traffic_cards > * {flex: 1 1 40% !important; width: 40% !important; min-width: 0 !important}
+  .st-key-answer_bar {flex-wrap: nowrap}
+}
+</style>"""
 
 
 def main() -> None:
     """One run of the app."""
-    st.set_page_config(page_title="LLM capacity planner", page_icon=":material/call_split:", layout="wide")
     begin()
+    st.set_page_config(page_title=t("LLM capacity planner"), page_icon=str(ICON), layout="wide")
+    st.html(STYLE)
+    # Streamlit has no setting for the language of the page, which screen readers pronounce it by.
+    code = {"en": "en", "zh": "zh-Hans"}[st.session_state["lang"]]
+    st.html(f"<script>document.documentElement.lang = '{code}'</script>", unsafe_allow_javascript=True)
     compute.pool()  # its processes start while the first page is read
     made: dict[str, tuple[Callable[[], None], str, str]] = {
         "ask": (ask.page, t("Ask"), ":material/help:"),
         "answer": (answer.page, t("Answer"), ":material/lightbulb:"),
         "why": (why.page, t("Why"), ":material/query_stats:"),
+        "deploy": (deploy.page, t("Deploy"), ":material/rocket_launch:"),
         "check": (check.page, t("Check for real"), ":material/fact_check:"),
         "replay": (replay.page, t("Replay"), ":material/replay:"),
         "workbench": (workbench.page, t("Workbench"), ":material/build:"),

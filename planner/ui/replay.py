@@ -12,9 +12,9 @@ from planner.run.metrics import METRICS
 from planner.run.tables import Run
 from planner.spec import Spec, SpecError, config_root, dump, load, parse
 from planner.traffic import traces
-from planner.ui import compute
+from planner.ui import compute, uploads
 from planner.ui import scenario as scenarios
-from planner.ui.frame import badge, failed, guarded, help_of, read_this, title
+from planner.ui.frame import badge, failed, guarded, help_of, read_this, scenario, title
 from planner.ui.texts import say, t
 
 SHOWN = (
@@ -30,9 +30,18 @@ def page() -> None:
     with right:
         uploaded = st.file_uploader(t("Upload a trace"), type=["jsonl", "json", "csv", "gz"], key="replay_upload")
         if uploaded is not None:
-            st.session_state["replay_trace"] = scenarios.keep_upload(uploaded.name, uploaded.getvalue())
+            kept = uploads.keep(uploaded.name, uploaded.getvalue())
+            if st.session_state.get("replay_uploaded") != kept:  # chosen once; the list stays free to choose from
+                st.session_state["replay_uploaded"] = st.session_state["replay_trace"] = kept
     with left:
-        name = st.selectbox(t("Trace"), list(scenarios.traces()), key="replay_trace")
+        known = [*scenarios.traces(), *uploads.mine()]
+        # Another page forgets the widget, and a link may name an upload.
+        asked = st.session_state.get("replay_trace") or st.session_state.get("replay_kept") or scenario().trace
+        if asked not in known and uploads.file_of(asked) is not None:
+            known.append(asked)
+        st.session_state["replay_trace"] = asked if asked in known else known[0]
+        name = st.selectbox(t("Trace"), known, format_func=uploads.shown, key="replay_trace")
+        st.session_state["replay_kept"] = name
         st.caption(t("Mooncake, Bailian, Azure, BurstGPT or vLLM bench files, plain or gzip."))
     try:
         path = scenarios.trace_path(name or "")
@@ -44,7 +53,7 @@ def page() -> None:
 
 
 @st.cache_resource(max_entries=8, show_spinner=False)
-def _read(path: str, _stamp: int) -> traces.TraceFile:
+def _read(path: str, changed_ns: int) -> traces.TraceFile:
     return traces.read(path)
 
 

@@ -12,11 +12,14 @@ from typing import Any
 import yaml
 
 from planner.engine.catalogue import names
+from planner.engine.model_config import model_config
 from planner.engine.profiles import load_profile
-from planner.messages import message
+from planner.messages import message, said
 from planner.spec import Spec, SpecError, config_root, parse
 from planner.suggestion.suggest import FEWEST, MOST, REQUESTS_PER_GPU
 from planner.traffic.workload import at_rate
+from planner.ui.prices import list_price
+from planner.ui.uploads import file_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,9 +51,11 @@ CARDS: dict[str, Card] = {
     ),
 }  # fmt: skip
 TRACE = "trace"
+TYPICAL = ("rate", "prompt", "output", "ttft_ms", "tpot_ms")  # what a card says
+WANTS, LOADS = ("gpus", "fewest"), ("rate", "users")
 SIGMA = 0.9  # of the logarithm of lengths, as in the Azure conversation trace
 SYSTEM, QUESTION, CHUNKS = 200, 50, 4  # document Q&A: system prompt, question, passages
-MOST_GPUS = 16  # of one answer in the browser; the command line has no limit
+MOST_GPUS = 64  # of one answer in the browser; the command line has no limit
 LONGEST = 128_000
 
 
@@ -62,7 +67,12 @@ class Scenario:
     hardware: str = "h200"
     gpus: int = 8
     traffic: str = "chat"
+    want: str = "gpus"  # the best use of `gpus`, or "fewest": how few serve this load
+    load: str = "rate"  # what says how much is sent: "rate", or "users" with their think time
     rate: float = 20.0
+    users: int = 500
+    think_s: float = 30.0  # between an answer and the same user's next message
+    price: float | None = None  # US dollars a GPU-hour; None: the list price
     prompt: int = 1155
     output: int = 211
     ttft_ms: int = 500
@@ -75,14 +85,38 @@ class Scenario:
     extra: str = ""  # more keys, one `key=value` a line
 
     def with_card(self, name: str) -> Scenario:
-        """Another kind of traffic with its typical numbers."""
+        """Another kind of traffic. Its typical numbers replace those of the old kind, not what was typed instead."""
         if name not in CARDS:
             return replace(self, traffic=name)
-        card = CARDS[name]
-        return replace(
-            self, traffic=name, rate=card.rate, prompt=card.prompt, output=card.output, ttft_ms=card.ttft_ms,
-            tpot_ms=card.tpot_ms,
-        )  # fmt: skip
+        old, new = CARDS.get(self.traffic), CARDS[name]
+        typed = [key for key in TYPICAL if old is not None and getattr(self, key) != getattr(old, key)]
+        return replace(self, traffic=name, **{key: getattr(new, key) for key in TYPICAL if key not in typed})
+
+    @property
+    def sent_rate(self) -> float:
+        """Requests a second. Of users: one request each in the time of an answer at the targets' pace, and thinking."""
+        if self.load != "users":
+            return self.rate
+        return self.users / (self.think_s + (self.ttft_ms + self.output * self.tpot_ms) / 1e3)
+
+    @property
+    def most_gpus(self) -> int:
+        """That may be used."""
+        return min(MOST_GPUS, max(1, self.gpus)) if self.want == "gpus" else MOST_GPUS
+
+    @property
+    def price_per_gpu_hour(self) -> float | None:
+        """US dollars: what was typed, else the list price; None: neither."""
+        return list_price(self.hardware) if self.price is None else self.price
+
+    def faults(self) -> dict[str, str]:
+        """What is out of range, by field."""
+        found: dict[str, str] = {}
+        for name, (low, high) in LIMITS.items():
+            value = getattr(self, name)
+            if value is not None and not low <= value <= high:
+                found[name] = message("allowed: a number from {low:g} to {high:g}", low, high)
+        return found
 
     @property
     def list_length(self) -> int:
@@ -96,6 +130,8 @@ class Scenario:
 
     def spec(self) -> Spec:
         """The question as a Spec: a deployment to start from, the traffic and the targets. Raises SpecError."""
+        for name, fault in self.faults().items():
+            raise SpecError("{key}={value}: {fault}", name, _text(getattr(self, name)), fault)
         data: dict[str, Any] = {
             "name": self.traffic if self.traffic in CARDS else "trace",
             "model": self.model,
@@ -109,14 +145,16 @@ class Scenario:
             "slo": {"ttft_ms": self.ttft_ms, "tpot_ms": self.tpot_ms, "attainment": self.attainment / 100},
             **self._traffic(),
         }
-        profile = profile_for(self.model, self.hardware)
-        if profile is not None:
-            data["profile"] = profile
+        if self.price_per_gpu_hour:
+            data["cluster"] = {"price_per_gpu_hour": self.price_per_gpu_hour}
         lines = [line.strip() for line in self.extra.splitlines() if line.strip()]
+        profile = profile_for(self.model, self.hardware)
+        if profile is not None and not any(line.startswith(("model=", "hardware=")) for line in lines):
+            data["profile"] = profile
         spec = parse(yaml.safe_dump(data), "scenario", lines)
         if self.traffic == TRACE or any(line.startswith("workload.") for line in lines):
             return spec
-        return at_rate(spec, self.rate)
+        return at_rate(spec, self.sent_rate)
 
     def _traffic(self) -> dict[str, Any]:
         lengths = {"prompt_tokens": spread(self.prompt, LONGEST), "output_tokens": spread(self.output, 16_000)}
@@ -125,17 +163,17 @@ class Scenario:
         if self.traffic == "rag":
             chunk = max(16, (self.prompt - SYSTEM - QUESTION) // CHUNKS)
             workload = {
-                "kind": "rag", "rate": self.rate, "requests": self.list_length, "system_tokens": SYSTEM,
+                "kind": "rag", "rate": self.sent_rate, "requests": self.list_length, "system_tokens": SYSTEM,
                 "question_tokens": QUESTION, "output_tokens": lengths["output_tokens"],
             }  # fmt: skip
             return {"workload": workload, "retrieval": {"workers": 32, "top_k": CHUNKS, "chunk_tokens": chunk}}
         if self.traffic == "agents":
             workload = {
-                "kind": "sessions", "rate": self.rate / 8, "sessions": max(8, self.list_length // 8), "turns": 8,
+                "kind": "sessions", "rate": self.sent_rate / 8, "sessions": max(8, self.list_length // 8), "turns": 8,
                 "think_time_s": 1.0, "system_tokens": 2000, **lengths,
             }  # fmt: skip
             return {"workload": workload}
-        return {"workload": {"kind": "poisson", "rate": self.rate, "requests": self.list_length, **lengths}}
+        return {"workload": {"kind": "poisson", "rate": self.sent_rate, "requests": self.list_length, **lengths}}
 
 
 def spread(mean: int, most: int) -> dict[str, Any]:
@@ -150,6 +188,9 @@ def _text(value: object) -> str:
 LIMITS: dict[str, tuple[float, float]] = {
     "gpus": (1, MOST_GPUS),
     "rate": (0.01, 100_000),
+    "users": (1, 10_000_000),
+    "think_s": (0, 86_400),
+    "price": (0, 1000),
     "prompt": (1, LONGEST),
     "output": (1, 16_000),
     "ttft_ms": (1, 600_000),
@@ -177,7 +218,7 @@ def read(params: Mapping[str, str]) -> tuple[Scenario, list[str]]:
 
 def _value(name: str, kind: str, text: str) -> int | float | str:
     """Raises ValueError with what is allowed."""
-    if kind in ("int", "float"):
+    if name in LIMITS:
         low, high = LIMITS[name]
         try:
             number = float(text)
@@ -186,9 +227,19 @@ def _value(name: str, kind: str, text: str) -> int | float | str:
         if not low <= number <= high:
             raise ValueError(message("allowed: a number from {low:g} to {high:g}", low, high))
         return int(number) if kind == "int" else number
+    if name == "model":
+        try:
+            model_config(text)
+        except SpecError as error:
+            raise ValueError(said(error)) from None
+    if name == "trace":
+        try:
+            trace_path(text)
+        except SpecError as error:
+            raise ValueError(said(error)) from None
     allowed = {
-        "model": names("models"), "hardware": names("hardware"), "link": names("links"),
-        "traffic": [*CARDS, TRACE], "trace": [*traces()],
+        "want": WANTS, "load": LOADS, "hardware": names("hardware"), "link": names("links"),
+        "traffic": [*CARDS, TRACE],
     }.get(name)  # fmt: skip
     if allowed is not None and text not in allowed:
         raise ValueError(message("allowed: {allowed}", ", ".join(allowed)))
@@ -212,41 +263,24 @@ def profile_for(model: str, hardware: str) -> str | None:
 
 # --- traces ------------------------------------------------------------------------------------
 
-UPLOADS = Path("runs") / "uploads"
-
-
-def trace_folders() -> list[Path]:
-    """Where traces are looked for: those that ship, and uploaded ones. Names in a URL reach nothing else."""
-    packaged = config_root().parent / "_traces"
-    return [packaged if packaged.is_dir() else config_root().parent / "traces", UPLOADS]
-
 
 def traces() -> dict[str, Path]:
-    """Trace files by name."""
+    """The traces that ship, by name."""
+    packaged = config_root().parent / "_traces"
+    folder = packaged if packaged.is_dir() else config_root().parent / "traces"
     return {
         path.name: path
-        for folder in trace_folders()
-        if folder.is_dir()
         for path in sorted(folder.iterdir())
         if path.is_file() and path.suffix in (".jsonl", ".json", ".csv", ".gz")
     }
 
 
 def trace_path(name: str) -> Path:
-    """Raises SpecError."""
+    """A trace that ships, or an uploaded one by its whole name; a name reaches nothing else. Raises SpecError."""
     known = traces()
-    if name not in known:
+    found = known.get(name) or file_of(name)
+    if found is None:
         raise SpecError(
             "trace: {name}; allowed: {known}, or an uploaded file", name or message("none chosen"), ", ".join(known)
         )
-    return known[name]
-
-
-def keep_upload(name: str, data: bytes) -> str:
-    """Store an uploaded trace under its own file name; returns the name."""
-    UPLOADS.mkdir(parents=True, exist_ok=True)
-    safe = "".join(letter if letter.isalnum() or letter in "._-" else "_" for letter in Path(name).name).lstrip(".")
-    if not safe.endswith((".jsonl", ".json", ".csv", ".gz")):
-        safe += ".jsonl"
-    (UPLOADS / safe).write_bytes(data)
-    return safe
+    return found

@@ -10,28 +10,27 @@ import streamlit as st
 from planner import charts
 from planner.report.explain import explain
 from planner.spec import SpecError, dump
-from planner.suggestion.answer import Row, Suggestion, best_of
+from planner.suggestion.answer import Row, Suggestion
 from planner.suggestion.splits import apply
 from planner.suggestion.words import sentence
 from planner.ui import compute
-from planner.ui.answer import best_known
+from planner.ui.answer import best_known, numbered
 from planner.ui.frame import failed, guarded, link, read_this, scenario, title
 from planner.ui.scenario import Scenario
 from planner.ui.texts import say, t
 
-VIEW_REQUESTS = 600  # of the run behind the first token and the timeline, so that the slider answers at once
 Texts = dict[str, tuple[Row, str]]  # name -> (candidate, YAML)
+AT_A_RATE = ("Load", "First token", "Timeline")  # views that the slider moves
 
 
 @guarded
 def page() -> None:
-    now = scenario()
     title(t("Why"), t("What stands behind the answer, chart by chart. Simulated is hollow or dashed."))
     try:
+        now = numbered(scenario())
         found = best_known(now)
         spec = now.spec()
-        rows = [row for mode in charts.MODES if (row := best_of(found.rows, mode)) is not None]
-        texts = {row.name: (row, dump(apply(spec, row.split))) for row in rows}
+        texts = {row.name: (row, dump(apply(spec, row.split))) for row in compute.best_rows(found)}
         if not texts:
             st.info(say(sentence(found.rows, found.verdict, found.gpus)))
             return
@@ -58,6 +57,9 @@ def _views(now: Scenario, found: Suggestion, texts: Texts) -> None:
             t("Chart"), list(views), default="Load", format_func=t, key="why_view", required=True,
             label_visibility="collapsed",
         )  # fmt: skip
+    if view not in AT_A_RATE:
+        views[view or "Load"](now, found, texts, start)
+        return
     with right:
         most = 1.25 * highest
         step = 10.0 ** math.floor(math.log10(most / 100))
@@ -67,9 +69,9 @@ def _views(now: Scenario, found: Suggestion, texts: Texts) -> None:
 
 
 def _load(now: Scenario, found: Suggestion, texts: Texts, rate: float) -> None:
-    highest = max(row.rate for row, _ in texts.values())
     with st.spinner(t("Simulating the load curves …")):
-        curves = {say(name): (row.mode, compute.curve_of(text, highest)) for name, (row, text) in texts.items()}
+        made = compute.curves_of(found, now.spec())
+    curves = {say(name): (row.mode, table) for name, (row, table) in made.items()}
     columns = st.columns(2)
     for column, metric in zip(columns, ("ttft", "tpot"), strict=True):
         with column:
@@ -78,27 +80,21 @@ def _load(now: Scenario, found: Suggestion, texts: Texts, rate: float) -> None:
     read_this(
         t(
             "Follow a line to the right until it crosses the dashed target: that is how much load a deployment takes. "
-            "The grey line is the chosen rate. Each point is a run of {requests} requests, so p99 is coarse.",
-            requests=compute.CURVE_REQUESTS,
+            "The grey line is the chosen rate. The points are the runs that the answer is judged by, with its first "
+            "list of requests."
         )
     )
 
 
 def _ratio(now: Scenario, found: Suggestion, texts: Texts, rate: float) -> None:
-    if now.gpus < 2:
-        st.info(t("One GPU cannot be split."))
+    if charts.ratio_table(found).empty:
+        st.info(t("One GPU cannot be split.") if now.gpus < 2 else t("No split was compared."))
         return
-    with st.spinner(t("Searching every ratio …")):
-        table = compute.map_of(dump(now.spec()), min(now.gpus, 8))
-    columns = st.columns(2)
-    for column, per_gpu in zip(columns, (False, True), strict=True):
-        with column:
-            st.altair_chart(charts.which_ratio(table, per_gpu, say), alt=t("Heat map of prefill and decode workers"))
+    st.altair_chart(charts.which_ratio(found, say), alt=t("Rate of every split against how many GPUs prefill"))
     read_this(
         t(
-            "Each cell is x prefill and y decode workers of one GPU each; brighter serves more within the targets. "
-            "Along the brightest ridge the two pools are in balance. Searched with lists of {requests} requests.",
-            requests=compute.MAP_REQUESTS,
+            "Each point is a split of the answer: left, few GPUs prefill; right, few decode. At the peak the two pools "
+            "are in balance. The dotted line is the best aggregated deployment."
         )
     )
 
@@ -109,12 +105,15 @@ def _trade(now: Scenario, found: Suggestion, texts: Texts, rate: float) -> None:
         return
     st.altair_chart(charts.what_trade(found, say), alt=t("Speed for a user against output of a GPU"))
     read_this(
-        t("Up is cheaper, right is faster for each user. On the grey line nothing beats a point in both: choose there.")
+        t(
+            "Up is cheaper, right is faster for each user. On the grey line nothing beats a point in both: choose "
+            "there. The star is the answer; right of the dashed line users see the target's pace."
+        )
     )
 
 
 def _first_token(now: Scenario, found: Suggestion, texts: Texts, rate: float) -> None:
-    summaries = {say(name): compute.summary_of(text, rate, VIEW_REQUESTS) for name, (_, text) in texts.items()}
+    summaries = {say(name): compute.summary_of(text, rate) for name, (_, text) in texts.items()}
     st.altair_chart(charts.where_time_goes(summaries, say), alt=t("Stages of the time to first token"))
     read_this(t("The longest piece is where time goes; a long queue means too few prefill workers for this rate."))
     for name, summary in summaries.items():
@@ -125,7 +124,7 @@ def _timeline(now: Scenario, found: Suggestion, texts: Texts, rate: float) -> No
     left, right = st.columns(2)
     with left:
         name = st.radio(t("Deployment"), list(texts), format_func=say, horizontal=True, key="why_deployment")
-    run = compute.run_of(texts[name][1], rate, VIEW_REQUESTS)
+    run = compute.run_of(texts[name][1], rate)
     measures = {"busy": "Busy share", **charts.TIMELINE}
     with right:
         measure = st.radio(

@@ -1,0 +1,86 @@
+"""简体中文 of how a question is put and how its answer begins: load, money, models, GPUs."""
+
+from __future__ import annotations
+
+ASKING: dict[str, str] = {
+    # --- ask ---
+    "What to find": "要找什么",
+    "I have GPUs: use them best": "已有 GPU：怎样用得最好",
+    "How few GPUs for this load?": "这个负载最少要几块 GPU？",
+    "US dollars per GPU-hour": "每块 GPU 每小时美元",
+    "not listed: type what you pay": "无标价：请填写实际价格",
+    "{price:g} (list price)": "{price:g}（标价）",
+    "List price of {date}: {source}": "{date} 的标价：{source}",
+    "measured": "已实测",
+    "from the datasheet": "按规格推算",
+    "not supported": "不支持",
+    "My own model": "我的模型",
+    "Its config.json, pasted": "粘贴它的 config.json",
+    "Use this model": "使用这个模型",
+    "A name of the list, a Hugging Face id such as Qwen/Qwen3-8B, or a folder with a config.json.": (
+        "列表中的名称、Hugging Face 编号（如 Qwen/Qwen3-8B），或含 config.json 的文件夹。"
+    ),
+    "This model cannot run here: see its line above.": "这个模型在此无法运行：原因见上方。",
+    "How much is sent": "负载怎样表示",
+    "Users": "用户数",
+    "Users at the same time": "同时在线的用户数",
+    "Those who have a conversation open.": "正在对话的用户。",
+    "Seconds between an answer and the next message": "从得到回答到发下一条消息的秒数",
+    "Reading, thinking and typing.": "阅读、思考和输入的时间。",
+    "= {rate} requests/s, when answers take what the targets allow": "= 每秒 {rate} 个请求（回答用时按目标计）",
+    "{rate} requests/s": "每秒 {rate} 个请求",
+    "How few {gpu} serve {model} at {load}?": "{load} 时运行 {model} 最少要几块 {gpu}？",
+    "{gpus} x {gpu}, {model}, {load}": "{gpus} × {gpu}，{model}，{load}",
+    # --- answer ---
+    "Counting GPUs up …": "正在逐个增加 GPU 数量 …",
+    "Comparing every split over {seeds} lists": "正在用 {seeds} 组请求比较所有划分",
+    "First look: the best of {n} tried so far is {engines}, with {rate} requests/s within the targets.": (
+        "初步结果：已试过的 {n} 种中最好的是 {engines}，在目标内每秒 {rate} 个请求。"
+    ),
+    "First look: none of {n} tried so far meets the targets.": "初步结果：已试过的 {n} 种都达不到目标。",
+    "{rate} requests/s cannot be served within the targets: all {gpus} GPUs reach {most}, as {engines}.": (
+        "无法在目标内服务每秒 {rate} 个请求：全部 {gpus} 块 GPU 最多每秒 {most} 个（{engines}）。"
+    ),
+    "{rate} requests/s needs {count}: run {name}; {figures}.": (
+        "每秒 {rate} 个请求需要 {count}：运行 {name}；{figures}。"
+    ),
+    "All {gpus} would reach {most} requests/s.": "全部 {gpus} 块可达每秒 {most} 个请求。",
+    "{cost} per million tokens": "每百万 token {cost}",
+    "Under your traffic of {rate} requests/s:": "在您每秒 {rate} 个请求的流量下：",
+    "What it is best in": "长处",
+    "cheapest": "最省",
+    "fastest for a user": "对用户最快",
+    "most room": "余量最大",
+    "US dollars per million tokens": "每百万 token 美元",
+    # --- why ---
+    "GPUs that prefill": "做预填充的 GPU 数",
+    "GPUs of a prefill + a decode worker": "一个预填充 + 一个解码工作进程的 GPU 数",
+    "No split was compared.": "没有比较任何划分。",
+    "Rate of every split against how many GPUs prefill": "各划分的速率与预填充 GPU 数",
+    "Each point is a split of the answer: left, few GPUs prefill; right, few decode. At the peak the two pools "
+    "are in balance. The dotted line is the best aggregated deployment.": (
+        "每个点是结论中的一种划分：左边预填充的 GPU 少，右边解码的少；峰值处两池平衡。点线是最好的聚合部署。"
+    ),
+    "Follow a line to the right until it crosses the dashed target: that is how much load a deployment takes. "
+    "The grey line is the chosen rate. The points are the runs that the answer is judged by, with its first "
+    "list of requests.": (
+        "沿一条线向右，直到越过虚线目标：那就是这个部署能承受的负载。灰线是所选的速率。各点就是评判结论所用的运行（第一组请求）。"
+    ),
+    # --- deploy ---
+    "LLM capacity planner": "大模型容量规划",
+    "Deploy": "部署",
+    "The answer as files. Nothing is started from here.": "把结论写成文件。这里不会启动任何东西。",
+    "All {gpus} GPUs: {name}": "全部 {gpus} 块 GPU：{name}",
+    "Enough for your load: {name}": "足够您的负载：{name}",
+    "The answer depends on: {flags}": "结论取决于：{flags}",
+    "vLLM's own defaults": "vLLM 的默认值",
+    "For": "用于",
+    "One YAML, whole": "一个完整的 YAML",
+    "Download all": "全部下载",
+    "The rest is in the download.": "其余在下载文件中。",
+    "Deploy it": "部署",
+    "Up is cheaper, right is faster for each user. On the grey line nothing beats a point in both: choose "
+    "there. The star is the answer; right of the dashed line users see the target's pace.": (
+        "越高越便宜，越右对每个用户越快。灰线上的点在两方面都无可超越：在那里选择。星号是结论；虚线右侧达到目标的速度。"
+    ),
+}

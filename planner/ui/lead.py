@@ -1,0 +1,140 @@
+"""The answer for the user's own load: how few GPUs it needs, what it costs, and what else may be preferred."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pandas as pd
+import streamlit as st
+
+from planner.report.printing import shown
+from planner.report.words import number
+from planner.run.metrics import METRICS, Summary
+from planner.spec import dump
+from planner.suggestion.answer import Row, Suggestion
+from planner.suggestion.splits import Split, apply
+from planner.suggestion.words import engines, pick, sentence
+from planner.ui import compute
+from planner.ui.prices import cost_per_million
+from planner.ui.scenario import Scenario
+from planner.ui.texts import say, t
+
+COMPARED = 6  # of the candidates that serve the load, those that are run under it to find the fastest
+
+
+@dataclass(frozen=True)
+class Option:
+    """One deployment under the user's own load. `highest`: requests/s within the targets; None: not searched."""
+
+    why: str  # what it is the best in, in the session's language
+    name: str
+    gpus: int
+    highest: float | None
+    summary: Summary
+    cost: float | None  # US dollars per million tokens, read and written
+
+
+def serves(found: Suggestion, rate: float) -> bool:
+    """Whether the GPUs asked about serve the load: by the answer's own highest rate, or by the count."""
+    fewest = found.smallest
+    return pick(found.rows, found.verdict).rate >= rate or (fewest is not None and fewest.gpus is not None)
+
+
+def lead(now: Scenario, found: Suggestion, rate: float | None) -> None:
+    """The sentence for the user's load, then that of the comparison."""
+    verdict = say(sentence(found.rows, found.verdict, found.gpus))
+    best = pick(found.rows, found.verdict)
+    if rate is None or not best.rate > 0:
+        st.subheader(verdict, anchor=False)
+        return
+    if not serves(found, rate):
+        text = t(
+            "{rate} requests/s cannot be served within the targets: all {gpus} GPUs reach {most}, as {engines}.",
+            rate=number(rate), gpus=found.gpus, most=number(best.rate), engines=say(engines(best)),
+        )  # fmt: skip
+        st.subheader(f":material/block: {text}", anchor=False)
+    else:
+        st.subheader(_needs(now, found, best, rate), anchor=False)
+    st.markdown(f"**{verdict}**")
+
+
+def _needs(now: Scenario, found: Suggestion, best: Row, rate: float) -> str:
+    cheapest = options(now, found, rate)[0]
+    figures = [f"{METRICS[name].label} {shown(METRICS[name], cheapest.summary[name])}" for name in LATENCIES]
+    if cheapest.cost is not None:
+        figures.append(t("{cost} per million tokens", cost=dollars(cheapest.cost)))
+    text = t(
+        "{rate} requests/s needs {count}: run {name}; {figures}.",
+        rate=number(rate), count=_count(cheapest.gpus), name=cheapest.name, figures=", ".join(figures),
+    )  # fmt: skip
+    if found.gpus > cheapest.gpus:
+        text += " " + t("All {gpus} would reach {most} requests/s.", gpus=found.gpus, most=number(best.rate))
+    return text
+
+
+LATENCIES = ("ttft_p99_ms", "tpot_p99_ms")
+
+
+def _count(gpus: int) -> str:
+    return t("1 GPU") if gpus == 1 else t("{n} GPUs", n=gpus)
+
+
+def dollars(cost: float) -> str:
+    """The sign is escaped: two of them would be a formula."""
+    return rf"\${number(cost)}"
+
+
+def options(now: Scenario, found: Suggestion, rate: float) -> list[Option]:
+    """The cheapest, the fastest for a user, and that with the most room; each run under the user's load."""
+    made: list[Option] = []
+    fewest, best = found.smallest, pick(found.rows, found.verdict)
+    if fewest is not None and fewest.gpus is not None and fewest.gpus < found.gpus:
+        split = compute.fewest_split(now, fewest)
+        text = compute.fewest_yaml(now, fewest)
+        made.append(_option(now, t("cheapest"), _named(split), fewest.gpus, None, text, rate))
+    elif best.rate > 0:
+        made.append(_row(now, t("cheapest"), found, best, rate))
+    enough = [row for row in found.rows if row.rate >= rate][:COMPARED]
+    if enough:
+        run = [_row(now, t("fastest for a user"), found, row, rate) for row in enough]
+        made.append(max(run, key=lambda one: one.summary["tokens_per_s_per_user"] or 0.0))
+        made.append(_row(now, t("most room"), found, max(enough, key=lambda row: row.low), rate))
+    return made
+
+
+def _named(split: Split) -> str:
+    """3 aggregated engines; another split is its name."""
+    count = split.first.replicas
+    if split.second is not None or split.first.tp > 1:
+        return say(split.name)
+    return t("1 aggregated engine") if count == 1 else t("{n} aggregated engines", n=count)
+
+
+def _row(now: Scenario, why: str, found: Suggestion, row: Row, rate: float) -> Option:
+    best = pick(found.rows, found.verdict)
+    text = found.yaml if row == best else dump(apply(now.spec(), row.split))
+    return _option(now, why, say(engines(row)), found.gpus, row.rate, text, rate)
+
+
+def _option(now: Scenario, why: str, name: str, gpus: int, highest: float | None, text: str, rate: float) -> Option:
+    summary = compute.summary_of(text, rate)
+    price = now.price_per_gpu_hour
+    served, tokens = summary["requests_per_s"], summary["total_tokens_per_s"]
+    cost = cost_per_million(price, gpus, rate * tokens / served) if price and served and tokens else None
+    return Option(why, name, gpus, highest, summary, cost)
+
+
+def alternatives(found: Suggestion, made: list[Option], rate: float) -> None:
+    """One row an option."""
+    if not made:
+        return
+    st.markdown(t("Under your traffic of {rate} requests/s:", rate=number(rate)))
+    rows = []
+    for one in made:
+        row = {t("What it is best in"): one.why, t("Deployment"): one.name, t("GPUs"): str(one.gpus)}
+        for name in (*LATENCIES, "tokens_per_s_per_user", "attainment"):
+            row[say(METRICS[name].label)] = shown(METRICS[name], one.summary[name])
+        row[t("Highest rate within the targets, requests/s")] = "–" if one.highest is None else number(one.highest)
+        row[t("US dollars per million tokens")] = "–" if one.cost is None else number(one.cost)
+        rows.append(row)
+    st.table(pd.DataFrame(rows).set_index(t("What it is best in")))
