@@ -27,11 +27,11 @@ from planner.calibration.fitting import (
     with_launches,
 )
 from planner.calibration.hand_over import Posting, fit_posts, hand_over_of, slowed_prompts, with_hand_overs
-from planner.calibration.launches import LaunchFit, fit_launches
+from planner.calibration.launches import LaunchFit, fit_launches, fit_levels
 from planner.calibration.load import PhasedLoad, plan
 from planner.calibration.observations import from_steps, from_tokens
 from planner.engine.law import StepLaw, bounds, guess, shapes
-from planner.engine.profile_file import Measured, ProfileFile, Source, Validity
+from planner.engine.profile_file import Launches, Measured, ProfileFile, Source, Validity
 from planner.engine.profiles import capture_sizes
 from planner.engine.roof import Roof
 from planner.run.tables import Progress, Run
@@ -133,6 +133,7 @@ class Apart:
     slowing: float | None = None  # another engine on the same CPU
     sending: float | None = None  # KV that is read from its GPU
     posting: Posting | None = None
+    launches: Launches | None = None  # how uneven the host launches steps
 
 
 def _profile(system: System, runs: Sequence[Run], name: str | None) -> tuple[ProfileFile, Apart]:
@@ -160,6 +161,7 @@ def _profile(system: System, runs: Sequence[Run], name: str | None) -> tuple[Pro
         host=host,
         link=pair[0] if pair else None if on_gpus else link_of(system, runs, notes),
         hand_over=pair[1] if pair else None,
+        launches=apart.launches,
         interference=None if apart.slowing is None else digits(apart.slowing),
         validity=validity(rows),
         fit=record(fitted, "relative residuals, soft_l1; covariance of an M-estimator", host_errors),
@@ -180,6 +182,7 @@ def _fit_apart(system: System, pool: Pool, runs: Sequence[Run]) -> Apart:
     sending: float | None = None
     given = shapes(roof_of(pool))
     launches = fit_launches([run.steps for run in runs], sizes)
+    uneven = None if launches is None else fit_levels([run.steps for run in runs], launches)
     posting: Posting | None = None
     for _ in range(SLOWING_PASSES):
         rows, notes = rows_of(runs, sizes, slowing, launches, sending, given), list[str]()
@@ -194,7 +197,7 @@ def _fit_apart(system: System, pool: Pool, runs: Sequence[Run]) -> Apart:
             if sending is not None:
                 continue
         if not shares:
-            return Apart(fitted, rows, notes, posting=posting)
+            return Apart(fitted, rows, notes, posting=posting, launches=uneven)
         found = interference(runs, sizes, fitted)
         if found is None:
             notes.append(
@@ -207,7 +210,7 @@ def _fit_apart(system: System, pool: Pool, runs: Sequence[Run]) -> Apart:
             f"{workers} engines shared one host, not pinned to cores: with another at work a step took {slowing:.2f} "
             "times as long; the law is of an engine alone"
         )
-    return Apart(fitted, rows, notes, slowing, sending, posting)
+    return Apart(fitted, rows, notes, slowing, sending, posting, uneven)
 
 
 def _fit_rows(pool: Pool, rows: pd.DataFrame, notes: list[str], floored: bool) -> Fitted:

@@ -97,6 +97,18 @@ class HandOverLaw(Node):
     errors: dict[str, NonNegative] = {}
 
 
+class Launches(Node):
+    """How uneven the host launches steps, as multiples of the law's launch terms.
+
+    A worker's host keeps a level for `stays_s` seconds on average, then takes another one, each as likely.
+    """
+
+    levels: Annotated[tuple[Positive, ...], Field(strict=False, min_length=1)]
+    stays_s: Positive
+    runs: NonNegative = 0.0  # standard deviation of the logarithm of a run's launches between servers
+    servers: PositiveInt = 1  # that `runs` is of
+
+
 class ProfileFile(Node):
     """configs/profiles/*.yaml, as read."""
 
@@ -116,6 +128,7 @@ class ProfileFile(Node):
     host: HostLaw = HostLaw()
     link: WireLaw | None = None
     hand_over: HandOverLaw | None = None
+    launches: Launches | None = None
     interference: Annotated[float, Field(ge=1)] | None = None  # a step's time while another engine of the host works
     validity: Validity | None = None
     fit: Fit | None = None
