@@ -1,10 +1,11 @@
 """The profile and the link of a measured pair, from the recorded calibration rounds of one host.
 
-    python benchmarks/fit_hand_over.py FOLDER --name NAME --out FILE
+    python benchmarks/fit_hand_over.py FOLDER --name NAME --out FILE [--servers RECORD ...]
 
 FOLDER holds a folder a deployment, each with its calibration rounds: pair-agg (replicas: steps and host times, with
 prompts beside decodes), pair-pull (hand-overs), pair-push (what a thread's posts take beside a step). `planner
 calibrate` on a pair fits the same terms by the same code; a pair alone shows no step in which prompts join decodes.
+How far servers are from each other is that of the three and of RECORDs of the same engine (records with calibrations).
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import argparse
 from pathlib import Path
 
 from planner.calibration.calibrate import fit
+from planner.calibration.spread import spread_of
 from planner.engine.profile_file import ProfileFile
 from planner.engine.profiles import dump_profile
 from planner.run.tables import Run
@@ -30,6 +32,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--name", required=True)
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--servers", type=Path, nargs="*", default=[])
     given = parser.parse_args()
     replicas, pull, push = (of(given.folder / name, given.name) for name in ("pair-agg", "pair-pull", "pair-push"))
     for pair in (pull, push):
@@ -43,6 +46,7 @@ def main() -> None:
         update={
             "link": pull.link,
             "hand_over": hand_over,
+            "spread": spread_of([replicas, pull, push, *(of(path, given.name) for path in given.servers)], "servers"),
             "fitted_on": (*replicas.fitted_on, *pull.fitted_on, *push.fitted_on),
             "notes": (*replicas.notes, told, "what a thread's posts take beside a step is that of a pair with push"),
         }

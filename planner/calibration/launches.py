@@ -18,7 +18,8 @@ them in. So are steps that post a transfer (the column `posts`), which planner.c
 
 The host is uneven: on H200 servers launches of one kind take 15, 21 or 27 ms and keep such a level for about half a
 second, whatever the step holds, whatever arrives or ends and whatever the other worker does (`fit_levels`). What decides
-it is outside of the engine's records. A run sees some tens of stays, so that means of runs differ by a tenth.
+it is outside of the engine's records. A run sees some tens of stays, so that means of runs differ by a tenth; servers
+differ by more (planner.calibration.spread).
 """
 
 from __future__ import annotations
@@ -174,21 +175,21 @@ def fit_levels(runs: Sequence[pd.DataFrame], fitted: LaunchFit) -> Launches | No
     Steps with prompts alone: a decode step hides its launch. Levels are percentiles; how long one stays follows from
     how alike two launches of a worker are by the time between them.
     """
-    servers = []
+    workers = []
     for steps in runs:
         rows = launch_rows(steps, fitted.largest)
         rows = rows[rows["kind"].isin([kind for kind in KINDS[1:] if fitted.values.get(kind)])]
         law = rows["kind"].map(fitted.values) + fitted.values.get("launch_per_seq_s", 0.0) * rows["decodes"]
         rows = rows.assign(ratio=np.log(rows["seconds"] / law)).sort_values("at_s")
-        servers += [(own["at_s"].to_numpy(), own["ratio"].to_numpy()) for _, own in rows.groupby("worker")]
-    servers = [(at_s, ratio) for at_s, ratio in servers if len(ratio) >= LEAST_ROWS]
-    if sum(len(ratio) for _, ratio in servers) < ENOUGH:
+        workers += [(own["at_s"].to_numpy(), own["ratio"].to_numpy()) for _, own in rows.groupby("worker")]
+    workers = [(at_s, ratio) for at_s, ratio in workers if len(ratio) >= LEAST_ROWS]
+    if sum(len(ratio) for _, ratio in workers) < ENOUGH:
         return None
-    every = np.concatenate([ratio for _, ratio in servers])
+    every = np.concatenate([ratio for _, ratio in workers])
     levels = np.percentile(every, LEVELS)
     usual, deviation = float(every.mean()), float(every.std())
     apart_s, alike = [], []
-    for at_s, ratio in servers:
+    for at_s, ratio in workers:
         one, other = np.triu_indices(len(at_s), 1)
         near = at_s[other] - at_s[one] < STAYS_S[-1]
         apart_s.append((at_s[other] - at_s[one])[near])
@@ -198,10 +199,7 @@ def fit_levels(runs: Sequence[pd.DataFrame], fitted: LaunchFit) -> Launches | No
     if deviation == 0 or len(waits) < ENOUGH:
         return None
     errors = [float(((products - np.exp(-waits / stays)) ** 2).sum()) for stays in STAYS_S]
-    means = [float(ratio.mean()) for _, ratio in servers]
     return Launches(
         levels=tuple(digits(level) for level in np.exp(levels).tolist()),
         stays_s=digits(float(STAYS_S[int(np.argmin(errors))])),
-        runs=digits(float(np.std(means, ddof=1))) if len(means) > 1 else 0.0,
-        servers=len(means),
     )

@@ -105,8 +105,21 @@ class Launches(Node):
 
     levels: Annotated[tuple[Positive, ...], Field(strict=False, min_length=1)]
     stays_s: Positive
-    runs: NonNegative = 0.0  # standard deviation of the logarithm of a run's launches between servers
-    servers: PositiveInt = 1  # that `runs` is of
+
+
+class Spread(Node):
+    """How far calibrations of one engine are from each other: standard deviations of logarithms over `calibrations`.
+
+    Rounds of one server say less than servers, which say what a prediction for another server may be off by.
+    """
+
+    calibrations: PositiveInt
+    of: str  # what they are: rounds of one server, servers
+    decode: NonNegative = 0.0  # a decode step
+    prompts: NonNegative = 0.0  # a step of prompts
+    launches: NonNegative = 0.0
+    requests: NonNegative = 0.0  # the host's time before a request reaches the engine
+    responses: NonNegative = 0.0  # and after
 
 
 class ProfileFile(Node):
@@ -129,6 +142,7 @@ class ProfileFile(Node):
     link: WireLaw | None = None
     hand_over: HandOverLaw | None = None
     launches: Launches | None = None
+    spread: Spread | None = None
     interference: Annotated[float, Field(ge=1)] | None = None  # a step's time while another engine of the host works
     validity: Validity | None = None
     fit: Fit | None = None
