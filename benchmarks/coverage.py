@@ -68,7 +68,9 @@ def main() -> None:
                     inside = low <= value <= high
                     held[metric] += inside
                     seen[metric] += 1
-                    line.append(f"{100 * (low / value - 1):+.0f}..{100 * (high / value - 1):+.0f}{'' if inside else '*'}")
+                    line.append(
+                        f"{100 * (low / value - 1):+.0f}..{100 * (high / value - 1):+.0f}{'' if inside else '*'}"
+                    )
                 print(f"{path.name}/{load} by {name}:", *line)
     for metric in METRICS:
         print(f"{metric}: {held[metric]} of {seen[metric]}")

@@ -1,4 +1,4 @@
-"""How fast a worker's host launches steps from moment to moment: a level that it keeps for a while, then another one."""
+"""How fast a worker's host launches steps from moment to moment: a level that stays for a while, then another one."""
 
 from __future__ import annotations
 

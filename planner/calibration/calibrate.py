@@ -85,7 +85,11 @@ def with_link(spec: Spec, file: ProfileFile) -> Spec:
     if file.link is None or spec.deployment.mode != "disaggregated":
         return spec
     link = file.link
-    wire: dict[str, float | None] = {"bandwidth_gb_s": link.bandwidth_gb_s, "setup_us": 1e6 * link.setup_s, "latency_us": 1e6 * link.latency_s}
+    wire: dict[str, float | None] = {
+        "bandwidth_gb_s": link.bandwidth_gb_s,
+        "setup_us": 1e6 * link.setup_s,
+        "latency_us": 1e6 * link.latency_s,
+    }
     if file.hand_over is not None:  # taken from the profile together with its wire, where the spec leaves that open
         wire = dict.fromkeys((*wire, "preset", "intra_node"))
     deployment = spec.deployment.model_copy(update={"link": spec.deployment.link.model_copy(update=wire)})

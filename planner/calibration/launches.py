@@ -17,9 +17,9 @@ Elsewhere prompts that other prompts follow at once are left out: the engine's o
 them in. So are steps that post a transfer (the column `posts`), which planner.calibration.hand_over explains.
 
 The host is uneven: on H200 servers launches of one kind take 15, 21 or 27 ms and keep such a level for about half a
-second, whatever the step holds, whatever arrives or ends and whatever the other worker does (`fit_levels`). What decides
-it is outside of the engine's records. A run sees some tens of stays, so that means of runs differ by a tenth; servers
-differ by more (planner.calibration.spread).
+second, whatever the step holds, whatever arrives or ends and whatever the other worker does (`fit_levels`). What
+decides it is outside of the engine's records. A run sees some tens of stays, so that means of runs differ by a tenth;
+servers differ by more (planner.calibration.spread).
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ def seen_ends(ordered: pd.DataFrame) -> Array:
 
 
 def launch_rows(steps: pd.DataFrame, largest: int) -> pd.DataFrame:
-    """One row a launch that was seen: its `kind` (a term of the law), `decodes` of the step, `seconds`, `at_s`, `worker`."""
+    """A row for each launch seen: `kind` (a term of the law), `decodes` of the step, `seconds`, `at_s`, `worker`."""
     rows = [(*row, worker) for worker, own in steps.groupby("worker") for row in _of_worker(own, largest)]
     table = pd.DataFrame(rows, columns=["kind", "decodes", "seconds", "at_s", "worker"])
     return table.astype({"decodes": "float64", "seconds": "float64", "at_s": "float64"})

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -21,8 +22,8 @@ from planner.spec import Spec
 from planner.system.knobs import knobbed
 from planner.system.resolve import System
 
-# Of four H200 servers with one engine, on three hosts (benchmarks/fit_hand_over.py): for profiles whose own spread is of
-# too few calibrations, or of rounds on one server.
+# Of four H200 servers with one engine on two hosts (benchmarks/fit_hand_over.py): for profiles whose own spread is of
+# too few calibrations.
 SERVERS = Spread(calibrations=4, of="servers", decode=0.03, prompts=0.04, launches=0.2, requests=0.1, responses=0.13)
 FEW = 3
 DEVIATION = 1.25  # of a normal distribution, in its mean absolute deviations
@@ -92,11 +93,11 @@ def other_server(file: ProfileFile, rng: np.random.Generator) -> ProfileFile:
     decode = math.hypot(between.decode, law_error(file, decode=True))
     prompts = math.hypot(between.prompts, law_error(file, decode=False))
     groups = ((DECODES, decode), (PROMPTS, prompts), (LAUNCHES, between.launches))
-    step = {}
+    step: dict[str, float] = {}
     for terms, deviation in groups:
         factor = math.exp(rng.normal(0.0, deviation))
         step |= {name: factor * getattr(file.step, name) for name in terms}
-    host = {}
+    host: dict[str, float] = {}
     for start, deviation in (("request", between.requests), ("response", between.responses)):
         factor = math.exp(rng.normal(0.0, deviation))
         host |= {name: factor * value for name, value in file.host.model_dump().items() if name.startswith(start)}
@@ -112,7 +113,7 @@ def _hand_over(system: System, rng: np.random.Generator) -> System:
         return system
     law, between, now = files[0].hand_over, spread(files[0]), system.wires.hand_over
     assert law is not None
-    values = {}
+    values: dict[str, Any] = {}
     for name, error in law.errors.items():
         known = getattr(now, name)  # of a spec or a preset where it is not the profile's
         deviation = math.hypot(error, between.requests * known if name.startswith("way") else 0.0)
