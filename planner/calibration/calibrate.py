@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -30,8 +31,9 @@ from planner.calibration.hand_over import Posting, fit_posts, hand_over_of, slow
 from planner.calibration.launches import LaunchFit, fit_launches, fit_levels
 from planner.calibration.load import PhasedLoad, plan
 from planner.calibration.observations import from_steps, from_tokens
+from planner.calibration.spread import spread_of
 from planner.engine.law import StepLaw, bounds, guess, shapes
-from planner.engine.profile_file import Launches, Measured, ProfileFile, Source, Validity
+from planner.engine.profile_file import Launches, Measured, ProfileFile, Source, Spread, Validity
 from planner.engine.profiles import capture_sizes
 from planner.engine.roof import Roof
 from planner.run.tables import Progress, Run
@@ -253,6 +255,15 @@ def validity(rows: pd.DataFrame) -> Validity:
     )
 
 
+def between_rounds(system: System, runs: Sequence[Run]) -> Spread | None:
+    """How far rounds are from each other, each fitted apart; None for fewer than two that show the law."""
+    files = []
+    for run in runs:
+        with suppress(FitError):  # a round alone may be too short for every term; all of them together were not
+            files.append(fit(system, [run]))
+    return spread_of(files, "rounds of one server")
+
+
 def _kv_tokens(runs: Sequence[Run], pool: Pool) -> int | None:
     blocks = [count for run in runs for count in (run.manifest.get("kv_blocks") or {}).values()]
     return int(min(blocks)) * pool.limits.block_size if blocks else None
@@ -331,6 +342,8 @@ def calibrate(
             unstable = f"it was stopped: {unstable}"
             break
         file, apart = _profile(system, runs, name)
+        if len(runs) > 1:
+            file = file.model_copy(update={"spread": between_rounds(system, runs)})
         noise = median_error(apart.fitted, apart.rows)
         unstable = instability(apart.fitted, noise)
         if unstable is None or len(runs) == rounds:

@@ -122,6 +122,9 @@ class Spread(Node):
     responses: NonNegative = 0.0  # and after
 
 
+GROUPS = ("decode", "prompts", "launches", "requests", "responses")  # of a `Spread`
+
+
 class ProfileFile(Node):
     """configs/profiles/*.yaml, as read."""
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from planner.engine.law import of_part
-from planner.engine.profile_file import ProfileFile, Spread
+from planner.engine.profile_file import GROUPS, ProfileFile, Spread
 from planner.engine.profiles import LatencyProfile, from_file
 from planner.run.tables import Run
 from planner.spec import Spec
@@ -70,11 +70,12 @@ def sample_profiles(profile: LatencyProfile, count: int, rng: np.random.Generato
 
 
 def spread(file: ProfileFile) -> Spread:
-    """Of the profile's own calibrations, or of servers where these say less."""
+    """Of the servers that the profile saw; else of those above, or of the profile's rounds where they differ more."""
     own = file.spread
-    if own is None or own.calibrations < FEW:
-        return SERVERS
-    return own
+    if own is not None and own.of == SERVERS.of and own.calibrations >= FEW:
+        return own
+    larger = {name: max(getattr(SERVERS, name), getattr(own, name) if own else 0.0) for name in GROUPS}
+    return SERVERS.model_copy(update=larger)
 
 
 def law_error(file: ProfileFile, decode: bool) -> float:
