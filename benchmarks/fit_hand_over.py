@@ -1,10 +1,14 @@
 """The profile and the link of a measured pair, from the recorded calibration rounds of one host.
 
-    python benchmarks/fit_hand_over.py FOLDER --name NAME --out FILE
+    python benchmarks/fit_hand_over.py FOLDER --name NAME --out FILE [--servers RECORD ...]
+        [--beside RECORD]
 
 FOLDER holds a folder a deployment, each with its calibration rounds: pair-agg (replicas: steps and host times, with
 prompts beside decodes), pair-pull (hand-overs), pair-push (what a thread's posts take beside a step). `planner
 calibrate` on a pair fits the same terms by the same code; a pair alone shows no step in which prompts join decodes.
+How far servers are from each other is that of the three and of RECORDs of the same engine (records with calibrations).
+Prompts beside up to 32 sequences do not tell what each sequence and its context add: with --beside those two terms are
+those of a record that has hundreds of such steps, at up to 256.
 """
 
 from __future__ import annotations
@@ -12,7 +16,10 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+import numpy as np
+
 from planner.calibration.calibrate import fit
+from planner.calibration.spread import spread_of
 from planner.engine.profile_file import ProfileFile
 from planner.engine.profiles import dump_profile
 from planner.run.tables import Run
@@ -25,11 +32,36 @@ def of(folder: Path, name: str) -> ProfileFile:
     return fit(resolve(parse(runs[0].manifest["spec_yaml"])), runs, name)
 
 
+BESIDE = ("mixed_per_seq_s", "mixed_per_context_s")
+
+
+def with_terms(file: ProfileFile, other: ProfileFile, names: tuple[str, ...]) -> ProfileFile:
+    """With terms of another fit, and its errors of them."""
+    assert file.fit is not None
+    assert other.fit is not None
+    step = file.step.model_copy(update={name: getattr(other.step, name) for name in names})
+    errors = {name: error for name, error in other.fit.standard_errors.items() if name in names}
+    covariance = np.array(file.fit.covariance)
+    for index, name in enumerate(file.fit.parameters):
+        if name in names:
+            covariance[index, :] = covariance[:, index] = 0.0
+            covariance[index, index] = errors[name] ** 2
+    fit = file.fit.model_copy(
+        update={
+            "standard_errors": {**file.fit.standard_errors, **errors},
+            "covariance": tuple(tuple(row) for row in covariance.tolist()),
+        }
+    )
+    return file.model_copy(update={"step": step, "fit": fit})
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--name", required=True)
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--servers", type=Path, nargs="*", default=[])
+    parser.add_argument("--beside", type=Path)
     given = parser.parse_args()
     replicas, pull, push = (of(given.folder / name, given.name) for name in ("pair-agg", "pair-pull", "pair-push"))
     for pair in (pull, push):
@@ -38,13 +70,21 @@ def main() -> None:
     assert pull.hand_over is not None, "the rounds with pull show no transfers"
     assert push.hand_over is not None, "the rounds with push show no transfers"
     hand_over = pull.hand_over.model_copy(update={"beside": push.hand_over.beside})
+    servers = [replicas, pull, push, *(of(path, given.name) for path in given.servers)]
+    beside = of(given.beside, given.name) if given.beside else None
+    sources, notes = (*replicas.fitted_on, *pull.fitted_on, *push.fitted_on), replicas.notes
+    if beside is not None:
+        replicas = with_terms(replicas, beside, BESIDE)
+        sources += beside.fitted_on
+        notes += ("what sequences add to a step with prompts is of a server with larger batches, on another host",)
     told = "steps and host times are those of two replicas, hand-overs those of a pair with pull on the same host"
     written = replicas.model_copy(
         update={
             "link": pull.link,
             "hand_over": hand_over,
-            "fitted_on": (*replicas.fitted_on, *pull.fitted_on, *push.fitted_on),
-            "notes": (*replicas.notes, told, "what a thread's posts take beside a step is that of a pair with push"),
+            "spread": spread_of(servers, "servers"),
+            "fitted_on": sources,
+            "notes": (*notes, told, "what a thread's posts take beside a step is that of a pair with push"),
         }
     )
     given.out.write_text(dump_profile(written), encoding="utf-8")

@@ -9,6 +9,7 @@ from planner.routing import WorkerLoad
 from planner.spec import Retrieval
 from planner.system.resolve import Pool, WorkerPlace
 from planner.traffic.requests import Request
+from simulator.host_pace import HostPace
 from simulator.retrieval import RetrievalStation
 from simulator.worker import Worker
 
@@ -49,7 +50,9 @@ class SimulatedPool:
         self.resolved = pool
         self.router = pool.router
         self.stations = []
+        uneven = pool.profile.launches
         for place in pool.workers:
+            key = f"{seed}/launches/{pool.profile.draw}/{place.name}"
             engine = Worker(
                 place.name,
                 pool.limits,
@@ -59,6 +62,7 @@ class SimulatedPool:
                 announce=announce,
                 kv_consumer=pool.role == "decode",
                 post_block_s=post_block_s,
+                pace=HostPace(uneven.levels, uneven.stays_s, key) if uneven is not None else None,
                 answer_s=(pool.profile.host.response_per_seq_s, pool.profile.host.response_per_token_s),
             )
             own = RetrievalStation(retrieval, f"{seed}/retrieval/{place.name}") if retrieval else None

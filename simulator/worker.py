@@ -47,6 +47,7 @@ from planner.routing import WorkerLoad
 from planner.system.resolve import EngineLimits
 from planner.traffic.requests import Request
 from simulator.batching import Scheduler
+from simulator.host_pace import HostPace
 from simulator.kv_cache import Keys
 from simulator.sequence import (
     ADMITTED,
@@ -88,6 +89,7 @@ class Worker:
     `shared_content=False` says that no two requests share content, so that nothing is looked up.
     `answer_s` is what the API server takes to hand out a sequence's token, and for each token of a prompt that ended;
     it takes one after another. `post_block_s` is what posting a block that is read takes in the step that admits it.
+    `pace` is how fast the host launches steps with prompts from moment to moment; None: as the law says.
     """
 
     def __init__(
@@ -104,6 +106,7 @@ class Worker:
         kv_consumer: bool = False,
         answer_s: tuple[float, float] = (0.0, 0.0),
         post_block_s: float = 0.0,
+        pace: HostPace | None = None,
     ) -> None:
         self.name = name
         self.limits = limits
@@ -131,6 +134,7 @@ class Worker:
         self._decided = False  # asynchronous: what follows the plan, if anything, is decided
         self._pace = 1.0
         self._launches = step.launch(1 << 20, 0) > 0.0
+        self._host_pace = pace
         self._free_s = -math.inf  # when the GPU is done with all that has ended
         self._post_block_s = post_block_s
         self._busy_s = -math.inf  # until when posting keeps an engine with nothing to compute
@@ -372,6 +376,8 @@ class Worker:
             if self._launches:
                 ones = sum(tokens == 1 for tokens, _ in chunks)
                 plan.launch = self._step.launch(plan.tokens - ones, plan.batch + ones)
+                if self._host_pace is not None and not decodes:  # decode steps hide theirs at any pace
+                    plan.launch *= self._host_pace.at(now)
         else:
             base, slope = self._law(plan.batch)
             plan.first = base + slope * plan.context

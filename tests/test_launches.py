@@ -11,13 +11,14 @@ import pandas as pd
 import pytest
 
 from planner.calibration.fitting import fit_step, law_of, with_launches
-from planner.calibration.launches import fit_launches, launch_rows
+from planner.calibration.launches import LaunchFit, fit_launches, fit_levels, launch_rows
 from planner.calibration.observations import from_steps
 from planner.engine.law import AffineStep, StepLaw, waves
 from planner.engine.profiles import capture_sizes
 from planner.system.resolve import EngineLimits
 from planner.traffic.requests import Request
-from simulator.worker import Decision, Sequence, Worker
+from simulator.host_pace import HostPace
+from simulator.worker import FINISHED, Decision, Sequence, Worker
 
 SIZES = capture_sizes()
 LARGEST = SIZES[-1]
@@ -223,3 +224,46 @@ def test_answers_wait_for_one_round_of_others_at_most(fast: bool, answer_s: floa
     while worker.next_event_s() < math.inf:
         worker.advance(worker.next_event_s())
     assert [one.answer_s for one in sequences] == pytest.approx([rounds * 20 * answer_s] * 20)
+
+
+def test_a_host_keeps_a_level_and_then_takes_another() -> None:
+    pace = HostPace((0.5, 1.0, 1.5), 0.4, "seed")
+    seen = [pace.at(0.01 * at) for at in range(100_000)]
+    again = HostPace((0.5, 1.0, 1.5), 0.4, "seed")
+    assert [again.at(0.5 * at) for at in range(2000)] == seen[::50]  # a function of time, whoever asks how often
+    assert np.mean(seen) == pytest.approx(1.0, abs=0.03)
+    assert all(seen.count(level) > 0.3 * len(seen) for level in (0.5, 1.0, 1.5))
+    changes = sum(one != other for one, other in zip(seen[1:], seen[:-1], strict=True))
+    assert 1000 / changes == pytest.approx(0.4 * 3 / 2, rel=0.1)  # a third of the stays is followed by its own level
+
+
+def test_levels_and_how_long_they_stay_are_found_in_steps() -> None:
+    levels, law_s = (0.7, 0.85, 1.0, 1.15, 1.3), 9e-3
+    pace = HostPace(levels, 0.4, "steps")
+    starts = np.arange(0.0, 120.0, 0.15)
+    steps = pd.DataFrame({"worker": "prefill-0", "start_s": starts, "prefill_tokens": 100, "decode_seqs": 0})
+    steps["duration_s"] = [law_s * pace.at(start) for start in starts]
+    found = fit_levels([steps], LaunchFit({"launch_graph_s": law_s}, {}, LARGEST))
+    assert found is not None
+    assert found.levels == pytest.approx(levels, rel=0.01)
+    assert found.stays_s == pytest.approx(0.4, rel=0.35)
+    assert fit_levels([steps.iloc[:10]], LaunchFit({"launch_graph_s": law_s}, {}, LARGEST)) is None
+
+
+def test_an_uneven_host_spreads_times_to_first_token() -> None:
+    def first_tokens(pace: HostPace | None) -> list[float]:
+        worker = Worker("w", LIMITS, AffineStep(LAW, SIZES), pace=pace)
+        found = []
+        for at in range(60):
+            request = Request(at, at, 600, 1, 1, ((at, 600),), 0, -1)
+            worker.submit(Sequence(request), float(at))
+            while (now := worker.next_event_s()) < math.inf:
+                outcomes = worker.advance(now)
+                found += [time_s - at for time_s, kind, _ in outcomes if kind == FINISHED]
+        return found
+
+    even, uneven = first_tokens(None), first_tokens(HostPace((0.5, 1.5), 0.3, "w"))
+    assert len(even) == len(uneven) == 60
+    assert np.ptp(even) == pytest.approx(0.0, abs=1e-9)
+    assert max(uneven) - max(even) == pytest.approx(0.5 * LAW.launch_eager_s, rel=0.01)
+    assert min(uneven) < min(even)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,10 +11,12 @@ import pandas as pd
 import pytest
 
 from planner.engine.profiles import load_profile
+from planner.run.metrics import summarise
 from planner.run.tables import Run, frame
-from planner.spec import load
+from planner.spec import load, parse
 from planner.validation import parity
-from planner.validation.intervals import prediction_intervals, sample_profiles
+from planner.validation.intervals import law_error, other_server, prediction_intervals, sample_profiles
+from planner.validation.report import within
 
 
 def made(scale: float = 1.0, *, seed: int = 0, count: int = 200, **manifest: Any) -> Run:
@@ -117,6 +120,52 @@ def test_lives_own_spread_is_beside_the_error() -> None:
     assert parity.compare(made(1.02), made()).error("ttft", "p50").within_spread is None
 
 
+def test_an_error_is_of_the_mean_of_the_repeats() -> None:
+    error = parity.compare(made(1.02), made(), repeats=[made(1.04)]).error("tpot", "mean")
+    assert error.measured == pytest.approx(parity.compare(made(1.02), made(1.02)).error("tpot", "mean").measured)
+    assert error.error == pytest.approx(0.0, abs=1e-9)
+    assert error.low is not None
+    assert error.low <= error.error <= error.high
+
+
+@pytest.mark.parametrize(
+    ("off", "spread", "met"), [(0.04, 0.01, True), (0.08, 0.04, False), (0.08, 0.09, True), (0.2, 0.3, False)]
+)
+def test_an_aim_gives_way_to_what_repeats_differ_by_and_no_further(off: float, spread: float, met: bool) -> None:
+    assert within(parity.MetricError("ttft", "p50", 1 + off, 1, off, None, None, spread), 0.05) == met
+
+
+def test_another_server_differs_by_what_servers_do() -> None:
+    file = load_profile("h200x2-llama-3.1-8b-tp1").file
+    assert file is not None
+    assert file.spread is not None
+    rng = np.random.default_rng(0)
+    drawn = [other_server(file, rng) for _ in range(400)]
+    launches = np.log([one.step.launch_eager_s for one in drawn])
+    assert launches.std() == pytest.approx(file.spread.launches, rel=0.1)
+    assert launches.mean() == pytest.approx(np.log(file.step.launch_eager_s), abs=0.03)
+    assert np.log([one.host.request_s for one in drawn]).std() == pytest.approx(file.spread.requests, rel=0.1)
+    decodes = np.log([one.step.decode_s for one in drawn]).std()
+    assert decodes == pytest.approx(np.hypot(file.spread.decode, law_error(file, decode=True)), rel=0.1)
+    bare = file.model_copy(update={"fit": None})
+    assert other_server(bare, rng) == bare
+
+
+RECORDED = Path(__file__).resolve().parents[2] / "shared" / "measurements" / "h200x2-llama-3.1-8b"
+
+
+def test_intervals_hold_what_short_prompts_measured() -> None:
+    """Two replicas under 512/256: p99 lies where launches take a level above the law's, and repeats differ by 15 %."""
+    if not RECORDED.is_dir():
+        pytest.skip(f"{RECORDED} is not there")
+    runs = [Run.load(path) for path in sorted(RECORDED.glob("pair-agg/512-256-r16-open-*"))]
+    spec = parse(runs[0].manifest["spec_yaml"], overrides=["profile=h200x2-llama-3.1-8b-tp1"])
+    found = prediction_intervals(spec, ["ttft_p50_ms", "ttft_p99_ms"], draws=12, vary_seed=False)
+    for name, interval in found.items():
+        for run in runs:
+            assert interval.low < summarise(run).number(name) < interval.high
+
+
 def test_rank_agreement() -> None:
     assert parity.rank_agreement([1, 2, 3], [10, 20, 30]).kendall_tau == 1
     turned = parity.rank_agreement([1, 2, 3], [30, 20, 10])
@@ -145,4 +194,4 @@ def test_a_prediction_carries_an_interval() -> None:
         assert interval.low < interval.median < interval.high
         assert interval.draws == 5
     narrow = prediction_intervals(spec, ["tpot_p50_ms"], draws=5, vary_seed=False)["tpot_p50_ms"]
-    assert 0 < narrow.high - narrow.low < 0.1 * narrow.median
+    assert 0 < narrow.high - narrow.low < 0.3 * narrow.median

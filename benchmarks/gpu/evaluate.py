@@ -5,8 +5,9 @@
     python benchmarks/gpu/evaluate.py RECORDS --profiles configs/profiles  keep the fitted profiles
     python benchmarks/gpu/evaluate.py RECORDS --ship benchmarks/data/h200-served   keep small copies of the runs
 
-Nothing but a part's own calibration runs is fitted. A load is compared with its first run; the second gives live's own
-spread, which no prediction can be asked to beat. `--profile NAME` judges a profile that exists instead of fitting.
+Nothing but a part's own calibration runs is fitted. A load is compared with the mean of its repeats; what they differ
+by is live's own spread, which no prediction can be asked to beat. `--profile NAME` judges a profile that exists instead
+of fitting.
 """
 
 from __future__ import annotations
@@ -26,17 +27,9 @@ from planner.run.tables import Run
 from planner.system.resolve import resolve
 from planner.validation.parity import Comparison, MetricError, rank_agreement
 from planner.validation.recorded import Judged, judge, read_record, replay_spec, small
+from planner.validation.report import ON_GPU, SHOWN, highest, label, within
 
 BEGIN, END = "<!-- gpu: begin -->", "<!-- gpu: end -->"
-# (metric, statistic): what the prediction aims at, as a share, or live's own spread where that is larger.
-AIMS = {
-    ("throughput", "requests"): 0.01,
-    ("tpot", "p50"): 0.03,
-    ("tpot", "p99"): 0.08,
-    ("ttft", "p50"): 0.05,
-    ("ttft", "p99"): 0.15,
-    ("e2e", "p50"): 0.05,
-}
 PAIRED = ("pair-agg", "pair-pull")  # parts that serve the same loads in two ways
 
 
@@ -105,37 +98,35 @@ def _errors(part: Part) -> list[str]:
     lines = [head, "|---|---|---|---|---|---|---|---|"]
     for load in part.loads:
         tokens = load.comparison.tokens
-        label = load.load + ("" if load.comparison.label == "predicted" else " (fitted)")
-        label += "" if tokens.agrees else " (tokens differ)"
-        for key in AIMS:
-            error = next((one for one in load.comparison.errors if (one.metric, one.statistic) == key), None)
-            if error is not None:
-                lines.append(f"| {label} | {tokens.requests} | {_cells(error, AIMS[key])} |")
-                label = ""
+        title = load.load + ("" if load.comparison.label == "predicted" else " (fitted)")
+        title += "" if tokens.agrees else " (tokens differ)"
+        known = {(one.metric, one.statistic): one for one in load.comparison.errors}
+        for key in (key for key in SHOWN if key in known):
+            lines.append(f"| {title} | {tokens.requests} | {_cells(known[key], ON_GPU.get(key))} |")
+            title = ""
     for load in part.loads:
         if not load.comparison.tokens.agrees:
             lines += ["", f"{load.load}: {load.comparison.tokens.sentence()}."]
         doubts = dict.fromkeys(warning for run in load.measured for warning in run.manifest["warnings"])
         lines += [line for doubt in doubts for line in ("", f"{load.load}: {doubt}.")]
     missed = [load.load for load in part.loads if any(not within(one, aim) for one, aim in _aimed(load.comparison))]
-    lines += ["", f"Every aim is met in {len(part.loads) - len(missed)} of {len(part.loads)} loads."]
+    lines += [
+        *highest(part.loads),
+        "",
+        f"Every aim is met in {len(part.loads) - len(missed)} of {len(part.loads)} loads.",
+    ]
     return lines
 
 
 def _aimed(comparison: Comparison) -> list[tuple[MetricError, float]]:
-    return [(one, AIMS[key]) for one in comparison.errors if (key := (one.metric, one.statistic)) in AIMS]
+    return [(one, ON_GPU[key]) for one in comparison.errors if (key := (one.metric, one.statistic)) in ON_GPU]
 
 
-def within(error: MetricError, aim: float) -> bool:
-    return abs(error.error) <= max(aim, error.spread or 0.0)
-
-
-def _cells(error: MetricError, aim: float) -> str:
-    name = "requests per s" if error.metric == "throughput" else f"{error.metric.upper()} {error.statistic}, ms"
+def _cells(error: MetricError, aim: float | None) -> str:
     spread = "not repeated" if error.spread is None else f"{100 * error.spread:.1f} %"
-    verdict = "yes" if within(error, aim) else f"no ({100 * aim:.0f} %)"
+    verdict = "" if aim is None else "yes" if within(error, aim) else f"no ({100 * aim:.0f} %)"
     values = f"{error.predicted:.4g} | {error.measured:.4g} | {100 * error.error:+.1f} %"
-    return f"{name} | {values} | {spread} | {verdict}"
+    return f"{label(error)} | {values} | {spread} | {verdict}"
 
 
 def _winners(parts: dict[str, Part]) -> list[str]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -27,11 +28,12 @@ from planner.calibration.fitting import (
     with_launches,
 )
 from planner.calibration.hand_over import PostCost, fit_posts, hand_over_of, slowed_prompts, with_hand_overs
-from planner.calibration.launches import LaunchFit, fit_launches
+from planner.calibration.launches import LaunchFit, fit_launches, fit_levels
 from planner.calibration.load import PhasedLoad, plan
 from planner.calibration.observations import from_steps, from_tokens
+from planner.calibration.spread import spread_of
 from planner.engine.law import StepLaw, bounds, guess, shapes
-from planner.engine.profile_file import Measured, ProfileFile, Source, Validity
+from planner.engine.profile_file import Launches, Measured, ProfileFile, Source, Spread, Validity
 from planner.engine.profiles import capture_sizes
 from planner.engine.roof import Roof
 from planner.run.tables import Progress, Run
@@ -81,11 +83,17 @@ def graph_sizes(pool: Pool) -> tuple[int, ...]:
 
 
 def with_link(spec: Spec, file: ProfileFile) -> Spec:
-    """The spec with the profile's measured wire over whatever it says of the wire of one node."""
+    """The spec with the profile's measured wire, and hand-overs, over whatever it says of the wire of one node."""
     if file.link is None or spec.deployment.mode != "disaggregated":
         return spec
     link = file.link
-    wire = {"bandwidth_gb_s": link.bandwidth_gb_s, "setup_us": 1e6 * link.setup_s, "latency_us": 1e6 * link.latency_s}
+    wire: dict[str, float | None] = {
+        "bandwidth_gb_s": link.bandwidth_gb_s,
+        "setup_us": 1e6 * link.setup_s,
+        "latency_us": 1e6 * link.latency_s,
+    }
+    if file.hand_over is not None:  # taken from the profile together with its wire, where the spec leaves that open
+        wire = dict.fromkeys((*wire, "preset", "intra_node"))
     deployment = spec.deployment.model_copy(update={"link": spec.deployment.link.model_copy(update=wire)})
     return spec.model_copy(update={"deployment": deployment})
 
@@ -133,6 +141,7 @@ class Apart:
     slowing: float | None = None  # another engine on the same CPU
     sending: float | None = None  # KV that is read from its GPU
     posting: PostCost | None = None
+    launches: Launches | None = None  # how uneven the host launches steps
 
 
 def _profile(system: System, runs: Sequence[Run], name: str | None) -> tuple[ProfileFile, Apart]:
@@ -160,6 +169,7 @@ def _profile(system: System, runs: Sequence[Run], name: str | None) -> tuple[Pro
         host=host,
         link=pair[0] if pair else None if on_gpus else link_of(system, runs, notes),
         hand_over=pair[1] if pair else None,
+        launches=apart.launches,
         interference=None if apart.slowing is None else digits(apart.slowing),
         validity=validity(rows),
         fit=record(fitted, "relative residuals, soft_l1; covariance of an M-estimator", host_errors),
@@ -180,6 +190,7 @@ def _fit_apart(system: System, pool: Pool, runs: Sequence[Run]) -> Apart:
     sending: float | None = None
     given = shapes(roof_of(pool))
     launches = fit_launches([run.steps for run in runs], sizes)
+    uneven = None if launches is None else fit_levels([run.steps for run in runs], launches)
     posting: PostCost | None = None
     for _ in range(SLOWING_PASSES):
         rows, notes = rows_of(runs, sizes, slowing, launches, sending, given), list[str]()
@@ -194,7 +205,7 @@ def _fit_apart(system: System, pool: Pool, runs: Sequence[Run]) -> Apart:
             if sending is not None:
                 continue
         if not shares:
-            return Apart(fitted, rows, notes, posting=posting)
+            return Apart(fitted, rows, notes, posting=posting, launches=uneven)
         found = interference(runs, sizes, fitted)
         if found is None:
             notes.append(
@@ -207,7 +218,7 @@ def _fit_apart(system: System, pool: Pool, runs: Sequence[Run]) -> Apart:
             f"{workers} engines shared one host, not pinned to cores: with another at work a step took {slowing:.2f} "
             "times as long; the law is of an engine alone"
         )
-    return Apart(fitted, rows, notes, slowing, sending, posting)
+    return Apart(fitted, rows, notes, slowing, sending, posting, uneven)
 
 
 def _fit_rows(pool: Pool, rows: pd.DataFrame, notes: list[str], floored: bool) -> Fitted:
@@ -242,6 +253,15 @@ def validity(rows: pd.DataFrame) -> Validity:
         context=(1, int(max(longest, tokens.max()))),
         prefill_tokens=(1, int(prompts.max()) if len(prompts) else 0),
     )
+
+
+def between_rounds(system: System, runs: Sequence[Run]) -> Spread | None:
+    """How far rounds are from each other, each fitted apart; None for fewer than two that show the law."""
+    files = []
+    for run in runs:
+        with suppress(FitError):  # a round alone may be too short for every term; all of them together were not
+            files.append(fit(system, [run]))
+    return spread_of(files, "rounds of one server")
 
 
 def _kv_tokens(runs: Sequence[Run], pool: Pool) -> int | None:
@@ -322,6 +342,8 @@ def calibrate(
             unstable = f"it was stopped: {unstable}"
             break
         file, apart = _profile(system, runs, name)
+        if len(runs) > 1:
+            file = file.model_copy(update={"spread": between_rounds(system, runs)})
         noise = median_error(apart.fitted, apart.rows)
         unstable = instability(apart.fitted, noise)
         if unstable is None or len(runs) == rounds:

@@ -15,6 +15,11 @@ one takes as long as its launch, and only prompts follow prompts. A decode worke
 
 Elsewhere prompts that other prompts follow at once are left out: the engine's other threads are then busy with taking
 them in. So are steps that post a transfer (the column `posts`), which planner.calibration.hand_over explains.
+
+The host is uneven: on H200 servers launches of one kind take 15, 21 or 27 ms and keep such a level for about half a
+second, whatever the step holds, whatever arrives or ends and whatever the other worker does (`fit_levels`). What
+decides it is outside of the engine's records. A run sees some tens of stays, so that means of runs differ by a tenth;
+servers differ by more (planner.calibration.spread).
 """
 
 from __future__ import annotations
@@ -28,7 +33,9 @@ from numpy.typing import NDArray
 
 from planner.calibration.chunks import single_tokens
 from planner.calibration.cost_fits import robust_line
+from planner.calibration.fitting import digits
 from planner.engine.law import launch_seconds
+from planner.engine.profile_file import Launches
 
 LEAST_ROWS = 5  # of a kind of launch
 LONGER = 1.3  # a wait of so many decode steps is not that of a decode step
@@ -36,10 +43,14 @@ BEYOND = 2  # largest CUDA graphs: up to so many tokens, kernels launched one by
 CLEARLY = 1.5
 SHORT = 256  # tokens: kernels of a prompt up to this end with their launch
 MANY = 4  # sequences: fewer do not tell what each takes
+LEVELS = (10, 30, 50, 70, 90)  # percentiles: the middles of five equal parts
+ENOUGH = 20  # launches, or pairs of them, that show how uneven they are
+STAYS_S = np.geomspace(0.05, 10.0, 60)  # tried
 KINDS = ("launch_decode_s", "launch_graph_s", "launch_eager_s")
 
 Array = NDArray[np.float64]
-Waits = list[tuple[float, float]]  # decodes of the step that was launched, seconds
+Waits = list[tuple[float, float, float]]  # decodes of the step that was launched, seconds, when
+Row = tuple[str, float, float, float]
 
 
 @dataclass(frozen=True)
@@ -73,14 +84,13 @@ def seen_ends(ordered: pd.DataFrame) -> Array:
 
 
 def launch_rows(steps: pd.DataFrame, largest: int) -> pd.DataFrame:
-    """One row a launch that was seen: its `kind` (a term of the law), `decodes` of the step, `seconds`."""
-    parts = [_of_worker(own, largest) for _, own in steps.groupby("worker")]
-    rows = [row for part in parts for row in part]
-    table = pd.DataFrame(rows, columns=["kind", "decodes", "seconds"])
-    return table.astype({"decodes": "float64", "seconds": "float64"})
+    """A row for each launch seen: `kind` (a term of the law), `decodes` of the step, `seconds`, `at_s`, `worker`."""
+    rows = [(*row, worker) for worker, own in steps.groupby("worker") for row in _of_worker(own, largest)]
+    table = pd.DataFrame(rows, columns=["kind", "decodes", "seconds", "at_s", "worker"])
+    return table.astype({"decodes": "float64", "seconds": "float64", "at_s": "float64"})
 
 
-def _of_worker(steps: pd.DataFrame, largest: int) -> list[tuple[str, float, float]]:
+def _of_worker(steps: pd.DataFrame, largest: int) -> list[Row]:
     own = steps.sort_values("start_s", ignore_index=True)
     decided, seen = own["start_s"].to_numpy(dtype=float), seen_ends(own)
     tokens, decodes = own["prefill_tokens"].to_numpy(dtype=float), own["decode_seqs"].to_numpy(dtype=float)
@@ -91,30 +101,30 @@ def _of_worker(steps: pd.DataFrame, largest: int) -> list[tuple[str, float, floa
     prompt = tokens > 0
     only_prompts = bool(prompt.all())
     kind = np.where(tokens + decodes > largest, "launch_eager_s", "launch_graph_s")
-    rows: list[tuple[str, float, float]] = []
+    rows: list[Row] = []
     short, beyond = Waits(), Waits()
     for step in range(len(own)):
         idle = step == 0 or decided[step] >= seen[step - 1]
         followed = step + 1 < len(own) and decided[step + 1] < seen[step]
         if only_prompts and idle and not followed and tokens[step] <= SHORT:
-            rows.append((kind[step], decodes[step], seen[step] - decided[step]))
+            rows.append((kind[step], decodes[step], seen[step] - decided[step], decided[step]))
         if not followed or posts[step] or posts[step + 1]:
             continue
         if not prompt[step]:
             if idle:
-                rows.append(("launch_decode_s", decodes[step], decided[step + 1] - decided[step]))
+                rows.append(("launch_decode_s", decodes[step], decided[step + 1] - decided[step], decided[step]))
             continue
         if only_prompts and idle:
-            rows.append((kind[step], decodes[step], decided[step + 1] - decided[step]))
+            rows.append((kind[step], decodes[step], decided[step + 1] - decided[step], decided[step]))
         if step < 3 or prompt[step + 1]:
             continue
         if idle:
-            rows.append((kind[step], decodes[step], decided[step + 1] - decided[step]))
+            rows.append((kind[step], decodes[step], decided[step + 1] - decided[step], decided[step]))
         elif not prompt[step - 3 : step].any():
             waited, usual = seen[step - 1] - decided[step], seen[step - 2] - seen[step - 3]
             if waited > LONGER * usual:
-                rows.append((kind[step], decodes[step], waited))
-        after = (decodes[step + 1], seen[step] - decided[step + 1])
+                rows.append((kind[step], decodes[step], waited, decided[step]))
+        after = (decodes[step + 1], seen[step] - decided[step + 1], decided[step + 1])
         if tokens[step] <= SHORT:
             short.append(after)
         elif kind[step] == "launch_eager_s" and tokens[step] <= BEYOND * largest:
@@ -127,8 +137,8 @@ def _of_gpu(short: Waits, beyond: Waits, usual_s: pd.Series) -> bool:
     """Waits after short prompts outlast a decode step of their batch, those after the others are clearly shorter."""
     if not short or not beyond:
         return False
-    outlast = [seconds > usual_s.get(batch, np.inf) for batch, seconds in short]
-    one, other = (float(np.median([seconds for _, seconds in waits])) for waits in (short, beyond))
+    outlast = [seconds > usual_s.get(batch, np.inf) for batch, seconds, _ in short]
+    one, other = (float(np.median([seconds for _, seconds, _ in waits])) for waits in (short, beyond))
     return float(np.mean(outlast)) > 0.5 and one > CLEARLY * other
 
 
@@ -157,3 +167,39 @@ def fit_launches(runs: Sequence[pd.DataFrame], sizes: Sequence[int]) -> LaunchFi
     found, errors = robust_line(design, np.ones_like(seconds))
     values = {name: max(value, 0.0) for name, value in zip(counts, found, strict=True)}
     return LaunchFit(values, dict(zip(counts, errors, strict=True)), largest)
+
+
+def fit_levels(runs: Sequence[pd.DataFrame], fitted: LaunchFit) -> Launches | None:
+    """How uneven launches of steps with prompts are, as multiples of the fit; None where too few were seen.
+
+    Steps with prompts alone: a decode step hides its launch. Levels are percentiles; how long one stays follows from
+    how alike two launches of a worker are by the time between them.
+    """
+    workers = []
+    for steps in runs:
+        rows = launch_rows(steps, fitted.largest)
+        rows = rows[rows["kind"].isin([kind for kind in KINDS[1:] if fitted.values.get(kind)])]
+        law = rows["kind"].map(fitted.values) + fitted.values.get("launch_per_seq_s", 0.0) * rows["decodes"]
+        rows = rows.assign(ratio=np.log(rows["seconds"] / law)).sort_values("at_s")
+        workers += [(own["at_s"].to_numpy(), own["ratio"].to_numpy()) for _, own in rows.groupby("worker")]
+    workers = [(at_s, ratio) for at_s, ratio in workers if len(ratio) >= LEAST_ROWS]
+    if sum(len(ratio) for _, ratio in workers) < ENOUGH:
+        return None
+    every = np.concatenate([ratio for _, ratio in workers])
+    levels = np.percentile(every, LEVELS)
+    usual, deviation = float(every.mean()), float(every.std())
+    apart_s, alike = [], []
+    for at_s, ratio in workers:
+        one, other = np.triu_indices(len(at_s), 1)
+        near = at_s[other] - at_s[one] < STAYS_S[-1]
+        apart_s.append((at_s[other] - at_s[one])[near])
+        off = np.clip((ratio - usual) / max(deviation, 1e-9), -2.0, 2.0)  # a single long one says nothing
+        alike.append((off[one] * off[other])[near])
+    waits, products = np.concatenate(apart_s), np.concatenate(alike)
+    if deviation == 0 or len(waits) < ENOUGH:
+        return None
+    errors = [float(((products - np.exp(-waits / stays)) ** 2).sum()) for stays in STAYS_S]
+    return Launches(
+        levels=tuple(digits(level) for level in np.exp(levels).tolist()),
+        stays_s=digits(float(STAYS_S[int(np.argmin(errors))])),
+    )

@@ -119,6 +119,7 @@ def _print(file: ProfileFile, path: Path, runs: int, doubt: str | None) -> None:
     from rich import box
     from rich.table import Table
 
+    from planner.engine.profile_file import GROUPS
     from planner.report import printing
 
     assert file.fit is not None
@@ -152,6 +153,18 @@ def _print(file: ProfileFile, path: Path, runs: int, doubt: str | None) -> None:
     for kind, residual in file.fit.residuals.items():
         mean, worst = residual.mean_abs_pct, residual.max_abs_pct
         printing.say(screen, f"{kind}: {residual.rows} steps, off by {mean:.1f} % (at most {worst:.0f} %)")
+    if file.launches is not None:
+        low, high = (
+            1e3 * level * file.step.launch_eager_s for level in (file.launches.levels[0], file.launches.levels[-1])
+        )
+        printing.say(
+            screen,
+            f"Launches of steps beyond CUDA graphs: {low:.1f} to {high:.1f} ms, from one stretch of "
+            f"{file.launches.stays_s:.2g} s to the next.",
+        )
+    if file.spread is not None:
+        told = ", ".join(f"{name} {100 * getattr(file.spread, name):.1f} %" for name in GROUPS)
+        printing.say(screen, f"Between {file.spread.calibrations} {file.spread.of}: {told}.")
     for note in file.notes:
         printing.say(screen, f"Note: {note}")
     if doubt is not None:

@@ -193,7 +193,11 @@ def _show_intervals(spec: Spec, found: dict[str, Interval]) -> None:
 
     screen = console()
     drawn = [pool.profile.name for pool in resolve(spec).pools if pool.profile.file and pool.profile.file.fit]
-    what = f"seeds and the fit of {', '.join(dict.fromkeys(drawn))}" if drawn else "seeds only (no profile with a fit)"
+    what = (
+        f"seeds, and {', '.join(dict.fromkeys(drawn))} as another server may have it"
+        if drawn
+        else "seeds only (no profile with a fit)"
+    )
     count = max((interval.draws for interval in found.values()), default=0)
     printing.say(screen, f"90 % of {count} simulations, {what}:")
     for name, interval in found.items():

@@ -97,6 +97,34 @@ class HandOverLaw(Node):
     errors: dict[str, NonNegative] = {}
 
 
+class Launches(Node):
+    """How uneven the host launches steps, as multiples of the law's launch terms.
+
+    A worker's host keeps a level for `stays_s` seconds on average, then takes another one, each as likely.
+    """
+
+    levels: Annotated[tuple[Positive, ...], Field(strict=False, min_length=1)]
+    stays_s: Positive
+
+
+class Spread(Node):
+    """How far calibrations of one engine are from each other: standard deviations of logarithms over `calibrations`.
+
+    Rounds of one server say less than servers, which say what a prediction for another server may be off by.
+    """
+
+    calibrations: PositiveInt
+    of: str  # what they are: rounds of one server, servers
+    decode: NonNegative = 0.0  # a decode step
+    prompts: NonNegative = 0.0  # a step of prompts
+    launches: NonNegative = 0.0
+    requests: NonNegative = 0.0  # the host's time before a request reaches the engine
+    responses: NonNegative = 0.0  # and after
+
+
+GROUPS = ("decode", "prompts", "launches", "requests", "responses")  # of a `Spread`
+
+
 class ProfileFile(Node):
     """configs/profiles/*.yaml, as read."""
 
@@ -116,6 +144,8 @@ class ProfileFile(Node):
     host: HostLaw = HostLaw()
     link: WireLaw | None = None
     hand_over: HandOverLaw | None = None
+    launches: Launches | None = None
+    spread: Spread | None = None
     interference: Annotated[float, Field(ge=1)] | None = None  # a step's time while another engine of the host works
     validity: Validity | None = None
     fit: Fit | None = None

@@ -14,7 +14,7 @@ import yaml
 
 from planner.engine.catalogue import find
 from planner.engine.law import AffineStep, StepTime, guess
-from planner.engine.profile_file import HostLaw, ProfileFile
+from planner.engine.profile_file import HostLaw, Launches, ProfileFile
 from planner.engine.roof import Roof
 from planner.engine.setup import Setup
 from planner.messages import message
@@ -72,6 +72,12 @@ class LatencyProfile:
     host: HostCosts
     file: ProfileFile | None = None  # what it was made from; None only for hand-made step laws
     warnings: tuple[str, ...] = ()
+    draw: int = 0  # of several equally likely runs of the host, which one
+
+    @property
+    def launches(self) -> Launches | None:
+        """How uneven the host launches steps; None: not measured, each takes what the law says."""
+        return self.file.launches if self.file else None
 
     @property
     def kv_cache_tokens(self) -> int | None:

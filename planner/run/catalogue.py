@@ -208,7 +208,10 @@ def _tokens_per_s_per_user(facts: Facts) -> float | None:
 
 _add_latency("ttft", "TTFT", message("client send to first token at the client."), lambda f: f.ttft)
 _add_latency("tpot", "TPOT", message("(E2E - TTFT) / (output tokens - 1), one value a request."), lambda f: f.tpot)
-_ITL = message("gaps between tokens, pooled over all requests.")
+# A client gets tokens of several steps at once behind a launch or a post, which no simulation tells.
+_ITL = message(
+    "gaps between tokens, pooled over all requests. On GPUs simulations tell its mean and median, not its tails."
+)
 _add(
     "itl_mean_ms", message("{label} mean", "ITL"), "ms", "lower", message("Mean of: {what}", _ITL),
     _gap(lambda pooled: float(pooled.mean())),

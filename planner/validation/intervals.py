@@ -1,19 +1,35 @@
-"""How sure a prediction is: the same load under profiles drawn from the fit's covariance, and under other seeds."""
+"""How sure a prediction is: the same load under other seeds, and under profiles and hand-overs that may be as well.
+
+A run is drawn from what a calibration does not know: its parameters (the fit's covariance), how far steps of a kind are
+from its law (residuals), and how far servers of the same engine are from each other (`Spread`). Launches take other
+levels in each run. No load decides how wide an interval is.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
-from planner.engine.profile_file import ProfileFile
+from planner.engine.law import of_part
+from planner.engine.profile_file import GROUPS, ProfileFile, Spread
 from planner.engine.profiles import LatencyProfile, from_file
 from planner.run.tables import Run
 from planner.spec import Spec
 from planner.system.knobs import changed_step
 from planner.system.resolve import System
+
+# Of four H200 servers with one engine on two hosts (benchmarks/fit_hand_over.py): for profiles whose own spread is of
+# too few calibrations.
+SERVERS = Spread(calibrations=4, of="servers", decode=0.03, prompts=0.04, launches=0.2, requests=0.1, responses=0.13)
+FEW = 3
+DEVIATION = 1.25  # of a normal distribution, in its mean absolute deviations
+DECODES = of_part("decode", "context")
+PROMPTS = of_part("floor", "line", "prompt")
+LAUNCHES = of_part("launch")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,19 +69,75 @@ def sample_profiles(profile: LatencyProfile, count: int, rng: np.random.Generato
     return [replace(from_file(file), warnings=profile.warnings) for file in sample_files(profile.file, count, rng)]
 
 
-def _drawn(system: System, rng: np.random.Generator) -> System:
+def spread(file: ProfileFile) -> Spread:
+    """Of the servers that the profile saw; else of those above, or of the profile's rounds where they differ more."""
+    own = file.spread
+    if own is not None and own.of == SERVERS.of and own.calibrations >= FEW:
+        return own
+    larger = {name: max(getattr(SERVERS, name), getattr(own, name) if own else 0.0) for name in GROUPS}
+    return SERVERS.model_copy(update=larger)
+
+
+def law_error(file: ProfileFile, decode: bool) -> float:
+    """How far steps are from the law, as the deviation of a share: of rows of decode-only steps, or of all others."""
+    assert file.fit is not None
+    rows = [row for kind, row in file.fit.residuals.items() if kind.endswith("decode") == decode]
+    count = sum(row.rows for row in rows)
+    return DEVIATION * sum(row.rows * row.mean_abs_pct for row in rows) / (100.0 * count) if count else 0.0
+
+
+def other_server(file: ProfileFile, rng: np.random.Generator) -> ProfileFile:
+    """The profile as another server of the engine may have it; the file itself when nothing was measured."""
+    if file.fit is None:
+        return file
+    between = spread(file)
+    decode = math.hypot(between.decode, law_error(file, decode=True))
+    prompts = math.hypot(between.prompts, law_error(file, decode=False))
+    groups = ((DECODES, decode), (PROMPTS, prompts), (LAUNCHES, between.launches))
+    step: dict[str, float] = {}
+    for terms, deviation in groups:
+        factor = math.exp(rng.normal(0.0, deviation))
+        step |= {name: factor * getattr(file.step, name) for name in terms}
+    host: dict[str, float] = {}
+    for start, deviation in (("request", between.requests), ("response", between.responses)):
+        factor = math.exp(rng.normal(0.0, deviation))
+        host |= {name: factor * value for name, value in file.host.model_dump().items() if name.startswith(start)}
+    return file.model_copy(
+        update={"step": file.step.model_copy(update=step), "host": file.host.model_copy(update=host)}
+    )
+
+
+def _hand_over(system: System, rng: np.random.Generator) -> System:
+    """With a hand-over drawn by its standard errors, and the way between workers as other servers may have it."""
+    files = [pool.profile.file for pool in system.pools if pool.profile.file and pool.profile.file.hand_over]
+    if system.wires is None or not files:
+        return system
+    law, between, now = files[0].hand_over, spread(files[0]), system.wires.hand_over
+    assert law is not None
+    values: dict[str, Any] = {}
+    for name, error in law.errors.items():
+        known = getattr(now, name)  # of a spec or a preset where it is not the profile's
+        deviation = math.hypot(error, between.requests * known if name.startswith("way") else 0.0)
+        values[name] = max(0.0, float(rng.normal(known, deviation)))
+    return replace(system, wires=replace(system.wires, hand_over=replace(now, **values)))
+
+
+def _drawn(system: System, rng: np.random.Generator, draw: int) -> System:
     """The system with every pool's profile drawn anew; pools that share a profile share the draw."""
     drawn: dict[str, LatencyProfile] = {}
     pools = []
     for pool in system.pools:
         if pool.profile.name not in drawn:
-            drawn[pool.profile.name] = sample_profiles(pool.profile, 1, rng)[0]
+            one = sample_profiles(pool.profile, 1, rng)[0]
+            if one.file is not None:
+                one = replace(from_file(other_server(one.file, rng)), warnings=one.warnings)
+            drawn[pool.profile.name] = replace(one, draw=draw)
         profile = drawn[pool.profile.name].for_engine(
             pool.engine, pool.limits.max_num_seqs, pool.limits.max_num_batched_tokens
         )
         profile = changed_step(profile, pool.setup, system.spec.optimizations, pool.role != "prefill")
         pools.append(replace(pool, profile=profile))
-    return replace(system, pools=tuple(pools))
+    return _hand_over(replace(system, pools=tuple(pools)), rng)
 
 
 def prediction_intervals(
@@ -85,7 +157,7 @@ def prediction_intervals(
     for draw in range(draws):
         seed = spec.run.seed + draw if vary_seed else spec.run.seed
         drawn = spec.model_copy(update={"run": spec.run.model_copy(update={"seed": seed, "step_records": False})})
-        run: Run = backend("simulate").run(_drawn(resolve(drawn), rng), workload.build(drawn))
+        run: Run = backend("simulate").run(_drawn(resolve(drawn), rng, draw), workload.build(drawn))
         summary = summarise(run)
         for name in metrics:
             value = summary[name]

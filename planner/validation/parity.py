@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from planner.engine.profiles import release
 from planner.messages import joined, message
+from planner.run.catalogue import METRICS
 from planner.run.facts import Facts
 from planner.run.tables import Run
 
@@ -199,12 +200,17 @@ def _resampled(count: int, draws: int, rng: np.random.Generator) -> NDArray[np.i
     return (starts[:, :, None] + np.arange(block)).reshape(draws, -1)[:, :count]
 
 
-def _paired(ours: Facts, theirs: Facts, of: Callable[[Facts], Array]) -> tuple[Array, Array]:
-    """Values of the requests that both runs have finished, in order of the measured sending."""
-    a = pd.Series(of(ours), index=ours.column("request_id")).dropna()
-    b = pd.Series(of(theirs), index=theirs.column("request_id")).dropna()
-    common = b.index[b.index.isin(a.index)]
-    return np.asarray(a.loc[common], dtype=np.float64), np.asarray(b.loc[common], dtype=np.float64)
+def _paired(ours: Facts, theirs: Sequence[Facts], of: Callable[[Facts], Array]) -> tuple[Array, Array]:
+    """Values of the requests that all runs have finished, in order of the first measured sending; a row a repeat."""
+    a, *b = (pd.Series(of(facts), index=facts.column("request_id")).dropna() for facts in (ours, *theirs))
+    common = b[0].index[np.all([b[0].index.isin(one.index) for one in (a, *b)], axis=0)]
+    return np.asarray(a.loc[common], dtype=np.float64), np.array([one.loc[common] for one in b], dtype=np.float64)
+
+
+def _mean_of(found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Each statistic's mean over runs; those that all of them show."""
+    common = [name for name in found[0] if all(name in one for one in found)]
+    return {name: sum(one[name] for one in found) / len(found) for name in common}
 
 
 def _rates(facts: Facts) -> dict[str, float]:
@@ -216,6 +222,12 @@ def _rates(facts: Facts) -> dict[str, float]:
         "requests": float(facts.ok.sum()) / length,
         "output tokens": float(facts.output_tokens[facts.ok].sum()) / length,
     }
+
+
+def _attained(facts: Facts) -> dict[str, float]:
+    """Share of the requests that meet all targets; empty without targets."""
+    share = METRICS["attainment"].value(facts)
+    return {} if share is None else {"requests": float(share)}
 
 
 def _itl_ms(facts: Facts) -> dict[str, float]:
@@ -237,6 +249,7 @@ def _values(facts: Facts) -> dict[tuple[str, str], float]:
         if len(values):
             found |= {(metric, name): 1e3 * float(value) for name, value in _statistics(values).items()}
     found |= {("itl", name): value for name, value in _itl_ms(facts).items()}
+    found |= {("attainment", name): value for name, value in _attained(facts).items()}
     return found | {("throughput", name): value for name, value in _rates(facts).items()}
 
 
@@ -290,15 +303,16 @@ def compare(
     draws: int = 500,
     seed: int = 0,
 ) -> Comparison:
-    """Errors of `predicted` against `measured`.
+    """Errors of `predicted` against the mean of `measured` and its repeats.
 
-    `repeats` are further measured runs of the same load; `fitted_on` the hashes of what the profile was fitted on
+    `repeats` are further measured runs of the same load, with the same requests; `fitted_on` the hashes of what the
+    profile was fitted on
     (default: the `fitted_on` that the predicted run's manifest holds).
     """
     from scipy.stats import ks_2samp
 
     hashes = frozenset(predicted.manifest.get("fitted_on", ())) if fitted_on is None else fitted_on
-    ours, theirs = Facts(predicted), Facts(measured)
+    ours, theirs = Facts(predicted), [Facts(run) for run in (measured, *repeats)]
     spreads = repeat_spread([measured, *repeats]) if repeats else {}
     rng = np.random.default_rng(seed)
     errors: list[MetricError] = []
@@ -312,28 +326,27 @@ def compare(
 
     for metric, of in LATENCIES.items():
         a, b = _paired(ours, theirs, of)
-        a, b = a[b > 0], b[b > 0]  # an answer that came in one chunk has no TPOT to compare
+        whole = (b > 0).all(axis=0)  # an answer that came in one chunk has no TPOT to compare
+        a, b = a[whole], b[:, whole]
         if not len(a):
             continue
         index = _resampled(len(a), draws, rng)
-        drawn_a, drawn_b = _statistics(a[index]), _statistics(b[index])
-        stats_a, stats_b = _statistics(a), _statistics(b)
+        drawn_a, drawn_b = _statistics(a[index]), _mean_of([_statistics(one[index]) for one in b])
+        stats_a, stats_b = _statistics(a), _mean_of([_statistics(one) for one in b])
         for name, value in stats_a.items():
             tail = 100 * (1 - CONFIDENCE) / 2
             low, high = np.percentile(drawn_a[name] / drawn_b[name] - 1.0, (tail, 100 - tail))
             add(metric, name, 1e3 * float(value), 1e3 * float(stats_b[name]), (float(low), float(high)))
-        test = ks_2samp(a, b, method="asymp")
-        tests.append(
-            DistributionTest(metric, float(test.statistic), float(test.pvalue), float(np.median(np.abs(a / b - 1.0))))
-        )
-    itl_a, itl_b = _itl_ms(ours), _itl_ms(theirs)
-    for name in itl_a.keys() & itl_b.keys():
-        add("itl", name, itl_a[name], itl_b[name])
-    rates_b = _rates(theirs)
-    for name, rate in _rates(ours).items():
-        if rates_b.get(name):
-            add("throughput", name, rate, rates_b[name])
-    errors.sort(key=lambda error: [*LATENCIES, "itl", "throughput"].index(error.metric))
+        test = ks_2samp(a, b[0], method="asymp")
+        paired = float(np.median(np.abs(a / b[0] - 1.0)))
+        tests.append(DistributionTest(metric, float(test.statistic), float(test.pvalue), paired))
+    for metric, of_run in (("itl", _itl_ms), ("attainment", _attained), ("throughput", _rates)):
+        known = [found for found in map(of_run, theirs) if found]  # not every repeat has its tokens
+        if known:
+            mean, own = _mean_of(known), of_run(ours)
+            for name in (name for name in own if name in mean):
+                add(metric, name, own[name], float(mean[name]))
+    errors.sort(key=lambda error: [*LATENCIES, "itl", "attainment", "throughput"].index(error.metric))
     tokens = check_tokens(predicted, measured)
     count = 1 + len(repeats)
     return Comparison(label(measured, hashes), tokens, tuple(errors), tuple(tests), count, doubts(predicted, measured))
