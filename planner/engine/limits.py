@@ -61,14 +61,15 @@ def divides(model: ModelShape, tp: int) -> bool:
     return uneven(model, tp) is None
 
 
-def uneven(model: ModelShape, tp: int) -> str | None:
-    """Why vLLM cannot split the model by tp; None when it can.
+def uneven(model: ModelShape, tp: int, whole_experts: bool = False) -> str | None:
+    """Why vLLM cannot split the model by tp; None when it can. `whole_experts`: expert parallelism splits none.
 
     Heads are split, KV heads evenly split or evenly replicated, and scales stay with the weights that share them.
     """
     kept = {layer.heads for layer in model.kv if layer.heads}
     split = all(heads % tp == 0 or tp % heads == 0 for heads in kept)
-    if model.heads % tp or not split or model.intermediate % tp or model.expert_intermediate % tp:
+    width = 0 if whole_experts else model.expert_intermediate
+    if model.heads % tp or not split or model.intermediate % tp or width % tp:
         return message(
             "{tp} does not divide {model}'s {heads} heads, {kv_heads} KV heads and intermediate size {width}",
             tp,
@@ -84,7 +85,7 @@ def uneven(model: ModelShape, tp: int) -> str | None:
     inputs: dict[Message, int] = {}
     if bits.mlp != plain and model.parameters.mlp:
         inputs[message("intermediate size")] = model.intermediate
-    if bits.routed != plain and model.experts:
+    if bits.routed != plain and model.experts and not whole_experts:
         inputs[message("expert width")] = model.expert_intermediate
     attention = bits.attention != plain and not model.latent_dim
     if attention:

@@ -179,7 +179,7 @@ def _pool(spec: Spec, base: ModelShape, role: Role, pool: PoolSpec, key: str, mo
     entry = hardware(pool.hardware or spec.hardware)
     model = base.for_engine(engine)
     _check_experts(model, engine, f"{key}.engine" if pool.engine else "engine")
-    if (why := uneven(model, tp)) is not None:
+    if (why := uneven(model, tp, engine.enable_expert_parallel)) is not None:
         fitting = [str(size) for size in range(1, most + 1) if divides(model, size)]
         raise SpecError(
             "{key}.tp: {why}; allowed: {sizes}", key, why, ", ".join(fitting) or message("another checkpoint")
