@@ -22,7 +22,9 @@ def validate(
         Optional[Path],  # noqa: UP045
         typer.Option("--docs", metavar="FILE", help="Write the tables between the marks of this Markdown file."),
     ] = None,
-    public: Annotated[bool, typer.Option("--public", help="Judge the roofline by public measurements instead.")] = False,
+    public: Annotated[
+        bool, typer.Option("--public", help="Judge the roofline by public measurements instead.")
+    ] = False,
     rows: Annotated[
         Optional[Path],  # noqa: UP045
         typer.Option("--rows", metavar="FILE", help="With --public: a CSV of such rows. Default: those that ship."),
@@ -47,12 +49,12 @@ def validate(
     if docs is not None:
         write(docs, text)
     if as_json:
-        rows = [
+        listed = [
             {"record": record.name, "load": one.load, "profile": one.profile, **one.comparison.to_dict()}
             for record, verdicts in found
             for one in verdicts
         ]
-        print_json({"comparisons": rows, "docs": None if docs is None else str(docs)})
+        print_json({"comparisons": listed, "docs": None if docs is None else str(docs)})
         return
     screen = console()
     printing.say(screen, f"{len(judged) - len(missed(judged))} of {len(judged)} comparisons meet every aim.")
@@ -70,7 +72,9 @@ def validate(
 def _public(rows: Path | None, docs: Path | None, as_json: bool) -> None:
     from dataclasses import asdict
 
+    from planner.engine.provenance import ERRORS
     from planner.report import printing
+    from planner.spec import config_root
     from planner.validation import public
     from planner.validation.report import write
 
@@ -86,6 +90,8 @@ def _public(rows: Path | None, docs: Path | None, as_json: bool) -> None:
     text = public.document(found)
     if docs is not None:
         write(docs, text)
+        if rows is None:
+            (config_root() / ERRORS).write_text(public.comparables(found))
     if as_json:
         print_json(
             {

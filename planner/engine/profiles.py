@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from importlib import metadata
@@ -71,6 +70,7 @@ class LatencyProfile:
     host: HostCosts
     file: ProfileFile | None = None  # what it was made from; None only for hand-made step laws
     warnings: tuple[str, ...] = ()
+    stretched: bool = False  # calibrated, but for another model, GPU, TP or other types than those it is used for
 
     @property
     def kv_cache_tokens(self) -> int | None:
@@ -181,20 +181,6 @@ def _step(file: ProfileFile, sizes: tuple[int, ...]) -> AffineStep:
     A profile that was measured eagerly has that in its decode terms already.
     """
     return AffineStep(file.step, sizes, floor_s=file.step.prefill_floor_s if file.cuda_graphs else 0.0)
-
-
-def origin(profiles: Sequence[LatencyProfile]) -> str:
-    """Where the step times of a deployment are from: calibrated: NAME, simulated: fitted to WHAT, or of a roofline."""
-    if all(profile.provenance == "calibrated" for profile in profiles):
-        return message("calibrated: {profiles}", ", ".join(dict.fromkeys(profile.name for profile in profiles)))
-    fitted = {
-        profile.file.fitted_to if profile.file else None for profile in profiles if profile.provenance != "calibrated"
-    }
-    what = fitted.pop() if len(fitted) == 1 else None
-    return UNCALIBRATED if what is None else message("simulated: fitted to {what}", what)
-
-
-UNCALIBRATED = message("simulated: uncalibrated roofline")
 
 
 def load_profile(name_or_path: str) -> LatencyProfile:

@@ -34,7 +34,7 @@ class Rates:
 
 _SAME: dict[Kind, float] = {"plain": 0.8, "fp8": 0.8, "fp4": 0.8, "int4": 0.8, "mxfp4": 0.8}
 _HALF: dict[Dtype, float] = {"bf16": 0.6, "fp16": 0.6, "fp32": 0.6, "fp8": 0.6, "int8": 0.6, "fp4": 0.6}
-OTHER = Rates(_SAME, _SAME, 0.8, _HALF, {kind: 0.3 for kind in _SAME}, 0.5, 0.0, 0.1e-3, 15e-6)
+OTHER = Rates(_SAME, _SAME, 0.8, _HALF, dict.fromkeys(_SAME, 0.3), 0.5, 0.0, 0.1e-3, 15e-6)
 
 
 def _of(

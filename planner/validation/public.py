@@ -22,17 +22,20 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from planner.engine.catalogue import gpu_named, names
+from planner.engine.catalogue import gpu_named, hardware, names
 from planner.engine.limits import uneven
 from planner.engine.model_config import load_model, model_config, published_as
 from planner.engine.model_shape import ModelShape
+from planner.engine.provenance import generation
 from planner.messages import message, said
 from planner.spec import Aggregated, Concurrency, Disaggregated, Engine, PoolSpec, Spec, SpecError, Uniform, config_root
 
 ROWS = "public/silicon_fit.csv"  # under configs; 673 rows
 COLUMNS = ("backend", "model_path", "system", "precision", "mode", "isl", "osl", "silicon_ttft_ms", "silicon_tpot_ms")
 REQUESTS = 10  # for each in flight
+MOST, FEWEST = 5120, 2  # requests of a row, unless that is below so many for each in flight
 SHORTEST = 0.8  # of the stated length
+IN_FLIGHT = 1536  # more take minutes a row
 BUDGET = 8192  # max_num_batched_tokens of InferenceX's scripts
 UTILISATION = 0.9
 FP8_KV = ("b200", "b300", "gb200", "gb300")  # where the scripts ask for it, as NVIDIA's checkpoints do
@@ -191,6 +194,8 @@ def spec_of(row: PublicRow, folder: Path) -> Spec:
         raise SpecError("GPU {gpu} is not in the catalogue", row.gpu)
     if row.mode not in ("agg", "disagg"):
         raise SpecError("mode {mode} is not covered", row.mode)
+    if row.concurrency > IN_FLIGHT:
+        raise SpecError("more than {most} requests in flight take too long to simulate", IN_FLIGHT)
     model = stored_model(row, folder)
     engine = Engine(
         max_num_batched_tokens=BUDGET,
@@ -209,7 +214,9 @@ def spec_of(row: PublicRow, folder: Path) -> Spec:
     if row.mode == "agg":
         only = pools[0]
         deployment = Aggregated(mode="aggregated", replicas=only.replicas, tp=only.tp, gpus_per_node=node)
-        engine = engine.model_copy(update={"enable_expert_parallel": bool(only.engine and only.engine.enable_expert_parallel)})
+        engine = engine.model_copy(
+            update={"enable_expert_parallel": bool(only.engine and only.engine.enable_expert_parallel)}
+        )
     else:
         deployment = Disaggregated(mode="disaggregated", prefill=pools[0], decode=pools[1], gpus_per_node=node)
 
@@ -225,7 +232,7 @@ def spec_of(row: PublicRow, folder: Path) -> Spec:
         workload=Concurrency(
             kind="concurrency",
             concurrency=row.concurrency,
-            requests=REQUESTS * row.concurrency,
+            requests=max(min(REQUESTS * row.concurrency, MOST), FEWEST * row.concurrency),
             prompt_tokens=around(row.prompt),
             output_tokens=around(row.output),
         ),
@@ -248,6 +255,10 @@ def predict(row: PublicRow) -> Predicted:
 
     if not (row.ttft_ms > 0 and row.tpot_ms > 0):
         return Predicted(row, reason=message("no TTFT or TPOT was measured"))
+    if row.mode == "agg" and row.ttft_ms > row.tpot_ms * row.output:
+        return Predicted(
+            row, reason=message("most requests wait for a place, and the row does not say how many there are")
+        )
     with tempfile.TemporaryDirectory() as folder:
         try:
             spec = spec_of(row, Path(folder))
@@ -255,8 +266,7 @@ def predict(row: PublicRow) -> Predicted:
         except SpecError as error:
             return Predicted(row, reason=said(error))
         facts = Facts(run)
-    with np.errstate(all="ignore"):
-        ttft, tpot = (1e3 * float(np.nanmean(of)) if np.isfinite(of).any() else math.nan for of in (facts.ttft, facts.tpot))
+    ttft, tpot = (1e3 * float(np.nanmean(of)) if np.isfinite(of).any() else math.nan for of in (facts.ttft, facts.tpot))
     if not (math.isfinite(ttft) and math.isfinite(tpot)):
         return Predicted(row, reason=message("no request can run there"))
     return Predicted(row, ttft, tpot)
@@ -366,3 +376,28 @@ def predict_all(rows: Sequence[PublicRow], processes: int, done: Callable[[], No
             found.append(one)
             done()
     return found
+
+
+def comparables(found: Sequence[Predicted]) -> str:
+    """The YAML of `planner.engine.provenance`: errors of vLLM's aggregated rows by kind of model and GPUs."""
+    kept: dict[tuple[str, tuple[str, ...]], list[Predicted]] = {}
+    gpus: dict[tuple[str, str], set[str]] = {}
+    those = [one for one in covered(found) if one.kind == "vllm" and one.row.workers[0][2] == 1]
+    named = [(one, load_model(catalogued(one.row.model)).kind, gpu_named(one.row.gpu) or "") for one in those]
+    for _, kind, gpu in named:
+        for scope in ("", generation(hardware(gpu))):
+            gpus.setdefault((kind, scope), set()).add(gpu)
+    for one, kind, gpu in named:
+        wider = {tuple(sorted(gpus[kind, at])) for at in ("", generation(hardware(gpu)))}
+        for those_gpus in {(gpu,), *wider}:
+            kept.setdefault((kind, those_gpus), []).append(one)
+    listed = []
+    for key, rows in sorted(kept.items()):
+        of = {
+            name.lower(): {"mean": round(one.mean_abs, 4), "p90": round(one.p90, 4)}
+            for name, one in errors(rows).items()
+        }
+        listed.append({"kind": key[0], "gpus": list(key[1]), "rows": len(rows), **of})
+    return "# Written by `planner validate --public --docs docs/public.md`\n" + yaml.safe_dump(
+        {"errors": listed}, sort_keys=False, default_flow_style=None, width=120
+    )
