@@ -11,6 +11,7 @@ import argparse
 import contextlib
 import functools
 import gzip
+import io
 import json
 import os
 import re
@@ -568,6 +569,10 @@ def run(case: Case, seconds: int = SECONDS) -> Outcome:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def _stream(number: int) -> io.TextIOWrapper:
+    return io.TextIOWrapper(io.FileIO(number, "w", closefd=False), encoding="utf-8", errors="replace")
+
+
 def _child(case: Case, folder: Path, seconds: int) -> None:
     code = 1
     try:
@@ -577,8 +582,7 @@ def _child(case: Case, folder: Path, seconds: int) -> None:
         signal.alarm(3 * seconds)  # for what sleeps
         for name, number in ((".out", 1), (".err", 2)):
             os.dup2(os.open(name, os.O_CREAT | os.O_WRONLY | os.O_TRUNC), number)
-        for stream in (sys.stdout, sys.stderr):
-            stream.reconfigure(encoding="utf-8", errors="replace")
+        sys.stdout, sys.stderr = (_stream(number) for number in (1, 2))  # a test runner puts its own there
         url = _serve(case.answer) if case.answer is not None else ""
         words = [word.replace("@DIR@", str(folder)).replace("{url}", url) for word in case.words]
         from planner import cli
@@ -667,6 +671,7 @@ def _try(kind: str, cases: int, number: int, tally: Tally) -> None:
             print(f"{outcome.seconds:.0f} s: planner {' '.join(word[:200] for word in case.words)}", file=sys.stderr)
         fault = judge(case, outcome)
         if fault is not None:
+            print(f"{fault}: planner {' '.join(word[:200] for word in case.words)}", file=sys.stderr, flush=True)
             tally.faults.setdefault(kind, []).append((case, fault))
 
     each()

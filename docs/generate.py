@@ -1,4 +1,4 @@
-"""Writes what documents repeat from the program: docs/metrics.md, yaml.md, law.md, and the outputs in README.md.
+"""Writes what documents repeat from the program: docs/metrics.md, yaml.md, law.md, suggest.schema.json, README.md.
 
 With --check it changes nothing and says whether they are current; of an output only its first line, the answer, counts.
 """
@@ -6,6 +6,7 @@ With --check it changes nothing and says whether they are current; of an output 
 from __future__ import annotations
 
 import inspect
+import json
 import os
 import re
 import subprocess
@@ -20,9 +21,11 @@ from planner.engine.law import TERMS, Term
 from planner.run.metrics import METRICS, Metric
 from planner.spec import Spec
 from planner.spec.faults import allowed, kind_of, sections
+from planner.suggestion.schema import schema
 
 ROOT = Path(__file__).resolve().parent.parent
 METRICS_PAGE = ROOT / "docs" / "metrics.md"
+ANSWER_SCHEMA = ROOT / "docs" / "suggest.schema.json"
 README = ROOT / "README.md"
 HEAD = """# Metrics
 
@@ -63,6 +66,11 @@ SHOWN = re.compile(r"(<!-- output: (planner [^\n]*) -->\n)(?:\n```text\n(.*?)```
 def row(metric: Metric) -> str:
     better = "" if metric.better == "none" else metric.better
     return f"| `{metric.name}` | {metric.help.replace('|', chr(92) + '|')} | {metric.unit} | {better} |\n"
+
+
+def answer_schema() -> str:
+    """What `planner schema suggest` prints."""
+    return json.dumps(schema(), indent=2) + "\n"
 
 
 def metrics_page() -> str:
@@ -156,6 +164,8 @@ def stale() -> list[str]:
     found = []
     if not METRICS_PAGE.is_file() or METRICS_PAGE.read_text() != metrics_page():
         found.append("docs/metrics.md is not what the catalogue says")
+    if not ANSWER_SCHEMA.is_file() or ANSWER_SCHEMA.read_text() != answer_schema():
+        found.append("docs/suggest.schema.json is not what the types say")
     if not YAML_PAGE.is_file() or YAML_PAGE.read_text() != yaml_page():
         found.append("docs/yaml.md is not what the types say")
     if not LAW_PAGE.is_file() or LAW_PAGE.read_text() != law_page():
@@ -168,6 +178,7 @@ def stale() -> list[str]:
 
 def write() -> None:
     METRICS_PAGE.write_text(metrics_page())
+    ANSWER_SCHEMA.write_text(answer_schema())
     YAML_PAGE.write_text(yaml_page())
     LAW_PAGE.write_text(law_page())
     README.write_text(SHOWN.sub(lambda match: f"{match[1]}\n```text\n{printed(match[2])}```\n", README.read_text()))

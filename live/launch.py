@@ -199,6 +199,8 @@ def engine_options(system: System, pool: Pool, runtime: Runtime) -> list[str]:
     ]
     if engine.block_size is not None:
         options.append(f"--block-size={engine.block_size}")
+    if engine.max_position_embeddings is not None:
+        options.append(f'--hf-overrides={{"max_position_embeddings": {engine.max_position_embeddings}}}')
     if engine.kv_cache_dtype != "auto":
         options.append(f"--kv-cache-dtype={_KV_DTYPES[engine.kv_cache_dtype]}")
     if engine.quantization is not None:

@@ -1,45 +1,66 @@
-"""The cluster's clock: simpy's, with the cheapest way to call a function at a time."""
+"""The cluster's clock: a heap of calls. simpy's processes run on it too (simulator/processes.py)."""
 
 from __future__ import annotations
 
 import gc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from heapq import heappop, heappush
 
-import simpy
-
-
-class Call(simpy.Event):
-    """A Timeout that calls `action(time_s)` and nothing else: most of what happens."""
-
-    _ok = True
-
-    def __init__(self, env: simpy.Environment, time_s: float, action: Callable[[float], None]) -> None:
-        self.env = env
-        self.time_s = time_s
-        self.action = action
-        self.callbacks = CALLBACKS
-
-    def happen(self) -> None:
-        self.action(self.time_s)
+Action = Callable[[float], None]  # called with the time
 
 
-CALLBACKS: list[Callable[[Any], None]] = [Call.happen]  # one list for all: simpy only reads it
+class Clock:
+    """Calls functions at their times, those of one time in the order in which they were asked for.
 
+    Times that calls carry are exact; `now` may differ from them by one rounding.
+    """
 
-class Clock(simpy.Environment):
-    """Times that callbacks carry are exact; `now` may differ from them by one rounding."""
+    def __init__(self) -> None:
+        self.now: float = 0.0
+        self._calls: list[tuple[float, int, float, Action]] = []  # heap of (when, order, time that it carries, what)
+        self._asked: int = 0
 
-    def at(self, time_s: float, action: Callable[[float], None]) -> None:
-        """Call `action(time_s)` when the clock gets there."""
+    @property
+    def idle(self) -> bool:
+        """Nothing is to come."""
+        return not self._calls
+
+    def at(self, time_s: float, action: Action) -> None:
+        """Call `action(time_s)` when the clock gets there; at once where that is past."""
         delay = time_s - self.now
-        self.schedule(Call(self, time_s, action), delay=delay if delay > 0.0 else 0.0)
+        self._asked += 1
+        heappush(self._calls, (self.now + delay if delay > 0.0 else self.now, self._asked, time_s, action))
+
+    def after(self, delay_s: float, action: Action) -> None:
+        """Call `action` so many seconds from now."""
+        when = self.now + delay_s
+        self._asked += 1
+        heappush(self._calls, (when, self._asked, when, action))
+
+    def clear(self) -> None:
+        """Forget all calls."""
+        self._calls.clear()
+
+    def step(self) -> None:
+        """The next call."""
+        self.now, _, time_s, action = heappop(self._calls)
+        action(time_s)
+
+    def run(self) -> None:
+        """All calls, until none is left."""
+        calls = self._calls
+        while calls:
+            self.now, _, time_s, action = heappop(calls)
+            action(time_s)
 
 
 @contextmanager
 def no_cycles() -> Iterator[None]:
-    """What runs here leaves no reference cycles (a test counts), so Python need not spend time on looking for them."""
+    """What runs here leaves no reference cycles (a test counts), so Python need not spend time on looking for them.
+
+    Where the results of a run are made inside too, they are gone before Python looks again.
+    """
     looked = gc.isenabled()
     gc.disable()
     try:

@@ -1,7 +1,7 @@
-"""The simpy world: arrivals, retrieval, routing, engines, KV transfers. One request is one `Visit`.
+"""The cluster: arrivals, retrieval, routing, engines, KV transfers. One request is one `Visit`.
 
 Engines are advanced lazily (simulator/worker.py): the cluster wakes a worker at the time of its next outcome and
-reacts to it. Times that callbacks carry are exact; `env.now` may differ from them by one rounding.
+reacts to it. Times that callbacks carry are exact; `clock.now` may differ from them by one rounding.
 """
 
 from __future__ import annotations
@@ -11,8 +11,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from functools import partial
 from itertools import repeat
-
-import simpy
+from typing import TYPE_CHECKING, Final
 
 from planner.dispatch import Dispatch, Held, turns
 from planner.run.tables import Progress
@@ -23,15 +22,20 @@ from planner.traffic.requests import Arrival, Load, Request
 from simulator.clock import Clock, no_cycles
 from simulator.fabric import Fabric
 from simulator.layers import Push
+from simulator.pool import SimulatedPool, SimulatedView, Station
 from simulator.retrieval import RetrievalStation
 from simulator.roles import RoleSwitcher
 from simulator.sharing import SharedCores, shares_cores
-from simulator.team import Station, Team, TeamView
 from simulator.worker import ADMITTED, FINISHED, POSTED, PREFILLED, PROMPT_ENDING, Mode, Sequence
 
-NEVER = float("inf")
-NAN = float("nan")
-WATCH_EVERY = 2048  # simpy events between two looks at progress and at the stop rule
+if TYPE_CHECKING:
+    from simpy import Event
+
+    from simulator.processes import Processes
+
+NEVER: Final = math.inf
+NAN: Final = math.nan
+WATCH_EVERY: Final = 2048  # calls between two looks at progress and at the stop rule
 
 
 class Visit:
@@ -40,7 +44,7 @@ class Visit:
     __slots__ = (
         "request", "arrival_s", "worker", "decode_worker", "retrieval_start_s", "retrieval_end_s", "shared_queued_s",
         "prefill", "decode",
-        "transfer_start_s", "transfer_end_s", "first_token_s", "finish_s", "finish_reason", "error", "push",
+        "transfer_start_s", "transfer_end_s", "first_token_s", "finish_s", "finish_reason", "error", "push", "sent",
     )  # fmt: skip
 
     def __init__(self, request: Request, arrival_s: float) -> None:
@@ -56,6 +60,7 @@ class Visit:
         self.finish_reason: str | None = None
         self.error: str | None = None
         self.push: Push | None = None  # its KV goes ahead, layer by layer
+        self.sent: tuple[str, int] = ("", 0)  # else: the wire its KV goes over, and bytes
 
 
 class Cluster:
@@ -74,14 +79,14 @@ class Cluster:
         stop: Callable[[Cluster], bool] | None = None,
     ) -> None:
         spec = system.spec
-        self.env = Clock()
-        self.at = self.env.at
+        self.clock = Clock()
+        self.at = self.clock.at
         self.load = load
         self.visits: list[Visit] = []  # in the order in which they became known
         self.transfers: list[tuple[int, str, str, str, int, float, float]] = []
         self.outstanding = 0
         self._inside = 0  # requests that have been sent and have not ended
-        self._asleep: list[simpy.Event] = []  # of those who wait for somebody to come
+        self._asleep: list[Event] = []  # of those who wait for somebody to come
         self.stopped = False
         self._open_loop = False  # nothing follows from the end of a request
         self._stop = stop
@@ -96,8 +101,8 @@ class Cluster:
         sharing = sum(len(pool.workers) for pool in system.pools if pool.hardware.kind == "cpu") > 1
         self._hand_over = system.wires.hand_over if system.wires is not None else HandOver()
         self._post_block_s = self._hand_over.post_s * system.block_descriptors
-        self.teams = [
-            Team(
+        self.pools = [
+            SimulatedPool(
                 pool,
                 spec.run.seed,
                 None if central or pool.role == "decode" else retrieval,
@@ -108,13 +113,10 @@ class Cluster:
             )
             for pool in system.pools
         ]
-        for team in self.teams:
-            for station in team.stations:
-                station.wake = partial(self._wake, station)
-        self.entry, self.decoders = self.teams[0], self.teams[-1]
-        self._host = self.entry.pool.profile.host
+        self.entry, self.decoders = self.pools[0], self.pools[-1]
+        self._host = self.entry.resolved.profile.host
         shares = sharing and any(shares_cores(pool) for pool in system.pools)
-        self._cores = SharedCores(one for team in self.teams for one in team.stations) if shares else None
+        self._cores = SharedCores([one for pool in self.pools for one in pool.stations]) if shares else None
         self.split = spec.deployment if isinstance(spec.deployment, Disaggregated) else None
         self.fabric = Fabric(system, self.at, both_ways=switch is not None) if self.split else None
         self._dispatch = Dispatch(system)
@@ -126,24 +128,28 @@ class Cluster:
     def run(self, progress: Progress | None = None) -> list[Visit]:
         arrivals = self.load.start()
         self._open_loop = len(arrivals) >= self.load.expected_requests
+        self._start_processes()
         self._feed(sorted((self._entrance(arrival) for arrival in arrivals), key=lambda entrance: entrance[0]))
-        for team in self.teams:
-            if team.router.state_age_s:
-                self.env.process(self._every(team.router.state_age_s, partial(self._refresh, team)))
-        if self._switcher is not None:
-            self.env.process(self._every(self._switcher.knob.check_every_s, partial(self._switch, self._switcher)))
         with no_cycles():
             if progress is None and self._stop is None:
-                self.env.run()
+                self.clock.run()
             else:
                 self._run_watched(progress)
+            self._let_go()
         return self.visits
+
+    def _let_go(self) -> None:
+        """Nothing refers to itself any more: the memory is free as soon as nobody uses it."""
+        self.clock.clear()
+        for pool in self.pools:
+            for station in pool.stations:
+                station.engine.kv.let_go()
 
     def _run_watched(self, progress: Progress | None) -> None:
         expected = max(self.load.expected_requests, 1)
         events = 0
-        while self.env.peek() != NEVER:
-            self.env.step()
+        while not self.clock.idle:
+            self.clock.step()
             events += 1
             if events % WATCH_EVERY == 0:
                 if progress:
@@ -152,27 +158,40 @@ class Cluster:
                     self.stopped = True
                     return
 
-    def _every(self, period_s: float, look: Callable[[float], bool]) -> Generator[simpy.Event, None, None]:
+    def _start_processes(self) -> None:
+        aged = [pool for pool in self.pools if pool.router.state_age_s]
+        if not aged and self._switcher is None:
+            return
+        from simulator.processes import Processes  # most clusters need no simpy
+
+        env = Processes(self.clock)
+        for pool in aged:
+            env.process(self._every(env, pool.router.state_age_s, partial(self._refresh, pool)))
+        if self._switcher is not None:
+            look = partial(self._switch, self._switcher)
+            env.process(self._every(env, self._switcher.knob.check_every_s, look))
+
+    def _every(self, env: Processes, period_s: float, look: Callable[[float], bool]) -> Generator[Event, None, None]:
         """`look(now)` each period until no request can come any more; it says whether a second look may differ.
 
         While nobody is in the system, and a look has found it so, time passes without looks.
         """
         found_empty = False
         while self.outstanding:
-            changes = look(self.env.now)
+            changes = look(env.now)
             if self._inside or changes or not found_empty:
                 found_empty = not self._inside
-                yield self.env.timeout(period_s)
+                yield env.timeout(period_s)
                 continue
-            begun = self.env.now
-            somebody = self.env.event()
+            begun = env.now
+            somebody = env.event()
             self._asleep.append(somebody)
             yield somebody
-            missed = math.ceil((self.env.now - begun) / period_s)
-            yield self.env.timeout(max(0.0, begun + missed * period_s - self.env.now))
+            missed = math.ceil((env.now - begun) / period_s)
+            yield env.timeout(max(0.0, begun + missed * period_s - env.now))
 
-    def _refresh(self, team: Team, now: float) -> bool:
-        team.refresh(now)
+    def _refresh(self, pool: SimulatedPool, now: float) -> bool:
+        pool.refresh(now)
         return False
 
     def _switch(self, switcher: RoleSwitcher, now: float) -> bool:
@@ -245,8 +264,8 @@ class Cluster:
             self._shared_queue.append(visit)
             self._pull(now)
 
-    def _view(self, team: Team, visit: Visit, now: float) -> TeamView:
-        return TeamView(team, visit.request, now, len(self._shared_queue) if team is self.entry else 0)
+    def _view(self, pool: SimulatedPool, visit: Visit, now: float) -> SimulatedView:
+        return SimulatedView(pool, visit.request, now, len(self._shared_queue) if pool is self.entry else 0)
 
     def _reject(self, visit: Visit, reason: str, now: float) -> None:
         visit.finish_s = now
@@ -254,9 +273,9 @@ class Cluster:
         self._ended(visit, now)
 
     def _refusal(self, request: Request) -> str | None:
-        for team in self.teams:
-            mode: Mode = "prefill_only" if team.pool.role == "prefill" else "full"
-            reason = team.stations[0].engine.refusal(request, mode)
+        for pool in self.pools:
+            mode: Mode = "prefill_only" if pool.resolved.role == "prefill" else "full"
+            reason = pool.stations[0].engine.refusal(request, mode)
             if reason is not None:
                 return reason
         return None
@@ -279,12 +298,11 @@ class Cluster:
             return
         station.assigned += 1
         visit.retrieval_start_s, visit.retrieval_end_s = station.retrieval.serve(now)
+        self.at(visit.retrieval_end_s, partial(self._retrieved, visit, station, mode))
 
-        def retrieved(then: float) -> None:
-            station.assigned -= 1
-            self._submit(visit, station, mode, then)
-
-        self.at(visit.retrieval_end_s, retrieved)
+    def _retrieved(self, visit: Visit, station: Station, mode: Mode, now: float) -> None:
+        station.assigned -= 1
+        self._submit(visit, station, mode, now)
 
     def _submit(self, visit: Visit, station: Station, mode: Mode, now: float) -> None:
         sequence = Sequence(visit.request, mode)
@@ -303,7 +321,7 @@ class Cluster:
         if when != station.wake_s:
             station.wake_s = when
             if when != NEVER:
-                self.at(when, station.wake)
+                self.at(when, partial(self._wake, station))
 
     def _wake(self, station: Station, now: float) -> None:
         if station.wake_s != now:
@@ -360,14 +378,14 @@ class Cluster:
     def _decoder(self, visit: Visit, now: float) -> Station:
         if visit.decode_worker is not None:
             return visit.decode_worker
-        view = TeamView(self.decoders, visit.request, now, distance_s=partial(self._distance_s, visit))
+        view = SimulatedView(self.decoders, visit.request, now, distance_s=partial(self._distance_s, visit))
         return self.decoders.stations[self._dispatch.decoder(visit.request, view)]
 
     def _distance_s(self, visit: Visit, place: WorkerPlace) -> float:
         """How long the prompt's KV would take, alone on the wires, from where it was prefilled."""
         assert self.fabric is not None
         assert visit.worker is not None
-        limits, prompt = self.entry.pool.limits, visit.request.prompt_tokens
+        limits, prompt = self.entry.resolved.limits, visit.request.prompt_tokens
         size = -(-prompt // limits.block_tokens(prompt)) * self.fabric.block_bytes
         wire = self.fabric.wire(visit.worker.place, place)
         return wire.setup_s + wire.latency_s + size / wire.bandwidth
@@ -376,13 +394,30 @@ class Cluster:
         """The decode worker has allocated its blocks. Bytes flow once their descriptors are posted."""
         if visit.transfer_start_s != visit.transfer_start_s:  # NaN
             visit.transfer_start_s = admitted_s
+            if visit.push is None:
+                self._read(visit, 1, now)
         if not self._post_block_s or visit.push is not None:
             self._transfer(visit, admitted_s)
         elif self._hand_over.push:
-            assert visit.worker is not None
-            assert visit.prefill is not None
-            visit.worker.engine.post(visit.prefill, self._post_block_s * sequence.remote_blocks, now)
-            self._plan(visit.worker)
+            self.at(max(self._thread_posts(visit, sequence, admitted_s), now), partial(self._transfer, visit))
+
+    def _thread_posts(self, visit: Visit, sequence: Sequence, now: float) -> float:
+        """When a thread of the prefill worker has posted: one transfer after another, slower beside a step."""
+        station = visit.worker
+        assert station is not None
+        begin_s, work_s = max(now, station.posted_s), self._post_block_s * sequence.remote_blocks
+        beside_s = min(max(station.engine.busy_until_s - begin_s, 0.0), work_s * self._hand_over.beside)
+        station.posted_s = begin_s + beside_s + work_s - beside_s / self._hand_over.beside
+        return station.posted_s
+
+    def _read(self, visit: Visit, more: int, now: float) -> None:
+        """One more or one less transfer reads from the GPU that computed the prompt, which slows prompts there."""
+        station = visit.worker
+        assert station is not None
+        station.read_by += more
+        if self._hand_over.slowing > 1.0 and self._switcher is None and station.read_by == (more > 0):
+            station.engine.set_pace(self._hand_over.slowing if more > 0 else 1.0, now)
+            self._plan(station)
 
     def _transfer(self, visit: Visit, now: float) -> None:
         """The decode worker gets the blocks that it lacks from the prefill worker."""
@@ -390,25 +425,34 @@ class Cluster:
         assert visit.worker is not None
         assert visit.decode is not None
         assert visit.decode_worker is not None
-        sequence, target = visit.decode, visit.decode_worker
-        source = visit.worker.place
-        size = sequence.remote_blocks * self.fabric.block_bytes
+        source, target = visit.worker.place, visit.decode_worker
+        size = visit.decode.remote_blocks * self.fabric.block_bytes
         if visit.push is not None:
             visit.push.send(
                 self.fabric, self.at, source, target.place, size, now, lambda then: self._pushed(visit, then)
             )
             return
+        visit.sent = self.fabric.send(source, target.place, size, now, partial(self._arrived, visit))
 
-        def arrived(then: float) -> None:
-            visit.transfer_end_s = then
-            begin_s = visit.transfer_start_s  # posting counts, as it does where vLLM is watched
-            row = (visit.request.request_id, source.name, target.place.name, wire, moved, begin_s, then)
-            self.transfers.append(row)
-            self._release(visit, then)
-            target.engine.kv_arrived(sequence, then)
-            self._plan(target)
+    def _arrived(self, visit: Visit, now: float) -> None:
+        assert visit.worker is not None
+        assert visit.decode_worker is not None
+        source, target = visit.worker.place, visit.decode_worker
+        visit.transfer_end_s = now
+        begin_s = visit.transfer_start_s  # posting counts, as it does where vLLM is watched
+        self.transfers.append((visit.request.request_id, source.name, target.place.name, *visit.sent, begin_s, now))
+        self._read(visit, -1, now)
+        self._release(visit, now)
+        if target.engine.in_step or not self._hand_over.idle_look_s:
+            self._kv_seen(visit, now)
+        else:
+            self.at(now + self._hand_over.idle_look_s, partial(self._kv_seen, visit))
 
-        wire, moved = self.fabric.send(source, target.place, size, now, arrived)
+    def _kv_seen(self, visit: Visit, now: float) -> None:
+        assert visit.decode is not None
+        assert visit.decode_worker is not None
+        visit.decode_worker.engine.kv_read(visit.decode, now)
+        self._plan(visit.decode_worker)
 
     # --- KV layer by layer, while the prompt still computes ---
 

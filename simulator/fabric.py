@@ -7,13 +7,15 @@ before the wire and one up the receiver's after it; with compression the sender'
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 from planner.spec.optimizations import Compression
 from planner.system.knobs import PCIE_EFFICIENCY
 from planner.system.resolve import Pool, System, Wire, WorkerPlace
+from simulator.clock import Action
 from simulator.link import Network, Path
 
-Schedule = Callable[[float, Callable[[float], None]], None]  # (time, action(time))
+Schedule = Callable[[float, Action], None]
 
 
 class Fabric:
@@ -36,9 +38,7 @@ class Fabric:
         self.network = Network(self._capacities(prefill, decode, both_ways))
         self.block_bytes = system.kv_bytes_per_token * decode.limits.block_size
 
-    def send(
-        self, source: WorkerPlace, target: WorkerPlace, size: int, now: float, done: Callable[[float], None]
-    ) -> tuple[str, int]:
+    def send(self, source: WorkerPlace, target: WorkerPlace, size: int, now: float, done: Action) -> tuple[str, int]:
         """Move `size` bytes; `done(time_s)` is called when the last one has arrived. Returns (wire, bytes on it)."""
         path = self._path(source, target)
         codec = self._codec(path)
@@ -54,20 +54,19 @@ class Fabric:
             self._flow(path, on_wire, now, done)
             return path.name, on_wire
         self._on_wire[path] = self._on_wire.get(path, 0) + 1
-
-        def left(then: float) -> None:
-            self._on_wire[path] -= 1
-            self._chain(after, then, done)
-
-        self._chain([*before, (path, on_wire)], now, left)
+        self._chain([*before, (path, on_wire)], now, partial(self._left, path, after, done))
         return path.name, on_wire
+
+    def _left(self, path: Path, after: list[tuple[Path, int]], done: Action, now: float) -> None:
+        self._on_wire[path] -= 1
+        self._chain(after, now, done)
 
     def _codec(self, path: Path) -> Compression | None:
         """Compression, when enough transfers are on this path already."""
         codec = self._compression
         return codec if codec is not None and self._on_wire.get(path, 0) >= codec.queue else None
 
-    def _chain(self, stages: list[tuple[Path, int]], now: float, done: Callable[[float], None]) -> None:
+    def _chain(self, stages: list[tuple[Path, int]], now: float, done: Action) -> None:
         """One stage after the other."""
         if not stages:
             done(now)
@@ -75,21 +74,18 @@ class Fabric:
         (path, size), *rest = stages
         self._flow(path, size, now, lambda then: self._chain(rest, then, done))
 
-    def _flow(self, path: Path, size: int, now: float, done: Callable[[float], None]) -> None:
-        def drained(then: float) -> None:
-            if path.latency_s:
-                self._at(then + path.latency_s, done)
-            else:
-                done(then)
-
-        def flow(then: float) -> None:
-            self.network.start(path, size, then, drained)
-            self._plan()
-
+    def _flow(self, path: Path, size: int, now: float, done: Action) -> None:
         if path.setup_s:
-            self._at(now + path.setup_s, flow)
+            self._at(now + path.setup_s, partial(self._start, path, size, done))
         else:
-            flow(now)
+            self._start(path, size, done, now)
+
+    def _start(self, path: Path, size: int, done: Action, now: float) -> None:
+        self.network.start(path, size, now, partial(self._drained, path.latency_s, done) if path.latency_s else done)
+        self._plan()
+
+    def _drained(self, latency_s: float, done: Action, now: float) -> None:
+        self._at(now + latency_s, done)
 
     def _plan(self) -> None:
         when = self.network.next_event_s()

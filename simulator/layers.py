@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from functools import partial
 
 from planner.system.resolve import WorkerPlace
+from simulator.clock import Action
 from simulator.fabric import Fabric, Schedule
 
 
@@ -38,22 +39,24 @@ class Push:
         target: WorkerPlace,
         size: int,
         now: float,
-        arrived: Callable[[float], None],
+        arrived: Action,
     ) -> None:
         """The target has room since `now`: each group leaves when it is computed; `arrived(time_s)` for each."""
-
-        def landed(then: float) -> None:
-            self.left -= 1
-            self.last_s = then
-            arrived(then)
-
-        def leave(part: int, then: float) -> None:
-            self.first_s = min(self.first_s, then)
-            self.wire, moved = fabric.send(source, target, part, then, landed)
-            self.moved += moved
-
         n = self.groups
+        landed = partial(self._landed, arrived)
         for g in range(n):
             ready_s = self.start_s + (g + 1) / n * (self.due_s - self.start_s)
             part = size * (g + 1) // n - size * g // n
-            at(max(ready_s, now), lambda then, part=part: leave(part, then))  # type: ignore[misc]
+            at(max(ready_s, now), partial(self._leave, fabric, source, target, part, landed))
+
+    def _leave(
+        self, fabric: Fabric, source: WorkerPlace, target: WorkerPlace, part: int, landed: Action, now: float
+    ) -> None:
+        self.first_s = min(self.first_s, now)
+        self.wire, moved = fabric.send(source, target, part, now, landed)
+        self.moved += moved
+
+    def _landed(self, arrived: Action, now: float) -> None:
+        self.left -= 1
+        self.last_s = now
+        arrived(now)

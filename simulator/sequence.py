@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Final, Literal
 
 from planner.traffic.requests import Request
 from simulator.kv_cache import Holding
@@ -11,12 +11,21 @@ from simulator.kv_cache import Holding
 Mode = Literal["full", "prefill_only", "remote"]
 Outcome = tuple[float, str, "Sequence"]
 
-ADMITTED, PREFILLED, FINISHED, PREEMPTED = "ADMITTED", "PREFILLED", "FINISHED", "PREEMPTED"
-PROMPT_ENDING, POSTED = "PROMPT_ENDING", "POSTED"
+ADMITTED: Final = "ADMITTED"
+PREFILLED: Final = "PREFILLED"
+FINISHED: Final = "FINISHED"
+PREEMPTED: Final = "PREEMPTED"
+PROMPT_ENDING: Final = "PROMPT_ENDING"
+POSTED: Final = "POSTED"
 
-# Where a sequence is: in the queue, reading remote KV, in the batch with prompt left, decoding, in the batch with all
-# its tokens scheduled, out of the batch with its blocks held for the decode worker, or gone.
-WAITING, LOADING, PREFILL, DECODE, ENDING, HELD, GONE = range(7)
+# Where a sequence is.
+WAITING: Final = 0  # in the queue
+LOADING: Final = 1  # reading remote KV
+PREFILL: Final = 2  # in the batch with prompt left
+DECODE: Final = 3
+ENDING: Final = 4  # in the batch with all its tokens scheduled
+HELD: Final = 5  # out of the batch with its blocks held for the decode worker
+GONE: Final = 6
 
 
 class Sequence(Holding):
@@ -73,13 +82,24 @@ class Plan:
     members: tuple[Sequence, ...] = ()  # whose chunks these are
     completed: tuple[Sequence, ...] = ()  # members whose prompt ends here
     ending: tuple[Sequence, ...] = ()  # whose last token comes with the last step, in batch order
-    tokens = 0  # of all chunks
-    batch = context = 0  # decodes, and the tokens they hold
-    count = settled = 1  # steps, and how many of them the scheduler has counted
-    start = end = first = growth = 0.0
-    launch = decided = ready = 0.0  # the host's time for it, since when, and when it can decide what follows
-    post = 0.0  # part of the launch: descriptors of KV transfers that are posted before its kernels
-    running = waiting = used = preempted = 0
+    read: tuple[Sequence, ...] | list[Sequence] = ()  # of whose KV the scheduler hears with the step's results
+    tokens: int = 0  # of all chunks
+    batch: int = 0  # decodes
+    context: int = 0  # the tokens they hold
+    count: int = 1  # steps
+    settled: int = 1  # how many of them the scheduler has counted
+    start: float = 0.0
+    end: float = 0.0
+    first: float = 0.0
+    growth: float = 0.0
+    launch: float = 0.0  # the host's time for it
+    decided: float = 0.0  # since when
+    ready: float = 0.0  # when it can decide what follows
+    post: float = 0.0  # part of the launch: descriptors of KV transfers that are posted before its kernels
+    running: int = 0
+    waiting: int = 0
+    used: int = 0
+    preempted: int = 0
 
     def boundary(self, steps: int) -> float:
         """When the first `steps` steps have ended."""

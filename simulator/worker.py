@@ -9,15 +9,16 @@ Contract used by simulator/cluster.py (the cluster owns time; a worker never run
 - `advance(now)`: run all steps that end at or before `now`; returns the outcomes in time order. A step that begins at
   `now` is decided then: what is submitted at `now` afterwards joins a later one. Only an idle worker waits for the next
   `advance`, so that requests of one instant share a step.
-- `kv_arrived(sequence, now)`: the remote KV of a `remote` sequence has been read.
+- `kv_arrived(sequence, now)`: the scheduler is told that the remote KV of a `remote` sequence has been read.
+- `kv_read(sequence, now)`: it has been read, and nobody has looked. A running engine asks its connector when it has
+  launched a step, and its scheduler hears of it with that step's results (vLLM: get_finished, update_from_output).
 - `release(sequence, now)`: frees the blocks of a `prefill_only` sequence that were held for the decode worker.
 - `cached_tokens(request)`: prompt tokens (whole blocks, at most prompt - 1) that a prefix lookup would hit now.
 - `refusal(request, mode)`: why the request can never run here, or None. Ask before `submit`.
 - `observe(now)`: count the steps that have begun by `now`. Call it before `load.active_blocks` or `cached_tokens` are
   used in the middle of a run of steps; nothing else needs it.
-- `post(sequence, seconds, now)`: the next step posts the descriptors of a transfer first, which takes `seconds`.
-- `set_pace(pace, now)`: others take their share of the host's cores (simulator/sharing.py). Then ask for
-  `next_event_s` again.
+- `set_pace(pace, now)`: others take their share of the host's cores (simulator/sharing.py), or of the GPU's memory
+  while KV is read from it. Then ask for `next_event_s` again.
 - `load`: a `planner.routing.WorkerLoad`, kept current (`active_blocks`: as of the latest `observe`, or outcome).
 
 Outcomes are `(time_s, kind, sequence)`: ADMITTED (remote only: blocks are allocated, the read may start), POSTED
@@ -132,8 +133,8 @@ class Worker:
         self._launches = step.launch(1 << 20, 0) > 0.0
         self._free_s = -math.inf  # when the GPU is done with all that has ended
         self._post_block_s = post_block_s
-        self._posts: list[tuple[float, Sequence]] = []  # (seconds, whose): for the next step
         self._busy_s = -math.inf  # until when posting keeps an engine with nothing to compute
+        self._unasked: list[Sequence] = []  # their KV has been read since the last launch
         self._answer_s = answer_s
         self._answered_s = -math.inf  # when the API server has handed out all tokens so far
         self._late: list[Outcome] = []  # preemptions of decisions that were taken outside `advance`
@@ -187,6 +188,13 @@ class Worker:
     def in_step(self) -> bool:
         return self._plan is not None
 
+    @property
+    def busy_until_s(self) -> float:
+        """When it will have nothing to compute, as far as it is known: -inf idle, inf while something waits."""
+        if self._plan is None:
+            return -math.inf
+        return math.inf if self._scheduler.waiting or self._next is not None else self._plan.end
+
     # --- what happens to it ---
 
     def submit(self, sequence: Sequence, now: float) -> None:
@@ -204,6 +212,29 @@ class Worker:
         self._scheduler.loaded(sequence)
         self._notice(now)
 
+    def kv_read(self, sequence: Sequence, now: float) -> None:
+        if self._plan is None:
+            self.kv_arrived(sequence, now)
+            return
+        self._catch_up(now)
+        self._notice(now)
+        asking = self._being_launched(now)
+        if asking is None:
+            self._unasked.append(sequence)
+        else:
+            asking.read = [*asking.read, sequence]
+
+    def _being_launched(self, now: float) -> Plan | None:
+        """The plan whose last step the host is launching; the connector is asked at the end of that."""
+        plan, follower = self._plan, self._next
+        if follower is not None:
+            follower.count = 1
+            return follower if now <= follower.decided + follower.launch else None
+        if plan is None or plan.count == 1 or self._decided:
+            return None
+        begun = plan.boundary(plan.count - 2) if plan.count > 2 else plan.start
+        return plan if now <= begun + self._step.launch(0, plan.batch) else None
+
     def release(self, sequence: Sequence, now: float) -> None:
         self._catch_up(now)
         plan, scheduler = self._plan, self._scheduler
@@ -215,13 +246,8 @@ class Worker:
         scheduler.blocked = False
         self.load.active_blocks = self.kv.total - self.kv.free
 
-    def post(self, sequence: Sequence, seconds: float, now: float) -> None:
-        self._catch_up(now)
-        self._posts.append((seconds, sequence))
-        self._notice(now)
-
     def set_pace(self, pace: float, now: float) -> None:
-        """Steps take `pace` times as long from `now` on; the running one, the rest of it. Not with `fast_forward`."""
+        """Steps take `pace` times as long from `now` on; the running one, the rest of it. Not in a run of steps."""
         plan = self._plan
         if plan is not None and now < plan.end:
             plan.first = now - plan.start + (plan.end - now) * pace / self._pace
@@ -325,13 +351,22 @@ class Worker:
     def _decide(self, now: float, outcomes: list[Outcome]) -> Plan | None:
         before = len(outcomes)
         plan = self._scheduler.schedule(now, outcomes)
-        post_s = self._posted(now, outcomes, before) if self._post_block_s or self._posts else 0.0
+        if self._unasked:
+            asked, self._unasked = self._unasked, []
+            if plan is None:  # nothing is launched: the answer comes at once
+                for sequence in asked:
+                    self._scheduler.loaded(sequence)
+                plan = self._scheduler.schedule(now, outcomes)
+            else:
+                plan.read, plan.count = asked, 1
+        post_s = self._posted(now, outcomes, before) if self._post_block_s else 0.0
         if plan is None:
             if post_s:  # what comes meanwhile waits
                 self._busy_s = now + post_s
             return None
         self._scheduler.flying = True
         chunks = plan.chunks
+        decodes = all(tokens == 1 for tokens, _ in chunks)
         if chunks:
             plan.first = self._mixed(chunks, plan.batch, plan.context)
             if self._launches:
@@ -345,7 +380,8 @@ class Worker:
                 plan.launch = self._step.launch(0, plan.batch)
         if post_s:
             plan.post = post_s
-            plan.launch += post_s
+            # the graph of a decode step is launched in a moment once its inputs are there
+            plan.launch = max(plan.launch, post_s) if decodes else plan.launch + post_s
             plan.count = 1
         plan.decided = now
         if self.limits.keys_above_tokens is not None:
@@ -361,13 +397,10 @@ class Worker:
 
     def _posted(self, now: float, outcomes: list[Outcome], before: int) -> float:
         """Seconds that the step decided at `now` posts for, one transfer after another."""
-        posts, self._posts = self._posts, []
-        if self._post_block_s:
-            admitted = [sequence for _, kind, sequence in outcomes[before:] if kind == ADMITTED]
-            posts += [(self._post_block_s * sequence.remote_blocks, sequence) for sequence in admitted]
+        admitted = [sequence for _, kind, sequence in outcomes[before:] if kind == ADMITTED]
         total = 0.0
-        for seconds, sequence in posts:
-            total += seconds
+        for sequence in admitted:
+            total += self._post_block_s * sequence.remote_blocks
             outcomes.append((now + total, POSTED, sequence))
         return total
 
@@ -428,8 +461,10 @@ class Worker:
             plan.first = max(plan.first + plan.post, plan.launch) if plan.chunks else plan.first + plan.post
             return
         if plan.decided == now:  # nothing ran: what follows is decided once this is launched
-            plan.ready = now + plan.launch
-        head_s = self._step.launch(0, plan.batch) + plan.post  # inputs are made ready; then the first kernels run
+            plan.ready = now + max(plan.launch, self._step.launch(0, plan.batch) + plan.post)
+        head_s = self._step.launch(0, plan.batch)  # inputs are made ready; then the first kernels run
+        if plan.post:  # that long ago, where the GPU waits for the posts
+            head_s = plan.post if plan.decided < now else head_s + plan.post
         begin = max(self._free_s, plan.decided + head_s)
         if plan.decided < now:
             begin = min(begin, now)
@@ -464,6 +499,9 @@ class Worker:
                 (plan.start, end - plan.start, plan.tokens, plan.batch, plan.context, plan.count,
                  plan.growth, plan.running, plan.waiting, plan.used / self.limits.kv_blocks)
             )  # fmt: skip
+        for sequence in plan.read:
+            self._scheduler.loaded(sequence)
+            self._changed = True
         if self._scheduler.deferred:
             self._scheduler.ended()
             self._changed = True

@@ -207,7 +207,7 @@ def test_a_profile_from_a_run_folder_a_csv_and_a_vllm_bench_result(tmp_path: Pat
         ("steps.csv", "a,b\n1,2\n", "no column prefill_tokens"),
         ("steps.csv", "prefill_tokens,decode_seqs,context_tokens,duration_s\n1,x,1,1\n", "decode_seqs: not numbers"),
         ("result.json", "{", "not JSON"),
-        ("result.json", '{"ttfts": []}', "no input_lens"),
+        ("result.json", '{"ttfts": []}', "no known result"),
         ("notes.txt", "", "not a source"),
     ],
 )

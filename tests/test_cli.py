@@ -268,7 +268,16 @@ def test_doctor_on_other_machines() -> None:
 
     def works(**known: object) -> dict[str, bool]:
         machine = Machine(
-            **{"python": "3.11", "cores": 2, "memory_gb": 8.0, "gpus": (), "vllm": None, "nixl": None, **known}
+            **{
+                "python": "3.11",
+                "cores": 2,
+                "memory_gb": 8.0,
+                "gpus": (),
+                "vllm": None,
+                "nixl": None,
+                "core": "",
+                **known,
+            }
         )  # type: ignore[arg-type]
         found = checks(machine)
         assert all(check.works != bool(check.fix) for check in found)

@@ -36,40 +36,34 @@ ORDER = [
     "finish_s",
 ]
 
-deployments = st.sampled_from(
-    [
-        "{mode: aggregated, replicas: 1}",
-        "{mode: aggregated, replicas: 3, router: {policy: prefix_aware}}",
-        "{mode: aggregated, replicas: 2, router: {policy: power_of_two, state_age_s: 0.5}}",
-        "{mode: disaggregated}",
-        "{mode: disaggregated, prefill: {replicas: 2}, decode: {replicas: 2}, link: {bandwidth_gb_s: 1}}",
-        "{mode: disaggregated, prefill: {replicas: 2}, router: {prefill_dispatch: shared_queue}}",
-        "{mode: disaggregated, local_prefill: {max_tokens: 200, max_queue: 2}, first_token: prefill}",
-        "{mode: disaggregated, router: {policy: prefix_aware, decode_choice: at_arrival}, link: {sharing: fifo}}",
-    ]
-)
-workloads = st.sampled_from(
-    [
-        "{kind: poisson, rate: 20, requests: 40, output_tokens: 20,"
-        " prompt_tokens: {kind: uniform, low: 1, high: 3000}}",
-        "{kind: gamma, burstiness: 0.3, rate: 30, requests: 40, prompt_tokens: 400,"
-        " output_tokens: {kind: uniform, low: 1, high: 60}, shared_prefix_tokens: 333}",
-        "{kind: concurrency, concurrency: 7, requests: 40, prompt_tokens: 700, output_tokens: 9}",
-        "{kind: sessions, rate: 3, sessions: 12, turns: 4, think_time_s: 0.3, system_tokens: 100,"
-        " prompt_tokens: 90, output_tokens: 40}",
-        "{kind: multi_round_qa, num_users: 4, num_rounds: 3, qps: 4, time: 4, shared_system_prompt: 100,"
-        " user_history_prompt: 300}",
-        "{kind: rag, rate: 15, requests: 40}",
-    ]
-)
-engines = st.sampled_from(
-    [
-        "{}",
-        "{num_gpu_blocks_override: 260, max_num_seqs: 8, max_model_len: 4096}",
-        "{enable_prefix_caching: false, max_num_batched_tokens: 512, async_scheduling: false}",
-        "{scheduler: prefill_first, num_gpu_blocks_override: 600, max_model_len: 4096, enforce_eager: true}",
-    ]
-)
+DEPLOYMENTS = [
+    "{mode: aggregated, replicas: 1}",
+    "{mode: aggregated, replicas: 3, router: {policy: prefix_aware}}",
+    "{mode: aggregated, replicas: 2, router: {policy: power_of_two, state_age_s: 0.5}}",
+    "{mode: disaggregated}",
+    "{mode: disaggregated, prefill: {replicas: 2}, decode: {replicas: 2}, link: {bandwidth_gb_s: 1}}",
+    "{mode: disaggregated, prefill: {replicas: 2}, router: {prefill_dispatch: shared_queue}}",
+    "{mode: disaggregated, local_prefill: {max_tokens: 200, max_queue: 2}, first_token: prefill}",
+    "{mode: disaggregated, router: {policy: prefix_aware, decode_choice: at_arrival}, link: {sharing: fifo}}",
+]
+WORKLOADS = [
+    "{kind: poisson, rate: 20, requests: 40, output_tokens: 20, prompt_tokens: {kind: uniform, low: 1, high: 3000}}",
+    "{kind: gamma, burstiness: 0.3, rate: 30, requests: 40, prompt_tokens: 400,"
+    " output_tokens: {kind: uniform, low: 1, high: 60}, shared_prefix_tokens: 333}",
+    "{kind: concurrency, concurrency: 7, requests: 40, prompt_tokens: 700, output_tokens: 9}",
+    "{kind: sessions, rate: 3, sessions: 12, turns: 4, think_time_s: 0.3, system_tokens: 100,"
+    " prompt_tokens: 90, output_tokens: 40}",
+    "{kind: multi_round_qa, num_users: 4, num_rounds: 3, qps: 4, time: 4, shared_system_prompt: 100,"
+    " user_history_prompt: 300}",
+    "{kind: rag, rate: 15, requests: 40}",
+]
+ENGINES = [
+    "{}",
+    "{num_gpu_blocks_override: 260, max_num_seqs: 8, max_model_len: 4096}",
+    "{enable_prefix_caching: false, max_num_batched_tokens: 512, async_scheduling: false}",
+    "{scheduler: prefill_first, num_gpu_blocks_override: 600, max_model_len: 4096, enforce_eager: true}",
+]
+deployments, workloads, engines = (st.sampled_from(kind) for kind in (DEPLOYMENTS, WORKLOADS, ENGINES))
 
 
 def text(deployment: str, workload: str, engine: str = "{}", seed: int = 0) -> str:
@@ -147,6 +141,8 @@ def test_a_run_leaves_no_reference_cycles(name: str) -> None:
     gc.collect()
     cluster.run()
     assert gc.collect() < 20
+    del cluster
+    assert gc.collect() < 20  # its memory was free at once
     assert gc.isenabled()
 
 

@@ -228,7 +228,7 @@ def test_where_simulated_numbers_are_from() -> None:
     fitted = summarise(simulate(load("report/agg")))
     assert printing.provenance(guessed).startswith("[roofline: not measured on your GPU; on ")
     assert printing.provenance(fitted) == "[simulated: fitted to the report's four numbers]"
-    assert printing.provenance(measured) == "[calibrated: h200-llama-3.1-8b-tp1]"
+    assert printing.provenance(measured) == "[calibrated: h200x2-llama-3.1-8b-tp1]"
     assert fitted.to_dict()["provenance"] == "simulated"
 
 

@@ -19,9 +19,10 @@ import pytest
 import yaml
 
 import planner
+from planner.interop import remainder
 from planner.interop.export import TARGETS, export
 from planner.interop.import_file import import_file
-from planner.interop.workers import engines, hub_id
+from planner.interop.workers import engines, hub_id, transfer_option
 from planner.spec import Disaggregated, SpecError
 from planner.system.resolve import resolve
 from planner.traffic.traces import read
@@ -256,6 +257,101 @@ def test_what_is_exported_can_be_imported(target: str, name: str, config: str, t
         assert (found.replicas, found.tp) == (ours.replicas, ours.tp)
 
 
+MAIN = {"vllm": "launch.sh", "compose": "compose.yaml", "dynamo": "dynamo.yaml", "llm-d": "llm-d-values.yaml"}
+SHIPPED = sorted(
+    str(path.relative_to(planner.spec.config_root()))
+    for folder in ("", "report")
+    for path in (planner.spec.config_root() / folder).glob("*.yaml")
+)
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("config", SHIPPED)
+def test_export_and_import_give_the_same_spec(target: str, config: str, tmp_path: Path) -> None:
+    spec = planner.load(planner.spec.config_root() / config)
+    if spec.hardware == "cpu" and target != "vllm":
+        with pytest.raises(SpecError, match="allowed for cpu: --to vllm"):
+            export(spec, target, tmp_path)
+        return
+    export(spec, target, tmp_path)
+    found = import_file(tmp_path / MAIN[target])
+    assert found.spec == spec
+    assert not [note for note in found.losses if note.grave]
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_the_deployment_is_said_by_the_file_itself(target: str, tmp_path: Path) -> None:
+    """Without the comment too: modes, workers, GPUs, model and limits, so that what others edit counts."""
+    spec = planner.load("disagg", [*SPLIT, "engine.kv_cache_dtype=fp8"])
+    export(spec, target, tmp_path)
+    path = tmp_path / MAIN[target]
+    (line,) = [line for line in path.read_text().splitlines(True) if line.startswith(remainder.MARK)]
+    told = {entry[0] for entry in json.loads(line.removeprefix(remainder.MARK))}
+    assert not [key for key in told if re.search(r"mode$|replicas|\.tp$|^model$|kv_cache_dtype", key)]
+    path.write_text(path.read_text().replace(line, ""))
+    again = import_file(path).spec
+    assert again.model == spec.model
+    for pool, other in zip(resolve(spec).pools, resolve(again).pools, strict=True):
+        assert (pool.role, pool.tp, len(pool.workers), pool.engine.kv_cache_dtype) == (
+            other.role, other.tp, len(other.workers), other.engine.kv_cache_dtype,
+        )  # fmt: skip
+        assert (pool.limits.max_model_len, pool.limits.max_num_seqs) == (
+            other.limits.max_model_len, other.limits.max_num_seqs,
+        )  # fmt: skip
+
+
+def test_what_is_edited_counts_and_a_broken_comment_is_said(tmp_path: Path) -> None:
+    export(planner.load("disagg", ["engine.max_num_seqs=64", "workload.rate=3"]), "dynamo", tmp_path)
+    path = tmp_path / "dynamo.yaml"
+    path.write_text(
+        path.read_text().replace("--max-num-seqs=64", "--max-num-seqs=32").replace("replicas: 1", "replicas: 2")
+    )
+    found = import_file(path).spec
+    assert (found.engine.max_num_seqs, found.workload.rate) == (32, 3)  # type: ignore[union-attr]
+    assert resolve(found).gpus == 4
+    for broken in ("no json", "[1]", '[["a", 1]]', '[["name", "disagg", {"x": 1}], ["name.y", null, 1]]'):
+        path.write_text(re.sub(rf"{remainder.MARK}.*", remainder.MARK + broken, path.read_text()))
+        with pytest.raises(SpecError):
+            import_file(path)
+
+
+def test_vllm_accepts_every_option_that_is_exported(tmp_path: Path) -> None:
+    """By its own parser, in a process of its own."""
+    pytest.importorskip("vllm", reason="the CPU build is not installed")
+    knobs = [
+        "engine.enforce_eager=true", "engine.block_size=32", "engine.kv_cache_dtype=fp8", "engine.quantization=fp8",
+        "engine.async_scheduling=false", "engine.long_prefill_token_threshold=512", "engine.watermark=0.02",
+        "engine.scheduler_reserve_full_isl=false", "engine.num_gpu_blocks_override=20000", "engine.load_format=dummy",
+        "engine.max_position_embeddings=262144", "engine.enable_prefix_caching=false",
+    ]  # fmt: skip
+    lines = []
+    for config, more in (("agg", knobs), ("disagg", knobs), ("long-context-disagg", []), ("cpu-1p1d", [])):
+        system = resolve(planner.load(config, [*more, *(["profile=null"] if more else [])]))
+        for engine in engines(system):
+            role = transfer_option(system, engine.role)
+            lines.append(["--served-model-name=x", "--host=127.0.0.1", f"--port={engine.port}", *engine.options, *role])
+    program = (
+        "import importlib.metadata as m, json, sys\n"
+        "o = m.version\n"
+        "m.version = lambda name: '0.32.0+cpu' if name == 'vllm' else o(name)\n"
+        "from vllm.entrypoints.launchers.cli_args import make_arg_parser\n"
+        "from vllm.utils.argparse_utils import FlexibleArgumentParser\n"
+        "parser = make_arg_parser(FlexibleArgumentParser())\n"
+        "for words in json.load(sys.stdin):\n"
+        "    parser.parse_args(words)\n"
+        "print('accepted')\n"
+    )
+    told = subprocess.run(
+        [sys.executable, "-c", program],
+        input=json.dumps(lines),
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert told.stdout.strip().endswith("accepted"), told.stderr[-600:]
+
+
 def test_the_proxy_hands_over_under_one_id_a_request(tmp_path: Path) -> None:
     """As NixlPushConnector needs it: the decode server waits for what the prefill server has under the same id."""
     pytest.importorskip("aiohttp", reason="the live extra is not installed")
@@ -321,7 +417,8 @@ def test_the_load_is_said_in_options_or_replayed(tmp_path: Path) -> None:
     fixed = (tmp_path / "fixed" / "load.sh").read_text()
     for words in (
         "--random-prefix-len 1000", "--random-input-len 2000", "--random-output-len 100", "--request-rate 8",
-        "--goodput ttft:500 tpot:30", "--synthetic-input-tokens-mean 3000", "--arrival-pattern poisson",
+        "--goodput ttft:500 tpot:30", "--save-detailed", "--result-filename vllm-bench.json",
+        "--synthetic-input-tokens-mean 3000", "--arrival-pattern poisson",
     ):  # fmt: skip
         assert words in fixed
     spec = planner.load("long-context", ["workload.requests=20"])

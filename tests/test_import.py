@@ -156,9 +156,8 @@ def test_a_graph_deployment() -> None:
     assert (deployment.prefill.replicas, deployment.prefill.tp) == (3, 1)
     assert deployment.prefill.engine is not None and deployment.prefill.engine.enforce_eager
     assert deployment.router.policy == "prefix_aware"
-    lost = notes(conversion, "no counterpart")
-    assert "speculative decoding changes speed" in lost
-    assert "livenessProbe" in lost
+    assert "speculative decoding changes speed" in notes(conversion, "loss")
+    assert "livenessProbe" in notes(conversion, "no counterpart")
 
 
 @pytest.mark.parametrize("policy", ["least_loaded", "power_of_two", "round_robin", "random", "prefix_aware"])
@@ -226,7 +225,7 @@ def test_llm_d_without_prefill_is_aggregated() -> None:
 def test_a_command_line() -> None:
     conversion = import_text(
         "vllm serve meta-llama/Llama-3.1-8B-Instruct -tp 2 --max-num-batched-tokens=8192 \\\n"
-        "  --no-enable-prefix-caching --enforce-eager --kv-cache-dtype fp8_e4m3 --port 9000 --swap-space 4\n",
+        "  --no-enable-prefix-caching --enforce-eager --kv-cache-dtype fp8_e4m3 --api-key x --swap-space 4\n",
         "run.sh",
         "run",
     )
@@ -235,9 +234,8 @@ def test_a_command_line() -> None:
     assert conversion.spec.deployment.tp == 2
     assert (engine.max_num_batched_tokens, engine.enable_prefix_caching, engine.enforce_eager) == (8192, False, True)
     assert engine.kv_cache_dtype == "fp8"
-    lost = notes(conversion, "no counterpart")
-    assert "--port: 9000 (says nothing about speed)" in lost
-    assert "--swap-space" in lost
+    assert "--api-key: x (says nothing about speed)" in notes(conversion, "no counterpart")
+    assert "--swap-space" in notes(conversion, "loss")
 
 
 def test_two_command_lines_with_kv_roles_are_a_pair_of_pools() -> None:

@@ -119,7 +119,7 @@ def test_silent_and_stalled_workers_are_left_out(monkeypatch: pytest.MonkeyPatch
     engines = [FakeEngine("aggregated-0"), FakeEngine("aggregated-1")]
 
     async def test(frontend: Frontend, session: aiohttp.ClientSession) -> None:
-        stuck, well = frontend.crews[0].workers
+        stuck, well = frontend.pools[0].workers
         engines[0].ttft_s = 1.5  # takes requests, gives nothing
         held = [asyncio.create_task(post(session, PROMPT)) for _ in range(2)]  # one each
         await asyncio.sleep(0.8)
@@ -215,7 +215,7 @@ def test_a_server_that_died_is_the_headline(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGHUP])
 def test_what_was_measured_outlives_the_driver(number: signal.Signals, tmp_path: Path) -> None:
-    driver = Driver(tmp_path / "run")
+    driver = Driver(tmp_path / "run", "workload.rate=6")
     driver.wait_for_rows(12)
     engines = driver.engines()
     os.kill(driver.process.pid, number)

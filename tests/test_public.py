@@ -11,8 +11,9 @@ import pytest
 from planner import cli
 from planner.engine.catalogue import hardware
 from planner.engine.model_config import load_model
-from planner.engine.profiles import load_profile, roofline
+from planner.engine.profiles import LatencyProfile, load_profile, roofline
 from planner.engine.provenance import comparable, origin
+from planner.engine.setup import Setup
 from planner.spec import Engine, SpecError
 from planner.validation import public
 
@@ -85,6 +86,10 @@ def test_errors_of_some_rows() -> None:
     assert found.p90 == pytest.approx(0.26)
 
 
+def _guessed(model: str, gpu: str) -> LatencyProfile:
+    return roofline(Setup.of(load_model(model), hardware(gpu), Engine()))
+
+
 @pytest.mark.parametrize(
     ("name", "aim"),
     [("h200-llama-3.1-8b-tp1-served", 0.1), ("h200-qwen3-30b-a3b-tp1-served", 0.15)],
@@ -93,22 +98,19 @@ def test_the_roofline_is_near_profiles_it_was_not_fitted_to(name: str, aim: floa
     """A decode of 16 sequences of 1,000 tokens, and the products of a prompt token."""
     measured = load_profile(name)
     assert measured.file is not None
-    model, engine = load_model(measured.file.model), Engine()
-    guessed = roofline(model.for_engine(engine), hardware("h200"), 1, engine)
+    guessed = _guessed(measured.file.model, "h200")
     assert guessed.file is not None
 
-    def decode_s(profile: object) -> float:
-        base, slope = profile.step.decode(16)  # type: ignore[attr-defined]
-        return float(base + slope * 16_000)
+    def decode_s(profile: LatencyProfile) -> float:
+        base, slope = profile.step.decode(16)
+        return base + slope * 16_000
 
     assert decode_s(guessed) == pytest.approx(decode_s(measured), rel=aim)
     assert guessed.file.step.prefill_per_token_s == pytest.approx(measured.file.step.prefill_per_token_s, rel=0.3)
 
 
 def test_an_answer_says_how_far_such_predictions_were_off() -> None:
-    engine = Engine()
-    model = load_model("gpt-oss-20b").for_engine(engine)
-    own, other = (roofline(model, hardware(gpu), 1, engine) for gpu in ("h100", "l40s"))
+    own, other = (_guessed("gpt-oss-20b", gpu) for gpu in ("h100", "l40s"))
     near = comparable(own)
     assert near is not None
     assert near.kind == "moe"
@@ -117,6 +119,4 @@ def test_an_answer_says_how_far_such_predictions_were_off() -> None:
     assert far is not None
     assert far.rows > near.rows
     assert f"on {near.rows} public rows of H100 with this kind of model TPOT was off by" in origin([own])
-    assert origin([roofline(model, hardware("cpu"), 1, engine)]).startswith(
-        "roofline: not measured, and no public rows"
-    )
+    assert origin([_guessed("llama-3.2-1b", "cpu")]).startswith("roofline: not measured, and no public rows")

@@ -179,7 +179,8 @@ def test_the_link_of_a_profile_is_used_where_the_spec_leaves_it_open(tmp_path: P
 # --- warnings -----------------------------------------------------------------------------------------------------
 
 
-FAR = ["--set", "workload.prompt_tokens=30000", "--set", "workload.rate=0.5", "--set", "workload.requests=5"]
+SHIPPED = ["--set", f"profile={PROFILE}"]
+FAR = [*SHIPPED, "--set", "workload.prompt_tokens=30000", "--set", "workload.rate=0.5", "--set", "workload.requests=5"]
 
 
 def test_leaving_the_measured_range_is_said_everywhere(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -194,7 +195,7 @@ def test_leaving_the_measured_range_is_said_everywhere(tmp_path: Path, capsys: p
     assert f"Warning: profile {PROFILE}: {text}" in printed("simulate", "agg", *FAR, "--out", folder)
     assert text in " ".join(json.loads(printed("simulate", "agg", *FAR, "--no-save", "--json"))["warnings"])
     assert text in printed("show", folder)
-    assert text not in printed("simulate", "agg", "--out", near)
+    assert text not in printed("simulate", "agg", *SHIPPED, "--out", near)
     assert f"Warning: A: profile {PROFILE}: {text}" in printed("compare", folder, near)
     assert f"Warning: B: profile {PROFILE}: {text}" in printed("compare", near, folder)
     assert text in " ".join(json.loads(printed("compare", folder, near, "--json"))["warnings"])
@@ -217,9 +218,9 @@ def test_another_vllm_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     """The vLLM that this Python would serve with on such hardware; that of a CPU says nothing of a GPU."""
     text = f"profile {PROFILE} was measured on vLLM 0.25.1, and 0.31.0 is installed here; times may differ"
     monkeypatch.setattr(profiles, "installed_vllm", lambda: {"gpu": "0.31.0"})
-    assert text in resolve(load("agg")).warnings
+    assert text in resolve(load("agg", [f"profile={PROFILE}"])).warnings
     monkeypatch.setattr(profiles, "installed_vllm", lambda: {"cpu": "0.31.0"})
-    assert text not in resolve(load("agg")).warnings
+    assert text not in resolve(load("agg", [f"profile={PROFILE}"])).warnings
 
 
 def test_a_run_on_another_vllm_or_gpu_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -228,7 +228,7 @@ def spoken() -> set[str]:
     from planner import charts
     from planner.ui.check import CPU_CONFIGS
 
-    machine = doctor.Machine("3.11", 2, None, (), None, None)
+    machine = doctor.Machine("3.11", 2, None, (), None, None, "interpreted")
     found = {text for card in CARDS.values() for text in (card.title, card.about)}
     found |= {*charts.NAMES.values(), *charts.TIMELINE.values(), *STAGES.values()}
     found |= {check.what for check in doctor.checks(machine)} | {*CPU_CONFIGS} - {"1P1D"}

@@ -8,14 +8,25 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
 
 from planner.backends import Backend
 from planner.calibration.costs import host_of, interference, link_of, stretched
-from planner.calibration.fitting import FitError, Fitted, digits, fit_step, law_of, predict, record, with_launches
+from planner.calibration.fitting import (
+    FitError,
+    Fitted,
+    digits,
+    fit_step,
+    law_of,
+    predict,
+    record,
+    residuals,
+    with_launches,
+)
+from planner.calibration.hand_over import Posting, fit_posts, hand_over_of, slowed_prompts, with_hand_overs
 from planner.calibration.launches import LaunchFit, fit_launches
 from planner.calibration.load import PhasedLoad, plan
 from planner.calibration.observations import from_steps, from_tokens
@@ -59,7 +70,7 @@ def one_pool(system: System) -> Pool:
 
 def roof_of(pool: Pool) -> Roof:
     """What the pool's engine cannot beat."""
-    return Roof(pool.model, pool.hardware, pool.tp, pool.engine)
+    return Roof(pool.setup)
 
 
 def graph_sizes(pool: Pool) -> tuple[int, ...]:
@@ -84,17 +95,21 @@ def rows_of(
     sizes: Sequence[int],
     slowing: float | None = None,
     launches: LaunchFit | None = None,
+    sending: float | None = None,
     given: Mapping[str, float] | None = None,
 ) -> pd.DataFrame:
     """Rows of all runs: from the engines' steps where they were traced, else from the tokens' arrival.
 
     `slowing` is what another engine on the host costs: taken out, so that the law is that of an engine alone.
     `launches` are the host's, which hide what the GPU did; `given` are the law's shapes that features need.
+    `sending` is what KV that is read from an engine's GPU costs its prompts, taken out too.
     """
     parts = []
     for run in runs:
         if len(run.steps):
             steps = run.steps if slowing is None else stretched(run, slowing)
+            if sending is not None and "sending" in steps:
+                steps = steps.assign(stretch=1.0 + (sending - 1.0) * steps["sending"] * (steps["prefill_tokens"] > 1))
             parts.append(from_steps(steps, sizes, launches=launches, given=given))
         elif len(run.tokens):
             parts.append(from_tokens(run.requests, run.tokens, sizes, given))
@@ -108,12 +123,27 @@ def fit(system: System, runs: Sequence[Run], name: str | None = None) -> Profile
     return _profile(system, runs, name)[0]
 
 
-def _profile(system: System, runs: Sequence[Run], name: str | None) -> tuple[ProfileFile, Fitted]:
+@dataclass(frozen=True)
+class Apart:
+    """The fit of an engine with its host to itself, its rows, and what else slowed it or hid its steps."""
+
+    fitted: Fitted
+    rows: pd.DataFrame
+    notes: list[str]
+    slowing: float | None = None  # another engine on the same CPU
+    sending: float | None = None  # KV that is read from its GPU
+    posting: Posting | None = None
+
+
+def _profile(system: System, runs: Sequence[Run], name: str | None) -> tuple[ProfileFile, Apart]:
     pool = one_pool(system)
     sizes = graph_sizes(pool)
-    fitted, rows, slowing, notes = _fit_apart(system, pool, runs)
+    apart = _fit_apart(system, pool, runs)
+    fitted, rows, notes = apart.fitted, apart.rows, apart.notes
     kv, weights = pool.model.types(pool.engine)
     host, host_errors = host_of(runs, rows, fitted.values, notes)
+    on_gpus = system.wires is not None and pool.hardware.kind == "gpu"
+    pair = hand_over_of(system, runs, apart.posting, apart.sending, notes) if on_gpus else None
     file = ProfileFile(
         name=name or f"{pool.model.name}-{pool.hardware.name}-tp{pool.tp}",
         provenance="calibrated",
@@ -128,46 +158,56 @@ def _profile(system: System, runs: Sequence[Run], name: str | None) -> tuple[Pro
         measured=_measured(runs, fitted),
         step=StepLaw(**{key: digits(value) for key, value in law_of(fitted).model_dump().items()}),
         host=host,
-        link=link_of(system, runs, notes),
-        interference=None if slowing is None else digits(slowing),
+        link=pair[0] if pair else None if on_gpus else link_of(system, runs, notes),
+        hand_over=pair[1] if pair else None,
+        interference=None if apart.slowing is None else digits(apart.slowing),
         validity=validity(rows),
         fit=record(fitted, "relative residuals, soft_l1; covariance of an M-estimator", host_errors),
         fitted_on=tuple(Source(what=_what(run), sha256=_hash(run)) for run in runs),
         notes=tuple(notes),
     )
-    return file, fitted
+    return file, apart
 
 
-def _fit_apart(system: System, pool: Pool, runs: Sequence[Run]) -> tuple[Fitted, pd.DataFrame, float | None, list[str]]:
-    """The fit of an engine with its host to itself, its rows, how engines of one host slow each other, and notes.
-
-    The slowing is a ratio to the fit, and the fit is of times without the slowing: a few passes settle both.
-    """
+def _fit_apart(system: System, pool: Pool, runs: Sequence[Run]) -> Apart:
+    """A slowing is a ratio to the fit, and the fit is of times without the slowing: a few passes settle both."""
     sizes = graph_sizes(pool)
     workers = sum(len(one.workers) for one in system.pools)
     shares = pool.hardware.kind == "cpu" and workers > 1
+    if system.wires is not None and pool.hardware.kind == "gpu":
+        runs = [with_hand_overs(run, system) for run in runs]
     slowing: float | None = None
+    sending: float | None = None
     given = shapes(roof_of(pool))
     launches = fit_launches([run.steps for run in runs], sizes)
+    posting: Posting | None = None
     for _ in range(SLOWING_PASSES):
-        rows, notes = rows_of(runs, sizes, slowing, launches, given), list[str]()
-        fitted = _fit_rows(pool, rows, notes, floored=launches is None)
+        rows, notes = rows_of(runs, sizes, slowing, launches, sending, given), list[str]()
+        fitted = _fit_rows(pool, rows[rows["posts"] == 0], notes, floored=launches is None)
+        posting = fit_posts(rows, fitted)
+        if posting is not None:
+            rows = rows.assign(known_s=rows["known_s"] + posting.post_s * rows["posts"])
+            fitted = replace(fitted, residuals=residuals(fitted.values, rows), rows=len(rows))
         if launches is not None:
             fitted = with_launches(fitted, launches.values, launches.errors)
+            sending = slowed_prompts(runs, max(sizes, default=0), fitted, launches)
+            if sending is not None:
+                continue
         if not shares:
-            return fitted, rows, None, notes
+            return Apart(fitted, rows, notes, posting=posting)
         found = interference(runs, sizes, fitted)
         if found is None:
             notes.append(
                 f"{workers} engines shared one host; how they slow each other was not seen and is in the times"
             )
-            return fitted, rows, None, notes
+            return Apart(fitted, rows, notes)
         slowing = found
-    notes.append(
-        f"{workers} engines shared one host, not pinned to cores: with another at work a step took {slowing:.2f} times "
-        "as long; the law is of an engine alone"
-    )
-    return fitted, rows, slowing, notes
+    if slowing is not None:
+        notes.append(
+            f"{workers} engines shared one host, not pinned to cores: with another at work a step took {slowing:.2f} "
+            "times as long; the law is of an engine alone"
+        )
+    return Apart(fitted, rows, notes, slowing, sending, posting)
 
 
 def _fit_rows(pool: Pool, rows: pd.DataFrame, notes: list[str], floored: bool) -> Fitted:
@@ -265,20 +305,29 @@ def calibrate(
     rounds: int = ROUNDS,
     progress: Progress | None = None,
 ) -> Calibration:
-    """Measure on a live backend until the fit is stable, at most `rounds` times; each round adds its rows."""
-    pool = one_pool(system)
+    """Measure on a live backend until the fit is stable, at most `rounds` times; each round adds its rows.
+
+    Stopped with Ctrl-C, it keeps the rounds that are finished.
+    """
+    one_pool(system)
     phases = plan(system, seconds)
     runs: list[Run] = []
+    unstable: str | None = None
     while True:
-        runs.append(backend.run(system, PhasedLoad(phases), progress))
-        file, fitted = _profile(system, runs, name)
-        sizes = graph_sizes(pool)
-        launches = fit_launches([run.steps for run in runs], sizes)
-        rows = rows_of(runs, sizes, file.interference, launches, shapes(roof_of(pool)))
-        noise = median_error(fitted, rows)
-        unstable = instability(fitted, noise)
+        try:
+            runs.append(backend.run(system, PhasedLoad(phases), progress))
+        except KeyboardInterrupt:
+            if not runs:
+                raise
+            unstable = f"it was stopped: {unstable}"
+            break
+        file, apart = _profile(system, runs, name)
+        noise = median_error(apart.fitted, apart.rows)
+        unstable = instability(apart.fitted, noise)
         if unstable is None or len(runs) == rounds:
             break
     if unstable is not None:
-        file = file.model_copy(update={"notes": (*file.notes, f"after {len(runs)} rounds {unstable}")})
+        file = file.model_copy(
+            update={"notes": (*file.notes, f"after {len(runs)} round{'s' if len(runs) > 1 else ''} {unstable}")}
+        )
     return Calibration(file, tuple(runs), noise, unstable)

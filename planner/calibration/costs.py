@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from planner.calibration.cost_fits import HostFit, LinkFit, fit_host, fit_link, robust_line
-from planner.calibration.fitting import FitError, Fitted, digits, predict
+from planner.calibration.fitting import Array, FitError, Fitted, digits, predict
 from planner.calibration.launches import seen_ends
 from planner.calibration.observations import company, from_steps, host_samples
 from planner.engine.profile_file import HostLaw, WireLaw
@@ -17,6 +17,7 @@ from planner.spec import Link
 from planner.system.resolve import System
 
 SAME_END_S = 1e-4  # time stamps of one step
+DIGITS = 5  # of seconds: two time stamps of one moment
 LONELY = 10  # requests without company from which host times are taken; steps to compare
 ALONE, TOGETHER = 0.1, 0.9  # share of a step's time in which another engine of the host worked
 
@@ -50,6 +51,7 @@ def host_of(
     hands out one after another.
     """
     done = pd.concat([_finished(run.requests).assign(beside=_beside(run)) for run in runs], ignore_index=True)
+    every = done
     sole = done[done["sole"] & (done["worker"] == done["decode_worker"])]
     if done["lonely"].sum() >= LONELY:  # under load host times hold the host's own queues
         done = done[done["lonely"]]
@@ -71,6 +73,10 @@ def host_of(
     largest = _largest_step(runs)
     response, per_token, per_token_error = _response(local[local["prompt_tokens"] <= largest])
     per_seq, per_seq_error = _per_sequence(sole[sole["prompt_tokens"] <= largest], response or 0.0, per_token)
+    read = _read_response(every[every["worker"] != every["decode_worker"]], runs) if response is None else None
+    if read is not None:
+        (alone, per_token, per_seq), (_, per_token_error, per_seq_error) = read
+        response = alone + per_seq  # a sequence of its own
     hop = _median(moved["transfer_start_s"] - moved["prefill_end_s"])
     if response is None:
         notes.append("the way from engine to client was not seen; it is part of the request's host time or missing")
@@ -89,6 +95,33 @@ def host_of(
 def _largest_step(runs: Sequence[Run]) -> float:
     """Prompt tokens. Where a prompt took several steps that overlapped, its end is known to a step only."""
     return min((float(run.steps["prefill_tokens"].max()) for run in runs if len(run.steps)), default=np.inf)
+
+
+def _read_response(moved: pd.DataFrame, runs: Sequence[Run]) -> tuple[tuple[float, float, float], Array] | None:
+    """A pair's engine to client, and standard errors: seconds, more a prompt token and a sequence of the step.
+
+    From the ends of the decode worker's steps that computed what was left of prompts; None where too few are known.
+    """
+    steps = pd.concat([run.steps for run in runs], ignore_index=True)
+    if steps.empty:
+        return None
+    ordered = steps.sort_values(["worker", "start_s"], ignore_index=True)
+    ended = pd.DataFrame(
+        {
+            "decode_worker": ordered["worker"],
+            "start_s": ordered["start_s"].round(DIGITS),
+            "end_s": seen_ends(ordered),
+            "seqs": ordered["decode_seqs"] + ordered["prefill_tokens"],  # one token of each prompt
+        }
+    )
+    keys = ["decode_worker", "start_s"]
+    known = moved.assign(start_s=moved["decode_start_s"].round(DIGITS)).merge(ended.drop_duplicates(keys), on=keys)
+    if len(known) < LONELY or known["seqs"].nunique() < 3 or known["prompt_tokens"].nunique() < 3:
+        return None
+    tokens = known.groupby(keys)["prompt_tokens"].transform("sum").to_numpy(dtype=float)
+    design = np.column_stack([np.ones(len(known)), tokens, known["seqs"].to_numpy(dtype=float) - 1.0])
+    found, errors = robust_line(design, (known["first_token_s"] - known["end_s"]).to_numpy(dtype=float))
+    return (max(found[0], 0.0), max(found[1], 0.0), max(found[2], 0.0)), np.array(errors)
 
 
 def _response(local: pd.DataFrame) -> tuple[float | None, float, float]:

@@ -23,9 +23,10 @@ from planner.spec.strict_yaml import SpecError
 Array = NDArray[np.float64]
 
 # A row may span several steps, at most one of them with prompts. `sync` counts the steps of an engine that schedules
-# synchronously: they carry a host overhead that asynchronous scheduling hides.
+# synchronously: they carry a host overhead that asynchronous scheduling hides. `posts` descriptors of `posted` KV
+# transfers were posted while the GPU waited; `known_s` is known to be no step's.
 SYNC = "sync_s"
-OBSERVATION_COLUMNS = ("kind", "seconds", "decode_seqs", *FEATURES, "sync")
+OBSERVATION_COLUMNS = ("kind", "seconds", "known_s", "posts", "posted", "decode_seqs", *FEATURES, "sync")
 LAW = tuple(name for name, term in TERMS.items() if term.part not in ("launch", "shape"))
 # The terms of a row that are added up, and those of the line, which the floor bounds.
 SUMMED: dict[str, Feature] = of_part("decode", "context", "prompt") | {SYNC: Feature("sync", "", lambda *_: 0.0)}
@@ -100,7 +101,8 @@ def decode_seconds(values: Mapping[str, float], rows: pd.DataFrame) -> Array:
 
 def predict(values: Mapping[str, float], rows: pd.DataFrame) -> Array:
     """Seconds of each row under the law."""
-    return _sum(SUMMED, values, rows) + np.maximum(*_line(values, rows))
+    known: Array = rows["known_s"].to_numpy(dtype=float)
+    return known + _sum(SUMMED, values, rows) + np.maximum(*_line(values, rows))
 
 
 def _slopes(name: str, values: Mapping[str, float], rows: pd.DataFrame, above: NDArray[np.bool_]) -> Array:
@@ -132,7 +134,8 @@ def _start(names: tuple[str, ...], rows: pd.DataFrame, prior: Mapping[str, float
     free = tuple(name for name in names if name != FLOOR and name not in STRETCHES)
     matrix = _jacobian(dict.fromkeys((*LAW, *SHAPES, SYNC), 0.0), rows, free) / seconds[:, None]
     scale = np.where((norm := np.linalg.norm(matrix, axis=0)) > 0, norm, 1.0)
-    solution = np.linalg.lstsq(matrix / scale, np.ones(len(rows)), rcond=None)[0] / scale
+    left = 1.0 - rows["known_s"].to_numpy() / seconds
+    solution = np.linalg.lstsq(matrix / scale, left, rcond=None)[0] / scale
     guess |= dict(zip(free, np.maximum(solution, 0.0).tolist(), strict=True))
     prompts = rows[(rows["mixed_steps"] > 0) & (rows["mixed_seqs"] == 0)]
     if len(prompts) and FLOOR in names:

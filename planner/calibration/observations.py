@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -10,13 +9,15 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from planner.calibration.chunks import single_tokens
 from planner.calibration.fitting import FitError, decode_seconds, observations
-from planner.calibration.launches import LaunchFit, seen_ends
+from planner.calibration.launches import LONGER, LaunchFit, seen_ends
 from planner.engine.law import Steps, columns, graph_size
 
 SAME_STEP_S = 0.0015  # tokens of one step reach the client within this time
 LOOP_S = 0.005  # a longer pause between two steps is idling, not the loop's own work
 LONGEST_LAUNCH_S = 0.1  # launching the kernels of two steps takes less, whatever else the host does
+CLEARLY_POSTED = 1.3  # posting so many usual steps is felt
 CLEARLY = 2.5  # a wait of so many launches was for the GPU
 OVERLAP_S = 1e-5  # time stamps are rounded to microseconds
 SMOOTH = 2.0  # a gap above so many medians hides something else than one decode step
@@ -40,6 +41,8 @@ def from_steps(
     takes longer than a short step runs when that next one holds a prompt, so that the times of both, and of the step
     after, say little by themselves. Such steps make one row: their sum is right. With `launches` it is known which
     ends of steps were seen when they came, and rows in which a launch may have kept the GPU waiting are left out.
+    The optional column `posts` says how many descriptors of KV transfers the worker posted before it launched a step.
+    Where that took longer than the step before, both make one row: the GPU waits, and then runs the second one.
     `given` are the law's shapes that features need.
     """
     ordered = steps.sort_values(["worker", "start_s"], ignore_index=True)
@@ -55,7 +58,7 @@ def from_steps(
     context = used["context_tokens"].to_numpy(dtype=float) + seqs * (count - 1) / 2
     pairs = used["prefill_pairs"].to_numpy(dtype=float) if "prefill_pairs" in used else tokens**2 / 2
     if "chunks" in used:
-        ones, had = _single_tokens(used["chunks"])
+        ones, had = single_tokens(used["chunks"])
         tokens, seqs, context, pairs = tokens - ones, seqs + ones, context + had, pairs - had - ones / 2
     stretch = used["stretch"].to_numpy(dtype=float) if "stretch" in used else 1.0
     has_prompt = tokens > 0
@@ -76,7 +79,36 @@ def from_steps(
     if launches is None:
         return _joined(rows, early)
     waited = (ends - next_start)[used.index].to_numpy()
-    return _launched(rows, early, waited, launches.seconds(tokens, seqs), launches.head_s)
+    launch = launches.seconds(tokens, seqs)
+    prefill_only = pd.Series(has_prompt).groupby(used["worker"].to_numpy()).transform("all").to_numpy(dtype=bool)
+    if "posts" in used:
+        rows, last = _posted(rows.assign(posts=used["posts"].to_numpy(), posted=used["posted"].to_numpy()),
+                             used["worker"].to_numpy(), early, waited)  # fmt: skip
+        early, waited, launch, prefill_only = early[last], waited[last], launch[last], prefill_only[last]
+    return _launched(rows, early, waited, launch, prefill_only, launches.head_s)
+
+
+def _posted(
+    rows: pd.DataFrame, worker: NDArray[np.object_], early: NDArray[np.bool_], waited: NDArray[np.float64]
+) -> tuple[pd.DataFrame, NDArray[np.bool_]]:
+    """Each step before which posting was felt takes in the one before it, whose end nobody saw when it came.
+
+    That step counts for nothing: the GPU ran it while the host posted. Also returned: which steps' rows are left.
+    Posts that hid behind the step before count for nothing either.
+    """
+    usual = rows["seconds"].groupby(worker).transform("median").to_numpy(dtype=float)
+    before = np.concatenate([[0.0], np.where(early, waited, 0.0)[:-1]])
+    felt = (rows["posts"].to_numpy() > 0) & (rows["mixed_steps"].to_numpy() == 0) & (before > CLEARLY_POSTED * usual)
+    group = np.cumsum(~felt)
+    last = np.concatenate([group[1:] != group[:-1], [True]])
+    counts = (rows[["posts", "posted"]].mul(felt, axis=0)).groupby(group).sum().to_numpy()
+    joined = rows[last].assign(
+        seconds=rows["seconds"].groupby(group).sum().to_numpy(),
+        posts=counts[:, 0],
+        posted=counts[:, 1],
+        kind=np.where(counts[:, 0] > 0, "posting", rows["kind"][last]),
+    )
+    return joined.reset_index(drop=True), last
 
 
 def _launched(
@@ -84,23 +116,28 @@ def _launched(
     early: NDArray[np.bool_],
     waited: NDArray[np.float64],
     launch: NDArray[np.float64],
+    prefill_only: NDArray[np.bool_],
     head_s: float,
 ) -> pd.DataFrame:
     """Steps between two ends that were seen when they came make one row; without those that a launch may have held up.
 
     `waited`: from deciding the next step to seeing the end of this one. An end that was seen then was seen by an engine
     that had launched the next step already, so that the GPU had no pause. A prompt whose end was not seen may have
-    ended with its launch instead of with its work: nothing is known of either.
+    ended with its launch instead of with its work: neither is known. A `prefill_only` worker shows the longer.
     """
     prompt = rows["mixed_steps"].to_numpy() > 0
     seen = (~prompt[:-1] & ~prompt[1:]) | (waited[:-1] > CLEARLY * launch[1:])
     idle = np.concatenate([[True], ~early[:-1]])
-    rows = rows.assign(seconds=rows["seconds"] - np.where(idle & early & prompt, head_s, 0.0))
+    lone = idle & prompt & ~early & prefill_only
+    rows = rows.assign(seconds=rows["seconds"] - np.where(idle & prompt & (early | prefill_only), head_s, 0.0))
     group = np.concatenate([[0], np.cumsum(~early[:-1] | seen)])
     hidden = np.concatenate([prompt[:-1] & early[:-1] & ~seen, [False]])
+    hidden |= lone & (rows["seconds"].to_numpy() < LONGER * launch)
     numbers = [name for name in rows if name != "kind"]
     joined = _mean_batch(rows.groupby(group)[numbers].sum())
-    joined.insert(0, "kind", rows["kind"].where(prompt).groupby(group).first().fillna("decode"))
+    joined.insert(
+        0, "kind", rows["kind"].where(prompt).groupby(group).first().fillna(rows["kind"].groupby(group).last())
+    )
     doubtful = pd.Series(hidden).groupby(group).any().to_numpy()
     return joined[(joined["mixed_steps"] <= 1) & ~doubtful & (joined["seconds"] > 0)].reset_index(drop=True)
 
@@ -125,15 +162,6 @@ def _joined(rows: pd.DataFrame, early: NDArray[np.bool_]) -> pd.DataFrame:
 
 def _mean_batch(joined: pd.DataFrame) -> pd.DataFrame:
     return joined.assign(decode_seqs=joined["decode_seqs"] / np.maximum(joined["decode_steps"], 1.0))
-
-
-def _single_tokens(chunks: pd.Series) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """(how many, tokens there before) of each step's prompt chunks of one token: they run as decodes do."""
-    found = [
-        [(new, done) for new, done in json.loads(text) if new == 1] if isinstance(text, str) else [] for text in chunks
-    ]
-    ones = np.array([float(len(step)) for step in found])
-    return ones, np.array([float(sum(done for _, done in step)) for step in found])
 
 
 def company(steps: pd.DataFrame) -> NDArray[np.float64]:

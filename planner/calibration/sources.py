@@ -1,20 +1,19 @@
-"""What a profile can be fitted on besides a calibration: a run folder, a CSV of steps, a `vllm bench serve` result."""
+"""What a profile can be fitted on besides a calibration: a run folder, a CSV of steps, another tool's result."""
 
 from __future__ import annotations
 
 import hashlib
-import json
-from itertools import accumulate
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from planner.run.results import QA_COLUMNS, is_result, read_results
 from planner.run.tables import STEP_COLUMNS, Run, frame
 from planner.spec import SpecError
 
 STEP_NEEDS = ("prefill_tokens", "decode_seqs", "context_tokens", "duration_s")
-BENCH_NEEDS = ("input_lens", "output_lens", "ttfts", "itls", "start_times")
 
 
 def read_source(path: Path) -> Run:
@@ -24,11 +23,29 @@ def read_source(path: Path) -> Run:
         if run.manifest.get("provenance") != "measured":
             raise SpecError(f"{path}: a {run.manifest.get('provenance')} run; allowed: a measured one")
         return run
-    if path.suffix == ".csv" and path.is_file():
+    if path.suffix == ".csv" and path.is_file() and not _is_qa(path):
         return _steps_csv(path)
-    if path.suffix == ".json" and path.is_file():
-        return _bench(path)
-    raise SpecError(f"{path}: not a source; allowed: a run folder, a .csv of steps, a .json of vllm bench serve")
+    if is_result(path) and Path(str(path).partition("#")[0]).is_file():
+        return _result(path)
+    raise SpecError(
+        f"{path}: not a source; allowed: a run folder, a .csv of steps, a result with the time of each token"
+    )
+
+
+def _result(path: Path) -> Run:
+    """A tool's result. Step times are read off the gaps between tokens, so it must have them."""
+    run = read_results(path)
+    answered = run.requests[run.requests["first_token_s"].notna()]
+    if run.tokens.empty:
+        raise SpecError(
+            f"{path}: no time of each token; allowed: vllm bench serve --save-detailed, inference-perf, AIPerf's chunks"
+        )
+    return replace(run, requests=answered.reset_index(drop=True))
+
+
+def _is_qa(path: Path) -> bool:
+    with path.open(encoding="utf-8", errors="replace") as file:
+        return set(file.readline().strip().split(",")) >= QA_COLUMNS
 
 
 def _run(path: Path, tables: dict[str, pd.DataFrame], **manifest: Any) -> Run:
@@ -61,35 +78,3 @@ def _steps_csv(path: Path) -> Run:
     )
     extra = [name for name in ("prefill_pairs", "chunks") if name in table]
     return _run(path, {"steps": steps.assign(**{name: table[name] for name in extra})})
-
-
-def _bench(path: Path) -> Run:
-    """`vllm bench serve --save-result --save-detailed`: send times, TTFTs and gaps of each request."""
-    try:
-        data = json.loads(path.read_text())
-    except ValueError as error:
-        raise SpecError(f"{path}: not JSON ({error}); allowed: a result of vllm bench serve") from None
-    missing = [name for name in BENCH_NEEDS if name not in data] if isinstance(data, dict) else list(BENCH_NEEDS)
-    if missing:
-        raise SpecError(f"{path}: no {', '.join(missing)}; allowed: a result saved with --save-result --save-detailed")
-    base = min(data["start_times"])
-    rows, tokens = [], []
-    for index in range(len(data["ttfts"])):
-        sent, ttft, gaps = data["start_times"][index] - base, data["ttfts"][index], data["itls"][index]
-        if not ttft:
-            continue  # a request that failed
-        times = [sent + moment for moment in accumulate(gaps, initial=ttft)]
-        rows.append((index, sent, data["input_lens"][index], data["output_lens"][index], times[0], times[-1]))
-        tokens += [(index, number, moment) for number, moment in enumerate(times)]
-    if not rows:
-        raise SpecError(f"{path}: no request was answered; allowed: a result with finished requests")
-    names = ("request_id", "arrival_s", "prompt_tokens", "output_tokens", "first_token_s", "finish_s")
-    columns: dict[str, Any] = dict(zip(names, map(list, zip(*rows, strict=True)), strict=True))
-    columns |= {"session_id": columns["request_id"], "max_tokens": columns["output_tokens"]}
-    columns |= {"finish_reason": ["length"] * len(rows)}
-    token_table = dict(zip(("request_id", "index", "time_s"), map(list, zip(*tokens, strict=True)), strict=True))
-    return _run(
-        path,
-        {"requests": frame("requests", columns), "tokens": frame("tokens", token_table)},
-        started_at=str(data.get("date", "undated")),
-    )

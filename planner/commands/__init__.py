@@ -113,28 +113,24 @@ def output_file(path: Path) -> Path:
 
 def save(run: Run, name: str, out: Path | None, no_save: bool) -> str | None:
     """Write the run, unless it is not wanted; returns the folder."""
-    from planner.run.tables import TABLES
-
-    if no_save:
-        return None
-    folder = run_folder(name, out)
-    for table in TABLES:  # of an earlier run in the same folder
-        (folder / f"{table}.parquet").unlink(missing_ok=True)
-    return str(run.save(folder))
+    return None if no_save else str(run.save(run_folder(name, out)))
 
 
 def read_run(folder: Path) -> Run:
-    """A run that was written before, or what is left of one that was cut off.
+    """A run that was written before, what is left of one that was cut off, or another tool's result file.
 
     Raises SpecError when the folder holds none, or a damaged one.
     """
     from pyarrow.lib import ArrowException
 
     from planner.run import journal
+    from planner.run.results import is_result, read_results
     from planner.run.tables import Run
     from planner.spec import SpecError
     from planner.spec.strict_yaml import shorten
 
+    if is_result(folder):
+        return read_results(folder)
     if (folder / journal.NAME).is_file():  # it goes when a run is saved: what else is here is older
         return journal.recover(folder)
     for name in ("manifest.json", "requests.parquet"):

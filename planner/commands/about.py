@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
 
 from planner.commands import Json, console, print_json
 
 
-def schema() -> None:
-    """Print the JSON Schema of the YAML, for editors."""
+def schema(
+    of: Annotated[
+        str, typer.Argument(metavar="[OF]", help="yaml, or suggest: what `planner suggest --json` prints.")
+    ] = "yaml",
+) -> None:
+    """Print the JSON Schema of the YAML for editors, or of an answer for programs."""
     from planner import spec
+    from planner.suggestion.schema import schema as answer
 
-    print_json(spec.schema())
+    schemas = {"yaml": spec.schema, "suggest": answer}
+    if of not in schemas:
+        raise spec.SpecError(f"schema {of}: is unknown; allowed: {', '.join(schemas)}")
+    print_json(schemas[of]())
 
 
 def metrics(as_json: Json = False) -> None:

@@ -142,6 +142,12 @@ def _print(file: ProfileFile, path: Path, runs: int, doubt: str | None) -> None:
     if file.link is not None:
         table.add_row("link bandwidth", f"{file.link.bandwidth_gb_s:.3g} GB/s", "")
         table.add_row("link setup_s", f"{1e6 * file.link.setup_s:.4g} us", "")
+    if file.hand_over is not None:
+        for key, value in file.hand_over.model_dump(exclude={"connector", "errors"}).items():
+            error = file.hand_over.errors.get(key)
+            scale, unit = (1e6, " us") if key.endswith("_s") else (1.0, "")
+            table.add_row(f"hand-over {key}", f"{scale * value:.4g}{unit}",
+                          "" if error is None else f"{scale * error:.2g}{unit}")  # fmt: skip
     screen.print(table)
     for kind, residual in file.fit.residuals.items():
         mean, worst = residual.mean_abs_pct, residual.max_abs_pct

@@ -8,13 +8,15 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Annotated, Optional
 
 import typer
 
 from planner.commands import Json, console, print_json
+from planner.core import core
 from planner.messages import message
 
-CORE = ("simpy", "numpy", "scipy", "pandas", "pyarrow", "pydantic", "yaml", "rich")
+NEEDED = ("simpy", "numpy", "scipy", "pandas", "pyarrow", "pydantic", "yaml", "rich")
 FRONTEND = ("aiohttp", "prometheus_client", "tokenizers", "zmq", "msgspec")
 INSTALL_CPU = "python -m live.install_cpu"
 
@@ -37,6 +39,7 @@ class Machine:
     gpus: tuple[str, ...]
     vllm: str | None  # distribution and version
     nixl: str | None
+    core: str  # of the simulator: compiled or interpreted, and why
 
 
 def distribution(module: str) -> str | None:
@@ -85,6 +88,7 @@ def look() -> Machine:
         gpus=gpus(),
         vllm=distribution("vllm"),
         nixl=distribution("nixl"),
+        core=f"{'compiled' if core().compiled else 'interpreted'} ({core().why})",
     )
 
 
@@ -94,7 +98,7 @@ def _missing(modules: Sequence[str]) -> list[str]:
 
 def checks(machine: Machine) -> list[Check]:
     """What can run here, in the order in which people need it."""
-    core, frontend, ui = _missing(CORE), _missing(FRONTEND), _missing(("streamlit", "altair"))
+    needed, frontend, ui = _missing(NEEDED), _missing(FRONTEND), _missing(("streamlit", "altair"))
     cpu_build = machine.vllm is not None and ("cpu" in machine.vllm)
     gpu, many = bool(machine.gpus), len(machine.gpus) > 1
 
@@ -110,9 +114,9 @@ def checks(machine: Machine) -> list[Check]:
     return [
         Check(
             message("simulate"),
-            not core,
-            need(core, message("needs nothing else")),
-            "pip install llm-capacity-planner" if core else "",
+            not needed,
+            need(needed, message("needs nothing else")),
+            "pip install llm-capacity-planner" if needed else "",
         ),
         Check(
             message("UI (streamlit run app.py)"),
@@ -144,8 +148,65 @@ def _pd_fix(two: bool, machine: Machine, install: str, live_gpu: bool) -> str:
     return install if machine.vllm is None else "pip install nixl"
 
 
-def doctor(as_json: Json = False) -> None:
-    """Show what can run on this machine."""
+@dataclass(frozen=True, slots=True)
+class Examined:
+    """A deployment file: what it says, and what is wrong with it."""
+
+    file: str
+    understood: str
+    mistakes: tuple[str, ...]
+    losses: tuple[str, ...]
+
+
+def examine(path: Path) -> Examined:
+    """The mistakes in a deployment file, or in a proxy's program. Raises SpecError for a file that is neither."""
+    from planner.interop.import_checks import is_proxy, proxy_mistakes
+    from planner.interop.import_file import import_file
+    from planner.interop.import_reading import Choices
+    from planner.spec import SpecError
+    from planner.spec.strict_yaml import read_text
+
+    text = read_text(path, "a deployment file or a proxy")
+    if path.suffix == ".py" and is_proxy(text):
+        return Examined(str(path), "a proxy", tuple(note.text for note in proxy_mistakes(text, path.name)), ())
+    if path.suffix == ".py":
+        raise SpecError(f"{path}: forwards no completions; allowed: a deployment file, or a proxy's program")
+    found = import_file(path, (), Choices(accept=True))
+    said = {
+        kind: tuple(f"{note.key}: {note.text}" for note in found.notes if note.kind == kind)
+        for kind in ("mistake", "loss")
+    }
+    return Examined(str(path), found.understood, said["mistake"], said["loss"])
+
+
+def _files(files: Sequence[Path], as_json: bool) -> None:
+    found = [examine(path) for path in files]
+    if as_json:
+        print_json({"files": [asdict(one) for one in found]})
+    else:
+        for one in found:
+            print(f"{one.file}: {one.understood}")
+            for text in one.mistakes:
+                print(f"  mistake: {text}")
+            for text in one.losses:
+                print(f"  not modelled: {text}")
+            if not one.mistakes:
+                print("  no mistake found")
+    if any(one.mistakes for one in found):
+        raise typer.Exit(2)
+
+
+def doctor(
+    files: Annotated[
+        Optional[list[Path]],  # noqa: UP045 - typer reads the annotation when the command is built
+        typer.Argument(metavar="[FILE]...", help="Deployment files or proxies: look for mistakes in them instead."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Show what can run on this machine, or what is wrong with a deployment file."""
+    if files:
+        _files(files, as_json)
+        return
     machine = look()
     found = checks(machine)
     if as_json:
@@ -156,6 +217,7 @@ def doctor(as_json: Json = False) -> None:
     screen.print(f"This machine can: {', '.join(ready) or 'nothing yet'}.", markup=False)
     memory = f"{machine.memory_gb:.0f} GB" if machine.memory_gb else "unknown"
     screen.print(f"Python {machine.python}, {machine.cores} CPU cores, {memory} memory", markup=False)
+    screen.print(f"Simulator: {machine.core}", markup=False)
     for index, gpu in enumerate(machine.gpus):
         screen.print(f"GPU {index}: {gpu}", markup=False)
     for check in found:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
 
@@ -11,6 +12,7 @@ from planner.commands import Json, Set, print_json
 
 if TYPE_CHECKING:
     from planner.interop.import_file import Conversion
+    from planner.interop.import_reading import Role
 
 
 def import_(
@@ -22,20 +24,41 @@ def import_(
         Optional[Path],  # noqa: UP045 - typer reads the annotation when the command is built
         typer.Option("--out", metavar="DIR", help="Write NAME.yaml files here instead of printing them."),
     ] = None,
+    roles: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option("--roles", metavar="ROLE,ROLE", help="What each server of the file does, in their order."),
+    ] = None,
+    accept_loss: Annotated[
+        bool, typer.Option("--accept-loss", help="Leave out what changes GPUs, roles, precision or parallelism.")
+    ] = False,
+    together: Annotated[
+        bool, typer.Option("--together", help="The files are parts of one deployment: its prefill and decode halves.")
+    ] = False,
+    check: Annotated[
+        bool, typer.Option("--check", help="Only list what would be lost and what is wrong; exit 2 when anything is.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Turn a deployment file of another stack into a planner YAML.
 
-    Reads Dynamo v0.3 configs, DynamoGraphDeployment, llm-d values and `vllm serve` lines. With two files the
-    differences besides the split are listed and a fair pair is written too.
+    Reads scripts of vLLM, SGLang and TensorRT-LLM, Compose, Kubernetes, KServe, Dynamo, llm-d, production-stack and
+    Ray Serve. With two files the differences besides the split are listed and a fair pair is written too.
     """
-    from planner.interop.import_file import import_file
+    from planner.interop.import_file import import_file, import_together
     from planner.interop.import_pair import asymmetries, fair_pair, order
+    from planner.interop.import_reading import Choices
     from planner.spec import SpecError, dump
 
-    if len(files) > 2:
-        raise SpecError(f"{len(files)} files; allowed: one, or an aggregated and a disaggregated one")
-    found = [import_file(path, assignments or ()) for path in files]
+    choices = Choices(_roles(roles), accept=accept_loss or check)
+    if together:
+        found = [import_together(files, assignments or (), choices)]
+    elif len(files) > 2:
+        raise SpecError(f"{len(files)} files; allowed: one, or an aggregated and a disaggregated one, or --together")
+    else:
+        found = [import_file(path, assignments or (), choices) for path in files]
+    if check:
+        _check(found, as_json)
+        return
     remarks: list[str] = []
     documents = {conversion.spec.name: conversion.yaml for conversion in found}
     if len(found) == 2:
@@ -51,6 +74,33 @@ def import_(
         _print(remarks, documents)
     else:
         _write(found, remarks, documents, out)
+
+
+def _roles(text: str | None) -> tuple[Role, ...]:
+    from planner.spec import SpecError
+
+    allowed: dict[str, Role] = {"prefill": "prefill", "decode": "decode", "aggregated": "aggregated"}
+    words = [word.strip() for word in (text or "").split(",") if word.strip()]
+    for word in words:
+        if word not in allowed:
+            raise SpecError(f"--roles {text}: {word!r} is unknown; allowed: {', '.join(allowed)}, with commas")
+    return tuple(allowed[word] for word in words)
+
+
+def _check(found: list[Conversion], as_json: bool) -> None:
+    """What would be lost, and mistakes of the deployment. Raises typer.Exit with status 2 when there is any."""
+    if as_json:
+        losses = {one.source: [asdict(note) for note in one.losses] for one in found}
+        print_json({"dialects": {one.source: one.dialect for one in found}, "losses": losses})
+    else:
+        for one in found:
+            print(f"{one.source} ({one.dialect}): {one.understood}")
+            for note in one.losses:
+                print(f"  {note}")
+            if not one.losses:
+                print("  nothing is lost")
+    if any(one.losses for one in found):
+        raise typer.Exit(2)
 
 
 def _data(found: list[Conversion], remarks: list[str], documents: dict[str, str]) -> dict[str, Any]:

@@ -11,8 +11,8 @@ from pydantic import Field, model_validator
 
 from planner.messages import message
 from planner.spec import Node, NonNegative, NonNegativeInt, Positive, PositiveInt, SpecError, config_root
-from planner.spec.faults import unknown
-from planner.spec.strict_yaml import read_mapping, read_text, validate
+from planner.spec.faults import unknown, validate
+from planner.spec.strict_yaml import read_mapping, read_text
 
 Kind = Literal["models", "hardware", "links", "profiles"]
 Dtype = Literal["bf16", "fp16", "fp32", "fp8", "int8", "fp4"]
@@ -79,6 +79,9 @@ class LinkPreset(Node):
     post_us: NonNegative = 0.0  # a descriptor, on the worker that posts; 0: not known, as of the two below
     way_ms: NonNegative = 0.0
     way_us_per_token: NonNegative = 0.0
+    slowing: Annotated[float, Field(ge=1)] = 1.0  # a prompt's step while KV is read from its GPU
+    idle_look_ms: NonNegative = 0.0  # until an idle engine sees that a transfer has ended
+    beside: Annotated[float, Field(ge=1)] = 1.0  # push: a thread's posts while its engine computes
     block_size: PositiveInt | None = None  # tokens of the KV blocks that hand-overs were measured with
     source: Annotated[str, Field(min_length=1)]
 

@@ -83,6 +83,20 @@ class WireLaw(Node):
     connector: str = "NixlConnector"
 
 
+class HandOverLaw(Node):
+    """What a hand-over costs the workers of a measured pair, and the standard errors of that by name. 0: not seen."""
+
+    connector: str = "NixlConnector"
+    post_s: NonNegative = 0.0  # a descriptor, on the worker that posts
+    way_s: NonNegative = 0.0  # from the prefill worker's answer to the decode worker's queue
+    way_per_token_s: NonNegative = 0.0
+    slowing: Annotated[float, Field(ge=1)] = 1.0  # a prompt's step while KV is read from its GPU
+    idle_look_s: NonNegative = 0.0  # until an idle engine sees that a transfer has ended
+    beside: Annotated[float, Field(ge=1)] = 1.0  # push: a thread's posts while its engine computes
+    block_size: PositiveInt | None = None  # tokens of the KV blocks that it was measured with
+    errors: dict[str, NonNegative] = {}
+
+
 class ProfileFile(Node):
     """configs/profiles/*.yaml, as read."""
 
@@ -101,6 +115,7 @@ class ProfileFile(Node):
     step: StepLaw
     host: HostLaw = HostLaw()
     link: WireLaw | None = None
+    hand_over: HandOverLaw | None = None
     interference: Annotated[float, Field(ge=1)] | None = None  # a step's time while another engine of the host works
     validity: Validity | None = None
     fit: Fit | None = None

@@ -16,7 +16,8 @@ from planner.engine.catalogue import Hardware, hardware, names
 from planner.engine.profiles import LatencyProfile
 from planner.messages import message
 from planner.spec import Node, NonNegative, PositiveInt, config_root
-from planner.spec.strict_yaml import read_mapping, read_text, validate
+from planner.spec.faults import validate
+from planner.spec.strict_yaml import read_mapping, read_text
 
 ERRORS = "public/errors.yaml"  # under configs; written by `planner validate --public --docs`
 ModelKind = Literal["dense", "moe"]

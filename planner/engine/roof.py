@@ -13,7 +13,7 @@ from planner.engine.catalogue import Dtype, Hardware
 from planner.engine.memory import release_of
 from planner.engine.model_shape import ModelShape
 from planner.engine.rates import Kind, Rates, rates
-from planner.spec import Engine
+from planner.engine.setup import Setup
 
 # Shares of the peak where an estimate asks for no kernel in particular (planner.system.knobs).
 MEMORY_EFFICIENCY = 0.8
@@ -41,17 +41,26 @@ _QUANTISED: dict[str | None, Dtype] = {"fp8": "fp8", "int8": "int8", "fp4": "fp4
 
 @dataclass(frozen=True)
 class Roof:
-    """Rates of a model (its shape under `engine`) on `tp` GPUs, at full peak where the name does not say otherwise."""
+    """Rates of an engine, at full peak where the name does not say otherwise."""
 
-    model: ModelShape
-    hardware: Hardware
-    tp: int
-    engine: Engine
+    setup: Setup
+
+    @property
+    def model(self) -> ModelShape:
+        return self.setup.model
+
+    @property
+    def hardware(self) -> Hardware:
+        return self.setup.hardware
+
+    @property
+    def tp(self) -> int:
+        return self.setup.tp
 
     @cached_property
     def flops(self) -> float:
         """Operations a second of all GPUs. Weights alone that are quantised are expanded to the engine's dtype."""
-        dtype = _QUANTISED.get(self.model.types(self.engine)[1]) or _DTYPES.get(self.engine.dtype, "bf16")
+        dtype = _QUANTISED.get(self.model.types(self.setup.options)[1]) or _DTYPES.get(self.setup.options.dtype, "bf16")
         return self.hardware.flops(dtype) * self.tp
 
     @property
@@ -60,7 +69,7 @@ class Roof:
 
         One where every GPU holds a share of every expert.
         """
-        return self.engine.expert_imbalance if self.engine.enable_expert_parallel and self.tp > 1 else 1.0
+        return self.setup.options.expert_imbalance if self.setup.parallel.ep > 1 else 1.0
 
     @property
     def weights_s(self) -> float:
@@ -86,7 +95,7 @@ class Roof:
     @property
     def kv_s(self) -> float:
         """Reading the KV of a token in layers without a window."""
-        return self.full_attention * self.model.kv_bytes_per_token_per_gpu(self.tp) / self.hardware.memory_bandwidth
+        return self.full_attention * self.setup.kv_bytes_per_token / self.hardware.memory_bandwidth
 
     @property
     def token_s(self) -> float:
@@ -112,7 +121,7 @@ class Roof:
         """How weights of so many bits lie in memory."""
         if bits >= 8.0 * self.model.dtype_bytes:
             return "plain"
-        stored, checkpoint = self.model.types(self.engine)[1], self.model.checkpoint
+        stored, checkpoint = self.model.types(self.setup.options)[1], self.model.checkpoint
         if checkpoint is not None and checkpoint.method == "mxfp4":
             return "mxfp4"
         if bits >= 8:
@@ -122,8 +131,8 @@ class Roof:
     def _arithmetic(self, bits: float) -> Dtype:
         """What products of such weights run in: the engine's dtype, unless inputs are quantised too."""
         plain = bits >= 8.0 * self.model.dtype_bytes
-        quantised = None if plain else _QUANTISED.get(self.model.types(self.engine)[1])
-        dtype = quantised or _DTYPES.get(self.engine.dtype, "bf16")
+        quantised = None if plain else _QUANTISED.get(self.model.types(self.setup.options)[1])
+        dtype = quantised or _DTYPES.get(self.setup.options.dtype, "bf16")
         return dtype if dtype in self.hardware.tflops else "bf16"
 
     @cached_property
@@ -150,7 +159,7 @@ class Roof:
         layer += LATENT_S[at] if model.latent_dim else 0.0
         layer += EXPERTS_S[at] if model.experts else 0.0
         layer += BLOCKS_S[at] if model.checkpoint is not None and model.checkpoint.block is not None else 0.0
-        early = bool(model.experts) and not prompts and release_of(self.engine) < EARLY
+        early = bool(model.experts) and not prompts and release_of(self.setup.options) < EARLY
         return layer * model.layers * (EARLY_EXPERTS if early else 1.0)
 
     @property
@@ -205,7 +214,7 @@ class Roof:
     @property
     def likely_seq_s(self) -> float:
         """Assumed: a sequence whose products hide behind the reading of weights; its windows' KV."""
-        windows = self.model.window_bytes_per_gpu(self.tp)
+        windows = self.model.window_bytes_per_gpu(self.setup.parallel)
         return SEQUENCE_S + windows / self.hardware.memory_bandwidth / self.rates.kv
 
     @property
@@ -226,7 +235,7 @@ class Roof:
     @property
     def likely_pair_s(self) -> float:
         """Assumed: attention of a query-key pair in layers without a window."""
-        peak = self.hardware.flops(_DTYPES.get(self.engine.dtype, "bf16")) * self.tp
+        peak = self.hardware.flops(_DTYPES.get(self.setup.options.dtype, "bf16")) * self.tp
         return self.full_attention * self.model.attention_flops_per_pair / peak / self.rates.attention
 
     @property

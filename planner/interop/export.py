@@ -8,7 +8,8 @@ from typing import Any
 
 import yaml
 
-from planner.interop import compose, dynamo, llmd, load_commands, vllm_script
+from planner.interop import compose, dynamo, llmd, load_commands, remainder, vllm_script
+from planner.interop.import_file import import_text
 from planner.interop.workers import VLLM, hub_id
 from planner.spec import Spec, SpecError, dump
 from planner.system.resolve import System, resolve
@@ -68,12 +69,22 @@ def _made_model(system: System, out: Path) -> str | None:
     return Path(made.path).name
 
 
+def _with_rest(text: str, name: str, spec: Spec) -> str:
+    """The file with what it cannot say in a comment: it is imported, and compared with the spec."""
+    said = import_text(text, "export", name).spec
+    comment = remainder.line(remainder.entries(yaml.safe_load(dump(spec)), yaml.safe_load(dump(said))))
+    first, newline, rest = text.partition("\n")
+    return f"{first}{newline}{comment}{rest}"
+
+
 def export(spec: Spec, target: str, out: Path) -> list[Path]:
     """Write the files for `target` and the load commands to `out`; returns their paths. Raises SpecError."""
     if target not in TARGETS:
         raise SpecError(f"--to {target}: is unknown; allowed: {', '.join(TARGETS)}")
     system = resolve(spec)
     files = TARGETS[target](system, out)
+    main = next(iter(files))
+    files[main] = _with_rest(files[main], Path(main).stem, spec)
     files.setdefault("load.sh", load_commands.script(system))
     files[load_commands.SPEC] = dump(spec)
     out.mkdir(parents=True, exist_ok=True)

@@ -9,16 +9,18 @@ disaggregated router.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
+from planner.interop.import_model import chosen
 from planner.interop.import_reading import (
+    Choices,
     Group,
     Imported,
     Note,
     Role,
     Source,
     deployment,
-    model_name,
     plain_name,
     unread,
 )
@@ -110,13 +112,13 @@ def _conditional(source: Source) -> tuple[dict[str, Any] | None, list[Note]]:
     return {"max_tokens": tokens, "max_queue": queue}, [Note("warning", "VllmWorker.max-prefill-queue-size", text)]
 
 
-def read(data: dict[str, Any], where: str, name: str) -> Imported:
+def read(data: dict[str, Any], where: str, name: str, choices: Choices) -> Imported:
     """One graph config. Raises SpecError."""
     source = Source(data, where)
     foreign = source.get("Common", "model", default=source.get("VllmWorker", "model"))
     if not isinstance(foreign, str):
         raise SpecError(f"{where}: Common.model: missing; allowed: the model's hub id")
-    model, notes = model_name(foreign, "Common.model")
+    model, own, notes = chosen(choices, foreign, "Common.model", where, None)
     split = bool(source.get("VllmWorker", "remote-prefill", default=False))
     if split and "PrefillWorker" not in data:
         raise SpecError(f"{where}: VllmWorker.remote-prefill: true without a PrefillWorker; allowed: with one")
@@ -126,7 +128,7 @@ def read(data: dict[str, Any], where: str, name: str) -> Imported:
         roles = [("VllmWorker", "decode"), ("PrefillWorker", "prefill")]
     for component, role in roles:
         made, remarks = _workers(source, component, role)
-        groups.append(made)
+        groups.append(replace(made, engine={**own, **made.engine}))
         notes += remarks
     section, keys = deployment(groups, where)
     router, remarks = _router(source)

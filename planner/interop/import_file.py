@@ -2,16 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
-from planner.interop import import_dynamo_v03, import_kubernetes, import_vllm
-from planner.interop.import_reading import Imported, Note
-from planner.spec import Spec, SpecError, dump, parse
+from planner.interop import (
+    import_charts,
+    import_dynamo,
+    import_dynamo_v03,
+    import_kubernetes,
+    import_other,
+    import_script,
+    remainder,
+)
+from planner.interop.import_reading import Choices, Imported, Note
+from planner.interop.import_vllm import is_command
+from planner.spec import Aggregated, PoolSpec, Spec, SpecError, dump, parse
 from planner.spec.strict_yaml import read_mapping, read_text
 
-ALLOWED = "Dynamo v0.3 graph configs, DynamoGraphDeployment, llm-d model service values, and `vllm serve` command lines"
+ALLOWED = (
+    "`vllm serve`, SGLang and TensorRT-LLM command lines and scripts, vLLM config files, Docker Compose, Kubernetes "
+    "Deployments, StatefulSets, LeaderWorkerSets and DisaggregatedSets, KServe LLMInferenceServices, "
+    "DynamoGraphDeployments and requests for one, Dynamo v0.3 graph configs, values of llm-d and production-stack, "
+    "Ray Serve LLM configs"
+)
+# Forms of one YAML document, in the order in which they are tried.
+FORMS: tuple[tuple[Callable[[dict[str, Any]], bool], Callable[[dict[str, Any], str, str, Choices], Imported]], ...] = (
+    (import_dynamo.is_graph, import_dynamo.read_graph),
+    (import_dynamo.is_request, import_dynamo.read_request),
+    (import_dynamo_v03.is_v03, import_dynamo_v03.read),
+    (import_charts.is_llmd, import_charts.read_llmd),
+    (import_charts.is_production_stack, import_charts.read_production_stack),
+    (import_other.is_ray, import_other.read_ray),
+    (import_other.is_compose, import_other.read_compose),
+    (import_other.is_vllm_config, import_other.read_vllm_config),
+)
+
+
+NO_CHOICES = Choices()
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,48 +56,102 @@ class Conversion:
     @property
     def yaml(self) -> str:
         """The spec as a file, the notes as its comments."""
-        lines = [f"# {self.dialect}, imported from {self.source}", *(f"# {note}" for note in self.notes)]
+        head = [f"# {self.dialect}, imported from {self.source}", f"# understood: {self.understood}"]
+        lines = [*head, *(f"# {note}" for note in self.notes)]
         return "\n".join(lines) + "\n" + dump(self.spec)
 
+    @property
+    def understood(self) -> str:
+        """The deployment in one line: `1 prefill worker of 2 GPUs, 1 decode worker of 4 GPUs, model qwen3-32b`."""
+        deployment = self.spec.deployment
+        pools: list[tuple[str, Aggregated | PoolSpec]]
+        if isinstance(deployment, Aggregated):
+            pools = [("aggregated", deployment)]
+        else:
+            pools = [("prefill", deployment.prefill), ("decode", deployment.decode)]
 
-def convert(text: str, where: str, name: str) -> Imported:
+        def counted(number: int, word: str) -> str:
+            return f"{number} {word}{'s' if number > 1 else ''}"
+
+        texts = [f"{counted(pool.replicas, f'{role} worker')} of {counted(pool.tp, 'GPU')}" for role, pool in pools]
+        return f"{', '.join(texts)}, model {self.spec.model}"
+
+    @property
+    def losses(self) -> tuple[Note, ...]:
+        """What a strict user does not accept: losses, and mistakes of the deployment itself."""
+        return tuple(note for note in self.notes if note.kind in ("loss", "mistake"))
+
+
+def _documents(text: str, where: str) -> list[dict[str, Any]]:
+    """The YAML documents of a file; empty ones are left out."""
+    parts = [part for part in re.split(r"(?m)^---[^\n]*$", text) if re.sub(r"(?m)#.*$", "", part).strip()]
+    found = [read_mapping(part, where) for part in parts] or [read_mapping(text, where)]
+    lists = [one for one in found if one.get("kind") == "List" and isinstance(one.get("items"), list)]
+    return [one for one in found if one not in lists] + [
+        item for one in lists for item in one["items"] if isinstance(item, dict)
+    ]
+
+
+def convert(text: str, where: str, name: str, choices: Choices = NO_CHOICES) -> Imported:
     """Foreign text as the data of planner's YAML. Raises SpecError."""
-    first = text.lstrip().split("\n", 1)[0]
-    looks_like_yaml = ":" in first.split("#")[0] or first.startswith(("#", "---"))
-    if import_vllm.is_command(text) and (first.startswith("#!") or not looks_like_yaml):
-        return import_vllm.read_commands(text, where, name)
+    plain = (line.strip() for line in text.splitlines())
+    first = next((line for line in plain if line and not line.startswith("#")), "")
+    yaml_like = re.match(r"---|[\"'\w./-]+\s*:(\s|$)|[{\[-]", first) is not None
+    if is_command(text) and (text.lstrip().startswith("#!") or not yaml_like):
+        return import_script.read(text, where, name, choices)
     try:
-        data = read_mapping(text, where)
+        documents = _documents(text, where)
     except SpecError:
-        if import_vllm.is_command(text):
-            return import_vllm.read_commands(text, where, name)
+        if is_command(text) and not re.search(r"(?m)^(apiVersion|kind|services):", text):
+            return import_script.read(text, where, name, choices)
+        applied = re.findall(r"(?ms)<<-?\s*['\"]?(\w+)['\"]?[^\n]*\n(.*?)^\s*\1\s*$", text)
+        inner = [body for _, body in applied if re.search(r"(?m)^kind:", body)]
+        if inner:  # cat <<EOF | kubectl apply -f -
+            return convert("\n---\n".join(inner), where, name, choices)
         raise
-    for fits, read in (
-        (import_kubernetes.is_dynamo, import_kubernetes.read_dynamo),
-        (import_dynamo_v03.is_v03, import_dynamo_v03.read),
-        (import_kubernetes.is_llmd, import_kubernetes.read_llmd),
-    ):
-        if fits(data):
-            return read(data, where, name)
-    if "deployment" in data:
+    for data in documents:
+        for fits, read in FORMS:
+            if fits(data):
+                return read(data, where, name, choices)
+    if import_kubernetes.reads(documents):
+        return import_kubernetes.read(documents, where, name, choices)
+    if any("deployment" in data for data in documents):
         raise SpecError(f"{where}: is planner's own YAML already; allowed: {ALLOWED}")
     raise SpecError(f"{where}: is none of the known forms; allowed: {ALLOWED}")
 
 
-def import_text(text: str, where: str, name: str, overrides: Sequence[str] = ()) -> Conversion:
-    """Foreign text as a spec, with `a.b=value` overrides applied. Raises SpecError."""
+def import_text(
+    text: str, where: str, name: str, overrides: Sequence[str] = (), choices: Choices = NO_CHOICES
+) -> Conversion:
+    """Foreign text as a spec, with `a.b=value` overrides applied. Raises SpecError, also for a grave loss."""
     import yaml
 
-    found = convert(text, where, name)
-    spec = parse(yaml.safe_dump(found.data, sort_keys=False), where, overrides)
+    given = next((text.partition("=")[2] for text in overrides if text.startswith("model=")), None)
+    found = convert(text, where, name, choices if given is None else replace(choices, model=given))
+    grave = next((note for note in found.notes if note.grave), None)
+    if grave is not None and not choices.accept:
+        raise SpecError(f"{where}: {grave.key}: {grave.text}; allowed: without it, or --accept-loss to leave it out")
+    data: dict[str, Any] = found.data
+    if remainder.MARK in text:
+        data = remainder.restored(
+            yaml.safe_load(dump(parse(yaml.safe_dump(data, sort_keys=False), where))), text, where
+        )
+    spec = parse(yaml.safe_dump(data, sort_keys=False), where, overrides)
     notes = list(found.notes)
     set_keys = {text.partition("=")[0] for text in overrides}
     for key, value in (("hardware", spec.hardware), ("workload", spec.workload.kind)):
-        if key not in found.data and not any(name == key or name.startswith(f"{key}.") for name in set_keys):
+        if key not in data and not any(name == key or name.startswith(f"{key}.") for name in set_keys):
             notes.append(Note("assumed", key, f"{value}: the file does not say; --set {key}=... chooses another"))
     return Conversion(where, found.dialect, spec, tuple(notes))
 
 
-def import_file(path: Path, overrides: Sequence[str] = ()) -> Conversion:
+def import_file(path: Path, overrides: Sequence[str] = (), choices: Choices = NO_CHOICES) -> Conversion:
     """A foreign file as a spec. Raises SpecError."""
-    return import_text(read_text(path, "a deployment file"), str(path), path.stem, overrides)
+    return import_text(read_text(path, "a deployment file"), str(path), path.stem, overrides, choices)
+
+
+def import_together(paths: Sequence[Path], overrides: Sequence[str] = (), choices: Choices = NO_CHOICES) -> Conversion:
+    """Files that are parts of one deployment (a prefill and a decode one), as one. Raises SpecError."""
+    texts = [read_text(path, "a deployment file") for path in paths]
+    joint = "\n---\n" if paths[0].suffix in (".yaml", ".yml", ".json") else "\n"
+    return import_text(joint.join(texts), " + ".join(map(str, paths)), paths[0].stem, overrides, choices)

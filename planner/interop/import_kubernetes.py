@@ -1,215 +1,215 @@
-"""Today's Kubernetes forms: DynamoGraphDeployment (vLLM backend) and llm-d's model service values."""
+"""Kubernetes' own forms: Deployments, StatefulSets, LeaderWorkerSets, DisaggregatedSets and KServe's services."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
-from planner.engine.catalogue import gpu_named
-from planner.interop.dynamo import MODES
-from planner.interop.import_reading import (
-    Group,
-    Imported,
-    Key,
-    Note,
-    Role,
-    Source,
-    deployment,
-    model_name,
-    plain_name,
-    unread,
-)
-from planner.interop.import_vllm import Options, group, is_command, options, role_of, words_of
+from planner.interop import import_checks
+from planner.interop.import_offload import gigabytes
+from planner.interop.import_pods import POD, count, environment, name_role, pod_servers
+from planner.interop.import_reading import Choices, Imported, Key, Note, Source, section, unread
+from planner.interop.import_servers import assemble
+from planner.interop.import_vllm import Options
+from planner.interop.server import Server
 from planner.spec import SpecError
 
-KUBERNETES = {
-    r"(liveness|readiness|startup)Probe": "health checks",
-    r"image|workingDir|command|envFromSecret|dynamoNamespace|componentType|subComponentType": "how the pod is started",
-    r"cpu|memory|requests|rdma/ib|volumes|volumeMounts|mountModelVolume|sharedMemory|ports": "resources of the pod",
-    r"env|envs.*|labels|monitoring|authSecretName|apiVersion|kind|name|size": "how the pod is started and watched",
-    r"routing.*": "the gateway's sidecar; its cost is the profile's hop",
-}
+WORKLOADS = {"Deployment", "StatefulSet", "ReplicaSet", "Job", "Pod", "DaemonSet"}
+SETS = {"LeaderWorkerSet", "DisaggregatedSet"}
+KSERVE = {"LLMInferenceService", "LLMInferenceServiceConfig", "InferenceService"}
 
 
-def is_dynamo(data: dict[str, Any]) -> bool:
-    return data.get("kind") == "DynamoGraphDeployment"
+def reads(documents: Sequence[dict[str, Any]]) -> bool:
+    return any(str(data.get("kind")) in WORKLOADS | SETS | KSERVE for data in documents)
 
 
-def is_llmd(data: dict[str, Any]) -> bool:
-    return "modelArtifacts" in data and ("decode" in data or "prefill" in data)
+def _workload(source: Source) -> list[Server]:
+    data = source.data
+    base: tuple[Key, ...] = ("spec",) if data.get("kind") == "Pod" else ("spec", "template", "spec")
+    meta, template = source.section("metadata"), source.section("spec", "template", "metadata")
+    name = str(source.get("metadata", "name", default="server"))
+    copies = count(source.get("spec", "replicas"), f"{source.where}: {name}.spec.replicas")
+    labels = [value for part in (meta, template) for value in section(part.get("labels"), source.where).values()]
+    for part in (("metadata",), ("spec", "selector"), ("spec", "template", "metadata")):
+        source.get(*part)
+    if copies == 0:
+        return []
+    return pod_servers(source, base, name, role=name_role(name, *labels), replicas=copies)
 
 
-def _command(command: Any, arguments: Any, where: str) -> Options:
-    """The engine options of a container: a list of words, or one shell line."""
-    words = [str(word) for word in [*(command or []), *(arguments or [])]]
-    shell = next((word for word in words if " " in word and is_command(word)), None)
-    if shell is None and len(words) == 1 and " " in words[0]:
-        shell = words[0]
-    if shell is not None:
-        inner = words_of(shell, where)
-        if not is_command(shell):  # `python3 components/main.py --model ...`
-            inner = inner[next((i for i, word in enumerate(inner) if word.startswith("--")), len(inner)) :]
-        return options(inner, where)
-    start = next((i for i, word in enumerate(words) if word.startswith("-") and word != "-m"), len(words))
-    if "serve" in words[:start]:
-        start = words.index("serve") + 1
-    return options(words[start:], where)
+def _leader_set(
+    source: Source, base: tuple[Key, ...], name: str, given: str | None = None, slices: int = 1
+) -> list[Server]:
+    """One LeaderWorkerSet: every replica is a group of `size` pods that serve together."""
+    copies = count(source.get(*base, "replicas"), f"{source.where}: {name}.replicas") * slices
+    group: tuple[Key, ...] = (*base, "leaderWorkerTemplate")
+    size = source.integer(*group, "size")
+    key = "leaderTemplate" if source.section(*group).get("leaderTemplate") else "workerTemplate"
+    labels = source.section(*group, key, "metadata", "labels").values()
+    source.get(*group, key, "metadata")
+    if key == "leaderTemplate":
+        source.get(*group, "workerTemplate")  # the other pods of the group run a part of the leader's engine
+    if copies == 0:
+        return []
+    known = {"LWS_GROUP_SIZE": str(size), "LWS_WORKER_INDEX": "0"}
+    role = name_role(given, name, *labels)
+    made = pod_servers(source, (*group, key, "spec"), name, role=role, replicas=copies, known=known)
+    return [replace(one, gpus=None if one.gpus is None else one.gpus * size) for one in made]
 
 
-# --- DynamoGraphDeployment ------------------------------------------------------------------------
+def _set(source: Source) -> list[Server]:
+    name = str(source.get("metadata", "name", default="set"))
+    source.get("metadata")
+    if source.data.get("kind") == "LeaderWorkerSet":
+        return _leader_set(source, ("spec",), name)
+    found: list[Server] = []
+    slices = source.integer("spec", "slices")
+    roles = source.section("spec").get("roles")
+    for index, role in enumerate(roles if isinstance(roles, list) else ()):
+        own = str(source.get("spec", "roles", index, "name", default=index))
+        base: tuple[Key, ...] = ("spec", "roles", index)
+        base = (*base, "spec") if "spec" in section(role, f"{source.where}: spec.roles.{index}") else base
+        found += _leader_set(source, base, f"{name}.{own}", own, slices)
+        source.get("spec", "roles", index, "rolloutStrategy")
+    return found
 
 
-def _dynamo_router(source: Source, frontend: str, split: bool) -> tuple[dict[str, Any], list[Note]]:
-    """The frontend's router mode: an environment variable, or an argument."""
-    base: tuple[Key, ...] = ("spec", "services", frontend)
-    mode = None
-    for place in ((*base, "envs"), (*base, "extraPodSpec", "mainContainer", "env")):
-        for index, item in enumerate(source.section(*place[:-1]).get(str(place[-1])) or []):
-            if isinstance(item, Mapping) and item.get("name") == "DYN_ROUTER_MODE":
-                mode = source.get(*place, index, "value")
-                source.get(*place, index, "name")
-    words = " ".join(map(str, source.section(*base, "extraPodSpec", "mainContainer").get("args") or []))
-    match = re.search(r"--router-mode[ =](\S+)", words)
-    if match:
-        mode = match.group(1)
-        source.get(*base, "extraPodSpec", "mainContainer", "args")
-    choice = {"decode_choice": "after_prefill"} if split else {}
-    if mode == "kv":
-        text = "Dynamo's cost of prompt blocks less cached ones plus active blocks, as prefix_aware"
-        return {"policy": "prefix_aware", **choice}, [Note("assumed", f"{frontend} router mode kv", text)]
-    policy = next((ours for ours, theirs in MODES.items() if theirs == (mode or "round-robin")), None)
-    if policy is None:
-        allowed = ", ".join(MODES.values())
-        raise SpecError(f"{source.where}: {frontend}: router mode {mode!r} is not modelled; allowed: {allowed}")
-    notes = [] if mode else [Note("assumed", f"{frontend} router mode", "not given: round-robin")]
-    return {"policy": policy, **choice}, notes
-
-
-def read_dynamo(data: dict[str, Any], where: str, name: str) -> Imported:
-    """A DynamoGraphDeployment whose workers run `dynamo.vllm`. Raises SpecError."""
-    source = Source(data, where)
+def _kserve_pool(
+    source: Source, base: tuple[Key, ...], key: str, role: Any, model: str | None
+) -> tuple[list[Server], list[Note]]:
     notes: list[Note] = []
-    groups: list[Group] = []
-    models: list[str] = []
-    frontend = None
-    for service in source.section("spec", "services"):
-        base: tuple[Key, ...] = ("spec", "services", service)
-        found = source.section(*base)
-        container = source.section(*base, "extraPodSpec", "mainContainer")
-        sub = found.get("subComponentType") or found.get("componentType")
-        if sub in ("frontend", "main") or service == "Frontend":
-            frontend = service
-            continue
-        if sub == "planner" or service == "Planner":
-            notes.append(Note("no counterpart", service, "Dynamo's autoscaler; the number of workers is fixed here"))
-            source.get(*base)
-            continue
-        given = _command(container.get("command"), container.get("args"), where)
-        source.get(*base, "extraPodSpec", "mainContainer", "args")
-        if given.model is None:
-            raise SpecError(f"{where}: spec.services.{service}: no --model; allowed: workers that run dynamo.vllm")
-        models.append(given.model)
-        role = role_of(given.values, where)
-        if sub in ("prefill", "decode") and role == "aggregated":
-            role = "prefill" if sub == "prefill" else "decode"
-        made, remarks = group(given, role, service, source.integer(*base, "replicas"))
-        gpus = source.integer(*base, "resources", "limits", "gpu", default=made.tp)
-        if gpus != made.tp:
-            notes.append(Note("warning", f"{service}.resources.limits.gpu", f"{gpus} GPUs for tp {made.tp}; tp counts"))
-        groups.append(made)
-        notes += remarks
-    if not models:
-        raise SpecError(f"{where}: spec.services: no vLLM worker; allowed: workers that run dynamo.vllm")
-    if len(set(models)) > 1:
-        raise SpecError(f"{where}: several models: {', '.join(sorted(set(models)))}; allowed: one")
-    groups = _as_decode(groups)
-    section, keys = deployment(groups, where)
-    if frontend is not None:
-        section["router"], remarks = _dynamo_router(source, frontend, section["mode"] == "disaggregated")
-        notes += remarks
-        source.get("spec", "services", frontend, "replicas")
-    model, remarks = model_name(models[0], "--model")
-    title = source.get("metadata", "name", default=name)
-    spec: dict[str, Any] = {"name": plain_name(str(title)), "model": model, "deployment": section}
-    if keys:
-        spec["engine"] = keys
-    rest = unread(source, KUBERNETES, "Kubernetes or Dynamo setting that is not modelled")
-    return Imported("DynamoGraphDeployment", spec, (*remarks, *notes, *rest))
+    copies = count(source.get(*base, "replicas"), f"{source.where}: {key}.replicas")
+    sizes = {
+        option: source.integer(*base, "parallelism", name)
+        for option, name in (
+            ("tensor-parallel-size", "tensor"), ("pipeline-parallel-size", "pipeline"), ("data-parallel-size", "data"),
+            ("data-parallel-size-local", "dataLocal"),
+        )
+        if name in source.section(*base, "parallelism")
+    }  # fmt: skip
+    if source.get(*base, "parallelism", "expert"):
+        sizes["enable-expert-parallel"] = True
+    made = pod_servers(source, (*base, "template"), key, role=role, replicas=copies, engine="vllm")
+    made = made[:1] or [Server(Options(), key, role=role, replicas=copies, place="pod", named=role is not None)]
+    server = made[0]
+    more = environment(None)
+    text = server.environment.get("VLLM_ADDITIONAL_ARGS")
+    values = {**sizes, **server.values}
+    if text:
+        from planner.interop.import_vllm import options
+        from planner.interop.shell import commands
+
+        words = commands(f"vllm {text}", f"{source.where}: {key}.VLLM_ADDITIONAL_ARGS", more)[0].words[1:]
+        values = {**values, **options(words, source.where).values}
+    offload = source.section(*base, "kvCacheOffloading")
+    if offload:
+        size = source.get(*base, "kvCacheOffloading", "cpu", "size")
+        found = gigabytes(size) if size is not None else None
+        if found is not None:
+            values.setdefault("kv-offloading-size", found / 1.073741824)
+        source.get(*base, "kvCacheOffloading", "cpu")
+        for tier in sorted(set(offload) - {"cpu"}):
+            text = "KV below the host's memory, of a size that the file does not say; none is modelled"
+            notes.append(Note("loss", f"{key}.kvCacheOffloading.{tier}", text))
+            source.get(*base, "kvCacheOffloading", tier)
+    if "worker" in source.section(*base):
+        source.get(*base, "worker")
+        size = server.gpus
+        server = replace(server, gpus=None)
+        notes.append(
+            Note("assumed", f"{key}.worker", f"further nodes of {size or 'the same'} GPUs; the parallelism counts them")
+        )
+    return [replace(server, options=Options(values, model or server.options.model))], notes
 
 
-def _as_decode(groups: list[Group]) -> list[Group]:
-    """Beside a prefill worker, one without a role is the decode worker: older graphs mark only the prefill one."""
-    if not any(made.role == "prefill" for made in groups):
-        return [Group("aggregated", made.replicas, made.tp, made.engine) for made in groups]
-    return [
-        Group("decode", made.replicas, made.tp, made.engine) if made.role == "aggregated" else made for made in groups
+def _kserve(source: Source) -> tuple[list[Server], list[Note], str | None, dict[str, Any] | None]:
+    name = str(source.get("metadata", "name", default="service"))
+    source.get("metadata")
+    if source.data.get("kind") == "InferenceService":
+        return _predictor(source, name)
+    foreign = str(source.get("spec", "model", "name") or "")
+    uri = str(source.get("spec", "model", "uri") or "")
+    model = uri.partition("://")[2] if uri.startswith("hf://") else foreign or uri.partition("://")[2] or None
+    split = "prefill" in source.section("spec")
+    found, notes = _kserve_pool(source, ("spec",), "spec", "decode" if split else None, model)
+    if split:
+        more, remarks = _kserve_pool(source, ("spec", "prefill"), "spec.prefill", "prefill", model)
+        found, notes = found + more, notes + remarks
+    router = None
+    if "scheduler" in source.section("spec", "router"):
+        router = {"policy": "prefix_aware"}
+        notes.append(Note("assumed", "deployment.router", "the scheduler scores cached prefixes and load"))
+    source.get("spec", "router")
+    if source.get("spec", "baseRefs"):
+        notes.append(Note("loss", "spec.baseRefs", "settings of other objects, which are not here"))
+    return found, notes, foreign or None, router
+
+
+def _predictor(source: Source, name: str) -> tuple[list[Server], list[Note], str | None, dict[str, Any] | None]:
+    """KServe's older InferenceService with the Hugging Face runtime, or with containers."""
+    from planner.interop.import_pods import servers_of
+
+    base: tuple[Key, ...] = ("spec", "predictor")
+    copies = count(source.get(*base, "minReplicas"), f"{source.where}: {name}.minReplicas") or 1
+    most = count(source.get(*base, "maxReplicas"), f"{source.where}: {name}.maxReplicas", copies)
+    notes = (
+        [Note("loss", "spec.predictor.maxReplicas", f"scaled from {copies} to {most}; {copies} count")]
+        if most != copies
+        else []
+    )
+    model = source.section(*base, "model")
+    if not model:
+        return pod_servers(source, base, name, replicas=copies), notes, None, None
+    container = {**model, "env": model.get("env")}
+    source.get(*base, "model")
+    made = servers_of(container, source.where, name, replicas=copies, engine="kserve")
+    uri = str(model.get("storageUri") or "")
+    found = [
+        one if one.options.model else replace(one, options=Options(one.values, uri.partition("://")[2] or None))
+        for one in made
     ]
+    return found, notes, None, None
 
 
-# --- llm-d -------------------------------------------------------------------------------------------
-
-
-def _gpu(source: Source, role: str) -> str | None:
-    """The hardware that a node selector names."""
-    for key, value in source.section(role, "nodeSelector").items():
-        match = gpu_named(str(value))
-        if match:
-            source.get(role, "nodeSelector", key)
-            return match
-    return None
-
-
-def _llmd_pool(source: Source, role: Role, key: str) -> tuple[Group, list[Note]]:
+def read(documents: Sequence[dict[str, Any]], where: str, name: str, choices: Choices) -> Imported:
+    """All the objects of a file together. Raises SpecError."""
+    servers: list[Server] = []
     notes: list[Note] = []
-    found = Options()
-    for index, container in enumerate(source.section(key).get("containers") or []):
-        if not isinstance(container, Mapping) or container.get("name", "vllm") != "vllm":
+    served, router, title = None, None, None
+    kinds = []
+    for data in documents:
+        kind = str(data.get("kind"))
+        source = Source(data, where)
+        before = len(servers)
+        if kind in WORKLOADS:
+            servers += _workload(source)
+        elif kind in SETS:
+            servers += _set(source)
+        elif kind in KSERVE:
+            made, remarks, served, router = _kserve(source)
+            servers, notes = servers + made, notes + remarks
+        else:
+            if kind == "ConfigMap":
+                for key, text in section(data.get("data"), f"{where}: ConfigMap.data").items():
+                    if isinstance(text, str) and import_checks.is_proxy(text):
+                        notes += import_checks.proxy_mistakes(text, str(key))
             continue
-        found = _command(container.get("command"), container.get("args"), source.where)
-        source.get(key, "containers", index, "args")
-        source.get(key, "containers", index, "modelCommand")
-    tp = source.integer(key, "parallelism", "tensor", default=int(found.values.get("tensor-parallel-size", 1)))
-    copies = source.integer(key, "parallelism", "data") * source.integer(key, "parallelism", "dataLocal")
-    if copies > 1:
-        notes.append(Note("assumed", f"{key}.parallelism.data", f"{copies} data-parallel ranks are {copies} workers"))
-    made, remarks = group(found, role, key)
-    replicas = source.integer(key, "replicas") * copies
-    return Group(role, replicas, tp, made.engine), [*notes, *remarks]
-
-
-def read_llmd(data: dict[str, Any], where: str, name: str) -> Imported:
-    """Values of llm-d's model service chart. Raises SpecError."""
-    source = Source(data, where)
-    foreign = str(source.get("modelArtifacts", "name") or source.get("modelArtifacts", "uri") or "")
-    source.get("modelArtifacts", "uri")
-    if not foreign:
-        raise SpecError(f"{where}: modelArtifacts.name: missing; allowed: the model's hub id")
-    model, notes = model_name(foreign.split("://")[-1], "modelArtifacts.name")
-    there = [
-        key for key in ("prefill", "decode") if key in data and source.get(key, "create", default=True) is not False
-        and source.section(key).get("replicas", 1) != 0
-    ]  # fmt: skip
-    if "decode" not in there:
-        raise SpecError(f"{where}: decode: not created; allowed: a decode section, with or without a prefill one")
-    groups = []
-    for key in there:
-        role: Role = "aggregated" if there == ["decode"] else "prefill" if key == "prefill" else "decode"
-        made, remarks = _llmd_pool(source, role, key)
-        groups.append(made)
-        notes += remarks
-    section, keys = deployment(groups, where)
-    section["router"] = {"policy": "prefix_aware"}
-    text = "llm-d's scheduler scores cached prefixes and load; its weights are in another file"
-    notes.append(Note("assumed", "deployment.router", text))
-    spec: dict[str, Any] = {"name": plain_name(name), "model": model}
-    gpu = _gpu(source, there[-1])
-    if gpu is not None:
-        spec["hardware"] = gpu
-    spec["deployment"] = section
-    if keys:
-        spec["engine"] = keys
-    for key in there:  # the selector is the same for both
-        _gpu(source, key)
-    rest = unread(source, KUBERNETES, "chart setting that is not modelled")
-    return Imported("llm-d", spec, (*notes, *rest))
+        if len(servers) > before:
+            kinds.append(str(kind))
+            title = title or str(source.section("metadata").get("name") or name)
+            notes += unread(source, POD, "Kubernetes setting that is not modelled")
+    if not servers:
+        there = ", ".join(sorted({str(data.get("kind")) for data in documents}))
+        raise SpecError(f"{where}: no server in {there}; allowed: containers that run vLLM, SGLang or TensorRT-LLM")
+    label = kinds[0] if len(set(kinds)) == 1 else "Kubernetes"
+    return assemble(
+        label,
+        title if title is not None and (len(servers) == 1 or label in KSERVE | SETS) else name,
+        where,
+        servers,
+        choices,
+        notes=notes,
+        served=served,
+        router=router,
+    )

@@ -10,25 +10,29 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from planner.engine.catalogue import names
 from planner.spec import SpecError
 from planner.spec.strict_yaml import join
 
-NoteKind = Literal["no counterpart", "assumed", "warning"]
+NoteKind = Literal["no counterpart", "assumed", "warning", "loss", "mistake"]
 Key = str | int
 Role = Literal["aggregated", "prefill", "decode"]
 
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """Something about a foreign key that the imported YAML does not say by itself."""
+    """Something about a foreign key that the imported YAML does not say by itself.
+
+    `no counterpart` changes no time; a `loss` does, and a `grave` one (GPUs, roles, precision, parallelism) stops the
+    import unless it is accepted. A `mistake` is one of the deployment itself.
+    """
 
     kind: NoteKind
     key: str
     text: str
+    grave: bool = False
 
     def __str__(self) -> str:
-        return f"{self.kind}: {self.key}: {self.text}"
+        return " ".join(f"{self.kind}: {self.key}: {self.text}".split())  # a line of a comment
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +43,15 @@ class Group:
     replicas: int = 1
     tp: int = 1
     engine: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Choices:
+    """What the user says beside the file: roles of its servers in their order, a model, that losses are accepted."""
+
+    roles: tuple[Role, ...] = ()
+    model: str | None = None
+    accept: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +121,24 @@ class Source:
             yield from self._left((*path, key), inner)
 
 
+def section(value: Any, where: str) -> Mapping[str, Any]:
+    """A foreign value that must be a section; an absent one is empty. Raises SpecError."""
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping):
+        raise SpecError(f"{where}: holds {type(value).__name__}; allowed: a section of keys")
+    return value
+
+
+def items(value: Any, where: str) -> list[Any]:
+    """A foreign value that must be a list; an absent one is empty. Raises SpecError."""
+    if value is None:
+        return []
+    if not isinstance(value, list):
+        raise SpecError(f"{where}: holds {type(value).__name__}; allowed: a list")
+    return value
+
+
 def short(value: Any, most: int = 60) -> str:
     """A value for a note, on one line."""
     if isinstance(value, Mapping):
@@ -126,19 +157,6 @@ def unread(source: Source, reasons: Mapping[str, str], other: str) -> list[Note]
         reason = next((text for pattern, text in reasons.items() if re.search(f"(?:{pattern})$", key)), other)
         notes.append(Note("no counterpart", key, f"{short(value)} ({reason})"))
     return notes
-
-
-def model_name(foreign: str, key: str) -> tuple[str, list[Note]]:
-    """The catalogue's name of a model given by its hub id, or the id itself with a warning."""
-    known = names("models")
-    stem = foreign.rstrip("/").rsplit("/", 1)[-1].lower()
-    for candidate in (stem, re.sub(r"^meta-", "", stem), re.sub(r"-(instruct|chat|it)(-.*)?$", "", stem)):
-        plain = re.sub(r"^meta-", "", candidate)
-        if plain in known:
-            exact = [] if plain == stem else [Note("assumed", key, f"{foreign} has the shape of {plain}")]
-            return plain, exact
-    text = f"{foreign} is not in the catalogue; give `model` a folder with its config.json, or --set model=NAME"
-    return foreign, [Note("warning", key, text)]
 
 
 def deployment(groups: list[Group], where: str) -> tuple[dict[str, Any], dict[str, Any]]:

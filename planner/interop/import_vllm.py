@@ -1,84 +1,121 @@
-"""`vllm serve` command lines: their options as planner's engine keys, and a file of one or several of them."""
+"""Command lines of engines: their options as planner's engine keys, and the servers that a script starts."""
 
 from __future__ import annotations
 
 import json
 import re
-import shlex
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from planner.interop.import_reading import Group, Imported, Note, Role, deployment, model_name, plain_name
+from planner.interop import shell
+from planner.interop.import_reading import Note
+from planner.interop.vllm_options import (
+    COUNTS,
+    DIALECTS,
+    QUANTISED,
+    SHORT,
+    STRUCTURE,
+    slows,
+    takes_no_value,
+    takes_several,
+)
 from planner.spec import Engine, SpecError
 from planner.spec.strict_yaml import read_value
 
-# Options that take no value. Any other one takes the word that follows, unless that is an option too.
-FLAGS = {
-    "enforce-eager", "enable-prefix-caching", "enable-chunked-prefill", "async-scheduling", "trust-remote-code",
-    "scheduler-reserve-full-isl", "disable-log-requests", "disable-uvicorn-access-log", "enable-auto-tool-choice",
-    "enable-expert-parallel", "is-prefill-worker", "is-decode-worker", "remote-prefill", "conditional-disagg",
-    "disable-log-stats", "enable-prompt-tokens-details", "return-tokens-as-token-ids",
-}  # fmt: skip
-SHORT = {"tp": "tensor-parallel-size", "pp": "pipeline-parallel-size", "dp": "data-parallel-size", "q": "quantization"}
-# Read by the importers themselves, not engine keys.
-COUNTS = {"tensor-parallel-size", "data-parallel-size"}
-STRUCTURE = {"model", "kv-transfer-config"} | COUNTS
-SILENT = "says nothing about speed"
-REASONS = {
-    "pipeline-parallel-size": "pipeline parallelism is not modelled",
-    "speculative-config": "speculative decoding changes speed and is not modelled",
-    "kv-events-config": "routers here know every worker's cache already",
-    "cpu-offload-gb": "weights on the host are not modelled; for KV on the host see optimizations.decode",
-    "enable-lora": "adapters are not modelled",
-    **dict.fromkeys(
-        ("host", "port", "served-model-name", "api-key", "chat-template", "download-dir", "seed", "tokenizer",
-         "revision", "trust-remote-code", "disable-log-requests", "disable-log-stats", "disable-uvicorn-access-log",
-         "enable-auto-tool-choice", "tool-call-parser", "reasoning-parser", "uvicorn-log-level",
-         "enable-prompt-tokens-details", "return-tokens-as-token-ids"),
-        SILENT,
-    ),
-}  # fmt: skip
-ALLOWED = {"kv_cache_dtype": {"fp8_e4m3": "fp8", "fp8_e5m2": "fp8", "bfloat16": "bf16", "float16": "fp16"}}
-ALLOWED["dtype"] = {"half": "float16", "float": "float32"}
-_CHOICES = {"quantization": ("fp8", "int8", "int4"), "load_format": ("auto", "dummy")}
+KV_TYPES = {"fp8_e4m3": "fp8", "fp8_e5m2": "fp8", "fp8_inc": "fp8", "bfloat16": "bf16", "float16": "fp16"}
+DTYPES = {"half": "float16", "float": "float32"}
+PLACEHOLDER = re.compile(r".*<[^<>]*>.*|\.\.\.|\{\{.*\}\}|your[-_ ].*|MODEL(?:_NAME|_ID|_PATH)?", re.I | re.S)
 
 
 @dataclass
 class Options:
-    """The options of one engine: `values` by their names with dashes; `model` where it was given."""
+    """The options of one engine: `values` by vLLM's names with dashes; `model` where it was given."""
 
     values: dict[str, Any] = field(default_factory=dict)
     model: str | None = None
+    unknown: tuple[str, ...] = ()  # words that are variables nobody sets
 
 
-def options(words: Iterable[str], where: str) -> Options:
-    """Words after `vllm serve` (or an engine module) as options. Raises SpecError."""
+def options(words: Iterable[str], where: str, engine: str = "vllm") -> Options:
+    """Words after `vllm serve` (or another engine's launcher) as options. Raises SpecError."""
     found = Options()
     rest = list(words)
     while rest:
         word = rest.pop(0)
-        if not word.startswith("-"):
+        if not re.match(r"--?[A-Za-z]", word):
+            if word.strip() in ("...", "\\", ""):
+                continue
+            if word.startswith("$") and found.model is not None:
+                found.unknown += (word,)
+                continue
             if found.model is not None:
                 raise SpecError(f"{where}: {word!r} after the model; allowed: one model, then --options")
             found.model = word
             continue
-        name, equals, value = word.lstrip("-").partition("=")
-        name = SHORT.get(name, name).replace("_", "-")
+        head, equals, value = word.lstrip("-").partition("=")
+        head, _, inner = head.partition(".")
+        name = _name(head, engine)
         if equals:
-            found.values[name] = _scalar(value, f"{where}: --{name}")
-        elif name in FLAGS or name.startswith("no-") or not rest or rest[0].startswith("--"):
-            off = name.startswith("no-")
-            found.values[name.removeprefix("no-")] = not off
+            given: Any = _scalar(value, f"{where}: --{name}")
+        elif takes_no_value(name) or re.fullmatch(r"O\d", name) or not rest or _option(rest[0]):
+            given = not name.startswith("no-")
+            name = name.removeprefix("no-")
+        elif takes_several(name) and not inner:
+            given = []
+            while rest and not _option(rest[0]):
+                given.append(rest.pop(0))
+            given = given[0] if len(given) == 1 else given
         else:
-            found.values[name] = _scalar(rest.pop(0), f"{where}: --{name}")
+            given = _scalar(rest.pop(0), f"{where}: --{name}")
+        if inner:
+            _dotted(found.values, name, inner, given, where)
+        else:
+            found.values[name] = given
     if "model" in found.values:
         found.model = str(found.values.pop("model"))
     for name in COUNTS & found.values.keys():
         value = found.values[name]
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        least = 0 if name == "data-parallel-size-local" else 1  # a head node may serve no rank itself
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
             raise SpecError(f"{where}: --{name}: {value!r} is not a count; allowed: whole numbers from 1")
     return found
+
+
+def _option(word: str) -> bool:
+    return re.match(r"--[A-Za-z]|-[A-Za-z]", word) is not None
+
+
+def _name(name: str, engine: str) -> str:
+    plain = name.replace("_", "-")
+    return DIALECTS.get(engine, {}).get(plain) or SHORT.get(plain, plain)
+
+
+def _dotted(values: dict[str, Any], name: str, inner: str, given: Any, where: str) -> None:
+    """`--kv-transfer-config.kv_role kv_both`: a key of the option's JSON."""
+    section = as_json(values.get(name) or {}, f"{where}: --{name}")
+    here = section
+    *path, last = inner.rstrip("+").replace("-", "_").split(".") if name != "hf-overrides" else inner.split(".")
+    for key in path:
+        here = here.setdefault(key, {})
+        if not isinstance(here, dict):
+            raise SpecError(f"{where}: --{name}.{inner}: {key} is no section; allowed: one")
+    here[last] = [*here.get(last, []), given] if inner.endswith("+") else given
+    values[name] = section
+
+
+def as_json(value: Any, where: str) -> dict[str, Any]:
+    """An option's JSON object. Raises SpecError."""
+    if isinstance(value, str):
+        if "$" in value:
+            raise SpecError(f"{where}: holds a variable that is set nowhere; allowed: a JSON object")
+        try:
+            value = json.loads(value)
+        except json.JSONDecodeError as error:
+            raise SpecError(f"{where}: not JSON ({error.msg}); allowed: a JSON object") from None
+    if not isinstance(value, dict):
+        raise SpecError(f"{where}: {value!r} is no section; allowed: a JSON object")
+    return dict(value)
 
 
 def _scalar(text: str, where: str) -> Any:
@@ -86,10 +123,12 @@ def _scalar(text: str, where: str) -> Any:
     if re.fullmatch(r"\d+(\.\d+)?[kKmMgG]", text):
         base = 1000 if text[-1].islower() else 1024
         return int(float(text[:-1]) * base ** ("kmg".index(text[-1].lower()) + 1))
-    return text if text.startswith(("{", "[")) else read_value(text, where)
+    if not re.fullmatch(r"[\w.+-]*", text):
+        return text  # JSON, addresses, lists: whoever needs them reads them
+    return read_value(text, where)
 
 
-def engine(values: dict[str, Any], key: str) -> tuple[dict[str, Any], list[Note]]:
+def engine(values: Mapping[str, Any], key: str) -> tuple[dict[str, Any], list[Note]]:
     """Planner's engine keys for vLLM's options; the others become notes under `key`."""
     found: dict[str, Any] = {}
     notes: list[Note] = []
@@ -98,97 +137,156 @@ def engine(values: dict[str, Any], key: str) -> tuple[dict[str, Any], list[Note]
         place = f"{key}.{name}" if key else f"--{name}"
         if name in STRUCTURE:
             continue
-        if field_name not in Engine.model_fields or field_name == "scheduler":
-            notes.append(
-                Note("no counterpart", place, f"{value} ({REASONS.get(name, 'not an option that is modelled')})")
-            )
+        if field_name not in Engine.model_fields or field_name in ("scheduler", "max_position_embeddings"):
+            if value is False:
+                continue
+            text = slows(name)
+            shown = value if isinstance(value, str | int | float) else "set"
+            kind: Any = "no counterpart" if text is None else "loss"
+            notes.append(Note(kind, place, f"{shown} ({text or 'says nothing about speed'})"))
             continue
-        value = ALLOWED.get(field_name, {}).get(str(value), value)
-        if value == "auto" and field_name not in ("dtype", "kv_cache_dtype", "load_format"):
+        if name == "dtype":
+            value = DTYPES.get(str(value), value)
+        if value == "auto" and name != "dtype":
             continue
-        if field_name in _CHOICES and value not in _CHOICES[field_name]:
-            notes.append(Note("no counterpart", place, f"{value} (modelled are {', '.join(_CHOICES[field_name])})"))
-            continue
+        if isinstance(value, str) and value.startswith("$"):
+            raise SpecError(f"{place}: {value} is set nowhere in the file; allowed: a value")
+        if name == "max-model-len" and value == -1:
+            continue  # as much as fits
         found[field_name] = value
+    if str(values.get("load-format", "auto")) == "dummy":
+        found["load_format"] = "dummy"
+    for part in (_kv_type(values, key), _quantization(values, key)):
+        found |= part[0]
+        notes += part[1]
     return found, notes
 
 
-def role_of(values: dict[str, Any], where: str) -> Role:
-    """Prefill, decode or aggregated, from `kv_role` or Dynamo's flags. `kv_both` alone says neither."""
-    if values.get("is-prefill-worker"):
-        return "prefill"
-    if values.get("is-decode-worker"):
-        return "decode"
-    mode = values.get("disaggregation-mode")
-    if mode in ("prefill", "decode"):
-        return "prefill" if mode == "prefill" else "decode"
-    text = values.get("kv-transfer-config")
-    if text is None:
-        return "aggregated"
-    try:
-        config = json.loads(text) if isinstance(text, str) else text
-    except json.JSONDecodeError as error:
-        raise SpecError(f"{where}: kv-transfer-config: not JSON ({error.msg}); allowed: a JSON object") from None
-    role = config.get("kv_role") if isinstance(config, dict) else None
-    return {"kv_producer": "prefill", "kv_consumer": "decode"}.get(str(role), "aggregated")  # type: ignore[return-value]
+def _kv_type(values: Mapping[str, Any], key: str) -> tuple[dict[str, Any], list[Note]]:
+    given = values.get("kv-cache-dtype")
+    place = f"{key}.kv-cache-dtype" if key else "--kv-cache-dtype"
+    if given in (None, "auto"):
+        return {}, []
+    kind = KV_TYPES.get(str(given), str(given))
+    if kind in ("fp8", "bf16", "fp16"):
+        return {"kv_cache_dtype": kind}, []
+    return {}, [Note("loss", place, f"{given} is not modelled; modelled are fp8, bf16, fp16", grave=True)]
 
 
-def group(found: Options, role: Role, key: str, replicas: int = 1) -> tuple[Group, list[Note]]:
-    """The workers that these options start."""
-    keys, notes = engine(found.values, key)
-    notes = [note for note in notes if not note.key.endswith(("is-prefill-worker", "is-decode-worker", "mode"))]
-    tp = int(found.values.get("tensor-parallel-size", 1))
-    copies = int(found.values.get("data-parallel-size", 1))
-    return Group(role, replicas * copies, tp, keys), notes
+def _quantization(values: Mapping[str, Any], key: str) -> tuple[dict[str, Any], list[Note]]:
+    """`--quantization`: methods whose bits it names; those that only the checkpoint knows are left to it."""
+    given = values.get("quantization")
+    place = f"{key}.quantization" if key else "--quantization"
+    if given is None:
+        return {}, []
+    if str(given) not in QUANTISED:
+        return {}, [Note("loss", place, f"{given} is not modelled", grave=True)]
+    bits = QUANTISED[str(given)]
+    if bits is None:
+        return {}, [Note("warning", place, f"{given}: what the weights are stored in is the checkpoint's to say")]
+    notes = [] if bits == given else [Note("assumed", place, f"{given} is taken as {bits} weights")]
+    return {"quantization": bits}, notes
 
 
-_COMMAND = re.compile(r"\bvllm\s+serve\b|\bvllm\.entrypoints\.\S*api_server\b|\bdynamo\.vllm\b")
+# --- which command is a server ----------------------------------------------------------------------
+
+_COMMAND = re.compile(
+    r"\bvllm[ \t\\\n]+serve\b|\bvllm\.entrypoints\.\S*api_server\b|\bdynamo\.(?:vllm|sglang|trtllm|mocker)\b"
+    r"|\bsglang(?:\.launch_server|[ \t]+serve)\b|\btrtllm-serve\b|\bvllm/vllm-\S+"
+)
+_NO_SERVER = {
+    "echo", "printf", "pkill", "pgrep", "kill", "grep", "ps", "man", "pip", "pip3", "which", "kubectl", "helm", "cat",
+    "curl", "git", "apt", "apt-get", "cd", "until", "python-proxy",
+}  # fmt: skip
+_MODULES = {
+    "dynamo.vllm": "dynamo", "dynamo.mocker": "dynamo", "dynamo.sglang": "sglang", "dynamo.trtllm": "trtllm",
+    "sglang.launch_server": "sglang",
+}  # fmt: skip
+_RUNNERS = {"docker", "podman", "nerdctl"}
 
 
 def is_command(text: str) -> bool:
     return _COMMAND.search(text) is not None
 
 
-def words_of(command: str, where: str) -> list[str]:
-    """The words after `vllm serve`, `vllm.entrypoints...api_server` or `dynamo.vllm`, up to a pipe or redirect."""
-    match = _COMMAND.search(command)
-    try:
-        words = shlex.split(command[match.end() :] if match else command, comments=True)
-    except ValueError as error:
-        raise SpecError(f"{where}: not a command line ({error}); allowed: `vllm serve MODEL --option value`") from None
+def server_of(words: Sequence[str]) -> tuple[str, list[str]] | None:
+    """(engine, the words after its launcher) when a command starts one; None for any other command."""
+    if not words or words[0].rsplit("/", 1)[-1] in _NO_SERVER:
+        return None
     for index, word in enumerate(words):
-        if word in ("|", "&", "&&", ";", "||") or re.match(r"\d*[<>]", word):
-            return words[:index]
-    return words
+        after = list(words[index + 1 :])
+        base = word.rsplit("/", 1)[-1]
+        if base in ("vllm", "sglang") and after[:1] == ["serve"]:
+            return base, after[1:]
+        if word in _MODULES:
+            return _MODULES[word], after
+        if re.fullmatch(r"vllm\.entrypoints\.\S*api_server", word) or word.endswith("/api_server.py"):
+            return "vllm", after
+        if base == "trtllm-serve" and after[:1] == ["disaggregated"]:
+            return None  # its servers are in the file that it reads
+        if base == "trtllm-serve":
+            return "trtllm", after[1:] if after[:1] == ["serve"] else after
+        if base in ("huggingfaceserver",):
+            return "kserve", after
+    if words[0].rsplit("/", 1)[-1] in _RUNNERS or (words[0] == "sudo" and words[1:2] == ["docker"]):
+        for index, word in enumerate(words[2:], 2):
+            if re.match(r"[\w./-]*vllm-\w+(:\S+)?$", word) and not words[index - 1].startswith("--n"):
+                return "vllm", list(words[index + 1 :])
+    return None
 
 
-def read_commands(text: str, where: str, name: str) -> Imported:
-    """A script of `vllm serve` lines: one kind of worker, or prefill and decode workers by their `kv_role`."""
-    lines = [line for line in re.sub(r"\\\n", " ", text).splitlines() if is_command(line.split("#")[0])]
-    groups: list[Group] = []
-    notes: list[Note] = []
-    models: list[str] = []
-    for number, line in enumerate(lines):
-        found = options(words_of(line, where), where)
-        key = "" if len(lines) == 1 else f"command {number + 1}"
-        if found.model is None:
-            raise SpecError(f"{where}: `vllm serve` without a model; allowed: `vllm serve MODEL --option value`")
-        models.append(found.model)
-        role = role_of(found.values, where)
-        made, remarks = group(found, role, key)
-        if role == "aggregated" and "kv-transfer-config" in found.values:
-            text_ = "kv_both says neither prefill nor decode; taken as an aggregated engine"
-            remarks.append(Note("assumed", f"{key}.kv-transfer-config" if key else "--kv-transfer-config", text_))
-        groups.append(made)
-        notes += remarks
-    if len(set(models)) > 1:
-        raise SpecError(f"{where}: several models: {', '.join(sorted(set(models)))}; allowed: one")
-    model, remarks = model_name(models[0], "model")
-    section, engine_keys = deployment(groups, where)
-    if section["mode"] == "disaggregated":
-        section["router"] = {"preset": "vllm_proxy"}
-        notes.append(Note("assumed", "deployment.router", "vLLM's example proxy: each pool in turn"))
-    data: dict[str, Any] = {"name": plain_name(name), "model": model, "deployment": section}
-    if engine_keys:
-        data["engine"] = engine_keys
-    return Imported("vllm serve", data, (*remarks, *dict.fromkeys(notes)))
+@dataclass(frozen=True, slots=True)
+class Started:
+    """A server that a script starts. `hints`: texts near it, the nearest first."""
+
+    engine: str
+    options: Options
+    environment: Mapping[str, str]
+    hints: tuple[str, ...] = ()
+
+
+def whole(value: Any, default: int) -> int:
+    """An option's number, or `default` where it is something else (an address, a variable)."""
+    return value if isinstance(value, int) and not isinstance(value, bool) else default
+
+
+def started(
+    text: str, where: str, environment: Mapping[str, str] | None = None, arguments: Sequence[str] = ()
+) -> tuple[list[Started], list[shell.Command]]:
+    """The servers of a script, and its other commands. Raises SpecError."""
+    servers, others = [], []
+    branches: dict[str, str] = {}
+    for command in shell.commands(text, where, environment, arguments):
+        found = server_of(command.words)
+        if found is None:
+            inner = next((word for word in command.words if " " in word and is_command(word)), None)
+            if inner is not None and command.words[0] not in _NO_SERVER and server_of(inner.split()):
+                more, rest = started(inner, where, command.environment)
+                servers += [
+                    Started(one.engine, one.options, one.environment, (*one.hints, *command.hints)) for one in more
+                ]
+                others += rest
+                continue
+            others.append(command)
+            continue
+        name, words = found
+        if command.unbounded is not None:
+            raise SpecError(
+                f"{where}: {command.unbounded}: how many servers it starts is not known; allowed: the values"
+            )
+        if command.branch is not None:
+            what, _, body = command.branch.rpartition(" ")
+            if branches.setdefault(what, body) != body:
+                raise SpecError(
+                    f"{where}: servers in several branches of `{what.split()[0]}`: which one runs is not known; "
+                    "allowed: the commands that run"
+                )
+        if any(word in ("--help", "-h", "--version") or word.startswith("--help=") for word in words):
+            continue
+        servers.append(Started(name, options(words, where, name), command.environment, command.hints))
+    return servers, others
+
+
+def placeholder(model: str) -> bool:
+    """Whether a model's name is one of documentation's `<MODEL>`, or a variable that nobody set."""
+    return model.startswith("$") or PLACEHOLDER.fullmatch(model) is not None

@@ -16,6 +16,7 @@ from planner.system.resolve import System
 
 TRACE = "requests.jsonl"
 SPEC = "planner.yaml"
+RESULT = "vllm-bench.json"  # with the details of each request: `planner results`, or a trace to replay
 BLOCK_TOKENS = 512  # of that file
 URL = "http://127.0.0.1:${PORT:-8000}"
 
@@ -65,7 +66,8 @@ def vllm_bench(system: System, model: str | None = None) -> list[str]:
     slo = spec.slo
     goals = [("ttft", slo.ttft_ms), ("tpot", slo.tpot_ms), ("e2el", slo.e2e_ms)]
     targets = [f"{name}:{limit:g}" for name, limit in goals if limit is not None]
-    command += ["--percentile-metrics", "ttft,tpot,itl,e2el", "--metric-percentiles", "50,90,99", "--save-result"]
+    command += ["--percentile-metrics", "ttft,tpot,itl,e2el", "--metric-percentiles", "50,90,99"]
+    command += ["--save-result", "--save-detailed", "--result-filename", RESULT]
     return command + (["--goodput", *targets] if targets else [])
 
 

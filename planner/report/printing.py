@@ -73,6 +73,8 @@ def provenance(summary: Summary) -> str:
 
 def machine(summary: Summary) -> str:
     """1P1D on 2x H200"""
+    if not summary.gpus:  # another tool's result: it does not say what it measured
+        return message("The deployment behind {name}", summary.name)
     if summary.deployment.endswith("aggregated"):
         count = int(summary.deployment.split()[0])
         one, many = message("1 aggregated worker"), message("{count} aggregated workers", count)
@@ -296,8 +298,9 @@ def compare(a: Summary, b: Summary) -> list[Difference]:
 
 
 def compared(a: Summary, b: Summary) -> str:
-    """The one sentence of a comparison: goodput per GPU, because runs may differ in GPUs."""
-    name = "goodput_requests_per_s_per_gpu"
+    """The one sentence of a comparison: goodput per GPU, because runs may differ in GPUs, where both say how many."""
+    known = a.gpus and b.gpus
+    name = "goodput_requests_per_s_per_gpu" if known else "goodput_requests_per_s"
     first, second = a[name] or 0.0, b[name] or 0.0
     low, high = sorted((first, second))
     ahead = "A" if first > second else "B"
@@ -312,8 +315,9 @@ def compared(a: Summary, b: Summary) -> str:
     past = [name for name, run in (("A", a), ("B", b)) if run.saturation.saturated]
     if past:
         verdict = message("{verdict} ({which} past saturation)", verdict, joined(" and ", past))
+    text = "A ({a}) has a goodput of {x} req/s per GPU and B ({b}) of {y}: {verdict}. A {of_a}, B {of_b}"
     return message(
-        "A ({a}) has a goodput of {x} req/s per GPU and B ({b}) of {y}: {verdict}. A {of_a}, B {of_b}",
+        text if known else "A ({a}) has a goodput of {x} req/s and B ({b}) of {y}: {verdict}. A {of_a}, B {of_b}",
         machine(a),
         number(first),
         machine(b),

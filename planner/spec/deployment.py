@@ -30,6 +30,7 @@ class Engine(Node):
     max_num_seqs: PositiveInt | None = None  # requests that one step may hold
     block_size: PositiveInt | None = None  # tokens of a KV block
     max_model_len: PositiveInt | None = None  # longest prompt and answer together
+    max_position_embeddings: PositiveInt | None = None  # instead of the model's own: longer by rope scaling
     gpu_memory_utilization: Fraction = 0.92  # share of the memory for weights, working memory and KV
     num_gpu_blocks_override: PositiveInt | None = None  # KV blocks, instead of what the memory gives
     kv_cache_memory_bytes: PositiveInt | None = None  # of KV on each GPU, instead of what the memory gives
@@ -81,7 +82,7 @@ class Link(LinkClass):
     inter_rack: LinkClass | None = None
     connector: Literal["NixlConnector", "NixlPushConnector"] = "NixlConnector"  # decode reads, or prefill writes
     cross_layer_blocks: bool = False  # one descriptor a block instead of one for K and one for V of every layer
-    post_us: NonNegative | None = None  # a descriptor, inside a step of the worker that posts
+    post_us: NonNegative | None = None  # a descriptor: pull, inside a step; push, on a thread beside the steps
     way_ms: NonNegative | None = None  # prefill's answer to decode's queue; over the profile's hop_s
     way_us_per_token: NonNegative | None = None  # more for each prompt token: it is parsed twice
 

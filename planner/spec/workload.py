@@ -287,7 +287,7 @@ class Retrieval(Node):
     `corpus`, `embedder`, `index`, `reranker` and `candidates` are used by live mode only.
     """
 
-    workers: PositiveInt = 4
+    workers: Annotated[PositiveInt, Field(le=100_000)] = 4
     embed_ms: NonNegative = 5.0
     search_ms: NonNegative = 10.0
     rerank_ms: NonNegative = 0.0

@@ -19,6 +19,7 @@ from planner.spec import Slo, Spec
 from planner.suggestion.probe import Period, load_at, seeded, traffic_of
 from planner.system.capacity import guess
 from planner.system.resolve import System, resolve
+from simulator.clock import no_cycles
 from simulator.cluster import Cluster, Visit
 
 NAN = float("nan")
@@ -70,7 +71,7 @@ class Misses:
         self.missed = self.decided = 0
 
     def __call__(self, cluster: Cluster) -> bool:
-        now, visits = cluster.env.now, cluster.visits
+        now, visits = cluster.clock.now, cluster.visits
         while self._seen < len(visits) and visits[self._seen].arrival_s <= now:
             if self._judged.start_s <= visits[self._seen].arrival_s <= self._judged.end_s:
                 self._open.append(visits[self._seen])
@@ -107,6 +108,7 @@ def system_of(spec: Spec) -> System:
     return resolve(spec)
 
 
+@no_cycles()
 def probe(
     system: System,
     rate: float,

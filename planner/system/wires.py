@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from planner.engine.catalogue import Hardware, LinkPreset, link
-from planner.engine.profile_file import WireLaw
+from planner.engine.profile_file import HandOverLaw, WireLaw
 from planner.spec import Link, LinkClass
 from planner.system.placement import Host
 
@@ -27,8 +27,9 @@ class Wire:
 class HandOver:
     """What a hand-over costs the workers beside the bytes on the wire. Zero: not known.
 
-    NIXL posts every descriptor of a transfer one after another, inside a step of the worker that reads (pull) or
-    writes (push), and the step waits for it.
+    NIXL posts every descriptor of a transfer one after another: with pull inside a step of the decode worker, which
+    waits for it, with push on a thread of the prefill worker (vLLM's nixl-push-writer), which takes `beside` times as
+    long while a step runs. Prompts compute `slowing` times as long while KV is read from their GPU.
     """
 
     post_s: float = 0.0  # a descriptor
@@ -36,6 +37,9 @@ class HandOver:
     way_per_token_s: float = 0.0  # more of it for each prompt token
     push: bool = False  # the prefill worker posts
     cross_layer_blocks: bool = False
+    slowing: float = 1.0
+    beside: float = 1.0
+    idle_look_s: float = 0.0  # until an idle engine sees that a transfer has ended
     measured_block_size: int | None = None  # tokens of the KV blocks that these figures were measured with
 
     def way(self, prompt_tokens: int, hop_s: float) -> float:
@@ -105,22 +109,42 @@ def connector_config(spec: Link) -> dict[str, object]:
     return config
 
 
-def _hand_over(spec: Link, hardware: Hardware) -> HandOver:
-    """Of the preset of one node's wire, unless the spec says otherwise."""
+def _hand_over(spec: Link, hardware: Hardware, measured: HandOverLaw | None) -> HandOver:
+    """Of the preset of one node's wire, or as `measured`, unless the spec says otherwise."""
     inner = spec.intra_node.preset if spec.intra_node else None
     base: LinkPreset = link(inner or spec.preset or default_preset(hardware))
-    post, way, token = (
-        getattr(base, key) if getattr(spec, key) is None else getattr(spec, key)
-        for key in ("post_us", "way_ms", "way_us_per_token")
+    known = measured or HandOverLaw(
+        post_s=base.post_us * 1e-6,
+        way_s=base.way_ms * 1e-3,
+        way_per_token_s=base.way_us_per_token * 1e-6,
+        slowing=base.slowing,
+        beside=base.beside,
+        idle_look_s=base.idle_look_ms * 1e-3,
+        block_size=base.block_size,
     )
-    push = spec.connector == "NixlPushConnector"
-    return HandOver(post * 1e-6, way * 1e-3, token * 1e-6, push, spec.cross_layer_blocks, base.block_size)
+    return HandOver(
+        post_s=known.post_s if spec.post_us is None else spec.post_us * 1e-6,
+        way_s=known.way_s if spec.way_ms is None else spec.way_ms * 1e-3,
+        way_per_token_s=known.way_per_token_s if spec.way_us_per_token is None else spec.way_us_per_token * 1e-6,
+        push=spec.connector == "NixlPushConnector",
+        cross_layer_blocks=spec.cross_layer_blocks,
+        slowing=known.slowing,
+        beside=known.beside,
+        idle_look_s=known.idle_look_s,
+        measured_block_size=known.block_size,
+    )
 
 
-def wires(spec: Link, hardware: Hardware, hosts: list[Host], measured: WireLaw | None = None) -> Wires:
+def wires(
+    spec: Link,
+    hardware: Hardware,
+    hosts: list[Host],
+    measured: WireLaw | None = None,
+    measured_hand_over: HandOverLaw | None = None,
+) -> Wires:
     """`spec`'s top level is the wire of one node; between nodes InfiniBand (CPU: 10 Gb/s Ethernet) unless given.
 
-    `measured` is the wire of one node as a profile has it.
+    `measured` are the wire of one node and what hand-overs on it cost, as a profile has them.
     """
     between = "ethernet_10g" if hardware.kind == "cpu" else "ib_400"
     top = LinkClass(**{key: getattr(spec, key) for key in LinkClass.model_fields})
@@ -131,5 +155,5 @@ def wires(spec: Link, hardware: Hardware, hosts: list[Host], measured: WireLaw |
         inter_node=_wire(inter_node, between),
         inter_rack=_wire(inter_rack, between),
         nic={host.name: host.nic_gb_s * 1e9 for host in hosts},
-        hand_over=_hand_over(spec, hardware),
+        hand_over=_hand_over(spec, hardware, measured_hand_over),
     )

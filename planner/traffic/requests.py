@@ -8,8 +8,8 @@ client turns the same ids into token ids; the simulator hashes them into KV bloc
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import Protocol, runtime_checkable
+from dataclasses import dataclass, fields, replace
+from typing import Protocol
 
 Segments = tuple[tuple[int, int], ...]
 
@@ -36,6 +36,9 @@ class Request:
     known_prefix_tokens: int | None = None  # tokens known before retrieval; None: the whole prompt
     documents: tuple[int, ...] = ()
     history: tuple[tuple[int, int], ...] = ()
+
+    def __reduce__(self) -> tuple[type[Request], tuple[object, ...]]:
+        return Request, tuple(getattr(self, field.name) for field in fields(self))  # compiled: has no other way
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,17 +67,10 @@ class Load(Protocol):
     def finished(self, request: Request, time_s: float) -> list[Arrival]: ...
 
 
-@runtime_checkable
-class Remarked(Protocol):
-    """A load with something that a reader of its results must know."""
-
-    @property
-    def warnings(self) -> tuple[str, ...]: ...
-
-
 def warnings_of(load: Load) -> tuple[str, ...]:
-    """What a load has to say; most have nothing."""
-    return load.warnings if isinstance(load, Remarked) else ()
+    """What a reader of a load's results must know: its `warnings`; most have none."""
+    found: tuple[str, ...] = getattr(load, "warnings", ())
+    return found
 
 
 class WithLengths:

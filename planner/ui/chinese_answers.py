@@ -14,7 +14,9 @@ ANSWERS: dict[str, str] = {
     "TPOT 误差为 {mean:.0f} %（90 %：{p90:.0f} %）",
     "no TTFT or TPOT was measured": "没有实测 TTFT 或 TPOT",
     "no request can run there": "没有请求能在那里运行",
-    "most requests wait for a place, and the row does not say how many there are": "多数请求在排队，而该行没有给出并发上限",
+    "most requests wait for a place, and the row does not say how many there are": (
+        "多数请求在排队，而该行没有给出并发上限"
+    ),
     "rows": "数据行",
     "composed: {profiles}": "由算子表合成：{profiles}",
     "not calibrated: {profiles}, measured otherwise": "未校准：{profiles}，测量条件不同",

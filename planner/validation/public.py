@@ -26,6 +26,7 @@ from planner.engine.catalogue import gpu_named, hardware, names
 from planner.engine.limits import uneven
 from planner.engine.model_config import load_model, model_config, published_as
 from planner.engine.model_shape import ModelShape
+from planner.engine.parallel import Parallel
 from planner.engine.provenance import generation
 from planner.messages import message, said
 from planner.spec import Aggregated, Concurrency, Disaggregated, Engine, PoolSpec, Spec, SpecError, Uniform, config_root
@@ -243,7 +244,7 @@ def _whole_experts(shape: ModelShape, gpus: int, ranks: int) -> bool:
     """Whether experts are kept whole: as the row says, or because their scales cannot be split."""
     if not shape.experts or gpus == 1:
         return False
-    return ranks > 1 or (uneven(shape, gpus) is not None and uneven(shape, gpus, whole_experts=True) is None)
+    return ranks > 1 or (uneven(shape, Parallel(gpus)) is not None and uneven(shape, Parallel(gpus, ep=gpus)) is None)
 
 
 def predict(row: PublicRow) -> Predicted:

@@ -23,8 +23,8 @@ from planner.engine.profile_file import ProfileFile
 from planner.engine.profiles import dump_profile, load_profile
 from planner.run.tables import Run, frame
 from planner.spec import Node, Spec, SpecError, parse
+from planner.spec.faults import validate as checked
 from planner.spec.strict_yaml import read_mapping, read_text
-from planner.spec.strict_yaml import validate as checked
 from planner.system.resolve import resolve
 from planner.traffic import workload
 from planner.traffic.requests import Arrival, Load, Request
@@ -109,7 +109,12 @@ def read_record(folder: Path, profiles: dict[str, ProfileFile | None] | None = N
                 "{folder}: a {provenance} run; allowed: a measured one", folder, run.manifest.get("provenance")
             )
         name = str((run.manifest.get("spec") or {}).get("name", folder.name))
-        return Record(name, Reading(), {"its spec's": None}, (), {name: (run,)})
+        if "spec_yaml" not in run.manifest:
+            raise SpecError(
+                f"{folder}: does not say which deployment was measured; allowed: planner results FILE CONFIG"
+            )
+        reading = Reading(replay=bool(run.manifest.get("replay")))  # of another tool: its requests are sent again
+        return Record(name, reading, {"its spec's": None}, (), {name: (run,)})
     runs: dict[str, dict[int, Run]] = defaultdict(dict)
     for path in sorted(folder.iterdir()) if folder.is_dir() else ():
         found = NUMBERED.fullmatch(path.name)

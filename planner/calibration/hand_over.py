@@ -1,0 +1,263 @@
+"""What handing a request over costs a pair, beside its steps: posts, the wire, the way between workers, slower prompts.
+
+With pull the decode worker posts, inside the launch of a step: it decides that step, posts, launches, and only then
+takes in the results of the step before. Steps whose start is that of transfers carry their posts: what they and the
+step before took, less what the GPU computed in the later one, is how long that was. With push a thread of the prefill
+worker posts, and no step shows it: posting is then what transfers take beside the bytes at the bandwidth of the wire
+that the spec names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pandas as pd
+from scipy.optimize import least_squares
+
+from planner.calibration.cost_fits import robust_line
+from planner.calibration.fitting import ROBUST_FROM, Array, Fitted, covariance_of, digits, observations, predict
+from planner.calibration.launches import LONGER, LaunchFit, seen_ends
+from planner.engine.profile_file import HandOverLaw, WireLaw
+from planner.run.tables import Run
+from planner.spec import Link
+from planner.system.resolve import System
+
+SAME_S = 1e-5  # a step and the transfers that it posts have one start
+LEAST = 5  # posts, ways or prompts of each kind that a fit takes
+FEW = 3
+LEAST_SPEED = 0.1  # of a thread beside a step, in its own speed
+WHOLE = 1000  # descriptors of a transfer from which what each transfer takes besides does not count
+QUIET, UNDER_WAY = 0.05, 0.5  # share of a prompt's step in which KV was read from its GPU
+
+
+@dataclass(frozen=True)
+class Posting:
+    """Seconds a descriptor and their standard error, from so many steps."""
+
+    post_s: float
+    error_s: float
+    steps: int
+
+
+def descriptors_a_byte(system: System) -> float:
+    """Of the transfers as the engine cuts them: one for K and V of every layer of a block, or one a block."""
+    return system.block_descriptors / (system.kv_bytes_per_token * system.pools[-1].limits.block_size)
+
+
+def with_hand_overs(run: Run, system: System) -> Run:
+    """The run with what its transfers did to its steps, as columns.
+
+    `posts`: descriptors that the step's launch posts; `posted`: of how many transfers; `sending`: share of the step's
+    time in which KV was read from its worker's GPU.
+    """
+    steps, sent = run.steps, run.transfers.dropna(subset=["start_s", "end_s"])
+    if system.wires is None or sent.empty or steps.empty:
+        return run
+    posts, posted, sending = np.zeros(len(steps)), np.zeros(len(steps)), np.zeros(len(steps))
+    starts = steps["start_s"].to_numpy(dtype=float)
+    for worker, rows in steps.reset_index(drop=True).groupby("worker"):
+        order = rows["start_s"].sort_values(kind="stable").index.to_numpy()
+        ordered = rows.loc[order].reset_index(drop=True)
+        ends = seen_ends(ordered)
+        begins = np.maximum(starts[order], np.concatenate([[-np.inf], ends[:-1]]))
+        read = sent[sent["source"] == worker]
+        if len(read):
+            sending[order] = covered(begins, ends, read["start_s"].to_numpy(float), read["end_s"].to_numpy(float))
+        taken = sent[sent["target"] == worker]
+        if system.wires.hand_over.push or taken.empty:
+            continue
+        begun = taken["start_s"].to_numpy(dtype=float)
+        place = np.minimum(np.searchsorted(starts[order], begun - SAME_S), len(order) - 1)
+        known = np.abs(starts[order][place] - begun) <= SAME_S
+        size = taken["bytes"].to_numpy(dtype=float) * descriptors_a_byte(system)
+        np.add.at(posts, order[place[known]], size[known])
+        np.add.at(posted, order[place[known]], 1.0)
+    return replace(run, steps=steps.assign(posts=posts, posted=posted, sending=sending))
+
+
+def fit_posts(rows: pd.DataFrame, fitted: Fitted) -> Posting | None:
+    """From steps that the GPU waited to begin; None where too few of them show it. `fitted` is the law of steps."""
+    seen = rows[(rows["posts"] > 0) & (rows["posts"] >= WHOLE * rows["posted"])]
+    if len(seen) < LEAST:
+        return None
+    seconds, counts = seen["seconds"].to_numpy(dtype=float), seen["posts"].to_numpy(dtype=float)
+    left = seconds - predict(fitted.values, seen.assign(known_s=0.0))
+    root = np.sqrt(counts)  # what a post is off by adds up over its descriptors
+    found, errors = robust_line(root[:, None], left / root)
+    return Posting(max(found[0], 0.0), errors[0], len(seen))
+
+
+def fit_logs(design: Array, seconds: Array, known_s: Array) -> tuple[Array, Array]:
+    """Values >= 0 and standard errors of design @ x + known_s = seconds; noise multiplies, so logarithms are fitted."""
+    scale = np.maximum(np.linalg.norm(design, axis=0) / np.sqrt(len(seconds)), 1e-12)
+    unit = np.median(seconds) / scale
+    start, noise = np.full(design.shape[1], 0.5), 0.2
+    for _ in range(4):
+        width = noise * ROBUST_FROM
+        found = least_squares(
+            lambda x, width=width: (np.log(design @ (x * unit) + known_s) - np.log(seconds)) / width,
+            start, bounds=(1e-9, np.inf), loss="soft_l1",
+        )  # fmt: skip
+        start = found.x
+        total = design @ (start * unit) + known_s
+        wrong = np.log(total) - np.log(seconds)
+        used, noise = noise, max(1.4826 * float(np.median(np.abs(wrong))), 1e-6)
+    covariance = covariance_of(design * unit / total[:, None] / used, wrong / used)
+    return start * unit, np.sqrt(np.diag(covariance)) * unit
+
+
+def fit_way(runs: Sequence[Run]) -> tuple[Array, Array] | None:
+    """Seconds between the workers, fixed and a prompt token, and their standard errors. From lonely requests."""
+    tables = []
+    for run in runs:
+        done = run.requests[run.requests["finish_reason"].isin(["stop", "length"])].sort_values("arrival_s")
+        before = done["finish_s"].cummax().shift(1, fill_value=-np.inf)
+        alone = (before <= done["arrival_s"]) & (
+            done["arrival_s"].shift(-1, fill_value=np.inf) >= done["first_token_s"]
+        )
+        tables.append(done[alone & (done["worker"] != done["decode_worker"])])
+    table = pd.concat(tables, ignore_index=True).dropna(subset=["transfer_start_s", "prefill_end_s"])
+    seconds = (table["transfer_start_s"] - table["prefill_end_s"]).to_numpy(dtype=float)
+    prompts = table["prompt_tokens"].to_numpy(dtype=float)
+    seen = seconds > 0
+    if seen.sum() < LEAST or len(np.unique(prompts[seen])) < 3:
+        return None
+    design = np.column_stack([np.ones(seen.sum()), prompts[seen]])
+    return fit_logs(design, seconds[seen], np.zeros(seen.sum()))
+
+
+def slowed_prompts(runs: Sequence[Run], largest: int, fitted: Fitted, launches: LaunchFit) -> float | None:
+    """How many times as long prompts compute while KV is read from their GPU; None: too few show it."""
+    ratios, shares = [], []
+    for run in runs:
+        if "sending" not in run.steps:
+            continue
+        for _, steps in run.steps[run.steps["worker"].isin(run.transfers["source"])].groupby("worker"):
+            own = steps.sort_values("start_s", ignore_index=True)
+            ends, starts = seen_ends(own), own["start_s"].to_numpy(dtype=float)
+            begins = np.maximum(starts, np.concatenate([[-np.inf], ends[:-1]]))
+            rows = observations(
+                {
+                    "kind": "prefill",
+                    "seconds": ends - begins,
+                    "known_s": launches.head_s * (begins == starts),
+                    "mixed_steps": 1.0,
+                    "prefill_tokens": own["prefill_tokens"],
+                    "prefill_pairs": own["prefill_pairs"] if "prefill_pairs" in own else own["prefill_tokens"] ** 2 / 2,
+                }
+            )
+            tokens = rows["prefill_tokens"].to_numpy()
+            keep = (tokens > largest) & (own["decode_seqs"].to_numpy() == 0)
+            keep &= ends - begins > LONGER * launches.seconds(tokens, np.zeros_like(tokens))
+            ratios.append((rows["seconds"].to_numpy() / predict(fitted.values, rows))[keep])
+            shares.append(own["sending"].to_numpy(dtype=float)[keep])
+    if not ratios:
+        return None
+    ratio, share = np.concatenate(ratios), np.concatenate(shares)
+    if min((share < QUIET).sum(), (share > UNDER_WAY).sum()) < FEW:
+        return None
+    found, _ = robust_line(np.column_stack([np.ones_like(share), share]), ratio)
+    return max(1.0, 1.0 + found[1] / found[0])
+
+
+def covered(begins: Array, ends: Array, starts: Array, stops: Array) -> Array:
+    """Share of each span from `begins` to `ends` in which at least one of those from `starts` to `stops` was open."""
+    order = np.argsort(starts, kind="stable")
+    edges = (
+        np.maximum.accumulate(np.column_stack([starts[order], stops[order]]).ravel()) if len(starts) else np.zeros(2)
+    )
+    open_s = np.concatenate([[0.0], np.cumsum(np.diff(edges) * (np.arange(len(edges) - 1) % 2 == 0))])
+    return np.asarray((np.interp(ends, edges, open_s) - np.interp(begins, edges, open_s)) / (ends - begins))
+
+
+def bursts(run: Run, system: System) -> pd.DataFrame:
+    """Transfers that overlap as one row: `start_s`, `end_s`, `bytes`, `posts`, `least` descriptors of one of them, and
+    `busy`, the seconds in which the worker that they read from computed.
+
+    A transfer that is larger than all before it goes: what a connector has of requests grows then, and it takes twice
+    as long.
+    """
+    sent = run.transfers.dropna(subset=["start_s", "end_s"]).sort_values("start_s", ignore_index=True)
+    larger = sent["bytes"] > sent["bytes"].cummax().shift(1, fill_value=0)
+    burst = (sent["start_s"] >= sent["end_s"].cummax().shift(1, fill_value=-np.inf)).cumsum()
+    sent = sent.assign(burst=burst, posts=sent["bytes"] * descriptors_a_byte(system))
+    sent = sent[~burst.isin(burst[larger])]
+    how = {"start_s": ("start_s", "min"), "end_s": ("end_s", "max"), "bytes": ("bytes", "sum")}
+    table = sent.groupby("burst").agg(
+        **how, posts=("posts", "sum"), least=("posts", "min"), count=("posts", "size"), source=("source", "first")
+    )
+    busy = np.zeros(len(table))
+    for worker, own in run.steps.groupby("worker"):
+        ordered = own.sort_values("start_s", ignore_index=True)
+        ends = seen_ends(ordered)
+        begins = np.maximum(ordered["start_s"].to_numpy(dtype=float), np.concatenate([[-np.inf], ends[:-1]]))
+        start, end = table["start_s"].to_numpy(dtype=float), table["end_s"].to_numpy(dtype=float)
+        here = (table["source"] == worker).to_numpy()
+        busy[here] = (covered(start, end, begins, ends) * (end - start))[here]
+    return table.assign(busy=busy).reset_index(drop=True)
+
+
+def fit_wire(
+    system: System, runs: Sequence[Run], posting: Posting | None, notes: list[str]
+) -> tuple[WireLaw, Posting, float, float] | None:
+    """The wire, the posts, seconds until an idle engine sees that all is there, and how much slower a thread posts
+    beside a step (times as long).
+
+    With one block size bytes grow with descriptors, so that one of the two must be known: posts (from steps, with
+    pull), or the bandwidth. None where too few transfers show it.
+    """
+    assert system.wires is not None
+    table = pd.concat([bursts(run, system) for run in runs if len(run.transfers)], ignore_index=True)
+    lone = not system.wires.hand_over.push  # steps tell of the posts: what a lone transfer takes beside them is wanted
+    table = table[(table["least"] >= WHOLE) & ((table["count"] == 1) | (not lone))]
+    if len(table) < LEAST or table["bytes"].nunique() < 3:
+        notes.append(f"no link was fitted: {len(table)} transfers of {table['bytes'].nunique()} sizes show it")
+        return None
+    seconds = (table["end_s"] - table["start_s"]).to_numpy(dtype=float)
+    size, posts, busy = (table[name].to_numpy(dtype=float) for name in ("bytes", "posts", "busy"))
+    connector = getattr(system.spec.deployment, "link", Link()).connector
+    wire, beside, ones = system.wires.intra_node, 1.0, np.ones_like(size)
+    if system.wires.hand_over.push:
+        shown = (busy > UNDER_WAY * seconds).sum() >= FEW
+        design = np.column_stack([ones, posts, busy] if shown else [ones, posts])
+        found, errors = fit_logs(design, seconds, size / wire.bandwidth)
+        notes.append(f"posting and bytes are not told apart: bandwidth is that of {wire.name}")
+        posting, bandwidth = Posting(float(found[1]), float(errors[1]), len(seconds)), wire.bandwidth
+        beside = 1.0 / max(1.0 - float(found[2]), LEAST_SPEED) if shown else 1.0
+    else:
+        posting = posting or Posting(0.0, 0.0, 0)  # no step waited: few descriptors, or quick ones
+        found, errors = fit_logs(np.column_stack([ones, size]), seconds, posts * posting.post_s)
+        bandwidth = 1.0 / max(found[1], 1.0 / wire.bandwidth)
+    law = WireLaw(bandwidth_gb_s=digits(1e-9 * bandwidth), connector=connector)
+    return law, posting, float(found[0]), beside
+
+
+def hand_over_of(
+    system: System, runs: Sequence[Run], posting: Posting | None, slowing: float | None, notes: list[str]
+) -> tuple[WireLaw, HandOverLaw] | None:
+    """What a pair of GPUs shows of its hand-overs; None where its transfers do not."""
+    found = fit_wire(system, runs, posting, notes)
+    if found is None:
+        return None
+    wire, posts, look_s, beside = found
+    values, errors = {"post_s": posts.post_s}, {"post_s": posts.error_s}
+    way = fit_way(runs)
+    if way is None:
+        notes.append("the way between the workers was not seen: too few lonely requests")
+    else:
+        for name, value, error in zip(("way_s", "way_per_token_s"), *way, strict=True):
+            values[name], errors[name] = float(value), float(error)
+    if slowing is None:
+        notes.append("how a transfer slows the prompts of its GPU was not seen")
+    law = HandOverLaw(
+        connector=wire.connector,
+        slowing=digits(slowing or 1.0),
+        beside=digits(beside),
+        idle_look_s=digits(look_s),
+        block_size=system.pools[-1].limits.block_size,
+        errors={name: digits(value) for name, value in errors.items()},
+        **{name: digits(value) for name, value in values.items()},
+    )
+    return wire, law

@@ -1,0 +1,80 @@
+"""The core: the modules that take nearly all of a simulation's time. It runs compiled or interpreted, from one source.
+
+`python -m simulator.compile` puts compiled modules into `planner/_compiled/PLATFORM`, with the checksums of the files
+that they were made from. They are imported (`install`) only while each of those files is still the same; else all of
+them run interpreted, and a warning says so. PLANNER_INTERPRETED=1 leaves compiled modules alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+import warnings
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib.machinery import EXTENSION_SUFFIXES, ModuleSpec
+from importlib.util import spec_from_file_location
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent  # where the packages lie
+PLATFORM = EXTENSION_SUFFIXES[0].split(".")[1]  # and the interpreter
+FOLDER = Path(__file__).parent / "_compiled" / PLATFORM
+CHECKSUMS = "sources.sha256"  # as sha256sum writes them
+
+
+@dataclass(frozen=True, slots=True)
+class Core:
+    """What this process runs, and why."""
+
+    compiled: bool
+    why: str
+    stale: bool = False  # it is compiled, but from other sources
+
+
+def checksums(names: Iterable[str]) -> str:
+    """The lines of CHECKSUMS for files by their path below ROOT."""
+    return "".join(f"{hashlib.sha256((ROOT / name).read_bytes()).hexdigest()}  {name}\n" for name in names)
+
+
+def look(folder: Path) -> Core:
+    """Whether the compiled modules of a folder may be used."""
+    stamp = folder / CHECKSUMS
+    if not stamp.is_file():
+        return Core(False, f"not compiled for {PLATFORM}")
+    for line in stamp.read_text().splitlines(keepends=True):
+        name = line.split()[1]
+        if not (ROOT / name).is_file() or checksums([name]) != line:
+            return Core(False, f"{name} has changed since it was compiled", stale=True)
+    return Core(True, PLATFORM)
+
+
+@lru_cache(maxsize=1)
+def core() -> Core:
+    """The choice, made once a process."""
+    if os.environ.get("PLANNER_INTERPRETED"):
+        return Core(False, "PLANNER_INTERPRETED is set")
+    found = look(FOLDER)
+    if found.stale and "--multiprocessing-fork" not in sys.orig_argv:  # else the first of the processes has said it
+        warnings.warn(f"{found.why}, and runs interpreted; python -m simulator.compile compiles it again", stacklevel=2)
+    return found
+
+
+class Finder:
+    """Finds compiled modules, by their names, before Python finds their sources."""
+
+    def __init__(self, folder: Path) -> None:
+        ending = EXTENSION_SUFFIXES[0]
+        files = {str(path.relative_to(folder)).removesuffix(ending): path for path in folder.rglob(f"*{ending}")}
+        self._files = {name.replace(os.sep, "."): path for name, path in files.items()}
+
+    def find_spec(self, name: str, path: object = None, target: object = None) -> ModuleSpec | None:
+        file = self._files.get(name)
+        return None if file is None else spec_from_file_location(name, file)
+
+
+def install() -> None:
+    """Import compiled modules from now on, where they may be used."""
+    if core().compiled:
+        sys.meta_path.insert(0, Finder(FOLDER))

@@ -1,0 +1,121 @@
+"""A model that another stack names, as planner's: catalogue names, quantised ids, longer contexts."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from planner.engine.catalogue import names
+from planner.engine.model_config import load_model, published_as
+from planner.interop.import_reading import Choices, Note
+from planner.interop.import_vllm import as_json, placeholder
+from planner.interop.vllm_options import NAMED
+from planner.spec import SpecError
+
+# Models whose config.json has the figures of one of the catalogue.
+SAME_SHAPE = {
+    "llama-3.3-70b": "llama-3.1-70b", "deepseek-r1-distill-llama-70b": "llama-3.1-70b", "deepseek-r1": "deepseek-v3",
+    "deepseek-v3-0324": "deepseek-v3", "deepseek-r1-0528": "deepseek-v3", "deepseek-v3.1": "deepseek-v3",
+}  # fmt: skip
+_QUANT = re.compile(
+    r"[-_.](?:quantized\.)?(?:(?:nv|mx)?fp[48](?:[-_](?:dynamic|kv|block|static|ar|dynamic-kv|scaled))*|w\d+a\d+"
+    r"|awq(?:[-_]int4|[-_]4bit|-marlin)?|gptq(?:[-_]int[48]|[-_]4bit)?|int[48]|[348]bit|bnb-4bit|gguf)(?=$|[-_.])",
+    re.I,
+)
+
+
+def _catalogued(stem: str) -> str | None:
+    """The catalogue's name of a lower-case stem without its quantisation."""
+    known = names("models")
+    plain = re.sub(r"^(meta-|nvidia-)", "", stem)
+    for candidate in (plain, re.sub(r"-(instruct|chat|it|hf|base)(-.*)?$", "", plain)):
+        if candidate in known:
+            return candidate
+        if candidate in SAME_SHAPE:
+            return SAME_SHAPE[candidate]
+    return None
+
+
+def model_name(
+    foreign: str, key: str, where: str = "", served: str | None = None
+) -> tuple[str, dict[str, Any], list[Note]]:
+    """(model, engine keys, notes): the catalogue's name of a hub id, or the id with a warning. Raises SpecError."""
+    if foreign.startswith("./") and served in names("models"):
+        return served, {}, [Note("assumed", key, f"{foreign} is served as {served}, the catalogue's")]
+    if placeholder(foreign) or not foreign.strip():
+        raise SpecError(f"{where}: {key}: {foreign!r} is no model; allowed: a model in the file, or --set model=NAME")
+    last = foreign.split("://")[-1].rstrip("/").rsplit("/", 1)[-1].lower()
+    published = next((name for name in names("models") if (published_as(name) or "").lower() == foreign.lower()), None)
+    if published is not None:
+        return published, {}, []
+    tag = _QUANT.search(last)
+    found = _catalogued(_QUANT.sub("", last))
+    if found is None or foreign.startswith(("/", ".", "~")):
+        return foreign, {}, [Note("warning", key, _unknown(foreign, served))]
+    notes = [] if found == last else [Note("assumed", key, f"{foreign} has the shape of {found}")]
+    if tag is None or load_model(found).checkpoint is not None:
+        return found, {}, notes
+    _, bits, words = next((one for one in NAMED if re.search(one[0], tag[0], re.I)), (tag[0], None, tag[0]))
+    if bits is None:
+        note = f"{foreign}: {words} in its name, which no engine key of the model's plain weights says"
+        return found, {}, [*notes, Note("loss", key, note + "; a folder with its config.json does", grave=True)]
+    said = f"{foreign}: {words} is read from its name (engine.quantization: {bits}); only its config.json knows"
+    keys: dict[str, Any] = {"quantization": bits}
+    if re.search(r"fp8[-_](?:dynamic[-_])?kv", last):
+        keys["kv_cache_dtype"] = "fp8"
+    return found, keys, [*notes, Note("warning", key, said)]
+
+
+def _unknown(foreign: str, served: str | None) -> str:
+    like = None if served is None else _catalogued(_QUANT.sub("", served.rsplit("/", 1)[-1].lower()))
+    hint = f"; it is served as {served}, whose shape is --set model={like}" if like else ""
+    return f"{foreign} is not in the catalogue; give `model` a folder with its config.json, or --set model=NAME{hint}"
+
+
+def positions(
+    values: Mapping[str, Any], environment: Mapping[str, str], model: str, key: str
+) -> tuple[dict[str, Any], list[Note]]:
+    """Engine keys for a context that was made longer than the model's own, by rope scaling or by hand."""
+    place = f"{key}.hf-overrides" if key else "--hf-overrides"
+    overrides = as_json(values["hf-overrides"], place) if values.get("hf-overrides") is not None else {}
+    overrides |= overrides.pop("text_config", {}) if isinstance(overrides.get("text_config"), dict) else {}
+    rope: dict[str, Any] = {}
+    for name in ("rope_scaling", "rope_parameters"):
+        given = overrides.pop(name, None) or values.get(name.replace("_", "-"))
+        rope |= as_json(given, f"{place}.{name}") if given else {}
+    longest = overrides.pop("max_position_embeddings", None)
+    overrides.pop("rope_theta", None)
+    notes = [
+        Note(
+            "loss", f"{place}.{name}", f"{value} changes the model, which is taken as it is",
+            grave="layer" in name or "hidden" in name,
+        )
+        for name, value in overrides.items() if name not in ("architectures", "model_type", "max_model_len")
+    ]  # fmt: skip
+    wanted = values.get("max-model-len")
+    factor, original = rope.get("factor"), rope.get("original_max_position_embeddings")
+    own = load_model(model).max_position if model in names("models") else None
+    if longest is None and isinstance(factor, int | float):
+        base = original if isinstance(original, int) else own
+        longest = None if base is None else int(base * factor)
+    by_hand = environment.get("VLLM_ALLOW_LONG_MAX_MODEL_LEN") in ("1", "true", "True")
+    if longest is None and isinstance(wanted, int) and (rope or by_hand):
+        longest = wanted
+    if not isinstance(longest, int) or isinstance(longest, bool) or longest < 1:
+        return {}, notes
+    if isinstance(wanted, int) and wanted > longest and by_hand:
+        longest = wanted
+    if own == longest:
+        return {}, notes
+    text = f"positions up to {longest}; rope scaling itself takes no time"
+    return {"max_position_embeddings": longest}, [*notes, Note("assumed", place, text)]
+
+
+def chosen(
+    choices: Choices, foreign: str, key: str, where: str, served: str | None
+) -> tuple[str, dict[str, Any], list[Note]]:
+    """As `model_name`, unless the user says which model it is."""
+    if choices.model is not None:
+        return choices.model, {}, []
+    return model_name(foreign, key, where, served)

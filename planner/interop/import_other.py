@@ -1,0 +1,227 @@
+"""Docker Compose, Ray Serve LLM's configs, and vLLM's own config files."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from planner.interop import import_checks
+from planner.interop.import_pods import POD, count, environment, hardware_of, name_role, servers_of, words_of
+from planner.interop.import_reading import Choices, Imported, Note, Role, Source, items, section, unread
+from planner.interop.import_script import proxy_ports, router_of
+from planner.interop.import_servers import assemble
+from planner.interop.import_vllm import Options, options
+from planner.interop.server import Server
+from planner.interop.shell import Command
+from planner.spec import Engine, SpecError
+from planner.spec.strict_yaml import read_mapping
+
+# --- Docker Compose --------------------------------------------------------------------------------------
+
+
+def is_compose(data: dict[str, Any]) -> bool:
+    return isinstance(data.get("services"), dict) and "kind" not in data
+
+
+def _interpolated(value: Any) -> Any:
+    """`${NAME:-default}` as its default; a variable without one stays."""
+    if isinstance(value, str):
+        text = re.sub(r"\$\{\w+:?-([^}]*)\}", r"\1", value)
+        return text.replace("$$", "$")
+    if isinstance(value, list):
+        return [_interpolated(item) for item in value]
+    if isinstance(value, dict):
+        return {key: _interpolated(item) for key, item in value.items()}
+    return value
+
+
+def _devices(service: Mapping[str, Any]) -> int | None:
+    reserved = service.get("deploy")
+    for key in ("resources", "reservations", "devices"):
+        reserved = reserved.get(key) if isinstance(reserved, Mapping) else None
+    given = reserved or service.get("gpus")
+    for device in given if isinstance(given, list) else ():
+        if isinstance(device, Mapping):
+            if isinstance(device.get("device_ids"), list):
+                return len(device["device_ids"])
+            if str(device.get("count", "")).isdigit():
+                return int(device["count"])
+    return None
+
+
+def _words(value: Any) -> list[str]:
+    return shlex.split(value) if isinstance(value, str) else words_of(value)
+
+
+def read_compose(data: dict[str, Any], where: str, name: str, choices: Choices) -> Imported:
+    """A Compose file whose services run engines. Raises SpecError."""
+    source = Source(data, where)
+    servers: list[Server] = []
+    others: list[Command] = []
+    for key, raw in data["services"].items():
+        service = _interpolated(raw)
+        if not isinstance(service, dict):
+            raise SpecError(f"{where}: services.{key}: holds {type(raw).__name__}; allowed: a section of keys")
+        env = environment(service.get("environment"))
+        try:
+            entry, command = _words(service.get("entrypoint")), _words(service.get("command"))
+        except ValueError as error:
+            raise SpecError(f"{where}: services.{key}.command: {error}; allowed: a command line") from None
+        deploy = section(service.get("deploy"), f"{where}: services.{key}.deploy")
+        copies = count(service.get("scale", deploy.get("replicas")), f"{where}: services.{key}.deploy.replicas")
+        container = {"image": service.get("image", ""), "command": entry, "args": command, "environment": env}
+        own = env.get("NVIDIA_VISIBLE_DEVICES", env.get("CUDA_VISIBLE_DEVICES", ""))
+        gpus = _devices(service) or (len(own.split(",")) if re.fullmatch(r"\d+(,\d+)*", own) else None)
+        host = service.get("network_mode") == "host"
+        proxy = re.search(r"proxy|router|nginx|gateway", f"{key} {' '.join(entry)}") and not deploy.get("resources")
+        made = [] if proxy else servers_of(
+            container, where, str(key), role=name_role(key), replicas=copies, place="host" if host else "pod",
+            gpus=gpus,
+            hints=(str(service.get("container_name", "")),),
+        )  # fmt: skip
+        for part in ("command", "environment", "deploy", "entrypoint", "scale"):
+            if made:
+                source.get("services", str(key), part)
+        servers += made if copies else []
+        if not made:
+            others.append(Command((*entry, *command), env))
+            source.get("services", str(key))
+    if not servers:
+        raise SpecError(
+            f"{where}: services: none runs an engine; allowed: an image of vLLM, or a command that starts it"
+        )
+    ports = proxy_ports(others)
+    source.get("name")
+    notes = unread(
+        source, {**POD, r"volumes.*|secrets|configs|version|x-.*|expose": "how containers run"}, "Compose setting"
+    )
+    title = str(data.get("name") or name)
+    made_ = assemble("Docker Compose", title, where, servers, choices, ports=ports, notes=notes)
+    router, remarks = router_of(others, made_.data["deployment"]["mode"] == "disaggregated")
+    if router is not None:
+        made_.data["deployment"]["router"] = router
+    return Imported(made_.dialect, made_.data, (*made_.notes, *remarks))
+
+
+# --- Ray Serve LLM -------------------------------------------------------------------------------------------
+
+
+def _keys(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def is_ray(data: dict[str, Any]) -> bool:
+    return _ray(data) is not None
+
+
+def _ray(data: Mapping[str, Any]) -> list[Any] | None:
+    """The applications of a serve config, which a RayService carries as text."""
+    if data.get("kind") == "RayService":
+        text = dict(_keys(data.get("spec"))).get("serveConfigV2")
+        inner = read_mapping(text, "serveConfigV2") if isinstance(text, str) else text
+        return _ray(inner) if isinstance(inner, dict) else None
+    if "model_loading_config" in data:
+        return [{"args": {"llm_configs": [dict(data)]}}]
+    if "llm_configs" in data or "prefill_config" in data:
+        return [{"args": dict(data)}]
+    found = data.get("applications")
+    names = ("llm_configs", "llm_config", "prefill_config", "decode_config")
+    fits = isinstance(found, list) and any(
+        isinstance(a, dict) and set(names) & set(_keys(a.get("args"))) for a in found
+    )
+    return found if fits else None
+
+
+def _ray_server(config: Any, key: str, where: str, role: Role | None) -> tuple[Server, list[Note]]:
+    if not isinstance(config, Mapping):
+        raise SpecError(f"{where}: {key}: {config!r} is another file; allowed: the model's section itself")
+    loading = section(config.get("model_loading_config"), f"{where}: {key}.model_loading_config")
+    source = loading.get("model_source")
+    model = source if isinstance(source, str) else str(loading.get("model_id") or "") or None
+    words = []
+    for name, value in section(config.get("engine_kwargs"), f"{where}: {key}.engine_kwargs").items():
+        option = name.replace("_", "-")
+        if isinstance(value, bool):
+            words.append(f"--{option}" if value else f"--no-{option}")
+        elif value is not None:
+            words.append(f"--{option}={json.dumps(value) if isinstance(value, dict | list) else value}")
+    values = options(words, f"{where}: {key}.engine_kwargs").values
+    deployment = section(config.get("deployment_config"), f"{where}: {key}.deployment_config")
+    scaling = section(deployment.get("autoscaling_config"), f"{where}: {key}.autoscaling_config")
+    notes = []
+    copies = deployment.get("num_replicas")
+    if scaling and not isinstance(copies, int):
+        low, high = count(scaling.get("min_replicas"), where), count(scaling.get("max_replicas"), where)
+        copies = max(count(scaling.get("initial_replicas"), where, low), 1)
+        if low != high:
+            text = f"scaled from {low} to {high}; {copies} count"
+            notes.append(Note("loss", f"{key}.deployment_config.autoscaling_config", text))
+    if copies == "auto":
+        notes.append(Note("loss", f"{key}.deployment_config.num_replicas", "auto; 1 counts"))
+        copies = 1
+    environ = environment(section(config.get("runtime_env"), f"{where}: {key}.runtime_env").get("env_vars"))
+    server = Server(
+        Options(values, model), key, "vllm", environ, (), role,
+        count(copies, f"{where}: {key}.num_replicas") or 1, None, "managed",
+        hardware_of(config.get("accelerator_type")), role is not None,
+    )  # fmt: skip
+    return server, notes
+
+
+def read_ray(data: dict[str, Any], where: str, name: str, choices: Choices) -> Imported:
+    """Ray Serve LLM applications of one model. Raises SpecError."""
+    servers, notes = [], []
+    for index, application in enumerate(_ray(data) or ()):
+        arguments = section(section(application, f"{where}: applications").get("args"), f"{where}: args")
+        several = items(arguments.get("llm_configs"), f"{where}: llm_configs") or (
+            [arguments["llm_config"]] if "llm_config" in arguments else []
+        )
+        found: list[tuple[Any, str, Role | None]] = [(one, f"llm_configs.{i}", None) for i, one in enumerate(several)]
+        roles: tuple[Role, ...] = ("prefill", "decode")
+        found += [
+            (arguments[f"{role}_config"], f"{role}_config", role) for role in roles if f"{role}_config" in arguments
+        ]
+        for one, key, role in found:
+            made, remarks = _ray_server(one, key if not index else f"applications.{index}.{key}", where, role)
+            servers.append(made)
+            notes += remarks
+    notes.append(Note("assumed", "deployment.router", "Ray Serve picks the less busy of two replicas"))
+    router = {"policy": "power_of_two"}
+    title = str(dict(_keys(data.get("metadata"))).get("name") or name)
+    return assemble("Ray Serve LLM", title, where, servers, choices, router=router, notes=notes)
+
+
+# --- vLLM's own config file ------------------------------------------------------------------------------------
+
+
+def is_vllm_config(data: dict[str, Any]) -> bool:
+    """`vllm serve --config FILE`: options by their names, all at the top."""
+    if {"deployment", "workload", "services"} & set(data) or any(isinstance(key, int) for key in data):
+        return False
+    known = {name.replace("_", "-") for name in Engine.model_fields} | {"tensor-parallel-size", "kv-transfer-config"}
+    plain = {str(key).replace("_", "-") for key in data}
+    return bool(known & plain) and ("model" in plain or len(known & plain) > 1)
+
+
+def read_vllm_config(data: dict[str, Any], where: str, name: str, choices: Choices) -> Imported:
+    """A file for `vllm serve --config`. Raises SpecError."""
+    words: list[str] = []
+    for key, value in data.items():
+        if isinstance(value, bool):
+            words.append(f"--{key}" if value else f"--no-{key}")
+        elif value is not None:
+            words.append(f"--{key}={json.dumps(value) if isinstance(value, dict | list) else value}")
+    return assemble("vLLM config", name, where, [Server(options(words, where), "")], choices)
+
+
+# --- a proxy by itself -------------------------------------------------------------------------------------------
+
+
+def proxy_notes(texts: Sequence[tuple[str, str]]) -> list[Note]:
+    """What is wrong with proxies: (name, text) of Python files."""
+    return [
+        note for key, text in texts if import_checks.is_proxy(text) for note in import_checks.proxy_mistakes(text, key)
+    ]

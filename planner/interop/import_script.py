@@ -1,0 +1,124 @@
+"""Scripts and command lines as a deployment."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from planner.interop import import_checks
+from planner.interop.import_reading import Choices, Imported, Note, Role
+from planner.interop.import_servers import assemble
+from planner.interop.import_vllm import Started, started
+from planner.interop.server import Server
+from planner.interop.shell import Command
+from planner.spec import SpecError
+
+NAMES = {
+    "vllm": "vllm serve",
+    "dynamo": "Dynamo workers",
+    "sglang": "SGLang",
+    "trtllm": "TensorRT-LLM",
+    "kserve": "KServe",
+}
+_ROUTERS = {
+    "kv": "prefix_aware", "cache_aware": "prefix_aware", "cache-aware": "prefix_aware", "prefixaware": "prefix_aware",
+    "kvaware": "prefix_aware", "round-robin": "round_robin", "round_robin": "round_robin", "roundrobin": "round_robin",
+    "random": "random", "power_of_two": "power_of_two", "power-of-two": "power_of_two", "least-loaded": "least_loaded",
+    "session": "session_affinity", "consistent_hash": "session_affinity",
+}  # fmt: skip
+
+
+def proxy_ports(commands: Sequence[Command]) -> dict[str, Role]:
+    """Port -> role, as a proxy is told: `--prefill http://host:8100`, `--decoder-port 8200`."""
+    found: dict[str, Role] = {}
+    for command in commands:
+        role: Role | None = None
+        for word in command.words:
+            if word.startswith("-"):
+                name = word.partition("=")[0].lower()
+                role = "prefill" if "prefill" in name else "decode" if "decod" in name else None
+                word = word.partition("=")[2]
+            if role is not None:
+                for port in re.findall(r"(?:^|:)(\d{2,5})(?=$|[/,\s])", word):
+                    found.setdefault(port, role)
+    return found
+
+
+def router_of(commands: Sequence[Command], split: bool) -> tuple[dict[str, Any] | None, list[Note]]:
+    """The policy of the proxy or router that the script starts."""
+    for command in commands:
+        line = " ".join(command.words)
+        mode = re.search(r"--(?:router-mode|policy|routing-logic)[ =](\S+)", line)
+        if mode and mode[1] in _ROUTERS:
+            return {"policy": _ROUTERS[mode[1]]}, [
+                Note("assumed", "deployment.router", f"{mode[1]} as {_ROUTERS[mode[1]]}")
+            ]
+        if re.search(r"(^|/)proxy\.py\b", line) and re.search(r"--(?:aggregated|prefill)=http", line):
+            return {"policy": "least_loaded"}, []  # what `planner export` writes
+    if not split:
+        return None, []
+    return {"preset": "vllm_proxy"}, [Note("assumed", "deployment.router", "vLLM's example proxy: each pool in turn")]
+
+
+def visible(environment: Mapping[str, str]) -> int | None:
+    """How many GPUs a server sees, where the script says."""
+    text = next(
+        (environment[name] for name in ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES") if name in environment), ""
+    )
+    parts = [part.strip() for part in text.split(",")]
+    return len(parts) if parts and all(part.isdigit() for part in parts) else None
+
+
+def shared_gpus(found: Sequence[Started]) -> list[Note]:
+    """Two servers on one GPU: here each has its own."""
+    seen: dict[str, int] = {}
+    notes = []
+    for index, one in enumerate(found):
+        for gpu in str(one.environment.get("CUDA_VISIBLE_DEVICES", "")).split(","):
+            if gpu.strip().isdigit() and gpu in seen:
+                text = f"command {seen[gpu] + 1} has GPU {gpu} too; here each has its own"
+                notes.append(Note("loss", f"command {index + 1}", text))
+            seen.setdefault(gpu, index)
+    return notes
+
+
+def read(text: str, where: str, name: str, choices: Choices) -> Imported:
+    """A script of servers, and of what starts them. Raises SpecError."""
+    found, others = started(text, where)
+    if not found:
+        raise SpecError(
+            f"{where}: no command that starts a server; allowed: `vllm serve MODEL`, `python -m dynamo.vllm`, "
+            "`python -m sglang.launch_server`, `trtllm-serve`"
+        )
+    many = len(found) > 1
+    servers = [
+        Server(
+            one.options,
+            f"command {index + 1}" if many else "",
+            one.engine,
+            one.environment,
+            one.hints,
+            gpus=visible(one.environment),
+            place="managed" if one.engine == "dynamo" else "host",
+            named=False,
+        )
+        for index, one in enumerate(found)
+    ]
+    notes = shared_gpus(found)
+    for command in others:
+        for body in command.bodies:
+            if import_checks.is_proxy(body):
+                notes += import_checks.proxy_mistakes(body, command.words[-1] if command.words else "proxy")
+        if command.words and command.words[0].startswith("--"):
+            words = " ".join(command.words[:3])
+            notes.append(
+                Note("loss", words, "an option on a line of its own: the line above does not end in \\", grave=True)
+            )
+    ports = proxy_ports(others)
+    made = assemble(NAMES[found[0].engine], name, where, servers, choices, ports=ports, notes=notes)
+    section = made.data["deployment"]
+    router, remarks = router_of(others, section["mode"] == "disaggregated")
+    if router is not None:
+        section["router"] = router
+    return Imported(made.dialect, made.data, (*made.notes, *remarks))

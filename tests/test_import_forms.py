@@ -1,0 +1,519 @@
+"""The forms that people bring: what each becomes, and what is refused rather than changed."""
+
+# ruff: noqa: E501 - command lines and YAML as people write them
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import planner
+from planner.cli import run
+from planner.interop.import_file import Conversion, import_text
+from planner.interop.import_reading import Choices
+from planner.spec import Aggregated, Disaggregated, SpecError
+from planner.system.resolve import resolve
+
+NIXL = '{"kv_connector":"NixlConnector","kv_role":"kv_both"}'
+CASES = Path(__file__).parents[2] / "shared" / "cases"
+
+
+def read(text: str, **choices: Any) -> Conversion:
+    return import_text(text, "file", "name", (), Choices(**choices))
+
+
+def shape(found: Conversion) -> tuple[Any, ...]:
+    """(replicas, tp) of each pool: one when aggregated, prefill and decode otherwise."""
+    deployment = found.spec.deployment
+    if isinstance(deployment, Aggregated):
+        return ((deployment.replicas, deployment.tp),)
+    return tuple((pool.replicas, pool.tp) for pool in (deployment.prefill, deployment.decode))
+
+
+def said(found: Conversion, kind: str) -> str:
+    return "\n".join(str(note) for note in found.notes if note.kind == kind)
+
+
+# --- scripts -------------------------------------------------------------------------------------
+
+PAIR = f"""#!/bin/bash
+# {{0}}
+CUDA_VISIBLE_DEVICES=0 VLLM_NIXL_SIDE_CHANNEL_PORT=5600 vllm serve Qwen/Qwen3-32B --port 8100 --kv-transfer-config '{NIXL}' &
+# {{1}}
+CUDA_VISIBLE_DEVICES=1 VLLM_NIXL_SIDE_CHANNEL_PORT=5601 vllm serve Qwen/Qwen3-32B --port 8200 --kv-transfer-config '{NIXL}' &
+"""
+
+
+def pair(first: str, second: str) -> str:
+    return PAIR.replace("{0}", first).replace("{1}", second)
+
+
+def test_kv_both_is_a_pair_where_something_names_the_roles() -> None:
+    assert shape(read(pair("prefill instance", "decode instance"))) == ((1, 1), (1, 1))
+    proxy = "python3 toy_proxy.py --prefiller-ports 8200 --decoder-ports 8100\n"
+    found = read(
+        pair("one", "other")
+        + proxy
+        + pair("", "").replace("8100", "8101").replace("8200", "8201").replace("#", "# decode")
+    )
+    assert isinstance(found.spec.deployment, Disaggregated)
+    swapped = import_text(pair("one", "other").replace("8200 ", "8200 --tensor-parallel-size 1 ") + proxy, "f", "n")
+    assert isinstance(swapped.spec.deployment, Disaggregated)
+
+
+def test_kv_both_without_names_asks() -> None:
+    with pytest.raises(
+        SpecError, match="command 1, command 2: kv_both, and nothing names the one that prefills; allowed: --roles"
+    ):
+        read(pair("one", "other"))
+    assert shape(read(pair("one", "other"), roles=("decode", "prefill"))) == ((1, 1), (1, 1))
+    with pytest.raises(SpecError, match="--roles names 1; allowed: one for each of 2"):
+        read(pair("one", "other"), roles=("decode",))
+
+
+def test_a_server_without_a_role_beside_a_pair_is_refused() -> None:
+    with pytest.raises(SpecError, match="command 1: neither prefill nor decode, beside servers that are"):
+        read("#!/bin/bash\nvllm serve Qwen/Qwen3-32B --port 8000 &\n" + pair("prefill", "decode"))
+
+
+def test_a_loop_of_four_servers_is_four() -> None:
+    text = "for i in 0 1 2 3; do\n  CUDA_VISIBLE_DEVICES=$i vllm serve Qwen/Qwen3-32B --port $((8000+i)) &\ndone\n"
+    assert shape(read(text)) == ((4, 1),)
+    with pytest.raises(SpecError, match=r"for i in \$\(nvidia-smi -L\).*how many servers it starts is not known"):
+        read("for i in $(nvidia-smi -L); do vllm serve Qwen/Qwen3-32B & done\n")
+    with pytest.raises(SpecError, match="several branches of `if`"):
+        read('if [ -n "$BIG" ]; then vllm serve a/b -tp 8; else vllm serve a/b -tp 1; fi\n')
+
+
+def test_variables_and_functions_are_followed() -> None:
+    text = """#!/bin/sh
+    MODEL=${MODEL:-meta-llama/Llama-3.1-8B-Instruct}
+    export TP=2
+    ARGS="--max-num-seqs 64"
+    start() { vllm serve "$MODEL" -tp $TP $ARGS --port "$1" "$@" > "server-$1.log" 2>&1 & }
+    start 8000
+    """.replace('"$@" ', "")
+    found = read(text)
+    assert (found.spec.model, shape(found)) == ("llama-3.1-8b", ((1, 2),))
+    assert found.spec.engine.max_num_seqs == 64
+    with pytest.raises(SpecError, match=r"'\$MODEL' is no model; allowed: a model in the file, or --set model=NAME"):
+        read("vllm serve $MODEL\n")
+    assert import_text("vllm serve $MODEL\n", "f", "n", ["model=qwen3-32b"]).spec.model == "qwen3-32b"
+
+
+def test_dotted_options_are_keys_of_json() -> None:
+    role = "--kv-transfer-config.kv_connector=NixlPushConnector --kv-transfer-config.kv_role {}"
+    lines = [f"VLLM_NIXL_SIDE_CHANNEL_PORT={port} vllm serve Qwen/Qwen3-32B {role.format(kind)} &"
+             for port, kind in ((5600, "kv_producer"), (5601, "kv_consumer"))]  # fmt: skip
+    deployment = read("\n".join(lines)).spec.deployment
+    assert isinstance(deployment, Disaggregated)
+    assert deployment.link.connector == "NixlPushConnector"
+
+
+@pytest.mark.parametrize(
+    ("options", "positions"),
+    [
+        ("""--hf-overrides '{"max_position_embeddings": 262144}' --max-model-len 200000""", 262144),
+        ("""--rope-scaling '{"rope_type":"yarn","factor":4.0,"original_max_position_embeddings":40960}'""", 163840),
+        ("""--hf-overrides.rope_parameters.factor=4 --hf-overrides.rope_parameters.rope_type=yarn""", 163840),
+        ("--max-model-len 100000", 100000),
+        ("""--hf-overrides '{"max_position_embeddings": 4096}'""", 4096),
+    ],
+)
+def test_longer_contexts_run_after_the_import(options: str, positions: int) -> None:
+    text = f"VLLM_ALLOW_LONG_MAX_MODEL_LEN=1 vllm serve Qwen/Qwen3-32B -tp 4 {options}\n"
+    found = import_text(text, "f", "n", ["workload.requests=3"])
+    assert found.spec.engine.max_position_embeddings == positions
+    assert resolve(found.spec).pools[0].limits.max_model_len <= positions
+    assert len(planner.simulate(found.spec).requests) == 3
+
+
+def test_nothing_grave_is_left_out_unasked() -> None:
+    grave = {
+        "-pp 2 -tp 4": "8 GPUs would be one worker of tp 8",
+        "-dp 8 --enable-expert-parallel": "experts spread over data-parallel ranks",
+        "-tp 8 -dcp 4": "KV sharded over a TP group",
+        "--quantization gguf-x": "gguf-x is not modelled",
+        "--kv-cache-dtype nvfp4": "nvfp4 is not modelled",
+        "--config more.yaml": "options in another file",
+        """--hf-overrides '{"num_hidden_layers": 4}'""": "changes the model",
+    }  # fmt: skip
+    for options, part in grave.items():
+        text = f"vllm serve meta-llama/Llama-3.1-8B-Instruct {options}\n"
+        with pytest.raises(SpecError, match="--accept-loss") as caught:
+            read(text)
+        assert part in str(caught.value)
+        assert part in said(read(text, accept=True), "loss")
+    assert shape(read("vllm serve meta-llama/Llama-3.1-8B-Instruct -pp 2 -tp 4\n", accept=True)) == ((1, 8),)
+
+
+def test_what_takes_no_time_is_ignored_and_what_does_is_a_loss() -> None:
+    found = read(
+        "vllm serve Qwen/Qwen3-32B --tool-call-parser hermes --enable-lora --speculative-config '{}' --foo 1\n"
+    )
+    assert "tool-call-parser" in said(found, "no counterpart")
+    for part in ("enable-lora", "speculative", "--foo"):
+        assert part in said(found, "loss")
+    assert read("vllm serve Qwen/Qwen3-32B --tool-call-parser hermes --trust-remote-code\n").losses == ()
+
+
+def test_an_option_on_a_line_of_its_own_is_noticed() -> None:
+    with pytest.raises(SpecError, match="an option on a line of its own"):
+        read("vllm serve Qwen/Qwen3-32B  # no continuation\n  --tensor-parallel-size 4\n")
+
+
+def test_other_nodes_of_an_engine_are_no_servers() -> None:
+    text = "vllm serve Qwen/Qwen3-32B -dp 4 --data-parallel-size-local 2\nvllm serve Qwen/Qwen3-32B -dp 4 --headless --data-parallel-start-rank 2\n"
+    assert shape(read(text)) == ((4, 1),)
+    ranks = "".join(f"vllm serve Qwen/Qwen3-32B -dp 2 --data-parallel-rank {rank}\n" for rank in (0, 1))
+    assert shape(read(ranks)) == ((2, 1),)
+
+
+@pytest.mark.parametrize(
+    ("name", "model", "quantization"),
+    [
+        ("nvidia/Llama-3.1-70B-Instruct-FP8", "llama-3.1-70b", "fp8"),
+        ("RedHatAI/Llama-3.3-70B-Instruct-FP8-dynamic", "llama-3.1-70b", "fp8"),
+        ("hugging-quants/Meta-Llama-3.1-8B-Instruct-AWQ-INT4", "llama-3.1-8b", "int4"),
+        ("RedHatAI/Meta-Llama-3.1-8B-Instruct-quantized.w8a8", "llama-3.1-8b", "int8"),
+        ("Qwen/Qwen3-32B-AWQ", "qwen3-32b", "int4"),
+        ("Qwen/Qwen2.5-7B-Instruct-GPTQ-Int4", "qwen2.5-7b", "int4"),
+        ("openai/gpt-oss-20b", "gpt-oss-20b", None),
+    ],
+)
+def test_a_quantised_id_is_quantised_with_a_warning(name: str, model: str, quantization: str | None) -> None:
+    found = read(f"vllm serve {name}\n")
+    assert (found.spec.model, found.spec.engine.quantization) == (model, quantization)
+    assert ("read from its name" in said(found, "warning")) == (quantization is not None)
+
+
+def test_bits_that_no_key_says_are_refused() -> None:
+    with pytest.raises(SpecError, match="4 bits or fewer in its name"):
+        read("vllm serve nvidia/Llama-3.1-8B-Instruct-NVFP4\n")
+
+
+def test_kv_on_the_host_is_a_tier() -> None:
+    serve = "vllm serve meta-llama/Llama-3.1-8B-Instruct"
+    extra = '{"kv_connector":"OffloadingConnector","kv_role":"kv_both","kv_connector_extra_config":{"cpu_bytes_to_use":2000000000}}'
+    lmcache = '{"kv_connector":"LMCacheConnectorV1","kv_role":"kv_both"}'
+    sizes = {
+        f"{serve} --kv-offloading-size 64 --kv-offloading-backend native": 68.719477,
+        f"{serve} --kv-transfer-config '{extra}'": 2.0,
+        "DYN_KVBM_CPU_CACHE_GB=100 python3 -m dynamo.vllm --model Qwen/Qwen3-32B": 100.0,
+        f"LMCACHE_MAX_LOCAL_CPU_SIZE=5 {serve} -tp 2 --kv-transfer-config '{lmcache}'": 10.0,
+    }
+    for text, size in sizes.items():
+        found = read(text + "\n")
+        assert [tier.capacity_gb for tier in found.spec.optimizations.decode.offload] == [size]
+        assert found.losses == ()
+    assert "does not say how much" in said(read(f"{serve} --kv-transfer-config '{lmcache}'\n"), "loss")
+
+
+def test_other_engines_are_read_as_far_as_they_go() -> None:
+    line = "python3 -m sglang.launch_server --model-path Qwen/Qwen3-32B --tp {} --disaggregation-mode {} --page-size 64 &\n"
+    found = read(line.format(2, "prefill") + line.format(4, "decode"))
+    assert (found.dialect, shape(found), found.spec.engine.block_size) == ("SGLang", ((1, 2), (1, 4)), 64)
+    assert "times are those of vLLM" in said(found, "loss")
+    other = read("trtllm-serve Qwen/Qwen3-32B --tp_size 2 --max_batch_size 64 --max_num_tokens 4096\n")
+    assert (other.dialect, shape(other), other.spec.engine.max_num_seqs) == ("TensorRT-LLM", ((1, 2),), 64)
+
+
+def test_docker_run_is_a_server() -> None:
+    text = "docker run --gpus all -p 8000:8000 --ipc=host vllm/vllm-openai:latest --model Qwen/Qwen3-32B -tp 2\n"
+    assert shape(read(text)) == ((1, 2),)
+
+
+# --- Kubernetes ----------------------------------------------------------------------------------------
+
+
+def workload(name: str, gpus: int, arguments: list[str], kind: str = "Deployment", replicas: int = 1) -> str:
+    import yaml
+
+    pod_ip = {"fieldRef": {"fieldPath": "status.podIP"}}
+    container = {
+        "name": "modelserver", "image": "vllm/vllm-openai:v0.11.0", "command": ["vllm", "serve"], "args": arguments,
+        "env": [{"name": "VLLM_NIXL_SIDE_CHANNEL_HOST", "valueFrom": pod_ip}],
+        "resources": {"limits": {"nvidia.com/gpu": str(gpus)}},
+    }  # fmt: skip
+    selector = {"cloud.google.com/gke-accelerator": "nvidia-h100-80gb"}
+    pod = {"spec": {"containers": [container], "nodeSelector": selector}}
+    data = {
+        "apiVersion": "apps/v1",
+        "kind": kind,
+        "metadata": {"name": name},
+        "spec": {"replicas": replicas, "template": pod},
+    }
+    return yaml.safe_dump(data)
+
+
+def test_deployments_and_stateful_sets() -> None:
+    arguments = ["Qwen/Qwen3-32B", "--tensor-parallel-size=4", f"--kv-transfer-config={NIXL}"]
+    texts = (
+        workload("chat-prefill", 4, arguments, replicas=3)
+        + "---\n"
+        + workload("chat-decode", 4, arguments, "StatefulSet")
+    )
+    found = read(texts + "---\napiVersion: v1\nkind: Service\nmetadata: {name: s}\n")
+    assert (shape(found), found.spec.hardware, found.losses) == (((3, 4), (1, 4)), "h100", ())
+    half = read(workload("decode", 4, arguments, replicas=2))
+    assert shape(half) == ((2, 4),)
+    assert "only the decode half of a pair" in said(half, "loss")
+    idle = read(workload("chat", 4, ["Qwen/Qwen3-32B"]))
+    assert "4 GPUs for an engine that uses 1" in said(idle, "loss")
+
+
+def test_two_halves_in_two_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["Qwen/Qwen3-32B", "--tensor-parallel-size=4", f"--kv-transfer-config={NIXL}"]
+    files = [tmp_path / "prefill.yaml", tmp_path / "decode.yaml"]
+    for path in files:
+        path.write_text(workload(path.stem, 4, arguments))
+    assert run(["import", *map(str, files), "--together"]) == 0
+    assert "understood: 1 prefill worker of 4 GPUs, 1 decode worker of 4 GPUs" in capsys.readouterr().out
+
+
+LWS = """
+apiVersion: leaderworkerset.x-k8s.io/v1
+kind: LeaderWorkerSet
+metadata: {name: wide}
+spec:
+  replicas: 2
+  leaderWorkerTemplate:
+    size: 2
+    workerTemplate:
+      spec:
+        containers:
+          - name: vllm
+            image: vllm/vllm-openai:v0.11.0
+            command: [/bin/bash, -c]
+            args: ["vllm serve Qwen/Qwen3-32B --tensor-parallel-size 8 --data-parallel-size $LWS_GROUP_SIZE"]
+            resources: {limits: {nvidia.com/gpu: "8"}}
+"""
+
+
+def test_leader_worker_and_disaggregated_sets() -> None:
+    found = read(LWS)
+    assert (found.dialect, shape(found), found.losses) == ("LeaderWorkerSet", ((4, 8),), ())
+    import yaml
+
+    role = yaml.safe_load(LWS)["spec"]
+    container = role["leaderWorkerTemplate"]["workerTemplate"]["spec"]["containers"][0]
+    container["args"] = [f"vllm serve Qwen/Qwen3-32B -tp 8 -dp 2 --kv-transfer-config '{NIXL}'"]
+    container["env"] = [
+        {"name": "VLLM_NIXL_SIDE_CHANNEL_HOST", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}}
+    ]
+    for nested in (True, False):
+        roles = [{"name": name, **({"spec": role} if nested else role)} for name in ("prefill", "decode")]
+        data = {"kind": "DisaggregatedSet", "metadata": {"name": "d"}, "spec": {"roles": roles, "slices": 2}}
+        both = read(yaml.safe_dump(data))
+        assert (both.dialect, shape(both), both.losses) == ("DisaggregatedSet", ((8, 8), (8, 8)), ())
+
+
+KSERVE = """
+apiVersion: serving.kserve.io/v1alpha1
+kind: LLMInferenceService
+metadata: {name: chat}
+spec:
+  model: {uri: "hf://Qwen/Qwen3-32B", name: qwen}
+  replicas: 1
+  parallelism: {tensor: 2}
+  router: {route: {}, gateway: {}, scheduler: {}}
+  kvCacheOffloading: {cpu: {size: 10Gi}}
+  template: &pod
+    containers:
+      - name: main
+        env:
+          - {name: VLLM_NIXL_SIDE_CHANNEL_HOST, valueFrom: {fieldRef: {fieldPath: status.podIP}}}
+          - {name: VLLM_ADDITIONAL_ARGS, value: "--max-num-seqs 64 --kv_transfer_config '%s'"}
+        resources: {limits: {nvidia.com/gpu: "2"}}
+  prefill: {replicas: 2, parallelism: {tensor: 2}, template: *pod, kvCacheOffloading: {cpu: {size: 10Gi}}}
+""".replace("%s", NIXL.replace('"', '\\"'))
+
+
+def test_kserve() -> None:
+    found = read(KSERVE)
+    assert (found.dialect, found.spec.model, shape(found)) == ("LLMInferenceService", "qwen3-32b", ((2, 2), (1, 2)))
+    assert found.spec.deployment.router.policy == "prefix_aware"
+    assert found.spec.engine.max_num_seqs == 64
+    assert found.spec.optimizations.decode.offload[0].capacity_gb == pytest.approx(10.73741824)
+    assert found.losses == ()
+    predictor = "apiVersion: serving.kserve.io/v1beta1\nkind: InferenceService\nmetadata: {name: old}\nspec: {predictor: {model: {modelFormat: {name: huggingface}, args: [--model_id=Qwen/Qwen3-32B, --tensor-parallel-size=2], resources: {limits: {nvidia.com/gpu: '2'}}}}}\n"
+    assert shape(read(predictor)) == ((1, 2),)
+
+
+# --- charts, Compose, Ray, Dynamo ------------------------------------------------------------------------
+
+STACK = """
+servingEngineSpec:
+  modelSpec:
+    - name: qwen-prefill
+      modelURL: Qwen/Qwen3-32B
+      replicaCount: 2
+      requestGPU: 2
+      vllmConfig: {tensorParallelSize: 2, enablePrefixCaching: true, maxModelLen: 8192, extraArgs: [--disable-log-requests]}
+      lmcacheConfig: {enabled: true, kvRole: kv_producer}
+    - name: qwen-decode
+      modelURL: Qwen/Qwen3-32B
+      replicaCount: 1
+      requestGPU: 2
+      vllmConfig: {tensorParallelSize: 2, enablePrefixCaching: true, maxModelLen: 8192}
+      lmcacheConfig: {enabled: true, kvRole: kv_consumer}
+routerSpec: {routingLogic: disaggregated_prefill}
+"""
+
+
+def test_production_stack() -> None:
+    found = read(STACK)
+    assert (found.dialect, shape(found), found.spec.engine.max_model_len) == (
+        "production-stack",
+        ((2, 2), (1, 2)),
+        8192,
+    )
+    whole = read(
+        "servingEngineSpec: {modelSpec: [{name: a, modelURL: Qwen/Qwen3-32B, requestGPU: 1, replicaCount: 3, lmcacheConfig: {enabled: true, cpuOffloadingBufferSize: '30'}}]}\nrouterSpec: {routingLogic: session}\n"
+    )
+    assert (shape(whole), whole.spec.deployment.router.policy) == (((3, 1),), "session_affinity")
+    assert whole.spec.optimizations.decode.offload[0].capacity_gb == 30
+    with pytest.raises(SpecError, match="several models"):
+        read(STACK.replace("Qwen/Qwen3-32B", "Qwen/Qwen3-1.7B", 1))
+
+
+COMPOSE = f"""
+services:
+  prefill:
+    image: vllm/vllm-openai:v0.11.0
+    network_mode: host
+    environment: [VLLM_NIXL_SIDE_CHANNEL_PORT=5600]
+    command: --model ${{MODEL:-Qwen/Qwen3-32B}} --tensor-parallel-size 2 --port 8100 --kv-transfer-config '{NIXL}'
+    deploy: {{resources: {{reservations: {{devices: [{{driver: nvidia, device_ids: ["0", "1"], capabilities: [gpu]}}]}}}}}}
+  decode:
+    image: vllm/vllm-openai:v0.11.0
+    network_mode: host
+    environment: {{VLLM_NIXL_SIDE_CHANNEL_PORT: "5601"}}
+    command: [--model, Qwen/Qwen3-32B, --tensor-parallel-size, "2", --port, "8200", --kv-transfer-config, '{NIXL}']
+    deploy: {{resources: {{reservations: {{devices: [{{driver: nvidia, count: 2, capabilities: [gpu]}}]}}}}}}
+  proxy: {{image: python, command: python proxy.py --prefill http://localhost:8100 --decode http://localhost:8200}}
+"""
+
+
+def test_compose() -> None:
+    found = read(COMPOSE)
+    assert (found.dialect, found.spec.model, shape(found), found.losses) == (
+        "Docker Compose",
+        "qwen3-32b",
+        ((1, 2), (1, 2)),
+        (),
+    )
+
+
+RAY = """
+applications:
+  - name: pd
+    import_path: ray.serve.llm:build_pd_openai_app
+    args:
+      prefill_config: &config
+        model_loading_config: {model_id: qwen, model_source: Qwen/Qwen3-32B}
+        accelerator_type: H100
+        engine_kwargs: {tensor_parallel_size: 2, max_num_seqs: 64, kv_transfer_config: {kv_connector: NixlConnector, kv_role: kv_both}}
+        deployment_config: {num_replicas: 2}
+      decode_config:
+        <<: *config
+        deployment_config: {autoscaling_config: {min_replicas: 1, max_replicas: 4}}
+"""
+
+
+def test_ray_serve() -> None:
+    text = RAY.replace("        <<: *config\n", "")
+    plain = text.replace(
+        "      decode_config:\n",
+        "      decode_config:\n        model_loading_config: {model_id: Qwen/Qwen3-32B, model_source: Qwen/Qwen3-32B}\n        engine_kwargs: {tensor_parallel_size: 2, max_num_seqs: 64, kv_transfer_config: {kv_connector: NixlConnector, kv_role: kv_both}}\n",
+    )
+    found = read(plain)
+    assert (found.dialect, shape(found), found.spec.hardware) == ("Ray Serve LLM", ((2, 2), (1, 2)), "h100")
+    assert "scaled from 1 to 4; 1 count" in said(found, "loss")
+    one = "applications: [{args: {llm_configs: [{model_loading_config: {model_id: Qwen/Qwen3-32B}, engine_kwargs: {tensor_parallel_size: 4}, deployment_config: {num_replicas: 2}}]}}]\n"
+    assert shape(read(one)) == ((2, 4),)
+    import yaml
+
+    service = {"kind": "RayService", "metadata": {"name": "svc"}, "spec": {"serveConfigV2": one}}
+    assert shape(read(yaml.safe_dump(service))) == ((2, 4),)
+
+
+REQUEST = """
+apiVersion: nvidia.com/v1beta1
+kind: DynamoGraphDeploymentRequest
+metadata: {name: wanted}
+spec:
+  model: Qwen/Qwen3-32B
+  backend: vllm
+  hardware: {gpuSku: h100_sxm, totalGpus: 8}
+  workload: {isl: 3000, osl: 300}
+  sla: {ttft: 500, itl: 30ms}
+  autoApply: true
+"""
+
+
+def test_a_request_for_a_deployment_is_its_model_load_and_targets() -> None:
+    found = read(REQUEST)
+    spec = found.spec
+    assert (spec.model, spec.hardware, shape(found)) == ("qwen3-32b", "h100", ((8, 1),))
+    assert (spec.workload.prompt_tokens, spec.workload.output_tokens) == (3000, 300)  # type: ignore[union-attr]
+    assert (spec.slo.ttft_ms, spec.slo.tpot_ms) == (500, 30)
+    assert "planner suggest FILE --gpus 8" in said(found, "assumed")
+
+
+def test_vllm_config_files() -> None:
+    found = read(
+        "model: Qwen/Qwen3-32B\ntensor-parallel-size: 2\nno-enable-prefix-caching: true\nkv-cache-dtype: fp8\n"
+    )
+    assert (found.dialect, shape(found), found.spec.engine.kv_cache_dtype) == ("vLLM config", ((1, 2),), "fp8")
+    assert not found.spec.engine.enable_prefix_caching
+
+
+def test_what_is_unknown_names_the_known_forms() -> None:
+    with pytest.raises(SpecError, match="none of the known forms; allowed: .*Compose.*KServe.*Ray Serve") as caught:
+        read("kind: Unknown\nspec: {}\n")
+    assert "\n" not in str(caught.value)
+
+
+def test_servers_that_nobody_can_count_are_refused() -> None:
+    with pytest.raises(SpecError, match="how many servers it starts is not known"):
+        read("#!/bin/sh\ni=0\nwhile [ $i -lt 4 ]; do vllm serve a/b --port 80$i & i=$((i+1)); done\n")
+    with pytest.raises(SpecError, match="no command that starts a server"):
+        read("trtllm-serve disaggregated -c config.yaml\n")
+
+
+def _places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    return [path, *(place for key, one in inner for place in _places(one, (*path, key)))]
+
+
+@pytest.mark.parametrize("form", ["LWS", "KSERVE", "STACK", "COMPOSE", "REQUEST"])
+def test_damaged_files_are_one_line(form: str) -> None:
+    """Any value of a right file replaced by one of another kind: converted, or a SpecError, never a traceback."""
+    import contextlib
+    import copy
+
+    import yaml
+
+    whole = yaml.safe_load(globals()[form])
+    for index, place in enumerate(_places(whole)[1:]):
+        damaged = copy.deepcopy(whole)
+        here = damaged
+        for key in place[:-1]:
+            here = here[key]
+        here[place[-1]] = [3, "x", [1], {"a": 1}, None][index % 5]
+        with contextlib.suppress(SpecError):
+            read(yaml.safe_dump(damaged), accept=True)
+
+
+@pytest.mark.parametrize("name", ["04", "07", "09", "12", "14", "15", "17", "19"])
+def test_the_reported_files_convert(name: str) -> None:
+    if not CASES.is_dir():
+        pytest.skip(f"{CASES} is not here")
+    (path,) = [path for path in CASES.glob(f"{name}-*") if path.suffix in (".sh", ".yaml")]
+    found = import_text(path.read_text(), path.name, path.stem)
+    gpus = {"04": 1, "07": 2, "09": 2, "12": 8, "14": 2, "15": 8, "17": 2, "19": 1}
+    assert sum(replicas * tp for replicas, tp in shape(found)) == gpus[name]
+    assert "$" not in found.spec.model

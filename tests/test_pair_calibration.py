@@ -1,0 +1,179 @@
+"""Calibration of a pair: made up hand-overs are found again, and recorded rounds are explained."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import planner.calibration.calibrate as module
+from planner import load
+from planner.calibration.calibrate import calibrate, fit
+from planner.calibration.fitting import Fitted
+from planner.calibration.hand_over import bursts, covered, fit_posts, fit_way, fit_wire, with_hand_overs
+from planner.calibration.launches import LaunchFit, fit_launches
+from planner.calibration.observations import from_steps
+from planner.engine.profiles import capture_sizes, load_profile
+from planner.run.tables import Progress, Run, frame
+from planner.spec import parse
+from planner.system.resolve import System, resolve
+from planner.traffic.requests import Load
+from test_calibrate import TracedSimulator
+
+RECORDED = Path(__file__).resolve().parents[2] / "shared" / "measurements" / "h200x2-llama-3.1-8b"
+STEP_S, POST_S, WIRE_S, LOOK_S = 5e-3, 3e-6, 1e-11, 2e-3  # a byte and a look, too
+BYTES = 131_072  # of a token, in 4 descriptors
+
+
+def pair(*overrides: str) -> System:
+    return resolve(load("disagg", overrides))
+
+
+def decode_worker(prompts: list[int]) -> Run:
+    """A decode worker whose every tenth step carries the post of a prompt; steps are decided one ahead."""
+    decided, seen, rows, moved = 0.0, 0.0, list[tuple[float, float]](), list[tuple[float, float, int]]()
+    done = begin = 0.0
+    for step in range(10 * len(prompts) + 10):
+        post = 4 * prompts[step // 10 - 1] * POST_S if step % 10 == 0 and step else 0.0
+        if post:
+            moved.append((decided, decided + post + WIRE_S * prompts[step // 10 - 1] * BYTES + LOOK_S, step // 10 - 1))
+        begin = max(done, decided + post)  # of this step on the GPU
+        results = max(done, decided + post)  # of the step before it
+        if step:
+            rows[-1] = (rows[-1][0], results - max(rows[-1][0], seen))
+            seen = results
+        rows.append((decided, STEP_S))
+        done, decided = begin + STEP_S, results if step else 1e-3
+    count = len(rows)
+    steps = frame("steps", {name: [0] * count for name in frame("steps").columns} | {
+        "worker": ["decode-0"] * count, "start_s": [a for a, _ in rows], "duration_s": [b for _, b in rows],
+        "decode_seqs": [4] * count, "context_tokens": [400] * count, "count": [1] * count,
+    })  # fmt: skip
+    transfers = frame("transfers", {
+        "request_id": [one[2] for one in moved], "source": ["prefill-0"] * len(moved),
+        "target": ["decode-0"] * len(moved), "link": ["nvlink"] * len(moved),
+        "bytes": [prompts[one[2]] * BYTES for one in moved], "start_s": [one[0] for one in moved],
+        "end_s": [one[1] for one in moved],
+    })  # fmt: skip
+    return Run(frame("requests"), steps, frame("samples"), transfers)
+
+
+LAUNCHES = LaunchFit({"launch_decode_s": 1e-3, "launch_eager_s": 0.02}, {}, 512)
+PROMPTS = [8192, 4096, 1024, 2048, 4096, 8192, 2048, 1024, 4096, 8192]
+
+
+def test_posts_and_the_wire_are_found_again() -> None:
+    run = with_hand_overs(decode_worker(PROMPTS), pair())
+    assert sorted(run.steps["posts"][run.steps["posts"] > 0]) == sorted(4.0 * prompt for prompt in PROMPTS)
+    rows = from_steps(run.steps, (), launches=LAUNCHES)
+    law = dict.fromkeys(("decode_s", "prefill_s", "prefill_per_token_s", "prefill_floor_s"), 0.0) | {"decode_s": STEP_S}
+    fitted = Fitted(law, (), np.zeros((0, 0)), {}, (), len(rows), {})
+    posting = fit_posts(rows, fitted)
+    assert posting is not None
+    assert posting.post_s == pytest.approx(POST_S, rel=0.02)
+    assert posting.steps == len(PROMPTS)
+    found = fit_wire(pair(), [run], posting, [])
+    assert found is not None
+    wire, _, look_s, _ = found
+    assert 1e-9 / wire.bandwidth_gb_s == pytest.approx(WIRE_S, rel=0.15)
+    assert look_s == pytest.approx(LOOK_S, rel=0.15)
+
+
+def test_steps_that_post_are_not_taken_for_long_steps() -> None:
+    run = decode_worker(PROMPTS)
+    told = from_steps(with_hand_overs(run, pair()).steps, (), launches=LAUNCHES)
+    plain, posting = told[told["posts"] == 0], told[told["posts"] > 0]
+    assert plain["seconds"].max() == pytest.approx(STEP_S, rel=0.3)
+    assert (posting["seconds"] - posting["posts"] * POST_S).to_numpy() == pytest.approx(STEP_S, rel=0.25)
+
+
+def test_the_share_of_a_span_that_is_covered() -> None:
+    begins, ends = np.array([0.0, 2.0, 10.0]), np.array([2.0, 4.0, 11.0])
+    assert covered(begins, ends, np.array([1.0, 1.5]), np.array([2.5, 3.0])).tolist() == [0.5, 0.5, 0.0]
+
+
+def test_the_first_transfer_of_its_size_is_no_sample() -> None:
+    table = bursts(decode_worker([1024, 2048, 1024, 4096, 2048]), pair())
+    assert sorted(table["bytes"]) == [1024 * BYTES, 2048 * BYTES]
+
+
+def test_ways_are_taken_from_lonely_requests() -> None:
+    tokens = np.array([100, 1000, 4000, 100, 1000, 4000] * 2)
+    at = 10.0 * np.arange(len(tokens))
+    requests = pd.DataFrame({
+        "finish_reason": "length", "arrival_s": at, "finish_s": at + 5, "first_token_s": at + 1, "worker": "p",
+        "decode_worker": "d", "prompt_tokens": tokens, "prefill_end_s": at + 0.1,
+        "transfer_start_s": at + 0.1 + 4e-3 + 1.5e-6 * tokens,
+    })  # fmt: skip
+    found = fit_way([Run(requests, frame("steps"), frame("samples"), frame("transfers"))])
+    assert found is not None
+    assert found[0] == pytest.approx([4e-3, 1.5e-6], rel=0.01)
+
+
+def test_a_worker_without_launches_does_not_spoil_those_of_others() -> None:
+    """A prefill worker's short prompts take as long as their launch; a decode worker has no prompt."""
+    count = 8
+    alone = {"worker": ["prefill-0"] * count, "start_s": [float(n) for n in range(count)], "duration_s": [0.01] * count,
+             "prefill_tokens": [64] * count, "decode_seqs": [0] * count}  # fmt: skip
+    pairs = {"worker": ["decode-0"] * 2 * count, "prefill_tokens": [0] * 2 * count, "decode_seqs": [1] * 2 * count,
+             "start_s": [n + late for n in range(count) for late in (0.5, 0.503)],
+             "duration_s": [0.008, 0.005] * count}  # fmt: skip
+    found = fit_launches([pd.concat([pd.DataFrame(alone), pd.DataFrame(pairs)])], capture_sizes())
+    assert found is not None
+    assert found.values == pytest.approx({"launch_decode_s": 0.003, "launch_graph_s": 0.01}, rel=1e-6)
+
+
+@pytest.mark.skipif(not RECORDED.is_dir(), reason=f"no recorded rounds in {RECORDED}")
+@pytest.mark.parametrize("name", ["pair-pull", "pair-push"])
+def test_recorded_rounds_are_explained(name: str) -> None:
+    run = Run.load(RECORDED / name / "calibration-1")
+    file = fit(resolve(parse(run.manifest["spec_yaml"])), [run])
+    assert file.fit is not None
+    assert file.hand_over is not None
+    rows = file.fit.residuals
+    assert rows["prefill"].mean_abs_pct < 10
+    decodes = [rows[kind] for kind in ("decode", "posting") if kind in rows]
+    assert sum(one.rows * one.mean_abs_pct for one in decodes) / sum(one.rows for one in decodes) < 5
+    assert ("posting" in rows) == (name == "pair-pull")
+    assert not file.fit.raised
+    assert 3e-6 < file.hand_over.post_s < 4e-6
+    assert file.hand_over.errors["post_s"] < 0.1 * file.hand_over.post_s
+    assert 3e-3 < file.hand_over.way_s < 7e-3
+
+
+def test_a_profile_brings_its_hand_over_where_the_spec_names_no_link() -> None:
+    own = ["profile=h200x2-llama-3.1-8b-tp1", "deployment.link.preset=null"]
+    measured = load_profile("h200x2-llama-3.1-8b-tp1").file
+    assert measured is not None
+    assert measured.hand_over is not None
+    wires = pair(*own).wires
+    assert wires is not None
+    assert wires.hand_over.post_s == measured.hand_over.post_s
+    assert wires.intra_node.name == "measured"
+    named = pair(*own, "deployment.link.preset=nvlink").wires
+    assert named is not None
+    assert named.hand_over.post_s == 0.0
+
+
+class Stopped(TracedSimulator):
+    """Ctrl-C in its second round."""
+
+    def run(self, system: System, load: Load, progress: Progress | None = None) -> Run:
+        if self.calls:
+            raise KeyboardInterrupt
+        return super().run(system, load, progress)
+
+
+def test_finished_rounds_are_kept_when_it_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "UNSURE", -1.0)  # no fit is sure enough
+    system = resolve(load("agg", ["deployment.replicas=1"]))
+    found = calibrate(system, Stopped(), seconds=30)
+    assert len(found.runs) == 1
+    assert found.unstable is not None
+    assert found.unstable.startswith("it was stopped")
+    stopped = Stopped()
+    stopped.calls = 1
+    with pytest.raises(KeyboardInterrupt):
+        calibrate(system, stopped, seconds=30)
