@@ -100,9 +100,10 @@ def _public(rows: Path | None, docs: Path | None, as_json: bool) -> None:
                     for key, those in public.groups(found).items()
                 ],
                 "rows": [
-                    {"id": one.row.name, "ttft_ms": one.ttft_ms, "tpot_ms": one.tpot_ms, "reason": one.reason}
-                    for one in found
+                    {"id": one.row.name, "ttft_ms": one.ttft_ms, "tpot_ms": one.tpot_ms}
+                    for one in public.covered(found)
                 ],
+                "not_covered": [{"id": one.row.name, "reason": one.reason} for one in found if one.reason is not None],
                 "docs": None if docs is None else str(docs),
             }
         )
