@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from planner.engine.profiles import origin
+from planner.engine.provenance import origin
 from planner.run.tables import STEP_COLUMNS, Progress, Run, frame
 from planner.system.capacity import mean_lengths, pool_rates
 from planner.system.resolve import System

@@ -183,7 +183,7 @@ def test_answer_of_a_miss_and_of_other_provenance() -> None:
     text = printing.answer(summarise(measured))
     assert "0 % meet TTFT <= 500 ms (target 99 %): misses the targets; prefill is the bottleneck. [measured]" in text
     simulated = Run(**{**made.__dict__, "manifest": {**made.manifest, "provenance": "simulated"}})
-    assert printing.answer(summarise(simulated)).endswith("[simulated: uncalibrated roofline]")
+    assert printing.answer(summarise(simulated)).endswith("[roofline: not measured, and no public rows are comparable]")
 
 
 def test_a_share_is_never_rounded_up_to_all() -> None:
@@ -226,7 +226,7 @@ def test_where_simulated_numbers_are_from() -> None:
     guessed = summarise(simulate(load("agg", ["profile=null", *few])))
     measured = summarise(simulate(load("agg", few)))
     fitted = summarise(simulate(load("report/agg")))
-    assert printing.provenance(guessed) == "[simulated: uncalibrated roofline]"
+    assert printing.provenance(guessed).startswith("[roofline: not measured on your GPU; on ")
     assert printing.provenance(fitted) == "[simulated: fitted to the report's four numbers]"
     assert printing.provenance(measured) == "[calibrated: h200x2-llama-3.1-8b-tp1]"
     assert fitted.to_dict()["provenance"] == "simulated"

@@ -197,7 +197,7 @@ def _print(
 
 
 def _profiles(system: System) -> str:
-    from planner.engine.profiles import origin
+    from planner.engine.provenance import origin
 
     return origin([pool.profile for pool in system.pools])
 

@@ -71,7 +71,9 @@ def uneven(model: ModelShape, parallel: Parallel) -> str | None:
     tp = parallel.tp
     kept = {layer.heads for layer in model.kv if layer.heads}
     split = all(heads % tp == 0 or tp % heads == 0 for heads in kept)
-    if model.heads % tp or not split or model.intermediate % tp or model.expert_intermediate % tp:
+    whole_experts = parallel.ep > 1
+    width = 0 if whole_experts else model.expert_intermediate
+    if model.heads % tp or not split or model.intermediate % tp or width % tp:
         return message(
             "{tp} does not divide {model}'s {heads} heads, {kv_heads} KV heads and intermediate size {width}",
             tp,
@@ -87,7 +89,7 @@ def uneven(model: ModelShape, parallel: Parallel) -> str | None:
     inputs: dict[Message, int] = {}
     if bits.mlp != plain and model.parameters.mlp:
         inputs[message("intermediate size")] = model.intermediate
-    if bits.routed != plain and model.experts:
+    if bits.routed != plain and model.experts and not whole_experts:
         inputs[message("expert width")] = model.expert_intermediate
     attention = bits.attention != plain and not model.latent_dim
     if attention:

@@ -139,6 +139,10 @@ class ModelShape:
         beside = layer.extra_bytes + layer.fp8_bytes * (self.kv_dtype_bytes == 1)
         return numbers * self.kv_dtype_bytes + beside
 
+    def window_bytes_per_gpu(self, parallel: Parallel) -> float:
+        """KV that the layers with a window read of a sequence that is longer than it."""
+        return sum(self._kv_of(layer, parallel) * layer.window for layer in self.kv if layer.window)
+
     def _kv_bytes(self, parallel: Parallel) -> float:
         return sum(self._kv_of(layer, parallel) for layer in self.kv)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from importlib import metadata
@@ -73,6 +72,7 @@ class LatencyProfile:
     file: ProfileFile | None = None  # what it was made from; None only for hand-made step laws
     warnings: tuple[str, ...] = ()
     draw: int = 0  # of several equally likely runs of the host, which one
+    stretched: bool = False  # calibrated, but for another model, GPU, TP or other types than those it is used for
 
     @property
     def launches(self) -> Launches | None:
@@ -190,20 +190,6 @@ def _step(file: ProfileFile, sizes: tuple[int, ...]) -> AffineStep:
     return AffineStep(file.step, sizes, floor_s=file.step.prefill_floor_s if file.cuda_graphs else 0.0)
 
 
-def origin(profiles: Sequence[LatencyProfile]) -> str:
-    """Where the step times of a deployment are from: calibrated: NAME, simulated: fitted to WHAT, or of a roofline."""
-    if all(profile.provenance == "calibrated" for profile in profiles):
-        return message("calibrated: {profiles}", ", ".join(dict.fromkeys(profile.name for profile in profiles)))
-    fitted = {
-        profile.file.fitted_to if profile.file else None for profile in profiles if profile.provenance != "calibrated"
-    }
-    what = fitted.pop() if len(fitted) == 1 else None
-    return UNCALIBRATED if what is None else message("simulated: fitted to {what}", what)
-
-
-UNCALIBRATED = message("simulated: uncalibrated roofline")
-
-
 def load_profile(name_or_path: str) -> LatencyProfile:
     """A shipped profile by name, or a YAML file. Raises `SpecError` with one line when it cannot be used."""
     path = find("profiles", name_or_path)
@@ -224,15 +210,14 @@ def dump_profile(file: ProfileFile) -> str:
     return yaml.safe_dump(data, sort_keys=False, width=120, default_flow_style=None)
 
 
-REQUEST_S = 3e-3  # HTTP, tokenisation and streaming of one request on a fast host
+REQUEST_S = 3.8e-3  # HTTP, tokenisation and streaming of one request; fitted as planner.engine.rates
+REQUEST_PER_TOKEN_S = 3.7e-6
 HOP_S = 2e-3  # a proxy between the pools
 
 
 def roofline(setup: Setup) -> LatencyProfile:
     """An uncalibrated profile from datasheet figures at assumed efficiencies; provenance "simulated"."""
-    notes: tuple[str, ...] = ("uncalibrated: datasheet peaks at assumed efficiencies, nothing measured",)
-    if any(window is not None for window in setup.model.windows):
-        notes += ("windowed layers are taken as full attention: long contexts come out too slow",)
+    notes = ("uncalibrated: datasheet peaks at assumed efficiencies, nothing measured",)
     file = ProfileFile(
         name="roofline",
         provenance="simulated",
@@ -240,7 +225,7 @@ def roofline(setup: Setup) -> LatencyProfile:
         hardware=setup.hardware.name,
         tp=setup.tp,
         step=guess(Roof(setup)),
-        host=HostLaw(request_s=REQUEST_S, hop_s=HOP_S),
+        host=HostLaw(request_s=REQUEST_S, request_per_token_s=REQUEST_PER_TOKEN_S, hop_s=HOP_S),
         notes=notes,
     )
     return from_file(file).for_engine(setup.options)

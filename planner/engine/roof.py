@@ -5,22 +5,35 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 
 from planner.engine.catalogue import Dtype, Hardware
+from planner.engine.memory import release_of
 from planner.engine.model_shape import ModelShape
+from planner.engine.rates import Kind, Rates, rates
 from planner.engine.setup import Setup
 
-# Shares of the datasheet peak that a roofline profile assumes. One H200 with Llama-3.1-8B in bf16 and vLLM 0.25.1
-# reached 0.91 of the bandwidth for reading KV, 0.73 of the FLOP/s in matrix products and 0.59 in prefill attention.
+# Shares of the peak where an estimate asks for no kernel in particular (planner.system.knobs).
 MEMORY_EFFICIENCY = 0.8
 MATMUL_EFFICIENCY = 0.6
-ATTENTION_EFFICIENCY = 0.5
-LAUNCH_S_PER_LAYER = 0.3e-3  # the same engine's smallest prefill took 10.4 ms for 32 layers: launching, not computing
-STEP_OVERHEAD_S = 1e-3  # scheduling and sampling that asynchronous scheduling does not hide
-ALL_REDUCE_S = 15e-6  # a small all-reduce over NVLink; two a layer when tp > 1
-ALL_REDUCE_EFFICIENCY = 0.7  # share of the link's bandwidth that a large all-reduce reaches; an assumption
+ALL_REDUCE_S = 15e-6  # a small all-reduce over NVLink
+
+# Seconds of every step, and of each of its sequences, that no kernel takes; fitted as `planner.engine.rates` is.
+STEP_S = 0.43e-3
+SEQUENCE_S = 9e-6
+# Kernels that a layer has beside an ordinary one's: seconds of a step, and more of one with prompts.
+EXPERTS_S = 16.5e-6, 43e-6  # routing tokens to experts, and their results together again
+LATENT_S = 10e-6, 107e-6  # MLA's projections
+BLOCKS_S = 41e-6, 138e-6  # weights with a scale a block: inputs are quantised by kernels of their own
+EARLY, EARLY_EXPERTS = (0, 18), 1.28  # before this release kernels of a layer of a mixture took so many times as long
+
+# Two all-reduces a layer when tp > 1.
+DOUBLED_S = 4e-6  # more for each doubling of tp beyond 2
+PCIE_S = 7e-6  # more for each GPU beyond 2 where there is no NVLink
+ALL_REDUCE_EFFICIENCY = 0.44  # share of NVLink's bandwidth that a large one reaches
+PCIE_EFFICIENCY = 0.2  # of PCIe's: from 0.3 at tp 2 down to 0.05 at 8 in operator tables of L40S
 
 _DTYPES: dict[str, Dtype] = {"float32": "fp32", "float16": "fp16"}
 _QUANTISED: dict[str | None, Dtype] = {"fp8": "fp8", "int8": "int8", "fp4": "fp4", "w4a8": "fp8"}
@@ -100,54 +113,140 @@ class Roof:
         """Attention of a query-key pair in layers without a window."""
         return self.full_attention * self.model.attention_flops_per_pair / self.flops
 
+    @cached_property
+    def rates(self) -> Rates:
+        return rates(self.hardware)
+
+    def _kind(self, bits: float) -> Kind:
+        """How weights of so many bits lie in memory."""
+        if bits >= 8.0 * self.model.dtype_bytes:
+            return "plain"
+        stored, checkpoint = self.model.types(self.setup.options)[1], self.model.checkpoint
+        if checkpoint is not None and checkpoint.method == "mxfp4":
+            return "mxfp4"
+        if bits >= 8:
+            return "fp8"
+        return "fp4" if stored == "fp4" and "fp4" in self.hardware.tflops else "int4"
+
+    def _arithmetic(self, bits: float) -> Dtype:
+        """What products of such weights run in: the engine's dtype, unless inputs are quantised too."""
+        plain = bits >= 8.0 * self.model.dtype_bytes
+        quantised = None if plain else _QUANTISED.get(self.model.types(self.setup.options)[1])
+        dtype = quantised or _DTYPES.get(self.setup.options.dtype, "bf16")
+        return dtype if dtype in self.hardware.tflops else "bf16"
+
+    @cached_property
+    def _dense(self) -> tuple[tuple[int, float], ...]:
+        """(weights, bits of each) that every token passes, without the head."""
+        kinds, bits, plain = self.model.parameters, self.model.bits, 8.0 * self.model.dtype_bytes
+        return (
+            (kinds.attention, bits.attention),
+            (kinds.mlp, bits.mlp),
+            (kinds.shared, bits.shared),
+            (kinds.router, plain),
+        )
+
+    def _products_s(self, flops: float, bits: float) -> float:
+        dtype = self._arithmetic(bits)
+        return flops / (self.hardware.flops(dtype) * self.tp) / self.rates.products[dtype]
+
+    def _kernels_s(self, prompts: bool) -> float:
+        """What the kernels of all layers take however little they do: of any step, and more of one with prompts."""
+        model, at, own = self.model, int(prompts), self.rates
+        layer = own.prompt_layer_s if prompts else own.layer_s
+        if not own.layer_s:
+            return layer * model.layers
+        layer += LATENT_S[at] if model.latent_dim else 0.0
+        layer += EXPERTS_S[at] if model.experts else 0.0
+        layer += BLOCKS_S[at] if model.checkpoint is not None and model.checkpoint.block is not None else 0.0
+        early = bool(model.experts) and not prompts and release_of(self.setup.options) < EARLY
+        return layer * model.layers * (EARLY_EXPERTS if early else 1.0)
+
+    @property
+    def all_reduces_s(self) -> float:
+        """Assumed: the small all-reduces of a step."""
+        if self.tp == 1:
+            return 0.0
+        each = self.rates.all_reduce_s + DOUBLED_S * math.log2(self.tp / 2)
+        if self.hardware.nvlink_gb_s is None:
+            each += PCIE_S * (self.tp - 2)
+        return 2 * self.model.layers * each
+
     @property
     def fixed_s(self) -> float:
         """Assumed: what a step takes besides its work."""
-        return STEP_OVERHEAD_S + (2 * self.model.layers * ALL_REDUCE_S if self.tp > 1 else 0.0)
+        return STEP_S + self._kernels_s(prompts=False) + self.all_reduces_s
 
     @property
     def likely_weights_s(self) -> float:
         """Assumed: reading the weights, and `fixed_s`."""
-        return self.weights_s / MEMORY_EFFICIENCY + self.fixed_s
+        model = self.model
+        head = model.parameters.head or model.parameters.embedding
+        read = sum(count * bits / 8 / self.rates.weights[self._kind(bits)] for count, bits in self._dense)
+        read += head * model.bits.head / 8 / self.rates.weights[self._kind(model.bits.head)]
+        read += model.parameters.norms * model.dtype_bytes / self.rates.weights["plain"]
+        return read / self.tp / self.hardware.memory_bandwidth + self.fixed_s
 
     @property
     def likely_floor_s(self) -> float:
         """Assumed: the least that a step with prompts takes."""
-        return max(self.likely_weights_s, LAUNCH_S_PER_LAYER * self.model.layers)
+        return self.likely_weights_s + self._kernels_s(prompts=True)
 
     @property
-    def likely_seq_s(self) -> float:
-        """Assumed: the matrix products of a token and of its logits."""
-        return (self.model_flops + self.model.head_flops) / self.flops / MATMUL_EFFICIENCY
-
-    @property
-    def likely_expert_s(self) -> float:
-        """Assumed: `expert_s`."""
-        return self.expert_s / MEMORY_EFFICIENCY
-
-    @property
-    def likely_kv_s(self) -> float:
-        """Assumed: reading the KV of a token in every layer."""
-        return self.setup.kv_bytes_per_token / self.hardware.memory_bandwidth / MEMORY_EFFICIENCY
+    def likely_line_s(self) -> float:
+        """Assumed: what a step with prompts takes besides its tokens."""
+        return self.fixed_s + self._kernels_s(prompts=True)
 
     @property
     def likely_token_s(self) -> float:
         """Assumed: `token_s`."""
-        return self.token_s / MATMUL_EFFICIENCY
+        routed = self.model.flops_per_token - 2.0 * self.model.parameters.dense
+        bits = self.model.bits.routed
+        peak = self.hardware.flops(self._arithmetic(bits)) * self.tp
+        experts = routed * self.imbalance / peak / self.rates.expert_products[self._kind(bits)]
+        return sum(self._products_s(2.0 * count, of) for count, of in self._dense) + experts
+
+    @property
+    def likely_wide_s(self) -> float:
+        """Assumed: the matrix products of a token and of its logits."""
+        return self.likely_token_s + self._products_s(self.model.head_flops, self.model.bits.head)
+
+    @property
+    def likely_seq_s(self) -> float:
+        """Assumed: a sequence whose products hide behind the reading of weights; its windows' KV."""
+        windows = self.model.window_bytes_per_gpu(self.setup.parallel)
+        return SEQUENCE_S + windows / self.hardware.memory_bandwidth / self.rates.kv
+
+    @property
+    def likely_beside_s(self) -> float:
+        """Assumed: a sequence beside prompts, whose products do not hide."""
+        return self.likely_seq_s + self.likely_wide_s
+
+    @property
+    def likely_expert_s(self) -> float:
+        """Assumed: `expert_s`."""
+        return self.expert_s / self.rates.experts[self._kind(self.model.bits.routed)]
+
+    @property
+    def likely_kv_s(self) -> float:
+        """Assumed: `kv_s`."""
+        return self.kv_s / self.rates.kv
 
     @property
     def likely_pair_s(self) -> float:
-        """Assumed: attention of a query-key pair in every layer."""
-        return self.model.attention_flops_per_pair / self.flops / ATTENTION_EFFICIENCY
+        """Assumed: attention of a query-key pair in layers without a window."""
+        peak = self.hardware.flops(_DTYPES.get(self.setup.options.dtype, "bf16")) * self.tp
+        return self.full_attention * self.model.attention_flops_per_pair / peak / self.rates.attention
 
     @property
     def reduced_token_s(self) -> float:
         """Seconds a token adds to a step at this TP: two all-reduces a layer, each 2 (tp - 1) / tp of its vector."""
         if self.tp == 1:
             return 0.0
-        link_gb_s = self.hardware.nvlink_gb_s or self.hardware.pcie_gb_s
+        nvlink = self.hardware.nvlink_gb_s
+        link_gb_s = nvlink * ALL_REDUCE_EFFICIENCY if nvlink else self.hardware.pcie_gb_s * PCIE_EFFICIENCY
         size = 2 * self.model.layers * self.model.hidden * self.model.dtype_bytes * 2 * (self.tp - 1) / self.tp
-        return size / (link_gb_s * 1e9 * ALL_REDUCE_EFFICIENCY)
+        return size / (link_gb_s * 1e9)
 
     @property
     def wave_seqs(self) -> float:

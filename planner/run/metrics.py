@@ -11,7 +11,7 @@ from typing import Any
 
 import pandas as pd
 
-from planner.engine.profiles import UNCALIBRATED
+from planner.engine.provenance import ROOFLINE
 from planner.run import usage
 from planner.run.catalogue import METRICS, Metric
 from planner.run.facts import STAGES, Facts, Mask, Saturation, not_null
@@ -47,7 +47,7 @@ class Summary:
     refusals: tuple[Refusal, ...] = ()  # for their length
     kv_rooms: tuple[KvRoom, ...] = ()
     posting: usage.Posting | None = None
-    origin: str = UNCALIBRATED  # where the step times of a simulation are from
+    origin: str = ROOFLINE  # where the step times of a simulation are from
     died: tuple[tuple[str, str], ...] = ()  # servers that ended by themselves, and why
     failures: tuple[tuple[str, int], ...] = ()  # what requests failed with, the most frequent first
 
@@ -143,7 +143,7 @@ def summarise(run: Run, slo: Slo | None = None) -> Summary:
         warnings=tuple(str(warning) for warning in manifest.get("warnings") or ()),
         refusals=refusals(facts),
         kv_rooms=kv_rooms(facts),
-        origin=str(manifest.get("origin", UNCALIBRATED)),
+        origin=str(manifest.get("origin", ROOFLINE)),
         died=_died(manifest.get("died")),
         failures=_failures(facts.run.requests),
     )

@@ -8,6 +8,7 @@ from typing import Literal
 
 import numpy as np
 
+from planner.engine.provenance import comparable
 from planner.engine.tp_scaling import is_scaled
 from planner.messages import message
 from planner.report.words import percent
@@ -22,7 +23,7 @@ WORDS: dict[str, str] = {
     "not known yet": message("not known yet"),
 }
 
-UNCALIBRATED = 0.10  # error taken for a roofline's ratio of two deployments: nothing measured says better
+UNCALIBRATED = 0.10  # least error taken for a roofline's ratio of two deployments; more where public rows show it
 UNMEASURED = 0.25  # more error where hand-overs were not measured: the least that predictions without them were off by
 SCALED = 0.05  # as UNCALIBRATED, for a profile that was measured at another TP size
 
@@ -63,7 +64,8 @@ def profile_error(systems: Sequence[System]) -> float:
         for pool in system.pools:
             file = pool.profile.file
             if file is None or pool.profile.provenance != "calibrated" or file.fit is None:
-                error = UNCALIBRATED
+                found = comparable(pool.profile)
+                error = max(UNCALIBRATED, found.tpot.mean) if found else UNCALIBRATED
             else:
                 residuals = [residual.mean_abs_pct / 100 for residual in file.fit.residuals.values()]
                 error = sum(residuals) / len(residuals) if residuals else UNCALIBRATED

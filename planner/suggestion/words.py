@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from planner.engine.profiles import origin
+from planner.engine.provenance import origin
 from planner.messages import Message, joined, message
 from planner.report.explain import Explanation
 from planner.report.words import gigabytes, number, percent

@@ -18,7 +18,7 @@ from planner.engine.model_shape import ModelShape
 from planner.engine.profile_file import HandOverLaw, WireLaw
 from planner.engine.profiles import LatencyProfile, load_profile, roofline
 from planner.engine.setup import Setup
-from planner.engine.tp_scaling import at_tp
+from planner.engine.tp_scaling import at_tp, is_scaled
 from planner.messages import message
 from planner.routing import POLICIES
 from planner.spec import (
@@ -207,6 +207,9 @@ def _pool(spec: Spec, base: ModelShape, role: Role, pool: PoolSpec, key: str, mo
     profile = changed_step(profile, setup, knobs, role != "prefill")
     warnings = [*profile.mismatches(setup, twin), *profile.other_release(entry.kind), *profile.warnings]
     warnings += _other_types(profile, model, engine)
+    if profile.provenance == "calibrated":
+        other = profile.mismatches(setup, twin) or _other_types(profile, model, engine)
+        profile = replace(profile, stretched=bool(other) or is_scaled(profile))
     if any(window is not None and window < found.max_model_len for window in model.windows):
         warnings.append(
             message("{model}: attention windows are not modelled; KV and attention are counted in full", model.name)

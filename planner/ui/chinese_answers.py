@@ -8,7 +8,18 @@ ANSWERS: dict[str, str] = {
     "{sentence} {provenance}": "{sentence}{provenance}",
     "measured": "实测",
     "calibrated: {profiles}": "已校准：{profiles}",
-    "simulated: uncalibrated roofline": "仿真：未校准的屋顶线模型",
+    "roofline: not measured, and no public rows are comparable": "屋顶线模型：未实测，也没有可比的公开数据",
+    "roofline: not measured on your GPU; on {rows} public rows of {gpus} with this kind of model TPOT was off by "
+    "{mean:.0f} % (90 %: {p90:.0f} %)": "屋顶线模型：未在你的 GPU 上实测；在 {gpus} 的 {rows} 条同类模型公开数据上，"
+    "TPOT 误差为 {mean:.0f} %（90 %：{p90:.0f} %）",
+    "no TTFT or TPOT was measured": "没有实测 TTFT 或 TPOT",
+    "no request can run there": "没有请求能在那里运行",
+    "most requests wait for a place, and the row does not say how many there are": (
+        "多数请求在排队，而该行没有给出并发上限"
+    ),
+    "rows": "数据行",
+    "composed: {profiles}": "由算子表合成：{profiles}",
+    "not calibrated: {profiles}, measured otherwise": "未校准：{profiles}，测量条件不同",
     "simulated: fitted to {what}": "仿真：按 {what} 拟合",
     # --- a run ---
     "The deployment behind {name}": ("{name} 所测的部署"),

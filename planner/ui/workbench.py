@@ -10,7 +10,8 @@ import streamlit as st
 
 from planner import charts
 from planner.engine.catalogue import names
-from planner.engine.profiles import load_profile, origin
+from planner.engine.profiles import load_profile
+from planner.engine.provenance import origin
 from planner.report import printing
 from planner.report.explain import explain
 from planner.run.metrics import METRICS, Summary, summarise

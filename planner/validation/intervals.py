@@ -10,13 +10,15 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
 
-from planner.engine.law import of_part
+from planner.engine.law import SHAPES, of_part
 from planner.engine.profile_file import GROUPS, ProfileFile, Spread
 from planner.engine.profiles import LatencyProfile, from_file
+from planner.engine.provenance import comparable
 from planner.run.tables import Run
 from planner.spec import Spec
 from planner.system.knobs import changed_step
@@ -66,6 +68,11 @@ def sample_profiles(profile: LatencyProfile, count: int, rng: np.random.Generato
     """Profiles with parameters drawn from the covariance. A hand-made step law has none and is repeated."""
     if profile.file is None:
         return [profile] * count
+    found = comparable(profile)
+    if found is not None:
+        spread = NormalDist().inv_cdf(0.95)  # 90 % of both signs lie within
+        factors = np.exp(rng.normal(0.0, np.log1p(found.tpot.p90) / spread, size=count)).tolist()
+        return [_slower(profile, factor) for factor in factors]
     return [replace(from_file(file), warnings=profile.warnings) for file in sample_files(profile.file, count, rng)]
 
 
@@ -120,6 +127,15 @@ def _hand_over(system: System, rng: np.random.Generator) -> System:
         deviation = math.hypot(error, between.requests * known if name.startswith("way") else 0.0)
         values[name] = max(0.0, float(rng.normal(known, deviation)))
     return replace(system, wires=replace(system.wires, hand_over=replace(now, **values)))
+
+
+def _slower(profile: LatencyProfile, factor: float) -> LatencyProfile:
+    """A roofline whose every step takes `factor` times as long."""
+    assert profile.file is not None
+    step = profile.file.step
+    seconds = {name: value * factor for name, value in step.model_dump().items() if name not in SHAPES}
+    changed = profile.file.model_copy(update={"step": step.model_copy(update=seconds)})
+    return replace(from_file(changed), warnings=profile.warnings)
 
 
 def _drawn(system: System, rng: np.random.Generator, draw: int) -> System:

@@ -1,0 +1,218 @@
+"""Fits the shares of planner.engine.rates and the seconds of planner.engine.roof to the public rows in configs/public.
+
+    python benchmarks/fit_roofline.py [--every N] [--leave-out gpu|model]
+
+In a closed loop which steps run depends on lengths, hardly on how long steps take: every row is simulated once, its
+steps are kept with the weight that each has in the mean TTFT and TPOT, and the fit sums them under other rates. The
+loss is robust (soft L1 from 12 %), TTFT counts 0.6, and every model, GPU, precision and TP counts alike. A weak prior
+keeps what rows do not tell at its present value. Prints the values, and errors over all rows, or over those whose GPU
+or model was left out of the fit.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from collections import Counter
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import least_squares
+
+from planner.backends import backend
+from planner.engine import profiles, rates, roof
+from planner.engine.law import Steps, graph_size, guess, more_per_token, of_part, total
+from planner.engine.profiles import capture_sizes
+from planner.engine.roof import Roof
+from planner.engine.setup import Setup
+from planner.spec import SpecError
+from planner.system.resolve import resolve
+from planner.traffic import workload
+from planner.validation.public import PublicRow, read_rows, shipped_rows, spec_of
+
+Array = NDArray[np.float64]
+PRIOR, TTFT, ROBUST = 0.3, 0.6, 0.12
+
+# (module or generation, name, entry): what is fitted.
+FITTED: list[tuple[str, str, Any]] = [
+    *((major, name, None) for major in ("9", "10") for name in ("kv", "attention", "layer_s", "prompt_layer_s")),
+    *((major, "all_reduce_s", None) for major in ("9", "10")),
+    *((major, "products", dtype) for major in ("9", "10") for dtype in ("bf16", "fp8")),
+    ("10", "products", "fp4"),
+    *((major, "weights", kind) for major in ("9", "10") for kind in ("plain", "fp8")),
+    ("10", "weights", "fp4"),
+    *((major, name, kind) for name in ("experts", "expert_products") for major in ("9", "10")
+      for kind in ("fp8", "int4", "mxfp4")),
+    *(("10", name, "fp4") for name in ("experts", "expert_products")),
+    *(("roof", name, None) for name in ("STEP_S", "SEQUENCE_S", "DOUBLED_S", "EARLY_EXPERTS", "ALL_REDUCE_EFFICIENCY")),
+    *(("roof", name, at) for name in ("EXPERTS_S", "LATENT_S", "BLOCKS_S") for at in (0, 1)),
+    *(("profiles", name, None) for name in ("REQUEST_S", "REQUEST_PER_TOKEN_S")),
+]  # fmt: skip
+MODULES = {"roof": roof, "profiles": profiles}
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A row's engine and its steps: `ttft` and `tpot` say how much of each step's time is in the mean."""
+
+    row: PublicRow
+    setup: Setup
+    steps: Steps
+    ttft: Array
+    tpot: Array
+
+
+def look(row: PublicRow) -> Seen | None:
+    """The row simulated at the present rates; None where it is not covered, or does not say how many may run."""
+    if row.ttft_ms > row.tpot_ms * row.output:
+        return None
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            spec = spec_of(row, Path(folder))
+            system = resolve(spec)
+        except SpecError:
+            return None
+        run = backend("simulate").run(system, workload.build(spec))
+    pool = system.pools[0]
+    table, requests = run.steps, run.requests
+    count, start = table["count"].to_numpy(), table["start_s"].to_numpy()
+    end = start + table["duration_s"].to_numpy()
+    prompts = table["prefill_tokens"].to_numpy(dtype=float)
+    seqs = table["decode_seqs"].to_numpy(dtype=float)
+    first, last = requests["prefill_end_s"].to_numpy(), requests["finish_s"].to_numpy()
+    last = last - (requests["first_token_s"].to_numpy() - first)
+    tokens = np.maximum(requests["output_tokens"].to_numpy() - 1, 1)
+    share = np.full(len(requests), 1 / len(requests))
+    sizes = capture_sizes(pool.limits.max_num_seqs, pool.limits.max_num_batched_tokens)
+    each = 0.9 * row.prompt  # of one prompt; a chunk of several holds no pairs across them
+    steps = Steps(
+        1.0 * (prompts > 0),
+        prompts,
+        prompts * np.minimum(prompts, each) / 2,
+        seqs,
+        np.array([graph_size(int(size), sizes) for size in seqs], dtype=float),
+        table["context_tokens"].to_numpy() + (count - 1) / 2 * seqs,
+    )
+    queued = requests["queued_s"].to_numpy()
+    setup = Setup.of(pool.model, pool.hardware, pool.engine, pool.tp)
+    return Seen(
+        row, setup, steps, count * _weights(start, end, queued, first, share),
+        count * _weights(start, end, first, last, share / tokens),
+    )  # fmt: skip
+
+
+def _weights(start: Array, end: Array, begin: Array, finish: Array, share: Array) -> Array:
+    """How much of each step's time counts, where spans begin..finish each count `share`."""
+    found = np.zeros(len(start) + 1)
+    one = np.clip(np.searchsorted(start, begin + 1e-9, side="right") - 1, 0, len(start) - 1)
+    two = np.clip(np.searchsorted(start, finish - 1e-9, side="right") - 1, 0, len(start) - 1)
+    np.add.at(found, one, share)
+    np.add.at(found, two + 1, -share)
+    found = np.cumsum(found)[:-1]
+    np.add.at(found, one, -share * np.clip((begin - start[one]) / (end - start)[one], 0, 1))
+    np.add.at(found, two, -share * np.clip((end[two] - finish) / (end - start)[two], 0, 1))
+    return found
+
+
+def value(place: tuple[str, str, Any]) -> float:
+    owner, name, entry = place
+    found = getattr(MODULES[owner] if owner in MODULES else rates.GENERATIONS[owner], name)
+    return float(found if entry is None else found[entry])
+
+
+def put(places: list[tuple[str, str, Any]], values: Array) -> None:
+    """Set the rates; shares stay at or below 1."""
+    for (owner, name, entry), new in zip(places, values.tolist(), strict=True):
+        at = MODULES[owner] if owner in MODULES else rates.GENERATIONS[owner]
+        old = getattr(at, name)
+        new = min(new, 1.0) if owner not in MODULES and not name.endswith("_s") else new
+        if isinstance(old, tuple):
+            changed: Any = tuple(new if entry == place else item for place, item in enumerate(old))
+        else:
+            changed = new if entry is None else {**old, entry: new}
+        if owner in MODULES:
+            setattr(at, name, changed)
+        else:
+            rates.GENERATIONS[owner] = replace(rates.GENERATIONS[owner], **{name: changed})
+
+
+def predicted(seen: Seen) -> tuple[float, float]:
+    """Mean TTFT and TPOT in ms under the rates that are set."""
+    found = Roof(seen.setup)
+    law = more_per_token(guess(found), found.reduced_token_s).model_dump()
+    floor, line, prompt, decode, context = (
+        total(of_part(part), seen.steps, law) for part in ("floor", "line", "prompt", "decode", "context")
+    )
+    seconds = np.where(seen.steps.prompts > 0, np.maximum(floor, line) + prompt, decode + context)
+    host = profiles.REQUEST_S + profiles.REQUEST_PER_TOKEN_S * 0.9 * seen.row.prompt
+    return 1e3 * (float(seen.ttft @ seconds) + host), 1e3 * float(seen.tpot @ seconds)
+
+
+def logs(those: list[Seen]) -> Array:
+    """Logarithms of predicted over measured: TTFT, TPOT."""
+    pairs = [predicted(seen) for seen in those]
+    return np.log([(a / seen.row.ttft_ms, b / seen.row.tpot_ms) for (a, b), seen in zip(pairs, those, strict=True)])
+
+
+def cell(seen: Seen) -> tuple[str, str, str, int]:
+    return seen.row.model, seen.row.gpu, seen.row.precision, seen.setup.tp
+
+
+def fit(those: list[Seen], start: Array) -> Array:
+    """The values of FITTED, which are left set."""
+    sizes = Counter(map(cell, those))
+    weight = np.array([sizes[cell(seen)] ** -0.5 for seen in those])
+    weight /= weight.mean()
+
+    def residuals(shift: Array) -> Array:
+        put(FITTED, start * np.exp(shift))
+        off = logs(those) * weight[:, None] * (TTFT, 1.0)
+        return np.concatenate([off.ravel(), PRIOR * shift])
+
+    best = least_squares(residuals, np.zeros(len(start)), loss="soft_l1", f_scale=ROBUST, max_nfev=12, diff_step=1e-3)
+    values = start * np.exp(best.x)
+    put(FITTED, values)
+    return values
+
+
+def report(what: str, off: Array) -> None:
+    errors = np.exp(off) - 1
+    parts = [
+        f"{name} bias {100 * e.mean():+.1f} %, mean abs. {100 * abs(e).mean():.1f} %, "
+        f"90 % {100 * np.percentile(abs(e), 90):.1f} %"
+        for name, e in zip(("TTFT", "TPOT"), errors.T, strict=True)
+    ]
+    print(f"{what}, {len(errors)} rows: {'; '.join(parts)}", flush=True)
+
+
+def main() -> None:
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("--every", type=int, default=1, help="use one row of so many")
+    options.add_argument("--leave-out", choices=("gpu", "model"), help="fit without each, and judge it")
+    asked = options.parse_args()
+    rows = [row for row in read_rows(shipped_rows()) if row.engine == "vllm" and row.mode == "agg"]
+    rows = [row for row in rows if row.workers[0][2] == 1][:: asked.every]
+    with ProcessPoolExecutor() as executor:
+        those = [seen for seen in executor.map(look, rows, chunksize=8) if seen is not None]
+    start = np.array([value(place) for place in FITTED])
+    report("as shipped", logs(those))
+    if asked.leave_out is None:
+        values = fit(those, start)
+        for (owner, name, entry), old, new in zip(FITTED, start, values, strict=True):
+            print(f"{owner:9} {name:22} {'' if entry is None else entry!s:6} {old:10.4g} -> {new:10.4g}")
+        report("fitted", logs(those))
+        return
+    for out in sorted({getattr(seen.row, asked.leave_out) for seen in those}):
+        kept, judged = [], []
+        for seen in those:
+            (judged if getattr(seen.row, asked.leave_out) == out else kept).append(seen)
+        fit(kept, start)
+        report(f"without {out}", logs(judged))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,107 @@
+"""Where step times are from, in words, and how far such predictions were off where somebody measured.
+
+measured: a run of engines. calibrated: a profile of this model, GPU, TP and these types. composed: a profile summed up
+from tables of operators. roofline: datasheet figures at fitted shares; its errors are those of comparable public rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from planner.engine.catalogue import Hardware, hardware, names
+from planner.engine.profiles import LatencyProfile
+from planner.messages import message
+from planner.spec import Node, NonNegative, PositiveInt, config_root
+from planner.spec.faults import validate
+from planner.spec.strict_yaml import read_mapping, read_text
+
+ERRORS = "public/errors.yaml"  # under configs; written by `planner validate --public --docs`
+ModelKind = Literal["dense", "moe"]
+
+
+class Off(Node):
+    """Absolute errors as shares of the measured values."""
+
+    mean: NonNegative
+    p90: NonNegative
+
+
+class PublicErrors(Node):
+    """Of the shipped roofline over public rows: models of a kind on some GPUs, aggregated vLLM."""
+
+    kind: ModelKind
+    gpus: Annotated[tuple[str, ...], Field(strict=False)]
+    rows: PositiveInt
+    ttft: Off
+    tpot: Off
+
+
+class _Table(Node):
+    errors: Annotated[tuple[PublicErrors, ...], Field(strict=False)]
+
+
+@lru_cache(maxsize=1)
+def _table() -> tuple[PublicErrors, ...]:
+    path = config_root() / ERRORS
+    if not path.is_file():
+        return ()
+    return validate(_Table, read_mapping(read_text(path), str(path)), str(path)).errors
+
+
+def generation(gpu: Hardware) -> str:
+    """GPUs of one kernel family: the major part of the compute capability; the name where there is none."""
+    return (gpu.compute_capability or gpu.name).partition(".")[0]
+
+
+def comparable(profile: LatencyProfile) -> PublicErrors | None:
+    """Public rows of this kind of model on this GPU, else on its generation, else on any; None: not a GPU's roofline.
+
+    Rows of the GPU alone come first in the table, then those of a generation, then all.
+    """
+    file = profile.file
+    if file is None or file.provenance == "calibrated" or file.fitted_to is not None:
+        return None
+    if file.hardware not in names("hardware") or hardware(file.hardware).kind != "gpu":
+        return None
+    gpu, kind = hardware(file.hardware), "moe" if file.step.experts else "dense"
+    those = [one for one in _table() if one.kind == kind]
+    family = [one for one in those if all(generation(hardware(name)) == generation(gpu) for name in one.gpus)]
+    own = [one for one in those if one.gpus == (gpu.name,)]
+    return next(iter(own + sorted(family, key=lambda one: -one.rows) + sorted(those, key=lambda one: -one.rows)), None)
+
+
+def origin(profiles: Sequence[LatencyProfile]) -> str:
+    """Where the step times of a deployment are from, and of a roofline how far off such times were."""
+    if all(profile.provenance == "calibrated" for profile in profiles):
+        composed = all(
+            profile.file and profile.file.measured and profile.file.measured.composed for profile in profiles
+        )
+        listed = ", ".join(dict.fromkeys(profile.name for profile in profiles))
+        stretched = [profile for profile in profiles if profile.stretched]
+        if stretched:
+            return message("not calibrated: {profiles}, measured otherwise", listed)
+        return message("composed: {profiles}", listed) if composed else message("calibrated: {profiles}", listed)
+    guessed = [profile for profile in profiles if profile.provenance != "calibrated"]
+    fitted = {profile.file.fitted_to if profile.file else None for profile in guessed}
+    what = fitted.pop() if len(fitted) == 1 else None
+    if what is not None:
+        return message("simulated: fitted to {what}", what)
+    errors = [found for found in map(comparable, guessed) if found is not None]
+    if not errors:
+        return ROOFLINE
+    worst = max(errors, key=lambda found: found.tpot.mean)
+    return message(
+        "roofline: not measured on your GPU; on {rows} public rows of {gpus} with this kind of model TPOT was off by "
+        "{mean:.0f} % (90 %: {p90:.0f} %)",
+        worst.rows,
+        ", ".join(name.upper() for name in worst.gpus),
+        100 * worst.tpot.mean,
+        100 * worst.tpot.p90,
+    )
+
+
+ROOFLINE = message("roofline: not measured, and no public rows are comparable")

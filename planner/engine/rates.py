@@ -1,0 +1,96 @@
+"""What kernels reach of a datasheet, by generation of GPU and how numbers are stored.
+
+Hopper and Blackwell are fitted to public end-to-end rows (benchmarks/fit_roofline.py on configs/public); the others are
+scaled from them by operator tables of aiconfigurator-core 0.12.0 (NVIDIA, Apache-2.0): matrix products of 4,096 to
+8,192 rows, attention over 8,192 tokens, reads of weights by at most 16 rows. What neither holds is assumed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from planner.engine.catalogue import Dtype, Hardware
+
+# How weights lie in memory. int4: any weights alone that are expanded before the product; mxfp4: gpt-oss's experts.
+Kind = Literal["plain", "fp8", "fp4", "int4", "mxfp4"]
+
+
+@dataclass(frozen=True)
+class Rates:
+    """Shares of the peak, and seconds that kernels take besides. Experts' products are of the peak of their dtype."""
+
+    weights: Mapping[Kind, float]
+    experts: Mapping[Kind, float]
+    kv: float
+    products: Mapping[Dtype, float]
+    expert_products: Mapping[Kind, float]
+    attention: float
+    layer_s: float  # of a layer in any step
+    prompt_layer_s: float  # and more in one with prompts: its kernels are launched one by one
+    all_reduce_s: float  # a small one among two GPUs
+
+
+_SAME: dict[Kind, float] = {"plain": 0.8, "fp8": 0.8, "fp4": 0.8, "int4": 0.8, "mxfp4": 0.8}
+_HALF: dict[Dtype, float] = {"bf16": 0.6, "fp16": 0.6, "fp32": 0.6, "fp8": 0.6, "int8": 0.6, "fp4": 0.6}
+OTHER = Rates(_SAME, _SAME, 0.8, _HALF, dict.fromkeys(_SAME, 0.3), 0.5, 0.0, 0.1e-3, 15e-6)
+
+
+def _of(
+    weights: float, fp4: float, kv: float, products: tuple[float, float, float], attention: float, prompts: float
+) -> Rates:
+    """A generation known by operator tables: what they do not hold is Hopper's."""
+    bf16, eight, four = products
+    return Rates(
+        weights={"plain": weights, "fp8": weights, "fp4": fp4, "int4": weights, "mxfp4": weights},
+        experts=HOPPER.experts,
+        kv=kv,
+        products={"bf16": bf16, "fp16": bf16, "fp32": bf16, "fp8": eight, "int8": eight, "fp4": four},
+        expert_products={"plain": 0.36, "fp8": 0.25, "fp4": 0.25, "int4": 0.36, "mxfp4": 0.36},
+        attention=attention,
+        layer_s=HOPPER.layer_s,
+        prompt_layer_s=prompts,
+        all_reduce_s=HOPPER.all_reduce_s,
+    )
+
+
+HOPPER = Rates(
+    weights={"plain": 0.79, "fp8": 0.79, "fp4": 0.79, "int4": 0.79, "mxfp4": 0.79},
+    experts={"plain": 0.8, "fp8": 0.875, "fp4": 0.6, "int4": 0.6, "mxfp4": 0.925},
+    kv=0.73,
+    products={"bf16": 0.705, "fp16": 0.705, "fp32": 0.705, "fp8": 0.8, "int8": 0.8},
+    expert_products={"plain": 0.36, "fp8": 0.103, "fp4": 0.18, "int4": 0.176, "mxfp4": 0.18},
+    attention=0.48,
+    layer_s=10e-6,
+    prompt_layer_s=0.163e-3,
+    all_reduce_s=18e-6,
+)
+BLACKWELL = Rates(
+    weights={"plain": 0.64, "fp8": 0.64, "fp4": 0.44, "int4": 0.64, "mxfp4": 0.64},
+    experts={"plain": 0.8, "fp8": 1.0, "fp4": 0.865, "int4": 0.35, "mxfp4": 1.0},
+    kv=0.765,
+    products={"bf16": 0.76, "fp16": 0.76, "fp32": 0.76, "fp8": 0.5, "int8": 0.5, "fp4": 0.5},
+    expert_products={"plain": 0.36, "fp8": 0.166, "fp4": 0.27, "int4": 0.094, "mxfp4": 0.98},
+    attention=0.263,
+    layer_s=10.8e-6,
+    prompt_layer_s=0.47e-3,
+    all_reduce_s=14.5e-6,
+)
+
+# By the major part of the compute capability, and all of it where that says more.
+GENERATIONS: dict[str, Rates] = {
+    "8": _of(0.72, 0.72, 0.65, (0.75, 0.7, 0.5), 0.44, 0.2e-3),
+    "8.9": _of(0.8, 0.8, 0.8, (0.55, 0.5, 0.5), 0.43, 0.2e-3),
+    "9": HOPPER,
+    "10": BLACKWELL,
+    "12": _of(0.85, 0.6, 0.88, (0.7, 0.67, 0.55), 0.45, 0.3e-3),
+}
+
+
+def rates(hardware: Hardware) -> Rates:
+    """Of a GPU; `OTHER` for a CPU and for what nobody measured."""
+    capability = hardware.compute_capability if hardware.kind == "gpu" else None
+    if capability is None:
+        return OTHER
+    return GENERATIONS.get(capability) or GENERATIONS.get(capability.partition(".")[0]) or OTHER
