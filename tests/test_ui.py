@@ -16,12 +16,13 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from planner.commands import doctor
+from planner.engine.model_config import load_model, model_config
 from planner.messages import names
 from planner.run.facts import STAGES
 from planner.run.metrics import METRICS
-from planner.spec import dump, load
+from planner.spec import SpecError, dump, load
 from planner.suggestion.suggest import suggest
-from planner.ui import compute, jobs, uploads
+from planner.ui import compute, jobs, models, uploads
 from planner.ui.answer import command
 from planner.ui.chinese import CHINESE, PAGES
 from planner.ui.frame import doubts
@@ -232,6 +233,33 @@ def test_users_become_requests() -> None:
     asked = Scenario(load="users")
     assert asked.sent_rate == pytest.approx(500 / (30 + 0.5 + 211 * 0.03))
     assert compute.rate_of(asked.spec()) == pytest.approx(asked.sent_rate)
+
+
+def test_how_few_is_answered_for_that_many() -> None:
+    app = fine(page("answer", want="fewest", rate="4", gpus="8"))
+    assert "4 requests/s needs 1 GPU: run one aggregated engine" in app.subheader[0].value
+
+
+def test_models_are_marked_before_the_click() -> None:
+    assert not {"tiny", "small", "kvheavy"} & {*models.offered()}
+    kinds = {
+        name: models.standing(name, "h200", 1).kind
+        for name in ("llama-3.1-8b", "Qwen/Qwen3-32B", "llama-3.1-70b", "x/y")
+    }
+    assert [*kinds.values()] == ["measured", "roofline", "not supported", "not supported"]
+
+
+def test_a_pasted_config_is_a_model() -> None:
+    """The same figures as the catalogue's give the same model."""
+    config = model_config("qwen2.5-7b").config
+    folder = models.pasted(json.dumps(config))
+    assert load_model(folder).parameters == load_model("qwen2.5-7b").parameters
+    assert models.pasted(json.dumps(config, indent=3)) == folder
+    app = fine(page("ask", model=folder))
+    assert app.selectbox(key="ask_model").value == folder
+    for text in ("{", "[1]", '{"model_type": '):
+        with pytest.raises(SpecError):
+            models.pasted(text)
 
 
 def test_a_profile_of_another_model_is_not_called_calibrated() -> None:

@@ -19,7 +19,7 @@ from planner.suggestion.answer import Suggestion
 from planner.suggestion.words import engines, explanation, pick
 from planner.ui import compute
 from planner.ui.frame import badge, failed, go, guarded, help_of, link, read_this, scenario, title
-from planner.ui.lead import alternatives, lead, options
+from planner.ui.lead import alternatives, lead, options, serves
 from planner.ui.scenario import TRACE, Scenario
 from planner.ui.texts import say, t, translator
 from planner.ui.uploads import shown as shown_name
@@ -109,7 +109,7 @@ def _make_sure(now: Scenario, place: DeltaGenerator) -> None:
 
 def _body(now: Scenario, found: Suggestion, rate: float | None, sure: bool) -> None:
     chosen = pick(found.rows, found.verdict)
-    if sure and rate is not None:
+    if sure and rate is not None and serves(found, rate):
         alternatives(found, options(now, found, rate), rate)
     elif chosen.rate > 0:
         _cards(found, chosen.rate, rate)
