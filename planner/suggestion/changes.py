@@ -107,7 +107,11 @@ def search_change(task: ChangeTask) -> Found:
     """The highest rate of one candidate under one change."""
     system = faster_links(system_of(apply(task.spec, task.split)), task.link_factor)
     return highest_rate(
-        lambda rate: probe(system, rate, task.seed, period=task.period), task.start, tolerance=TOLERANCE, step=1.08
+        lambda rate: probe(system, rate, task.seed, period=task.period),
+        task.start,
+        tolerance=TOLERANCE,
+        step=1.08,
+        missing=1 - system.spec.slo.attainment,
     )
 
 
@@ -125,7 +129,10 @@ def enough_link(task: ChangeTask) -> EnoughLink | None:
 
     endless = faster_links(base, ENDLESS)
     found = highest_rate(
-        lambda rate: probe(endless, rate, task.seed, period=task.period), task.start, tolerance=TOLERANCE
+        lambda rate: probe(endless, rate, task.seed, period=task.period),
+        task.start,
+        tolerance=TOLERANCE,
+        missing=1 - base.spec.slo.attainment,
     )
     rate = ENOUGH * found.rate
     if rate <= task.start:
@@ -155,7 +162,7 @@ def tasks(
             link = factor if name == "link bandwidth" else 1.0
             names.append(message("{what} {share} {how}", NAMES[name], percent(STEP), _word(name, factor)))
             wanted.append(ChangeTask(changed, ours[0], seed, ours[1], link, period))
-            wanted.append(ChangeTask(changed, theirs[0], seed, theirs[1], link, period))
+            wanted.append(ChangeTask(changed, theirs[0], seed, theirs[1], 1.0, period))  # it has no link
     for name, other in hand_overs(spec, ours[0]):
         names.append(name)
         wanted += [ChangeTask(spec, other, seed, ours[1], 1.0, period), wanted[1]]
