@@ -60,7 +60,7 @@ __all__ = [
 ]
 
 COARSE = 0.02  # width of the brackets that first searches end with
-NEAR = 0.9  # candidates above this share of the best of their mode are run with every seed
+NEAR = 0.95  # candidates above this share of the best of their mode are run with every seed
 WITHIN = 0.7  # of the best of their mode: what knobs may make up for
 FINALISTS = 3  # of each mode at most
 SHORTLIST = 2  # of each mode, in a first look
@@ -112,12 +112,12 @@ def prepared(spec: Spec, gpus: int, requests: int | None, slo: Slo | None) -> Sp
     return spec.model_copy(update=change)
 
 
-def preferred(candidates: Sequence[Split], guesses: Sequence[float]) -> list[int]:
-    """Places of the SHORTLIST candidates of each mode with the highest guesses; of equal ones the smallest engines."""
+def preferred(candidates: Sequence[Split], guesses: Sequence[float], most: int = SHORTLIST) -> list[int]:
+    """Places of the candidates of each mode with the highest guesses; of equal ones the smallest engines."""
     kept: list[int] = []
     for mode in ("aggregated", "disaggregated"):
         places = [at for at, split in enumerate(candidates) if split.mode == mode]
-        kept += sorted(places, key=lambda at: (-round(guesses[at], 6), candidates[at].largest_tp))[:SHORTLIST]
+        kept += sorted(places, key=lambda at: (-round(guesses[at], 6), candidates[at].largest_tp))[:most]
     return kept
 
 
@@ -204,7 +204,7 @@ class _Session:
         tasks = [SearchTask(apply(self.spec, split), self.seeds[0], None, COARSE, 1.25) for split in candidates]
         guesses: list[float] = self._map("estimate", guessed, tasks)  # type: ignore[assignment]
         period = self.period or self._period(max(guesses))
-        first = preferred(candidates, guesses)
+        first = preferred(candidates, guesses, SHORTLIST if self._quick else FINALISTS)
         width = 2 * COARSE if self._quick else COARSE
         tasks = [SearchTask(task.spec, task.seed, None, width, 1.25, halved(period)) for task in tasks]
         rest = [] if self._quick else [at for at in range(len(tasks)) if at not in first]
@@ -219,10 +219,12 @@ class _Session:
 
     def _bars(self, found: Sequence[tuple[Split, Searched]]) -> dict[str, float]:
         """For each mode, the rate that another candidate must serve to be a contender or to be run with every seed."""
-        best = {"aggregated": 0.0, "disaggregated": 0.0}
-        for split, one in found:
-            best[split.mode] = max(best[split.mode], one.found.rate)
-        return {mode: WITHIN * rate for mode, rate in best.items()}
+        bars = {}
+        for mode in ("aggregated", "disaggregated"):
+            rates = sorted((one.found.rate for split, one in found if split.mode == mode), reverse=True)
+            last = rates[FINALISTS - 1] / (1 + COARSE) if len(rates) >= FINALISTS else 0.0
+            bars[mode] = max(last, WITHIN * max(rates, default=0.0))
+        return bars
 
     def _period(self, rate: float) -> Period | None:
         """As many seconds as `rate` takes; a first look may be too short for its interval to hold."""
@@ -318,10 +320,13 @@ class _Session:
             ],
         )
         brief = shortened(self.period, ours.rate)
-        names, tasks = changes.tasks(self.spec, (ours.split, ours.rate), (theirs.split, theirs.rate), seed, brief)
+        pair = changes.unchanged(self.spec, (ours.split, ours.rate), (theirs.split, theirs.rate), seed, brief)
+        stage, share = "what would change it", 0.1
+        before: list[Found] = self._map(stage, changes.search_change, pair, (0, share))  # type: ignore[assignment]
+        names, tasks = changes.tasks(self.spec, pair, before)
         once = list(dict.fromkeys(tasks))  # changes of the hand-over leave aggregated engines as they are
-        searched: list[Found] = self._map("what would change it", changes.search_change, once)  # type: ignore[assignment]
-        outcomes = [searched[once.index(task)] for task in tasks]
+        searched: list[Found] = self._map(stage, changes.search_change, once, (share, 1))  # type: ignore[assignment]
+        outcomes = [*before, *(searched[once.index(task)] for task in tasks)]
         judged = changes.judged(names, outcomes, found, margin, error, unknown is not None)
         enough = None
         if reasons[0].kind == "link":

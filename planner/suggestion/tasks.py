@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache
 
 from planner.report.explain import Explanation, explain
 from planner.run.metrics import summarise
@@ -53,24 +52,28 @@ def search(task: SearchTask) -> Searched:
     guess, missing = first_guess(system, task.seed), 1 - task.spec.slo.attainment
     start, step = (guess, task.step) if task.start is None else (task.start, task.step)
     brief = shortened(task.period, max(start, task.bar))
-
-    @cache
-    def briefly(rate: float) -> Probe:
-        return probe(system, rate, task.seed, period=brief)
-
-    if task.bar and not briefly(task.bar).passed:
-        below = min(guess, task.bar / task.step)
-        return Searched(guess, highest_rate(briefly, below, tolerance=LOST, step=task.step, missing=missing))
-    if task.start is None and brief != task.period:  # begin where the first seconds lead
-        near = highest_rate(briefly, start, tolerance=2 * task.tolerance, step=step, missing=missing)
-        if near.rate > 0:
+    known: tuple[Probe, ...] = ()
+    if task.start is None and (task.bar or brief != task.period):  # begin where the first seconds lead
+        near = highest_rate(
+            lambda rate: probe(system, rate, task.seed, period=brief),
+            start,
+            tolerance=LOST if task.bar else 2 * task.tolerance,
+            step=step,
+            missing=missing,
+        )
+        if near.above <= task.bar:
+            return Searched(guess, near)
+        if brief == task.period:
+            known = near.probes
+        elif near.rate > 0:
             start, step = near.rate, 1 + task.tolerance
     found = highest_rate(
         lambda rate: probe(system, rate, task.seed, period=task.period),
-        max(start, task.bar),
+        start,
         tolerance=task.tolerance,
         step=step,
         missing=missing,
+        known=known,
     )
     return Searched(guess, found)
 
