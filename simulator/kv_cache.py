@@ -37,7 +37,8 @@ def block_keys(segments: Segments, tokens: int, block_size: int) -> Keys:
     before it ended, one or two segments earlier, so that a session costs what it adds.
     """
     whole, rest = _whole(segments, tokens)
-    at, walked = 0, ((), 0, 0, ())
+    at = 0
+    walked: Walked = ((), 0, 0, ())
     for back in range(min(3, whole + 1)):
         found = _walked.get((segments[: whole - back], block_size))
         if found is not None:
