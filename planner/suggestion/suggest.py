@@ -60,7 +60,7 @@ __all__ = [
 ]
 
 COARSE = 0.02  # width of the brackets that first searches end with
-NEAR = 0.95  # candidates above this share of the best of their mode are run with every seed
+NEAR = 0.9  # candidates above this share of the best of their mode are run with every seed
 WITHIN = 0.7  # of the best of their mode: what knobs may make up for
 FINALISTS = 3  # of each mode at most
 SHORTLIST = 2  # of each mode, in a first look
