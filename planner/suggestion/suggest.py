@@ -61,7 +61,7 @@ __all__ = [
 
 COARSE = 0.02  # width of the brackets that first searches end with
 NEAR = 0.9  # candidates above this share of the best of their mode are run with every seed
-WITHIN = 0.7  # of the best of their mode: what knobs may make up for
+WITHIN = 0.5  # of the best of their mode: what knobs may make up for
 FINALISTS = 3  # of each mode at most
 SHORTLIST = 2  # of each mode, in a first look
 IN_RACE = 0.95  # of the best of its mode, by all seeds: below, a finalist's edge stays as its first rates have it
