@@ -22,39 +22,74 @@ from planner.traffic.requests import Segments
 Keys = tuple[int, ...]
 
 
+# After some whole segments: keys so far, the last one, tokens in the block that is not full yet, and their pieces.
+Walked = tuple[Keys, int, int, tuple[int, ...]]
+MOST_WALKED: Final = 4096
+_walked: dict[tuple[Segments, int], Walked] = {}  # the latest ones
+
+
 @lru_cache(maxsize=1024)
 def block_keys(segments: Segments, tokens: int, block_size: int) -> Keys:
     """One key for each full block of the first `tokens` tokens; equal keys mean equal blocks after equal prefixes.
 
     Blocks inside one segment are numbered on from a hash of all that comes before, a block over several segments is a
-    hash of its pieces. Hashes of integers are the same in every process.
+    hash of its pieces. Hashes of integers are the same in every process. A turn of a session goes on where the turn
+    before it ended, one or two segments earlier, so that a session costs what it adds.
     """
-    keys: list[int] = []
-    key = filled = 0
-    pieces: list[int] = []  # of the block that is not full yet: content, offset, length, ...
-    for content, size in segments:
-        length = min(size, tokens)
-        tokens -= length
-        offset = 0
-        if filled:
-            offset = min(block_size - filled, length)
-            pieces += (content, 0, offset)
-            filled += offset
-            if filled < block_size:
-                continue
-            key = hash((key, *pieces))
-            keys.append(key)
-        whole = (length - offset) // block_size
-        if whole:
-            base = hash((key, content, offset))
-            keys.extend(range(base, base + whole))
-            key = base + whole - 1
-            offset += whole * block_size
-        filled = length - offset
-        pieces = [content, offset, filled]
-        if not tokens:
+    whole, rest = _whole(segments, tokens)
+    at = 0
+    walked: Walked = ((), 0, 0, ())
+    for back in range(min(3, whole + 1)):
+        found = _walked.get((segments[: whole - back], block_size))
+        if found is not None:
+            at, walked = whole - back, found
             break
-    return tuple(keys)
+    for index in range(at, whole):
+        content, size = segments[index]
+        walked = _walk(walked, content, size, block_size)
+        if index >= whole - 2:
+            _remember(segments[: index + 1], block_size, walked)
+    if rest:
+        walked = _walk(walked, segments[whole][0], rest, block_size)
+    return walked[0]
+
+
+def _whole(segments: Segments, tokens: int) -> tuple[int, int]:
+    """How many segments lie within the first `tokens` tokens, and how many of these are left for the next one."""
+    for index, (_, size) in enumerate(segments):
+        if size > tokens:
+            return index, tokens
+        tokens -= size
+    return len(segments), 0
+
+
+def _walk(walked: Walked, content: int, length: int, block_size: int) -> Walked:
+    """One segment further, by `length` tokens."""
+    before, key, filled, pieces = walked
+    offset = 0
+    keys: list[int] = []
+    if filled:
+        offset = min(block_size - filled, length)
+        pieces = (*pieces, content, 0, offset)
+        filled += offset
+        if filled < block_size:
+            return before, key, filled, pieces
+        key = hash((key, *pieces))
+        keys.append(key)
+    whole = (length - offset) // block_size
+    if whole:
+        base = hash((key, content, offset))
+        keys.extend(range(base, base + whole))
+        key = base + whole - 1
+        offset += whole * block_size
+    filled = length - offset
+    return before + tuple(keys), key, filled, (content, offset, filled)
+
+
+def _remember(segments: Segments, block_size: int, walked: Walked) -> None:
+    if len(_walked) >= MOST_WALKED:
+        del _walked[next(iter(_walked))]
+    _walked[segments, block_size] = walked
 
 
 class Entry:

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from simulator import kv_cache
 from simulator.kv_cache import BlockRun, Holding, KvCache, block_keys
 
 SEGMENTS = st.lists(st.tuples(st.integers(0, 3), st.integers(1, 9)), min_size=1, max_size=6).map(tuple)
@@ -254,3 +255,24 @@ def test_runs_are_what_block_by_block_would_be(rng: random.Random, total: int) -
         assert order_of(cache) == [key for key, _ in plain.order]
         runs = [one for copies in cache.table.values() for one in (copies if isinstance(copies, list) else [copies])]
         assert sorted(key for run in runs for key in run.keys) == sorted(key for key, _ in plain.copies)
+
+
+@given(
+    sizes=st.lists(st.tuples(st.integers(0, 3), st.sampled_from([1, 3, 15, 16, 17, 40, 200])), min_size=1, max_size=8),
+    less=st.integers(0, 40),
+    block_size=st.sampled_from([4, 16]),
+)
+def test_keys_of_a_growing_prompt_are_those_of_the_prompt_alone(
+    sizes: list[tuple[int, int]], less: int, block_size: int
+) -> None:
+    """What was remembered of shorter prompts shortens the work and changes no key."""
+    prompts = [tuple(sizes[:count]) for count in range(1, len(sizes) + 1)]
+    tokens = [max(sum(size for _, size in prompt) - less * (index % 2), 0) for index, prompt in enumerate(prompts)]
+    kv_cache.block_keys.cache_clear()
+    kv_cache._walked.clear()
+    grown = [kv_cache.block_keys(prompt, n, block_size) for prompt, n in zip(prompts, tokens, strict=True)]
+    for prompt, n, keys in zip(prompts, tokens, grown, strict=True):
+        kv_cache.block_keys.cache_clear()
+        kv_cache._walked.clear()
+        assert kv_cache.block_keys(prompt, n, block_size) == keys
+        assert len(keys) == n // block_size

@@ -25,7 +25,7 @@ from planner.suggestion.fewest import smallest
 from planner.suggestion.probe import Period, load_at, turnaround_s
 from planner.suggestion.search import BLOCKS, Found, Probe, first_guess, highest_rate, probe, system_of
 from planner.suggestion.splits import PoolSize, Split, apply, splits
-from planner.suggestion.suggest import ROUNDS, suggest
+from planner.suggestion.suggest import ROUNDS, SearchTask, search, suggest
 from planner.suggestion.tasks import TURNAROUNDS, period_of
 from planner.suggestion.tune import GAIN, TuneTask, tune
 from planner.suggestion.tuning import BLOCK_SIZES, BUDGETS, CONNECTORS, Tuning
@@ -621,3 +621,49 @@ def test_an_edge_far_from_where_the_search_began_is_found(off: float) -> None:
     below, above = found.bracket
     assert below <= limit < above
     assert above / below <= 1.011
+
+
+# --- fewer runs ----------------------------------------------------------------------------------
+
+
+@given(
+    edge=st.floats(1.0, 1000.0), start=st.floats(0.3, 3.0), power=st.floats(5.0, 60.0), tolerance=st.floats(0.01, 0.1)
+)
+def test_shares_that_miss_lead_to_the_edge_with_no_more_runs_than_halving(
+    edge: float, start: float, power: float, tolerance: float
+) -> None:
+    def run(rate: float) -> Probe:
+        missed = min(0.01 * (rate / edge) ** power, 1.0)
+        return Probe(rate, missed <= 0.01, 1 - missed, rate, 0.0, 0.0, 0.0, missed > 0.02)
+
+    halved = highest_rate(run, start * edge, tolerance=tolerance)
+    aimed = highest_rate(run, start * edge, tolerance=tolerance, missing=0.01)
+    for found in (halved, aimed):
+        assert found.rate <= edge * (1 + 1e-9) and edge * (1 - 1e-9) <= found.above
+        assert found.above / found.rate <= 1 + tolerance
+    assert len(aimed.probes) <= len(halved.probes) + 2
+    again = highest_rate(run, start * edge, tolerance=tolerance, missing=0.01, known=aimed.probes)
+    assert again == aimed
+
+
+def test_a_candidate_below_the_bar_is_searched_roughly_and_one_above_it_as_without() -> None:
+    one = spec("deployment.prefill.replicas=1", "deployment.decode.replicas=1")
+    plain = search(SearchTask(one, 0, None, 0.02, 1.25)).found
+    lost = search(SearchTask(one, 0, None, 0.02, 1.25, bar=1.5 * plain.rate)).found
+    assert lost.above <= 1.5 * plain.rate
+    assert len(lost.probes) < len(plain.probes)
+    assert lost.rate * 0.98 <= plain.above and plain.rate <= lost.above
+    racing = search(SearchTask(one, 0, None, 0.02, 1.25, bar=0.9 * plain.rate)).found
+    assert racing.above / racing.rate <= 1.02
+    assert racing.rate <= plain.above and plain.rate <= racing.above
+
+
+def test_progress_goes_forward_in_each_stage() -> None:
+    told: list[tuple[str, float]] = []
+    suggest(spec(), 2, seeds=2, processes=1, progress=lambda stage, done: told.append((stage, done)))
+    stages = [stage for stage, _ in itertools.groupby(told, key=lambda item: item[0])]
+    assert len(stages) == len(set(stages))
+    for stage in stages:
+        done = [share for name, share in told if name == stage]
+        assert done == sorted(done)
+        assert done[-1] == pytest.approx(1.0)

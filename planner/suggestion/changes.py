@@ -85,6 +85,7 @@ class ChangeTask:
     start: float
     link_factor: float
     period: Period | None = None
+    step: float = 1.08  # from the start to the second rate
 
 
 def faster_links(system: System, factor: float) -> System:
@@ -107,7 +108,11 @@ def search_change(task: ChangeTask) -> Found:
     """The highest rate of one candidate under one change."""
     system = faster_links(system_of(apply(task.spec, task.split)), task.link_factor)
     return highest_rate(
-        lambda rate: probe(system, rate, task.seed, period=task.period), task.start, tolerance=TOLERANCE, step=1.08
+        lambda rate: probe(system, rate, task.seed, period=task.period),
+        task.start,
+        tolerance=TOLERANCE,
+        step=task.step,
+        missing=1 - system.spec.slo.attainment,
     )
 
 
@@ -125,7 +130,10 @@ def enough_link(task: ChangeTask) -> EnoughLink | None:
 
     endless = faster_links(base, ENDLESS)
     found = highest_rate(
-        lambda rate: probe(endless, rate, task.seed, period=task.period), task.start, tolerance=TOLERANCE
+        lambda rate: probe(endless, rate, task.seed, period=task.period),
+        task.start,
+        tolerance=TOLERANCE,
+        missing=1 - base.spec.slo.attainment,
     )
     rate = ENOUGH * found.rate
     if rate <= task.start:
@@ -138,15 +146,24 @@ def enough_link(task: ChangeTask) -> EnoughLink | None:
     return EnoughLink(high * now, now, rate)
 
 
-def tasks(
+def unchanged(
     spec: Spec, ours: tuple[Split, float], theirs: tuple[Split, float], seed: int, period: Period | None = None
-) -> tuple[list[str], list[ChangeTask]]:
-    """(what changes, two searches for each: P/D, then aggregated). `ours` and `theirs` come with their rates.
+) -> list[ChangeTask]:
+    """Two searches in which nothing changes: all others are held against them. `ours`, `theirs` come with rates."""
+    return [ChangeTask(spec, split, seed, rate, 1.0, period) for split, rate in (ours, theirs)]
 
-    The first pair of searches has no name: nothing changes in it, and the others are held against it.
+
+def tasks(spec: Spec, pair: Sequence[ChangeTask], before: Sequence[Found]) -> tuple[list[str], list[ChangeTask]]:
+    """(what changes, two searches for each: P/D, then aggregated). `before` is what `pair` without a change found.
+
+    They begin with the two ends of its brackets: what changes nothing is known after two runs.
     """
     names: list[str] = []
-    wanted = [ChangeTask(spec, split, seed, rate, 1.0, period) for split, rate in (ours, theirs)]
+    wanted: list[ChangeTask] = []
+    ours, theirs = (
+        replace(task, start=found.rate, step=found.above / found.rate) if found.rate else task
+        for task, found in zip(pair, before, strict=True)
+    )
     for name, change in SPEC_CHANGES.items():
         for factor in (1 + STEP, 1 - STEP):
             changed = change(spec, factor)
@@ -154,11 +171,10 @@ def tasks(
                 continue
             link = factor if name == "link bandwidth" else 1.0
             names.append(message("{what} {share} {how}", NAMES[name], percent(STEP), _word(name, factor)))
-            wanted.append(ChangeTask(changed, ours[0], seed, ours[1], link, period))
-            wanted.append(ChangeTask(changed, theirs[0], seed, theirs[1], link, period))
-    for name, other in hand_overs(spec, ours[0]):
+            wanted += [replace(ours, spec=changed, link_factor=link), replace(theirs, spec=changed)]  # it has no link
+    for name, other in hand_overs(spec, ours.split):
         names.append(name)
-        wanted += [ChangeTask(spec, other, seed, ours[1], 1.0, period), wanted[1]]
+        wanted += [replace(ours, split=other), theirs]
     return names, wanted
 
 

@@ -15,12 +15,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from planner.suggestion.search import WIDEST, Probe
+from planner.suggestion.search import SURE, WIDEST, Probe, beside
 
 Array = NDArray[np.float64]
 
 FINE = 0.01  # width of the bracket that the rates of a candidate end with
-NEXT_STEP = 1.08  # between rates while all of them pass, or none does
+NEXT_STEP = 1.04  # between rates while all of them pass, or none does, at least
 STEEP = 5.0  # misses grow at least with this power of the rate
 DRAWS = 4000
 CONFIDENCE = 0.95
@@ -89,10 +89,13 @@ class Edge:
 
     def whole(self) -> float:
         """The logarithm of the highest rate by all runs, within its bracket."""
-        every = self.counts.sum(axis=(0, 1))[None]
-        found = float(self.log_rate(every, self.kept_up.mean(axis=0)[None])[0])
         below, above = self.bracket
-        return float(np.clip(found, np.log(below) if below else -np.inf, np.log(above)))
+        return float(np.clip(math.log(self.expected()), np.log(below) if below else -np.inf, np.log(above)))
+
+    def expected(self) -> float:
+        """The highest rate by all runs, wherever that lies."""
+        every = self.counts.sum(axis=(0, 1))[None]
+        return float(np.exp(self.log_rate(every, self.kept_up.mean(axis=0)[None])[0]))
 
     def late(self) -> float:
         """The same by the second half of the runs."""
@@ -160,13 +163,13 @@ def next_rate(edge: Edge) -> float | None:
     below, above = edge.bracket
     if below and above / below <= 1 + FINE:
         return None
-    rates = edge.rates
-    if not below:  # ever further away: the search may have begun with a rate that one list of requests flattered
-        return float(rates[0]) / _stride(float(rates[1] / rates[0]) if len(rates) > 1 else 1.0)
+    rates, expected = edge.rates, edge.expected()
+    lowest, highest = float(rates[0]), float(rates[-1])
+    if not below:  # the search may have begun with a rate that one list of requests flattered
+        return min(max(expected / (1 + SURE * FINE), lowest / WIDEST), lowest / NEXT_STEP)
     if math.isinf(above):
-        return float(rates[-1]) * _stride(float(rates[-1] / rates[-2]) if len(rates) > 1 else 1.0)
-    return math.sqrt(above * below)
-
-
-def _stride(last: float) -> float:
-    return min(max(NEXT_STEP, float(last**1.5)), WIDEST)
+        return max(min(expected * (1 + SURE * FINE), highest * WIDEST), highest * NEXT_STEP)
+    if len(rates) % 3 == 2:  # should the line through what is known mislead
+        return math.sqrt(above * below)
+    width = math.log(above / below)
+    return below * math.exp(width * beside(math.log(expected / below) / width, below, above, FINE))

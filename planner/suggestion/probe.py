@@ -71,8 +71,9 @@ def load_at(spec: Spec, seed: int, rate: float, seconds: float | None = None) ->
 
 def _long_enough(spec: Spec, requests: float) -> Spec:
     """The spec with a list of more than `requests`. Lists of one seed begin alike: a few lengths serve every rate."""
+    each = workload.mean_turns(spec.workload, spec.run.seed) if isinstance(spec.workload, Sessions) else 1.0
     count = 256
-    while count < 1.2 * requests + 100:
+    while count < 1.2 * requests / each + 100:
         count *= 2
     return spec.model_copy(update={"workload": spec.workload.model_copy(update={COUNTED[spec.workload.kind]: count})})
 

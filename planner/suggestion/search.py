@@ -9,7 +9,7 @@ abandoned; it could not pass any more.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -24,6 +24,7 @@ from simulator.cluster import SimulatedCluster, Visit
 
 NAN = float("nan")
 WIDEST = 4.0  # a bracket grows by at most this factor a step
+FURTHER = 1.08  # and by at least this one after the first
 HOPELESS = 256.0  # below guess / this the rate counts as zero
 BLOCKS = 4  # equal parts of the judged time: how much goodput varies within a run
 
@@ -191,28 +192,77 @@ def _keeps_up(
 
 
 def highest_rate(
-    run: Callable[[float], Probe], start: float, *, tolerance: float, step: float = 1.25, floor: float | None = None
+    run: Callable[[float], Probe],
+    start: float,
+    *,
+    tolerance: float,
+    step: float = 1.25,
+    floor: float | None = None,
+    missing: float | None = None,
+    known: Sequence[Probe] = (),
 ) -> Found:
-    """Bisect between the highest rate that passes and the lowest that fails until they are `tolerance` apart.
+    """Narrow the space between the highest rate that passes and the lowest that fails to `tolerance`.
 
     `start` is where to begin and `step` the first factor away from it. Below `floor` (start / 256) it is 0.
+    `missing`, the share of requests that may miss their targets, lets the shares of both ends say where to go on.
+    `known` probes were made before and are not made again.
     """
-    probes: list[Probe] = []
-    low, high, rate, factor = 0.0, math.inf, start, step
+    probes = [*known] or [run(start)]
+    factor, wide = step, math.inf
     least = start / HOPELESS if floor is None else floor
     while True:
-        probes.append(run(rate))
-        if probes[-1].passed:
-            low = max(low, rate)
-        else:
-            high = min(high, rate)
+        low = max((one.rate for one in probes if one.passed), default=0.0)
+        high = min((one.rate for one in probes if not one.passed), default=math.inf)
         if high / tolerance_of(low) <= 1 + tolerance or high <= least:
             return Found(low, high, tuple(probes))
         if low and math.isfinite(high):
-            rate = math.sqrt(low * high)
+            width = math.log(high / low)
+            share = 0.5 if missing is None or width > wide / 2 else _crossing(probes, low, high, missing, tolerance)
+            rate, wide = low * math.exp(share * width), width
         else:
-            rate = low * factor if low else high / factor
-            factor = min(factor * factor, WIDEST)
+            rate = low * max(factor, _ahead(probes, missing, tolerance)) if low else high / factor
+            factor = min(max(factor * factor, FURTHER), WIDEST)
+        probes.append(run(rate))
+
+
+SURE = 0.4  # of the tolerance: how far beside the expected edge a rate is tried
+LEAST_CUT = 1 / 8  # of a bracket, however sure its ends seem to be
+
+
+def _ahead(probes: list[Probe], missing: float | None, tolerance: float) -> float:
+    """The factor from the highest rate that passes to just beyond the edge, by a line through it and the one below.
+
+    1 where they do not say: too few miss.
+    """
+    passed = sorted((one.rate, 1 - one.attainment) for one in probes if one.passed)[-2:]
+    if missing is None or len(passed) < 2 or not missing > passed[1][1] > max(passed[0][1], missing / 10):
+        return 1.0
+    (before, fewer), (rate, more) = passed
+    slope = math.log(more / max(fewer, missing / 100)) / math.log(rate / before)
+    return min(math.exp(math.log(missing / more) / slope) * (1 + SURE * tolerance), WIDEST)
+
+
+def _crossing(probes: list[Probe], low: float, high: float, missing: float, tolerance: float) -> float:
+    """What part of the bracket lies below the next rate, by a line through its ends.
+
+    The logarithm of the share that misses grows about evenly with that of the rate. A half where the ends say nothing:
+    requests wait, but few miss.
+    """
+    missed = {one.rate: 1 - one.attainment for one in probes}
+    least = missing / 10  # few misses of a run below its edge are chance
+    below, above = (math.log(max(missed[rate], least) / missing) for rate in (low, high))
+    if not below < 0 < above:
+        return 0.5
+    return beside(below / (below - above), low, high, tolerance)
+
+
+def beside(edge: float, low: float, high: float, tolerance: float) -> float:
+    """Where to go on in a bracket, as a part of its logarithmic width like `edge`, where the edge is expected.
+
+    Just beyond that, on the side that leaves the less of the bracket if it is right.
+    """
+    away = SURE * math.log1p(tolerance) / math.log(high / low)
+    return min(max(edge + (away if edge < 0.5 else -away), LEAST_CUT), 1 - LEAST_CUT)
 
 
 def tolerance_of(low: float) -> float:

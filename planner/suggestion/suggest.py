@@ -9,8 +9,10 @@ each at its own rate.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 
 from planner.messages import joined, message
 from planner.report.explain import Explanation
@@ -59,10 +61,12 @@ __all__ = [
 
 COARSE = 0.02  # width of the brackets that first searches end with
 NEAR = 0.9  # candidates above this share of the best of their mode are run with every seed
-WITHIN = 0.7  # of the best of their mode: what knobs may make up for
+WITHIN = 0.5  # of the best of their mode: what knobs may make up for
 FINALISTS = 3  # of each mode at most
 SHORTLIST = 2  # of each mode, in a first look
-FIRST_STEP, ROUNDS = 1.04, 24  # between the first rates of a finalist, and how often others are added
+IN_RACE = 0.95  # of the best of its mode, by all seeds: below, a finalist's edge stays as its first rates have it
+FIRST_STEP, ROUNDS = 1.04, 24  # the first rates of a finalist around its rough one, and how often others are added
+ROUND_SHARE = 0.7  # of what is left of their progress: how many rounds there will be is not known
 OVERLOAD = 1.1  # how far past its highest rate a candidate is run to see what limits it
 REQUESTS_PER_GPU, FEWEST, MOST = 400, 2000, 4000  # requests that the best candidate serves in a run
 
@@ -108,12 +112,12 @@ def prepared(spec: Spec, gpus: int, requests: int | None, slo: Slo | None) -> Sp
     return spec.model_copy(update=change)
 
 
-def preferred(candidates: Sequence[Split], guesses: Sequence[float]) -> list[int]:
-    """Places of the SHORTLIST candidates of each mode with the highest guesses; of equal ones the smallest engines."""
+def preferred(candidates: Sequence[Split], guesses: Sequence[float], most: int = SHORTLIST) -> list[int]:
+    """Places of the candidates of each mode with the highest guesses; of equal ones the smallest engines."""
     kept: list[int] = []
     for mode in ("aggregated", "disaggregated"):
         places = [at for at, split in enumerate(candidates) if split.mode == mode]
-        kept += sorted(places, key=lambda at: (-round(guesses[at], 6), candidates[at].largest_tp))[:SHORTLIST]
+        kept += sorted(places, key=lambda at: (-round(guesses[at], 6), candidates[at].largest_tp))[:most]
     return kept
 
 
@@ -149,14 +153,17 @@ class _Session:
         self._edges: dict[Split, Edge] = {}
         self._progress, self._quick = progress, quick
 
-    def _map(self, stage: str, function: Callable[..., object], inputs: Sequence[object]) -> list[object]:
-        count = 0
+    def _map(
+        self, stage: str, function: Callable[..., object], inputs: Sequence[object], part: tuple[float, float] = (0, 1)
+    ) -> list[object]:
+        """`part` of the stage, from where to where, that these inputs are."""
+        count, (begin, end) = 0, part
 
         def done() -> None:
             nonlocal count
             count += 1
             if self._progress:
-                self._progress(stage, count / len(inputs))
+                self._progress(stage, begin + (end - begin) * count / len(inputs))
 
         return self._pool(function, inputs, done)
 
@@ -197,15 +204,27 @@ class _Session:
         tasks = [SearchTask(apply(self.spec, split), self.seeds[0], None, COARSE, 1.25) for split in candidates]
         guesses: list[float] = self._map("estimate", guessed, tasks)  # type: ignore[assignment]
         period = self.period or self._period(max(guesses))
-        if self._quick:
-            kept = preferred(candidates, guesses)
-            candidates, tasks = [candidates[at] for at in kept], [tasks[at] for at in kept]
+        first = preferred(candidates, guesses, SHORTLIST if self._quick else FINALISTS)
         width = 2 * COARSE if self._quick else COARSE
         tasks = [SearchTask(task.spec, task.seed, None, width, 1.25, halved(period)) for task in tasks]
-        found: list[Searched] = self._map(stage, search, tasks)  # type: ignore[assignment]
-        rows = [rough_row(self.spec, self.gpus, split, one) for split, one in zip(candidates, found, strict=True)]
+        rest = [] if self._quick else [at for at in range(len(tasks)) if at not in first]
+        share = len(first) / (len(first) + len(rest))
+        found = dict(zip(first, self._map(stage, search, [tasks[at] for at in first], (0, share)), strict=True))
+        bars = self._bars([(candidates[at], one) for at, one in found.items()])  # type: ignore[misc]
+        later = [replace(tasks[at], bar=bars[candidates[at].mode]) for at in rest]
+        found |= dict(zip(rest, self._map(stage, search, later, (share, 1)), strict=True))
+        rows = [rough_row(self.spec, self.gpus, candidates[at], found[at]) for at in sorted(found)]  # type: ignore[arg-type]
         self.period = self._period(max(row.rate for row in rows)) or period
         return rows
+
+    def _bars(self, found: Sequence[tuple[Split, Searched]]) -> dict[str, float]:
+        """For each mode, the rate that another candidate must serve to be a contender or to be run with every seed."""
+        bars = {}
+        for mode in ("aggregated", "disaggregated"):
+            rates = sorted((one.found.rate for split, one in found if split.mode == mode), reverse=True)
+            last = rates[FINALISTS - 1] / (1 + COARSE) if len(rates) >= FINALISTS else 0.0
+            bars[mode] = max(last, WITHIN * max(rates, default=0.0))
+        return bars
 
     def _period(self, rate: float) -> Period | None:
         """As many seconds as `rate` takes; a first look may be too short for its interval to hold."""
@@ -237,7 +256,8 @@ class _Session:
         near = [*self._near(rows, "aggregated"), *self._near(rows, "disaggregated")]
         finalists = [row for row in rows if row.split in near]
         runs: dict[Split, list[list[Probe]]] = {row.split: [[] for _ in self.seeds] for row in finalists}
-        rates = {row.split: [row.rate / FIRST_STEP, row.rate, row.rate * FIRST_STEP] for row in finalists}
+        rates = {row.split: [row.rate / FIRST_STEP, row.rate * FIRST_STEP] for row in finalists}
+        begun = 0.0
         for _ in range(ROUNDS):
             tasks = [
                 (split, index, ProbeTask(apply(self.spec, split), seed, rate, self.period))
@@ -245,18 +265,38 @@ class _Session:
                 for rate in wanted
                 for index, seed in enumerate(self.seeds)
             ]
-            probes: list[Probe] = self._map("all seeds", attained, [task for _, _, task in tasks])  # type: ignore[assignment]
+            part = (begun, begun + ROUND_SHARE * (1 - begun))
+            probes: list[Probe] = self._map("all seeds", attained, [task for _, _, task in tasks], part)  # type: ignore[assignment]
+            begun = part[1]
             for (split, index, _), one in zip(tasks, probes, strict=True):
                 runs[split][index].append(one)
             self._edges |= {split: Edge.of(runs[split], self.spec.slo.attainment) for split in rates}
-            rates = {split: [rate] for split in rates if (rate := next_rate(self._edges[split])) is not None}
+            rates = {split: [rate] for split in self._racing(rates) if (rate := next_rate(self._edges[split]))}
             if not rates:
                 break
+        if self._progress:
+            self._progress("all seeds", 1.0)
         refined = {
             row.split: refined_row(self.spec, self.gpus, row, runs[row.split], self._edges[row.split])
             for row in finalists
         }
         return sorted((refined.get(row.split, row) for row in rows), key=rank)
+
+    def _racing(self, splits: Iterable[Split]) -> list[Split]:
+        """Those whose edge must be known better: it lies between no two rates yet, or near the best of its mode."""
+        best: dict[str, float] = {}
+        for split, edge in self._edges.items():
+            best[split.mode] = max(best.get(split.mode, 0.0), edge.expected())
+
+        def is_known(edge: Edge) -> bool:
+            below, above = edge.bracket
+            return below > 0 and math.isfinite(above)
+
+        return [
+            split
+            for split in splits
+            if not is_known(self._edges[split]) or self._edges[split].expected() > IN_RACE * best[split.mode]
+        ]
 
     def _verdict(self, rows: list[Row]) -> Verdict | None:
         ours, theirs = best_of(rows, "disaggregated"), best_of(rows, "aggregated")
@@ -280,10 +320,13 @@ class _Session:
             ],
         )
         brief = shortened(self.period, ours.rate)
-        names, tasks = changes.tasks(self.spec, (ours.split, ours.rate), (theirs.split, theirs.rate), seed, brief)
+        pair = changes.unchanged(self.spec, (ours.split, ours.rate), (theirs.split, theirs.rate), seed, brief)
+        stage, share = "what would change it", 0.1
+        before: list[Found] = self._map(stage, changes.search_change, pair, (0, share))  # type: ignore[assignment]
+        names, tasks = changes.tasks(self.spec, pair, before)
         once = list(dict.fromkeys(tasks))  # changes of the hand-over leave aggregated engines as they are
-        searched: list[Found] = self._map("what would change it", changes.search_change, once)  # type: ignore[assignment]
-        outcomes = [searched[once.index(task)] for task in tasks]
+        searched: list[Found] = self._map(stage, changes.search_change, once, (share, 1))  # type: ignore[assignment]
+        outcomes = [*before, *(searched[once.index(task)] for task in tasks)]
         judged = changes.judged(names, outcomes, found, margin, error, unknown is not None)
         enough = None
         if reasons[0].kind == "link":
@@ -296,7 +339,7 @@ class _Session:
             margin=margin,
             error=error,
             unmeasured=unknown,
-            at_equal_rate=self._equal_rate(both, max(ours.rate, theirs.rate)),
+            at_equal_rate=self._equal_rate(ours, theirs),
             why=tuple(
                 message("{name}: {what}", row.name, limit(reason))
                 for row, reason in zip((ours, theirs), reasons, strict=True)
@@ -306,12 +349,17 @@ class _Session:
             change=changes.sentence(word, judged, offered_rate(self.spec), ours.rate, theirs.rate),
         )
 
-    def _equal_rate(self, both: list[Spec], rate: float) -> EqualRate:
-        tasks = [ProbeTask(one, seed, rate, self.period) for one in both for seed in self.seeds]
+    def _equal_rate(self, ours: Row, theirs: Row) -> EqualRate:
+        """Both at the highest rate at which the better one was run and passed."""
+        better, other = (ours, theirs) if ours.rate > theirs.rate else (theirs, ours)
+        rate, _ = self._edges[better.split].bracket
+        tasks = [ProbeTask(apply(self.spec, other.split), seed, rate, self.period) for seed in self.seeds]
         found: list[Probe] = self._map("equal rate", attained, tasks)  # type: ignore[assignment]
-        shares = [probe.attainment for probe in found]
-        n = len(self.seeds)
-        return EqualRate(rate, sum(shares[:n]) / n, sum(shares[n:]) / n)
+        known = [one for of_seed in better.searches for one in of_seed.probes if one.rate == rate]
+        shares = {
+            row.mode: sum(one.attainment for one in runs) / len(runs) for row, runs in ((better, known), (other, found))
+        }
+        return EqualRate(rate, shares["disaggregated"], shares["aggregated"])
 
     # --- pieces ---
 

@@ -13,6 +13,7 @@ from planner.suggestion.search import Found, Probe, first_guess, highest_rate, p
 SHORT = 1500  # requests that long runs begin their search with, and that changes are searched with
 TURNAROUNDS = 3  # of a request that just meets its targets: the least seconds of a run, the first of them warm-up
 WARMUP = 0.1  # of the seconds of a run, at least
+LOST = 0.1  # width of the bracket that the search of a candidate ends with that is not in the race
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +24,7 @@ class SearchTask:
     tolerance: float
     step: float
     period: Period | None = None  # None: the whole list of requests at any rate
+    bar: float = 0.0  # a candidate that does not serve this rate cannot be among the best: a rough rate will do
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,17 +49,31 @@ def guessed(task: SearchTask) -> float:
 def search(task: SearchTask) -> Searched:
     """One candidate, one seed. Raises SpecError when the candidate cannot be built."""
     system = system_of(task.spec)
-    guess = first_guess(system, task.seed)
+    guess, missing = first_guess(system, task.seed), 1 - task.spec.slo.attainment
     start, step = (guess, task.step) if task.start is None else (task.start, task.step)
-    brief = shortened(task.period, start)
-    if task.start is None and brief != task.period:  # begin where the first seconds lead
+    brief = shortened(task.period, max(start, task.bar))
+    known: tuple[Probe, ...] = ()
+    if task.start is None and (task.bar or brief != task.period):  # begin where the first seconds lead
         near = highest_rate(
-            lambda rate: probe(system, rate, task.seed, period=brief), start, tolerance=2 * task.tolerance, step=step
+            lambda rate: probe(system, rate, task.seed, period=brief),
+            start,
+            tolerance=LOST if task.bar else 2 * task.tolerance,
+            step=step,
+            missing=missing,
         )
-        if near.rate > 0:
+        if near.above <= task.bar:
+            return Searched(guess, near)
+        if brief == task.period:
+            known = near.probes
+        elif near.rate > 0:
             start, step = near.rate, 1 + task.tolerance
     found = highest_rate(
-        lambda rate: probe(system, rate, task.seed, period=task.period), start, tolerance=task.tolerance, step=step
+        lambda rate: probe(system, rate, task.seed, period=task.period),
+        start,
+        tolerance=task.tolerance,
+        step=step,
+        missing=missing,
+        known=known,
     )
     return Searched(guess, found)
 

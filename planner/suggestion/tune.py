@@ -7,6 +7,7 @@ costs no more than that probe, which ends as soon as it has missed too much.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cache
 
 from planner.spec import Spec, SpecError
 from planner.suggestion.probe import Period
@@ -70,13 +71,15 @@ def _sizes(system: System) -> tuple[object, ...]:
 def _challenge(system: System, task: TuneTask, rate: float) -> Found | None:
     """The highest rate of a system where that is beyond `rate`."""
 
+    @cache
     def run(at: float) -> Probe:
         return probe(system, at, task.seed, period=task.period)
 
+    missing = 1 - system.spec.slo.attainment
     if rate > 0:
         start = rate * (1 + GAIN)
-        return highest_rate(run, start, tolerance=GAIN, step=1.08) if run(start).passed else None
+        return highest_rate(run, start, tolerance=GAIN, step=1.08, missing=missing) if run(start).passed else None
     for share in STEPS:
         if run(share * task.guess).passed:
-            return highest_rate(run, share * task.guess, tolerance=GAIN)
+            return highest_rate(run, share * task.guess, tolerance=GAIN, missing=missing)
     return None
