@@ -196,6 +196,7 @@ class FakeEngine:
         count, reason = self._plan(body)
         response = web.StreamResponse(headers={"content-type": "text/event-stream"})
         times = self.written.setdefault(request.headers.get("x-request-id", ""), [arrived])
+        begin = len(times)  # requests without an id share a list
         first = arrived + self._first_s(body)
         await self._until(first)
         await response.prepare(request)
@@ -221,7 +222,7 @@ class FakeEngine:
         await response.write_eof()
         self.ended.append(
             {
-                "arrival_s": arrived, "first_token_s": times[1], "finish_s": times[-1],
+                "arrival_s": arrived, "first_token_s": times[begin], "finish_s": times[-1],
                 "prompt_tokens": self._prompt_tokens(body), "output_tokens": count,
             }
         )  # fmt: skip
