@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -25,7 +24,10 @@ BOUNDS: dict[str, tuple[float, ...]] = {
 def counted(name: str, values: np.ndarray[Any, Any]) -> dict[str, float]:
     """A histogram's samples."""
     found = {f"{name}_sum": float(values.sum()), f"{name}_count": float(len(values))}
-    return found | {f"{name}_bucket[{one}]": float((values <= one).sum()) for one in (*BOUNDS[name], math.inf)}
+    return found | {
+        f"{name}_bucket[{bound}]": float((values <= float(bound)).sum())
+        for bound in (*map(float, BOUNDS[name]), "+Inf")
+    }
 
 
 def exposition(values: dict[str, float]) -> str:
@@ -34,7 +36,7 @@ def exposition(values: dict[str, float]) -> str:
     for name, value in values.items():
         base, _, label = name.partition("[")
         said = "" if not label else f',le="{label[:-1]}"' if base.endswith("_bucket") else f',source="{label[:-1]}"'
-        lines.append(f'{base}{{engine="0",model_name="fake"{said}}} {value}'.replace('le="inf"', 'le="+Inf"'))
+        lines.append(f'{base}{{engine="0",model_name="fake"{said}}} {value}')
     return "\n".join(lines) + "\n"
 
 
@@ -57,7 +59,9 @@ def counters(table: pd.DataFrame, until_s: float) -> dict[str, float]:
         "vllm:prompt_tokens_total": float(prompts.sum()),
         **counted("vllm:time_to_first_token_seconds", (begun["first_token_s"] - begun["arrival_s"]).to_numpy()),
         **counted("vllm:request_time_per_output_token_seconds", tpot),
-        **counted("vllm:inter_token_latency_seconds", np.repeat(tpot, np.maximum(tokens[tokens > 1] - 1, 0).astype(int))),
+        **counted(
+            "vllm:inter_token_latency_seconds", np.repeat(tpot, np.maximum(tokens[tokens > 1] - 1, 0).astype(int))
+        ),
         **counted("vllm:e2e_request_latency_seconds", (ended["finish_s"] - ended["arrival_s"]).to_numpy()),
         **counted("vllm:request_prompt_tokens", ended["prompt_tokens"].to_numpy(float)),
         **counted("vllm:request_generation_tokens", tokens),
@@ -76,10 +80,11 @@ def rounds(table: pd.DataFrame, every_s: float, start_unix_s: float = 1e9) -> li
 
 def pair(prefill: dict[str, float], decode: dict[str, float], seconds: float = 60.0) -> Sequence[Round]:
     """Two rounds of a pair whose counters grew by these from nothing; gauges are those of the second."""
+
     def scrape(at: float, engine: str, values: dict[str, float]) -> Scrape:
         return Scrape(at, f"{engine}-0", engine, values)  # type: ignore[arg-type]
 
-    empty = [{name: 0.0 for name in values} for values in (prefill, decode)]
+    empty = [dict.fromkeys(values, 0.0) for values in (prefill, decode)]
     return [
         Round(at, (scrape(at, "prefill", one), scrape(at, "decode", two)))
         for at, one, two in ((0.0, *empty), (seconds, prefill, decode))

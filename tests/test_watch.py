@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import threading
@@ -47,7 +48,7 @@ def served(levels: Levels, seed: int = 0, **traffic: object) -> pd.DataFrame:
 
 def intervals(table: pd.DataFrame):
     found = rounds(table, EVERY_S)
-    return [observe(a, b) for a, b in zip(found, found[1:], strict=False)]
+    return [observe(a, b) for a, b in itertools.pairwise(found)]
 
 
 def watched(table: pd.DataFrame):
@@ -136,7 +137,8 @@ def test_levels_are_found_again(other_engine: pd.DataFrame) -> None:
     assert found.prompts == pytest.approx(TRUE.prompts, rel=0.12)
     assert found.decodes == pytest.approx(TRUE.decodes, rel=0.12)
     said = predict(seen, resolve(parse(SPEC)), TRUE)
-    assert np.median([one["tpot"] / two.tpot_s for one, two in zip(said, seen, strict=True)]) == pytest.approx(1, abs=0.05)
+    ratios = [one["tpot"] / two.tpot_s for one, two in zip(said, seen, strict=True)]
+    assert np.median(ratios) == pytest.approx(1, abs=0.05)
 
 
 def test_a_steady_engine_is_covered_and_left_alone(other_engine: pd.DataFrame) -> None:
@@ -157,7 +159,7 @@ def test_it_notices_that_the_engine_became_slower() -> None:
     times = ["arrival_s", "first_token_s", "finish_s"]
     slow = slow.assign(**{name: slow[name] + 150 for name in times})
     assert last > 150
-    state, lines = watched(pd.concat([quick, slow], ignore_index=True))
+    _, lines = watched(pd.concat([quick, slow], ignore_index=True))
     told = [(at, text) for at, line in enumerate(lines) for text in line.events if "engines are slower" in text]
     assert told and 14 <= told[0][0] <= 19, told
     assert lines[-1].levels.decodes == pytest.approx(2.0, rel=0.25)

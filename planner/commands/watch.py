@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
-from planner.commands import Config, Json, NoSave, Out, Set, console, overrides, run_folder
+from planner.commands import Config, Json, NoSave, Out, Set, console, overrides, progress, run_folder
 
 if TYPE_CHECKING:
     from planner.system.resolve import System
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from planner.watching.scrape import Role, Round
 
 EVERY_S = 60.0
-EXAMPLE = "watch_pair.jsonl.gz"
 
 
 def watch(
@@ -49,7 +48,7 @@ def watch(
         Optional[Path],  # noqa: UP045
         typer.Option("--replay", metavar="FILE", help="A recording instead of a stack; CONFIG is in it."),
     ] = None,
-    pd: Annotated[bool, typer.Option("--pd", help="Say whether it is P/D, and nothing else.")] = False,
+    pd: Annotated[bool, typer.Option("--pd", help="Only say whether it is P/D.")] = False,
     changes: Annotated[bool, typer.Option("--changes", help="At the end: the three changes that buy most.")] = False,
     token: Annotated[
         Optional[str],  # noqa: UP045
@@ -64,11 +63,15 @@ def watch(
 
     Reads the Prometheus /metrics of vLLM engines, whoever runs them; changes nothing.
     """
+    from dataclasses import asdict
+
     from planner.report import printing
     from planner.spec import SpecError, load, parse
     from planner.system.resolve import resolve
+    from planner.watching.gains import what_changes_buy
     from planner.watching.observe import observe
     from planner.watching.pd import Seen
+    from planner.watching.predict import levelled
     from planner.watching.scrape import Head, Recorder, read_recording
     from planner.watching.tables import Parts
     from planner.watching.watch import State, advance
@@ -89,7 +92,8 @@ def watch(
         recorder = stack.enter_context(Recorder(record, head)) if record is not None else None
         folder = None if no_save or replay is not None and out is None else run_folder(f"{spec.name}-watch", out)
         parts = Parts(folder) if folder is not None else None
-        screen, state, seen, before, done = console(), State(), Seen(), None, 0
+        screen, state, seen, done = console(), State(), Seen(), 0
+        before: Round | None = None
         try:
             for found in rounds:
                 if recorder is not None:
@@ -119,9 +123,15 @@ def watch(
     if not pd and not as_json:
         printing.say(screen, closing(state))
     if system.disaggregated:
-        _say_pd(seen, system, as_json)
+        _say_pd(seen, levelled(system, state.levels), as_json)
     elif pd:
         raise SpecError(f"--pd: {spec.name} is aggregated; allowed: a CONFIG with prefill and decode pools")
+    if changes:
+        bought = what_changes_buy(spec, state.window, state.levels, progress())
+        if as_json:
+            print(json.dumps({"changes": asdict(bought)}, allow_nan=False))
+        for text in [] if as_json else bought.sentences():
+            printing.say(screen, text)
     if folder is not None and not as_json and not pd:
         printing.say(screen, f"Intervals: {folder}")
 
@@ -212,7 +222,7 @@ def _named(text: str, system: System) -> tuple[Role, str]:
         raise SpecError(f"--metrics {text}: CONFIG has no {role} pool; allowed: {', '.join(roles)}")
     if not url.startswith(("http://", "https://")):
         raise SpecError(f"--metrics {text}: is no URL; allowed: http://HOST:PORT, with ROLE= before it or not")
-    return role, url  # type: ignore[return-value]
+    return role, url
 
 
 def register(app: typer.Typer) -> None:

@@ -6,9 +6,8 @@ the list that chose.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
 from itertools import groupby
 from typing import Any
@@ -23,6 +22,7 @@ from planner.suggestion.rows import price_per_gpu_hour
 from planner.suggestion.search import first_guess, probe, system_of
 from planner.suggestion.splits import Split, Workers, apply, tp_sizes
 from planner.suggestion.spread import Spread, here
+from planner.watching.statistics import Gain, paired_gain
 
 REQUESTS = 300  # of an hour that are simulated
 TURNAROUNDS = 3  # of a request, at least
@@ -149,15 +149,6 @@ class Played:
         return sum(self.good) / len(self.good)
 
 
-@dataclass(frozen=True, slots=True)
-class Gain:
-    """How much more of one total than of another, as a share, with the 95 % interval over lists of requests."""
-
-    value: float
-    low: float
-    high: float
-
-
 @dataclass(frozen=True)
 class Day:
     gpus: int
@@ -196,16 +187,12 @@ class Day:
                     "cost": one.cost,
                     "changes": one.changes,
                     "lost_kv_tokens_at_most": one.lost_kv_tokens,
-                    "gain": None if one.policy not in self.gains else vars_of(self.gains[one.policy]),
+                    "gain": None if one.policy not in self.gains else asdict(self.gains[one.policy]),
                     "splits": [split.name for split in one.splits],
                 }
                 for one in self.played
             ],
         }
-
-
-def vars_of(gain: Gain) -> dict[str, float]:
-    return {"value": gain.value, "low": gain.low, "high": gain.high}
 
 
 def play_day(
@@ -241,7 +228,7 @@ def play_day(
         if progress:
             progress("policies", (at + 1) / len(POLICIES))
     base = played[0]
-    gains = {one.policy: _gain(one.good, base.good) for one in played[1:] if base.good_mean > 0}
+    gains = {one.policy: paired_gain(one.good, base.good) for one in played[1:] if base.good_mean > 0}
     day = Day(gpus, tuple(hours), fixed, best, tuple(played), switching, gains, "")
     return replace(day, sentence=sentence(day, spec))
 
@@ -294,20 +281,6 @@ def _lost(spec: Spec, old: Split, left: Split | None) -> float:
             for pool, kept in zip(system.pools, stay, strict=False)
         )
     )
-
-
-def _gain(ours: Sequence[float], theirs: Sequence[float]) -> Gain:
-    """The mean of paired ratios less 1, with Student's interval."""
-    from scipy.stats import t
-
-    ratios = [a / b - 1 for a, b in zip(ours, theirs, strict=True) if b > 0]
-    n = len(ratios)
-    mean = sum(ratios) / n if n else math.nan
-    if n < 2:
-        return Gain(mean, -math.inf, math.inf)
-    deviation = math.sqrt(sum((one - mean) ** 2 for one in ratios) / (n - 1))
-    half = float(t.ppf(0.975, n - 1)) * deviation / math.sqrt(n)
-    return Gain(mean, mean - half, mean + half)
 
 
 # --- words -------------------------------------------------------------------------------------

@@ -42,11 +42,9 @@ class Hour:
 
     def traffic(self, spec: Spec) -> Spec:
         """The spec with this hour's traffic. Prompt and output of a request are drawn apart."""
-        lengths = {
-            "prompt_tokens": Empirical(kind="empirical", values=self.prompts),
-            "output_tokens": Empirical(kind="empirical", values=self.outputs),
-        }
-        return spec.model_copy(update={"workload": Poisson(rate=self.rate, requests=500, **lengths)})
+        prompts, outputs = (Empirical(kind="empirical", values=values) for values in (self.prompts, self.outputs))
+        traffic = Poisson(rate=self.rate, requests=500, prompt_tokens=prompts, output_tokens=outputs)
+        return spec.model_copy(update={"workload": traffic})
 
 
 def of_trace(path: Path, form: str, hour_s: float, scale: float, selection: Selection) -> list[Hour]:

@@ -150,7 +150,9 @@ def observe(before: Round, after: Round) -> Observed | None:
     inside = [_sum(round_.engines, GAUGES[0]) + _sum(round_.engines, GAUGES[1]) for round_ in (before, after)]
     finished = served.get(f"{E2E}_count", 0.0)
     ttft, e2e = histogram(served, TTFT), histogram(served, E2E)
-    ahead = entered.get(f"{E2E}_sum", 0.0) if first != last else 0.0  # a prefill worker answers before the decode begins
+    ahead = (
+        entered.get(f"{E2E}_sum", 0.0) if first != last else 0.0
+    )  # a prefill worker answers before the decode begins
     tpot = first_of(served, TPOT)
     tokens = served.get("vllm:generation_tokens_total", 0.0)
     queried, hit = (entered.get(f"vllm:prefix_cache_{name}_total", 0.0) for name in ("queries", "hits"))

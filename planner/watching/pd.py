@@ -12,7 +12,9 @@ from planner.system.resolve import System
 from planner.watching.observe import ITL, NAN, Observed, first_of, histogram
 from planner.watching.scrape import Role, Values
 
-Word = Literal["a true pair", "the connector is off", "the decode engines prefill", "the link is overloaded", "not known"]
+Word = Literal[
+    "a true pair", "the connector is off", "the decode engines prefill", "the link is overloaded", "not known"
+]
 
 COMPUTED = 0.02  # of the prompt tokens: more than this on decode engines is prefill, not the last token of each
 EVERYTHING = 0.95
@@ -143,7 +145,9 @@ def evidence(seen: Seen, system: System) -> Evidence:
     batch = decode.get("vllm:generation_tokens_total", 0.0) / steps if steps else NAN
     name = first_of(decode, ITL)
     spread = histogram(decode, name)
-    lengths = decode.get("vllm:request_prompt_tokens_sum", 0.0) + decode.get("vllm:request_generation_tokens_sum", 0) / 2
+    lengths = (
+        decode.get("vllm:request_prompt_tokens_sum", 0.0) + decode.get("vllm:request_generation_tokens_sum", 0) / 2
+    )
     requests = decode.get("vllm:e2e_request_latency_seconds_count", 0.0)
 
     def gauge(role: Role, wanted: str) -> float:

@@ -12,7 +12,7 @@ import pandas as pd
 from planner.backends import backend
 from planner.engine.law import TERMS
 from planner.engine.profile_file import ProfileFile
-from planner.engine.profiles import LatencyProfile, from_file
+from planner.engine.profiles import from_file
 from planner.system.knobs import knobbed
 from planner.system.resolve import System
 from planner.traffic.contents import ANSWER, PROMPT, SYSTEM, content_id, segments_of
@@ -51,12 +51,8 @@ def levelled(system: System, levels: Levels) -> System:
             continue
         profile = replace(from_file(_scaled(pool.profile.file, levels)), warnings=pool.profile.warnings)
         profile = profile.for_engine(pool.engine, pool.limits.max_num_seqs, pool.limits.max_num_batched_tokens)
-        pools.append(replace(pool, profile=_knobbed(profile, system, pool)))
+        pools.append(replace(pool, profile=knobbed(profile, pool, system.spec.optimizations)))
     return replace(system, pools=tuple(pools))
-
-
-def _knobbed(profile: LatencyProfile, system: System, pool: object) -> LatencyProfile:
-    return knobbed(profile, pool, system.spec.optimizations)  # type: ignore[arg-type]
 
 
 def _scaled(file: ProfileFile, levels: Levels) -> ProfileFile:
@@ -64,7 +60,9 @@ def _scaled(file: ProfileFile, levels: Levels) -> ProfileFile:
     factors = {name: levels.decodes if term.part in DECODES else levels.prompts for name, term in TERMS.items()
                if term.part in (*DECODES, *PROMPTS)}  # fmt: skip
     step = {name: getattr(file.step, name) * factor for name, factor in factors.items()}
-    launches = {name: getattr(file.step, name) * levels.decodes for name, term in TERMS.items() if term.part == "launch"}
+    launches = {
+        name: getattr(file.step, name) * levels.decodes for name, term in TERMS.items() if term.part == "launch"
+    }
     host = {name: value * levels.prompts for name, value in file.host.model_dump().items()}
     return file.model_copy(
         update={

@@ -20,6 +20,7 @@ Role = Literal["aggregated", "prefill", "decode"]
 ROLES: tuple[Role, ...] = ("aggregated", "prefill", "decode")
 Values = Mapping[str, float]
 SCHEMA = 1
+RECORDINGS = Path(__file__).parent / "recordings"  # that ship, by name
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,9 +81,15 @@ class Recorder:
 
 
 def read_recording(path: Path) -> tuple[Head, Iterator[Round]]:
-    """The head and, as they are asked for, the rounds. Raises SpecError for a file that is no recording."""
+    """The head and, as they are asked for, the rounds of a file, or of a recording that ships.
+
+    Raises SpecError for a file that is no recording.
+    """
+    if not path.is_file() and (shipped := RECORDINGS / f"{path}.jsonl.gz").is_file():
+        path = shipped
     if not path.is_file():
-        raise SpecError(f"--replay {path}: no such file; allowed: a file that planner watch --record wrote")
+        there = ", ".join(sorted(one.name.partition(".")[0] for one in RECORDINGS.glob("*.jsonl.gz")))
+        raise SpecError(f"--replay {path}: no such file; allowed: what planner watch --record wrote, or {there}")
     lines = _lines(path)
     first = next(lines, None)
     if first is None or first[1].get("schema") != SCHEMA or not isinstance(first[1].get("config"), str):
@@ -100,7 +107,9 @@ def _rounds(path: Path, lines: Iterable[tuple[int, dict[str, Any]]]) -> Iterator
             values = {key: float(value) for key, value in data["v"].items()}
             one = Scrape(float(data["t"]), name, role, known.get(name, {}) | values)
         except (KeyError, TypeError, ValueError, AttributeError):
-            raise SpecError(f"{path}:{number}: is no line of a recording; allowed: lines as they were written") from None
+            raise SpecError(
+                f"{path}:{number}: is no line of a recording; allowed: lines as they were written"
+            ) from None
         if role not in ROLES:
             raise SpecError(f"{path}:{number}: role {role!r}; allowed: {', '.join(ROLES)}")
         for gone in data.get("gone", ()):
@@ -136,4 +145,6 @@ def _lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
 
 def _open(path: Path, mode: str) -> IO[Any]:
-    return gzip.open(path, mode, encoding="utf-8") if path.suffix == ".gz" else path.open(mode, encoding="utf-8")
+    if path.suffix == ".gz":
+        return gzip.open(path, mode, encoding="utf-8")  # type: ignore[return-value]  # a text mode, which gives IO[str]
+    return path.open(mode, encoding="utf-8")

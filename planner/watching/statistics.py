@@ -62,3 +62,26 @@ def follow(sums: Sums, z: float, start_s: float) -> Sums:
         math.nan if not up else start_s if not sums.up else sums.up_since_s,
         math.nan if not down else start_s if not sums.down else sums.down_since_s,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Gain:
+    """How much more one total is than another, as a share, with its 95 % interval over paired runs."""
+
+    value: float
+    low: float
+    high: float
+
+
+def paired_gain(ours: Sequence[float], theirs: Sequence[float]) -> Gain:
+    """The mean of the ratios of runs with the same requests, less 1, with Student's interval; endless for one pair."""
+    from scipy.stats import t
+
+    ratios = [a / b - 1 for a, b in zip(ours, theirs, strict=True) if b > 0]
+    n = len(ratios)
+    if n < 2:
+        return Gain(ratios[0] if n else math.nan, -math.inf, math.inf)
+    mean = sum(ratios) / n
+    deviation = math.sqrt(sum((one - mean) ** 2 for one in ratios) / (n - 1))
+    half = float(t.ppf(0.975, n - 1)) * deviation / math.sqrt(n)
+    return Gain(mean, mean - half, mean + half)

@@ -161,9 +161,9 @@ def _refitted(state: State, system: System, changed_s: float | None) -> tuple[St
         first_s = within[0].start_s
         scores = {name: tuple(one for one in state.scores[name] if one[0] <= first_s) + scores[name] for name in scores}
     told = f"Refitted on the last {len(within)} intervals: {levels.text()}."
-    return replace(
-        state, levels=levels, fitted=True, scores=scores, sums={}, since_fit=0, refits=state.refits + 1
-    ), [told]
+    return replace(state, levels=levels, fitted=True, scores=scores, sums={}, since_fit=0, refits=state.refits + 1), [
+        told
+    ]
 
 
 def _leans(state: State) -> bool:
@@ -187,7 +187,11 @@ def _engine_changed(name: str, since_s: float, newest: float, judged: tuple[Judg
 # --- traffic -----------------------------------------------------------------------------------
 
 LEAST_SEEN = 4  # intervals before a change can be noticed
-KINDS = {"rate": ("requests a second", 0.1), "prompts": ("tokens of a prompt", 0.1), "outputs": ("tokens an answer", 0.1)}
+KINDS = {
+    "rate": ("requests a second", 0.1),
+    "prompts": ("tokens of a prompt", 0.1),
+    "outputs": ("tokens an answer", 0.1),
+}
 
 
 def _traffic(traffic: Traffic, observed: Observed) -> tuple[Traffic, list[str]]:
