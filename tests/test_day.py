@@ -85,7 +85,7 @@ def test_the_oracle_sees_the_hour_and_the_others_do_not() -> None:
 
 
 def test_the_forecast_is_yesterdays_hour_scaled_or_a_trend() -> None:
-    assert forecast([hour(1), hour(1.5)], 24).rate == pytest.approx(2.25)
+    assert forecast([hour(1), hour(1.5)], 24).rate == pytest.approx(1.5 * 1.5**0.5)
     days = [hour(1 + at % 4) for at in range(4)] + [hour(2 * (1 + at % 4)) for at in range(3)]
     assert forecast(days, 4).rate == pytest.approx(8)  # yesterday 4, today twice as busy
 
@@ -160,7 +160,7 @@ def test_the_command_prints_tables_and_json(tmp_path: Path, capsys: pytest.Captu
     path.write_text("hour,rate,prompt_tokens,output_tokens\n0,2,1000,50\n1,4,1000,50\n")
     assert cli.run(["day", str(path), "-n", "2", "--requests", "60", "--seeds", "2"]) == 0
     out = capsys.readouterr().out
-    assert "static" in out and "GPU hours" in out
+    assert "static" in out and "KV lost" in out
     assert cli.run(["day", str(path), "-n", "2", "--requests", "60", "--seeds", "2", "--json"]) == 0
     assert [one["policy"] for one in json.loads(capsys.readouterr().out)["policies"]] == list(POLICIES)
     assert cli.run(["day", str(tmp_path / "none.csv"), "-n", "2"]) == 2

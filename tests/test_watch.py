@@ -1,4 +1,4 @@
-"""Watching: histograms, conformal intervals, changes and refits on engines whose truth is known, recordings, the CLI."""
+"""Watching: figures, intervals, changes and refits on engines whose truth is known, recordings, the CLI."""
 
 from __future__ import annotations
 
@@ -282,3 +282,37 @@ def test_a_running_engine_is_watched(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert all(10 < line["arrivals"] < 30 and line["ttft_s_measured"] > 0.019 for line in lines), lines
     assert cli.run(["watch", "--replay", str(tmp_path / "a.jsonl"), "--json"]) == 0
     assert [json.loads(line) for line in capsys.readouterr().out.splitlines()] == lines
+
+
+# --- what ships, and what a change buys --------------------------------------------------------
+
+
+def test_the_recording_that_ships_is_a_pair_that_is_held(capsys: pytest.CaptureFixture[str]) -> None:
+    """A real pair on two busy cores, its load changed and its decode engine held up: figures of docs/watch.md."""
+    assert cli.run(["watch", "--replay", "pair", "--no-save"]) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    share = float(out.split("The 90 % intervals held ")[1].split(" %")[0])
+    assert 85 <= share <= 95
+    assert "The traffic changed since 09:58:11: 3.5 requests a second, it was 1.4." in out
+    assert "It is P/D: decode engines compute 0 % of the prompt tokens" in out
+
+
+def test_a_worker_for_the_bottleneck_gains_most() -> None:
+    from planner.watching.gains import candidates, what_changes_buy
+
+    text = SPEC.replace("{mode: aggregated, replicas: 1}", "{mode: disaggregated}")
+    spec = parse(text, "test", ["deployment.link.connector=NixlPushConnector", "slo.ttft_ms=2000", "slo.attainment=0.9"])
+    assert {name for name, _ in candidates(spec)} >= {"one more prefill worker", "max_num_batched_tokens 1024"}
+    seen = intervals(served(Levels(), prompt_tokens=4000, output_tokens=8, requests=300))
+    found = what_changes_buy(spec, seen, Levels())
+    assert found.changes[0].what == "one more prefill worker"
+    assert found.changes[0].more_gpus == 1
+    assert 0.6 < found.changes[0].gain.value < 1.8
+    assert found.changes[0].gain.low > 0
+
+
+def test_without_traffic_no_change_is_asked_for() -> None:
+    from planner.watching.gains import watched_spec
+
+    with pytest.raises(SpecError, match="no request ended"):
+        watched_spec(parse(SPEC), [])

@@ -317,7 +317,11 @@ def _more(gain: Gain) -> str:
 
 
 def _signed(value: float) -> str:
-    return f"{100 * value:+z.1f} %"
+    return f"{_short(value)} %"
+
+
+def _short(value: float) -> str:
+    return f"{100 * value:+z.1f}"
 
 
 def _when(day: Day) -> str:
@@ -341,7 +345,7 @@ def rows(day: Day) -> list[list[str]]:
             [
                 one.policy,
                 percent(one.good_mean / one.offered),
-                "" if gain is None else f"{_signed(gain.value)} ({_signed(gain.low)} to {_signed(gain.high)})",
+                "" if gain is None else f"{_short(gain.value)} ({_short(gain.low)} to {_short(gain.high)}) %",
                 number(one.gpu_hours),
                 "-" if one.cost is None else f"{one.cost:,.0f}",
                 str(one.changes),
@@ -351,4 +355,4 @@ def rows(day: Day) -> list[list[str]]:
     return found
 
 
-HEADINGS = ("policy", "within targets", "against static", "GPU hours", "cost", "changes", "KV lost, M tokens")
+HEADINGS = ("policy", "in time", "against static", "GPU h", "cost", "moves", "KV lost, M")

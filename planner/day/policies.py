@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from planner.day.hours import Hour
@@ -73,14 +73,19 @@ def predictive(view: View) -> Split:
 
 
 def planner_in_the_loop(view: View) -> Split:
-    """The split of all N GPUs that serves most of the forecast hour by simulation; a change must bring a per cent."""
-    if not view.past:
-        return view.now
-    hour = forecast(view.past, view.a_day)
-    if not hour.rate:
+    """The split of all N GPUs that serves most of the forecast hour and the last one by simulation, each half.
+
+    A change must bring a per cent of that. A forecast alone may be of an hour that no split serves, and says nothing.
+    """
+    hours = [hour for hour in (forecast(view.past, view.a_day), view.past[-1]) if hour.rate] if view.past else []
+    if not hours:
         return view.now
     most = max(split.gpus for split in view.splits)
-    found = {split: view.serves(hour, split) for split in view.splits if split.gpus == most}
+    found = {
+        split: sum(view.serves(hour, split) for hour in hours) / len(hours)
+        for split in view.splits
+        if split.gpus == most
+    }
     best = max(found, key=lambda split: found[split])
     return best if view.now not in found or found[best] > found[view.now] + 0.01 else view.now
 
@@ -95,25 +100,26 @@ def oracle(view: View) -> Split:
 
 POLICIES: dict[str, Policy] = {
     "static": static,
-    "threshold (Dynamo load)": load_rule,
-    "reactive (Dynamo SLA)": sla_rule,
+    "threshold": load_rule,
+    "reactive": sla_rule,
     "predictive": predictive,
     "planner in the loop": planner_in_the_loop,
     "best each hour": oracle,
 }
 
 
-def forecast(past: Sequence[Hour], a_day: int) -> Hour:
-    """The next hour: yesterday's where there is one, scaled by how today differs so far; else the trend of two."""
-    from dataclasses import replace
+DAMPED = 0.5  # of a trend's logarithm that is taken to go on
 
+
+def forecast(past: Sequence[Hour], a_day: int) -> Hour:
+    """The next hour: yesterday's where there is one, scaled by how today differs so far; else a damped trend."""
     last = past[-1]
     if len(past) > a_day:
         then, before = past[-a_day], past[-a_day - 1]
         factor = min(max(last.rate / before.rate, 0.5), 2.0) if before.rate else 1.0
         return replace(then, rate=then.rate * factor) if then.prompts else last
     if len(past) > 1 and past[-2].rate and last.rate:
-        return replace(last, rate=last.rate * min(max(last.rate / past[-2].rate, 0.5), 2.0))
+        return replace(last, rate=last.rate * min(max(last.rate / past[-2].rate, 0.5), 2.0) ** DAMPED)
     return last
 
 

@@ -36,13 +36,14 @@ class Levels:
         return f"prompts {self.prompts:.2f}, decodes {self.decodes:.2f} times the profile's"
 
 
+AS_PLANNED = Levels()
 DECODES = ("decode", "context")  # parts of the law
 PROMPTS = ("floor", "line", "prompt")
 
 
 def levelled(system: System, levels: Levels) -> System:
     """The system whose profiles take so many times as long. Those made by hand, without a law, stay as they are."""
-    if levels == Levels():
+    if levels == AS_PLANNED:
         return system
     pools = []
     for pool in system.pools:
@@ -56,17 +57,13 @@ def levelled(system: System, levels: Levels) -> System:
 
 
 def _scaled(file: ProfileFile, levels: Levels) -> ProfileFile:
-    """Launches take part in both: the step that they are felt in says how much."""
-    factors = {name: levels.decodes if term.part in DECODES else levels.prompts for name, term in TERMS.items()
-               if term.part in (*DECODES, *PROMPTS)}  # fmt: skip
-    step = {name: getattr(file.step, name) * factor for name, factor in factors.items()}
-    launches = {
-        name: getattr(file.step, name) * levels.decodes for name, term in TERMS.items() if term.part == "launch"
-    }
+    """Launches go with the decodes: it is decode-only steps that are short enough to feel them."""
+    parts = dict.fromkeys((*DECODES, "launch"), levels.decodes) | dict.fromkeys(PROMPTS, levels.prompts)
+    step = {name: getattr(file.step, name) * parts[term.part] for name, term in TERMS.items() if term.part in parts}
     host = {name: value * levels.prompts for name, value in file.host.model_dump().items()}
     return file.model_copy(
         update={
-            "step": file.step.model_copy(update=step | launches),
+            "step": file.step.model_copy(update=step),
             "host": file.host.model_copy(update=host),
         }
     )

@@ -14,7 +14,7 @@ from types import MappingProxyType
 
 from planner.system.resolve import System
 from planner.watching.observe import Observed
-from planner.watching.predict import METRICS, Levels, predict, refit, score
+from planner.watching.predict import AS_PLANNED, METRICS, Levels, predict, refit, score
 from planner.watching.statistics import CONFIDENCE, Sums, follow, half_width, spread
 
 HOUR_S = 3600.0  # of scores that an interval is made of
@@ -63,7 +63,7 @@ class Traffic:
 
 @dataclass(frozen=True, slots=True)
 class State:
-    levels: Levels = Levels()
+    levels: Levels = AS_PLANNED
     fitted: bool = False
     window: tuple[Observed, ...] = ()  # the newest
     scores: Mapping[str, tuple[tuple[float, float], ...]] = field(default_factory=lambda: MappingProxyType({}))
