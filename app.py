@@ -2,6 +2,6 @@
 
 # Worker processes import this file again under another name; they need none of it.
 if __name__ == "__main__":
-    from planner.ui.frame import main
+    from planner.ui.pages import main
 
     main()

@@ -31,6 +31,7 @@ from planner.engine.model_config import load_model
 from planner.engine.profile_file import HostLaw, Measured, ProfileFile, Source, Validity
 from planner.engine.profiles import HOP_S, capture_sizes, dump_profile, from_file, roofline
 from planner.engine.roof import Roof
+from planner.engine.setup import Setup
 from planner.run.tables import Run, frame
 from planner.spec import Engine, dump, load
 from planner.system.resolve import resolve
@@ -114,8 +115,8 @@ def slice_hash(first: int, last: int) -> str:
 
 def fit(what: str) -> tuple[Fitted, HostFit | None]:
     """Fit on `steps`, `served` (the first requests) or `both`."""
-    model, gpu = load_model("llama-3.1-8b"), hardware("h200")
-    bound = bounds(Roof(model, gpu, 1, Engine()))
+    setup = Setup.of(load_model("llama-3.1-8b"), hardware("h200"), Engine())
+    bound = bounds(Roof(setup))
     if what == "steps":
         return fit_step(step_rows(), bound=bound), None
     run = served_run(0, FITTED)
@@ -124,7 +125,7 @@ def fit(what: str) -> tuple[Fitted, HostFit | None]:
     if what == "both":
         fitted = fit_step(pd.concat([step_rows(), plain], ignore_index=True), bound=bound)
     else:
-        prior = roofline(model, gpu, 1, Engine()).file
+        prior = roofline(setup).file
         assert prior is not None
         fitted = fit_step(plain, prior=prior.step, bound=bound)
     prompts, seconds = host_samples(run.requests, served, fitted.values)

@@ -29,6 +29,7 @@ from planner.engine.model_config import load_model
 from planner.engine.profile_file import ProfileFile
 from planner.engine.profiles import dump_profile, roofline
 from planner.engine.roof import MEMORY_EFFICIENCY, Roof
+from planner.engine.setup import Setup
 from planner.run.tables import Run
 from planner.spec import Engine, Spec, load
 from planner.system.resolve import resolve
@@ -90,10 +91,10 @@ def datasheet(gpu: str, folder: Path) -> str:
 
 def profile(parameters: Parameters, gpu: str, name: str = "report-fit") -> ProfileFile:
     """Weights and KV are read at the datasheet's bandwidth, attention at its FLOP/s; the rest is fitted."""
-    entry, shape, engine = hardware(gpu), load_model(MODEL), Engine()
-    base = roofline(shape, entry, 1, engine).file
+    setup = Setup.of(load_model(MODEL), hardware(gpu), Engine())
+    base = roofline(setup).file
     assert base is not None
-    read_s = Roof(shape, entry, 1, engine).weights_s / MEMORY_EFFICIENCY
+    read_s = Roof(setup).weights_s / MEMORY_EFFICIENCY
     overhead_s = parameters.step_overhead_ms / 1e3
     law = base.step.model_copy(
         update={

@@ -19,7 +19,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
 from fake_engine import FakeEngine, system_of
-from live.address import WorkerAddress
+from live.address import ServerAddress
 from live.client import ClientOptions, run_load
 from live.frontend import Frontend
 from live.results import ClientResult
@@ -52,7 +52,7 @@ def show(path: str, rate: float, result: ClientResult) -> None:
 
 async def measure(url: str, rates: list[float], requests: int, output: int, prompt: int) -> None:
     system = system_of({"mode": "aggregated"})
-    async with Frontend(system, [WorkerAddress("aggregated-0", "aggregated", url)]) as frontend:
+    async with Frontend(system, [ServerAddress("aggregated-0", "aggregated", url)]) as frontend:
         for rate in rates:
             for path, target in (("client", url), ("frontend", frontend.base_url)):
                 made = [request(n, ((1, prompt // 2), (n + 2, prompt - prompt // 2)), output) for n in range(requests)]

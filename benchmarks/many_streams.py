@@ -20,7 +20,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
 from fake_engine import FakeEngine, system_of
-from live.address import WorkerAddress
+from live.address import ServerAddress
 from live.client import ClientOptions, run_load
 from live.frontend import Frontend
 from planner.traffic.requests import Arrival
@@ -38,7 +38,7 @@ def engine(pipe: Connection, ttft_s: float, itl_s: float) -> None:
 
 def frontend(pipe: Connection, url: str) -> None:
     async def main() -> None:
-        address = WorkerAddress("aggregated-0", "aggregated", url)
+        address = ServerAddress("aggregated-0", "aggregated", url)
         async with Frontend(system_of({"mode": "aggregated"}), [address]) as one:
             pipe.send(one.base_url)
             await asyncio.to_thread(pipe.recv)

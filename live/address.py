@@ -9,7 +9,7 @@ from planner.system.resolve import Role
 
 
 @dataclass(frozen=True, slots=True)
-class WorkerAddress:
+class ServerAddress:
     """One engine server. `kv_events` is the endpoint string that the engine's event publisher was given."""
 
     name: str  # aggregated-0, prefill-1, decode-0: the names of planner.system.resolve

@@ -17,7 +17,7 @@ from collections.abc import Collection, Sequence
 
 import aiohttp
 
-from live.address import WorkerAddress
+from live.address import ServerAddress
 from live.kv_events import KvEventFeed, overlaps
 from planner.dispatch import Held, NoWorker, backlog, turns
 from planner.routing import NEEDS_OVERLAP, WorkerLoad
@@ -114,7 +114,7 @@ class LiveWorker:
     `healthy` is False while its connections are refused; `state` is OK or what else keeps requests from it.
     """
 
-    def __init__(self, address: WorkerAddress, pool: Pool) -> None:
+    def __init__(self, address: ServerAddress, pool: Pool) -> None:
         self.address = address
         self.name = address.name
         self.url = address.url.rstrip("/")
@@ -198,11 +198,10 @@ class Turn:
     excluded: Collection[str]
 
 
-class Crew:
+class LivePool:
     """One pool behind its router."""
 
-    def __init__(self, pool: Pool, addresses: Sequence[WorkerAddress]) -> None:
-        self.pool = pool
+    def __init__(self, pool: Pool, addresses: Sequence[ServerAddress]) -> None:
         self.role = pool.role
         self.router = pool.router
         self.workers = [LiveWorker(address, pool) for address in addresses if address.role == pool.role]

@@ -25,10 +25,10 @@ import aiohttp
 import numpy as np
 from aiohttp import web
 
-from live.address import WorkerAddress
+from live.address import ServerAddress
 from live.bodies import BodyReader, Rules
 from live.documents import load_chunks
-from live.fleet import OK, Crew
+from live.fleet import OK, LivePool
 from live.frontend_metrics import FrontendMetrics, log_line
 from live.many_prompts import merged, merged_streams
 from live.openai_api import (
@@ -101,7 +101,7 @@ class Frontend:
     def __init__(
         self,
         system: System,
-        workers: Sequence[WorkerAddress],
+        workers: Sequence[ServerAddress],
         *,
         host: str = "127.0.0.1",
         port: int = 0,
@@ -125,7 +125,7 @@ class Frontend:
         self._worker_headers = {"authorization": f"Bearer {worker_token}"} if worker_token else {}
         self._tasks: list[asyncio.Task[None]] = []
         self._stack = contextlib.AsyncExitStack()
-        self.crews = [Crew(pool, workers) for pool in system.pools]
+        self.pools = [LivePool(pool, workers) for pool in system.pools]
         self._longest = min(pool.limits.max_model_len for pool in system.pools)
         self.metrics = FrontendMetrics()
         self.models: list[str] = []
@@ -147,17 +147,17 @@ class Frontend:
 
     def observations(self) -> dict[str, Any]:
         """Figures for a run's manifest, and what routing had to do without."""
-        ages = [age for crew in self.crews for age in crew.event_ages_s()]
+        ages = [age for pool in self.pools for age in pool.event_ages_s()]
         age = None
         if ages:
             p50, p99 = (round(float(value), 6) for value in np.percentile(ages, (50, 99)))
             age = {"batches": len(ages), "p50": p50, "p99": p99}
         return {
             "kv_event_age_s": age,
-            "kv_event_gaps": sum(worker.feed.gaps for crew in self.crews for worker in crew.workers if worker.feed),
+            "kv_event_gaps": sum(worker.feed.gaps for pool in self.pools for worker in pool.workers if worker.feed),
             "retrieval_chunks": len(self.retriever.chunks) if self.retriever else None,
             "notes": self.proxy.notes
-            + [note for crew in self.crews for worker in crew.workers for note in worker.pauses()],
+            + [note for pool in self.pools for worker in pool.workers for note in worker.pauses()],
         }
 
     # --- life ---------------------------------------------------------------------------------------
@@ -179,8 +179,8 @@ class Frontend:
             aiohttp.ClientSession(connector=connector, headers=self._worker_headers)
         )
         self._stack.push_async_callback(self._stop_tasks)
-        for crew in self.crews:
-            for worker in crew.workers:
+        for pool in self.pools:
+            for worker in pool.workers:
                 if worker.feed:
                     worker.feed.start()
                     self._stack.push_async_callback(worker.feed.stop)
@@ -192,10 +192,10 @@ class Frontend:
         split, alias = self._system.disaggregated, self._system.spec.model
         self._bodies = BodyReader(Rules(tuple(self.models), alias, self._longest, split))
         self._stack.callback(self._bodies.close)
-        self.proxy = Proxy(self._system, self.crews, session, self.retriever)
-        for crew in self.crews:
-            self._tasks += [asyncio.create_task(crew.watch(worker, session)) for worker in crew.workers]
-            self._tasks.append(asyncio.create_task(crew.age()))
+        self.proxy = Proxy(self._system, self.pools, session, self.retriever)
+        for pool in self.pools:
+            self._tasks += [asyncio.create_task(pool.watch(worker, session)) for worker in pool.workers]
+            self._tasks.append(asyncio.create_task(pool.age()))
         if self._stopped is not None:
             self._tasks.append(asyncio.create_task(self._watch_stopped(self._stopped)))
         self._tasks.append(asyncio.create_task(self._report()))
@@ -232,7 +232,7 @@ class Frontend:
     async def _report(self) -> None:
         while True:
             await asyncio.sleep(self._log_interval_s)
-            log.info(log_line(self.crews, self._in_flight, self._gpu_utilization()))
+            log.info(log_line(self.pools, self._in_flight, self._gpu_utilization()))
 
     async def _close_idle(self, server: web.Server) -> None:
         """End connections that have been without a whole request head for too long: idle, or sent a byte at a time."""
@@ -249,15 +249,15 @@ class Frontend:
     async def _watch_stopped(self, stopped: Callable[[], Collection[str]]) -> None:
         while True:
             names = await asyncio.to_thread(stopped)
-            for crew in self.crews:
-                for worker in crew.workers:
+            for pool in self.pools:
+                for worker in pool.workers:
                     worker.stopped = worker.name in names
                     worker.look()
             await asyncio.sleep(STOPPED_S)
 
     async def _read_models(self, session: aiohttp.ClientSession) -> list[str]:
         """The names that the workers answer to; the spec's own name stands for the first."""
-        worker = self.crews[0].workers[0]
+        worker = self.pools[0].workers[0]
         try:
             async with session.get(f"{worker.url}/v1/models", timeout=aiohttp.ClientTimeout(total=30)) as response:
                 body = await response.json()
@@ -269,7 +269,7 @@ class Frontend:
         """Characters that a token of the served model stands for, measured on the corpus, so that chunks fit."""
         assert self._retrieval is not None
         sample = load_chunks(self._retrieval, CHARS_PER_TOKEN)[0].text
-        worker = self.crews[0].workers[0]
+        worker = self.pools[0].workers[0]
         body = {"model": self.models[0], "prompt": sample}
         try:
             async with session.post(f"{worker.url}/tokenize", json=body) as response:
@@ -316,8 +316,8 @@ class Frontend:
 
     async def _health(self, _: web.Request) -> web.Response:
         """200 while every pool has a worker that answers and makes progress; `why`: what is wrong with the others."""
-        workers = [worker for crew in self.crews for worker in crew.workers]
-        serving = all(any(worker.state == OK for worker in crew.workers) for crew in self.crews)
+        workers = [worker for pool in self.pools for worker in pool.workers]
+        serving = all(any(worker.state == OK for worker in pool.workers) for pool in self.pools)
         body = {
             "status": "ok" if serving else "unavailable",
             "workers": {worker.name: worker.state == OK for worker in workers},
@@ -327,7 +327,7 @@ class Frontend:
 
     async def _show_metrics(self, _: web.Request) -> web.Response:
         self.metrics.in_flight.set(self._in_flight)
-        text = self.metrics.render(self.crews, self._gpu_utilization())
+        text = self.metrics.render(self.pools, self._gpu_utilization())
         return web.Response(body=text, headers={"content-type": "text/plain; version=0.0.4; charset=utf-8"})
 
     async def _chat(self, request: web.Request) -> web.StreamResponse:

@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from live.fleet import OK
 
 if TYPE_CHECKING:
-    from live.fleet import Crew, LiveWorker
+    from live.fleet import LivePool, LiveWorker
     from live.records import FrontendRecord
     from live.retrieval import Found
 
@@ -74,11 +74,11 @@ class FrontendMetrics:
         if record.prefill_end_s is not None and record.queued_s is not None:
             self.times["prefill"].observe(record.prefill_end_s - record.queued_s)
 
-    def render(self, crews: Sequence[Crew], gpu_utilization: Mapping[str, float]) -> bytes:
+    def render(self, pools: Sequence[LivePool], gpu_utilization: Mapping[str, float]) -> bytes:
         """Prometheus text, with the gauges as they are now."""
-        for crew in crews:
-            self.queue.labels(crew.role).set(crew.waiting)
-            for worker in crew.workers:
+        for pool in pools:
+            self.queue.labels(pool.role).set(pool.waiting)
+            for worker in pool.workers:
                 for key, value in worker_state(worker, gpu_utilization.get(worker.name)).items():
                     if value is not None:
                         self.workers[key].labels(worker.name).set(value)
@@ -101,11 +101,11 @@ def worker_state(worker: LiveWorker, gpu_utilization: float | None) -> dict[str,
     }
 
 
-def log_line(crews: Sequence[Crew], in_flight: int, gpu_utilization: Mapping[str, float]) -> str:
+def log_line(pools: Sequence[LivePool], in_flight: int, gpu_utilization: Mapping[str, float]) -> str:
     """The periodic line: what each worker is doing, one short clause each."""
     parts = [f"in flight {in_flight}"]
-    for crew in crews:
-        for worker in crew.workers:
+    for pool in pools:
+        for worker in pool.workers:
             state = worker_state(worker, gpu_utilization.get(worker.name))
             if worker.state != OK:
                 parts.append(f"{worker.name} {worker.state}")

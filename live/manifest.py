@@ -13,7 +13,7 @@ from typing import Any
 from live.launch import Runtime, step_tracing
 from live.models import ServedModel
 from live.results import ClientResult
-from live.servers import Worker
+from live.servers import ReadyServer
 from live.step_table import EngineTrace
 from live.telemetry import Telemetry
 from planner.messages import message
@@ -27,7 +27,7 @@ class Circumstances:
     system: System
     runtime: Runtime | None
     model: ServedModel | None
-    workers: Sequence[Worker]
+    workers: Sequence[ReadyServer]
     endpoints: Sequence[str]
     result: ClientResult
     telemetry: Telemetry
@@ -39,7 +39,7 @@ class Circumstances:
 
 
 def beginning(
-    system: System, runtime: Runtime | None, workers: Sequence[Worker], endpoints: Sequence[str]
+    system: System, runtime: Runtime | None, workers: Sequence[ReadyServer], endpoints: Sequence[str]
 ) -> dict[str, Any]:
     """What a run's manifest says before anything is measured."""
     from planner.spec import dump, spec_hash

@@ -14,7 +14,7 @@ from typing import Any
 
 import aiohttp
 
-from live.fleet import Crew, LiveWorker, Ticket, UpstreamError
+from live.fleet import LivePool, LiveWorker, Ticket, UpstreamError
 from live.openai_api import PATHS, ApiError, EventSplitter, Usage
 from live.pd import FirstToken, decode_body, prefill_body
 from live.relay import Call, Placement, Relay, check, mark, note_usage, reason
@@ -29,12 +29,12 @@ ATTEMPTS = 3
 CONNECT_S = 15.0  # longer than this process takes to begin a few thousand connections at once
 
 
-class CrewView:
-    """A crew as one request finds it (planner.dispatch.View)."""
+class LiveView:
+    """A pool as one request finds it (planner.dispatch.View)."""
 
-    def __init__(self, crew: Crew, call: Call) -> None:
-        self.workers = crew.usable(call.excluded)
-        self._crew, self._call = crew, call
+    def __init__(self, pool: LivePool, call: Call) -> None:
+        self.workers = pool.usable(call.excluded)
+        self._pool, self._call = pool, call
 
     @property
     def loads(self) -> Sequence[WorkerLoad]:
@@ -42,18 +42,18 @@ class CrewView:
 
     @property
     def seen(self) -> Sequence[WorkerLoad]:
-        return [self._crew.seen(worker) for worker in self.workers]
+        return [self._pool.seen(worker) for worker in self.workers]
 
     @property
     def queued(self) -> int:
-        return self._crew.queued
+        return self._pool.queued
 
     def overlap(self) -> Sequence[int]:
         ids, known = self._call.token_ids, self._call.known_tokens
-        return self._crew.overlaps(self.workers, ids if ids is None or known is None else ids[: known + 1])
+        return self._pool.overlaps(self.workers, ids if ids is None or known is None else ids[: known + 1])
 
     def cached(self, index: int) -> int:
-        return self._crew.cached(self.workers[index], self._call.token_ids)
+        return self._pool.cached(self.workers[index], self._call.token_ids)
 
     def distances_s(self) -> Sequence[float]:
         return ()  # nobody has measured the ways between the servers
@@ -65,7 +65,7 @@ class Proxy:
     def __init__(
         self,
         system: System,
-        crews: Sequence[Crew],
+        pools: Sequence[LivePool],
         session: aiohttp.ClientSession,
         retriever: Retriever | None,
         *,
@@ -77,10 +77,10 @@ class Proxy:
         self._at_worker = retriever is not None and retriever.spec.at == "prefill_worker"
         self._session = session
         self._timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S, sock_read=read_timeout_s)
-        self.entry, self.decoders = crews[0], crews[-1]
+        self.entry, self.decoders = pools[0], pools[-1]
         self._dispatch = Dispatch(system)
         rule = self._split.local_prefill if self._split else None
-        self._needs_ids = any(crew.needs_overlap for crew in crews) or (rule is not None and rule.max_tokens > 0)
+        self._needs_ids = any(pool.needs_overlap for pool in pools) or (rule is not None and rule.max_tokens > 0)
         self.notes: list[str] = []  # what routing had to do without
 
     # --- the two ways to answer -----------------------------------------------------------------------
@@ -171,7 +171,7 @@ class Proxy:
         if call.record.attempts == 1:
             self._shed(call)  # again: many may have come while this one was retrieving
         try:
-            entry, decoders = CrewView(self.entry, call), CrewView(self.decoders, call)
+            entry, decoders = LiveView(self.entry, call), LiveView(self.decoders, call)
             place = self._dispatch.place(call, entry, decoders)
             if self._split is None or place.local:
                 view, index = (decoders, place.decode) if place.local else (entry, place.prefill)
@@ -190,7 +190,7 @@ class Proxy:
             if place.decode is not None:
                 decoder = decoders.workers[place.decode]
             else:
-                decoders = CrewView(self.decoders, call)
+                decoders = LiveView(self.decoders, call)
                 decoder = decoders.workers[self._dispatch.decoder(call, decoders)]
             call.record.decode_worker = decoder.name
             first = FirstToken(answer) if self._streams_first(call) else None
@@ -205,7 +205,7 @@ class Proxy:
 
     def _shed(self, call: Call) -> None:
         """Raises ApiError 429 when every worker has as many waiting as the router allows."""
-        if self._dispatch.sheds(CrewView(self.entry, call)):
+        if self._dispatch.sheds(LiveView(self.entry, call)):
             much = f"{self._dispatch.most_waiting} or more requests waiting"
             what = f"overloaded: every {self.entry.role} worker has {much}"
             raise ApiError(429, what, "rate_limit_error", code="overloaded")

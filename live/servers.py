@@ -44,7 +44,7 @@ POLL_S = 0.25
 
 
 @dataclass(frozen=True, slots=True)
-class Worker:
+class ReadyServer:
     """One running server."""
 
     name: str
@@ -155,7 +155,7 @@ class Servers:
         progress: Callable[[str, float], None] | None = None,
     ) -> None:
         self.system, self.runtime, self.model, self.folder = system, runtime, model, folder
-        self.workers: tuple[Worker, ...] = ()
+        self.workers: tuple[ReadyServer, ...] = ()
         self.start_timeout_s = start_timeout_s or start_bound_s(system, runtime)
         self._ports = ports
         self._kv_events = kv_events
@@ -215,7 +215,7 @@ class Servers:
         )
         return LocalServer(name, pool, ports, gpus, ServerProcess(command, environment, log), log, trace)
 
-    async def _wait_all(self) -> tuple[Worker, ...]:
+    async def _wait_all(self) -> tuple[ReadyServer, ...]:
         timeout = aiohttp.ClientTimeout(total=5)
         async with aiohttp.ClientSession(timeout=timeout) as session:
             tasks = [asyncio.create_task(self._wait(session, item)) for item in self._running]
@@ -229,7 +229,7 @@ class Servers:
                     task.cancel()
                 await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _wait(self, session: aiohttp.ClientSession, item: Running) -> Worker:
+    async def _wait(self, session: aiohttp.ClientSession, item: Running) -> ReadyServer:
         url = f"http://{item.host}:{item.ports.http}"
         started = time.monotonic()
         while True:
@@ -253,7 +253,7 @@ class Servers:
             await asyncio.sleep(POLL_S)
         elapsed = time.monotonic() - started
         blocks, block_size = await read_cache_config(session, url, item.name)
-        return Worker(
+        return ReadyServer(
             name=item.name,
             role=item.pool.role,
             url=url,

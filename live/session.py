@@ -19,7 +19,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
 
-from live.address import WorkerAddress
+from live.address import ServerAddress
 from live.client import ClientOptions, run_load
 from live.frontend import Frontend, check_address
 from live.launch import LiveError, Runtime, check, detect
@@ -28,7 +28,7 @@ from live.models import ServedModel, served_model
 from live.restarts import Restarts
 from live.results import ClientResult, Outcome, row_of
 from live.run_tables import requests_table, steps_table, transfers_table
-from live.servers import Servers, Worker
+from live.servers import ReadyServer, Servers
 from live.step_table import EngineTrace, read_trace
 from live.stop_signal import stop_on_signals
 from live.telemetry import Telemetry
@@ -97,7 +97,7 @@ class LiveSession:
         self.endpoints = tuple(endpoints)
         self.runtime: Runtime | None = None
         self.model: ServedModel | None = None
-        self.workers: tuple[Worker, ...] = ()
+        self.workers: tuple[ReadyServer, ...] = ()
         self.results: list[ClientResult] = []
         self._weights_seed, self._bind, self._token = weights_seed, bind, token
         self._ray, self._start_timeout_s = ray, start_timeout_s
@@ -154,7 +154,7 @@ class LiveSession:
             self.runtime, self.model = self._servers.runtime, self._servers.model
             self.workers = self._servers.workers
             self.system = with_reported_blocks(self.system, self.workers)
-            addresses = [WorkerAddress(one.name, one.role, one.url, one.kv_events) for one in self.workers]
+            addresses = [ServerAddress(one.name, one.role, one.url, one.kv_events) for one in self.workers]
             host, port = self._bind
             frontend = Frontend(
                 self.system,
@@ -337,7 +337,7 @@ class LiveSession:
         )
 
 
-def with_reported_blocks(system: System, workers: Sequence[Worker]) -> System:
+def with_reported_blocks(system: System, workers: Sequence[ReadyServer]) -> System:
     """The system with the KV blocks and block size that its engines report (the fewest of a pool's workers)."""
     pools = []
     for pool in system.pools:

@@ -13,7 +13,7 @@ from typing import Any
 
 import aiohttp
 
-from live.servers import Worker
+from live.servers import ReadyServer
 
 _LINE = re.compile(r"^(vllm:[a-zA-Z0-9_]+)(\{[^}]*\})? (\S+)$")
 _SOURCE = re.compile(r'source="([a-z_]+)"')
@@ -68,7 +68,7 @@ def difference(before: dict[str, float], after: dict[str, float]) -> dict[str, f
 class GpuReader:
     """Utilisation, power and memory through NVML; gives nulls for workers without GPUs."""
 
-    def __init__(self, workers: Sequence[Worker]) -> None:
+    def __init__(self, workers: Sequence[ReadyServer]) -> None:
         self._handles: dict[str, list[Any]] = {}
         self._nvml: Any = None
         if any(worker.gpus for worker in workers):
@@ -102,7 +102,7 @@ class Telemetry:
     that is gone by then has none and is named in `lost`.
     """
 
-    def __init__(self, workers: Sequence[Worker], interval_s: float, keep: int | None = None) -> None:
+    def __init__(self, workers: Sequence[ReadyServer], interval_s: float, keep: int | None = None) -> None:
         self.workers = tuple(workers)
         self.interval_s = interval_s
         self.rows: deque[tuple[Any, ...]] = deque(
@@ -146,7 +146,7 @@ class Telemetry:
             await asyncio.gather(*(self._sample(worker) for worker in self.workers))
             await asyncio.sleep(max(0.0, self.interval_s - (time.monotonic() - begin)))
 
-    async def _sample(self, worker: Worker) -> None:
+    async def _sample(self, worker: ReadyServer) -> None:
         try:
             values = await read_metrics(self._session, worker.url)
         except (aiohttp.ClientError, TimeoutError):

@@ -14,7 +14,7 @@ from live.launch import MODEL_NAME, LiveError
 from live.openai_api import PATHS
 from live.pd import decode_body, prefill_body
 from live.prompts import token_range
-from live.servers import Worker
+from live.servers import ReadyServer
 from planner.system.resolve import System
 
 # (prompt tokens, output tokens, requests at once): one alone, a small batch, a long prompt.
@@ -23,7 +23,7 @@ TIMEOUT_S = 300.0
 
 
 async def warm_up(
-    workers: Sequence[Worker],
+    workers: Sequence[ReadyServer],
     system: System,
     vocab: int,
     progress: Callable[[float], None],
@@ -32,7 +32,7 @@ async def warm_up(
 ) -> None:
     """Every worker, and every pair of a prefill and a decode worker, serves SHAPES once. Raises LiveError."""
     prefills = [worker for worker in workers if worker.role == "prefill"]
-    pairs: list[tuple[Worker | None, Worker]]
+    pairs: list[tuple[ReadyServer | None, ReadyServer]]
     if prefills:
         pairs = [(one, other) for one in prefills for other in workers if other.role == "decode"]
     else:
@@ -61,7 +61,9 @@ async def warm_up(
             progress((done + 1) / len(pairs))
 
 
-async def _serve(session: aiohttp.ClientSession, prefill: Worker | None, worker: Worker, body: dict[str, Any]) -> None:
+async def _serve(
+    session: aiohttp.ClientSession, prefill: ReadyServer | None, worker: ReadyServer, body: dict[str, Any]
+) -> None:
     request_id = uuid.uuid4().hex  # one for both: a pushing prefill worker finds the waiting decode worker by it
     if prefill is not None:
         body = decode_body(body, await _post(session, prefill, prefill_body(body), request_id))
@@ -69,7 +71,7 @@ async def _serve(session: aiohttp.ClientSession, prefill: Worker | None, worker:
 
 
 async def _post(
-    session: aiohttp.ClientSession, worker: Worker, body: dict[str, Any], request_id: str
+    session: aiohttp.ClientSession, worker: ReadyServer, body: dict[str, Any], request_id: str
 ) -> dict[str, Any]:
     headers = {"x-request-id": request_id}
     try:

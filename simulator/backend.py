@@ -64,11 +64,11 @@ def _extrapolations(cluster: Cluster) -> list[str]:
     served = [visit.request for visit in cluster.visits if visit.prefill]
     longest = max((request.prompt_tokens + request.output_tokens for request in served), default=0)
     warnings: list[str] = []
-    for team in cluster.teams:
-        steps = [row for station in team.stations for row in station.engine.steps]
+    for pool in cluster.pools:
+        steps = [row for station in pool.stations for row in station.engine.steps]
         prefill_tokens = max((row[2] for row in steps), default=0)
         batch = max((row[3] for row in steps), default=0)
-        warnings += team.pool.profile.outside(batch, longest if batch else 0, prefill_tokens)
+        warnings += pool.resolved.profile.outside(batch, longest if batch else 0, prefill_tokens)
     return list(dict.fromkeys(warnings))
 
 
@@ -190,8 +190,8 @@ def _requests(visits: list[Visit]) -> pd.DataFrame:
 
 def _steps(cluster: Cluster) -> pd.DataFrame:
     names, rows = [], []
-    for team in cluster.teams:
-        for station in team.stations:
+    for pool in cluster.pools:
+        for station in pool.stations:
             steps = station.engine.steps
             names += [station.place.name] * len(steps)
             rows += steps

@@ -19,7 +19,7 @@ from planner.system.resolve import EngineLimits
 from planner.traffic.requests import Request, Segments
 from simulator.decodes import Decodes
 from simulator.host_memory import HostMemory
-from simulator.kv_cache import Keys, Run, block_keys
+from simulator.kv_cache import BlockRun, Keys, block_keys
 from simulator.sequence import (
     ADMITTED,
     DECODE,
@@ -326,7 +326,7 @@ class Scheduler(Decodes):
         """Blocks that prompts in progress still need: a loading sequence may not take them (it cannot be preempted)."""
         return sum(-(-seq.length // seq.block_tokens) - seq.blocks for seq in self.partial)
 
-    def _load(self, seq: Sequence, hits: int, runs: list[Run], own: int, blocks: int, tokens: int) -> None:
+    def _load(self, seq: Sequence, hits: int, runs: list[BlockRun], own: int, blocks: int, tokens: int) -> None:
         """Room for the whole prompt; its KV up to `tokens` comes from below the GPU, and others do not wait for it."""
         assert self.host is not None
         seq.index = self.admissions
@@ -340,7 +340,7 @@ class Scheduler(Decodes):
         seq.state = LOADING
         self.loading[seq] = None
 
-    def _allocate(self, seq: Sequence, hits: int, runs: list[Run], own: int, blocks: int) -> None:
+    def _allocate(self, seq: Sequence, hits: int, runs: list[BlockRun], own: int, blocks: int) -> None:
         kv = self.kv
         if hits:
             kv.hit(seq, hits, runs)

@@ -22,10 +22,10 @@ from planner.traffic.requests import Arrival, Load, Request
 from simulator.clock import Clock, no_cycles
 from simulator.fabric import Fabric
 from simulator.layers import Push
+from simulator.pool import SimulatedPool, SimulatedView, Station
 from simulator.retrieval import RetrievalStation
 from simulator.roles import RoleSwitcher
 from simulator.sharing import SharedCores, shares_cores
-from simulator.team import Station, Team, TeamView
 from simulator.worker import ADMITTED, FINISHED, POSTED, PREFILLED, PROMPT_ENDING, Mode, Sequence
 
 if TYPE_CHECKING:
@@ -101,8 +101,8 @@ class Cluster:
         sharing = sum(len(pool.workers) for pool in system.pools if pool.hardware.kind == "cpu") > 1
         self._hand_over = system.wires.hand_over if system.wires is not None else HandOver()
         self._post_block_s = self._hand_over.post_s * system.block_descriptors
-        self.teams = [
-            Team(
+        self.pools = [
+            SimulatedPool(
                 pool,
                 spec.run.seed,
                 None if central or pool.role == "decode" else retrieval,
@@ -113,10 +113,10 @@ class Cluster:
             )
             for pool in system.pools
         ]
-        self.entry, self.decoders = self.teams[0], self.teams[-1]
-        self._host = self.entry.pool.profile.host
+        self.entry, self.decoders = self.pools[0], self.pools[-1]
+        self._host = self.entry.resolved.profile.host
         shares = sharing and any(shares_cores(pool) for pool in system.pools)
-        self._cores = SharedCores([one for team in self.teams for one in team.stations]) if shares else None
+        self._cores = SharedCores([one for pool in self.pools for one in pool.stations]) if shares else None
         self.split = spec.deployment if isinstance(spec.deployment, Disaggregated) else None
         self.fabric = Fabric(system, self.at, both_ways=switch is not None) if self.split else None
         self._dispatch = Dispatch(system)
@@ -141,8 +141,8 @@ class Cluster:
     def _let_go(self) -> None:
         """Nothing refers to itself any more: the memory is free as soon as nobody uses it."""
         self.clock.clear()
-        for team in self.teams:
-            for station in team.stations:
+        for pool in self.pools:
+            for station in pool.stations:
                 station.engine.kv.let_go()
 
     def _run_watched(self, progress: Progress | None) -> None:
@@ -159,14 +159,14 @@ class Cluster:
                     return
 
     def _start_processes(self) -> None:
-        aged = [team for team in self.teams if team.router.state_age_s]
+        aged = [pool for pool in self.pools if pool.router.state_age_s]
         if not aged and self._switcher is None:
             return
         from simulator.processes import Processes  # most clusters need no simpy
 
         env = Processes(self.clock)
-        for team in aged:
-            env.process(self._every(env, team.router.state_age_s, partial(self._refresh, team)))
+        for pool in aged:
+            env.process(self._every(env, pool.router.state_age_s, partial(self._refresh, pool)))
         if self._switcher is not None:
             look = partial(self._switch, self._switcher)
             env.process(self._every(env, self._switcher.knob.check_every_s, look))
@@ -190,8 +190,8 @@ class Cluster:
             missed = math.ceil((env.now - begun) / period_s)
             yield env.timeout(max(0.0, begun + missed * period_s - env.now))
 
-    def _refresh(self, team: Team, now: float) -> bool:
-        team.refresh(now)
+    def _refresh(self, pool: SimulatedPool, now: float) -> bool:
+        pool.refresh(now)
         return False
 
     def _switch(self, switcher: RoleSwitcher, now: float) -> bool:
@@ -264,8 +264,8 @@ class Cluster:
             self._shared_queue.append(visit)
             self._pull(now)
 
-    def _view(self, team: Team, visit: Visit, now: float) -> TeamView:
-        return TeamView(team, visit.request, now, len(self._shared_queue) if team is self.entry else 0)
+    def _view(self, pool: SimulatedPool, visit: Visit, now: float) -> SimulatedView:
+        return SimulatedView(pool, visit.request, now, len(self._shared_queue) if pool is self.entry else 0)
 
     def _reject(self, visit: Visit, reason: str, now: float) -> None:
         visit.finish_s = now
@@ -273,9 +273,9 @@ class Cluster:
         self._ended(visit, now)
 
     def _refusal(self, request: Request) -> str | None:
-        for team in self.teams:
-            mode: Mode = "prefill_only" if team.pool.role == "prefill" else "full"
-            reason = team.stations[0].engine.refusal(request, mode)
+        for pool in self.pools:
+            mode: Mode = "prefill_only" if pool.resolved.role == "prefill" else "full"
+            reason = pool.stations[0].engine.refusal(request, mode)
             if reason is not None:
                 return reason
         return None
@@ -378,14 +378,14 @@ class Cluster:
     def _decoder(self, visit: Visit, now: float) -> Station:
         if visit.decode_worker is not None:
             return visit.decode_worker
-        view = TeamView(self.decoders, visit.request, now, distance_s=partial(self._distance_s, visit))
+        view = SimulatedView(self.decoders, visit.request, now, distance_s=partial(self._distance_s, visit))
         return self.decoders.stations[self._dispatch.decoder(visit.request, view)]
 
     def _distance_s(self, visit: Visit, place: WorkerPlace) -> float:
         """How long the prompt's KV would take, alone on the wires, from where it was prefilled."""
         assert self.fabric is not None
         assert visit.worker is not None
-        limits, prompt = self.entry.pool.limits, visit.request.prompt_tokens
+        limits, prompt = self.entry.resolved.limits, visit.request.prompt_tokens
         size = -(-prompt // limits.block_tokens(prompt)) * self.fabric.block_bytes
         wire = self.fabric.wire(visit.worker.place, place)
         return wire.setup_s + wire.latency_s + size / wire.bandwidth

@@ -69,7 +69,7 @@ class Entry:
 NOWHERE: Final = Entry()  # the neighbour of what is not in an order
 
 
-class Run(Entry):
+class BlockRun(Entry):
     """Cached blocks `start` to `end` of prompts that begin with the same content, and how many requests use them.
 
     Two runs that have a block in common have the same blocks: they are copies. A run that was cut while in use lives on
@@ -83,7 +83,7 @@ class Run(Entry):
         self.start = start
         self.end = start + len(keys)
         self.users = users
-        self.parts: tuple[Run, Run] | None = None
+        self.parts: tuple[BlockRun, BlockRun] | None = None
 
 
 class Holding(Entry):
@@ -96,7 +96,7 @@ class Holding(Entry):
     __slots__ = ("covered", "extent", "keys", "shared")
 
     keys: Keys
-    shared: list[Run]
+    shared: list[BlockRun]
     covered: int
     extent: int
 
@@ -110,7 +110,8 @@ class KvCache:
         self.total = self.free = self.blank = total
         self.block_size = block_size
         self.caching = caching
-        self.table: dict[int, Run | list[Run]] = {}  # by the key of their first block; a list: copies, oldest first
+        # By the key of their first block; a list: copies, oldest first.
+        self.table: dict[int, BlockRun | list[BlockRun]] = {}
         self.root = Entry()  # between the last one to be evicted and the next victim (its `later`)
         self.root.earlier = self.root.later = self.root
         self.on_evict: Callable[[int], None] | None = None  # told the key of a block that no copy is left of
@@ -159,7 +160,7 @@ class KvCache:
         self.evicted += blocks
         while blocks > 0:
             victim = self.root.later
-            if isinstance(victim, Run):
+            if isinstance(victim, BlockRun):
                 blocks -= self._evict_tail(victim, blocks)
                 continue
             assert isinstance(victim, Holding)
@@ -170,7 +171,7 @@ class KvCache:
             victim.extent = 0
             self._remove(victim)
 
-    def _evict_tail(self, run: Run, blocks: int) -> int:
+    def _evict_tail(self, run: BlockRun, blocks: int) -> int:
         """Forget at most so many blocks of an unused run. Returns how many."""
         copies = self.table[run.keys[0]]
         size = run.end - run.start
@@ -200,18 +201,18 @@ class KvCache:
 
     # --- content that may be shared ---
 
-    def lookup(self, keys: Keys, limit: int) -> tuple[int, list[Run]]:
+    def lookup(self, keys: Keys, limit: int) -> tuple[int, list[BlockRun]]:
         """The longest cached run of leading blocks, at most `limit`: how many, and where they are. Changes nothing.
 
         The last run may hold more blocks than are found.
         """
-        runs: list[Run] = []
+        runs: list[BlockRun] = []
         found, last = 0, min(limit, len(keys))
         while found < last:
             copies = self.table.get(keys[found])
             if copies is None:
                 break
-            run = copies if isinstance(copies, Run) else copies[0]
+            run = copies if isinstance(copies, BlockRun) else copies[0]
             runs.append(run)
             end = run.end if run.end < last else last
             if run.keys[end - run.start - 1] != keys[end - 1]:
@@ -219,7 +220,7 @@ class KvCache:
             found = end
         return found, runs
 
-    def _common(self, run: Run, keys: Keys, end: int) -> int:
+    def _common(self, run: BlockRun, keys: Keys, end: int) -> int:
         """Where `keys` part from a run with which they begin, at the latest before `end`: a key tells all before it."""
         start, mine = run.start, run.keys
         low, high = start + 1, end - 1  # equal before `low`, different at `high`
@@ -231,7 +232,7 @@ class KvCache:
                 high = middle
         return low
 
-    def hit(self, holding: Holding, blocks: int, runs: list[Run]) -> None:
+    def hit(self, holding: Holding, blocks: int, runs: list[BlockRun]) -> None:
         """Use what `lookup` has found."""
         last = runs[-1]
         if last.end > blocks:
@@ -250,11 +251,11 @@ class KvCache:
         self.free -= holding.extent
         holding.extent = 0
 
-    def _cut(self, run: Run, at: int) -> Run:
+    def _cut(self, run: BlockRun, at: int) -> BlockRun:
         """Part a run and its copies before block `at`. Returns the run's new head."""
         first, second = run.keys[0], run.keys[at - run.start]
         copies = self.table[first]
-        if isinstance(copies, Run):
+        if isinstance(copies, BlockRun):
             head, self.table[second] = self._part(run, at)
             self.table[first] = head
             return head
@@ -263,12 +264,12 @@ class KvCache:
         self.table[second] = [tail for _, tail in pairs]
         return pairs[copies.index(run)][0]
 
-    def _part(self, run: Run, at: int) -> tuple[Run, Run]:
+    def _part(self, run: BlockRun, at: int) -> tuple[BlockRun, BlockRun]:
         """Unused, its tail stays where it is in the order and its head comes next."""
         middle = at - run.start
-        head = Run(run.keys[:middle], run.start, run.users)
+        head = BlockRun(run.keys[:middle], run.start, run.users)
         if run.users:
-            run.parts = head, Run(run.keys[middle:], at, run.users)
+            run.parts = head, BlockRun(run.keys[middle:], at, run.users)
             return run.parts
         run.keys, run.start = run.keys[middle:], at
         later = run.later
@@ -283,17 +284,17 @@ class KvCache:
         while at < end:
             copies = table.get(keys[at])
             if copies is None:  # nor is any later block cached: the tails of prompts are evicted first
-                run = Run(keys[at:end], at, 1)
+                run = BlockRun(keys[at:end], at, 1)
                 table[keys[at]] = run
             else:
-                first = copies if isinstance(copies, Run) else copies[0]
+                first = copies if isinstance(copies, BlockRun) else copies[0]
                 stop = min(first.end, end)
                 if first.keys[stop - at - 1] != keys[stop - 1]:
                     stop = self._common(first, keys, stop)
                 if stop < first.end:
                     self._cut(first, stop)
                     copies = table[keys[at]]
-                run = Run(keys[at:stop], at, 1)
+                run = BlockRun(keys[at:stop], at, 1)
                 if isinstance(copies, list):
                     copies.append(run)
                 else:
@@ -324,7 +325,7 @@ class KvCache:
             holding.shared = []
             holding.covered = 0
 
-    def _leave(self, run: Run) -> None:
+    def _leave(self, run: BlockRun) -> None:
         if run.parts is not None:
             head, tail = run.parts
             self._leave(tail)

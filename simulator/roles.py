@@ -7,20 +7,20 @@ from __future__ import annotations
 
 from planner.dispatch import backlog
 from planner.spec.optimizations import RoleSwitch
-from simulator.team import Station, Team
+from simulator.pool import SimulatedPool, Station
 
 
 class RoleSwitcher:
-    """One worker at a time is on its way. It first ends what it has, then is in neither team for `delay_s`."""
+    """One worker at a time is on its way. It first ends what it has, then is in neither pool for `delay_s`."""
 
-    def __init__(self, knob: RoleSwitch, prefill: Team, decode: Team) -> None:
+    def __init__(self, knob: RoleSwitch, prefill: SimulatedPool, decode: SimulatedPool) -> None:
         self.knob = knob
         self.switches = 0
         self._prefill = prefill
         self._decode = decode
         self._lent: list[Station] = []
-        self._leaving: tuple[Station, Team] | None = None
-        self._ready_s: float | None = None  # when the one that is leaving joins its new team
+        self._leaving: tuple[Station, SimulatedPool] | None = None
+        self._ready_s: float | None = None  # when the one that is leaving joins its new pool
 
     @property
     def restless(self) -> bool:
@@ -43,12 +43,12 @@ class RoleSwitcher:
             self._prefill.remove(station)
             self._leaving = (station, self._decode)
 
-    def _move(self, station: Station, team: Team, now: float) -> None:
+    def _move(self, station: Station, pool: SimulatedPool, now: float) -> None:
         if station.engine.load.requests or station.assigned:
             return
         if self._ready_s is None:
             self._ready_s = now + self.knob.delay_s
         if now >= self._ready_s:
-            team.add(station)
+            pool.add(station)
             self.switches += 1
             self._leaving = self._ready_s = None

@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 
 from planner.system.resolve import Pool
-from simulator.team import Station
+from simulator.pool import Station
 
 
 def shares_cores(pool: Pool) -> bool:

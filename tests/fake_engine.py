@@ -11,7 +11,7 @@ from typing import Any
 
 from aiohttp import web
 
-from live.address import WorkerAddress
+from live.address import ServerAddress
 from planner.spec import Router, Spec
 
 
@@ -69,8 +69,8 @@ class FakeEngine:
         await self._runner.cleanup()
 
     @property
-    def address(self) -> WorkerAddress:
-        return WorkerAddress(self.name, self.role, self.url, self.kv_events)  # type: ignore[arg-type]
+    def address(self) -> ServerAddress:
+        return ServerAddress(self.name, self.role, self.url, self.kv_events)  # type: ignore[arg-type]
 
     async def _models(self, _: web.Request) -> web.Response:
         return web.json_response({"object": "list", "data": [{"id": "fake", "object": "model"}]})

@@ -31,6 +31,14 @@ def test_every_module_has_its_layer(root: Path) -> None:
     assert there - named == {"__init__"}
 
 
+def test_no_modules_import_each_other(root: Path) -> None:
+    """Circles of any length; imports inside functions and those for annotations count."""
+    grimp = pytest.importorskip("grimp", reason="import-linter is not installed")
+    graph = grimp.build_graph("planner", "simulator", "live", cache_dir=None)
+    below = {module: graph.find_upstream_modules(module) for module in graph.modules}
+    assert sorted(module for module, imported in below.items() if any(module in below[one] for one in imported)) == []
+
+
 HEAVY = ["pandas", "scipy", "simpy", "streamlit", "vllm", "torch", "aiohttp"]
 
 

@@ -8,7 +8,8 @@ import pytest
 
 from planner.engine.catalogue import Hardware, Kind, find, gpu_named, hardware, link, names
 from planner.spec import SpecError, config_root
-from planner.spec.strict_yaml import read_mapping, read_text, validate
+from planner.spec.faults import validate
+from planner.spec.strict_yaml import read_mapping, read_text
 
 
 @pytest.mark.parametrize("name", names("hardware"))

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from live.address import WorkerAddress
-from live.fleet import Crew, LiveWorker, Turn
+from live.address import ServerAddress
+from live.fleet import LivePool, LiveWorker, Turn
 from live.openai_api import ApiError, ApiRequest
 from live.proxy import Proxy
 from live.records import FrontendRecord
@@ -26,8 +26,8 @@ from planner.system.resolve import System, resolve
 from planner.traffic.requests import Request
 from planner.traffic.workload import build
 from simulator.cluster import Cluster, Visit
+from simulator.pool import SimulatedPool
 from simulator.sequence import Sequence
-from simulator.team import Team
 
 STATES = 1000
 NOW_S = 1e6
@@ -130,8 +130,8 @@ def request(number: int, tokens: int, session: int = 0, known: int | None = None
 
 def in_simulator(state: State) -> Decision:
     cluster = Cluster(state.system, build(state.system.spec), fast_forward=False)
-    for team in cluster.teams:
-        _set(team, state)
+    for pool in cluster.pools:
+        _set(pool, state)
     older = [Visit(request(100 + number, 20, content=5), 0.0) for number in range(state.queued)]
     visit = Visit(request(1, state.prompt_tokens, state.session_id, state.known_tokens), NOW_S)
     for one in (*older, visit):
@@ -149,8 +149,8 @@ def in_simulator(state: State) -> Decision:
     return Decision(False, prefill, decode, waited)
 
 
-def _set(team: Team, state: State) -> None:
-    for station in team.stations:
+def _set(pool: SimulatedPool, state: State) -> None:
+    for station in pool.stations:
         engine, one = station.engine, state.workers[station.place.name]
         if one.cached_blocks:
             engine.submit(Sequence(request(9, one.cached_blocks * engine.kv.block_size + 1), "full"), 0.0)
@@ -160,8 +160,8 @@ def _set(team: Team, state: State) -> None:
         engine.kv.blank -= one.active_blocks
         for name in ("running", "waiting", "queued_tokens", "active_blocks"):
             setattr(engine.load, name, getattr(one, name))
-    if team.router.state_age_s:
-        team.seen = [state.stale(station.place.name) for station in team.stations]
+    if pool.router.state_age_s:
+        pool.seen = [state.stale(station.place.name) for station in pool.stations]
 
 
 # --- live --------------------------------------------------------------------------------------------
@@ -174,30 +174,30 @@ class Unwired(Proxy):
         return {"kv_transfer_params": {}, "choices": [{}]}
 
 
-def crew_of(pool: Any, state: State) -> Crew:
+def live_pool(resolved: Any, state: State) -> LivePool:
     addresses = [
-        WorkerAddress(place.name, pool.role, f"http://127.0.0.1:{number + 1}", "ipc:///nowhere")
-        for number, place in enumerate(pool.workers)
+        ServerAddress(place.name, resolved.role, f"http://127.0.0.1:{number + 1}", "ipc:///nowhere")
+        for number, place in enumerate(resolved.workers)
     ]
-    crew = Crew(pool, addresses)
-    for worker in crew.workers:
+    pool = LivePool(resolved, addresses)
+    for worker in pool.workers:
         one, size = state.workers[worker.name], worker.block_size
         worker.load = state.load(worker.name)
         assert worker.feed is not None
         worker.feed.index.store(list(range(one.cached_blocks)), None, range(one.cached_blocks * size), size)
         if one.running + one.waiting:
-            crew._busy.add(worker.name)
+            pool._busy.add(worker.name)
     if pool.router.state_age_s:
-        crew._seen = {worker.name: state.stale(worker.name) for worker in crew.workers}
-    return crew
+        pool._seen = {worker.name: state.stale(worker.name) for worker in pool.workers}
+    return pool
 
 
 async def in_frontend(state: State) -> Decision:
-    crews = [crew_of(pool, state) for pool in state.system.pools]
-    proxy = Unwired(state.system, crews, None, None)  # type: ignore[arg-type]
+    pools = [live_pool(pool, state) for pool in state.system.pools]
+    proxy = Unwired(state.system, pools, None, None)  # type: ignore[arg-type]
     loop = asyncio.get_running_loop()
     older = [Turn(loop.create_future(), ()) for _ in range(state.queued)]
-    crews[0]._queue.extend(older)
+    pools[0]._queue.extend(older)
     known = None if state.known_tokens is None else {"known_prefix_tokens": state.known_tokens}
     ids = tuple(range(state.prompt_tokens))
     asked = ApiRequest("completions", {}, False, False, "", ids, known, state.session_id)

@@ -12,6 +12,7 @@ from planner.engine.families import FAMILIES, SAME
 from planner.engine.limits import uneven
 from planner.engine.model_config import load_model, shape
 from planner.engine.model_shape import ModelShape
+from planner.engine.parallel import Parallel
 from planner.spec import Engine, SpecError
 
 DATA = Path(__file__).parent / "data" / "families.jsonl"
@@ -107,7 +108,7 @@ def test_shared_and_narrow_kv() -> None:
     assert sum(layer.heads > 0 for layer in shared.kv) == sum(layer.heads > 0 for layer in full.kv) - 10
     wide = _model("google/gemma-4-26B-A4B")  # 25 local layers with 8 heads of 256, 5 with 2 of 512
     assert wide.kv_bytes_per_token == 25 * 8 * 512 * 2 + 5 * 2 * 1024 * 2
-    assert wide.kv_bytes_per_token_per_gpu(4) == 25 * 2 * 512 * 2 + 5 * 1 * 1024 * 2  # two heads on four GPUs
+    assert wide.kv_bytes_per_token_per_gpu(Parallel(4)) == 25 * 2 * 512 * 2 + 5 * 1 * 1024 * 2  # two heads on four GPUs
 
 
 def test_an_index_is_kept_beside_the_latent() -> None:
@@ -193,8 +194,8 @@ def test_published_sizes(name: str) -> None:
 def test_experts_are_split_with_their_scales() -> None:
     """Qwen3-235B in blocks of 128 with experts of 1536: tp 8 leaves 192 of them."""
     model = _model("Qwen/Qwen3-235B-A22B", quantization_config=PUBLISHED_GB["Qwen/Qwen3-235B-A22B"][0])
-    assert uneven(model, 4) is None
-    assert uneven(model, 8) == (
+    assert uneven(model, Parallel(4)) is None
+    assert uneven(model, Parallel(8)) == (
         "8 leaves 192 of Qwen/Qwen3-235B-A22B's expert width 1536 to a GPU, no multiple of its quantised blocks of 128"
     )
 

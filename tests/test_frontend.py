@@ -306,8 +306,8 @@ def test_a_client_that_leaves_stops_its_request() -> None:
                 await asyncio.wait_for(post(session, body | {"stream": stream}), 0.2)
         await asyncio.sleep(0.3)
         assert (engine.running, engine.abandoned) == (0, 2)
-        assert not frontend.crews[0].workers[0].tickets
-        assert frontend.crews[0].workers[0].load.active_blocks == 0
+        assert not frontend.pools[0].workers[0].tickets
+        assert frontend.pools[0].workers[0].load.active_blocks == 0
 
     frontend = served(test, [engine], {"mode": "aggregated"})
     assert [record.status for record in frontend.records().values()] == [499, 499]
@@ -318,7 +318,7 @@ def test_loads_return_to_zero_and_metrics_count(caplog: pytest.LogCaptureFixture
 
     async def test(frontend: Frontend, session: aiohttp.ClientSession) -> None:
         await asyncio.gather(*(post(session, PROMPT | {"stream": True}) for _ in range(20)))
-        for worker in frontend.crews[0].workers:
+        for worker in frontend.pools[0].workers:
             load = worker.load
             assert (load.running, load.waiting, load.queued_tokens, load.active_blocks) == (0, 0, 0, 0)
         await asyncio.sleep(0.25)
@@ -413,12 +413,12 @@ def test_an_aged_router_sees_a_copy() -> None:
     seen: list[tuple[int, int]] = []
 
     async def test(frontend: Frontend, session: aiohttp.ClientSession) -> None:
-        (crew,) = frontend.crews
+        (pool,) = frontend.pools
         await asyncio.sleep(0.05)
         calls = [asyncio.create_task(post(session, PROMPT)) for _ in range(4)]
         await asyncio.sleep(0.1)
-        assert crew._seen is not None
-        seen.append((sum(load.requests for load in crew._seen.values()), sum(w.load.requests for w in crew.workers)))
+        assert pool._seen is not None
+        seen.append((sum(load.requests for load in pool._seen.values()), sum(w.load.requests for w in pool.workers)))
         await asyncio.gather(*calls)
 
     served(test, engines, AGGREGATED | {"router": {"state_age_s": 60.0}})

@@ -15,7 +15,7 @@ from fake_engine import FakeEngine, system_of
 from live import bodies, fleet, openai_api
 from live import frontend as frontend_module
 from live.frontend import Frontend
-from live.servers import Worker
+from live.servers import ReadyServer
 from live.warmup import warm_up
 from test_frontend import PROMPT, SPLIT, chunks, pair, post, served
 
@@ -153,9 +153,9 @@ def test_a_client_that_leaves_a_pair(late: bool) -> None:
             await asyncio.sleep(0.02)
         assert [engine.running for engine in engines] == [0, 0]
         assert [engine.abandoned for engine in engines] == [int(not late), int(late)]
-        for crew in frontend.crews:
-            assert not crew.workers[0].tickets
-            assert crew.workers[0].load.active_blocks == 0
+        for pool in frontend.pools:
+            assert not pool.workers[0].tickets
+            assert pool.workers[0].load.active_blocks == 0
 
     frontend = served(test, engines, SPLIT)
     assert [record.status for record in frontend.records().values()] == [499]
@@ -219,7 +219,7 @@ def test_the_warm_up_of_a_pushing_pair_ends() -> None:
             workers: Any = [
                 SimpleNamespace(name=one.name, role=one.role, url=one.url, log=Path("none")) for one in engines
             ]
-            typed: list[Worker] = workers
+            typed: list[ReadyServer] = workers
             await asyncio.wait_for(warm_up(typed, system_of(SPLIT), 500, lambda _done: None), 10)
 
     asyncio.run(main())
@@ -494,7 +494,7 @@ def test_two_prompts_in_a_list(deployment: dict[str, Any]) -> None:
         engines[-1].fail = 500
         assert (await post(session, body))[0] == 502
         assert (await post(session, body | {"stream": True}))[0] == 502
-        assert all(not worker.tickets for crew in frontend.crews for worker in crew.workers)
+        assert all(not worker.tickets for pool in frontend.pools for worker in pool.workers)
 
     frontend = served(test, engines, deployment)
     for engine in engines:

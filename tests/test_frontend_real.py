@@ -12,7 +12,7 @@ pytest.importorskip("openai")
 
 import openai
 
-from live.address import WorkerAddress
+from live.address import ServerAddress
 from live.client import ClientOptions, run_load
 from live.frontend import Frontend
 from live.launch import LiveError, detect
@@ -50,7 +50,7 @@ def test_events_documents_and_the_official_client(tmp_path: Path) -> None:
 async def scenario(system: object, runtime: object, folder: Path) -> None:
     model = model_of(system)
     async with Servers(system, runtime, model, folder, kv_events=True) as servers:
-        addresses = [WorkerAddress(one.name, one.role, one.url, one.kv_events) for one in servers.workers]
+        addresses = [ServerAddress(one.name, one.role, one.url, one.kv_events) for one in servers.workers]
         async with Frontend(system, addresses) as frontend:
             await asyncio.sleep(1)  # publishers connect to the subscriber in their own time
             await load_run(frontend, system)
@@ -73,11 +73,11 @@ async def known_prefix_is_what_the_engine_finds(frontend: Frontend) -> None:
     """What the events say a worker holds is what it reports as cached when the prompt comes to it."""
     maker = PromptMaker(77, 32_000)
     prefix = maker.segment(1, 500)
-    (crew,) = frontend.crews
+    (pool,) = frontend.pools
     async with openai.AsyncOpenAI(base_url=f"{frontend.base_url}/v1", api_key="-", max_retries=0) as client:
         for number, length in enumerate((500, 500, 256, 129, 128, 60)):
             prompt = [*prefix[:length], *maker.segment(100 + number, 20)]
-            held = {worker.name: crew.cached(worker, prompt) for worker in crew.workers}
+            held = {worker.name: pool.cached(worker, prompt) for worker in pool.workers}
             header = {"x-request-id": f"prefix-{number}"}
             answer = await client.completions.create(model="served", prompt=prompt, max_tokens=2, extra_headers=header)
             worker = frontend.records()[header["x-request-id"]].worker

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from simulator.kv_cache import Holding, KvCache, Run, block_keys
+from simulator.kv_cache import BlockRun, Holding, KvCache, block_keys
 
 SEGMENTS = st.lists(st.tuples(st.integers(0, 3), st.integers(1, 9)), min_size=1, max_size=6).map(tuple)
 
@@ -133,7 +133,7 @@ def order_of(cache: KvCache) -> list[int]:
     """What is evicted next, block by block; 0 is a block of a request's own."""
     order: list[int] = []
     for entry in cache.order():
-        if isinstance(entry, Run):
+        if isinstance(entry, BlockRun):
             order += reversed(entry.keys)
         elif isinstance(entry, Holding):
             order += [0] * entry.extent

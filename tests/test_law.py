@@ -15,6 +15,7 @@ from planner.engine.law import FLOOR, TERMS, AffineStep, StepLaw, at_least, boun
 from planner.engine.model_config import load_model
 from planner.engine.profiles import capture_sizes
 from planner.engine.roof import Roof
+from planner.engine.setup import Setup
 from planner.spec import Engine
 
 SIZES = capture_sizes()
@@ -78,13 +79,13 @@ def test_every_term_is_in_some_step_once(name: str) -> None:
 @pytest.mark.parametrize("model", ["llama-3.1-8b", "gemma-2-9b", "deepseek-r1-distill-llama-8b"])
 @pytest.mark.parametrize("tp", [1, 4])
 def test_nothing_is_guessed_below_what_the_hardware_allows(model: str, tp: int) -> None:
-    roof = Roof(load_model(model).for_engine(Engine()), hardware("h200"), tp, Engine())
+    roof = Roof(Setup.of(load_model(model), hardware("h200"), Engine(), tp))
     assert at_least(guess(roof), bounds(roof))[1] == ()
 
 
 def test_a_law_at_another_tp_and_back_is_the_law() -> None:
-    one = Roof(load_model("llama-3.1-8b").for_engine(Engine()), hardware("h200"), 1, Engine())
-    four = Roof(one.model, one.hardware, 4, Engine())
+    one = Roof(Setup.of(load_model("llama-3.1-8b"), hardware("h200"), Engine()))
+    four = Roof(one.setup.at(4))
     law = guess(one).model_copy(update=SHAPES | {"launch_decode_s": 2e-3, FLOOR: 8e-3})
     there = scaled(law, one, four)
     assert there.decode_per_context_s == pytest.approx(law.decode_per_context_s / 4)

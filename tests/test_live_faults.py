@@ -119,7 +119,7 @@ def test_silent_and_stalled_workers_are_left_out(monkeypatch: pytest.MonkeyPatch
     engines = [FakeEngine("aggregated-0"), FakeEngine("aggregated-1")]
 
     async def test(frontend: Frontend, session: aiohttp.ClientSession) -> None:
-        stuck, well = frontend.crews[0].workers
+        stuck, well = frontend.pools[0].workers
         engines[0].ttft_s = 1.5  # takes requests, gives nothing
         held = [asyncio.create_task(post(session, PROMPT)) for _ in range(2)]  # one each
         await asyncio.sleep(0.8)

@@ -14,6 +14,8 @@ from planner.engine.limits import batch_sizes, uneven
 from planner.engine.memory import GIB, Memory, memory
 from planner.engine.model_config import load_model, model_config, shape
 from planner.engine.model_shape import ModelShape
+from planner.engine.parallel import Parallel
+from planner.engine.setup import Setup
 from planner.spec import Engine, SpecError
 
 QWEN3_14B = {
@@ -27,10 +29,10 @@ QWEN3_14B = {
 
 def _start(model: ModelShape, gpu: str, tp: int, engine: Engine) -> tuple[Memory, float]:
     """(the ledger, KV tokens)."""
-    made, entry = model.for_engine(engine), hardware(gpu)
-    budget, seqs, _ = batch_sizes(made, entry, tp, engine)
-    found = memory(made, entry, tp, engine, budget, seqs)
-    return found, found.kv / made.kv_bytes_per_token_per_gpu(tp)
+    setup = Setup.of(model, hardware(gpu), engine, tp)
+    budget, seqs, _ = batch_sizes(setup)
+    found = memory(setup, budget, seqs)
+    return found, found.kv / setup.kv_bytes_per_token
 
 
 def _model(name: str) -> ModelShape:
@@ -92,8 +94,8 @@ def test_graphs_are_not_made_in_eager_mode() -> None:
 def test_tokens_are_counted_in_longest_requests() -> None:
     """As vLLM logs them: gpt-oss keeps 128 tokens and a step's in every second layer, Qwen3.5 a state in most."""
     oss, llama = (load_model(name).for_engine(Engine()) for name in ("gpt-oss-20b", "llama-3.1-8b"))
-    assert llama.request_bytes_per_gpu(1000, 8192, 2) == 1000 * 131_072 / 2
-    assert oss.request_bytes_per_gpu(100_000, 8192, 1) == 12 * 2048 * (100_000 + 127 + 8192)
+    assert llama.request_bytes_per_gpu(1000, 8192, Parallel(2)) == 1000 * 131_072 / 2
+    assert oss.request_bytes_per_gpu(100_000, 8192, Parallel(1)) == 12 * 2048 * (100_000 + 127 + 8192)
     row = ledger("llama-3.1-8b", "h200", Engine(), [1])["gpus"][0]
     assert row["kv_tokens"] == pytest.approx(row["kv_gib"] * GIB / 131_072, abs=1)
     short, long = (
@@ -114,7 +116,10 @@ def test_checkpoints_that_people_bring() -> None:
         assert model.kv_bytes_per_token == 327_680 * kv // 2
     awq = load_model(str(CASES / "m-72b-awq"))
     assert awq.weight_bytes / 1e9 == pytest.approx(41.6, rel=0.01)  # as published
-    assert (uneven(awq, 1), "no multiple of its quantised groups of 128" in str(uneven(awq, 8))) == (None, True)
+    assert (
+        uneven(awq, Parallel(1)),
+        "no multiple of its quantised groups of 128" in str(uneven(awq, Parallel(8))),
+    ) == (None, True)
     with pytest.raises(SpecError, match=r"quantization_config: 'fp8' is not a section; allowed: a section with"):
         load_model(str(CASES / "m-string-quant"))
 

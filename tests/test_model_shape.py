@@ -13,8 +13,10 @@ from planner.engine.catalogue import hardware, names
 from planner.engine.law import StepLaw, bounds
 from planner.engine.limits import uneven
 from planner.engine.model_config import load_model, model_config, shape
+from planner.engine.parallel import Parallel
 from planner.engine.profiles import LatencyProfile, roofline
 from planner.engine.roof import Roof
+from planner.engine.setup import Setup
 from planner.spec import Engine, SpecError
 
 # Parameters as the checkpoints' safetensors hold them (tied embeddings counted once; DeepSeek-V3 without its extra
@@ -88,15 +90,15 @@ def test_flops() -> None:
 
 def test_kv_heads_are_replicated_beyond_their_number() -> None:
     model = load_model("llama-3.1-70b")  # 8 KV heads
-    assert model.kv_bytes_per_token_per_gpu(4) == 327_680 / 4
-    assert model.kv_bytes_per_token_per_gpu(8) == 327_680 / 8
-    assert model.kv_bytes_per_token_per_gpu(16) == 327_680 / 8
+    assert model.kv_bytes_per_token_per_gpu(Parallel(4)) == 327_680 / 4
+    assert model.kv_bytes_per_token_per_gpu(Parallel(8)) == 327_680 / 8
+    assert model.kv_bytes_per_token_per_gpu(Parallel(16)) == 327_680 / 8
 
 
 def test_mla_keeps_one_latent_on_every_gpu() -> None:
     model = load_model("deepseek-v3")
     assert model.kv_bytes_per_token == 61 * (512 + 64) * 2
-    assert model.kv_bytes_per_token_per_gpu(8) == model.kv_bytes_per_token
+    assert model.kv_bytes_per_token_per_gpu(Parallel(8)) == model.kv_bytes_per_token
 
 
 def test_windows_bound_the_kv_of_a_sequence() -> None:
@@ -127,13 +129,13 @@ def test_weight_bytes() -> None:
     model = load_model("llama-3.1-8b")
     assert model.weight_bytes == 16_060_522_496
     assert model.weight_bytes - model.step_weight_bytes == 128_256 * 4096 * 2  # the embedding is only looked up
-    assert model.weight_bytes_per_gpu(1) == model.weight_bytes
-    assert model.weight_bytes_per_gpu(4) == pytest.approx(model.weight_bytes / 4, rel=1e-3)
+    assert model.weight_bytes_per_gpu(Parallel(1)) == model.weight_bytes
+    assert model.weight_bytes_per_gpu(Parallel(4)) == pytest.approx(model.weight_bytes / 4, rel=1e-3)
 
 
 def test_kv_projections_are_replicated_too() -> None:
     model = load_model("llama-3.1-70b")
-    at_16, even = model.weight_bytes_per_gpu(16), model.weight_bytes / 16
+    at_16, even = model.weight_bytes_per_gpu(Parallel(16)), model.weight_bytes / 16
     extra = model.parameters.kv * 2 * (1 / 8 - 1 / 16)
     assert at_16 - even == pytest.approx(extra, rel=0.05)
 
@@ -211,8 +213,8 @@ def test_an_fp8_checkpoint_is_the_model_quantised_when_loaded() -> None:
     model = shape("q", _with("llama-3.1-8b", quantization_config={"quant_method": "fp8"}), "q")
     plain, entry = load_model("llama-3.1-8b").for_engine(online), hardware("h200")
     assert model.for_engine(online) == model  # vLLM takes the method that the checkpoint names
-    for found in (lambda *args: bounds(Roof(*args)), lambda *args: _law(roofline(*args))):
-        assert found(model, entry, 1, Engine()) == found(plain, entry, 1, online)
+    for found in (lambda setup: bounds(Roof(setup)), lambda setup: _law(roofline(setup))):
+        assert found(Setup.of(model, entry, Engine())) == found(Setup.of(plain, entry, online))
 
 
 def _law(profile: LatencyProfile) -> StepLaw:
@@ -252,7 +254,7 @@ def test_modelopt_says_it_in_a_file_beside(tmp_path: Path) -> None:
 )
 def test_scales_stay_with_the_weights_that_share_them(quantization: dict[str, Any], tp: int, why: str | None) -> None:
     config = _with("llama-3.1-70b", intermediate_size=29568, quantization_config=quantization)
-    assert uneven(shape("q", config, "q"), tp) == why
+    assert uneven(shape("q", config, "q"), Parallel(tp)) == why
 
 
 def test_published_sizes_of_quantised_checkpoints() -> None:

@@ -19,6 +19,7 @@ from planner.engine.law import AffineStep, StepLaw, at_least, bounds, guess, tou
 from planner.engine.model_config import load_model
 from planner.engine.profiles import capture_sizes, load_profile
 from planner.engine.roof import Roof
+from planner.engine.setup import Setup
 from planner.engine.tp_scaling import at_tp
 from planner.run.tables import Run
 from planner.spec import Engine, SpecError, load
@@ -41,7 +42,7 @@ TRUTH = StepLaw(
 
 def roof(tp: int = 1, **engine: object) -> Roof:
     options = Engine.model_validate(engine)
-    return Roof(load_model(MODEL).for_engine(options), hardware("h200"), tp, options)
+    return Roof(Setup.of(load_model(MODEL), hardware("h200"), options, tp))
 
 
 @given(st.integers(1, 4096), st.integers(1, 512), st.data())
@@ -110,7 +111,7 @@ def test_the_roofline_reads_what_a_batch_touches() -> None:
     assert step.decode(1)[0] == pytest.approx(2 * active / even.hardware.memory_bandwidth, rel=0.01)
     everything = even.model.step_weight_bytes / even.hardware.memory_bandwidth
     assert step.decode(256)[0] == pytest.approx(everything, rel=1e-3)
-    dense = Roof(load_model("llama-3.1-8b"), hardware("h200"), 1, Engine())
+    dense = Roof(Setup.of(load_model("llama-3.1-8b"), hardware("h200"), Engine()))
     assert (guess(dense).experts, guess(dense).decode_per_expert_s) == (0, 0)
 
 
@@ -144,14 +145,14 @@ def test_expert_parallelism_waits_for_the_busiest_gpu() -> None:
     assert skewed.expert_s == pytest.approx(1.5 * even.expert_s)
     assert even.token_s < skewed.token_s < 1.5 * even.token_s  # attention is shared evenly
     profile = load_profile(PROFILE)
-    alike = at_tp(profile, even.model, even.hardware, 2, even.engine)
-    slower = at_tp(profile, even.model, even.hardware, 2, skewed.engine)
+    alike = at_tp(profile, even.setup)
+    slower = at_tp(profile, skewed.setup)
     assert alike.file is not None
     assert slower.file is not None
     ratio = slower.file.step.decode_per_expert_s / alike.file.step.decode_per_expert_s
     assert ratio == pytest.approx(1.5)
     assert slower.file.step.decode_s == alike.file.step.decode_s
-    assert at_tp(profile, even.model, even.hardware, 1, skewed.engine) is profile  # one GPU has them all
+    assert at_tp(profile, skewed.setup.at(1)) is profile  # one GPU has them all
 
 
 @pytest.mark.parametrize(

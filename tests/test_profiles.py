@@ -13,6 +13,7 @@ from planner.engine.law import AffineStep, StepLaw, at_least, bounds
 from planner.engine.model_config import load_model
 from planner.engine.profiles import capture_sizes, dump_profile, load_profile, roofline
 from planner.engine.roof import Roof
+from planner.engine.setup import Setup
 from planner.spec import Engine, SpecError
 
 SHIPPED = "h200-llama-3.1-8b-tp1"
@@ -77,13 +78,13 @@ def test_more_work_never_takes_less_time(batch: int, context: int) -> None:
 @pytest.mark.parametrize(("gpu", "tp"), [("h200", 1), ("h100", 2), ("l4", 1)])
 def test_no_profile_is_faster_than_the_hardware(gpu: str, tp: int) -> None:
     model, entry = load_model("llama-3.1-8b"), hardware(gpu)
-    law = roofline(model, entry, tp, Engine()).file
+    law = roofline(Setup.of(model, entry, Engine(), tp)).file
     assert law is not None
-    assert at_least(law.step, bounds(Roof(model, entry, tp, Engine())))[1] == ()
+    assert at_least(law.step, bounds(Roof(Setup.of(model, entry, Engine(), tp))))[1] == ()
 
 
 def test_roofline_of_the_h200_is_near_the_measured_engine() -> None:
-    guess = roofline(load_model("llama-3.1-8b"), hardware("h200"), 1, Engine()).step
+    guess = roofline(Setup.of(load_model("llama-3.1-8b"), hardware("h200"), Engine())).step
     known = load_profile(SHIPPED).step
     for batch, context in ((1, 3000), (16, 16_000), (128, 128_000)):
         estimate, measured = ((b + c * context) for b, c in (guess.decode(batch), known.decode(batch)))
@@ -93,14 +94,13 @@ def test_roofline_of_the_h200_is_near_the_measured_engine() -> None:
 
 def test_roofline_knows_precision_and_tensor_parallelism() -> None:
     model, entry = load_model("llama-3.1-8b"), hardware("h200")
-    plain = bounds(Roof(model, entry, 1, Engine()))
+    one = Setup.of(model, entry, Engine())
+    plain = bounds(Roof(one))
     eight_bit = Engine(quantization="fp8")
-    assert (
-        bounds(Roof(model.for_engine(eight_bit), entry, 1, eight_bit)).prefill_per_token_s < plain.prefill_per_token_s
-    )
-    assert bounds(Roof(model, entry, 2, Engine())).decode_s == pytest.approx(plain.decode_s / 2)
+    assert bounds(Roof(Setup.of(model, entry, eight_bit))).prefill_per_token_s < plain.prefill_per_token_s
+    assert bounds(Roof(one.at(2))).decode_s == pytest.approx(plain.decode_s / 2)
     # 8 KV heads on 16 GPUs: every head is held twice, so reading KV gets no faster
-    wide, narrow = bounds(Roof(model, entry, 16, Engine())), bounds(Roof(model, entry, 8, Engine()))
+    wide, narrow = bounds(Roof(one.at(16))), bounds(Roof(one.at(8)))
     assert wide.decode_per_context_s == narrow.decode_per_context_s
 
 
@@ -145,8 +145,8 @@ def test_extrapolation_and_other_engines_are_warned_of() -> None:
     assert profile.outside(100, 4000, 8192) == []
     assert len(profile.outside(300, 40_000, 20_000)) == 3
     assert "batch reach 300, measured only from 1 to 256" in profile.outside(300, 0, 0)[0]
-    assert profile.mismatches("llama-3.1-8b", "h200", 1) == []
-    assert len(profile.mismatches("qwen3-32b", "h100", 2)) == 3
+    assert profile.mismatches(Setup.of(load_model("llama-3.1-8b"), hardware("h200"), Engine()), "llama-3.1-8b") == []
+    assert len(profile.mismatches(Setup.of(load_model("qwen3-32b"), hardware("h100"), Engine(), 2), "qwen3-32b")) == 3
     eager = profile.for_engine(Engine(enforce_eager=True))
     assert eager.step.decode(3)[0] > profile.step.decode(3)[0]
     assert any("eager" in warning for warning in eager.warnings)
@@ -161,5 +161,5 @@ def test_the_shipped_profile_says_where_it_comes_from() -> None:
     assert all(residual.mean_abs_pct < 7 for residual in file.fit.residuals.values())
     assert len(file.fit.covariance) == len(file.fit.parameters)
     assert load_profile(SHIPPED).fitted_hashes
-    law = bounds(Roof(load_model(file.model), hardware(file.hardware), file.tp, Engine()))
+    law = bounds(Roof(Setup.of(load_model(file.model), hardware(file.hardware), Engine(), file.tp)))
     assert at_least(file.step, law)[1] == ()

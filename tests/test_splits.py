@@ -14,7 +14,7 @@ from planner.engine.profiles import load_profile
 from planner.engine.roof import Roof
 from planner.engine.tp_scaling import at_tp, is_scaled
 from planner.spec import Disaggregated, SpecError
-from planner.suggestion.splits import Split, Workers, apply, splits, tp_sizes, variants
+from planner.suggestion.splits import PoolSize, Split, apply, splits, tp_sizes, variants
 from planner.system.resolve import resolve
 
 
@@ -65,7 +65,7 @@ def test_pools_keep_what_the_spec_says_of_them() -> None:
         "disagg",
         ["deployment.prefill.hardware=h100", "profile=null", "deployment.link.preset=roce_400gbe"],
     )
-    made = apply(spec, Split(Workers(3, 1), Workers(2, 2)))
+    made = apply(spec, Split(PoolSize(3, 1), PoolSize(2, 2)))
     assert isinstance(made.deployment, Disaggregated)
     assert (made.deployment.prefill.replicas, made.deployment.decode.tp) == (3, 2)
     assert made.deployment.prefill.hardware == "h100"
@@ -74,14 +74,14 @@ def test_pools_keep_what_the_spec_says_of_them() -> None:
 
 
 def test_variants_of_a_split() -> None:
-    split = Split(Workers(1, 1), Workers(1, 1))
+    split = Split(PoolSize(1, 1), PoolSize(1, 1))
     found = variants(split, frozenset({"router", "local_prefill"}), [0, 100])
     assert len(found) == 8
     spec = apply(planner.load("disagg"), found[-1])
     assert isinstance(spec.deployment, Disaggregated)
     assert (spec.deployment.router.policy, spec.deployment.local_prefill.max_tokens) == ("prefix_aware", 100)
-    aggregated = variants(Split(Workers(2, 1)), frozenset({"local_prefill"}), [0, 100])
-    assert aggregated == [Split(Workers(2, 1))]
+    aggregated = variants(Split(PoolSize(2, 1)), frozenset({"local_prefill"}), [0, 100])
+    assert aggregated == [Split(PoolSize(2, 1))]
 
 
 # --- TP sizes that were not measured ---------------------------------------------------------------
@@ -94,7 +94,7 @@ def _agg(tp: int, profile: str = "h200-llama-3.1-8b-tp1") -> planner.spec.Spec:
 def test_a_measured_profile_is_kept_at_its_own_tp() -> None:
     pool = resolve(_agg(1)).pools[0]
     assert pool.profile.file == load_profile("h200-llama-3.1-8b-tp1").file
-    assert at_tp(pool.profile, pool.model, pool.hardware, 1, pool.engine) is pool.profile
+    assert at_tp(pool.profile, pool.setup) is pool.profile
 
 
 @pytest.mark.parametrize("tp", [2, 4, 8])
@@ -106,7 +106,7 @@ def test_scaled_profiles_say_so_and_stay_above_the_roofline(tp: int) -> None:
     assert sum("scaled from it by the roofline" in text for text in system.warnings) == 1
     assert not any("not to be trusted" in text for text in system.warnings)
     law, old = pool.profile.file.step, before.profile.file.step
-    floor = bounds(Roof(pool.model, pool.hardware, tp, pool.engine))
+    floor = bounds(Roof(pool.setup))
     for name in ("decode_s", "decode_per_context_s", "prefill_per_token_s", "prefill_per_pair_s"):
         assert getattr(floor, name) <= getattr(law, name) * (1 + 1e-9)
         assert getattr(law, name) < getattr(old, name)

@@ -1,4 +1,4 @@
-"""Processes that stay: order, one killed, a parent killed, a short call beside a long one."""
+"""ProcessPool that stay: order, one killed, a parent killed, a short call beside a long one."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from pathlib import Path
 
 import pytest
 
-from planner.suggestion.spread import Workers, here
+from planner.suggestion.spread import ProcessPool, here
 
 ROOT = Path(__file__).resolve().parent.parent
 
 
 @pytest.fixture(scope="module")
-def workers() -> Iterator[Workers]:
-    made = Workers(2)
+def workers() -> Iterator[ProcessPool]:
+    made = ProcessPool(2)
     yield made
     made.stop()
 
@@ -47,7 +47,7 @@ def nothing() -> None:
     return None
 
 
-def test_results_come_in_the_order_of_inputs(workers: Workers) -> None:
+def test_results_come_in_the_order_of_inputs(workers: ProcessPool) -> None:
     ended: list[int] = []
     numbers = list(range(20))
     assert workers(square, numbers, lambda: ended.append(1)) == here(square, numbers, nothing)
@@ -55,13 +55,13 @@ def test_results_come_in_the_order_of_inputs(workers: Workers) -> None:
     assert workers(square, [], nothing) == []
 
 
-def test_a_fault_reaches_the_caller_and_the_workers_stay(workers: Workers) -> None:
+def test_a_fault_reaches_the_caller_and_the_workers_stay(workers: ProcessPool) -> None:
     with pytest.raises(ValueError, match="is refused"):
         workers(refuse, [1, 2, 3], nothing)
     assert workers(square, [3], nothing) == [9]
 
 
-def test_a_caller_that_gives_up_leaves_nothing_behind(workers: Workers) -> None:
+def test_a_caller_that_gives_up_leaves_nothing_behind(workers: ProcessPool) -> None:
     def stop() -> None:
         raise KeyboardInterrupt
 
@@ -72,13 +72,13 @@ def test_a_caller_that_gives_up_leaves_nothing_behind(workers: Workers) -> None:
     assert time.monotonic() - begun < 5
 
 
-def test_a_killed_worker_is_one_line_and_then_replaced(workers: Workers) -> None:
+def test_a_killed_worker_is_one_line_and_then_replaced(workers: ProcessPool) -> None:
     with pytest.raises(ChildProcessError, match="was killed"):
         workers(die, [1], nothing)
     assert workers(square, [5], nothing) == [25]
 
 
-def test_a_short_call_does_not_wait_for_a_long_one(workers: Workers) -> None:
+def test_a_short_call_does_not_wait_for_a_long_one(workers: ProcessPool) -> None:
     workers(square, [1, 2], nothing)  # both are up
 
     def wait_long() -> None:
@@ -99,10 +99,10 @@ def test_workers_end_when_their_parent_is_killed() -> None:
     code = (
         "import os, signal, sys\n"
         "sys.path.insert(0, 'tests')\n"
-        "from planner.suggestion.spread import Workers\n"
+        "from planner.suggestion.spread import ProcessPool\n"
         "import test_spread\n"
         "if __name__ == '__main__':\n"
-        "    pids = Workers(2)(test_spread.own_pid, [0.2, 0.2], lambda: None)\n"
+        "    pids = ProcessPool(2)(test_spread.own_pid, [0.2, 0.2], lambda: None)\n"
         "    print(*pids, flush=True)\n"
         "    os.kill(os.getpid(), signal.SIGKILL)\n"
     )

@@ -24,7 +24,7 @@ from planner.suggestion.edge import Edge, interval, next_rate
 from planner.suggestion.fewest import smallest
 from planner.suggestion.probe import Period, load_at, turnaround_s
 from planner.suggestion.search import BLOCKS, Found, Probe, first_guess, highest_rate, probe, system_of
-from planner.suggestion.splits import Split, Workers, apply, splits
+from planner.suggestion.splits import PoolSize, Split, apply, splits
 from planner.suggestion.suggest import ROUNDS, suggest
 from planner.suggestion.tasks import TURNAROUNDS, period_of
 from planner.suggestion.tune import GAIN, TuneTask, tune
@@ -95,7 +95,7 @@ def test_a_run_lasts_longer_than_its_requests() -> None:
     assert period_of(planner.load("multi-round-qa"), None, 40.0) is None
 
 
-@pytest.mark.parametrize("split", [Split(Workers(2, 1)), Split(Workers(1, 1), Workers(1, 1))])
+@pytest.mark.parametrize("split", [Split(PoolSize(2, 1)), Split(PoolSize(1, 1), PoolSize(1, 1))])
 @pytest.mark.parametrize("rate", [5.0, 11.0, 16.0, 40.0])
 def test_giving_up_early_never_changes_a_verdict(split: Split, rate: float) -> None:
     system = system_of(apply(spec("workload.requests=600"), split))
@@ -115,7 +115,7 @@ def test_a_probe_agrees_with_the_metrics_of_a_run() -> None:
 
 def test_a_queue_that_grows_fails_without_any_target() -> None:
     one = spec("slo.ttft_ms=null", "slo.tpot_ms=null", "workload.requests=500")
-    system = system_of(apply(one, Split(Workers(1, 1))))
+    system = system_of(apply(one, Split(PoolSize(1, 1))))
     assert probe(system, 5.0, 0).passed
     assert not probe(system, 40.0, 0).passed
 
@@ -141,7 +141,9 @@ def test_a_deployment_that_meets_no_rate() -> None:
     assert len(found.probes) < 12
 
 
-@pytest.mark.parametrize("split", [*splits(3, [1]), Split(Workers(1, 1), Workers(1, 2))], ids=lambda split: split.name)
+@pytest.mark.parametrize(
+    "split", [*splits(3, [1]), Split(PoolSize(1, 1), PoolSize(1, 2))], ids=lambda split: split.name
+)
 def test_the_search_agrees_with_every_rate_tried(split: Split) -> None:
     """The highest rate found by bisection is the edge that a grid of whole runs shows."""
     system = system_of(apply(spec(), split))
@@ -561,17 +563,17 @@ def test_nothing_else_is_called_a_check(answer: Suggestion) -> None:
 
 
 def test_the_largest_part_that_fits() -> None:
-    part = largest_part(Split(Workers(6, 1), Workers(2, 1)), 60.0, 4)
+    part = largest_part(Split(PoolSize(6, 1), PoolSize(2, 1)), 60.0, 4)
     assert part is not None
-    assert part.split == Split(Workers(3, 1), Workers(1, 1))
+    assert part.split == Split(PoolSize(3, 1), PoolSize(1, 1))
     assert part.rate == pytest.approx(0.9 * 30.0)
     assert part.tested[:2] == ("the prefill worker at its full load", "the decode worker at its full load")
-    two = largest_part(Split(Workers(6, 1), Workers(2, 1)), 60.0, 2)
+    two = largest_part(Split(PoolSize(6, 1), PoolSize(2, 1)), 60.0, 2)
     assert two is not None
     assert two.rate == pytest.approx(0.9 * 10.0)
     assert "the decode worker beyond 33% of its load" in two.untested
-    assert largest_part(Split(Workers(1, 4)), 10.0, 2) is None
-    assert math.isclose(largest_part(Split(Workers(8, 1)), 80.0, 2).rate, 0.9 * 20.0)  # type: ignore[union-attr]
+    assert largest_part(Split(PoolSize(1, 4)), 10.0, 2) is None
+    assert math.isclose(largest_part(Split(PoolSize(8, 1)), 80.0, 2).rate, 0.9 * 20.0)  # type: ignore[union-attr]
 
 
 # --- hand-overs that nobody measured -----------------------------------------------------------------

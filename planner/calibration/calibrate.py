@@ -70,7 +70,7 @@ def one_pool(system: System) -> Pool:
 
 def roof_of(pool: Pool) -> Roof:
     """What the pool's engine cannot beat."""
-    return Roof(pool.model, pool.hardware, pool.tp, pool.engine)
+    return Roof(pool.setup)
 
 
 def graph_sizes(pool: Pool) -> tuple[int, ...]:

@@ -113,14 +113,7 @@ def output_file(path: Path) -> Path:
 
 def save(run: Run, name: str, out: Path | None, no_save: bool) -> str | None:
     """Write the run, unless it is not wanted; returns the folder."""
-    from planner.run.tables import TABLES
-
-    if no_save:
-        return None
-    folder = run_folder(name, out)
-    for table in TABLES:  # of an earlier run in the same folder
-        (folder / f"{table}.parquet").unlink(missing_ok=True)
-    return str(run.save(folder))
+    return None if no_save else str(run.save(run_folder(name, out)))
 
 
 def read_run(folder: Path) -> Run:

@@ -11,8 +11,8 @@ from pydantic import Field, model_validator
 
 from planner.messages import message
 from planner.spec import Node, NonNegative, NonNegativeInt, Positive, PositiveInt, SpecError, config_root
-from planner.spec.faults import unknown
-from planner.spec.strict_yaml import read_mapping, read_text, validate
+from planner.spec.faults import unknown, validate
+from planner.spec.strict_yaml import read_mapping, read_text
 
 Kind = Literal["models", "hardware", "links", "profiles"]
 Dtype = Literal["bf16", "fp16", "fp32", "fp8", "int8", "fp4"]

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from planner.engine.catalogue import hardware
-from planner.engine.limits import batch_sizes, uneven
+from planner.engine.limits import batch_sizes, divides
 from planner.engine.memory import GIB, memory
 from planner.engine.model_config import load_model
+from planner.engine.setup import Setup
 from planner.spec import Engine
 
 
@@ -18,23 +19,25 @@ def ledger(model: str, gpu: str, engine: Engine, sizes: Sequence[int]) -> dict[s
     KV tokens are those that vLLM logs: requests of max_model_len that fit, times that length. Padding of pages, where
     layers differ, is not counted.
     """
-    shape, entry = load_model(model).for_engine(engine), hardware(gpu)
+    one = Setup.of(load_model(model), hardware(gpu), engine)
+    shape, entry = one.model, one.hardware
     longest, rows = engine.max_model_len or shape.max_position, []
-    for tp in sizes:
-        budget, seqs, _ = batch_sizes(shape, entry, tp, engine)
-        found = memory(shape, entry, tp, engine, budget, seqs)
-        request = shape.request_bytes_per_gpu(longest, budget, tp)
+    for setup in map(one.at, sizes):
+        budget, seqs, _ = batch_sizes(setup)
+        found = memory(setup, budget, seqs)
+        request = shape.request_bytes_per_gpu(longest, budget, setup.parallel)
+        even = divides(shape, setup.parallel)
         tokens = int(found.kv / request * longest) if found.kv > 0 else 0
         rows.append(
             {
-                "tp": tp,
+                "tp": setup.tp,
                 "weights_gib": found.weights / GIB,
                 "activation_gib": found.activation / GIB,
                 "non_torch_gib": found.non_torch / GIB,
                 "graphs_gib": found.graphs / GIB,
                 "kv_gib": found.kv / GIB,
                 "kv_tokens": tokens,
-                "refused": "does not divide" if uneven(shape, tp) else "" if found.kv > 0 else "does not fit",
+                "refused": "does not divide" if not even else "" if found.kv > 0 else "does not fit",
             }
         )
     return {

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from planner.engine.catalogue import Hardware
 from planner.engine.memory import GIB, memory
 from planner.engine.model_shape import ModelShape
+from planner.engine.parallel import Parallel
+from planner.engine.setup import Setup
 from planner.messages import Message, message
-from planner.spec import Engine, SpecError
+from planner.spec import SpecError
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +41,9 @@ class EngineLimits:
         return 2 * self.block_size if keys else self.block_size
 
 
-def batch_defaults(hardware: Hardware, tp: int) -> tuple[int, int]:
+def batch_defaults(setup: Setup) -> tuple[int, int]:
     """(max_num_batched_tokens, max_num_seqs) of `vllm serve`."""
+    hardware, tp = setup.hardware, setup.tp
     if hardware.kind == "cpu":
         return 2048 * tp, 128 * tp
     memory = hardware.usable_bytes
@@ -56,16 +58,17 @@ def _gb(size: float) -> str:
     return f"{size / 1e9:.1f} GB" if size >= 1e8 else f"{size / 1e6:.1f} MB"
 
 
-def divides(model: ModelShape, tp: int) -> bool:
-    """Whether vLLM can split the model by tp."""
-    return uneven(model, tp) is None
+def divides(model: ModelShape, parallel: Parallel) -> bool:
+    """Whether vLLM can split the model so."""
+    return uneven(model, parallel) is None
 
 
-def uneven(model: ModelShape, tp: int) -> str | None:
-    """Why vLLM cannot split the model by tp; None when it can.
+def uneven(model: ModelShape, parallel: Parallel) -> str | None:
+    """Why vLLM cannot split the model so; None when it can.
 
     Heads are split, KV heads evenly split or evenly replicated, and scales stay with the weights that share them.
     """
+    tp = parallel.tp
     kept = {layer.heads for layer in model.kv if layer.heads}
     split = all(heads % tp == 0 or tp % heads == 0 for heads in kept)
     if model.heads % tp or not split or model.intermediate % tp or model.expert_intermediate % tp:
@@ -106,17 +109,16 @@ def uneven(model: ModelShape, tp: int) -> str | None:
     return None
 
 
-def _refuse_memory(
-    model: ModelShape, hardware: Hardware, tp: int, engine: Engine, budget: int, seqs: int, where: str, most: int
-) -> SpecError:
+def _refuse_memory(setup: Setup, budget: int, seqs: int, where: str, most: int) -> SpecError:
     """The model, or one block of KV, does not fit."""
-    there = hardware.usable_bytes * engine.gpu_memory_utilization
-    needed = there - memory(model, hardware, tp, engine, budget, seqs).kv
-    block = model.kv_bytes_per_token_per_gpu(tp)
+    model, hardware, tp = setup.model, setup.hardware, setup.tp
+    found = memory(setup, budget, seqs)
+    there, needed = found.usable, found.usable - found.kv
+    block = setup.kv_bytes_per_token
     fitting = [
-        size
-        for size in range(tp + 1, most + 1)
-        if divides(model, size) and memory(model, hardware, size, engine, budget, seqs).kv > 1024 * block
+        larger.tp
+        for larger in map(setup.at, range(tp + 1, most + 1))
+        if divides(model, larger.parallel) and memory(larger, budget, seqs).kv > 1024 * block
     ]
     remedy = (
         message("tp {tp} or more", fitting[0]) if fitting else message("a smaller model, quantization or larger GPUs")
@@ -134,47 +136,37 @@ def _refuse_memory(
     )
 
 
-def kv_blocks(
-    model: ModelShape,
-    hardware: Hardware,
-    tp: int,
-    engine: Engine,
-    measured: int | None,
-    batch: tuple[int, int, int],
-    where: str,
-    most: int,
-) -> int:
+def kv_blocks(setup: Setup, measured: int | None, batch: tuple[int, int, int], where: str, most: int) -> int:
     """vLLM's num_gpu_blocks (null block counted): the override, what vLLM reported, or an estimate.
 
     `measured`: KV tokens vLLM reported for this engine with its default batch sizes. `batch` is (budget, sequences,
     block size); `most` is the largest tp of a node, for the remedy. Raises SpecError.
     """
-    budget, seqs, block_size = batch
-    block_bytes = block_size * model.kv_bytes_per_token_per_gpu(tp)
+    engine, (budget, seqs, block_size) = setup.options, batch
+    block_bytes = block_size * setup.kv_bytes_per_token
     if engine.num_gpu_blocks_override is not None:
         return engine.num_gpu_blocks_override
     if engine.kv_cache_memory_bytes is not None:
         return int(engine.kv_cache_memory_bytes // block_bytes)
-    blocks = int(memory(model, hardware, tp, engine, budget, seqs).kv // block_bytes)
+    blocks = int(memory(setup, budget, seqs).kv // block_bytes)
     if blocks < 2:
-        raise _refuse_memory(model, hardware, tp, engine, budget, seqs, where, most)
-    if measured is not None and (budget, seqs) == batch_defaults(hardware, tp):
+        raise _refuse_memory(setup, budget, seqs, where, most)
+    if measured is not None and (budget, seqs) == batch_defaults(setup):
         return measured // block_size
     return blocks
 
 
-def limits(
-    model: ModelShape, hardware: Hardware, tp: int, engine: Engine, measured: int | None, where: str, most: int
-) -> EngineLimits:
+def limits(setup: Setup, measured: int | None, where: str, most: int) -> EngineLimits:
     """The scheduler's limits of one pool; `where` is its key. Raises SpecError."""
-    budget, seqs, block_size = batch_sizes(model, hardware, tp, engine)
+    model, engine = setup.model, setup.options
+    budget, seqs, block_size = batch_sizes(setup)
     if budget < seqs:
         raise SpecError(
             "engine.max_num_batched_tokens: {budget} is below max_num_seqs {seqs}; allowed: at least max_num_seqs",
             budget,
             seqs,
         )
-    total = kv_blocks(model, hardware, tp, engine, measured, (budget, seqs, block_size), where, most)
+    total = kv_blocks(setup, measured, (budget, seqs, block_size), where, most)
     usable = total - 1
     if usable < 1:
         key = "num_gpu_blocks_override" if engine.num_gpu_blocks_override is not None else "kv_cache_memory_bytes"
@@ -221,19 +213,20 @@ def limits(
         prefix_caching=engine.enable_prefix_caching,
         chunked_prefill=engine.enable_chunked_prefill,
         prefill_first=engine.scheduler == "prefill_first",
-        async_scheduling=hardware.kind == "gpu" if asynchronous is None else asynchronous,
+        async_scheduling=setup.hardware.kind == "gpu" if asynchronous is None else asynchronous,
         long_prefill_token_threshold=engine.long_prefill_token_threshold,
         reserve_full_prompt=engine.scheduler_reserve_full_isl,
         watermark_blocks=int(engine.watermark * total),
     )
 
 
-def batch_sizes(model: ModelShape, hardware: Hardware, tp: int, engine: Engine) -> tuple[int, int, int]:
+def batch_sizes(setup: Setup) -> tuple[int, int, int]:
     """(max_num_batched_tokens, max_num_seqs, block_size): the engine's own, else vLLM's defaults."""
-    budget, seqs = batch_defaults(hardware, tp)
-    longest = engine.max_model_len or engine.max_position_embeddings or model.max_position
+    engine = setup.options
+    budget, seqs = batch_defaults(setup)
+    longest = engine.max_model_len or engine.max_position_embeddings or setup.model.max_position
     if not engine.enable_chunked_prefill:
         budget = max(budget, longest)  # a whole prompt must fit one step
     budget = engine.max_num_batched_tokens or min(budget, (engine.max_num_seqs or seqs) * longest)
     seqs = engine.max_num_seqs or min(seqs, budget)
-    return budget, seqs, engine.block_size or (128 if hardware.kind == "cpu" else 16)
+    return budget, seqs, engine.block_size or (128 if setup.hardware.kind == "cpu" else 16)

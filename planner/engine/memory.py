@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from planner.engine.catalogue import Hardware
-from planner.engine.model_shape import ModelShape
+from planner.engine.setup import Setup
 from planner.spec import Engine
 
 GIB = 1 << 30
@@ -63,12 +62,12 @@ def release_of(engine: Engine) -> Release:
     return int(major), int(minor)
 
 
-def activation_bytes(model: ModelShape, budget: int, seqs: int, tp: int, release: Release = RELEASE) -> int:
+def _activation_bytes(setup: Setup, budget: int, seqs: int, runtime: _Runtime) -> int:
     """Peak of vLLM's profiling run: the MLP's gate, up and product of a full step, its experts', or the sampler's.
 
     Checked on two H200 runs whose budgets differ by 8,192 tokens: 86,016 bytes a token here, 88,320 measured.
     """
-    runtime = _runtime(release)
+    model, tp = setup.model, setup.tp
     mlp = budget * 3 * (model.intermediate // tp) * model.dtype_bytes
     width = model.expert_intermediate // tp
     routed = budget * model.experts_per_token * (max(2 * width, model.hidden) + width) * model.dtype_bytes
@@ -83,15 +82,15 @@ def _runtime(release: Release) -> _Runtime:
     return _RUNTIMES[max(first for first in _RUNTIMES if first <= release)]
 
 
-def memory(model: ModelShape, hardware: Hardware, tp: int, engine: Engine, budget: int, seqs: int) -> Memory:
-    """`model` is the shape under `engine`; `budget` and `seqs` are a step's most tokens and sequences."""
-    release = release_of(engine)
-    runtime = _runtime(release)
+def memory(setup: Setup, budget: int, seqs: int) -> Memory:
+    """`budget` and `seqs` are a step's most tokens and sequences."""
+    hardware, engine = setup.hardware, setup.options
     gpu = hardware.kind == "gpu"
+    runtime = _runtime(release_of(engine) if gpu else RELEASE)
     return Memory(
         usable=hardware.usable_bytes * engine.gpu_memory_utilization,
-        weights=model.weight_bytes_per_gpu(tp),
-        activation=activation_bytes(model, budget, seqs, tp, release if gpu else RELEASE),
-        non_torch=round((runtime.alone if tp == 1 else runtime.together) * GIB) if gpu else 0,
+        weights=setup.model.weight_bytes_per_gpu(setup.parallel),
+        activation=_activation_bytes(setup, budget, seqs, runtime),
+        non_torch=round((runtime.alone if setup.tp == 1 else runtime.together) * GIB) if gpu else 0,
         graphs=round(runtime.graphs * GIB) if gpu and not engine.enforce_eager else 0,
     )

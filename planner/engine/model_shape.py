@@ -12,10 +12,13 @@ from typing import Literal
 
 from planner.engine.checkpoint import Checkpoint, Weights
 from planner.engine.layers import NO_STATE, KvLayer, State
+from planner.engine.parallel import Parallel
 from planner.spec import Engine, SpecError
 
 DTYPE_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2, "fp32": 4, "fp16": 2, "bf16": 2, "fp8": 1, "auto": 2}
 ONLINE_BITS = {"fp8": 8.0, "int8": 8.0, "int4": 4.25}  # int4: a 16-bit scale and a 4-bit zero point in 128, rounded up
+
+ALONE = Parallel()
 
 KvType = Literal["auto", "fp8", "bf16", "fp16"]  # of `engine.kv_cache_dtype`
 
@@ -116,28 +119,28 @@ class ModelShape:
         unread = self.parameters.vision + (0 if self.tied_embeddings else self.parameters.embedding)
         return self.weight_bytes - unread * self.dtype_bytes
 
-    def weight_bytes_per_gpu(self, tp: int) -> int:
+    def weight_bytes_per_gpu(self, parallel: Parallel) -> int:
         """Weights on each GPU: norms are on all of them, K and V projections too once tp exceeds the KV heads."""
         everywhere = self.parameters.norms * self.dtype_bytes
         kv = self.parameters.kv * self.bits.attention / 8
         rest = self.weight_bytes - everywhere - kv
-        return math.ceil(rest / tp + everywhere + kv * self.kv_share(tp))
+        return math.ceil(rest / parallel.tp + everywhere + kv * self._kv_share(parallel))
 
-    def kv_share(self, tp: int) -> float:
+    def _kv_share(self, parallel: Parallel) -> float:
         """Share of a token's KV that each GPU holds: heads are replicated when tp exceeds them, MLA's latent always."""
-        whole = self._kv_bytes(1)
-        return self._kv_bytes(tp) / whole if whole else 1.0
+        whole = self._kv_bytes(ALONE)
+        return self._kv_bytes(parallel) / whole if whole else 1.0
 
-    def _kv_of(self, layer: KvLayer, tp: int) -> float:
-        """A token's KV in a layer, on each of tp GPUs."""
+    def _kv_of(self, layer: KvLayer, parallel: Parallel) -> float:
+        """A token's KV in a layer, on each GPU."""
         if not layer.heads:
             return 0.0
-        numbers = max(1, layer.heads // tp) * layer.numbers
+        numbers = max(1, layer.heads // parallel.tp) * layer.numbers
         beside = layer.extra_bytes + layer.fp8_bytes * (self.kv_dtype_bytes == 1)
         return numbers * self.kv_dtype_bytes + beside
 
-    def _kv_bytes(self, tp: int) -> float:
-        return sum(self._kv_of(layer, tp) for layer in self.kv)
+    def _kv_bytes(self, parallel: Parallel) -> float:
+        return sum(self._kv_of(layer, parallel) for layer in self.kv)
 
     @property
     def windows(self) -> tuple[int | None, ...]:
@@ -147,25 +150,25 @@ class ModelShape:
     @property
     def kv_bytes_per_token(self) -> int:
         """Of the whole model before replication, for a token that every layer still keeps."""
-        return round(self._kv_bytes(1))
+        return round(self._kv_bytes(ALONE))
 
-    def kv_bytes_per_token_per_gpu(self, tp: int) -> float:
-        return self._kv_bytes(tp)
+    def kv_bytes_per_token_per_gpu(self, parallel: Parallel) -> float:
+        return self._kv_bytes(parallel)
 
     def kv_bytes(self, tokens: int) -> int:
         """KV of one sequence of `tokens`; a windowed layer keeps no more than its window."""
         kept = 0.0
         for layer in self.kv:
-            kept += self._kv_of(layer, 1) * (tokens if layer.window is None else min(tokens, layer.window))
+            kept += self._kv_of(layer, ALONE) * (tokens if layer.window is None else min(tokens, layer.window))
         return round(kept)
 
-    def request_bytes_per_gpu(self, tokens: int, budget: int, tp: int) -> float:
+    def request_bytes_per_gpu(self, tokens: int, budget: int, parallel: Parallel) -> float:
         """KV and state of one request of `tokens`; a windowed layer keeps its window and a step's `budget` at most."""
         kept = 0.0
         for layer in self.kv:
             most = tokens if layer.window is None else min(tokens, layer.window - 1 + budget)
-            kept += self._kv_of(layer, tp) * most
-        return kept + self.state_bytes / tp
+            kept += self._kv_of(layer, parallel) * most
+        return kept + self.state_bytes / parallel.tp
 
     @property
     def state_layers(self) -> int:

@@ -12,14 +12,15 @@ from typing import Literal
 
 import yaml
 
-from planner.engine.catalogue import Hardware, find
+from planner.engine.catalogue import find
 from planner.engine.law import AffineStep, StepTime, guess
-from planner.engine.model_shape import ModelShape
 from planner.engine.profile_file import HostLaw, ProfileFile
 from planner.engine.roof import Roof
+from planner.engine.setup import Setup
 from planner.messages import message
 from planner.spec import Engine
-from planner.spec.strict_yaml import read_mapping, read_text, validate
+from planner.spec.faults import validate
+from planner.spec.strict_yaml import read_mapping, read_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,14 +111,14 @@ class LatencyProfile:
             if value > high or 0 < value < low
         ]
 
-    def mismatches(self, model: str, hardware: str, tp: int) -> list[str]:
-        """Warnings when it is used for another model, GPU or TP than the one it was made for."""
+    def mismatches(self, setup: Setup, model: str) -> list[str]:
+        """Warnings when it is used for another GPU or TP than its own, or if `model`, the engine's, is not its own."""
         if self.file is None:
             return []
         asked = (
             (message("model"), model, self.file.model),
-            (message("hardware"), hardware, self.file.hardware),
-            (message("tp"), tp, self.file.tp),
+            (message("hardware"), setup.hardware.name, self.file.hardware),
+            (message("tp"), setup.tp, self.file.tp),
         )
         return [
             message(
@@ -221,22 +222,19 @@ REQUEST_S = 3e-3  # HTTP, tokenisation and streaming of one request on a fast ho
 HOP_S = 2e-3  # a proxy between the pools
 
 
-def roofline(model: ModelShape, hardware: Hardware, tp: int, engine: Engine) -> LatencyProfile:
-    """An uncalibrated profile from datasheet figures at the efficiencies above; provenance "simulated".
-
-    `model` is the shape under `engine`.
-    """
+def roofline(setup: Setup) -> LatencyProfile:
+    """An uncalibrated profile from datasheet figures at assumed efficiencies; provenance "simulated"."""
     notes: tuple[str, ...] = ("uncalibrated: datasheet peaks at assumed efficiencies, nothing measured",)
-    if any(window is not None for window in model.windows):
+    if any(window is not None for window in setup.model.windows):
         notes += ("windowed layers are taken as full attention: long contexts come out too slow",)
     file = ProfileFile(
         name="roofline",
         provenance="simulated",
-        model=model.name,
-        hardware=hardware.name,
-        tp=tp,
-        step=guess(Roof(model, hardware, tp, engine)),
+        model=setup.model.name,
+        hardware=setup.hardware.name,
+        tp=setup.tp,
+        step=guess(Roof(setup)),
         host=HostLaw(request_s=REQUEST_S, hop_s=HOP_S),
         notes=notes,
     )
-    return from_file(file).for_engine(engine)
+    return from_file(file).for_engine(setup.options)

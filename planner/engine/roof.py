@@ -10,7 +10,7 @@ from functools import cached_property
 
 from planner.engine.catalogue import Dtype, Hardware
 from planner.engine.model_shape import ModelShape
-from planner.spec import Engine
+from planner.engine.setup import Setup
 
 # Shares of the datasheet peak that a roofline profile assumes. One H200 with Llama-3.1-8B in bf16 and vLLM 0.25.1
 # reached 0.91 of the bandwidth for reading KV, 0.73 of the FLOP/s in matrix products and 0.59 in prefill attention.
@@ -28,17 +28,26 @@ _QUANTISED: dict[str | None, Dtype] = {"fp8": "fp8", "int8": "int8", "fp4": "fp4
 
 @dataclass(frozen=True)
 class Roof:
-    """Rates of a model (its shape under `engine`) on `tp` GPUs, at full peak where the name does not say otherwise."""
+    """Rates of an engine, at full peak where the name does not say otherwise."""
 
-    model: ModelShape
-    hardware: Hardware
-    tp: int
-    engine: Engine
+    setup: Setup
+
+    @property
+    def model(self) -> ModelShape:
+        return self.setup.model
+
+    @property
+    def hardware(self) -> Hardware:
+        return self.setup.hardware
+
+    @property
+    def tp(self) -> int:
+        return self.setup.tp
 
     @cached_property
     def flops(self) -> float:
         """Operations a second of all GPUs. Weights alone that are quantised are expanded to the engine's dtype."""
-        dtype = _QUANTISED.get(self.model.types(self.engine)[1]) or _DTYPES.get(self.engine.dtype, "bf16")
+        dtype = _QUANTISED.get(self.model.types(self.setup.options)[1]) or _DTYPES.get(self.setup.options.dtype, "bf16")
         return self.hardware.flops(dtype) * self.tp
 
     @property
@@ -47,7 +56,7 @@ class Roof:
 
         One where every GPU holds a share of every expert.
         """
-        return self.engine.expert_imbalance if self.engine.enable_expert_parallel and self.tp > 1 else 1.0
+        return self.setup.options.expert_imbalance if self.setup.parallel.ep > 1 else 1.0
 
     @property
     def weights_s(self) -> float:
@@ -73,7 +82,7 @@ class Roof:
     @property
     def kv_s(self) -> float:
         """Reading the KV of a token in layers without a window."""
-        return self.full_attention * self.model.kv_bytes_per_token_per_gpu(self.tp) / self.hardware.memory_bandwidth
+        return self.full_attention * self.setup.kv_bytes_per_token / self.hardware.memory_bandwidth
 
     @property
     def token_s(self) -> float:
@@ -119,7 +128,7 @@ class Roof:
     @property
     def likely_kv_s(self) -> float:
         """Assumed: reading the KV of a token in every layer."""
-        return self.model.kv_bytes_per_token_per_gpu(self.tp) / self.hardware.memory_bandwidth / MEMORY_EFFICIENCY
+        return self.setup.kv_bytes_per_token / self.hardware.memory_bandwidth / MEMORY_EFFICIENCY
 
     @property
     def likely_token_s(self) -> float:

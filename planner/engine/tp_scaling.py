@@ -9,27 +9,26 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from planner.engine.catalogue import Hardware
 from planner.engine.law import StepLaw, more_per_token, scaled
-from planner.engine.model_shape import ModelShape
 from planner.engine.profile_file import Fit, ProfileFile
 from planner.engine.profiles import LatencyProfile, from_file
 from planner.engine.roof import Roof
+from planner.engine.setup import Setup
 from planner.messages import message
-from planner.spec import Engine
 
 
-def at_tp(profile: LatencyProfile, model: ModelShape, hardware: Hardware, tp: int, engine: Engine) -> LatencyProfile:
-    """The profile at `tp`, scaled when it was measured at another size; a roofline gets the all-reduces' bytes.
+def at_tp(profile: LatencyProfile, setup: Setup) -> LatencyProfile:
+    """The profile at the engine's TP, scaled when it was measured at another; a roofline gets the all-reduces' bytes.
 
-    A measured profile is of even experts: the imbalance that `engine` states is scaled in as well.
+    A measured profile is of even experts: the imbalance that its options state is scaled in as well.
     """
-    file = profile.file
-    roof = Roof(model, hardware, tp, engine)
+    file, tp = profile.file, setup.tp
+    roof = Roof(setup)
     calibrated = profile.provenance == "calibrated"
     if file is None or (file.tp == tp and (roof.imbalance == 1.0 if calibrated else tp == 1)):
         return profile
-    even = replace(roof, tp=file.tp, engine=engine.model_copy(update={"expert_imbalance": 1.0}))
+    options = setup.options.model_copy(update={"expert_imbalance": 1.0})
+    even = Roof(replace(setup, options=options).at(file.tp))
     if file.tp == tp and calibrated:
         law = scaled(file.step, even, roof)
         note = f"profile {file.name} was measured with even experts; the imbalance of {roof.imbalance:g} is an estimate"

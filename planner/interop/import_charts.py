@@ -9,8 +9,9 @@ from typing import Any
 from planner.interop.import_pods import POD, count, hardware_of, name_role, servers_of
 from planner.interop.import_reading import Choices, Imported, Note, Role, Source, section, unread
 from planner.interop.import_script import _ROUTERS as ROUTERS
-from planner.interop.import_servers import Server, assemble
+from planner.interop.import_servers import assemble
 from planner.interop.import_vllm import Options, options
+from planner.interop.server import Server
 from planner.spec import SpecError
 
 OTHER = "chart setting that is not modelled"

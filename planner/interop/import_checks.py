@@ -8,15 +8,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
 
-from planner.interop.import_offload import connectors
 from planner.interop.import_reading import Note, Role
+from planner.interop.server import Server, connectors
 
-if TYPE_CHECKING:
-    from planner.interop.import_servers import Server
-
-Check = Callable[[Sequence["Server"], Sequence[Role], str], list[Note]]
+Check = Callable[[Sequence[Server], Sequence[Role], str], list[Note]]
 SIDE_CHANNEL_PORT, SIDE_CHANNEL_HOST = "VLLM_NIXL_SIDE_CHANNEL_PORT", "VLLM_NIXL_SIDE_CHANNEL_HOST"
 
 

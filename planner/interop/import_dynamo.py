@@ -29,7 +29,8 @@ from planner.interop.import_reading import (
     section,
     unread,
 )
-from planner.interop.import_servers import Server, assemble
+from planner.interop.import_servers import assemble
+from planner.interop.server import Server
 from planner.spec import SpecError
 
 ROLES: dict[str, Role] = {"prefill": "prefill", "decode": "decode"}

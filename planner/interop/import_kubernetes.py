@@ -10,8 +10,9 @@ from planner.interop import import_checks
 from planner.interop.import_offload import gigabytes
 from planner.interop.import_pods import POD, count, environment, name_role, pod_servers
 from planner.interop.import_reading import Choices, Imported, Key, Note, Source, section, unread
-from planner.interop.import_servers import Server, assemble
+from planner.interop.import_servers import assemble
 from planner.interop.import_vllm import Options
+from planner.interop.server import Server
 from planner.spec import SpecError
 
 WORKLOADS = {"Deployment", "StatefulSet", "ReplicaSet", "Job", "Pod", "DaemonSet"}

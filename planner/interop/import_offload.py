@@ -4,34 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from planner.interop.import_reading import Note
-
-if TYPE_CHECKING:
-    from planner.interop.import_servers import Server
+from planner.interop.server import CONNECTORS, Server, connectors
 
 GIB = 2**30 / 1e9  # GB in a GiB
-LMCACHE_PD = "LMCache's P/D mode"  # the prefill side writes
-# Connectors that hand KV to another server, and whether the sender writes (push).
-CONNECTORS = {
-    "NixlConnector": False, "NixlPullConnector": False, "NixlPushConnector": True, "P2pNcclConnector": True,
-    "MooncakeConnector": True, "MoRIIOConnector": False, "PyNcclConnector": True, "ExampleConnector": False,
-    "SharedStorageConnector": False, LMCACHE_PD: True,
-}  # fmt: skip
 _STORE = re.compile(r"offload|lmcache|kvbm|dynamoconnector|store|flexkv|hicache|hf3fs|^pdconnector", re.I)
-
-
-def connectors(config: Mapping[str, Any]) -> list[str]:
-    """Names in a `--kv-transfer-config`, those inside a MultiConnector instead of it."""
-    extra = config.get("kv_connector_extra_config")
-    inner = extra.get("connectors") if isinstance(extra, Mapping) else None
-    if isinstance(inner, list):
-        return [name for one in inner if isinstance(one, Mapping) for name in connectors(one)]
-    name = str(config.get("kv_connector") or "")
-    if name.startswith("LMCache") and config.get("kv_role") in ("kv_producer", "kv_consumer"):
-        return [LMCACHE_PD]
-    return [name] if name else []
 
 
 def _extra(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -12,8 +12,9 @@ from planner.interop import import_checks
 from planner.interop.import_pods import POD, count, environment, hardware_of, name_role, servers_of, words_of
 from planner.interop.import_reading import Choices, Imported, Note, Role, Source, items, section, unread
 from planner.interop.import_script import proxy_ports, router_of
-from planner.interop.import_servers import Server, assemble
+from planner.interop.import_servers import assemble
 from planner.interop.import_vllm import Options, options
+from planner.interop.server import Server
 from planner.interop.shell import Command
 from planner.spec import Engine, SpecError
 from planner.spec.strict_yaml import read_mapping

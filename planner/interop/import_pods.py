@@ -8,8 +8,9 @@ from typing import Any, Literal
 
 from planner.engine.catalogue import gpu_named
 from planner.interop.import_reading import Key, Note, Role, Source
-from planner.interop.import_servers import Server, hinted
+from planner.interop.import_servers import hinted
 from planner.interop.import_vllm import is_command, options, server_of, started
+from planner.interop.server import Server
 from planner.interop.shell import script_of
 from planner.spec import SpecError
 

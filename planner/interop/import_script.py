@@ -8,8 +8,9 @@ from typing import Any
 
 from planner.interop import import_checks
 from planner.interop.import_reading import Choices, Imported, Note, Role
-from planner.interop.import_servers import Server, assemble
+from planner.interop.import_servers import assemble
 from planner.interop.import_vllm import Started, started
+from planner.interop.server import Server
 from planner.interop.shell import Command
 from planner.spec import SpecError
 

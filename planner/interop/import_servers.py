@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from dataclasses import replace
+from typing import Any
 
 from planner.interop import import_checks
 from planner.interop.import_model import chosen, positions
-from planner.interop.import_offload import CONNECTORS, connectors, tiers
+from planner.interop.import_offload import tiers
 from planner.interop.import_reading import Choices, Group, Imported, Note, Role, deployment, plain_name
-from planner.interop.import_vllm import Options, as_json, engine, whole
+from planner.interop.import_vllm import engine, whole
+from planner.interop.server import CONNECTORS, Server, connectors
 from planner.spec import SpecError
 
 ROLE_OF = {"kv_producer": "prefill", "kv_consumer": "decode"}
@@ -20,53 +21,6 @@ _ROLE_WORDS: dict[Role, str] = {
     "decode": r"decod|consumer|\brecv?er\b|receiver",
 }
 OTHER_ENGINES = {"sglang": "SGLang", "trtllm": "TensorRT-LLM"}
-
-
-@dataclass(frozen=True)
-class Server:
-    """One kind of server as its file gives it. `role`: by its section; `place`: who gives it an address."""
-
-    options: Options
-    key: str  # what the file calls it: `command 2`, `spec.services.Decode`
-    engine: str = "vllm"
-    environment: Mapping[str, str] = field(default_factory=dict)
-    hints: tuple[str, ...] = ()
-    role: Role | None = None
-    replicas: int = 1
-    gpus: int | None = None  # that the file gives to each copy
-    place: Literal["host", "pod", "managed"] = "host"
-    hardware: str | None = None
-    named: bool = True  # the section's name is a role for certain
-
-    @property
-    def values(self) -> dict[str, Any]:
-        return self.options.values
-
-    def note_key(self, option: str) -> str:
-        return f"{self.key}.{option}" if self.key else f"--{option}"
-
-    def transfer(self, where: str) -> dict[str, Any]:
-        """`--kv-transfer-config` as data; empty without one."""
-        text = self.values.get("kv-transfer-config")
-        return {} if text is None else as_json(text, f"{where}: {self.note_key('kv-transfer-config')}")
-
-    def moves_kv(self, where: str) -> bool:
-        """Whether its connector hands KV to another server, rather than to memory of its own."""
-        return any(name in CONNECTORS for name in connectors(self.transfer(where)))
-
-    @property
-    def tp(self) -> int:
-        return int(self.values.get("tensor-parallel-size", 1))
-
-    @property
-    def copies(self) -> int:
-        """Data-parallel engines of this server: workers of their own."""
-        ranks = {"data-parallel-rank", "data-parallel-external-lb", "data-parallel-multi-port-external-lb"}
-        if any(self.values.get(name) is not None and self.values[name] is not False for name in ranks):
-            return 1
-        if self.values.get("data-parallel-hybrid-lb"):
-            return int(self.values.get("data-parallel-size-local", 1))
-        return int(self.values.get("data-parallel-size", 1))
 
 
 def _told(server: Server, where: str) -> Role | None:

@@ -183,16 +183,19 @@ class Run:
     manifest: dict[str, Any] = field(default_factory=dict)
 
     def save(self, folder: Path) -> Path:
-        """Write the tables as Parquet and the manifest as JSON. The same run gives the same bytes.
+        """Write the tables as Parquet and the manifest as JSON, over those of an earlier run in the same folder.
 
-        The manifest comes last and every file appears whole, so that a folder with a manifest is a whole run. Raises
-        OSError, with nothing half-written left, when there is no room.
+        The same run gives the same bytes. The manifest comes last and every file appears whole, so that a folder with
+        a manifest is a whole run. Raises OSError, with nothing half-written left, when there is no room.
         """
         folder.mkdir(parents=True, exist_ok=True)
+        (folder / "manifest.json").unlink(missing_ok=True)
         for name in TABLES:
             table: pd.DataFrame = getattr(self, name)
+            path = folder / f"{name}.parquet"
+            path.unlink(missing_ok=True)
             if len(table) or name not in ("tokens", "transfers"):
-                with _whole(folder / f"{name}.parquet") as part:
+                with _whole(path) as part:
                     table.to_parquet(part, index=False, compression="zstd")
         manifest = self.manifest
         if messages := [packed(text) for text in _texts(manifest) if isinstance(text, Message)]:

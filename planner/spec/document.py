@@ -17,7 +17,7 @@ from pydantic import Field, model_validator
 
 from planner.messages import message
 from planner.spec.deployment import Aggregated, Cluster, Deployment, Disaggregated, Engine, PoolSpec, Router
-from planner.spec.faults import unknown
+from planner.spec.faults import unknown, validate
 from planner.spec.optimizations import Optimizations
 from planner.spec.strict_yaml import (
     MOST_NAME,
@@ -31,7 +31,6 @@ from planner.spec.strict_yaml import (
     read_text,
     read_value,
     shorten,
-    validate,
 )
 from planner.spec.workload import (
     Concurrency,

@@ -5,14 +5,16 @@ from __future__ import annotations
 import difflib
 import types
 from collections.abc import Iterator
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 import annotated_types as at
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
 from planner.messages import Message, joined, message, one_line, said
-from planner.spec.strict_yaml import MOST_SHOWN, join, shorten
+from planner.spec.strict_yaml import MOST_SHOWN, SpecError, join, shorten
+
+Model = TypeVar("Model", bound=BaseModel)
 
 Path = tuple[str | int, ...]
 
@@ -240,3 +242,11 @@ def explain(model: type[BaseModel], data: Any, error: ValidationError, where: st
     _, path, text = min(lines, key=lambda line: (line[0], -len(line[1])))
     place = message("{where}: {key}", where, join(*path)) if path else where
     return one_line(message("{where}: {fault}", place, text))
+
+
+def validate(model: type[Model], data: Any, where: str) -> Model:
+    """`data` as `model`. Raises SpecError with the most telling fault."""
+    try:
+        return model.model_validate(data)
+    except ValidationError as error:
+        raise SpecError(explain(model, data, error, where)) from None

@@ -11,10 +11,10 @@ import math
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from planner.messages import Fault, message, system
 
@@ -56,8 +56,6 @@ NonNegativeInt = Annotated[int, Field(ge=0), BeforeValidator(_whole)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
-
-Model = TypeVar("Model", bound=BaseModel)
 
 
 class _Loader(yaml.SafeLoader):
@@ -191,13 +189,3 @@ def read_text(path: Path, wanted: str = message("a YAML file")) -> str:
         ) from None
     except UnicodeDecodeError:
         raise SpecError("{path}: not UTF-8 text; allowed: {wanted}", path, wanted) from None
-
-
-def validate(model: type[Model], data: Any, where: str) -> Model:
-    """`data` as `model`. Raises SpecError with the most telling fault."""
-    try:
-        return model.model_validate(data)
-    except ValidationError as error:
-        from planner.spec.faults import explain  # costs nothing unless something is wrong
-
-        raise SpecError(explain(model, data, error, where)) from None

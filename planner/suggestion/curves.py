@@ -17,7 +17,7 @@ from planner.run.tables import Progress, Run
 from planner.spec import Spec, SpecError, dump, parse
 from planner.suggestion.probe import load_at
 from planner.suggestion.search import system_of
-from planner.suggestion.splits import Split, Workers, apply
+from planner.suggestion.splits import PoolSize, Split, apply
 from planner.suggestion.suggest import COARSE, SearchTask, prepared, search
 from planner.traffic.workload import build
 
@@ -76,7 +76,7 @@ def split_map(spec: Spec, gpus: int, requests: int, progress: Progress | None = 
     pairs = [(p, d) for p in range(1, gpus) for d in range(1, gpus - p + 1)]
     rows = []
     for done, (p, d) in enumerate(pairs, start=1):
-        split = Split(Workers(p, 1), Workers(d, 1))
+        split = Split(PoolSize(p, 1), PoolSize(d, 1))
         found = search(SearchTask(apply(wanted, split), wanted.run.seed, None, 2 * COARSE, 1.25))
         rate = found.found.rate
         rows.append({"prefill": p, "decode": d, "rate": rate, "per_gpu": rate / (p + d), "name": split.name})

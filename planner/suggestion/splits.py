@@ -7,6 +7,7 @@ from typing import Literal
 
 from planner.engine.limits import divides
 from planner.engine.model_config import load_model
+from planner.engine.parallel import Parallel
 from planner.messages import joined, message
 from planner.spec import Aggregated, Disaggregated, LocalPrefill, PoolSpec, Spec, SpecError
 from planner.suggestion.tuning import UNTUNED, Tuning
@@ -16,7 +17,7 @@ Mode = Literal["aggregated", "disaggregated"]
 
 
 @dataclass(frozen=True, slots=True, order=True)
-class Workers:
+class PoolSize:
     """`replicas` engines of `tp` GPUs."""
 
     replicas: int
@@ -35,8 +36,8 @@ class Split:
     candidate was found to do best with.
     """
 
-    first: Workers
-    second: Workers | None = None
+    first: PoolSize
+    second: PoolSize | None = None
     router: str | None = None
     local_prefill_tokens: int | None = None
     tuning: Tuning = UNTUNED
@@ -89,9 +90,9 @@ def tp_sizes(spec: Spec, gpus: int) -> tuple[list[int], list[str]]:
     fault: SpecError | None = None
     size = 1
     while size <= most:
-        if divides(model, size):
+        if divides(model, Parallel(size)):
             try:
-                resolve(aggregated_spec(spec, Workers(1, size)))
+                resolve(aggregated_spec(spec, PoolSize(1, size)))
                 fitting.append(size)
             except SpecError as error:
                 fault = error
@@ -106,17 +107,17 @@ def tp_sizes(spec: Spec, gpus: int) -> tuple[list[int], list[str]]:
 
 def splits(gpus: int, sizes: list[int]) -> list[Split]:
     """Every aggregated deployment and every pair of pools that leaves too few GPUs idle for one more worker."""
-    found = [Split(Workers(gpus // tp, tp)) for tp in sizes if tp <= gpus]
+    found = [Split(PoolSize(gpus // tp, tp)) for tp in sizes if tp <= gpus]
     for prefill_tp in sizes:
         for decode_tp in sizes:
             for prefill in range(1, gpus // prefill_tp + 1):
                 decode, idle = divmod(gpus - prefill * prefill_tp, decode_tp)
                 if decode >= 1 and idle < min(prefill_tp, decode_tp):
-                    found.append(Split(Workers(prefill, prefill_tp), Workers(decode, decode_tp)))
+                    found.append(Split(PoolSize(prefill, prefill_tp), PoolSize(decode, decode_tp)))
     return found
 
 
-def aggregated_spec(spec: Spec, workers: Workers) -> Spec:
+def aggregated_spec(spec: Spec, workers: PoolSize) -> Spec:
     """The same model and traffic on aggregated engines of the spec's own hardware."""
     old = spec.deployment
     deployment = Aggregated(
@@ -130,13 +131,13 @@ def aggregated_spec(spec: Spec, workers: Workers) -> Spec:
     return spec.model_copy(update={"deployment": deployment})
 
 
-def disaggregated_spec(spec: Spec, prefill: Workers, decode: Workers) -> Spec:
+def disaggregated_spec(spec: Spec, prefill: PoolSize, decode: PoolSize) -> Spec:
     """The same model and traffic on two pools; hardware, engine, link and the like of the spec's own pools are kept."""
     old = spec.deployment
     if not isinstance(old, Disaggregated):
         old = Disaggregated(mode="disaggregated", router=old.router, gpus_per_node=old.gpus_per_node)
 
-    def pool(base: PoolSpec, workers: Workers) -> PoolSpec:
+    def pool(base: PoolSpec, workers: PoolSize) -> PoolSpec:
         return base.model_copy(update={"replicas": workers.replicas, "tp": workers.tp})
 
     pools = {"prefill": pool(old.prefill, prefill), "decode": pool(old.decode, decode)}

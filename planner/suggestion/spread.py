@@ -63,7 +63,7 @@ def processes(count: int) -> Iterator[Spread]:
         executor.shutdown(cancel_futures=True)
 
 
-class Workers:
+class ProcessPool:
     """`count` processes that stay for the next answer; a `Spread` that several threads may use at once.
 
     They start at the first call, and end with this process, however it ends. No caller has more than `count` inputs
@@ -131,12 +131,39 @@ def _end_with_parent() -> None:
 
 
 @contextmanager
+def _ray_tasks() -> Iterator[Spread]:
+    """Joins the cluster of RAY_ADDRESS, or the one on this machine. Raises ImportError without ray, and
+    ConnectionError when there is no cluster.
+    """
+    try:
+        import ray
+    except ImportError as error:
+        raise ImportError("--cluster ray needs the package ray: pip install 'llm-capacity-planner[ray]'") from error
+    joined = not ray.is_initialized()
+    if joined:
+        ray.init(address="auto", log_to_driver=False, configure_logging=False)
+
+    def spread(function: Callable[[Any], Any], inputs: Sequence[Any], done: Done) -> list[Any]:
+        task = ray.remote(function)
+        waiting = [task.remote(one) for one in inputs]
+        results = []
+        for reference in waiting:
+            results.append(ray.get(reference))
+            done()
+        return results
+
+    try:
+        yield spread
+    finally:
+        if joined:
+            ray.shutdown()
+
+
+@contextmanager
 def spread(cluster: str | None, count: int) -> Iterator[Spread]:
     """`cluster`: None for this machine's cores, or "ray". Raises ImportError when ray is asked for and missing."""
     if cluster == "ray":
-        from planner.suggestion.ray_pool import ray_tasks
-
-        with ray_tasks() as tasks:
+        with _ray_tasks() as tasks:
             yield tasks
     else:
         with processes(count) as pool:

@@ -13,7 +13,7 @@ from planner.run.tables import Progress, Run
 from planner.spec import Spec
 from planner.suggestion.answer import Check, Row, Suggestion, best_of
 from planner.suggestion.search import system_of
-from planner.suggestion.splits import Split, Workers, apply
+from planner.suggestion.splits import PoolSize, Split, apply
 from planner.suggestion.spread import cores
 from planner.suggestion.suggest import prepared
 from planner.traffic import workload
@@ -64,7 +64,7 @@ def largest_part(split: Split, rate: float, gpus: int) -> Part | None:
         count = min(gpus // first.tp, first.replicas)
         if count == 0:
             return None
-        part = replace(split, first=Workers(count, first.tp))
+        part = replace(split, first=PoolSize(count, first.tp))
         left = () if count > 1 else ("routing between engines",)
         share = LOAD * rate * count / first.replicas
         return Part(part, share, False, (f"{count} of {first.replicas} engines at their rate",), left)
@@ -88,7 +88,7 @@ def largest_part(split: Split, rate: float, gpus: int) -> Part | None:
         f"the {role} worker beyond {value:.0%} of its load" for role, value in shares.items() if value <= 0.999
     )
     more = ("many transfers sharing the links", "routing between workers")
-    part = replace(split, first=Workers(prefill, first.tp), second=Workers(decode, second.tp))
+    part = replace(split, first=PoolSize(prefill, first.tp), second=PoolSize(decode, second.tp))
     return Part(
         part, LOAD * rate * fraction, False, (*tested, "the KV transfer between two engines"), (*untested, *more)
     )

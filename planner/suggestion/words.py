@@ -10,7 +10,7 @@ from planner.report.explain import Explanation
 from planner.report.words import gigabytes, number, percent
 from planner.spec import Slo
 from planner.suggestion.answer import Point, Row, Suggestion, Verdict, best_of, rank
-from planner.suggestion.splits import Workers
+from planner.suggestion.splits import PoolSize
 from planner.suggestion.verdict import WORDS, margin_text
 from planner.system.resolve import System
 
@@ -122,7 +122,7 @@ def _gpus(count: int) -> Message:
     return message("1 GPU") if count == 1 else message("{n} GPUs", count)
 
 
-def _size(workers: Workers) -> Message:
+def _size(workers: PoolSize) -> Message:
     if workers.replicas > 1:
         return message(" of {gpus} each", _gpus(workers.tp))
     return message(" of {gpus}", _gpus(workers.tp))

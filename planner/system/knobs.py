@@ -7,19 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
-from planner.engine.catalogue import Hardware
 from planner.engine.law import StepTime, bounds
 from planner.engine.limits import EngineLimits
-from planner.engine.model_shape import ModelShape
 from planner.engine.profiles import LatencyProfile
 from planner.engine.roof import ALL_REDUCE_S, MATMUL_EFFICIENCY, MEMORY_EFFICIENCY, Roof
-from planner.spec import Engine, SpecError
+from planner.engine.setup import Setup
+from planner.spec import SpecError
 from planner.spec.optimizations import Optimizations, Tier
-
-if TYPE_CHECKING:
-    from planner.system.resolve import Pool
 
 PCIE_EFFICIENCY = 0.8  # of the nominal rate, for large copies: see configs/links/pcie4.yaml
 
@@ -130,10 +125,9 @@ class MicroBatches:
         return self.inner.launch(tokens, batch)
 
 
-def _keys_alone(
-    model: ModelShape, hardware: Hardware, tp: int, engine: Engine, profile: LatencyProfile
-) -> tuple[float, float]:
+def _keys_alone(setup: Setup, profile: LatencyProfile) -> tuple[float, float]:
     """(decode, chunk) seconds more for each token attended to: half is not read, its values are computed from keys."""
+    model = setup.model
     if model.latent_dim:
         raise SpecError(
             "optimizations.decode.key_only: {name} keeps one latent vector, not keys and values; "
@@ -141,21 +135,13 @@ def _keys_alone(
             model.name,
         )
     width = model.kv_heads * model.head_dim
-    flops = 2 * width * width * model.layers / tp
-    rate = hardware.flops("bf16") * MATMUL_EFFICIENCY
-    read_s = bounds(Roof(model, hardware, tp, engine)).decode_per_context_s / MEMORY_EFFICIENCY
+    flops = 2 * width * width * model.layers / setup.tp
+    rate = setup.hardware.flops("bf16") * MATMUL_EFFICIENCY
+    read_s = bounds(Roof(setup)).decode_per_context_s / MEMORY_EFFICIENCY
     return flops / rate - min(read_s, profile.step.decode(1)[1]) / 2, flops / rate
 
 
-def changed_step(
-    profile: LatencyProfile,
-    model: ModelShape,
-    hardware: Hardware,
-    tp: int,
-    engine: Engine,
-    knobs: Optimizations,
-    decodes: bool,
-) -> LatencyProfile:
+def changed_step(profile: LatencyProfile, setup: Setup, knobs: Optimizations, decodes: bool) -> LatencyProfile:
     """The profile with the step-time knobs applied; `decodes`: not a prefill pool. Raises SpecError.
 
     Knobs that have no meaning for the model or the profile are refused.
@@ -168,37 +154,25 @@ def changed_step(
         sparse = prefill.sparse_attention
         step = Sparse(step, profile.file.step.prefill_per_pair_s, sparse.keys, sparse.indexer_share)
     if decode.persistent is not None and decodes:
-        floor_s = bounds(Roof(model, hardware, tp, engine)).decode_s
+        floor_s = bounds(Roof(setup)).decode_s
         step = Resident(step, decode.persistent.removed_ms / 1e3, floor_s, decode.persistent.sm_share)
     if decode.micro_batches > 1:
-        reduce_s = 2 * model.layers * ALL_REDUCE_S if tp > 1 else 0.0
-        step = MicroBatches(step, decode.micro_batches, reduce_s, model.layers)
+        layers = setup.model.layers
+        reduce_s = 2 * layers * ALL_REDUCE_S if setup.tp > 1 else 0.0
+        step = MicroBatches(step, decode.micro_batches, reduce_s, layers)
     if prefill.streams is not None:
         step = TwoStreams(step, prefill.streams.decode_sm_share, prefill.streams.bandwidth_sm_share)
     return profile if step is profile.step else replace(profile, step=step)
 
 
-def knobbed(profile: LatencyProfile, pool: Pool, knobs: Optimizations) -> LatencyProfile:
-    """A profile made anew for a resolved pool, with the knobs that its first one had."""
-    return changed_step(profile, pool.model, pool.hardware, pool.tp, pool.engine, knobs, pool.role != "prefill")
-
-
-def changed_limits(
-    limits: EngineLimits,
-    model: ModelShape,
-    hardware: Hardware,
-    tp: int,
-    engine: Engine,
-    profile: LatencyProfile,
-    knobs: Optimizations,
-) -> EngineLimits:
+def changed_limits(limits: EngineLimits, setup: Setup, profile: LatencyProfile, knobs: Optimizations) -> EngineLimits:
     """The limits with the memory knobs applied: long sequences that keep keys alone, room on the host.
 
     `profile` is the pool's, without the knobs of a step. Raises SpecError for a model without keys to keep.
     """
-    decode = knobs.decode
-    block_bytes = limits.block_size * model.kv_bytes_per_token_per_gpu(tp)  # on each of the tp GPUs
-    pcie = hardware.pcie_gb_s * 1e9 * PCIE_EFFICIENCY
+    decode, tp = knobs.decode, setup.tp
+    block_bytes = limits.block_size * setup.kv_bytes_per_token  # on each of the tp GPUs
+    pcie = setup.hardware.pcie_gb_s * 1e9 * PCIE_EFFICIENCY
     swap = int(decode.swap_gb * 1e9 / (block_bytes * tp)) if decode.preemption == "swap" else 0
 
     def tier(found: Tier) -> tuple[int, float, float]:
@@ -207,7 +181,7 @@ def changed_limits(
         return int(found.capacity_gb * 1e9 / (block_bytes * tp)), block_bytes / read, block_bytes / write
 
     if decode.key_only:
-        decode_s, chunk_s = _keys_alone(model, hardware, tp, engine, profile)
+        decode_s, chunk_s = _keys_alone(setup, profile)
         limits = replace(
             limits, keys_above_tokens=decode.key_only_above_tokens, keys_decode_s=decode_s, keys_chunk_s=chunk_s
         )

@@ -17,6 +17,7 @@ from planner.engine.model_config import load_model
 from planner.engine.model_shape import ModelShape
 from planner.engine.profile_file import HandOverLaw, WireLaw
 from planner.engine.profiles import LatencyProfile, load_profile, roofline
+from planner.engine.setup import Setup
 from planner.engine.tp_scaling import at_tp
 from planner.messages import message
 from planner.routing import POLICIES
@@ -44,14 +45,27 @@ Role = Literal["aggregated", "prefill", "decode"]
 @dataclass(frozen=True, slots=True)
 class Pool:
     role: Role
-    tp: int
-    hardware: Hardware
+    setup: Setup  # with the pool's own keys
     limits: EngineLimits
     profile: LatencyProfile
     router: Router
     workers: tuple[WorkerPlace, ...]
-    engine: Engine  # with the pool's own keys
-    model: ModelShape  # under that engine's dtypes
+
+    @property
+    def tp(self) -> int:
+        return self.setup.tp
+
+    @property
+    def hardware(self) -> Hardware:
+        return self.setup.hardware
+
+    @property
+    def engine(self) -> Engine:
+        return self.setup.options
+
+    @property
+    def model(self) -> ModelShape:
+        return self.setup.model
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,14 +160,12 @@ def _twin(profile: LatencyProfile, model: ModelShape) -> str:
     return file.model if same else model.name
 
 
-def _measured_kv(
-    profile: LatencyProfile, model: ModelShape, twin: str, entry: Hardware, tp: int, engine: Engine
-) -> int | None:
+def _measured_kv(profile: LatencyProfile, setup: Setup, twin: str) -> int | None:
     """KV tokens that vLLM reported for just this engine; None when the profile is of another one or says nothing."""
-    file = profile.file
-    if file is None or engine.dtype != "auto" or file.types != model.types(engine):
+    file, engine = profile.file, setup.options
+    if file is None or engine.dtype != "auto" or file.types != setup.model.types(engine):
         return None
-    mine = (twin, entry.name, tp, engine.gpu_memory_utilization)
+    mine = (twin, setup.hardware.name, setup.tp, engine.gpu_memory_utilization)
     return file.kv_cache_tokens if mine == (file.model, file.hardware, file.tp, file.gpu_memory_utilization) else None
 
 
@@ -175,32 +187,32 @@ def _other_types(profile: LatencyProfile, model: ModelShape, engine: Engine) -> 
 
 def _pool(spec: Spec, base: ModelShape, role: Role, pool: PoolSpec, key: str, most: int) -> tuple[Pool, list[str]]:
     """One pool without its workers, and what to warn of."""
-    engine, tp = _engine(spec, pool), pool.tp
-    entry = hardware(pool.hardware or spec.hardware)
-    model = base.for_engine(engine)
+    engine, entry = _engine(spec, pool), hardware(pool.hardware or spec.hardware)
+    setup = Setup.of(base, entry, engine, pool.tp)
+    model = setup.model
     _check_experts(model, engine, f"{key}.engine" if pool.engine else "engine")
-    if (why := uneven(model, tp)) is not None:
-        fitting = [str(size) for size in range(1, most + 1) if divides(model, size)]
+    if (why := uneven(model, setup.parallel)) is not None:
+        fitting = [str(size) for size in range(1, most + 1) if divides(model, setup.at(size).parallel)]
         raise SpecError(
             "{key}.tp: {why}; allowed: {sizes}", key, why, ", ".join(fitting) or message("another checkpoint")
         )
     name = pool.profile or spec.profile
-    budget, seqs, _ = batch_sizes(model, entry, tp, engine)
-    measured = load_profile(name) if name else roofline(model, entry, tp, engine)
+    budget, seqs, _ = batch_sizes(setup)
+    measured = load_profile(name) if name else roofline(setup)
     twin = _twin(measured, model)
-    found = limits(model, entry, tp, engine, _measured_kv(measured, model, twin, entry, tp, engine), key, most)
-    profile = at_tp(measured, model, entry, tp, engine).for_engine(engine, seqs, budget)
+    found = limits(setup, _measured_kv(measured, setup, twin), key, most)
+    profile = at_tp(measured, setup).for_engine(engine, seqs, budget)
     knobs = spec.optimizations
-    found = changed_limits(found, model, entry, tp, engine, profile, knobs)
-    profile = changed_step(profile, model, entry, tp, engine, knobs, role != "prefill")
-    warnings = [*profile.mismatches(twin, entry.name, tp), *profile.other_release(entry.kind), *profile.warnings]
+    found = changed_limits(found, setup, profile, knobs)
+    profile = changed_step(profile, setup, knobs, role != "prefill")
+    warnings = [*profile.mismatches(setup, twin), *profile.other_release(entry.kind), *profile.warnings]
     warnings += _other_types(profile, model, engine)
     if any(window is not None and window < found.max_model_len for window in model.windows):
         warnings.append(
             message("{model}: attention windows are not modelled; KV and attention are counted in full", model.name)
         )
     router = _router(pool.router or spec.deployment.router, f"{key}.router" if pool.router else "deployment.router")
-    return Pool(role, tp, entry, found, profile, router, (), engine, model), warnings
+    return Pool(role, setup, found, profile, router, ()), warnings
 
 
 def _check_experts(model: ModelShape, engine: Engine, key: str) -> None:

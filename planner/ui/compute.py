@@ -15,7 +15,7 @@ from planner.run.tables import Progress, Run
 from planner.spec import Spec, dump, parse
 from planner.suggestion import curves
 from planner.suggestion.answer import Suggestion
-from planner.suggestion.spread import Spread, Workers, cores, here
+from planner.suggestion.spread import ProcessPool, Spread, cores, here
 from planner.suggestion.suggest import COARSE, SearchTask, prepared, search, suggest
 from planner.traffic.workload import offered_rate
 from planner.ui.bounds import bounded
@@ -62,7 +62,7 @@ def pool() -> Spread:
     """The processes that search, for all sessions: started with the first page, ended with the server."""
     if PROCESSES == 1:
         return here
-    workers, question = Workers(PROCESSES), prepared(Scenario().spec(), 2, WARM_REQUESTS, None)
+    workers, question = ProcessPool(PROCESSES), prepared(Scenario().spec(), 2, WARM_REQUESTS, None)
     workers.warm(search, SearchTask(question, 0, None, COARSE, 1.25))
     return workers
 

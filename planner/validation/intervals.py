@@ -12,7 +12,7 @@ from planner.engine.profile_file import ProfileFile
 from planner.engine.profiles import LatencyProfile, from_file
 from planner.run.tables import Run
 from planner.spec import Spec
-from planner.system.knobs import knobbed
+from planner.system.knobs import changed_step
 from planner.system.resolve import System
 
 
@@ -63,7 +63,8 @@ def _drawn(system: System, rng: np.random.Generator) -> System:
         profile = drawn[pool.profile.name].for_engine(
             pool.engine, pool.limits.max_num_seqs, pool.limits.max_num_batched_tokens
         )
-        pools.append(replace(pool, profile=knobbed(profile, pool, system.spec.optimizations)))
+        profile = changed_step(profile, pool.setup, system.spec.optimizations, pool.role != "prefill")
+        pools.append(replace(pool, profile=profile))
     return replace(system, pools=tuple(pools))
 
 

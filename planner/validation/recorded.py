@@ -23,8 +23,8 @@ from planner.engine.profile_file import ProfileFile
 from planner.engine.profiles import dump_profile, load_profile
 from planner.run.tables import Run, frame
 from planner.spec import Node, Spec, SpecError, parse
+from planner.spec.faults import validate as checked
 from planner.spec.strict_yaml import read_mapping, read_text
-from planner.spec.strict_yaml import validate as checked
 from planner.system.resolve import resolve
 from planner.traffic import workload
 from planner.traffic.requests import Arrival, Load, Request

@@ -29,8 +29,11 @@ class Station:
         self.posted_s = 0.0  # push: when the thread that posts is done with all so far
 
 
-class Team:
-    """One pool. `seen` is what its router has read: the workers' state as it is, unless `state_age_s` makes it old."""
+class SimulatedPool:
+    """One pool at work.
+
+    `seen` is what its router has read: the workers' state as it is, unless `state_age_s` makes it old.
+    """
 
     def __init__(
         self,
@@ -43,7 +46,7 @@ class Team:
         announce: bool = False,
         post_block_s: float = 0.0,
     ) -> None:
-        self.pool = pool
+        self.resolved = pool
         self.router = pool.router
         self.stations = []
         for place in pool.workers:
@@ -88,13 +91,13 @@ class Team:
         """Known leading prompt tokens that each worker has cached, its state brought up to `now`."""
         prompt = request.prompt_tokens
         known = prompt if request.known_prefix_tokens is None else request.known_prefix_tokens
-        pool, keys, size = self.pool, self.keys_engine.prompt_keys(request), self.pool.limits.block_tokens(prompt)
+        keys, size = self.keys_engine.prompt_keys(request), self.resolved.limits.block_tokens(prompt)
         limit, whole = (prompt - 1) // size, known // size * size  # a block that is known in part has no key yet
         overlap = []
         for station in self.stations:
             engine = station.engine
             engine.observe(now)
-            if station.pool is not pool:  # a lent one may have blocks of another size
+            if station.pool is not self.resolved:  # a lent one may have blocks of another size
                 cached = engine.cached_tokens(request)
             elif keys and keys[0] in engine.kv.table:
                 cached = engine.kv.lookup(keys, limit)[0] * size
@@ -104,24 +107,24 @@ class Team:
         return overlap
 
 
-class TeamView:
-    """A team as one request finds it (planner.dispatch.View); `distance_s` is how long its KV takes to a place."""
+class SimulatedView:
+    """A pool as one request finds it (planner.dispatch.View); `distance_s` is how long its KV takes to a place."""
 
-    __slots__ = ("_distance_s", "_now", "_request", "_team", "loads", "queued", "seen", "stations")
+    __slots__ = ("_distance_s", "_now", "_request", "_pool", "loads", "queued", "seen", "stations")
 
     def __init__(
         self,
-        team: Team,
+        pool: SimulatedPool,
         request: Request,
         now: float,
         queued: int = 0,
         distance_s: Callable[[WorkerPlace], float] | None = None,
     ) -> None:
-        self.stations, self.loads, self.seen, self.queued = team.stations, team.loads, team.seen, queued
-        self._team, self._request, self._now, self._distance_s = team, request, now, distance_s
+        self.stations, self.loads, self.seen, self.queued = pool.stations, pool.loads, pool.seen, queued
+        self._pool, self._request, self._now, self._distance_s = pool, request, now, distance_s
 
     def overlap(self) -> Sequence[int]:
-        return self._team.overlap(self._request, self._now)
+        return self._pool.overlap(self._request, self._now)
 
     def cached(self, index: int) -> int:
         engine = self.stations[index].engine
