@@ -25,7 +25,7 @@ from planner.day.policies import (
     staying,
 )
 from planner.spec import SpecError, load
-from planner.suggestion.splits import Split, Workers
+from planner.suggestion.splits import PoolSize, Split
 from planner.traffic.trace_scan import Selection
 from planner.watching.statistics import paired_gain
 
@@ -35,7 +35,7 @@ COST = Switching(100.0, 20.0)
 
 
 def split(first: int, second: int = 0) -> Split:
-    return Split(Workers(first, 1), Workers(second, 1)) if second else Split(Workers(first, 1))
+    return Split(PoolSize(first, 1), PoolSize(second, 1)) if second else Split(PoolSize(first, 1))
 
 
 def hour(rate: float, prompt: float = 3000, output: float = 100, at: int = 0) -> Hour:
@@ -160,7 +160,7 @@ def test_the_command_prints_tables_and_json(tmp_path: Path, capsys: pytest.Captu
     path.write_text("hour,rate,prompt_tokens,output_tokens\n0,2,1000,50\n1,4,1000,50\n")
     assert cli.run(["day", str(path), "-n", "2", "--requests", "60", "--seeds", "2"]) == 0
     out = capsys.readouterr().out
-    assert "static" in out and "KV lost" in out
+    assert "static" in out and "lost KV" in out
     assert cli.run(["day", str(path), "-n", "2", "--requests", "60", "--seeds", "2", "--json"]) == 0
     assert [one["policy"] for one in json.loads(capsys.readouterr().out)["policies"]] == list(POLICIES)
     assert cli.run(["day", str(tmp_path / "none.csv"), "-n", "2"]) == 2

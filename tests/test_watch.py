@@ -301,7 +301,9 @@ def test_a_worker_for_the_bottleneck_gains_most() -> None:
     from planner.watching.gains import candidates, what_changes_buy
 
     text = SPEC.replace("{mode: aggregated, replicas: 1}", "{mode: disaggregated}")
-    spec = parse(text, "test", ["deployment.link.connector=NixlPushConnector", "slo.ttft_ms=2000", "slo.attainment=0.9"])
+    spec = parse(
+        text, "test", ["deployment.link.connector=NixlPushConnector", "slo.ttft_ms=2000", "slo.attainment=0.9"]
+    )
     assert {name for name, _ in candidates(spec)} >= {"one more prefill worker", "max_num_batched_tokens 1024"}
     seen = intervals(served(Levels(), prompt_tokens=4000, output_tokens=8, requests=300))
     found = what_changes_buy(spec, seen, Levels())

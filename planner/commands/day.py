@@ -57,7 +57,6 @@ def day(
     """Say when the ratio of prefill to decode workers should move over a day, and what that buys."""
     from rich.table import Table
 
-    from planner.commands.live import START_S
     from planner.day.answer import HEADINGS, play_day, rows
     from planner.day.hours import is_profile, of_profile, of_trace
     from planner.day.policies import Switching
@@ -68,6 +67,7 @@ def day(
     from planner.suggestion.probe import turnaround_s
     from planner.suggestion.spread import cores, spread
     from planner.traffic.trace_scan import Selection
+    from planner.validation.live import START_S
 
     if not (scale > 0 and math.isfinite(scale)):
         raise SpecError(f"--scale {scale:g}: allowed: a number above 0")
@@ -105,7 +105,7 @@ def day(
     for at, (one, split) in enumerate(zip(found.hours, found.best, strict=True)):
         hourly.add_row(str(at), number(one.rate), number(one.prompt_mean), number(one.output_mean), split.name)
     screen.print(hourly)
-    policies = Table(box=None, pad_edge=False)
+    policies = Table(box=None, pad_edge=False, collapse_padding=True)
     for at, name in enumerate(HEADINGS):
         policies.add_column(name, justify="left" if at == 0 else "right")
     for row in rows(found):
@@ -115,7 +115,7 @@ def day(
         screen,
         f"A new worker takes {number(switching.start_s)} s to start, an old one {number(switching.drain_s)} s to empty;"
         " while a change goes on only the workers of both splits serve. Intervals (95 %) are over"
-        f" {seeds} lists of requests. In time: within the targets. KV lost: at most, million tokens.",
+        f" {seeds} lists of requests. In time: within the targets. Lost KV: at most, million tokens.",
     )
 
 

@@ -20,7 +20,7 @@ from planner.spec import Spec, SpecError, dump, parse
 from planner.suggestion.probe import Period, turnaround_s
 from planner.suggestion.rows import price_per_gpu_hour
 from planner.suggestion.search import first_guess, probe, system_of
-from planner.suggestion.splits import Split, Workers, apply, tp_sizes
+from planner.suggestion.splits import PoolSize, Split, apply, tp_sizes
 from planner.suggestion.spread import Spread, here
 from planner.watching.statistics import Gain, paired_gain
 
@@ -71,9 +71,9 @@ def all_splits(spec: Spec, gpus: int, only_pd: bool = False) -> list[Split]:
     """Every use of up to `gpus` GPUs with the smallest engines on which the model fits. Raises SpecError for none."""
     tp = tp_sizes(spec, gpus)[0][0]
     most = gpus // tp
-    together = [Split(Workers(count, tp)) for count in range(1, most + 1)]
+    together = [Split(PoolSize(count, tp)) for count in range(1, most + 1)]
     apart = [
-        Split(Workers(prefill, tp), Workers(decode, tp))
+        Split(PoolSize(prefill, tp), PoolSize(decode, tp))
         for prefill in range(1, most)
         for decode in range(1, most - prefill + 1)
     ]
@@ -230,7 +230,7 @@ def play_day(
     base = played[0]
     gains = {one.policy: paired_gain(one.good, base.good) for one in played[1:] if base.good_mean > 0}
     day = Day(gpus, tuple(hours), fixed, best, tuple(played), switching, gains, "")
-    return replace(day, sentence=sentence(day, spec))
+    return replace(day, sentence=sentence(day))
 
 
 def _played(
@@ -288,8 +288,25 @@ def _lost(spec: Spec, old: Split, left: Split | None) -> float:
 WORTH = 0.01  # of the requests within the targets: less is not worth a change
 
 
-def sentence(day: Day, spec: Spec) -> str:
-    """Whether moving the ratio pays, when, and how much a policy that sees no future gets of it."""
+def sentence(day: Day) -> str:
+    """Whether moving the ratio pays, when, what a policy that sees no future gets of it, and the GPUs it spares."""
+    text, spared = _pays(day), _spared(day)
+    return f"{text} {spared}" if spared else text
+
+
+def _spared(day: Day) -> str:
+    """The fewest GPU hours of a policy that surely serves no per cent fewer; empty where none spares a per cent."""
+    base = day.played[0]
+    good = [one for one in day.played if one.policy in day.gains and day.gains[one.policy].low > -WORTH]
+    least = min(good, key=lambda one: one.gpu_hours, default=base)
+    share = 1 - least.gpu_hours / base.gpu_hours
+    if share < WORTH:
+        return ""
+    served = _more(day.gains[least.policy])
+    return f"Policy {least.policy!r} serves {served}, with {percent(share)} fewer GPU hours."
+
+
+def _pays(day: Day) -> str:
     base = day.played[0]
     text = (
         f"{day.fixed.name} all day serves {percent(base.good_mean / base.offered)} of {number(base.offered)} requests"
@@ -355,4 +372,4 @@ def rows(day: Day) -> list[list[str]]:
     return found
 
 
-HEADINGS = ("policy", "in time", "against static", "GPU h", "cost", "moves", "KV lost, M")
+HEADINGS = ("policy", "in time", "against static", "GPU h", "cost", "moves", "lost KV")

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from planner.day.hours import Hour
-from planner.suggestion.splits import Split, Workers
+from planner.suggestion.splits import PoolSize, Split
 
 
 class Serves(Protocol):
@@ -173,18 +173,18 @@ def staying(before: Split, after: Split) -> Split | None:
         return None
     first = min(before.first.replicas, after.first.replicas)
     if before.second is None or after.second is None:
-        return Split(Workers(first, before.first.tp))
+        return Split(PoolSize(first, before.first.tp))
     if before.second.tp != after.second.tp:
         return None
     second = min(before.second.replicas, after.second.replicas)
-    return Split(Workers(first, before.first.tp), Workers(second, before.second.tp))
+    return Split(PoolSize(first, before.first.tp), PoolSize(second, before.second.tp))
 
 
 def out_s(before: Split, after: Split, cost: Switching) -> float:
     """How long a change leaves only `staying`: new workers start on idle GPUs, or after old ones have drained."""
     if before == after:
         return 0.0
-    pools = [(before.first, after.first), (before.second or Workers(0, 1), after.second or Workers(0, 1))]
+    pools = [(before.first, after.first), (before.second or PoolSize(0, 1), after.second or PoolSize(0, 1))]
     more = any(b.replicas > a.replicas for a, b in pools)
     fewer = any(b.replicas < a.replicas for a, b in pools)
     if not more:

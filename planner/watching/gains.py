@@ -16,7 +16,7 @@ from planner.spec import Aggregated, Disaggregated, Empirical, Poisson, Spec, Sp
 from planner.suggestion.changes import hand_overs
 from planner.suggestion.probe import Period
 from planner.suggestion.search import Found, Probe, first_guess, highest_rate, probe
-from planner.suggestion.splits import ROUTERS, Split, Workers, apply
+from planner.suggestion.splits import ROUTERS, PoolSize, Split, apply
 from planner.suggestion.tasks import period_of
 from planner.suggestion.tuning import BUDGETS, Tuning
 from planner.system.resolve import System, resolve
@@ -86,10 +86,10 @@ def present(spec: Spec) -> Split:
     """The deployment of a spec as a split."""
     deployment = spec.deployment
     if isinstance(deployment, Disaggregated):
-        first, second = (Workers(pool.replicas, pool.tp) for pool in (deployment.prefill, deployment.decode))
+        first, second = (PoolSize(pool.replicas, pool.tp) for pool in (deployment.prefill, deployment.decode))
         return Split(first, second)
     assert isinstance(deployment, Aggregated)
-    return Split(Workers(deployment.replicas, deployment.tp))
+    return Split(PoolSize(deployment.replicas, deployment.tp))
 
 
 def candidates(spec: Spec) -> Iterator[tuple[str, Split]]:

@@ -13,7 +13,7 @@ from planner.backends import backend
 from planner.engine.law import TERMS
 from planner.engine.profile_file import ProfileFile
 from planner.engine.profiles import from_file
-from planner.system.knobs import knobbed
+from planner.system.knobs import changed_step
 from planner.system.resolve import System
 from planner.traffic.contents import ANSWER, PROMPT, SYSTEM, content_id, segments_of
 from planner.traffic.loads import Chained
@@ -52,7 +52,8 @@ def levelled(system: System, levels: Levels) -> System:
             continue
         profile = replace(from_file(_scaled(pool.profile.file, levels)), warnings=pool.profile.warnings)
         profile = profile.for_engine(pool.engine, pool.limits.max_num_seqs, pool.limits.max_num_batched_tokens)
-        pools.append(replace(pool, profile=knobbed(profile, pool, system.spec.optimizations)))
+        profile = changed_step(profile, pool.setup, system.spec.optimizations, pool.role != "prefill")
+        pools.append(replace(pool, profile=profile))
     return replace(system, pools=tuple(pools))
 
 
