@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import sys
 from types import SimpleNamespace
 from typing import Any
@@ -47,6 +48,7 @@ class FakeEngine:
         self.written: dict[str, list[float]] = {}
         self.running = self.most_running = 0
         self.abandoned = 0
+        self.ended: list[dict[str, float]] = []  # answered requests, as columns of planner.run.tables
         self.url = ""
 
     async def __aenter__(self) -> FakeEngine:
@@ -79,7 +81,18 @@ class FakeEngine:
         labels = '{engine="0",model_name="fake"}'
         text = f"vllm:num_requests_running{labels} {self.running}.0\nvllm:kv_cache_usage_perc{labels} 0.25\n"
         blocks = 'vllm:cache_config_info{block_size="128",num_gpu_blocks="65"} 1.0'
-        return web.Response(text=f"{text}vllm:num_requests_waiting{labels} 0.0\n{blocks}\n")
+        return web.Response(text=f"{text}vllm:num_requests_waiting{labels} 0.0\n{blocks}\n{self._counted()}")
+
+    def _counted(self) -> str:
+        """vLLM's counters of the requests that were streamed to their end; nothing before the first."""
+        if not self.ended:
+            return ""
+        import pandas as pd
+
+        from fake_counters import GAUGES, counters, exposition
+
+        found = counters(pd.DataFrame(self.ended), math.inf)
+        return exposition({name: value for name, value in found.items() if name not in GAUGES})
 
     async def _tokenize(self, request: web.Request) -> web.Response:
         body = await request.json()
@@ -183,6 +196,7 @@ class FakeEngine:
         count, reason = self._plan(body)
         response = web.StreamResponse(headers={"content-type": "text/event-stream"})
         times = self.written.setdefault(request.headers.get("x-request-id", ""), [arrived])
+        begin = len(times)  # requests without an id share a list
         first = arrived + self._first_s(body)
         await self._until(first)
         await response.prepare(request)
@@ -206,6 +220,12 @@ class FakeEngine:
             await self._write(response, self._head(body, True) | {"choices": [], "usage": self._usage(body, count)})
         await response.write(b"data: [DONE]\n\n")
         await response.write_eof()
+        self.ended.append(
+            {
+                "arrival_s": arrived, "first_token_s": times[begin], "finish_s": times[-1],
+                "prompt_tokens": self._prompt_tokens(body), "output_tokens": count,
+            }
+        )  # fmt: skip
         return response
 
     @staticmethod

@@ -1,0 +1,375 @@
+"""The day simulated hour by hour: what each split serves, what each policy makes of it, and whether moving pays.
+
+Splits are chosen with one list of requests and judged with others, so that nobody is credited with what was luck of
+the list that chose.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import lru_cache
+from itertools import groupby
+from typing import Any
+
+from planner.day.hours import Hour
+from planner.day.policies import POLICIES, Switching, View, idle_gpu_s, out_s, staying
+from planner.report.words import number, percent
+from planner.run.tables import Progress
+from planner.spec import Spec, SpecError, dump, parse
+from planner.suggestion.probe import Period, turnaround_s
+from planner.suggestion.rows import price_per_gpu_hour
+from planner.suggestion.search import first_guess, probe, system_of
+from planner.suggestion.splits import PoolSize, Split, apply, tp_sizes
+from planner.suggestion.spread import Spread, here
+from planner.watching.statistics import Gain, paired_gain
+
+REQUESTS = 300  # of an hour that are simulated
+TURNAROUNDS = 3  # of a request, at least
+HOPELESS = 0.5  # of the hour's rate: a closed form below says that nothing is served in time
+CHOOSER = 0  # the list of requests that choices are made with
+DIGITS = 3  # of a rate: forecasts that agree so far are one
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    spec_yaml: str  # without a split
+    hour: Hour
+    split: Split
+    seed: int
+    requests: int
+
+
+def share(task: Task) -> float:
+    """The share of an hour's requests within the targets on a split. 0 where the closed form is far below the rate.
+
+    Where the line grows, later requests wait longer than the first: the last quarter of what was sent counts.
+    """
+    spec = task.hour.traffic(_spec(task.spec_yaml))
+    try:
+        system = system_of(apply(spec, task.split))
+    except SpecError:
+        return 0.0
+    if first_guess(system, task.seed) < HOPELESS * task.hour.rate:
+        return 0.0
+    turnaround = turnaround_s(spec, task.seed)
+    seconds = max(task.requests / task.hour.rate, TURNAROUNDS * turnaround)
+    period = Period(seconds, min(turnaround, seconds / 3))
+    found = probe(system, task.hour.rate, task.seed, early=False, period=period)
+    if found.kept_up or not found.blocks[-1][0]:
+        return found.attainment
+    judged, good = found.blocks[-1]
+    return good / judged
+
+
+@lru_cache(maxsize=8)
+def _spec(text: str) -> Spec:
+    return parse(text)
+
+
+def all_splits(spec: Spec, gpus: int, only_pd: bool = False) -> list[Split]:
+    """Every use of up to `gpus` GPUs with the smallest engines on which the model fits. Raises SpecError for none."""
+    tp = tp_sizes(spec, gpus)[0][0]
+    most = gpus // tp
+    together = [Split(PoolSize(count, tp)) for count in range(1, most + 1)]
+    apart = [
+        Split(PoolSize(prefill, tp), PoolSize(decode, tp))
+        for prefill in range(1, most)
+        for decode in range(1, most - prefill + 1)
+    ]
+    if only_pd and not apart:
+        raise SpecError(f"--gpus {gpus}: engines of {tp} GPUs; allowed: at least {2 * tp} for two pools")
+    return apart if only_pd else together + apart
+
+
+@dataclass
+class Table:
+    """Shares as they are asked for; each is simulated once."""
+
+    spec: Spec
+    requests: int = REQUESTS
+    known: dict[tuple[Any, ...], float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._yaml = dump(self.spec)
+
+    def serves(self, hour: Hour, split: Split, seed: int = CHOOSER) -> float:
+        if not hour.rate:
+            return 1.0
+        if min(split.first.replicas, split.second.replicas if split.second else 1) < 1:
+            return 0.0
+        key = self._key(hour, split, seed)
+        if key not in self.known:
+            self.known[key] = share(self._task(hour, split, seed))
+        return self.known[key]
+
+    def fill(self, hours: Sequence[Hour], splits: Sequence[Split], spread: Spread, progress: Progress | None) -> None:
+        """Simulate all that is not known yet, on all cores."""
+        wanted = {
+            self._key(hour, split, CHOOSER): self._task(hour, split, CHOOSER)
+            for hour in hours
+            for split in splits
+            if hour.rate
+        }
+        wanted = {key: task for key, task in wanted.items() if key not in self.known}
+        done = 0
+
+        def one_done() -> None:
+            nonlocal done
+            done += 1
+            if progress:
+                progress("hours", done / len(wanted))
+
+        found = spread(share, list(wanted.values()), one_done)
+        self.known |= dict(zip(wanted, found, strict=True))
+
+    def _task(self, hour: Hour, split: Split, seed: int) -> Task:
+        rounded = replace(hour, rate=float(f"{hour.rate:.{DIGITS}g}"))
+        return Task(self._yaml, rounded, split, self.spec.run.seed + seed, self.requests)
+
+    def _key(self, hour: Hour, split: Split, seed: int) -> tuple[Any, ...]:
+        return (f"{hour.rate:.{DIGITS}g}", hour.prompts, hour.outputs, split, seed)
+
+
+@dataclass(frozen=True, slots=True)
+class Played:
+    """A day under one policy. `good`: requests within the targets, of each list of requests that judged."""
+
+    policy: str
+    splits: tuple[Split, ...]
+    good: tuple[float, ...]
+    offered: float
+    gpu_hours: float
+    cost: float | None
+    changes: int
+    lost_kv_tokens: float  # at most: full caches of the workers that went
+
+    @property
+    def good_mean(self) -> float:
+        return sum(self.good) / len(self.good)
+
+
+@dataclass(frozen=True)
+class Day:
+    gpus: int
+    hours: tuple[Hour, ...]
+    fixed: Split
+    best: tuple[Split, ...]  # of each hour, all GPUs used
+    played: tuple[Played, ...]
+    switching: Switching
+    gains: dict[str, Gain]  # of each policy over `static`
+    sentence: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            "answer": self.sentence,
+            "gpus": self.gpus,
+            "start_up_s": self.switching.start_s,
+            "drain_s": self.switching.drain_s,
+            "static": self.fixed.name,
+            "hours": [
+                {
+                    "start_s": hour.start_s,
+                    "rate": hour.rate,
+                    "prompt_tokens": hour.prompt_mean,
+                    "output_tokens": hour.output_mean,
+                    "best": split.name,
+                }
+                for hour, split in zip(self.hours, self.best, strict=True)
+            ],
+            "policies": [
+                {
+                    "policy": one.policy,
+                    "good_requests": one.good_mean,
+                    "offered_requests": one.offered,
+                    "gpu_hours": one.gpu_hours,
+                    "cost": one.cost,
+                    "changes": one.changes,
+                    "lost_kv_tokens_at_most": one.lost_kv_tokens,
+                    "gain": None if one.policy not in self.gains else asdict(self.gains[one.policy]),
+                    "splits": [split.name for split in one.splits],
+                }
+                for one in self.played
+            ],
+        }
+
+
+def play_day(
+    spec: Spec,
+    hours: Sequence[Hour],
+    gpus: int,
+    switching: Switching,
+    *,
+    seeds: int = 3,
+    requests: int = REQUESTS,
+    only_pd: bool = False,
+    spread: Spread = here,
+    progress: Progress | None = None,
+) -> Day:
+    """All policies over the hours. Raises SpecError when no split can be built."""
+    if not any(hour.rate for hour in hours):
+        raise SpecError("the day has no hour with requests; allowed: a trace or profile with some")
+    table, splits = Table(spec, requests), all_splits(spec, gpus, only_pd)
+    most = max(split.gpus for split in splits)
+    whole = [split for split in splits if split.gpus == most]
+    table.fill(hours, whole, spread, progress)
+
+    def served(split: Split) -> float:
+        return sum(hour.requests * table.serves(hour, split) for hour in hours)
+
+    fixed = max(whole, key=served)
+    best = tuple(max(whole, key=lambda split: table.serves(hour, split)) if hour.rate else fixed for hour in hours)
+    best = tuple(fixed if table.serves(hour, fixed) >= table.serves(hour, split) else split
+                 for hour, split in zip(hours, best, strict=True))  # fmt: skip
+    played = []
+    for at, name in enumerate(POLICIES):
+        played.append(_played(name, spec, hours, splits, fixed, table, switching, seeds))
+        if progress:
+            progress("policies", (at + 1) / len(POLICIES))
+    base = played[0]
+    gains = {one.policy: paired_gain(one.good, base.good) for one in played[1:] if base.good_mean > 0}
+    day = Day(gpus, tuple(hours), fixed, best, tuple(played), switching, gains, "")
+    return replace(day, sentence=sentence(day))
+
+
+def _played(
+    name: str,
+    spec: Spec,
+    hours: Sequence[Hour],
+    splits: Sequence[Split],
+    fixed: Split,
+    table: Table,
+    switching: Switching,
+    seeds: int,
+) -> Played:
+    a_day = max(1, round(86_400 / hours[0].length_s))
+    now, chosen, before = fixed, [], []
+    for at, hour in enumerate(hours):
+        view = View(hours[:at], now, splits, fixed, table.serves, spec.slo.attainment, hour, a_day)
+        before.append(now)
+        now = POLICIES[name](view)
+        chosen.append(now)
+    good, gpu_s = [0.0] * seeds, 0.0
+    changes, lost = 0, 0.0
+    for hour, old, new in zip(hours, before, chosen, strict=True):
+        away = min(out_s(old, new, switching), hour.length_s) / hour.length_s
+        left = staying(old, new)
+        for seed in range(seeds):
+            share_ = (1 - away) * table.serves(hour, new, 1 + seed)
+            if away and left is not None:
+                share_ += away * table.serves(hour, left, 1 + seed)
+            good[seed] += hour.requests * share_
+        gpu_s += new.gpus * hour.length_s + idle_gpu_s(old, new, switching)
+        if old != new:
+            changes += 1
+            lost += _lost(spec, old, left)
+    price = price_per_gpu_hour(spec)
+    hours_used = gpu_s / 3600
+    offered = sum(hour.requests for hour in hours)
+    cost = None if price is None else price * hours_used
+    return Played(name, tuple(chosen), tuple(good), offered, hours_used, cost, changes, lost)
+
+
+def _lost(spec: Spec, old: Split, left: Split | None) -> float:
+    """Tokens of full KV caches of the workers that went."""
+    system = system_of(apply(spec, old))
+    stay = (0, 0) if left is None else (left.first.replicas, left.second.replicas if left.second else 0)
+    return float(
+        sum(
+            (len(pool.workers) - kept) * pool.limits.kv_blocks * pool.limits.block_size
+            for pool, kept in zip(system.pools, stay, strict=False)
+        )
+    )
+
+
+# --- words -------------------------------------------------------------------------------------
+
+WORTH = 0.01  # of the requests within the targets: less is not worth a change
+
+
+def sentence(day: Day) -> str:
+    """Whether moving the ratio pays, when, what a policy that sees no future gets of it, and the GPUs it spares."""
+    text, spared = _pays(day), _spared(day)
+    return f"{text} {spared}" if spared else text
+
+
+def _spared(day: Day) -> str:
+    """The fewest GPU hours of a policy that surely serves no per cent fewer; empty where none spares a per cent."""
+    base = day.played[0]
+    good = [one for one in day.played if one.policy in day.gains and day.gains[one.policy].low > -WORTH]
+    least = min(good, key=lambda one: one.gpu_hours, default=base)
+    share = 1 - least.gpu_hours / base.gpu_hours
+    if share < WORTH:
+        return ""
+    served = _more(day.gains[least.policy])
+    return f"Policy {least.policy!r} serves {served}, with {percent(share)} fewer GPU hours."
+
+
+def _pays(day: Day) -> str:
+    base = day.played[0]
+    text = (
+        f"{day.fixed.name} all day serves {percent(base.good_mean / base.offered)} of {number(base.offered)} requests"
+        " within the targets"
+    )
+    best = day.gains.get("best each hour")
+    if best is None:
+        return f"{text}: no use of {day.gpus} GPUs serves any of them."
+    if best.high < WORTH:
+        return f"{text}; moving the ratio by the hour does not pay ({_more(best)})."
+    real = max(
+        (one for one in day.played if one.policy not in ("static", "best each hour")), key=lambda one: one.good_mean
+    )
+    got = day.gains[real.policy]
+    pays = "pays" if best.low > WORTH else "may pay"
+    moved = f"{text}; the best split of each hour serves {_more(best)}: moving the ratio {pays}{_when(day)}."
+    if got.low > 0:
+        return f"{moved} Without seeing the hour beforehand, {real.policy!r} gets {_more(got)}."
+    return f"{moved} No policy that does not see the hour beforehand surely gets any of it."
+
+
+def _more(gain: Gain) -> str:
+    word = "more" if gain.value >= 0 else "fewer"
+    return f"{percent(abs(gain.value))} {word}, {_signed(gain.low)} to {_signed(gain.high)}"
+
+
+def _signed(value: float) -> str:
+    return f"{_short(value)} %"
+
+
+def _short(value: float) -> str:
+    return f"{100 * value:+z.1f}"
+
+
+def _when(day: Day) -> str:
+    """In the hours 7 to 9 (3P5D) and 17 (2P6D)"""
+    numbered = enumerate(zip(day.best, day.hours, strict=True))
+    runs = []
+    for split, group in groupby(numbered, key=lambda one: one[1][0]):
+        places = [at for at, _ in group]
+        if split != day.fixed:
+            span = f"{places[0]}" if len(places) == 1 else f"{places[0]} to {places[-1]}"
+            runs.append(f"{span} ({split.name})")
+    return f" in the hours {', '.join(runs[:6])}{', ...' if len(runs) > 6 else ''}" if runs else ""
+
+
+def rows(day: Day) -> list[list[str]]:
+    """The table of policies: name, share within the targets, against static, GPU hours, cost, changes, KV lost."""
+    found = []
+    for one in day.played:
+        gain = day.gains.get(one.policy)
+        found.append(
+            [
+                one.policy,
+                percent(one.good_mean / one.offered),
+                "" if gain is None else f"{_short(gain.value)} ({_short(gain.low)} to {_short(gain.high)}) %",
+                number(one.gpu_hours),
+                "-" if one.cost is None else f"{one.cost:,.0f}",
+                str(one.changes),
+                number(one.lost_kv_tokens / 1e6),
+            ]
+        )
+    return found
+
+
+HEADINGS = ("policy", "in time", "against static", "GPU h", "cost", "moves", "lost KV")

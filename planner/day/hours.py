@@ -1,0 +1,115 @@
+"""The hours of a day: how many requests come, and how long they are."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from planner.spec import Empirical, Poisson, Spec, SpecError
+from planner.traffic.rows import TraceRequest
+from planner.traffic.trace_scan import Scan, Selection
+
+POINTS = 16  # values that stand for an hour's distribution of lengths
+FEWEST = 5  # requests of an hour below which it counts as empty
+MOST_HOURS = 24 * 31
+
+
+@dataclass(frozen=True, slots=True)
+class Hour:
+    """One stretch of the day. Lengths are quantiles of its requests, in tokens; `rate` in requests a second."""
+
+    start_s: float
+    length_s: float
+    rate: float
+    prompts: tuple[float, ...]
+    outputs: tuple[float, ...]
+
+    @property
+    def prompt_mean(self) -> float:
+        return sum(self.prompts) / len(self.prompts) if self.prompts else 0.0
+
+    @property
+    def output_mean(self) -> float:
+        return sum(self.outputs) / len(self.outputs) if self.outputs else 0.0
+
+    @property
+    def requests(self) -> float:
+        return self.rate * self.length_s
+
+    def traffic(self, spec: Spec) -> Spec:
+        """The spec with this hour's traffic. Prompt and output of a request are drawn apart."""
+        prompts, outputs = (Empirical(kind="empirical", values=values) for values in (self.prompts, self.outputs))
+        traffic = Poisson(rate=self.rate, requests=500, prompt_tokens=prompts, output_tokens=outputs)
+        return spec.model_copy(update={"workload": traffic})
+
+
+def of_trace(path: Path, form: str, hour_s: float, scale: float, selection: Selection) -> list[Hour]:
+    """The hours of a trace, `scale` times as busy. Raises SpecError for a trace without send times, or too long."""
+    hours: dict[int, list[TraceRequest]] = {}
+    first: float | None = None
+    last = 0.0
+    for row in Scan(path, form, None, selection):
+        if row.arrival_s is None:
+            continue
+        first = row.arrival_s if first is None else first
+        last = max(last, row.arrival_s - first)
+        hours.setdefault(int((row.arrival_s - first) // hour_s), []).append(row)
+    if not hours or last <= 0:
+        raise SpecError(f"{path}: no send times; allowed: a trace of requests at different times")
+    count = max(1, math.ceil(last / hour_s))
+    if count > MOST_HOURS:
+        raise SpecError(f"{path}: {count} hours; allowed: up to {MOST_HOURS} (--hour, --from and --to choose)")
+    return [_hour(at, hour_s, min(hour_s, last - at * hour_s), hours.get(at, []), scale) for at in range(count)]
+
+
+def _hour(at: int, hour_s: float, length_s: float, rows: Sequence[TraceRequest], scale: float) -> Hour:
+    if len(rows) < FEWEST:
+        return Hour(at * hour_s, length_s, 0.0, (), ())
+    return Hour(
+        at * hour_s,
+        length_s,
+        scale * len(rows) / length_s,
+        _quantiles([row.prompt_tokens for row in rows]),
+        _quantiles([row.output_tokens for row in rows]),
+    )
+
+
+def _quantiles(values: Sequence[float]) -> tuple[float, ...]:
+    """POINTS values at the middles of equal shares, stretched to the mean of all."""
+    found = np.maximum(np.quantile(np.asarray(values, float), (np.arange(POINTS) + 0.5) / POINTS), 1.0)
+    return tuple(np.maximum(found * np.mean(values) / found.mean(), 1.0).round(1).tolist())
+
+
+COLUMNS = ("hour", "rate", "prompt_tokens", "output_tokens")
+
+
+def of_profile(path: Path, hour_s: float, scale: float) -> list[Hour]:
+    """A CSV of hours: hour, rate, prompt_tokens, output_tokens (means). Raises SpecError."""
+    import csv
+
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    found = []
+    for number, row in enumerate(rows, start=2):
+        try:
+            rate, prompt, output = (float(row[name]) for name in COLUMNS[1:])
+        except (KeyError, TypeError, ValueError):
+            raise SpecError(f"{path}:{number}: is no hour; allowed: numbers in columns {', '.join(COLUMNS)}") from None
+        if not (rate >= 0 and prompt >= 1 and output >= 1 and all(map(math.isfinite, (rate, prompt, output)))):
+            raise SpecError(f"{path}:{number}: allowed: a rate from 0, and lengths from 1 token")
+        found.append(Hour((number - 2) * hour_s, hour_s, scale * rate, (prompt,), (output,)))
+    if not found:
+        raise SpecError(f"{path}: no hours; allowed: a line for each, in columns {', '.join(COLUMNS)}")
+    return found
+
+
+def is_profile(path: Path) -> bool:
+    """Whether a file is a CSV of hours, by its first line."""
+    if not path.is_file() or path.suffix != ".csv":
+        return False
+    with path.open(encoding="utf-8", errors="replace") as file:
+        return file.readline().strip().split(",") == list(COLUMNS)

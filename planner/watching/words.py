@@ -1,0 +1,55 @@
+"""A line of a watch in words."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from planner.report.words import number, percent
+from planner.watching.predict import METRICS
+from planner.watching.watch import Judged, Line, State, clock, coverage
+
+IN_MS = ("ttft", "tpot", "e2e")
+
+
+def line_text(line: Line, state: State) -> str:
+    """10:31:00 2.1 req/s 256+32 tok | TTFT 31 ms (27 to 36) saw 30 | ... | 96 of 100 inside."""
+    one = line.observed
+    lengths = f"{number(one.prompts.mean)}+{number(one.outputs.mean)} tok"
+    parts = [f"{clock(one.end_s)} {number(one.rate)} req/s {lengths}"]
+    parts += [_judged(judged) for judged in line.judged if judged.metric in ("ttft", "tpot")]
+    share, judged = coverage(state), sum(count for _, count in state.covered.values())
+    parts.append("learning" if share is None else f"{percent(share)} of {judged} inside")
+    return " | ".join(parts)
+
+
+def _judged(one: Judged) -> str:
+    scale = 1e3 if one.metric in IN_MS else 1.0
+    name = METRICS[one.metric]
+    if not math.isfinite(one.measured):
+        return f"{name} -"
+    said = number(one.predicted * scale)
+    if one.low is not None and one.high is not None:
+        said += f" ({number(one.low * scale)} to {number(one.high * scale)})"
+    mark = {True: "", False: "!", None: ""}[one.inside]
+    return f"{name} {said}, saw {number(one.measured * scale)}{mark}{' ms' if one.metric in IN_MS else ''}"
+
+
+def closing(state: State) -> str:
+    """How often the intervals held what was measured, over the whole watch."""
+    share = coverage(state)
+    if share is None:
+        return f"Nothing judged yet: {len(state.window)} intervals seen, 9 are needed after the first fit."
+    each = ", ".join(f"{METRICS[name]} {inside} of {count}" for name, (inside, count) in state.covered.items())
+    return f"The 90 % intervals held {percent(share)} of what was measured ({each}); refitted {state.refits} times."
+
+
+def line_data(line: Line) -> dict[str, Any]:
+    """For JSON; unknown numbers are null."""
+    from planner.watching.tables import row
+
+    return {name: _finite(value) for name, value in row(line).items()} | {"events": list(line.events)}
+
+
+def _finite(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,166 @@
+"""A day's hours, policies with known answers, and the price of a change."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from planner import cli
+from planner.day.answer import Table, all_splits, play_day
+from planner.day.hours import Hour, of_profile, of_trace
+from planner.day.policies import (
+    POLICIES,
+    Switching,
+    View,
+    forecast,
+    idle_gpu_s,
+    load_rule,
+    oracle,
+    out_s,
+    planner_in_the_loop,
+    sla_rule,
+    staying,
+)
+from planner.spec import SpecError, load
+from planner.suggestion.splits import PoolSize, Split
+from planner.traffic.trace_scan import Selection
+from planner.watching.statistics import paired_gain
+
+SPEC = load("disagg")
+PUSH = load("disagg", ["deployment.link.connector=NixlPushConnector"])
+COST = Switching(100.0, 20.0)
+
+
+def split(first: int, second: int = 0) -> Split:
+    return Split(PoolSize(first, 1), PoolSize(second, 1)) if second else Split(PoolSize(first, 1))
+
+
+def hour(rate: float, prompt: float = 3000, output: float = 100, at: int = 0) -> Hour:
+    return Hour(at * 3600.0, 3600.0, rate, (prompt,), (output,))
+
+
+PAIRS = [split(p, d) for p in range(1, 4) for d in range(1, 4) if p + d <= 4]
+
+
+def made(one: Hour, on: Split) -> float:
+    """A stack whose prefill workers serve 1 request of 3,000 tokens a second, decode workers 1 of 100."""
+    assert on.second is not None
+    need = (one.rate * one.prompt_mean / 3000, one.rate * one.output_mean / 100)
+    return min(1.0, on.first.replicas / need[0], on.second.replicas / need[1])
+
+
+def view(past: list[Hour], now: Split, coming: Hour | None = None, fixed: Split | None = None) -> View:
+    return View(past, now, PAIRS, fixed or split(2, 2), made, 0.99, coming or hour(1), 24)
+
+
+# --- policies ----------------------------------------------------------------------------------
+
+
+def test_the_sla_rule_takes_the_fewest_workers_that_serve_the_last_hour() -> None:
+    assert sla_rule(view([hour(1)], split(2, 2))) == split(1, 1)
+    assert sla_rule(view([hour(2, 1500)], split(1, 1))) == split(1, 2)
+    assert sla_rule(view([hour(9)], split(1, 1))) == split(2, 2)  # more than there is: the fixed one
+
+
+def test_the_load_rule_moves_one_worker_at_a_time() -> None:
+    assert load_rule(view([hour(3, 1000)], split(1, 1))) == split(1, 2)
+    assert load_rule(view([hour(1)], split(1, 3))) == split(1, 2)
+
+
+def test_the_planner_changes_only_for_a_gain() -> None:
+    assert planner_in_the_loop(view([hour(3, 1000)], split(2, 2))) == split(1, 3)
+    assert planner_in_the_loop(view([hour(1)], split(2, 2))) == split(2, 2)
+
+
+def test_the_oracle_sees_the_hour_and_the_others_do_not() -> None:
+    coming = hour(3, 1000)
+    assert oracle(view([hour(1)], split(2, 2), coming)) == split(1, 3)
+    for name, policy in POLICIES.items():
+        if name != "best each hour":
+            seen = view([hour(1)], split(2, 2))
+            assert policy(seen) == policy(replace(seen, coming=coming)), name
+
+
+def test_the_forecast_is_yesterdays_hour_scaled_or_a_trend() -> None:
+    assert forecast([hour(1), hour(1.5)], 24).rate == pytest.approx(1.5 * 1.5**0.5)
+    days = [hour(1 + at % 4) for at in range(4)] + [hour(2 * (1 + at % 4)) for at in range(3)]
+    assert forecast(days, 4).rate == pytest.approx(8)  # yesterday 4, today twice as busy
+
+
+def test_a_change_costs_a_start_and_where_gpus_are_taken_a_drain() -> None:
+    assert out_s(split(2, 2), split(2, 2), COST) == 0
+    assert out_s(split(2, 2), split(1, 2), COST) == 0
+    assert out_s(split(1, 1), split(1, 2), COST) == 100
+    assert out_s(split(2, 2), split(1, 3), COST) == 120
+    assert idle_gpu_s(split(2, 2), split(1, 1), COST) == 40
+    assert staying(split(2, 2), split(1, 3)) == split(1, 2)
+    assert staying(split(4), split(2, 2)) is None
+
+
+def test_the_interval_of_a_gain_is_students() -> None:
+    found = paired_gain([11, 12, 13], [10, 10, 10])
+    assert found.value == pytest.approx(0.2)
+    assert found.high - found.value == pytest.approx(4.302653 * 0.1 / 3**0.5, rel=1e-5)
+
+
+# --- hours -------------------------------------------------------------------------------------
+
+
+def test_hours_of_a_profile_and_its_faults(tmp_path: Path) -> None:
+    path = tmp_path / "day.csv"
+    path.write_text("hour,rate,prompt_tokens,output_tokens\n0,2,1000,50\n1,0,1,1\n")
+    found = of_profile(path, 3600.0, 2.0)
+    assert [(one.start_s, one.rate, one.prompt_mean) for one in found] == [(0, 4, 1000), (3600, 0, 1)]
+    path.write_text("hour,rate,prompt_tokens,output_tokens\n0,2,many,50\n")
+    with pytest.raises(SpecError, match=r"day.csv:2"):
+        of_profile(path, 3600.0, 1.0)
+
+
+def test_hours_of_a_trace_hold_its_requests(root: Path) -> None:
+    found = of_trace(root / "traces" / "chat_azure.csv", "auto", 60.0, 3.0, Selection())
+    assert len(found) == 2
+    assert sum(one.requests for one in found) == pytest.approx(900)
+
+
+# --- a whole day -------------------------------------------------------------------------------
+
+
+def test_moving_pays_where_hours_need_other_splits() -> None:
+    """Two long stretches, one of long prompts and one of long answers, that no split serves both."""
+    hours = [hour(28, 3000, 10, 0), hour(28, 3000, 10, 1), hour(90, 150, 700, 2), hour(90, 150, 700, 3)]
+    found = play_day(PUSH, hours, 4, COST, seeds=2, requests=150, only_pd=True)
+    assert found.best[0].first.replicas > found.best[2].first.replicas
+    best = next(one for one in found.played if one.policy == "best each hour")
+    table = Table(PUSH, 150)
+    for at, one in enumerate(hours):
+        assert table.serves(one, found.best[at]) >= table.serves(one, found.fixed)
+    assert best.gpu_hours >= 16 and best.changes <= 2
+    assert found.gains["best each hour"].value > 0.01
+    assert "in the hours" in found.sentence
+
+
+def test_a_steady_day_does_not_pay() -> None:
+    found = play_day(SPEC, [hour(2, at=at) for at in range(3)], 2, COST, seeds=2, requests=100)
+    assert "does not pay" in found.sentence
+    assert all(one.good_mean / one.offered > 0.98 for one in found.played if one.policy == "static")
+
+
+def test_splits_are_all_uses_of_up_to_n() -> None:
+    assert len(all_splits(SPEC, 4)) == 4 + 6
+    assert all(one.second is not None for one in all_splits(SPEC, 4, only_pd=True))
+    with pytest.raises(SpecError, match="--gpus 1"):
+        all_splits(SPEC, 1, only_pd=True)
+
+
+def test_the_command_prints_tables_and_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "day.csv"
+    path.write_text("hour,rate,prompt_tokens,output_tokens\n0,2,1000,50\n1,4,1000,50\n")
+    assert cli.run(["day", str(path), "-n", "2", "--requests", "60", "--seeds", "2"]) == 0
+    out = capsys.readouterr().out
+    assert "static" in out and "lost KV" in out
+    assert cli.run(["day", str(path), "-n", "2", "--requests", "60", "--seeds", "2", "--json"]) == 0
+    assert [one["policy"] for one in json.loads(capsys.readouterr().out)["policies"]] == list(POLICIES)
+    assert cli.run(["day", str(tmp_path / "none.csv"), "-n", "2"]) == 2
