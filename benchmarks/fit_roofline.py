@@ -6,7 +6,7 @@ In a closed loop which steps run depends on lengths, hardly on how long steps ta
 steps are kept with the weight that each has in the mean TTFT and TPOT, and the fit sums them under other rates. The
 loss is robust (soft L1 from 12 %), TTFT counts 0.6, and every model, GPU, precision and TP counts alike. A weak prior
 keeps what rows do not tell at its present value. Prints the values, and errors over all rows, or over those whose GPU
-or model was left out of the fit.
+or model was left out of the fit. Their prior is still what ships, which has seen them: such errors are a lower bound.
 """
 
 from __future__ import annotations

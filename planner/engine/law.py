@@ -368,7 +368,7 @@ class StepLaw(Node):
             "decode",
             f"matrix products, which hide behind the reading of weights for up to {WIDE} rows, a tile of them",
             WIDER,
-            guess=lambda roof: roof.likely_wide_s,
+            guess=lambda roof: 0.0 if roof.hardware.kind == "cpu" else roof.likely_wide_s,
             scale=ratio("prefill_per_token_s"),
             scaling="as that of `decode_per_seq_s`",
         ),

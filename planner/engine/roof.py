@@ -22,6 +22,7 @@ ALL_REDUCE_S = 15e-6  # a small all-reduce over NVLink
 
 # Seconds of every step, and of each of its sequences, that no kernel takes; fitted as `planner.engine.rates` is.
 STEP_S = 0.43e-3
+CPU_STEP_S = 1e-3  # assumed
 SEQUENCE_S = 9e-6
 # Kernels that a layer has beside an ordinary one's: seconds of a step, and more of one with prompts.
 EXPERTS_S = 16.5e-6, 43e-6  # routing tokens to experts, and their results together again
@@ -175,7 +176,8 @@ class Roof:
     @property
     def fixed_s(self) -> float:
         """Assumed: what a step takes besides its work."""
-        return STEP_S + self._kernels_s(prompts=False) + self.all_reduces_s
+        step = CPU_STEP_S if self.hardware.kind == "cpu" else STEP_S
+        return step + self._kernels_s(prompts=False) + self.all_reduces_s
 
     @property
     def likely_weights_s(self) -> float:
@@ -214,13 +216,15 @@ class Roof:
     @property
     def likely_seq_s(self) -> float:
         """Assumed: a sequence whose products hide behind the reading of weights; its windows' KV."""
+        if self.hardware.kind == "cpu":
+            return self.likely_wide_s  # nothing hides there
         windows = self.model.window_bytes_per_gpu(self.setup.parallel)
         return SEQUENCE_S + windows / self.hardware.memory_bandwidth / self.rates.kv
 
     @property
     def likely_beside_s(self) -> float:
         """Assumed: a sequence beside prompts, whose products do not hide."""
-        return self.likely_seq_s + self.likely_wide_s
+        return self.likely_wide_s + (0.0 if self.hardware.kind == "cpu" else self.likely_seq_s)
 
     @property
     def likely_expert_s(self) -> float:
