@@ -88,14 +88,18 @@ class Scraper:
             self._runner.run(self._check_endpoint(endpoint))
         for url, answer in zip(self.urls, self.read(), strict=True):
             if answer is None:
-                raise SpecError(f"--metrics {url}: does not answer; allowed: addresses of engines, http://HOST:PORT")
+                raise SpecError(
+                    "--metrics {url}: does not answer; allowed: addresses of engines, http://HOST:PORT", url
+                )
             if not answer.values:
-                raise SpecError(f"--metrics {url}: has no samples named vllm:*; allowed: the /metrics of vLLM engines")
+                raise SpecError(
+                    "--metrics {url}: has no samples named vllm:*; allowed: the /metrics of vLLM engines", url
+                )
 
     async def _check_endpoint(self, endpoint: str) -> None:
         url = endpoint.rstrip("/").removesuffix("/v1")
         if not url.startswith(("http://", "https://")):
-            raise SpecError(f"--endpoint {endpoint}: is no URL; allowed: http://HOST:PORT")
+            raise SpecError("--endpoint {endpoint}: is no URL; allowed: http://HOST:PORT", endpoint)
         try:
             async with (
                 aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=TIMEOUT_S), headers=self._headers) as session,
@@ -104,7 +108,14 @@ class Scraper:
                 status = response.status
         except (aiohttp.ClientError, TimeoutError) as error:
             raise SpecError(
-                f"--endpoint {endpoint}: cannot be reached ({error or type(error).__name__}); allowed: http://HOST:PORT"
+                "--endpoint {endpoint}: cannot be reached ({error}); allowed: http://HOST:PORT",
+                endpoint,
+                error or type(error).__name__,
             ) from None
         if status != 200:
-            raise SpecError(f"--endpoint {endpoint}: /v1/models answers {status} {error_type(status)}; give its token")
+            raise SpecError(
+                "--endpoint {endpoint}: /v1/models answers {status} {reason}; give its token",
+                endpoint,
+                status,
+                error_type(status),
+            )

@@ -78,7 +78,9 @@ def all_splits(spec: Spec, gpus: int, only_pd: bool = False) -> list[Split]:
         for decode in range(1, most - prefill + 1)
     ]
     if only_pd and not apart:
-        raise SpecError(f"--gpus {gpus}: engines of {tp} GPUs; allowed: at least {2 * tp} for two pools")
+        raise SpecError(
+            "--gpus {gpus}: engines of {tp} GPUs; allowed: at least {least} for two pools", gpus, tp, 2 * tp
+        )
     return apart if only_pd else together + apart
 
 

@@ -59,10 +59,15 @@ def of_trace(path: Path, form: str, hour_s: float, scale: float, selection: Sele
         last = max(last, row.arrival_s - first)
         hours.setdefault(int((row.arrival_s - first) // hour_s), []).append(row)
     if not hours or last <= 0:
-        raise SpecError(f"{path}: no send times; allowed: a trace of requests at different times")
+        raise SpecError("{path}: no send times; allowed: a trace of requests at different times", path)
     count = max(1, math.ceil(last / hour_s))
     if count > MOST_HOURS:
-        raise SpecError(f"{path}: {count} hours; allowed: up to {MOST_HOURS} (--hour, --from and --to choose)")
+        raise SpecError(
+            "{path}: {count} hours; allowed: up to {most_hours} (--hour, --from and --to choose)",
+            path,
+            count,
+            MOST_HOURS,
+        )
     return [_hour(at, hour_s, min(hour_s, last - at * hour_s), hours.get(at, []), scale) for at in range(count)]
 
 
@@ -98,12 +103,14 @@ def of_profile(path: Path, hour_s: float, scale: float) -> list[Hour]:
         try:
             rate, prompt, output = (float(row[name]) for name in COLUMNS[1:])
         except (KeyError, TypeError, ValueError):
-            raise SpecError(f"{path}:{number}: is no hour; allowed: numbers in columns {', '.join(COLUMNS)}") from None
+            raise SpecError(
+                "{path}:{number}: is no hour; allowed: numbers in columns {columns}", path, number, ", ".join(COLUMNS)
+            ) from None
         if not (rate >= 0 and prompt >= 1 and output >= 1 and all(map(math.isfinite, (rate, prompt, output)))):
-            raise SpecError(f"{path}:{number}: allowed: a rate from 0, and lengths from 1 token")
+            raise SpecError("{path}:{number}: allowed: a rate from 0, and lengths from 1 token", path, number)
         found.append(Hour((number - 2) * hour_s, hour_s, scale * rate, (prompt,), (output,)))
     if not found:
-        raise SpecError(f"{path}: no hours; allowed: a line for each, in columns {', '.join(COLUMNS)}")
+        raise SpecError("{path}: no hours; allowed: a line for each, in columns {columns}", path, ", ".join(COLUMNS))
     return found
 
 

@@ -11,7 +11,6 @@ ASKING: dict[str, str] = {
     "not listed: type what you pay": "无标价：请填写实际价格",
     "{price:g} (list price)": "{price:g}（标价）",
     "List price of {date}: {source}": "{date} 的标价：{source}",
-    "measured": "已实测",
     "from the datasheet": "按规格推算",
     "not supported": "不支持",
     "My own model": "我的模型",

@@ -742,6 +742,21 @@ FAULTS: dict[str, str] = {
     "endpoint {url}: /v1/models names no model (it answers {status}); {allowed}": (
         "endpoint {url}：/v1/models 没有给出模型（应答 {status}）；{allowed}"
     ),
+    "--metrics {url}: does not answer; allowed: addresses of engines, http://HOST:PORT": (
+        "--metrics {url}：没有应答；可用：引擎的地址，http://HOST:PORT"
+    ),
+    "--metrics {url}: has no samples named vllm:*; allowed: the /metrics of vLLM engines": (
+        "--metrics {url}：没有名为 vllm:* 的样本；可用：vLLM 引擎的 /metrics"
+    ),
+    "--endpoint {endpoint}: is no URL; allowed: http://HOST:PORT": (
+        "--endpoint {endpoint}：不是 URL；可用：http://HOST:PORT"
+    ),
+    "--endpoint {endpoint}: cannot be reached ({error}); allowed: http://HOST:PORT": (
+        "--endpoint {endpoint}：无法连接（{error}）；可用：http://HOST:PORT"
+    ),
+    "--endpoint {endpoint}: /v1/models answers {status} {reason}; give its token": (
+        "--endpoint {endpoint}：/v1/models 应答 {status} {reason}；请给出其 token"
+    ),
     "endpoint {url}: {kind}: {error}": "endpoint {url}：{kind}：{error}",
     "retrieval.corpus: {folder} is not a folder; allowed: a folder of .txt/.md files, 'synthetic'": (
         "retrieval.corpus：{folder} 不是文件夹；可用：含 .txt/.md 文件的文件夹，'synthetic'"

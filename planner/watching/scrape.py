@@ -89,11 +89,13 @@ def read_recording(path: Path) -> tuple[Head, Iterator[Round]]:
         path = shipped
     if not path.is_file():
         there = ", ".join(sorted(one.name.partition(".")[0] for one in RECORDINGS.glob("*.jsonl.gz")))
-        raise SpecError(f"--replay {path}: no such file; allowed: what planner watch --record wrote, or {there}")
+        raise SpecError(
+            "--replay {path}: no such file; allowed: what planner watch --record wrote, or {there}", path, there
+        )
     lines = _lines(path)
     first = next(lines, None)
     if first is None or first[1].get("schema") != SCHEMA or not isinstance(first[1].get("config"), str):
-        raise SpecError(f"--replay {path}: is no recording; allowed: a file that planner watch --record wrote")
+        raise SpecError("--replay {path}: is no recording; allowed: a file that planner watch --record wrote", path)
     head = Head(first[1]["config"], float(first[1].get("interval_s", 60.0)), str(first[1].get("source", "")))
     return head, _rounds(path, lines)
 
@@ -108,10 +110,10 @@ def _rounds(path: Path, lines: Iterable[tuple[int, dict[str, Any]]]) -> Iterator
             one = Scrape(float(data["t"]), name, role, known.get(name, {}) | values)
         except (KeyError, TypeError, ValueError, AttributeError):
             raise SpecError(
-                f"{path}:{number}: is no line of a recording; allowed: lines as they were written"
+                "{path}:{number}: is no line of a recording; allowed: lines as they were written", path, number
             ) from None
         if role not in ROLES:
-            raise SpecError(f"{path}:{number}: role {role!r}; allowed: {', '.join(ROLES)}")
+            raise SpecError("{path}:{number}: role {role!r}; allowed: {roles}", path, number, role, ", ".join(ROLES))
         for gone in data.get("gone", ()):
             one.values.pop(gone, None)  # type: ignore[attr-defined]
         known[name] = dict(one.values)
@@ -131,17 +133,21 @@ def _lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         with _open(path, "rt") as file:
             for number, line in enumerate(file, start=1):
                 if fault is not None:
-                    raise SpecError(f"{path}:{fault}: is not JSON; allowed: lines as they were written")
+                    raise SpecError("{path}:{fault}: is not JSON; allowed: lines as they were written", path, fault)
                 try:
                     data = json.loads(line)
                 except ValueError:
                     fault = number
                     continue
                 if not isinstance(data, dict):
-                    raise SpecError(f"{path}:{number}: is no line of a recording; allowed: lines as they were written")
+                    raise SpecError(
+                        "{path}:{number}: is no line of a recording; allowed: lines as they were written", path, number
+                    )
                 yield number, data
     except (OSError, EOFError, UnicodeDecodeError) as error:
-        raise SpecError(f"{path}: cannot be read ({error}); allowed: a file that planner watch wrote") from None
+        raise SpecError(
+            "{path}: cannot be read ({error}); allowed: a file that planner watch wrote", path, error
+        ) from None
 
 
 def _open(path: Path, mode: str) -> IO[Any]:
