@@ -15,6 +15,7 @@ from typing import Any, cast
 
 from planner.messages import system
 from planner.spec import SpecError
+from planner.spec.strict_yaml import shorten
 from planner.traffic.rows import BadLine, Lines
 
 MOST_LINE = 64 * 2**20  # the whole result of `vllm bench serve` is one line
@@ -73,7 +74,7 @@ class TraceSource:
             raise SpecError("{path}: damaged gzip file ({error})", self.path, error) from None
         except OSError as error:
             raise SpecError(
-                "{path}: {fault}; workload.path must be a readable trace file", self.path, system(error)
+                "{path}: {fault}; workload.path must be a readable trace file", shorten(self.path), system(error)
             ) from None
         except ValueError as error:
             if isinstance(error, SpecError | BadLine) or "null byte" not in str(error):

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from planner.messages import message, system
 from planner.spec import SpecError, Trace
+from planner.spec.strict_yaml import shorten
 from planner.traffic.contents import ANSWER, PROMPT, content_id, shared_runs
 from planner.traffic.formats import FORMATS
 from planner.traffic.random_streams import stream
@@ -238,7 +239,9 @@ def requests_of(
     try:
         status = os.stat(path)
     except OSError as error:
-        raise SpecError("{path}: {fault}; workload.path must be a readable trace file", path, system(error)) from None
+        raise SpecError(
+            "{path}: {fault}; workload.path must be a readable trace file", shorten(str(path)), system(error)
+        ) from None
     except ValueError:  # a null byte
         raise SpecError("workload.path: a path with a null byte; must be a readable trace file") from None
     return _kept(path, format, block_tokens, selection, (status.st_mtime_ns, status.st_size))
