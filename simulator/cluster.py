@@ -443,7 +443,12 @@ class SimulatedCluster:
         self.transfers.append((visit.request.request_id, source.name, target.place.name, *visit.sent, begin_s, now))
         self._read(visit, -1, now)
         self._release(visit, now)
-        if target.engine.in_step or not self._hand_over.idle_look_s:
+        self._notice(visit, now)
+
+    def _notice(self, visit: Visit, now: float) -> None:
+        """KV is there, and its engine has not looked yet: it does with a step's results, or when it looks next."""
+        assert visit.decode_worker is not None
+        if visit.decode_worker.engine.in_step or not self._hand_over.idle_look_s:
             self._kv_seen(visit, now)
         else:
             self.at(now + self._hand_over.idle_look_s, partial(self._kv_seen, visit))
@@ -477,8 +482,7 @@ class SimulatedCluster:
                push.first_s, push.last_s)  # fmt: skip
         self.transfers.append(row)
         self._release(visit, now)
-        target.engine.kv_arrived(visit.decode, now)
-        self._plan(target)
+        self._notice(visit, now)
 
     def _release(self, visit: Visit, now: float) -> None:
         assert visit.worker is not None

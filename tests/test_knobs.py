@@ -242,9 +242,9 @@ def test_persistent_kernels_shorten_decodes_and_slow_prompts_beside_them() -> No
 def test_eager_steps_are_slower_where_launching_is_the_bound_and_the_same_where_it_is_not() -> None:
     small = summary(AGG, "engine.enforce_eager=true").number("tpot_mean_ms")
     assert small > 1.3 * summary(AGG).number("tpot_mean_ms")
-    slow = ("hardware=l40s", "profile=null", "workload.rate=0.5")  # reading the weights takes longer than launching
+    slow = ("hardware=l4", "profile=null", "workload.rate=0.5")  # reading the weights takes longer than launching
     eager = summary(AGG, *slow, "engine.enforce_eager=true").number("tpot_mean_ms")
-    assert eager == pytest.approx(summary(AGG, *slow).number("tpot_mean_ms"), rel=0.02)
+    assert eager == pytest.approx(summary(AGG, *slow).number("tpot_mean_ms"), rel=0.08)
 
 
 CROWDED = ("engine.num_gpu_blocks_override=1200", "workload.rate=6", "workload.output_tokens=600",

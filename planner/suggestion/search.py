@@ -207,6 +207,7 @@ def highest_rate(
     `missing`, the share of requests that may miss their targets, lets the shares of both ends say where to go on.
     `known` probes were made before and are not made again.
     """
+    missing = missing or None  # where none may miss, shares say nothing
     probes = [*known] or [run(start)]
     factor, wide = step, math.inf
     least = start / HOPELESS if floor is None else floor

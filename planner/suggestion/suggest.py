@@ -321,11 +321,11 @@ class _Session:
         )
         brief = shortened(self.period, ours.rate)
         pair = changes.unchanged(self.spec, (ours.split, ours.rate), (theirs.split, theirs.rate), seed, brief)
-        stage, share = "what would change it", 0.1
-        before: list[Found] = self._map(stage, changes.search_change, pair, (0, share))  # type: ignore[assignment]
+        share = 0.1  # of the stage's progress: the pair that the changes are held against
+        before: list[Found] = self._map("what would change it", changes.search_change, pair, (0, share))  # type: ignore[assignment]
         names, tasks = changes.tasks(self.spec, pair, before)
         once = list(dict.fromkeys(tasks))  # changes of the hand-over leave aggregated engines as they are
-        searched: list[Found] = self._map(stage, changes.search_change, once, (share, 1))  # type: ignore[assignment]
+        searched: list[Found] = self._map("what would change it", changes.search_change, once, (share, 1))  # type: ignore[assignment]
         outcomes = [*before, *(searched[once.index(task)] for task in tasks)]
         judged = changes.judged(names, outcomes, found, margin, error, unknown is not None)
         enough = None
