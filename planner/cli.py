@@ -28,6 +28,9 @@ FAULT = "PLANNER_FAULT_FILE"  # the browser names a file here, to say a job's fa
 INTERRUPTED = 130  # Typer turns Ctrl-C into this exit code
 
 
+LONGEST, TAIL = 1200, 400  # characters of an error, and how many of them are its end
+
+
 def build() -> typer.Typer:
     """The application with every command of planner/commands: each module there has a `register(app)`."""
     app = typer.Typer(
@@ -101,7 +104,10 @@ def _say(text: str, code: int) -> int:
     """One line on stderr, and in the file that FAULT names."""
     if os.environ.get(FAULT):
         Path(os.environ[FAULT]).write_text(json.dumps(packed(text)))
-    print("planner: " + " ".join(text.split()), file=sys.stderr)
+    line = " ".join(text.split())
+    if len(line) > LONGEST:  # somebody's value is in it; the remedy is at the end
+        line = f"{line[: LONGEST - TAIL]} ... {line[-TAIL:]}"
+    print(f"planner: {line}", file=sys.stderr)
     return code
 
 

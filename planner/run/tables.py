@@ -129,11 +129,22 @@ def _manifest(folder: Path) -> dict[str, Any]:
             fault = message("no section 'spec'")
         elif wrong := [key for key in ("deployment", "slo", "run") if not isinstance(spec.get(key) or {}, dict)]:
             fault = message("spec.{key} is not a section", wrong[0])
+        elif not _has_roles(manifest.get("workers")):
+            fault = message("workers have no roles")
     if fault:
         raise SpecError(
             "{folder}: damaged (manifest.json: {fault}); allowed: a folder as a run wrote it", folder, fault
         )
     return _with_messages(manifest)
+
+
+def _has_roles(workers: Any) -> bool:
+    """{worker: role}, or nothing."""
+    if not workers:
+        return True
+    return isinstance(workers, dict) and all(
+        isinstance(role, str) and role in ("aggregated", "prefill", "decode") for role in workers.values()
+    )
 
 
 SAID = ("warnings", "origin", "recorded", "died")  # keys of a manifest that hold texts for people

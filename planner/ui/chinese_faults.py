@@ -442,6 +442,7 @@ FAULTS: dict[str, str] = {
         "{folder}：已损坏（manifest.json：{fault}）；可用：运行所写的文件夹"
     ),
     "no section 'spec'": "没有 'spec' 一节",
+    "workers have no roles": "workers 没有角色",
     "spec.{key} is not a section": "spec.{key} 不是一节",
     "manifest.json: key 'spec' is missing; allowed: a manifest written by planner": (
         "manifest.json：缺少键 'spec'；可用：planner 所写的 manifest"
