@@ -108,7 +108,10 @@ class _Probe:
                 status, text = response.status, await text_of(response)
         except (aiohttp.ClientError, TimeoutError, ValueError) as error:
             raise SpecError(
-                "endpoint {url}: cannot be reached ({error}); {allowed}", url, error or type(error).__name__, allowed
+                "endpoint {url}: cannot be reached ({error}); {allowed}",
+                url,
+                str(error) or type(error).__name__,
+                allowed,
             ) from None
         if status in (401, 403):
             raise SpecError(

@@ -110,7 +110,7 @@ class Scraper:
             raise SpecError(
                 "--endpoint {endpoint}: cannot be reached ({error}); allowed: http://HOST:PORT",
                 endpoint,
-                error or type(error).__name__,
+                str(error) or type(error).__name__,
             ) from None
         if status != 200:
             raise SpecError(

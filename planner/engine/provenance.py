@@ -96,7 +96,7 @@ def origin(profiles: Sequence[LatencyProfile]) -> str:
     worst = max(errors, key=lambda found: found.tpot.mean)
     return message(
         "roofline: not measured on your GPU; on {rows} public rows of {gpus} with this kind of model TPOT was off by "
-        "{mean:.0f} % (90 %: {p90:.0f} %)",
+        "{mean:.0f} % (90 %: {p90:.0f} %; its rates were fitted to them)",
         worst.rows,
         ", ".join(name.upper() for name in worst.gpus),
         100 * worst.tpot.mean,

@@ -136,7 +136,7 @@ def _model(now: Scenario) -> None:
     if found.fault is not None:
         failed(found.fault)
     elif found.kind == "roofline":
-        st.caption(t("This model was not measured on this GPU: step times come from the datasheet, uncalibrated."))
+        st.caption(t("This model was not measured on this GPU: step times are those of the roofline."))
 
 
 def _use_pasted(text: str) -> None:

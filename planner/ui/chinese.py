@@ -57,7 +57,7 @@ PAGES: dict[str, str] = {
     "The others may be slower.": "其余请求可以更慢。",
     "More for experts": "专家选项",
     "More keys of the YAML, one key=value a line": "更多 YAML 键，每行一个 key=value",
-    "This model was not measured on this GPU: step times come from the datasheet, uncalibrated.": (
+    "This model was not measured on this GPU: step times are those of the roofline.": (
         "该模型未在此 GPU 上实测：步时来自数据手册的屋顶线模型，未经校准。"
     ),
     "My own trace": "我的轨迹",

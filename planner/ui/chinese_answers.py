@@ -10,8 +10,9 @@ ANSWERS: dict[str, str] = {
     "calibrated: {profiles}": "已校准：{profiles}",
     "roofline: not measured, and no public rows are comparable": "屋顶线模型：未实测，也没有可比的公开数据",
     "roofline: not measured on your GPU; on {rows} public rows of {gpus} with this kind of model TPOT was off by "
-    "{mean:.0f} % (90 %: {p90:.0f} %)": "屋顶线模型：未在你的 GPU 上实测；在 {gpus} 的 {rows} 条同类模型公开数据上，"
-    "TPOT 误差为 {mean:.0f} %（90 %：{p90:.0f} %）",
+    "{mean:.0f} % (90 %: {p90:.0f} %; its rates were fitted to them)": "屋顶线模型：未在你的 GPU 上实测；"
+    "在 {gpus} 的 {rows} 条同类模型公开数据上，"
+    "TPOT 误差为 {mean:.0f} %（90 %：{p90:.0f} %；其速率即拟合自这些数据）",
     "no TTFT or TPOT was measured": "没有实测 TTFT 或 TPOT",
     "no request can run there": "没有请求能在那里运行",
     "most requests wait for a place, and the row does not say how many there are": (
