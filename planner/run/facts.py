@@ -21,6 +21,7 @@ import pandas as pd
 from planner.messages import message
 from planner.run import gaps
 from planner.run.tables import Run
+from planner.run.targets import within
 from planner.spec import Slo
 
 Array = npt.NDArray[np.float64]
@@ -184,12 +185,7 @@ class Facts:
     @cached_property
     def good(self) -> Mask:
         """Finished, and within every target that is set. An answer of one token has no TPOT to miss."""
-        slo = self.slo
-        good = self.ok.copy()
-        for limit, values in ((slo.ttft_ms, self.ttft), (slo.tpot_ms, self.tpot), (slo.e2e_ms, self.e2e)):
-            if limit is not None:
-                good &= ~(values * 1e3 > limit)
-        return good
+        return self.ok & within(self.slo, self.ttft, self.tpot, self.e2e)
 
     @cached_property
     def local(self) -> Mask:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from planner.run import targets
 from planner.run.facts import LEAST_GROWTH, SATURATED, STEADY_START, Window, growth
 from planner.spec import Slo, Spec
 from planner.suggestion.probe import Period, load_at, seeded, traffic_of
@@ -63,9 +64,7 @@ class Misses:
     """Counts judged requests that have missed a target for certain; a `stop` rule for the cluster."""
 
     def __init__(self, slo: Slo, judged: Window, allowed: float) -> None:
-        self._ttft, self._tpot, self._e2e = (
-            math.inf if limit is None else limit / 1e3 for limit in (slo.ttft_ms, slo.tpot_ms, slo.e2e_ms)
-        )
+        self._ttft, self._tpot, self._e2e = targets.limits_s(slo)
         self._judged, self._allowed = judged, allowed
         self._open: list[Visit] = []
         self._seen = 0
@@ -147,10 +146,7 @@ def _judged(rate: float, visits: list[Visit], within: Window, slo: Slo) -> Probe
     ok = np.array([visit.finish_reason != "rejected" for visit in visits])
     ttft, e2e = first - arrival, end - arrival
     tpot = np.where(tokens > 1, (end - first) / np.maximum(tokens - 1, 1), 0.0)
-    good = ok.copy()
-    for limit, values in ((slo.ttft_ms, ttft), (slo.tpot_ms, tpot), (slo.e2e_ms, e2e)):
-        if limit is not None:
-            good &= ~(values * 1e3 > limit)
+    good = ok & targets.within(slo, ttft, tpot, e2e)
     last = min(float(arrival.max()), within.end_s)
     window = Window(within.start_s, last)
     judged = (arrival >= window.start_s) & (arrival <= last)
