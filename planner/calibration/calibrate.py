@@ -113,6 +113,7 @@ def rows_of(
     `sending` is what KV that is read from an engine's GPU costs its prompts, taken out too.
     """
     parts = []
+    unclear = FitError("the runs hold neither steps nor token times; allowed: runs with one of them")
     for run in runs:
         if len(run.steps):
             steps = run.steps if slowing is None else stretched(run, slowing)
@@ -120,9 +121,12 @@ def rows_of(
                 steps = steps.assign(stretch=1.0 + (sending - 1.0) * steps["sending"] * (steps["prefill_tokens"] > 1))
             parts.append(from_steps(steps, sizes, launches=launches, given=given))
         elif len(run.tokens):
-            parts.append(from_tokens(run.requests, run.tokens, sizes, given))
+            try:
+                parts.append(from_tokens(run.requests, run.tokens, sizes, given))
+            except FitError as error:  # one short round among others; they are enough, or this is the answer
+                unclear = error
     if not parts:
-        raise FitError("the runs hold neither steps nor token times; allowed: runs with one of them")
+        raise unclear
     return pd.concat(parts, ignore_index=True)
 
 
@@ -333,15 +337,22 @@ def calibrate(
     phases = plan(system, seconds)
     runs: list[Run] = []
     unstable: str | None = None
+    shown = False
     while True:
         try:
             runs.append(backend.run(system, PhasedLoad(phases), progress))
         except KeyboardInterrupt:
-            if not runs:
+            if not shown:
                 raise
             unstable = f"it was stopped: {unstable}"
             break
-        file, apart = _profile(system, runs, name)
+        try:
+            file, apart = _profile(system, runs, name)
+        except FitError:
+            if len(runs) == rounds:
+                raise
+            continue  # another round may show what these do not
+        shown = True
         if len(runs) > 1:
             file = file.model_copy(update={"spread": between_rounds(system, runs)})
         noise = median_error(apart.fitted, apart.rows)
