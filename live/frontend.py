@@ -14,6 +14,7 @@ import asyncio
 import contextlib
 import hmac
 import ipaddress
+import json
 import logging
 import socket
 import time
@@ -27,6 +28,7 @@ from aiohttp import web
 
 from live.address import ServerAddress
 from live.bodies import BodyReader, Rules
+from live.bounded import MOST_ANSWER, text_of, whole_text
 from live.documents import load_chunks
 from live.fleet import OK, LivePool
 from live.frontend_metrics import FrontendMetrics, log_line
@@ -53,6 +55,7 @@ log = logging.getLogger("planner.frontend")
 CLIENT_GONE = 499
 HEADER_S, BODY_S, IDLE_S = 15.0, 60.0, 75.0  # for the head of a request, its body, and until the next one comes
 STOPPED_S = 1.0  # how often processes are looked at
+ASK = aiohttp.ClientTimeout(total=30)  # what is asked of the workers before clients are let in
 KEEPALIVE_S = 2.0  # engines close idle connections after 5 s; a request must not meet that moment
 GpuUtilization = Callable[[], Mapping[str, float]]  # worker -> 0..1
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -260,10 +263,10 @@ class Frontend:
         """The names that the workers answer to; the spec's own name stands for the first."""
         worker = self.pools[0].workers[0]
         try:
-            async with session.get(f"{worker.url}/v1/models", timeout=aiohttp.ClientTimeout(total=30)) as response:
-                body = await response.json()
+            async with session.get(f"{worker.url}/v1/models", timeout=ASK) as response:
+                body = json.loads(await text_of(response))
             return [str(item["id"]) for item in body["data"]]
-        except (aiohttp.ClientError, TimeoutError, ValueError, KeyError, TypeError) as error:
+        except (aiohttp.ClientError, TimeoutError, ValueError, RecursionError, KeyError, TypeError) as error:
             raise SpecError(
                 "frontend: {worker} at {url} does not list its models: {error}", worker.name, worker.url, error
             ) from None
@@ -275,9 +278,9 @@ class Frontend:
         worker = self.pools[0].workers[0]
         body = {"model": self.models[0], "prompt": sample}
         try:
-            async with session.post(f"{worker.url}/tokenize", json=body) as response:
-                count = int((await response.json())["count"])
-        except (aiohttp.ClientError, TimeoutError, ValueError, KeyError, TypeError) as error:
+            async with session.post(f"{worker.url}/tokenize", json=body, timeout=ASK) as response:
+                count = int(json.loads(await whole_text(response, MOST_ANSWER))["count"])
+        except (aiohttp.ClientError, TimeoutError, ValueError, RecursionError, KeyError, TypeError) as error:
             log.warning("%s does not tokenise (%s): chunks are cut by an estimate", worker.name, error)
             return CHARS_PER_TOKEN
         return len(sample) / max(1, count)

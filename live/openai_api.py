@@ -290,10 +290,14 @@ MOST_COUNT = 10**9  # tokens of a request that a server may speak of
 MOST_LINE = 2**24  # bytes of one event of a stream
 
 
+class SplitError(ValueError):
+    """A line without an end."""
+
+
 class EventSplitter:
     """Cuts a byte stream into the payloads of its `data:` lines, whatever the sizes of the pieces it comes in.
 
-    Raises ValueError for a line without an end.
+    Raises SplitError.
     """
 
     def __init__(self) -> None:
@@ -303,7 +307,7 @@ class EventSplitter:
         lines = (self._rest + piece).split(b"\n")
         self._rest = lines.pop()
         if len(self._rest) > MOST_LINE:
-            raise ValueError(f"a line of more than {MOST_LINE} bytes in a stream")
+            raise SplitError(f"a line of more than {MOST_LINE} bytes in a stream")
         for line in lines:
             if line.startswith(b"data:"):
                 yield line[5:].strip()

@@ -84,8 +84,13 @@ class Relay:
         if data == b"[DONE]":
             self.done = True
             return DONE
-        chunk = json.loads(data)
-        choices = chunk.get("choices")
+        try:
+            chunk = json.loads(data)
+            choices = chunk.get("choices")
+            counts = [chunk_tokens(choice)[0] for choice in choices or ()]
+        except (ValueError, RecursionError, TypeError, AttributeError):
+            shown = data[:100].decode("utf-8", "replace")
+            raise UpstreamError(self._place.worker.name, f"{shown} in its stream; must be chunks as OpenAI's") from None
         if choices is None and "error" in chunk:
             raise UpstreamError(self._place.worker.name, str(chunk["error"])[:500])
         usage = Usage.of(chunk)
@@ -94,8 +99,7 @@ class Relay:
             if not choices and not self._call.request.include_usage:
                 return b""
         changed = chunk.pop("kv_transfer_params", None) is not None or bool(self._names)
-        for choice in choices or ():
-            count = chunk_tokens(choice)[0]
+        for count in counts:
             if count:
                 if self._call.record.first_token_s is None:
                     self._call.record.first_token_s = time.monotonic()

@@ -22,6 +22,7 @@ from typing import Protocol
 
 import aiohttp
 
+from live.bounded import MOST_METRICS, whole_text
 from live.launch import (
     LiveError,
     Ports,
@@ -333,7 +334,7 @@ def check_memory(system: System, runtime: Runtime) -> None:
 async def read_cache_config(session: aiohttp.ClientSession, url: str, name: str) -> tuple[int, int]:
     """(KV blocks with the null block, tokens a block) as the engine itself reports them in /metrics."""
     async with session.get(f"{url}/metrics") as answer:
-        text = await answer.text()
+        text = await whole_text(answer, MOST_METRICS)
     line = next((line for line in text.splitlines() if line.startswith("vllm:cache_config_info{")), "")
     labels = dict(re.findall(r'(\w+)="([^"]*)"', line))
     try:

@@ -781,5 +781,8 @@ FAULTS: dict[str, str] = {
     "{key}: {value!r} is unknown; allowed: overlap, none, rerank:<url>[#model]": (
         "{key}：{value!r} 未知；可用：overlap, none, rerank:<url>[#model]"
     ),
+    "retrieval.embedder: {url} gave no {count} vectors of one length": (
+        "retrieval.embedder：{url} 没有给出 {count} 个等长的向量"
+    ),
     "{key}: {url} gave no results with index and relevance_score": "{key}：{url} 的结果没有 index 与 relevance_score",
 }
