@@ -35,6 +35,7 @@ LEAD_S = 0.05  # the clock starts this long after the call, so that the first re
 PREPARE_S = 0.25  # a request's body is made at most this long before it is due
 KEEPALIVE_S = 2.0  # servers close idle connections after 5 s; a request must not meet that moment
 SPIN_S = 0.0015  # timers fire up to a millisecond late: the rest is waited for in turns of the event loop
+MOST_MORE = 10_000  # tokens of an answer beyond those asked for
 DEFAULT_VOCAB = 32_000  # ids below this exist in every model that is likely to be served
 Progress = Callable[[int, int], None]  # (requests ended, requests expected)
 Ended = Callable[[Outcome, float], None]  # and the run's start, time.monotonic()
@@ -268,6 +269,8 @@ class _Run:
             count, ids, _ = chunk_tokens(choice)
             outcome.token_times_s += [now] * count
             outcome.token_ids += ids
+            if len(outcome.token_times_s) > outcome.request.output_tokens + MOST_MORE:
+                raise ValueError(f"an answer of more than {outcome.request.output_tokens} tokens goes on and on")
             reason = choice.get("finish_reason")
             if not isinstance(reason, str | None):
                 raise TypeError("finish_reason is no text")

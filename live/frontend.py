@@ -54,6 +54,7 @@ from planner.system.resolve import System
 log = logging.getLogger("planner.frontend")
 CLIENT_GONE = 499
 HEADER_S, BODY_S, IDLE_S = 15.0, 60.0, 75.0  # for the head of a request, its body, and until the next one comes
+UNREAD_S = 60.0  # a client that reads nothing of its answer, whose stream holds a place in an engine
 STOPPED_S = 1.0  # how often processes are looked at
 ASK = aiohttp.ClientTimeout(total=30)  # what is asked of the workers before clients are let in
 KEEPALIVE_S = 2.0  # engines close idle connections after 5 s; a request must not meet that moment
@@ -239,16 +240,23 @@ class Frontend:
             log.info(log_line(self.pools, self._in_flight, self._gpu_utilization()))
 
     async def _close_idle(self, server: web.Server) -> None:
-        """End connections that have been without a whole request head for too long: idle, or sent a byte at a time."""
-        since: dict[Any, float] = {}
+        """End connections that have stood still for too long: idle, a head that never ends, an answer nobody reads."""
+        since: dict[Any, tuple[int, float]] = {}  # unread bytes, and since when nothing has moved
         while True:
             await asyncio.sleep(HEADER_S / 10)
-            now, here = time.monotonic(), server.connections
-            self._served.intersection_update(here)
-            since = {one: since.get(one, now) for one in here if one not in self._serving}
-            for one, began_s in since.items():
-                if now - began_s > (IDLE_S if one in self._served else HEADER_S):
+            now, before, since = time.monotonic(), since, {}
+            self._served.intersection_update(server.connections)
+            for one in server.connections:
+                transport = one.transport
+                unread = transport.get_write_buffer_size() if transport is not None else 0
+                if transport is None or (one in self._serving and not unread):
+                    continue
+                held = before.get(one)
+                since[one] = held if held is not None and held[0] == unread else (unread, now)
+                if now - since[one][1] > (UNREAD_S if unread else IDLE_S if one in self._served else HEADER_S):
                     one.force_close()
+                    if unread:  # or it stays open until they are read
+                        transport.abort()
 
     async def _watch_stopped(self, stopped: Callable[[], Collection[str]]) -> None:
         while True:

@@ -15,14 +15,17 @@ import pytest
 from aiohttp import web
 
 from fake_engine import FakeEngine
-from live import bounded, embedders, fleet, openai_api, proxy
+from live import bounded, client, documents, embedders, fleet, openai_api, proxy
 from live import frontend as frontend_module
 from live.embedders import Remote
+from live.endpoints import Endpoint
 from live.frontend import Frontend
 from live.kv_events import KvEventFeed
 from live.scrape import Scraper
 from live.servers import free_ports
-from planner.spec import SpecError
+from planner.spec import Retrieval, SpecError
+from planner.traffic.requests import Arrival
+from test_client import Listed, request
 from test_frontend import PROMPT, chunks, post, served
 
 ONE = {"mode": "aggregated"}
@@ -218,3 +221,25 @@ def test_only_the_end_of_a_log_is_read(tmp_path: Path) -> None:
     log.write_bytes(b"a" * 100 + b"\xffend")
     assert bounded.log_end(log, 5) == "a\ufffdend"
     assert len(bounded.log_end(log)) == 104
+
+
+def test_a_corpus_has_a_bound(tmp_path: Path) -> None:
+    with (tmp_path / "large.txt").open("wb") as file:
+        file.truncate(documents.MOST_CORPUS_BYTES + 1)
+    with pytest.raises(SpecError, match="more than 268435456 bytes of text"):
+        documents.load_chunks(Retrieval(corpus=str(tmp_path)), 4.0)
+
+
+def test_a_stream_that_goes_on_and_on_is_a_failed_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client, "MOST_MORE", 50)
+    engine = Odd({"generate"}, b'data: {"choices": [{"index": 0, "text": "a"}]}\n\n')
+
+    async def main() -> client.ClientResult:
+        async with engine:
+            endpoint = Endpoint(engine.url, "fake", "completions", "token_ids", frozenset(), True, ())
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(client, "find_endpoint", lambda *_, **__: asyncio.sleep(0, endpoint))
+                return await client.run_load([engine.url], Listed([Arrival(0.0, request(1))]))
+
+    (row,) = asyncio.run(main()).outcomes
+    assert row.error is not None and "goes on and on" in row.error

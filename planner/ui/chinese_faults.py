@@ -762,6 +762,9 @@ FAULTS: dict[str, str] = {
     "retrieval.corpus: {folder} is not a folder; allowed: a folder of .txt/.md files, 'synthetic'": (
         "retrieval.corpus：{folder} 不是文件夹；可用：含 .txt/.md 文件的文件夹，'synthetic'"
     ),
+    "retrieval.corpus: {folder} holds more than {most} bytes of text": (
+        "retrieval.corpus：{folder} 的文本超过 {most} 字节"
+    ),
     "retrieval.corpus: {folder} holds no .txt or .md file with text": (
         "retrieval.corpus：{folder} 中没有带文本的 .txt 或 .md 文件"
     ),
