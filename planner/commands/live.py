@@ -68,6 +68,9 @@ def live(
     no_save: NoSave = False,
 ) -> int:
     """Run a deployment on real vLLM servers, started for it and stopped after it."""
+    from live.needs import need
+
+    need(servers=not endpoint)
     from live.session import LiveSession
     from planner.system.resolve import resolve
     from planner.traffic import workload

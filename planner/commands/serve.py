@@ -24,6 +24,9 @@ def serve(
     out: Out = None,
 ) -> None:
     """Serve a deployment behind one OpenAI-compatible address until Ctrl-C."""
+    from live.needs import need
+
+    need(servers=True)
     from live.session import LiveSession
     from planner.system.resolve import resolve
 

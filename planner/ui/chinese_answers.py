@@ -376,6 +376,7 @@ ANSWERS: dict[str, str] = {
     # --- what can run here ---
     "simulate": "仿真",
     "UI (streamlit run app.py)": "界面（streamlit run app.py）",
+    "load on a stack that runs (live --endpoint, watch)": "对运行中的服务加负载（live --endpoint、watch）",
     "live on CPU": "CPU 实测",
     "live on GPU": "GPU 实测",
     "P/D with real KV transfer": "带真实 KV 传输的 P/D",
