@@ -23,7 +23,7 @@ import aiohttp
 
 from live.bounded import text_of
 from live.endpoints import Endpoint, PromptForm, find_endpoint
-from live.openai_api import EventSplitter, Kind, Usage, chunk_tokens
+from live.openai_api import EventSplitter, Kind, Usage, chunk_tokens, parsed
 from live.prompts import PromptMaker
 from live.results import ClientResult, Lag, Outcome
 from planner.messages import message
@@ -250,7 +250,7 @@ class _Run:
                     outcome.complete = True
                     continue
                 try:
-                    self._take(json.loads(data), outcome, now)
+                    self._take(parsed(data), outcome, now)
                 except (AttributeError, KeyError, TypeError, OverflowError, RecursionError):
                     shown = data[:100].decode("utf-8", "replace")
                     raise ValueError(f"{shown} in a stream; must be chunks as OpenAI's") from None

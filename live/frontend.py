@@ -57,6 +57,7 @@ HEADER_S, BODY_S, IDLE_S = 15.0, 60.0, 75.0  # for the head of a request, its bo
 UNREAD_S = 60.0  # a client that reads nothing of its answer, whose stream holds a place in an engine
 STOPPED_S = 1.0  # how often processes are looked at
 ASK = aiohttp.ClientTimeout(total=30)  # what is asked of the workers before clients are let in
+BACKLOG = 4096  # connections not taken yet; beyond them a client's kernel tries again a second later
 KEEPALIVE_S = 2.0  # engines close idle connections after 5 s; a request must not meet that moment
 GpuUtilization = Callable[[], Mapping[str, float]]  # worker -> 0..1
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -222,7 +223,7 @@ class Frontend:
         self._stack.push_async_callback(runner.cleanup)
         assert runner.server is not None
         self._tasks.append(asyncio.create_task(self._close_idle(runner.server)))
-        site = web.TCPSite(runner, self._host, self._port)
+        site = web.TCPSite(runner, self._host, self._port, backlog=BACKLOG)
         try:
             await site.start()
         except OSError as error:

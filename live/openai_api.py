@@ -9,6 +9,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import msgspec
+
 from live.nested_fields import nested_fault
 
 Kind = Literal["chat", "completions"]
@@ -284,6 +286,14 @@ def _session(body: Mapping[str, Any], headers: Mapping[str, str]) -> int:
 def event(payload: Any) -> bytes:
     """One server-sent event."""
     return b"data: " + json.dumps(payload, ensure_ascii=False, separators=(",", ":")).encode() + b"\n\n"
+
+
+def parsed(data: bytes) -> Any:
+    """One event's payload, in a fifth of json's time: every token of every stream comes this way. Raises ValueError."""
+    try:
+        return msgspec.json.decode(data)
+    except msgspec.DecodeError:  # NaN and half characters are no JSON, but some engines write them
+        return json.loads(data)
 
 
 MOST_COUNT = 10**9  # tokens of a request that a server may speak of

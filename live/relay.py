@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -11,7 +10,7 @@ from typing import Any
 import aiohttp
 
 from live.fleet import LiveWorker, Ticket, UpstreamError
-from live.openai_api import DONE, ApiError, ApiRequest, Usage, chunk_tokens, event
+from live.openai_api import DONE, ApiError, ApiRequest, Usage, chunk_tokens, event, parsed
 from live.pd import FirstToken
 from live.records import FrontendRecord
 
@@ -85,7 +84,7 @@ class Relay:
             self.done = True
             return DONE
         try:
-            chunk = json.loads(data)
+            chunk = parsed(data)
             choices = chunk.get("choices")
             counts = [chunk_tokens(choice)[0] for choice in choices or ()]
         except (ValueError, RecursionError, TypeError, AttributeError):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
+import socket
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -537,3 +539,16 @@ def test_a_client_that_stops_reading_is_cut_off(monkeypatch: pytest.MonkeyPatch)
 
     served(test, [engine], ONE)
     assert engine.abandoned == 1
+
+
+def test_a_burst_of_connections_finds_room_while_the_frontend_is_busy() -> None:
+    count = 500
+    most = int(Path("/proc/sys/net/core/somaxconn").read_text())
+
+    async def test(frontend: Frontend, _: aiohttp.ClientSession) -> None:
+        port = int(frontend.base_url.rsplit(":", 1)[1])
+        with contextlib.ExitStack() as stack:
+            for _ in range(min(count, most)):  # the event loop takes none meanwhile
+                stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=0.9))
+
+    served(test, [FakeEngine()], ONE)
