@@ -110,7 +110,10 @@ def model_config(name_or_path: str) -> ModelConfig:
     file = path / "config.json" if path.is_dir() else path
     if file.suffix in (".yaml", ".yml"):
         entry = read_mapping(read_text(file), str(file))
-        return ModelConfig(file.stem, dict(entry.get("config") or {}), str(file))
+        config = entry.get("config")
+        if not isinstance(config, dict):
+            raise SpecError("{file}: config is missing; allowed: Hugging Face keys", file)
+        return ModelConfig(file.stem, config, str(file))
     config = _json(file, "config.json")
     beside = file.parent / "hf_quant_config.json"  # modelopt's; read by vLLM where config.json does not say
     if config.get("quantization_config") is None and beside.is_file():

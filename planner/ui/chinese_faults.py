@@ -146,6 +146,7 @@ FAULTS: dict[str, str] = {
     "{file}: line {line}: not valid JSON ({fault}); allowed: a {kind}": (
         "{file}：第 {line} 行：不是合法的 JSON（{fault}）；可用：{kind}"
     ),
+    "{file}: config is missing; allowed: Hugging Face keys": "{file}：缺少 config；可用：Hugging Face 的键",
     "{file}: holds no JSON object; allowed: a Hugging Face {kind}": (
         "{file}：内容不是 JSON 对象；可用：Hugging Face 的 {kind}"
     ),
