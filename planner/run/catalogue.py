@@ -272,7 +272,7 @@ def _local_prefill_share(facts: Facts) -> float | None:
 
 
 def _transfer_bytes(facts: Facts) -> float | None:
-    return float(facts.transfers["bytes"].sum()) if len(facts.transfers) else None
+    return float(facts.transfers.floats("bytes").sum()) if len(facts.transfers) else None
 
 
 def _busiest_link(value: Callable[[usage.LinkUse], float]) -> Callable[[Facts], float | None]:
@@ -299,11 +299,12 @@ def _load(role: str) -> Callable[[Facts], float | None]:
 
 def _sampled(column: str) -> Callable[[Facts], float | None]:
     def value(facts: Facts) -> float | None:
-        if not len(facts.run.samples):
+        samples = facts.run.columns("samples")
+        if not len(samples):
             return None
-        times = facts.run.samples["time_s"].to_numpy(np.float64)
+        times = samples.floats("time_s")
         inside = (times >= facts.steady.start_s) & (times <= facts.steady.end_s)
-        values = not_null(facts.run.samples[column].to_numpy(np.float64, na_value=np.nan)[inside])
+        values = not_null(samples.floats(column)[inside])
         return float(values.mean()) if len(values) else None
 
     return value
