@@ -5,13 +5,12 @@ from __future__ import annotations
 import platform
 from collections.abc import Callable, Iterable
 from dataclasses import replace
-from importlib.metadata import version
 from typing import Any
 
 import numpy as np
 
 from planner.engine.provenance import origin
-from planner.run.columns import Columns, by_worker
+from planner.run.columns import Columns, by_worker, installed
 from planner.run.tables import STEP_COLUMNS, Progress, Run, columns
 from planner.system.capacity import mean_lengths, pool_rates
 from planner.system.resolve import System
@@ -126,7 +125,7 @@ def manifest(
         "fitted_on": sorted(set().union(*(profile.fitted_hashes for profile in profiles.values()))),
         "warnings": [*system.warnings, *extrapolations],
         "stopped": stopped,
-        "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
+        "versions": {"python": platform.python_version(), **{name: installed(name) for name in PACKAGES}},
     }
 
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -155,10 +157,14 @@ def _arrow(values: Values, dtype: str) -> pa.Array:
     return pa.Array.from_buffers(pa.int64(), size, [valid, pa.py_buffer(whole)], null_count=nulls)
 
 
+@lru_cache(maxsize=8)
+def installed(package: str) -> str:
+    """The version of an installed package; each look-up reads a file."""
+    return version(package)
+
+
 def _pandas_metadata(schema: Mapping[str, str]) -> bytes:
     """What pandas finds its dtypes by when it reads the file."""
-    from importlib.metadata import version
-
     columns = [
         {"name": name, "field_name": name, "pandas_type": PANDAS_TYPES[dtype], "numpy_type": dtype, "metadata": None}
         for name, dtype in schema.items()
@@ -168,7 +174,7 @@ def _pandas_metadata(schema: Mapping[str, str]) -> bytes:
         "column_indexes": [],
         "columns": columns,
         "attributes": {},
-        "creator": {"library": "pyarrow", "version": version("pyarrow")},
-        "pandas_version": version("pandas"),
+        "creator": {"library": "pyarrow", "version": installed("pyarrow")},
+        "pandas_version": installed("pandas"),
     }
     return json.dumps(found).encode()
