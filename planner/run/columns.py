@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from functools import lru_cache
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import numpy.typing as npt
+
+from planner.core import installed
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -155,12 +155,6 @@ def _arrow(values: Values, dtype: str) -> pa.Array:
         return pa.Array.from_buffers(pa.float64(), size, [valid, pa.py_buffer(values)], null_count=nulls)
     whole = np.where(null, 1, values).astype(np.int64)  # pandas keeps 1 under a null, too
     return pa.Array.from_buffers(pa.int64(), size, [valid, pa.py_buffer(whole)], null_count=nulls)
-
-
-@lru_cache(maxsize=8)
-def installed(package: str) -> str:
-    """The version of an installed package; each look-up reads a file."""
-    return version(package)
 
 
 def _pandas_metadata(schema: Mapping[str, str]) -> bytes:
