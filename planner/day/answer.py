@@ -116,7 +116,7 @@ class Table:
         wanted = {key: task for key, task in wanted.items() if key not in self.known}
         done = 0
 
-        def one_done() -> None:
+        def one_done(*_: object) -> None:
             nonlocal done
             done += 1
             if progress:
