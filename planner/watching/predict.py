@@ -32,9 +32,6 @@ class Levels:
     prompts: float = 1.0
     decodes: float = 1.0
 
-    def text(self) -> str:
-        return f"prompts {self.prompts:.2f}, decodes {self.decodes:.2f} times the profile's"
-
 
 AS_PLANNED = Levels()
 DECODES = ("decode", "context")  # parts of the law

@@ -42,6 +42,14 @@ class Round:
 
 
 @dataclass(frozen=True, slots=True)
+class Plan:
+    """From `time_s` on the engines are meant to be as `config`, a YAML, says."""
+
+    time_s: float
+    config: str
+
+
+@dataclass(frozen=True, slots=True)
 class Head:
     """What a recording is of. `config`: the YAML of the deployment that was watched."""
 
@@ -66,7 +74,10 @@ class Recorder:
     ) -> None:
         self._file.close()
 
-    def add(self, found: Round) -> None:
+    def add(self, found: Round | Plan) -> None:
+        if isinstance(found, Plan):
+            self._write({"round": found.time_s, "config": found.config})
+            return
         for one in found.engines:
             before = self._last.get(one.engine, {})
             changed = {name: value for name, value in one.values.items() if before.get(name) != value}
@@ -80,8 +91,8 @@ class Recorder:
         self._file.write(json.dumps(data, separators=(",", ":")) + "\n")
 
 
-def read_recording(path: Path) -> tuple[Head, Iterator[Round]]:
-    """The head and, as they are asked for, the rounds of a file, or of a recording that ships.
+def read_recording(path: Path) -> tuple[Head, Iterator[Round | Plan]]:
+    """The head and, as they are asked for, the rounds of a file, or of a recording that ships, and changes of plan.
 
     Raises SpecError for a file that is no recording.
     """
@@ -100,11 +111,18 @@ def read_recording(path: Path) -> tuple[Head, Iterator[Round]]:
     return head, _rounds(path, lines)
 
 
-def _rounds(path: Path, lines: Iterable[tuple[int, dict[str, Any]]]) -> Iterator[Round]:
+def _rounds(path: Path, lines: Iterable[tuple[int, dict[str, Any]]]) -> Iterator[Round | Plan]:
     known: dict[str, dict[str, float]] = {}
-    time_s, engines = None, []
+    time_s: float | None = None
+    engines: list[Scrape] = []
     for number, data in lines:
         try:
+            if "config" in data:
+                if time_s is not None:
+                    yield Round(time_s, tuple(engines))
+                time_s, engines = None, []
+                yield Plan(float(data["round"]), str(data["config"]))
+                continue
             name, at, role = str(data["engine"]), float(data["round"]), data["role"]
             values = {key: float(value) for key, value in data["v"].items()}
             one = Scrape(float(data["t"]), name, role, known.get(name, {}) | values)

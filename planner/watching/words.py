@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from planner.messages import message
 from planner.report.words import number, percent
 from planner.watching.predict import METRICS
 from planner.watching.watch import Judged, Line, State, clock, coverage
@@ -39,9 +40,16 @@ def closing(state: State) -> str:
     """How often the intervals held what was measured, over the whole watch."""
     share = coverage(state)
     if share is None:
-        return f"Nothing judged yet: {len(state.window)} intervals seen, 9 are needed after the first fit."
-    each = ", ".join(f"{METRICS[name]} {inside} of {count}" for name, (inside, count) in state.covered.items())
-    return f"The 90 % intervals held {percent(share)} of what was measured ({each}); refitted {state.refits} times."
+        return message(
+            "Nothing judged yet: {count} intervals seen, 9 are needed after the first fit.", len(state.window)
+        )
+    each = ", ".join(f"{METRICS[name]} {inside}/{count}" for name, (inside, count) in state.covered.items())
+    return message(
+        "The 90 % intervals held {share} of what was measured ({each}); refitted {count} times.",
+        percent(share),
+        each,
+        state.refits,
+    )
 
 
 def line_data(line: Line) -> dict[str, Any]:
