@@ -31,7 +31,7 @@ from planner.ui.texts import chinese
 from ui_pages import SMALL, page, small_machine  # noqa: F401 (small_machine is a fixture of every test here)
 
 ROOT = Path(__file__).resolve().parent.parent
-NAMES = ("ask", "answer", "why", "deploy", "check", "replay", "workbench")
+NAMES = ("ask", "answer", "why", "deploy", "check", "replay", "watch", "workbench")
 
 
 def fine(app: AppTest) -> AppTest:
@@ -308,11 +308,13 @@ def spoken() -> set[str]:
     """Texts that reach a translator through a variable."""
     from planner import charts
     from planner.ui.check import CPU_CONFIGS
+    from planner.ui.watch import ABOUT
 
     machine = doctor.Machine("3.11", 2, None, (), None, None, "interpreted")
     found = {text for card in CARDS.values() for text in (card.title, card.about)}
     found |= {*charts.NAMES.values(), *charts.TIMELINE.values(), *STAGES.values()}
     found |= {check.what for check in doctor.checks(machine)} | {*CPU_CONFIGS} - {"1P1D"}
+    found |= {*ABOUT.values()}
     found |= {"Load", "Ratio", "Trade-off", "First token", "Timeline"}
     found |= {"Edit and simulate", "Sweep", "Compare runs", "Calibration"}
     source = (ROOT / "planner" / "suggestion" / "suggest.py").read_text()  # its stages, except those of the command

@@ -114,7 +114,7 @@ def watch(
                 if step.line is None:
                     continue
                 if parts is not None:
-                    parts.add(step.line)
+                    parts.add(step)
                 if as_json:
                     print(json.dumps(line_data(step.line), allow_nan=False), flush=True)
                     continue

@@ -243,8 +243,8 @@ def _sentence(one: Evidence, word: Word) -> str:
             number(one.decode_inside),
         )
     return message(
-        "It is P/D: decode engines compute {computed} of the prompt tokens, and {came} of the prompts' KV comes over the"
-        " link.",
+        "It is P/D: decode engines compute {computed} of the prompt tokens, and {came} of the prompts' KV comes over"
+        " the link.",
         percent(one.computed_share),
         percent(min(one.bytes_share, 1.0)),
     )
@@ -309,13 +309,14 @@ def _speed(one: Evidence) -> str:
 
 def who_waits(one: Evidence) -> str:
     """Who waits for whom, on average over the rounds."""
-    waits = (one.prefill_waiting, one.decode_waiting, one.kv_waiting)
-    if max(waits) < 0.1:
+    if max(one.prefill_waiting, one.decode_waiting, one.kv_waiting) < 0.1:
         return message("Nobody waits: neither for a prefill engine nor for a decode engine.")
     return message(
         "Requests that wait, on average: {prefill} for a prefill engine, {room} for room on a decode engine, {kv} on a"
         " decode engine for their KV.",
-        *map(number, waits),
+        number(one.prefill_waiting),
+        number(one.decode_waiting),
+        number(one.kv_waiting),
     )
 
 

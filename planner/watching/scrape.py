@@ -20,6 +20,7 @@ Role = Literal["aggregated", "prefill", "decode"]
 ROLES: tuple[Role, ...] = ("aggregated", "prefill", "decode")
 Values = Mapping[str, float]
 SCHEMA = 1
+MOST_LINE = 2**22  # characters; an engine has some 20,000
 RECORDINGS = Path(__file__).parent / "recordings"  # that ship, by name
 
 
@@ -149,7 +150,7 @@ def _lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     fault: int | None = None
     try:
         with _open(path, "rt") as file:
-            for number, line in enumerate(file, start=1):
+            for number, line in enumerate(iter(lambda: file.readline(MOST_LINE), ""), start=1):
                 if fault is not None:
                     raise SpecError("{path}:{fault}: is not JSON; allowed: lines as they were written", path, fault)
                 try:

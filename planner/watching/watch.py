@@ -188,17 +188,23 @@ def _leans(state: State) -> bool:
 
 def _engine_changed(name: str, since_s: float, newest: float, judged: tuple[Judged, ...]) -> str:
     one = next(found for found in judged if found.metric == name)
-    values = clock(since_s), METRICS[name], f"{one.measured * 1e3:.3g}", f"{one.predicted * 1e3:.3g}"
+    measured, predicted = f"{one.measured * 1e3:.3g}", f"{one.predicted * 1e3:.3g}"
     if newest > 0:
         return message(
             "The engines are slower than the plan since {clock}: {metric} {measured} ms, {predicted} predicted for this"
             " traffic.",
-            *values,
+            clock(since_s),
+            METRICS[name],
+            measured,
+            predicted,
         )
     return message(
         "The engines are faster than the plan since {clock}: {metric} {measured} ms, {predicted} predicted for this"
         " traffic.",
-        *values,
+        clock(since_s),
+        METRICS[name],
+        measured,
+        predicted,
     )
 
 
@@ -215,7 +221,8 @@ KINDS = {
 def _traffic(traffic: Traffic, observed: Observed) -> tuple[Traffic, list[str]]:
     """Rate and lengths against what they were since they changed last."""
     now = {"rate": observed.rate, "prompts": observed.prompts.mean, "outputs": observed.outputs.mean}
-    seen, sums, events = dict(traffic.seen), dict(traffic.sums), []
+    seen, sums = dict(traffic.seen), dict(traffic.sums)
+    events: list[str] = []
     for name, value in now.items():
         if not value > 0:
             continue
