@@ -12,16 +12,18 @@ from functools import lru_cache
 from itertools import groupby
 from typing import Any
 
+from planner.backends import backend
 from planner.day.hours import Hour
-from planner.day.policies import POLICIES, Switching, View, idle_gpu_s, out_s, staying
+from planner.day.policies import POLICIES, Pressure, Switching, View, idle_gpu_s, out_s, refill, staying
 from planner.report.words import number, percent
 from planner.run.tables import Progress
 from planner.spec import Spec, SpecError, dump, parse
-from planner.suggestion.probe import Period, turnaround_s
+from planner.suggestion.probe import Period, load_at, turnaround_s
 from planner.suggestion.rows import price_per_gpu_hour
 from planner.suggestion.search import first_guess, probe, system_of
 from planner.suggestion.splits import PoolSize, Split, apply, tp_sizes
 from planner.suggestion.spread import Spread, here
+from planner.system.capacity import MeanLengths, pool_rates
 from planner.watching.statistics import Gain, paired_gain
 
 REQUESTS = 300  # of an hour that are simulated
@@ -62,6 +64,23 @@ def share(task: Task) -> float:
     return good / judged
 
 
+def pressure(task: Task) -> Pressure:
+    """What the load rule is told of an hour: by Little's law, means over the time in which requests are sent."""
+    spec = task.hour.traffic(_spec(task.spec_yaml))
+    quiet = spec.run.model_copy(update={"step_records": False, "warmup_requests": 0})
+    system = system_of(apply(spec.model_copy(update={"run": quiet}), task.split))
+    load = load_at(spec, task.seed, task.hour.rate, task.requests / task.hour.rate)
+    requests = backend("simulate").run(system, load).requests
+    served = requests[requests["finish_reason"].isin(["length", "stop"])]
+    span = max(float(requests["arrival_s"].max() - requests["arrival_s"].min()), 1e-9)
+    prefill, decode = system.pools
+    waits = float((served["prefill_start_s"] - served["queued_s"]).sum())
+    tokens = served["prompt_tokens"] + served["output_tokens"] / 2
+    held = float(((served["finish_s"] - served["prefill_end_s"]) * tokens).sum())
+    room = len(decode.workers) * decode.limits.kv_blocks * decode.limits.block_size
+    return Pressure(waits / span / len(prefill.workers), min(held / span / room, 1.0))
+
+
 @lru_cache(maxsize=8)
 def _spec(text: str) -> Spec:
     return parse(text)
@@ -91,6 +110,7 @@ class Table:
     spec: Spec
     requests: int = REQUESTS
     known: dict[tuple[Any, ...], float] = field(default_factory=dict)
+    _pressures: dict[tuple[Any, ...], Pressure] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._yaml = dump(self.spec)
@@ -130,7 +150,27 @@ class Table:
         return Task(self._yaml, rounded, split, self.spec.run.seed + seed, self.requests)
 
     def _key(self, hour: Hour, split: Split, seed: int) -> tuple[Any, ...]:
-        return (f"{hour.rate:.{DIGITS}g}", hour.prompts, hour.outputs, split, seed)
+        return (f"{hour.rate:.{DIGITS}g}", hour.prompts, hour.outputs, hour.reused, split, seed)
+
+    def pressure(self, hour: Hour, split: Split) -> Pressure:
+        """How full a P/D split is in an hour. Raises SpecError where it cannot be built."""
+        key = self._key(hour, split, CHOOSER)
+        if key not in self._pressures:
+            self._pressures[key] = pressure(self._task(hour, split, CHOOSER))
+        return self._pressures[key]
+
+    def carries(self, hour: Hour) -> tuple[float, float]:
+        """Requests a second of one prefill and one decode worker, in closed form. Raises SpecError."""
+        tp = tp_sizes(self.spec, 2**10)[0][0]
+        system = system_of(apply(hour.traffic(self.spec), Split(PoolSize(1, tp), PoolSize(1, tp))))
+        lengths = MeanLengths(hour.prompt_mean, hour.prompt_mean * (1 - hour.reused), hour.output_mean)
+        rates = pool_rates(system, lengths, self.spec.slo)
+        return rates["prefill"], rates["decode"]
+
+    def room_tokens(self, split: Split) -> float:
+        """Tokens of the KV cache of a worker that prefills."""
+        limits = system_of(apply(self.spec, split)).pools[0].limits
+        return float(limits.kv_blocks * limits.block_size)
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +184,7 @@ class Played:
     gpu_hours: float
     cost: float | None
     changes: int
-    lost_kv_tokens: float  # at most: full caches of the workers that went
+    lost_kv_tokens: float  # prompt tokens computed once more, because the caches that held them went
 
     @property
     def good_mean(self) -> float:
@@ -188,7 +228,7 @@ class Day:
                     "gpu_hours": one.gpu_hours,
                     "cost": one.cost,
                     "changes": one.changes,
-                    "lost_kv_tokens_at_most": one.lost_kv_tokens,
+                    "lost_kv_tokens": one.lost_kv_tokens,
                     "gain": None if one.policy not in self.gains else asdict(self.gains[one.policy]),
                     "splits": [split.name for split in one.splits],
                 }
@@ -246,9 +286,11 @@ def _played(
     seeds: int,
 ) -> Played:
     a_day = max(1, round(86_400 / hours[0].length_s))
-    now, chosen, before = fixed, [], []
+    now = fixed
+    chosen: list[Split] = []
+    before: list[Split] = []
     for at, hour in enumerate(hours):
-        view = View(hours[:at], now, splits, fixed, table.serves, spec.slo.attainment, hour, a_day)
+        view = View(hours[:at], now, splits, fixed, table, spec.slo.attainment, hour, a_day, tuple(chosen))
         before.append(now)
         now = POLICIES[name](view)
         chosen.append(now)
@@ -257,32 +299,21 @@ def _played(
     for hour, old, new in zip(hours, before, chosen, strict=True):
         away = min(out_s(old, new, switching), hour.length_s) / hour.length_s
         left = staying(old, new)
+        met = hour if old == new or not hour.reused else refill(old, new, hour, table.room_tokens(old))
         for seed in range(seeds):
-            share_ = (1 - away) * table.serves(hour, new, 1 + seed)
+            share_ = (1 - away) * table.serves(met, new, 1 + seed)
             if away and left is not None:
-                share_ += away * table.serves(hour, left, 1 + seed)
+                share_ += away * table.serves(met, left, 1 + seed)
             good[seed] += hour.requests * share_
         gpu_s += new.gpus * hour.length_s + idle_gpu_s(old, new, switching)
         if old != new:
             changes += 1
-            lost += _lost(spec, old, left)
+            lost += hour.reused_tokens - met.reused_tokens
     price = price_per_gpu_hour(spec)
     hours_used = gpu_s / 3600
     offered = sum(hour.requests for hour in hours)
     cost = None if price is None else price * hours_used
     return Played(name, tuple(chosen), tuple(good), offered, hours_used, cost, changes, lost)
-
-
-def _lost(spec: Spec, old: Split, left: Split | None) -> float:
-    """Tokens of full KV caches of the workers that went."""
-    system = system_of(apply(spec, old))
-    stay = (0, 0) if left is None else (left.first.replicas, left.second.replicas if left.second else 0)
-    return float(
-        sum(
-            (len(pool.workers) - kept) * pool.limits.kv_blocks * pool.limits.block_size
-            for pool, kept in zip(system.pools, stay, strict=False)
-        )
-    )
 
 
 # --- words -------------------------------------------------------------------------------------
