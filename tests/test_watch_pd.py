@@ -131,6 +131,16 @@ def test_a_benchmark_with_stalls_is_not_called_a_pair() -> None:
     assert from_aggregates(Gaps(0.0101, 0.0098, 0.0115)).word == "a true pair"
 
 
+def test_the_command_judges_a_published_pair(capsys: pytest.CaptureFixture[str]) -> None:
+    """Half of the prompts on the decode engine, as the estimators' case above; and a line that is no benchmark's."""
+    assert cli.run(["watch", "--gaps", "14.5,9.8,140"]) == 0
+    assert capsys.readouterr().out.startswith("Its decode engines stall: 32.4 % of the time between tokens.")
+    assert cli.run(["watch", "--gaps", "7.2,7.1,10.76"]) == 0
+    assert capsys.readouterr().out.startswith("The gaps between tokens are those of engines that only decode.")
+    assert cli.run(["watch", "--gaps", "7.2"]) == 2
+    assert "allowed: MEAN,MEDIAN,P99" in capsys.readouterr().err
+
+
 def test_the_command_says_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from planner.spec import dump
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 import time
 from collections.abc import Iterable, Iterator
@@ -18,7 +19,7 @@ from planner.commands import Config, Json, NoSave, Out, Set, console, overrides,
 if TYPE_CHECKING:
     from planner.system.resolve import System
     from planner.watching.effect import Changed
-    from planner.watching.pd import Seen
+    from planner.watching.pd import Gaps, Seen, Verdict
     from planner.watching.scrape import Plan, Recorder, Role, Round
     from planner.watching.steps import Step
 
@@ -58,6 +59,10 @@ def watch(
     ] = None,
     pd: Annotated[bool, typer.Option("--pd", help="Only say whether it is P/D.")] = False,
     changes: Annotated[bool, typer.Option("--changes", help="At the end: the three changes that buy most.")] = False,
+    gaps: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option("--gaps", metavar="MEAN,MEDIAN,P99", help="Nothing else is known: a benchmark's ITL in ms."),
+    ] = None,
     token: Annotated[
         Optional[str],  # noqa: UP045
         typer.Option("--token", envvar="PLANNER_TOKEN", help="Bearer token of the addresses."),
@@ -74,12 +79,16 @@ def watch(
     from planner.report import printing
     from planner.spec import SpecError, dump, load, parse
     from planner.system.resolve import resolve
+    from planner.watching.pd import from_aggregates
     from planner.watching.predict import levelled
     from planner.watching.scrape import Head, Recorder, read_recording
     from planner.watching.steps import Step, steps
     from planner.watching.tables import Parts
     from planner.watching.words import closing, line_data, line_text
 
+    if gaps is not None:
+        _say_verdict(from_aggregates(_gaps(gaps)), as_json)
+        return
     given = assignments or []
     with ExitStack() as stack:
         rounds: Iterator[Round | Plan]
@@ -201,22 +210,38 @@ def _say_changes(step: Step, as_json: bool) -> None:
         printing.say(console(), text)
 
 
+def _gaps(text: str) -> Gaps:
+    """MEAN,MEDIAN,P99 in ms. Raises SpecError."""
+    from planner.spec import SpecError
+    from planner.watching.pd import Gaps
+
+    try:
+        mean, median, p99 = (float(one) / 1e3 for one in text.split(","))
+    except ValueError:
+        mean = median = p99 = 0.0
+    if not 0 < median <= p99 < math.inf or not 0 < mean <= p99:
+        raise SpecError(f"--gaps {text}: allowed: MEAN,MEDIAN,P99 in ms, as 14.5,9.8,140")
+    return Gaps(mean, median, p99)
+
+
 def _say_pd(seen: Seen, system: System, as_json: bool) -> None:
+    from planner.watching.pd import evidence, judge
+
+    if seen.rounds:
+        _say_verdict(judge(evidence(seen, system)), as_json)
+
+
+def _say_verdict(found: Verdict, as_json: bool) -> None:
     from dataclasses import asdict
 
     from planner.report import printing
-    from planner.watching.pd import evidence, judge
 
-    if not seen.rounds:
-        return
-    found = judge(evidence(seen, system))
     if as_json:
         print(json.dumps({"pd": asdict(found)}, allow_nan=False))
         return
-    screen = console()
-    printing.say(screen, found.sentence)
+    printing.say(console(), found.sentence)
     for text in found.evidence:
-        printing.say(screen, f"  {text}")
+        printing.say(console(), f"  {text}")
 
 
 class _Stack:
