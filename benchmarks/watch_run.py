@@ -46,7 +46,7 @@ SETTLE_S = 30.0  # of load before the watch begins
 
 @dataclass(frozen=True)
 class Case:
-    """`phases`: until which share of the time how many requests a second. `served`: changes of what is really served."""
+    """`phases`: until which share of the time how many requests a second. `served`: what is really served otherwise."""
 
     config: str
     what: str  # for the recording's source
@@ -249,7 +249,6 @@ def summary(
     held = [inside for line in intervals for inside in judged(line)]
     quarter = max(1, len(samples) // 4)
     return {
-        "case": case.what,
         "source": source,
         "host": platform.processor() or platform.machine(),
         "intervals": len(intervals),

@@ -20,7 +20,7 @@ def how_it_held(table: pd.DataFrame, metric: str, events: Sequence[tuple[float, 
     data = pd.DataFrame({"time": _time(table["end_unix_s"]), **columns})
     held = data["measured"].between(data["low"], data["high"]) | data["low"].isna()
     data["held"] = held.map({True: say("inside, or not judged yet"), False: say("outside")})
-    x = alt.X("time:T", title=say("Time, UTC"), axis=alt.Axis(format="%H:%M"), scale=alt.Scale(type="utc"))
+    x = alt.X("time:T", title=say("Time, UTC"), axis=alt.Axis(format="%H:%M", tickCount=8), scale=alt.Scale(type="utc"))
     colour = COLOURS["decode" if metric == "tpot" else "prefill"]
     top = float(pd.concat([data["measured"], data["predicted"]]).max()) * 1.5
     scale = alt.Scale(domain=[0, top], clamp=True)
@@ -31,9 +31,11 @@ def how_it_held(table: pd.DataFrame, metric: str, events: Sequence[tuple[float, 
     names = alt.Scale(domain=[say("inside, or not judged yet"), say("outside")], range=[colour, TARGET])
     titles = {"measured": say("measured"), "predicted": say("predicted"), "low": say("low"), "high": say("high")}
     numbers = [alt.Tooltip(f"{name}:Q", title=text, format=".4g") for name, text in titles.items()]
-    points = base.mark_point(filled=True, size=45).encode(
+    shapes = alt.Scale(domain=names.domain, range=["circle", "diamond"])
+    points = base.mark_point(filled=True, size=55).encode(
         x=x,
         y=y,
+        shape=alt.Shape("held:N", scale=shapes, legend=alt.Legend(title=None, orient="top")),
         color=alt.Color("held:N", scale=names, legend=alt.Legend(title=None, orient="top")),
         tooltip=[alt.Tooltip("time:T", format="%H:%M:%S", title=say("Time, UTC")), *numbers],
     )

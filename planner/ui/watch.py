@@ -131,11 +131,11 @@ def _shown(table: pd.DataFrame, said: Said) -> None:
     left, right = st.columns(2)
     with left:
         st.subheader(t("What it noticed"), anchor=False)
-        rows = [{t("Time, UTC"): clock(at), t("What"): text} for at, text in reversed(told)]
-        if rows:
-            st.dataframe(pd.DataFrame(rows), hide_index=True, row_height=56)
-        else:
-            st.markdown(t("No change of the traffic or the engines so far."))
+        with st.container(height=420):
+            for at, text in reversed(told):
+                st.markdown(f"**{clock(at)}** {text}")
+            if not told:
+                st.markdown(t("No change of the traffic or the engines so far."))
     with right:
         if said.evidence:
             st.subheader(t("Is it P/D?"), anchor=False)
