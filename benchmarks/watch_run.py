@@ -92,12 +92,13 @@ CASES = {
     ),
     "slow-link": Case(
         "cpu-1p1d",
-        "one prefill and one decode engine on a loopback of 100 Mbit/s, which more KV is asked of than it carries",
-        ((1.0, 1.0),),
+        "one prefill and one decode engine on a loopback of 20 Mbit/s, which more KV is asked of than it carries",
+        ((1.0, 0.9),),
         prompts=(1800,),
         outputs=16,
-        sets=("model=small", "deployment.link={preset: cpu_tcp, bandwidth_gb_s: 0.0125}"),
-        link_mbit=100,
+        sets=(*PAIR, "deployment.link={preset: cpu_tcp, bandwidth_gb_s: 0.0025}"),
+        served=("deployment.link={preset: cpu_tcp}",),
+        link_mbit=20,
     ),
 }
 
