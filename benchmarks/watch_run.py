@@ -21,7 +21,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Awaitable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +59,7 @@ class Case:
     twice: bool = False  # both engines get the whole request, and nothing passes between them
     throttled: tuple[float, float] | None = None  # from which share of the time to which the last engine is held up
     link_mbit: int | None = None  # of the loopback
+    changed: str | None = None  # a key of the plan, with which the engines are started again and watched as long
 
 
 PAIR = ("model=tiny",)
@@ -72,6 +73,15 @@ CASES = {
         minutes=20.0,
         sets=PAIR,
         throttled=(0.7, 0.85),
+    ),
+    "small-budget": Case(
+        "cpu-agg",
+        "one engine, started again with a token budget of 64",
+        ((1.0, 1.0),),
+        prompts=(512,),
+        minutes=2.5,
+        sets=PAIR,
+        changed="engine.max_num_batched_tokens=64",
     ),
     "true-pair": Case("cpu-1p1d", "one prefill and one decode engine", ((1.0, 1.5),), sets=PAIR),
     "no-connector": Case(
@@ -183,7 +193,8 @@ async def sample(watch: asyncio.subprocess.Process, every_s: float) -> list[dict
     return [one for one in found if one["rss_mb"]]
 
 
-async def run(case: Case, out: Path, minutes: float, every_s: float) -> dict[str, Any]:
+async def run(case: Case, out: Path, minutes: float, every_s: float, before: Path | None = None) -> dict[str, Any]:
+    out.mkdir(parents=True, exist_ok=True)
     plan = load(case.config, list(case.sets))
     (out / "config.yaml").write_text(dump(plan))
     spec = load(case.config, [*case.sets, *case.served, "run.step_records=false"])
@@ -200,7 +211,7 @@ async def run(case: Case, out: Path, minutes: float, every_s: float) -> dict[str
             urls = [one.url for one in servers.workers]
             sending = asyncio.create_task(send(case, seconds, begin, frontend.base_url, urls, vocab))
             await asyncio.sleep(max(0.0, begin - time.monotonic()))
-            watch = await start_watch(plan, out, urls, every_s, int(seconds // every_s))
+            watch = await start_watch(plan, out, urls, every_s, int(seconds // every_s), before)
             tasks: list[Awaitable[Any]] = [sample(watch, every_s), sending]
             if case.throttled is not None:
                 first, last = (begin + share * seconds for share in case.throttled)
@@ -212,12 +223,13 @@ async def run(case: Case, out: Path, minutes: float, every_s: float) -> dict[str
 
 
 async def start_watch(
-    plan: Spec, out: Path, urls: Sequence[str], every_s: float, count: int
+    plan: Spec, out: Path, urls: Sequence[str], every_s: float, count: int, before: Path | None
 ) -> asyncio.subprocess.Process:
     roles = [pool.role for pool in resolve(plan).pools]
     named = [f"--metrics={role}={url}" for role, url in zip(roles, urls, strict=True)]
     words = ["watch", str(out / "config.yaml"), *named, f"--every={every_s}", f"--intervals={count}", "--json"]
     words += [f"--record={out / 'raw.jsonl.gz'}", f"--out={out / 'intervals'}"]
+    words += [] if before is None else [f"--before={before}"]
     with (out / "watch.jsonl").open("w") as lines, (out / "watch.err").open("w") as faults:
         return await asyncio.create_subprocess_exec(
             sys.executable, "-m", "planner.cli", *words, stdout=lines, stderr=faults
@@ -264,6 +276,7 @@ def summary(
         "load_average": [min(loads), sum(loads) / len(loads), max(loads)],
         "failed_requests": failed,
         "pd": next((line["pd"] for line in lines if "pd" in line), None),
+        "changed": next((line["changed"] for line in lines if "changed" in line), None),
     }  # fmt: skip
 
 
@@ -293,8 +306,13 @@ def main() -> None:
         rate = f"{case.link_mbit}mbit"
         shape = ["tc", "qdisc", "add", "dev", "lo", "root", "tbf", "rate", rate, "burst", "256kb", "latency", "2s"]
         subprocess.run(shape, check=True)
-    args.out.mkdir(parents=True, exist_ok=True)
-    found = asyncio.run(run(case, args.out, args.minutes or case.minutes, args.every))
+    minutes = args.minutes or case.minutes
+    before = None
+    if case.changed is not None:
+        before = args.out / "before" / "raw.jsonl.gz"
+        asyncio.run(run(case, before.parent, minutes, args.every))
+        case = replace(case, sets=(*case.sets, case.changed))
+    found = asyncio.run(run(case, args.out, minutes, args.every, before))
     (args.out / "summary.json").write_text(json.dumps(found, indent=1))
     print(json.dumps(found, indent=1))
 
