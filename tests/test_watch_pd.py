@@ -90,6 +90,21 @@ def test_each_pair_is_called_what_it_is(word: str) -> None:
     assert verdict(list(pair(*CASES[word], SECONDS))).word == word
 
 
+SHIPPED = {
+    "pair": "a true pair",
+    "no-connector": "the connector is off",
+    "local-prefill": "the decode engines prefill",
+    "slow-link": "the link is overloaded",
+}
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_each_real_pair_is_called_what_it_was_made(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Recordings of vLLM on CPU cores (benchmarks/watch_run.py)."""
+    assert cli.run(["watch", "--replay", name, "--pd", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["pd"]["word"] == SHIPPED[name]
+
+
 def test_the_evidence_is_that_of_the_counters() -> None:
     rounds = list(pair(*CASES["a true pair"], SECONDS))
     observed = observe(*rounds)

@@ -348,7 +348,7 @@ def _pays(day: Day) -> str:
     best = day.gains.get("best each hour")
     if best is None:
         return f"{text}: no use of {day.gpus} GPUs serves any of them."
-    if best.high < WORTH:
+    if best.value < WORTH:
         return f"{text}; moving the ratio by the hour does not pay ({_more(best)})."
     real = max(
         (one for one in day.played if one.policy not in ("static", "best each hour")), key=lambda one: one.good_mean

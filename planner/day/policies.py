@@ -128,13 +128,15 @@ def planner_in_the_loop(view: View) -> Split:
 
 
 def oracle(view: View) -> Split:
-    """The best split of each hour by an hour that it sees beforehand: what no policy can beat but for its changes."""
+    """The best split of each hour by an hour that it sees beforehand: what no policy can beat but for its changes.
+
+    Of splits that serve as much it keeps the one it has.
+    """
     if not view.coming.rate:
         return view.now
     most = max(split.gpus for split in view.splits)
-    return max(
-        (one for one in view.splits if one.gpus == most), key=lambda split: view.stack.serves(view.coming, split)
-    )
+    found = {one: view.stack.serves(view.coming, one) for one in view.splits if one.gpus == most}
+    return view.now if found.get(view.now, -1.0) >= max(found.values()) else max(found, key=lambda one: found[one])
 
 
 POLICIES: dict[str, Policy] = {
