@@ -40,7 +40,9 @@ def steps(
     before: Round | None = None
     for found in rounds:
         if isinstance(found, Plan):
-            step = _planned(step, found, assignments)
+            planned = _planned(step, found, assignments)
+            if planned is not step:
+                step, before = planned, None  # the interval in which it changed is of neither plan
             continue
         observed = None if before is None else observe(before, found)
         left_out = before is not None and observed is None
