@@ -32,9 +32,10 @@ def how_it_held(table: pd.DataFrame, metric: str, events: Sequence[tuple[float, 
     titles = {"measured": say("measured"), "predicted": say("predicted"), "low": say("low"), "high": say("high")}
     numbers = [alt.Tooltip(f"{name}:Q", title=text, format=".4g") for name, text in titles.items()]
     shapes = alt.Scale(domain=names.domain, range=["circle", "diamond"])
-    points = base.mark_point(filled=True, size=55).encode(
+    points = base.mark_point(filled=True).encode(
         x=x,
         y=y,
+        size=alt.condition(alt.datum.held == say("outside"), alt.value(130), alt.value(50)),
         shape=alt.Shape("held:N", scale=shapes, legend=alt.Legend(title=None, orient="top")),
         color=alt.Color("held:N", scale=names, legend=alt.Legend(title=None, orient="top")),
         tooltip=[alt.Tooltip("time:T", format="%H:%M:%S", title=say("Time, UTC")), *numbers],
