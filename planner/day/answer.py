@@ -6,7 +6,7 @@ the list that chose.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
 from itertools import groupby
@@ -125,25 +125,22 @@ class Table:
             self.known[key] = share(self._task(hour, split, seed))
         return self.known[key]
 
-    def fill(self, hours: Sequence[Hour], splits: Sequence[Split], spread: Spread, progress: Progress | None) -> None:
-        """Simulate all that is not known yet, on all cores."""
-        wanted = {
-            self._key(hour, split, CHOOSER): self._task(hour, split, CHOOSER)
-            for hour in hours
-            for split in splits
-            if hour.rate
-        }
-        wanted = {key: task for key, task in wanted.items() if key not in self.known}
+    def fill(
+        self, wanted: Iterable[tuple[Hour, Split, int]], spread: Spread, stage: str, progress: Progress | None
+    ) -> None:
+        """Simulate all of these (hour, split, seed) that are not known yet, on all cores."""
+        named = {self._key(*one): self._task(*one) for one in wanted if one[0].rate}
+        tasks = {key: task for key, task in named.items() if key not in self.known}
         done = 0
 
         def one_done() -> None:
             nonlocal done
             done += 1
             if progress:
-                progress("hours", done / len(wanted))
+                progress(stage, done / len(tasks))
 
-        found = spread(share, list(wanted.values()), one_done)
-        self.known |= dict(zip(wanted, found, strict=True))
+        found = spread(share, list(tasks.values()), one_done)
+        self.known |= dict(zip(tasks, found, strict=True))
 
     def _task(self, hour: Hour, split: Split, seed: int) -> Task:
         rounded = replace(hour, rate=float(f"{hour.rate:.{DIGITS}g}"))
@@ -255,7 +252,7 @@ def play_day(
     table, splits = Table(spec, requests), all_splits(spec, gpus, only_pd)
     most = max(split.gpus for split in splits)
     whole = [split for split in splits if split.gpus == most]
-    table.fill(hours, whole, spread, progress)
+    table.fill(((hour, split, CHOOSER) for hour in hours for split in whole), spread, "hours", progress)
 
     def served(split: Split) -> float:
         return sum(hour.requests * table.serves(hour, split) for hour in hours)
@@ -264,18 +261,47 @@ def play_day(
     best = tuple(max(whole, key=lambda split: table.serves(hour, split)) if hour.rate else fixed for hour in hours)
     best = tuple(fixed if table.serves(hour, fixed) >= table.serves(hour, split) else split
                  for hour, split in zip(hours, best, strict=True))  # fmt: skip
-    played = []
+    days: dict[str, list[Stretch]] = {}
     for at, name in enumerate(POLICIES):
-        played.append(_played(name, spec, hours, splits, fixed, table, switching, seeds))
+        days[name] = _stretches(name, spec, hours, splits, fixed, table, switching)
         if progress:
             progress("policies", (at + 1) / len(POLICIES))
+    asked = [one for stretches in days.values() for stretch in stretches for one in stretch.asks(seeds)]
+    table.fill(asked, spread, "judged", progress)
+    played = [_played(name, spec, stretches, table, switching, seeds) for name, stretches in days.items()]
     base = played[0]
     gains = {one.policy: paired_gain(one.good, base.good) for one in played[1:] if base.good_mean > 0}
     day = Day(gpus, tuple(hours), fixed, best, tuple(played), switching, gains, "")
     return replace(day, sentence=sentence(day))
 
 
-def _played(
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """An hour under a policy. `met`: with the caches as they are; `left` serves for the share `away` of it."""
+
+    hour: Hour
+    met: Hour
+    old: Split
+    new: Split
+    left: Split | None
+    away: float
+
+    def asks(self, seeds: int) -> Iterator[tuple[Hour, Split, int]]:
+        """What must be simulated to judge it."""
+        for seed in range(1, seeds + 1):
+            yield self.met, self.new, seed
+            if self.away and self.left is not None:
+                yield self.met, self.left, seed
+
+    def good(self, table: Table, seed: int) -> float:
+        """Requests within the targets."""
+        share_ = (1 - self.away) * table.serves(self.met, self.new, seed)
+        if self.away and self.left is not None:
+            share_ += self.away * table.serves(self.met, self.left, seed)
+        return self.hour.requests * share_
+
+
+def _stretches(
     name: str,
     spec: Spec,
     hours: Sequence[Hour],
@@ -283,37 +309,35 @@ def _played(
     fixed: Split,
     table: Table,
     switching: Switching,
-    seeds: int,
-) -> Played:
+) -> list[Stretch]:
+    """What a policy makes of the hours."""
     a_day = max(1, round(86_400 / hours[0].length_s))
-    now = fixed
-    chosen: list[Split] = []
-    before: list[Split] = []
+    now, found = fixed, list[Stretch]()
     for at, hour in enumerate(hours):
-        view = View(hours[:at], now, splits, fixed, table, spec.slo.attainment, hour, a_day, tuple(chosen))
-        before.append(now)
-        now = POLICIES[name](view)
-        chosen.append(now)
-    good, gpu_s = [0.0] * seeds, 0.0
-    changes, lost = 0, 0.0
-    for hour, old, new in zip(hours, before, chosen, strict=True):
-        away = min(out_s(old, new, switching), hour.length_s) / hour.length_s
-        left = staying(old, new)
-        met = hour if old == new or not hour.reused else refill(old, new, hour, table.room_tokens(old))
-        for seed in range(seeds):
-            share_ = (1 - away) * table.serves(met, new, 1 + seed)
-            if away and left is not None:
-                share_ += away * table.serves(met, left, 1 + seed)
-            good[seed] += hour.requests * share_
-        gpu_s += new.gpus * hour.length_s + idle_gpu_s(old, new, switching)
-        if old != new:
-            changes += 1
-            lost += hour.reused_tokens - met.reused_tokens
+        chosen = tuple(one.new for one in found)
+        old = now
+        now = POLICIES[name](View(hours[:at], old, splits, fixed, table, spec.slo.attainment, hour, a_day, chosen))
+        away = min(out_s(old, now, switching), hour.length_s) / hour.length_s
+        met = hour if old == now or not hour.reused else refill(old, now, hour, table.room_tokens(old))
+        found.append(Stretch(hour, met, old, now, staying(old, now), away))
+    return found
+
+
+def _played(
+    name: str, spec: Spec, stretches: Sequence[Stretch], table: Table, switching: Switching, seeds: int
+) -> Played:
     price = price_per_gpu_hour(spec)
-    hours_used = gpu_s / 3600
-    offered = sum(hour.requests for hour in hours)
-    cost = None if price is None else price * hours_used
-    return Played(name, tuple(chosen), tuple(good), offered, hours_used, cost, changes, lost)
+    gpu_s = sum(one.new.gpus * one.hour.length_s + idle_gpu_s(one.old, one.new, switching) for one in stretches)
+    return Played(
+        policy=name,
+        splits=tuple(one.new for one in stretches),
+        good=tuple(sum(one.good(table, seed) for one in stretches) for seed in range(1, seeds + 1)),
+        offered=sum(one.hour.requests for one in stretches),
+        gpu_hours=gpu_s / 3600,
+        cost=None if price is None else price * gpu_s / 3600,
+        changes=sum(one.old != one.new for one in stretches),
+        lost_kv_tokens=sum(one.hour.reused_tokens - one.met.reused_tokens for one in stretches),
+    )
 
 
 # --- words -------------------------------------------------------------------------------------
