@@ -86,11 +86,15 @@ def test_dynamos_sla_rule_divides_the_load_by_what_a_worker_carries() -> None:
 
 
 def test_dynamos_load_rule_moves_one_worker_of_a_pool_at_its_thresholds() -> None:
-    assert dynamo_load(view([hour(0.95, 600)], split(2, 1))) == split(1, 2)  # 0.1 waiting, 95 % of the KV
-    assert dynamo_load(view([hour(0.8)], split(1, 1))) == split(2, 1)  # 0.8 waiting, 80 %
-    assert dynamo_load(view([hour(0.3)], split(1, 3))) == split(1, 2)  # 0.3 waiting, 10 %
-    came = replace(view([hour(0.3)], split(1, 3)), before=(split(1, 2), split(1, 3)))
-    assert dynamo_load(came) == split(1, 3)  # one came: none goes yet
+    """In stretches of three minutes it decides once."""
+
+    def after(rate: float, prompt: float, now: Split) -> Split:
+        return dynamo_load(view([replace(hour(rate, prompt), length_s=180.0)], now))
+
+    assert after(0.95, 600, split(2, 1)) == split(1, 2)  # 0.1 waiting, 95 % of the KV
+    assert after(0.8, 3000, split(1, 1)) == split(2, 1)  # 0.8 waiting, 80 %
+    assert after(0.3, 3000, split(1, 3)) == split(1, 2)  # 0.3 waiting, 10 %
+    assert dynamo_load(view([hour(0.3)], split(1, 3))) == split(1, 1)  # an hour has time for more
 
 
 def test_the_planner_changes_only_for_a_gain() -> None:

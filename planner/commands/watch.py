@@ -83,8 +83,8 @@ def watch(
     from planner.watching.predict import levelled
     from planner.watching.scrape import Head, Recorder, read_recording
     from planner.watching.steps import Step, steps
-    from planner.watching.tables import Parts
-    from planner.watching.words import closing, line_data, line_text
+    from planner.watching.tables import Parts, line_data
+    from planner.watching.words import closing, line_text
 
     if gaps is not None:
         _say_verdict(from_aggregates(_gaps(gaps)), as_json)

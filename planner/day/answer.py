@@ -314,9 +314,8 @@ def _stretches(
     a_day = max(1, round(86_400 / hours[0].length_s))
     now, found = fixed, list[Stretch]()
     for at, hour in enumerate(hours):
-        chosen = tuple(one.new for one in found)
         old = now
-        now = POLICIES[name](View(hours[:at], old, splits, fixed, table, spec.slo.attainment, hour, a_day, chosen))
+        now = POLICIES[name](View(hours[:at], old, splits, fixed, table, spec.slo.attainment, hour, a_day))
         away = min(out_s(old, now, switching), hour.length_s) / hour.length_s
         met = hour if old == now or not hour.reused else refill(old, now, hour, table.room_tokens(old))
         found.append(Stretch(hour, met, old, now, staying(old, now), away))

@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
 from typing import Protocol
 
 from planner.day.hours import Hour
@@ -49,7 +48,6 @@ class View:
     attainment: float
     coming: Hour  # for `oracle` alone
     a_day: int  # hours of one
-    before: Sequence[Split] = ()  # the splits of the hours so far
 
 
 Policy = Callable[[View], Split]
@@ -62,28 +60,36 @@ def static(view: View) -> Split:
 
 QUEUE, KV = (0.2, 0.5), (0.5, 0.9)  # below the first a worker goes, above the second one comes
 GRACE = 3  # decisions after a decode worker came in which none goes
+DECIDES_S = 180.0
 
 
 def dynamo_load(view: View) -> Split:
     """Dynamo's load planner with its published defaults: a worker more or fewer of a pool at each decision.
 
     Prefill by requests that wait a worker, decode by the KV cache in use (docs/architecture/load_planner.md of
-    ai-dynamo/dynamo, 2025). Its decisions are 30 s apart; here they are an hour.
+    ai-dynamo/dynamo, 2025). It decides as often as fits into the last hour, until it would stay where it is.
     """
     now = view.now
     if not view.past or now.second is None or not view.past[-1].rate:
         return now
-    seen = view.stack.pressure(view.past[-1], now)
-    recent = [split.second.replicas for split in view.before[-GRACE - 1 :] if split.second]
-    came = any(b > a for a, b in pairwise(recent))
-    first, second = (
-        have + (full > most) - (full < least and have > 1 and not kept)
-        for have, full, (least, most), kept in (
-            (now.first.replicas, seen.waiting, QUEUE, False),
-            (now.second.replicas, seen.kv_used, KV, came),
-        )
-    )
-    return _closest(view, first, second)
+    last, came = view.past[-1], -GRACE
+    for decision in range(max(1, int(last.length_s // DECIDES_S))):
+        assert now.second is not None  # the nearest split that there is has two pools as well
+        seen = view.stack.pressure(last, now)
+        first = _nudged(now.first.replicas, seen.waiting, QUEUE)
+        second = _nudged(now.second.replicas, seen.kv_used, KV)
+        if second < now.second.replicas and decision - came < GRACE:
+            second = now.second.replicas
+        came = decision if second > now.second.replicas else came
+        before, now = now, _closest(view, first, second)
+        if now == before:
+            break
+    return now
+
+
+def _nudged(workers: int, full: float, between: tuple[float, float]) -> int:
+    least, most = between
+    return workers + (full > most) - (full < least and workers > 1)
 
 
 def dynamo_sla(view: View) -> Split:

@@ -57,6 +57,15 @@ def row(line: Line) -> dict[str, Any]:
     return found | {"events": " ".join(line.events)}
 
 
+def line_data(line: Line) -> dict[str, Any]:
+    """For JSON; unknown numbers are null."""
+    return {name: _finite(value) for name, value in row(line).items()} | {"events": list(line.events)}
+
+
+def _finite(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
 @dataclass(frozen=True, slots=True)
 class Said:
     """What a watch has said so far, as messages. `events`: at which Unix time, what."""

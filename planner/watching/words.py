@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 from planner.messages import message
 from planner.report.words import number, percent
@@ -50,14 +49,3 @@ def closing(state: State) -> str:
         each,
         state.refits,
     )
-
-
-def line_data(line: Line) -> dict[str, Any]:
-    """For JSON; unknown numbers are null."""
-    from planner.watching.tables import row
-
-    return {name: _finite(value) for name, value in row(line).items()} | {"events": list(line.events)}
-
-
-def _finite(value: Any) -> Any:
-    return None if isinstance(value, float) and not math.isfinite(value) else value
