@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from planner.ui.chinese_watching import WATCHING
+
 ANSWERS: dict[str, str] = {
+    **WATCHING,
     # --- where numbers are from ---
     "[{origin}]": "[{origin}]",
     "{sentence} {provenance}": "{sentence}{provenance}",
