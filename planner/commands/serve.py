@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from planner.commands import Out, Set, StartTimeout, overrides, progress, run_folder
-from planner.commands.live import Config, Token, spec_of
+from planner.commands.live import Config, Stack, Token, dynamo_python, spec_of
 
 
 def serve(
@@ -18,6 +18,7 @@ def serve(
     bind: Annotated[
         str, typer.Option("--bind", help="Address to listen on; beyond loopback --token is needed.")
     ] = "127.0.0.1",
+    stack: Stack = None,
     token: Token = None,
     start_timeout: StartTimeout = None,
     assignments: Set = None,
@@ -27,7 +28,9 @@ def serve(
     from live.session import LiveSession
     from planner.system.resolve import resolve
 
-    spec = spec_of(config, overrides(assignments, None), elsewhere=False)
+    beyond = bind not in ("127.0.0.1", "localhost", "::1")
+    dynamo = dynamo_python(stack, {"--token": token, "--bind": beyond})
+    spec = spec_of(config, overrides(assignments, None), elsewhere=dynamo is not None)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
     logging.getLogger("aiohttp").setLevel(logging.WARNING)
     folder = run_folder(f"{spec.name}-serve", out)
@@ -36,6 +39,7 @@ def serve(
         folder,
         bind=(bind, port),
         token=token,
+        dynamo=dynamo,
         start_timeout_s=start_timeout,
         progress=progress(0.0),
     ) as session:

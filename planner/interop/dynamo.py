@@ -20,20 +20,25 @@ MODES = {"prefix_aware": "kv", "round_robin": "round-robin", "random": "random",
 MODES["power_of_two"] = "power-of-two"
 
 
-def graph(system: System) -> dict[str, Any]:
-    """The custom resource as data. Raises SpecError for a CPU or a policy that Dynamo does not have."""
-    if system.pools[0].hardware.kind == "cpu":
-        raise SpecError("--to dynamo: its vLLM workers need GPUs; allowed for cpu: --to vllm")
-    policy = system.pools[0].router.policy
+def router_mode(policy: str) -> str:
+    """Dynamo's name of a routing policy. Raises SpecError for one that it does not have."""
     if policy not in MODES:
         raise SpecError(
             "deployment.router.policy: Dynamo has no {policy!r}; allowed: {modes}", policy, ", ".join(MODES)
         )
+    return MODES[policy]
+
+
+def graph(system: System) -> dict[str, Any]:
+    """The custom resource as data. Raises SpecError for a CPU or a policy that Dynamo does not have."""
+    if system.pools[0].hardware.kind == "cpu":
+        raise SpecError("--to dynamo: its vLLM workers need GPUs; allowed for cpu: --to vllm")
+    mode = router_mode(system.pools[0].router.policy)
     services: dict[str, Any] = {
         "Frontend": {
             "componentType": "frontend",
             "replicas": 1,
-            "envs": [{"name": "DYN_ROUTER_MODE", "value": MODES[policy]}],
+            "envs": [{"name": "DYN_ROUTER_MODE", "value": mode}],
             "extraPodSpec": {"mainContainer": {"image": IMAGE}},
         }
     }
