@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from live import knobs
 from live.launch import MODEL_NAME, LiveError, Ports, Runtime, engine_options, server_environment, visible_gpus
 from live.models import ServedModel, cache_folder, make_folder
-from planner.interop.dynamo import router_mode
+from planner.messages import message
 from planner.spec import Disaggregated, SpecError
 from planner.system.resolve import Pool, System
 from planner.system.wires import connector_config
@@ -31,6 +31,9 @@ INSTALL = "`pip install 'llm-capacity-planner[dynamo]'`, or give the Python that
 ENDPOINTS = {"prefill": "dyn://dynamo.prefill.generate", "decode": "dyn://dynamo.backend.generate"}
 ENDPOINTS["aggregated"] = ENDPOINTS["decode"]
 PLANES = ("--discovery-backend=file", "--request-plane=tcp", "--event-plane=zmq")
+# Dynamo's router modes for our policies; the others have no counterpart there.
+MODES = {"prefix_aware": "kv", "round_robin": "round-robin", "random": "random", "least_loaded": "least-loaded"}
+MODES["power_of_two"] = "power-of-two"
 NVEXT = {"extra_fields": ["worker_id", "timing"]}  # asks for the workers of a request in its answer
 GRID = 1.1  # neighbours in a step table: linear between them is 0.1 % off a hyperbola
 _VERSIONS = (
@@ -40,6 +43,15 @@ _VERSIONS = (
     "    except m.PackageNotFoundError: return None\n"
     "print(json.dumps([v(name) for name in ('ai-dynamo', 'vllm', 'torch', 'nixl')]))"
 )
+
+
+def router_mode(policy: str) -> str:
+    """Dynamo's name of a routing policy. Raises SpecError for one that it does not have."""
+    if policy not in MODES:
+        raise SpecError(
+            "deployment.router.policy: Dynamo has no {policy!r}; allowed: {modes}", policy, ", ".join(MODES)
+        )
+    return MODES[policy]
 
 
 def detect(python: str | None = None) -> Runtime:
@@ -68,29 +80,33 @@ def detect(python: str | None = None) -> Runtime:
 
 def check(system: System, runtime: Runtime) -> None:
     """Refuse in one line what Dynamo would not do as the config says. Raises SpecError or LiveError."""
-    deployment, only = system.spec.deployment, "--stack dynamo: {key}: {what}; allowed: {allowed}"
     knobs.check(system, "gpu" if runtime.kind == "gpu" else "cpu")
     for pool in system.pools:
         router_mode(pool.router.policy)
         if pool.engine.scheduler != "v1":
-            raise SpecError(only, "engine.scheduler", "vLLM V0's is gone", "v1")
+            raise _refused("engine.scheduler", message("vLLM V0's is gone"), "v1")
     first, last = system.pools[0].router, system.pools[-1].router
     if (first.policy, first.temperature, first.overlap_weight) != (last.policy, last.temperature, last.overlap_weight):
-        raise SpecError(only, "deployment.decode.router", "one router mode serves both pools", "the same for both")
+        raise _refused("deployment.decode.router", message("one router serves both pools"), "deployment.router")
     if first.max_queue is not None:
-        raise SpecError(only, "deployment.router.max_queue", "its frontend sheds by other measures", "null")
+        raise _refused("deployment.router.max_queue", message("its frontend sheds by other measures"), "null")
+    if system.spec.retrieval is not None:
+        raise _refused("retrieval", message("its frontend retrieves nothing"), "null")
+    deployment = system.spec.deployment
     if isinstance(deployment, Disaggregated):
         router, local = deployment.router, deployment.local_prefill
         if router.prefill_dispatch == "shared_queue":
-            raise SpecError(only, "deployment.router.prefill_dispatch", "its queue went with v0.3", "push")
+            raise _refused("deployment.router.prefill_dispatch", message("its queue went with v0.3"), "push")
         if router.decode_choice == "at_arrival" and len(system.pools[-1].workers) > 1:
-            raise SpecError(only, "deployment.router.decode_choice", "it chooses after prefill", "after_prefill")
+            raise _refused("deployment.router.decode_choice", message("it chooses after prefill"), "after_prefill")
         if local.max_tokens or local.max_queue is not None:
-            raise SpecError(only, "deployment.local_prefill", "it went with v0.3", "{}")
-    if system.spec.retrieval is not None:
-        raise SpecError(only, "retrieval", "its frontend retrieves nothing", "a workload without retrieval")
+            raise _refused("deployment.local_prefill", message("the rule went with v0.3"), "{max_tokens: 0}")
     if runtime.kind == "gpu" and system.gpus > len(runtime.gpus):
         raise LiveError("the deployment needs {gpus} GPUs; {there} are visible here", system.gpus, len(runtime.gpus))
+
+
+def _refused(key: str, why: str, allowed: str) -> SpecError:
+    return SpecError("--stack dynamo: {key}: {why}; allowed: {allowed}", key, why, allowed)
 
 
 def mock_model(system: System, served: ServedModel) -> ServedModel:

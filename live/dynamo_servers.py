@@ -6,7 +6,7 @@ import re
 import shutil
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import aiohttp
@@ -73,7 +73,7 @@ class DynamoServers(Servers):
         self._check()
         self._own = Path(tempfile.mkdtemp(prefix="planner-dynamo-"))
         for pool in self.system.pools if self.runtime.kind == "mock" else ():
-            np.savez(self._table(pool), **dynamo.step_table(pool))
+            np.savez(self._table(pool), allow_pickle=False, **dynamo.step_table(pool))
         await super()._start_all()
         host, port = self._bind
         side = Ports(*free_ports(3))
@@ -166,15 +166,15 @@ class DynamoServers(Servers):
 
 
 def record_of(
-    outcome: Outcome, names: dict[int, str], start_s: float, unix_s: float, block_size: int
+    outcome: Outcome, names: Mapping[int, str], start_s: float, unix_s: float, block_size: int
 ) -> FrontendRecord:
     """`unix_s` is what to add to monotonic times for those of the wall; `names` are the workers by their numbers.
 
     Cached tokens are the blocks that the router knew of at the prefill worker, from the KV events of the engines.
     """
     workers, timing = outcome.nvext.get("worker_id") or {}, outcome.nvext.get("timing") or {}
-    decode = names.get(workers.get("decode_worker_id"))
-    prefill = names.get(workers.get("prefill_worker_id"))
+    decode = names.get(workers.get("decode_worker_id", -1))
+    prefill = names.get(workers.get("prefill_worker_id", -1))
     record = FrontendRecord(outcome.arrival_s + start_s, worker=prefill or decode, decode_worker=decode)
     if "request_received_ms" in timing:
         record.received_s = timing["request_received_ms"] / 1e3 - unix_s

@@ -50,7 +50,7 @@ def beginning(
     return {
         "schema": 1,
         "backend": "live",
-        "provenance": "measured",
+        "provenance": "mocked" if runtime is not None and runtime.kind == "mock" else "measured",
         "spec": system.spec.model_dump(mode="json", by_alias=True),
         "spec_yaml": dump(system.spec),
         "spec_hash": spec_hash(system.spec),
