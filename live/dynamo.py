@@ -13,6 +13,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from statistics import median
 from typing import TYPE_CHECKING
 
 from live import knobs
@@ -201,12 +202,19 @@ def environment(
 # --- the mocker's step times ---------------------------------------------------------------------------
 
 
-def step_table(pool: Pool) -> dict[str, np.ndarray]:
+def typical_prompt(system: System) -> int:
+    """Tokens of the median prompt among the first that the workload sends."""
+    from planner.traffic import workload
+
+    return max(1, round(median(one.request.prompt_tokens for one in workload.build(system.spec).start())))
+
+
+def step_table(pool: Pool, prompt_tokens: int) -> dict[str, np.ndarray]:
     """The pool's law as the mocker's arrays (names are its own; milliseconds).
 
-    `prefill_ttft_ms` of a step with `prefill_isl` new prompt tokens and nothing else; `decode_itl` of a step whose
-    sequences hold `decode_active_kv_tokens` together (rows), `decode_context_length` each (columns). A step with both
-    lasts as long as the two together there, and never less than 1 ms with a decode: what the mocker cannot express.
+    `prefill_ttft_ms` of a step with `prefill_isl` new prompt tokens, in prompts of `prompt_tokens` each; `decode_itl`
+    of a step whose sequences hold `decode_active_kv_tokens` together (rows), `decode_context_length` each (columns).
+    What the mocker cannot express: a step with both lasts as long as the two together, a decode 1 ms at least.
     """
     import numpy as np
 
@@ -214,6 +222,7 @@ def step_table(pool: Pool) -> dict[str, np.ndarray]:
     prompts = _grid(1, limits.max_num_batched_tokens)
     held = _grid(1, max(limits.kv_blocks * limits.block_size, limits.max_model_len))
     contexts = _grid(1, limits.max_model_len)
+    filled = [[(prompt_tokens, 0)] * (tokens // prompt_tokens) + [(tokens % prompt_tokens, 0)] for tokens in prompts]
     rows = []
     for tokens in held:
         batches = [max(1, min(limits.max_num_seqs, round(tokens / context))) for context in contexts]
@@ -221,7 +230,7 @@ def step_table(pool: Pool) -> dict[str, np.ndarray]:
         rows.append([1e3 * (base + slope * tokens) for base, slope in lines])
     return {
         "prefill_isl": np.array(prompts, dtype=float),
-        "prefill_ttft_ms": np.array([1e3 * step.mixed([(tokens, 0)], 0, 0) for tokens in prompts]),
+        "prefill_ttft_ms": np.array([1e3 * step.mixed(chunks, 0, 0) for chunks in filled]),
         "decode_active_kv_tokens": np.array(held, dtype=float),
         "decode_context_length": np.array(contexts, dtype=float),
         "decode_itl": np.array(rows),

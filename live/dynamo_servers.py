@@ -72,8 +72,11 @@ class DynamoServers(Servers):
 
         self._check()
         self._own = Path(tempfile.mkdtemp(prefix="planner-dynamo-"))
-        for pool in self.system.pools if self.runtime.kind == "mock" else ():
-            np.savez(self._table(pool), allow_pickle=False, **dynamo.step_table(pool))
+        if self.runtime.kind == "mock":
+            prompt_tokens = dynamo.typical_prompt(self.system)
+            for pool in self.system.pools:
+                table = dynamo.step_table(pool, prompt_tokens)
+                np.savez(self._table(pool), allow_pickle=False, **table)
         await super()._start_all()
         host, port = self._bind
         side = Ports(*free_ports(3))

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 
 pytest.importorskip("aiohttp", reason="the live extra is not installed")
 
@@ -25,6 +26,7 @@ from live.launch import Gpu, LiveError, Ports, Runtime
 from live.models import ServedModel
 from live.results import Outcome, row_of
 from planner import cli
+from planner.interop.export import export
 from planner.run.metrics import summarise
 from planner.run.tables import Run
 from planner.spec import SpecError, load
@@ -134,11 +136,13 @@ def test_the_option_is_checked_before_anything_starts(words: list[str], capsys: 
 
 
 def test_the_step_table_is_the_law_of_the_pool() -> None:
-    for pool in system_of("disagg", "engine.max_model_len=8192").pools:
-        table, step = dynamo.step_table(pool), pool.profile.step
-        for tokens in (1, 700, pool.limits.max_num_batched_tokens):
-            found = np.interp(tokens, table["prefill_isl"], table["prefill_ttft_ms"])
-            assert found == pytest.approx(1e3 * step.mixed([(tokens, 0)], 0, 0), rel=0.02)
+    system = system_of("disagg", "engine.max_model_len=8192")
+    prompt = dynamo.typical_prompt(system)
+    for pool in system.pools:
+        table, step = dynamo.step_table(pool, prompt), pool.profile.step
+        for chunks in ([1], [700], [prompt], [prompt] * 2, [prompt, prompt, 1024]):
+            found = np.interp(sum(chunks), table["prefill_isl"], table["prefill_ttft_ms"])
+            assert found == pytest.approx(1e3 * step.mixed([(one, 0) for one in chunks], 0, 0), rel=0.03)
         for batch, context in ((1, 500), (16, 1000), (64, 3000)):
             base, slope = step.decode(batch)
             row = [np.interp(context, table["decode_context_length"], one) for one in table["decode_itl"]]
@@ -179,9 +183,12 @@ def dynamo_here() -> str | None:
         return None
 
 
-@pytest.mark.skipif(
+needs_dynamo = pytest.mark.skipif(
     dynamo_here() != "mock", reason="NVIDIA Dynamo is not installed: DYNAMO_PYTHON names no Python of it"
 )
+
+
+@needs_dynamo
 def test_a_config_runs_on_the_real_dynamo(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Two prefill and two decode mockers behind the real frontend and its KV router; nothing of them is left."""
     pools = ["deployment.prefill.replicas=2", "deployment.decode.replicas=2", "deployment.router.policy=prefix_aware"]
@@ -204,6 +211,42 @@ def test_a_config_runs_on_the_real_dynamo(tmp_path: Path, capsys: pytest.Capture
     assert len(logs) == 5
     started = {log.read_text().splitlines()[0].removeprefix("# ") for log in logs}
     assert not started & set(command_lines())
+
+
+READS = """
+import argparse, json, sys, yaml
+from dynamo.common.configuration.groups.runtime_args import DynamoRuntimeArgGroup
+from dynamo.frontend.frontend_args import FrontendArgGroup
+from dynamo.profiler.utils.config import Config
+from dynamo.vllm.backend_args import DynamoVllmArgGroup
+found = {}
+for name, service in Config.model_validate(yaml.safe_load(open(sys.argv[1]))).spec.services.items():
+    parser = argparse.ArgumentParser(allow_abbrev=False)
+    DynamoRuntimeArgGroup().add_arguments(parser), DynamoVllmArgGroup().add_arguments(parser)
+    known, rest = parser.parse_known_args(service.extraPodSpec.mainContainer.args or [])
+    found[name] = [service.replicas, service.resources and service.resources.limits, known.disaggregation_mode, rest]
+parser = argparse.ArgumentParser()
+FrontendArgGroup().add_arguments(parser)
+print(json.dumps(found | {"router": parser.parse_args([]).router_mode}))
+"""
+
+
+@needs_dynamo
+def test_dynamos_own_code_reads_our_export(tmp_path: Path) -> None:
+    """Its model of a DynamoGraphDeployment, its workers' options, its frontend's environment."""
+    changes = ["deployment.router.policy=prefix_aware", "deployment.prefill.replicas=3", "deployment.decode.tp=2"]
+    export(load("disagg", changes), "dynamo", tmp_path)
+    envs = yaml.safe_load((tmp_path / "dynamo.yaml").read_text())["spec"]["services"]["Frontend"]["envs"]
+    environment = os.environ | {one["name"]: one["value"] for one in envs} | {"PYTHONPATH": ""}
+    words = [PYTHON, "-c", READS, str(tmp_path / "dynamo.yaml")]
+    told = subprocess.run(words, capture_output=True, text=True, check=True, env=environment, timeout=300)
+    found = json.loads(told.stdout.splitlines()[-1])
+    assert found["router"] == "kv"
+    prefill, decode = found["VllmPrefillWorker"], found["VllmDecodeWorker"]
+    assert prefill[:3] == [3, {"gpu": "1"}, "prefill"] and decode[:3] == [1, {"gpu": "2"}, "decode"]
+    vllm_ones = {word.partition("=")[0] for word in prefill[3] if word.startswith("--")}
+    assert {"--model", "--kv-transfer-config", "--max-num-seqs"} <= vllm_ones
+    assert not [word for word in vllm_ones if word.startswith(("--dis", "--endpoint"))]  # all of Dynamo's were known
 
 
 def command_lines() -> Iterator[str]:
