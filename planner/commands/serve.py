@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import sys
 from typing import Annotated
@@ -25,6 +26,7 @@ def serve(
     out: Out = None,
 ) -> None:
     """Serve a deployment behind one OpenAI-compatible address until Ctrl-C."""
+    from live.launch import MODEL_NAME
     from live.session import LiveSession
     from planner.system.resolve import resolve
 
@@ -45,9 +47,11 @@ def serve(
     ) as session:
         secret = " -H 'authorization: Bearer TOKEN'" if token else ""
         print(f"Serving {spec.name} on {session.base_url} (logs: {folder}); Ctrl-C stops it. Try:", file=sys.stderr)
+        named = {} if dynamo is None else {"model": MODEL_NAME}  # Dynamo's frontend wants it
+        body = named | {"messages": [{"role": "user", "content": "What is chunked prefill?"}], "max_tokens": 64}
         print(
             f"curl {session.base_url}/v1/chat/completions{secret} -H 'content-type: application/json' "
-            '-d \'{"messages": [{"role": "user", "content": "What is chunked prefill?"}], "max_tokens": 64}\'',
+            f"-d '{json.dumps(body)}'",
             flush=True,
         )
         session.wait()
