@@ -189,6 +189,7 @@ needs_dynamo = pytest.mark.skipif(
 
 
 @needs_dynamo
+@pytest.mark.xdist_group("engines")
 def test_a_config_runs_on_the_real_dynamo(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Two prefill and two decode mockers behind the real frontend and its KV router; nothing of them is left."""
     pools = ["deployment.prefill.replicas=2", "deployment.decode.replicas=2", "deployment.router.policy=prefix_aware"]
