@@ -149,11 +149,13 @@ def agreement(run: Run, sent: dict[int, Request], system: System, role: str, onc
     when = "prefill_end_s" if decode else "queued_s"
     rows = rows[rows[when].notna()].sort_values(when)
     given: list[Given] = []
+    numbers: dict[Any, int] = {}  # of block keys
     shares = dict.fromkeys(("prefix_aware", *OTHERS), 0.0)
     allowed = 0.0
     for turn, row in enumerate(rows.itertuples()):
         request = sent[int(row.request_id)]
-        keys, now = block_keys(request, size), float(getattr(row, when))
+        keys = tuple(numbers.setdefault(key, len(numbers)) for key in block_keys(request, size))
+        now = float(getattr(row, when))
         loads = state(names, given, now, role, once)
         overlap = [0] * len(names) if decode else overlaps(names, given, now, keys, size)
         query = Query(request.session_id, request.prompt_tokens, size, overlap, holds_blocks=role != "prefill")
