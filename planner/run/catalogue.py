@@ -276,8 +276,10 @@ def _preemptions(facts: Facts) -> float | None:
 
 
 def _local_prefill_share(facts: Facts) -> float | None:
-    disaggregated = (facts.spec.get("deployment") or {}).get("mode") == "disaggregated"
-    return _share(float((facts.local & facts.ok).sum()), float(facts.ok.sum())) if disaggregated else None
+    if (facts.spec.get("deployment") or {}).get("mode") != "disaggregated":
+        return None
+    seen = facts.ok & facts.run.requests["decode_worker"].notna().to_numpy()[facts.rows]
+    return _share(float((facts.local & seen).sum()), float(seen.sum()))
 
 
 def _transfer_bytes(facts: Facts) -> float | None:

@@ -30,7 +30,7 @@ class Summary:
     deployment: str  # 1P1D, 2 aggregated
     hardware: str
     gpus: int
-    provenance: str  # simulated, calibrated, measured
+    provenance: str  # simulated, calibrated, measured, mocked
     profile: str | None
     seed: int | None
     slo: Slo
