@@ -166,15 +166,17 @@ def lengths(options: argparse.Namespace) -> None:
             print(f"{requests}: {one.low:.1%} to {one.high:.1%} {holds} {truth:.1%}")
 
 
-def agreed(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
-    """The cells, what tells most first: every one by two seeds, then block sizes, then the other seeds."""
+def cells(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """What tells most for its time first: each seed's cells, after the second block sizes; sessions, which take long, last."""
     gpus = [int(count) for count in (options.gpus or "2,4,8").split(",")]
-    for trial in range(options.first, options.first + options.trials):
-        for block in (None, *((16, 128) if trial == options.first + 1 else ())):
-            for count in gpus:
-                for traffic in TRAFFIC:
-                    for target in TARGETS:
-                        yield {"traffic": traffic, "target": target, "gpus": count, "block": block, "seed": 100 * trial}
+    for kinds in ([name for name in TRAFFIC if name != "agents"], ["agents"]):
+        for trial in range(options.first, options.first + options.trials):
+            for block in (None, *((16, 128) if trial == options.first + 1 else ())):
+                for count in gpus:
+                    for traffic in kinds:
+                        for target in TARGETS:
+                            seed = 100 * (options.first if block else trial)
+                            yield {"traffic": traffic, "target": target, "gpus": count, "block": block, "seed": seed}
 
 
 def cell_spec(cell: dict[str, Any]) -> Spec:
@@ -193,7 +195,7 @@ def verdicts(options: argparse.Namespace) -> None:
     """Adds a line to the file for each cell that it lacks."""
     kept = read_rows(options.rows) if options.rows.exists() else []
     done = {json.dumps(row["cell"]) for row in kept}
-    for cell in agreed(options):
+    for cell in cells(options):
         if json.dumps(cell) in done:
             continue
         found, wall, cpu = timed(cell_spec(cell), cell["gpus"], options, options.seeds)
