@@ -39,6 +39,7 @@ ROBUST_FROM = 2.0  # residuals beyond so many standard deviations count less
 OWN_NOISE_ROWS = 200  # a kind of rows with at least so many has its own noise
 SHORT_PROMPT = 64  # tokens; a floor shows at such prompts if there is one
 LEAST_NOISE = 1e-3  # no clock and no machine repeats a step more exactly
+NEARER = 0.98  # what else may be noise
 LEAST_PARTLY = 5  # rows that show a stretch's parameter: partly filled waves
 PRIOR_WIDTH = 1.0  # relative standard deviation of a parameter that is taken from a prior
 
@@ -253,7 +254,7 @@ def fit_step(
     except FitError:  # with no sign of a tail there is nothing that would determine it
         return plain
     off = [float(np.mean(np.abs(_decode_errors(one.values, rows)))) for one in (stretched, plain)]
-    return stretched if off[0] < off[1] else plain
+    return stretched if any(name in STRETCHES for name in stretched.names) and off[0] < NEARER * off[1] else plain
 
 
 def _decode_errors(values: Mapping[str, float], rows: pd.DataFrame) -> Array:
@@ -291,10 +292,10 @@ def _fit_tied(
     for name, (term, stretch) in STRETCHES.items():
         tried = {stretch.given: given.get(stretch.given, 0.0), name: stretch.start}
         if tried[stretch.given]:
-            shapes |= tried
             slopes = SUMMED[term].factor(rows["decode_seqs"].to_numpy(), tried)[1]
             if (slopes * rows[SUMMED[term].column] > 0).sum() >= LEAST_PARTLY:
                 names += (name,)
+                shapes |= tried
     if 0 < rows["sync"].sum() < (rows["decode_steps"] + rows["mixed_steps"]).sum():
         names += (SYNC,)
     else:
