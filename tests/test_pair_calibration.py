@@ -100,7 +100,13 @@ def test_prompts_are_slower_by_the_share_of_their_time_in_which_kv_is_read() -> 
     share, tokens = np.array([0.0, 0.0, 0.0, 0.4, 0.9, 1.0]), 4096.0 * np.array([1, 2, 1, 2, 1, 2])
     seconds = 2e-5 * tokens * (1 + 0.1 * share)
     rows = observations(
-        {"kind": "prefill", "seconds": seconds, "mixed_steps": 1.0, "prefill_tokens": tokens, "sending": share * seconds}
+        {
+            "kind": "prefill",
+            "seconds": seconds,
+            "mixed_steps": 1.0,
+            "prefill_tokens": tokens,
+            "sending": share * seconds,
+        }
     )
     assert slowed_prompts(rows, 512, fitted) == pytest.approx(1.1)
     assert slowed_prompts(rows.assign(sending=0.0), 512, fitted) is None
