@@ -167,7 +167,7 @@ def lengths(options: argparse.Namespace) -> None:
 
 
 def cells(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
-    """What tells most for its time first: seed by seed, block sizes after the second; sessions, which take long, last."""
+    """What tells most for its time first: seed by seed, block sizes after the second, sessions last."""
     gpus = [int(count) for count in (options.gpus or "2,4,8").split(",")]
     for kinds in ([name for name in TRAFFIC if name != "agents"], ["agents"]):
         for trial in range(options.first, options.first + options.trials):

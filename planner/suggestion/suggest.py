@@ -154,6 +154,7 @@ class _Session:
         self.seeds = [spec.run.seed + offset for offset in range(seeds)]
         self.period: Period | None = None
         self._edges: dict[Split, Edge] = {}
+        self._promised: dict[Split, float] = {}
         self._progress, self._quick = progress, quick
 
     def _map(
@@ -205,9 +206,14 @@ class _Session:
 
     def _coarse(self, stage: str, candidates: list[Split]) -> list[Row]:
         tasks = [SearchTask(apply(self.spec, split), self.seeds[0], None, COARSE, 1.25) for split in candidates]
-        guesses: list[float] = self._map("estimate", guessed, tasks)  # type: ignore[assignment]
+        guesses: list[float] = self._map("estimate", guessed, tasks, (0, 0.5))  # type: ignore[assignment]
+        promises: list[float | None] = self._map("estimate", promised, tasks, (0.5, 1))  # type: ignore[assignment]
+        told = {split: rate for split, rate in zip(candidates, promises, strict=True) if rate is not None}
+        self._promised |= told
         period = self.period or self._period(max(guesses))
         first = preferred(candidates, guesses, SHORTLIST if self._quick else FINALISTS)
+        if self._quick and told:
+            first = list(dict.fromkeys([*first, candidates.index(max(told, key=lambda split: told[split]))]))
         width = 2 * COARSE if self._quick else COARSE
         tasks = [SearchTask(task.spec, task.seed, None, width, 1.25, halved(period)) for task in tasks]
         rest = [] if self._quick else [at for at in range(len(tasks)) if at not in first]
@@ -240,11 +246,7 @@ class _Session:
 
     def _tuned(self, rows: list[Row]) -> list[Row]:
         """Rows with the contenders of both modes at their best knobs."""
-        pairs = [row.split for row in rows if row.mode == "disaggregated"]
-        tasks = [SearchTask(apply(self.spec, split), self.seeds[0], None, COARSE, 1.25) for split in pairs]
-        rates: list[float | None] = self._map("estimate", promised, tasks)  # type: ignore[assignment]
-        promises = {split: rate for split, rate in zip(pairs, rates, strict=True) if rate is not None}
-        wanted = contenders(rows, 1 if self._quick else FINALISTS, promises)
+        wanted = contenders(rows, 1 if self._quick else FINALISTS, self._promised)
         brief = shortened(halved(self.period), max(row.rate or row.guess for row in rows))
         tuning = [TuneTask(self.spec, row.split, self.seeds[0], row.rate, row.guess, brief) for row in wanted]
         found: list[Tuned] = self._map("tune", tune, tuning)  # type: ignore[assignment]
