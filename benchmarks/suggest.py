@@ -169,9 +169,11 @@ def lengths(options: argparse.Namespace) -> None:
 def cells(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """What tells most for its time first: seed by seed, block sizes after the second, sessions last."""
     gpus = [int(count) for count in (options.gpus or "2,4,8").split(",")]
-    for kinds in ([name for name in TRAFFIC if name != "agents"], ["agents"]):
+    wanted = options.traffic.split(",")
+    blocks = [int(size) for size in options.blocks.split(",") if size]
+    for kinds in ([name for name in wanted if name != "agents"], [name for name in wanted if name == "agents"]):
         for trial in range(options.first, options.first + options.trials):
-            for block in (None, *((16, 128) if trial == options.first + 1 else ())):
+            for block in (None, *(blocks if trial == options.first + 1 else ())):
                 for count in gpus:
                     for traffic in kinds:
                         for target in TARGETS:
@@ -228,6 +230,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=["peers", "time", "seeds", "lengths", "verdicts", "table"])
     parser.add_argument("rows", nargs="?", type=Path, help="of verdicts: a file of JSON lines")
+    parser.add_argument("--traffic", default=",".join(TRAFFIC), help="of verdicts")
+    parser.add_argument("--blocks", default="16,128", help="block sizes that verdicts are held to; empty: none")
     parser.add_argument("--docs", type=Path, help="a page that the table is written into")
     parser.add_argument("--gpus", default=None)
     parser.add_argument("--cases", default="1,2,3,4", help="which of the four, by number")
