@@ -5,7 +5,8 @@
 FOLDER holds a folder a deployment (pair-pull, pair-push, pair-agg, tp2), each with calibration rounds and loads, whose
 runs NAME-open-1 and NAME-open-2 are the same requests. `--profile own`: that of the deployment's own rounds. Errors in
 percent of the repeats' mean; * is past the aim, or past what the repeats differ by where that is more (and no more than
-25 %). Then whether 1P1D with pull or two replicas is better by each figure: measured, beyond what the repeats differ by, and predicted.
+25 %). Then whether 1P1D with pull or two replicas is better by each figure: measured, beyond what the repeats differ
+by, and predicted.
 """
 
 from __future__ import annotations

@@ -222,8 +222,95 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
+BEGIN, END = "<!-- verdicts: begin -->", "<!-- verdicts: end -->"
+SHORT = {
+    "max_num_batched_tokens": "budget",
+    "block_size": "blocks",
+    "connector NixlPushConnector": "push",
+    "connector NixlConnector": "pull",
+    "cross_layer_blocks true": "cross-layer",
+    "cross_layer_blocks false": "",
+}
+HEADS = ("traffic, targets", "GPUs", "seeds", "verdict", "P/D against aggregated (95 %)", "split", "aggregated",
+         "a change of 20 %")  # fmt: skip
+CLEAR = ("worth it", "not worth it")
+
+
+def with_knobs(found: list[Any] | None) -> str:
+    """3P1D (budget 512, push)."""
+    if found is None:
+        return "none"
+    knobs = found[1]
+    for name, short in SHORT.items():
+        knobs = knobs.replace(name, short)
+    knobs = ", ".join(part for part in knobs.split(", ") if part)
+    return f"{found[0]} ({knobs})" if knobs else str(found[0])
+
+
+def words(rows: list[dict[str, Any]]) -> str:
+    """not worth it, or with how often where they differ: too close to call (1), worth it (2)."""
+    counts = Counter(row["word"] or "no rate meets them" for row in rows)
+    return next(iter(counts)) if len(counts) == 1 else ", ".join(f"{word} ({n})" for word, n in sorted(counts.items()))
+
+
+def by_how_much(rows: list[dict[str, Any]]) -> str:
+    """-12 to +3 %, from the lowest to the highest over seeds, and the widest ends of their intervals."""
+    known = [row["advantage"] for row in rows if row["advantage"]]
+    if not known:
+        return ""
+    values = sorted({f"{100 * one[0]:+.0f}" for one in known}, key=float)
+    low, high = min(one[1] for one in known), max(one[2] for one in known)
+    return f"{' to '.join(dict.fromkeys((values[0], values[-1])))} % ({100 * low:.0f} to {100 * high:.0f})"
+
+
+def flip(row: dict[str, Any]) -> str:
+    """prompts 20 % shorter: too close to call."""
+    text = str(row["change"] or "")
+    if not text.startswith("With "):
+        return "nothing" if text else ""
+    return text.removeprefix("With ").split(" (P/D")[0].replace(" it would be:", ":")
+
+
 def table(options: argparse.Namespace) -> None:
-    raise SystemExit("soon")
+    """A line for each traffic, target and number of GPUs; then the same with given block sizes; then the counts."""
+    groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+    for row in read_rows(options.rows):
+        cell = row["cell"]
+        groups.setdefault((cell["traffic"], cell["target"], cell["gpus"], cell["block"]), []).append(row)
+    searched = sorted(
+        (key for key in groups if key[3] is None), key=lambda key: (list(TRAFFIC).index(key[0]), key[1], key[2])
+    )
+    lines = [f"| {' | '.join(HEADS)} |", "|---" * len(HEADS) + "|"]
+    for key in searched:
+        rows = groups[key]
+        first = rows[0]
+        cells = [f"{key[0]}, {key[1]}", key[2], len(rows), words(rows), by_how_much(rows),
+                 with_knobs(first["disaggregated"]), with_knobs(first["aggregated"]), flip(first)]  # fmt: skip
+        lines.append(f"| {' | '.join(map(str, cells))} |")
+    blocks = [key for key in searched if (*key[:3], 16) in groups and (*key[:3], 128) in groups]
+    if blocks:
+        lines += ["", "| traffic, targets | GPUs | blocks of 16 | of 128 | searched |", "|---|---|---|---|---|"]
+    for key in blocks:
+        cells = [f"{words(rows)}, {by_how_much(rows)}: {with_knobs(rows[0]['disaggregated'])}"
+                 for rows in (groups[(*key[:3], 16)], groups[(*key[:3], 128)], groups[key][:1])]  # fmt: skip
+        lines.append(f"| {key[0]}, {key[1]} | {key[2]} | {' | '.join(cells)} |")
+    several = [rows for key, rows in groups.items() if len(rows) > 1]
+    every = [row for rows in groups.values() for row in rows]
+    close = sum(row["word"] == "too close to call" for row in every)
+    unknown = sum(row["word"] == "not known yet" for row in every)
+    opposite = sum(set(CLEAR) <= {row["word"] for row in rows} for rows in several)
+    other = sum(len({row["word"] for row in rows}) > 1 for rows in several)
+    lines += [
+        "",
+        f"{len(every)} answers: {close} *too close to call*, {unknown} *not known yet*. Of {len(several)} cells with "
+        f"several seeds {opposite} turn into their opposite and {other} have another word with another seed.",
+    ]
+    text = "\n".join(lines) + "\n"
+    if options.docs is None:
+        print(text, end="")
+        return
+    head, rest = options.docs.read_text().split(BEGIN, 1)
+    options.docs.write_text(f"{head}{BEGIN}\n{text}{END}{rest.split(END, 1)[1]}")
 
 
 def main() -> None:
