@@ -300,11 +300,11 @@ def table(options: argparse.Namespace) -> None:
     unknown = sum(row["word"] == "not known yet" for row in every)
     opposite = sum(set(CLEAR) <= {row["word"] for row in rows} for rows in several)
     other = sum(len({row["word"] for row in rows}) > 1 for rows in several)
-    lines += [
-        "",
-        f"{len(every)} answers: {close} *too close to call*, {unknown} *not known yet*. Of {len(several)} cells with "
-        f"several seeds {opposite} turn into their opposite and {other} have another word with another seed.",
-    ]
+    counted = f"{len(every)} answers: {close} *too close to call*, {unknown} *not known yet*."
+    if several:
+        counted += f" Of {len(several)} cells with several seeds {opposite} turn into their opposite and {other} have "
+        counted += "another word with another seed."
+    lines += ["", counted]
     text = "\n".join(lines) + "\n"
     if options.docs is None:
         print(text, end="")
