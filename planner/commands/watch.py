@@ -266,6 +266,9 @@ class _Stack:
         self._endpoint, self._token, self._every_s = endpoint, token, every_s
 
     def __enter__(self) -> Iterator[Round]:
+        from live.needs import need
+
+        need(servers=False)
         from live.scrape import Scraper
 
         self._scraper = Scraper([url for _, _, url in self.engines], self._token)

@@ -133,7 +133,7 @@ class Table:
         tasks = {key: task for key, task in named.items() if key not in self.known}
         done = 0
 
-        def one_done() -> None:
+        def one_done(*_: object) -> None:
             nonlocal done
             done += 1
             if progress:
