@@ -278,7 +278,7 @@ def test_a_watch_calls_the_pair_one(split: LiveSession, split_run: tuple[Run, di
         split.measure(workload.build(split_spec()), repeat=3)
         observed = observe(before, read(scraper))
     assert observed is not None
-    assert observed.arrivals == REQUESTS
+    assert observed.arrivals >= REQUESTS  # and the few with which the client finds out what the frontend takes
     found = evidence(Seen().plus(observed), split.system)
     assert judge(found).word == "a true pair", judge(found)
     assert found.transferred >= found.prompts > 0

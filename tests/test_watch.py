@@ -343,6 +343,16 @@ def test_a_change_is_held_against_its_prediction(
     assert [one.time_s for one in kept] == [found[at + 1].time_s] and "max_num_batched_tokens: 256" in kept[0].config
 
 
+def test_a_real_engine_whose_budget_was_cut_is_held_against_its_prediction(capsys: pytest.CaptureFixture[str]) -> None:
+    """Recorded on busy cores, where only the time to the first token is sure to change."""
+    assert cli.run(["watch", "--replay", "small-budget", "--no-save", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out.splitlines()[-1])["changed"]
+    assert found["what"] == "engine.max_num_batched_tokens unset to 64"
+    ttft = found["effects"][0]
+    assert ttft["metric"] == "ttft" and ttft["as_predicted"]
+    assert min(ttft["measured"]["low"], ttft["predicted"]["low"]) > 0
+
+
 def slowed(after: str) -> list[Round]:
     """An engine that has other settings from CHANGE_S on, for as long again."""
     first, then = served(TRUE, requests=1200, rate=9), served(TRUE, 1, [after] if after else [], requests=1200, rate=9)

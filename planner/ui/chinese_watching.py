@@ -17,6 +17,7 @@ WATCH_PAGE: dict[str, str] = {
     "a pair whose connector is off": "连接器关闭的一对",
     "a pair whose decode engine prefills": "解码引擎自己做预填充的一对",
     "a pair whose link is overloaded": "链路过载的一对",
+    "one engine, started again with a small token budget": "单个引擎，改用很小的 token 预算后重启",
     "recorded, replayed now": "记录，现在重放",
     "live": "进行中",
     "ended": "已结束",

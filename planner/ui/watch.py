@@ -29,6 +29,7 @@ ABOUT = {
     "no-connector": "a pair whose connector is off",
     "local-prefill": "a pair whose decode engine prefills",
     "slow-link": "a pair whose link is overloaded",
+    "small-budget": "one engine, started again with a small token budget",
 }
 
 COMMAND = """planner watch CONFIG --endpoint http://HOST:8000
