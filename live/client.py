@@ -15,7 +15,7 @@ import logging
 import math
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -43,7 +43,10 @@ Ended = Callable[[Outcome, float], None]  # and the run's start, time.monotonic(
 
 @dataclass(frozen=True, slots=True)
 class ClientOptions:
-    """How to send. `rag`: requests carry a question, so that a frontend retrieves although the prompt is complete."""
+    """How to send. `rag`: requests carry a question, so that a frontend retrieves although the prompt is complete.
+
+    `nvext` goes with every request, to Dynamo's frontend only: what it should tell in its answers.
+    """
 
     vocab_size: int = DEFAULT_VOCAB
     kind: Kind = "completions"
@@ -51,6 +54,7 @@ class ClientOptions:
     token: str | None = None
     timeout_s: float = 600.0
     rag: bool = False
+    nvext: Mapping[str, Any] | None = None
 
 
 @dataclass(order=True, slots=True)
@@ -207,6 +211,8 @@ class _Run:
                 "assembled": True,
                 "known_prefix_tokens": request.known_prefix_tokens,
             }
+        if self._options.nvext is not None:
+            body["nvext"] = self._options.nvext
         return json.dumps(body, separators=(",", ":")).encode()
 
     # --- one request ----------------------------------------------------------------------------------
@@ -265,6 +271,8 @@ class _Run:
             outcome.fail(shorten(str(said.get("message", said) if isinstance(said, dict) else said)))
             return
         outcome.usage = Usage.of(chunk) or outcome.usage
+        if self._options.nvext is not None:
+            outcome.nvext.update(chunk.get("nvext") or {})
         for choice in choices:
             count, ids, _ = chunk_tokens(choice)
             outcome.token_times_s += [now] * count

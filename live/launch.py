@@ -46,19 +46,21 @@ class Gpu:
 
 @dataclass(frozen=True, slots=True)
 class Runtime:
-    """What runs servers here. `nixl` and `driver` are None when absent."""
+    """What runs servers here; `mock`: Dynamo's mocker, without an engine. None: absent, or not Dynamo's."""
 
-    kind: Literal["cpu", "gpu"]
+    kind: Literal["cpu", "gpu", "mock"]
     version: str
     distribution: str
-    torch: str
+    torch: str | None
     nixl: str | None
     gpus: tuple[Gpu, ...] = ()
     driver: str | None = None
+    dynamo: str | None = None  # its version, where it is the stack
 
     def versions(self) -> dict[str, str | None]:
         """For a run's manifest."""
         return {
+            **({"ai-dynamo": self.dynamo} if self.dynamo else {}),
             self.distribution: self.version,
             "torch": self.torch,
             "nixl": self.nixl,
@@ -122,6 +124,8 @@ def detect() -> Runtime:
 
 def step_tracing(runtime: Runtime) -> str | None:
     """None when engine steps can be recorded on this vLLM, else why not."""
+    if runtime.dynamo is not None:
+        return message("engine steps are not recorded on Dynamo, which numbers requests in its own way")
     numbers = re.match(r"(\d+)\.(\d+)", runtime.version)
     version = (int(numbers[1]), int(numbers[2])) if numbers else (0, 0)
     low, high = TRACED_VERSIONS

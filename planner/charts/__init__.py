@@ -10,6 +10,7 @@ from planner.charts.answer import split_table, what_trade, what_would_change, wh
 from planner.charts.measured import done_table, how_close, how_far_off, how_many_done, name_of
 from planner.charts.style import COLOURS, MODES, NAMES, STAGE_COLOURS, Chart, Say
 from planner.charts.traffic import how_it_arrives, how_it_varies, how_latency_spreads, how_long, how_well_fitted
+from planner.charts.watched import how_it_held
 from planner.charts.why import (
     TIMELINE,
     how_latency_grows,
@@ -32,6 +33,7 @@ __all__ = [
     "how_close",
     "how_far_off",
     "how_it_arrives",
+    "how_it_held",
     "how_it_varies",
     "how_latency_grows",
     "how_latency_spreads",

@@ -159,7 +159,7 @@ class _Session:
         """`part` of the stage, from where to where, that these inputs are."""
         count, (begin, end) = 0, part
 
-        def done() -> None:
+        def done(*_: object) -> None:
             nonlocal count
             count += 1
             if self._progress:

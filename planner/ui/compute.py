@@ -187,7 +187,7 @@ def summary_of(text: str, rate: float | None = None, requests: int | None = None
 def _curve(text: str, gpus: int, rates: tuple[float, ...], period: Period | None) -> pd.DataFrame:
     spec = prepared(bounded(parse(text)), gpus, None, None)
     points = [curves.LoadPoint(spec, rate, period) for rate in rates]
-    return pd.concat(pool()(curves.load_point, points, lambda: None), ignore_index=True)
+    return pd.concat(pool()(curves.load_point, points, lambda *_: None), ignore_index=True)
 
 
 def curve_of(found: Suggestion, row: Row, spec: Spec, highest: float) -> pd.DataFrame:
