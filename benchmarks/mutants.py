@@ -23,7 +23,7 @@ TESTS = {
     "batching": "tests/test_batching.py tests/test_worker.py",
     "kv_cache": "tests/test_kv_cache.py",
     "link": "tests/test_link.py",
-    "cluster": "tests/test_cluster.py",
+    "cluster": "tests/test_queueing.py tests/test_hand_over.py tests/test_cluster.py",
 }
 CONFIG = """
 [cosmic-ray]

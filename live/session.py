@@ -269,13 +269,22 @@ class LiveSession:
         self._telemetry = None
         self.results.append(result)
         if self._servers is not None:
-            await self._settle(self._servers, telemetry.lost)
+            await self._settle(self._servers, telemetry.lost | self._failed_last(result))
         return self._tables(result, telemetry, host)
 
     def _note(self, journal: Journal, outcome: Outcome, start_s: float) -> None:
         seen = self._frontend.record(outcome.header_id) if self._frontend else None
         row = row_of(outcome, seen, start_s)
         journal.add({name: value for name, value in row.items() if value is not None and value == value})  # no NaN
+
+    def _failed_last(self, result: ClientResult) -> set[str]:
+        """The servers of requests that failed just now: an engine's death ends them before its server has ended."""
+        since_s = time.monotonic() - result.start_s - SETTLE_S
+        failed = [one for one in result.outcomes if one.finish_reason == "error" and one.finish_s > since_s]
+        if result.stopped or self._frontend is None:
+            return set()
+        seen = [self._frontend.record(one.header_id) for one in failed]
+        return {name for one in seen if one is not None for name in (one.worker, one.decode_worker) if name}
 
     async def _settle(self, servers: Servers, silent: set[str]) -> None:
         """Bring files home. A server that fell silent may still be on its way out: its end is waited for a little."""

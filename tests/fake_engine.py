@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import math
+import os
 import sys
 from types import SimpleNamespace
 from typing import Any
@@ -20,7 +21,8 @@ class FakeEngine:
 
     `requests` are the bodies it was sent. `written` holds for each streamed request when it came in and when each
     token was written (loop time).
-    `fail`: an HTTP status instead of an answer. `break_after`: drop the connection after so many tokens.
+    `fail`: an HTTP status instead of an answer. `break_after`: drop the connection after so many tokens. `dies_s`: its
+    process ends so long after it has done so.
     `pushed_by`: a prefill engine whose KV this one waits for, for ever where that had no request of the same id (as
     vLLM's NixlPushConnector). `refuse`: request fields answered with 400. `token_prompts`: takes token ids.
     An answer is over after `natural` tokens unless `ignore_eos`, which a `deaf` engine takes and does not follow.
@@ -33,6 +35,7 @@ class FakeEngine:
         self.itl_s: float = options.pop("itl_s", 0.002)
         self.fail: int | None = options.pop("fail", None)
         self.break_after: int | None = options.pop("break_after", None)
+        self.dies_s: float | None = options.pop("dies_s", None)
         self.refuse: set[str] = set(options.pop("refuse", ()))
         self.token_prompts: bool = options.pop("token_prompts", True)
         self.natural: int = options.pop("natural", 12)
@@ -205,6 +208,8 @@ class FakeEngine:
             if number == self.break_after:
                 assert request.transport is not None
                 request.transport.abort()
+                if self.dies_s is not None:
+                    asyncio.get_running_loop().call_later(self.dies_s, os._exit, 1)
                 raise ConnectionResetError
             last = number == count - 1
             choice: dict[str, Any] = {"index": 0, "finish_reason": reason if last else None, "logprobs": None}

@@ -336,3 +336,13 @@ def test_a_server_that_ends_is_started_again_and_then_left_out(
     assert len(started) == 4
     assert (tmp_path / "aggregated-0.before.log").is_file()
     assert sum("starting it again (1 of 1)" in record.message for record in caplog.records) == 2
+
+
+def test_a_server_that_ends_after_the_load_has_died_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its engine's death ended the last requests; it still answered a look at its metrics then."""
+    use_fake_engines(monkeypatch, break_after=3, dies_s=2.0)
+    sets = ["--set", "workload={kind: poisson, rate: 20, requests: 3, prompt_tokens: 9, output_tokens: 8}"]
+    assert cli.run(["live", "cpu-agg", *UNTRACED, *sets, "--out", str(tmp_path / "run")]) == 1
+    assert capsys.readouterr().out.startswith("aggregated-0 died: ")

@@ -170,6 +170,15 @@ def test_decode_worker_reads_only_what_it_lacks() -> None:
     assert (again.cached_tokens, again.remote_tokens, again.remote_blocks) == (32, 8, 1)
 
 
+@pytest.mark.parametrize(("shared", "cached"), [(15, 0), (16, 16), (17, 16)])
+def test_one_whole_block_in_common_is_found(shared: int, cached: int) -> None:
+    worker = worker_of()
+    common = dataclasses.replace(request(40, 3, 1), shared_tokens=shared)
+    worker.submit(Sequence(common), 0.0)
+    run(worker)
+    assert worker.cached_tokens(dataclasses.replace(common, request_id=2)) == cached
+
+
 def test_loaded_requests_go_ahead_of_the_queue() -> None:
     worker = worker_of(max_num_seqs=1)
     remote, full = Sequence(request(40, 2, 1), "remote"), Sequence(request(40, 8, 2))
