@@ -39,7 +39,7 @@ PRIOR, TTFT, ROBUST = 0.3, 0.6, 0.12
 
 # (module or generation, name, entry): what is fitted.
 FITTED: list[tuple[str, str, Any]] = [
-    *((major, name, None) for major in ("9", "10") for name in ("kv", "attention", "layer_s", "prompt_layer_s")),
+    *((major, name, None) for major in ("9", "10") for name in ("kv", "attention", "layer_s", "launch_layer_s")),
     *((major, "all_reduce_s", None) for major in ("9", "10")),
     *((major, "products", dtype) for major in ("9", "10") for dtype in ("bf16", "fp8")),
     ("10", "products", "fp4"),
@@ -48,7 +48,8 @@ FITTED: list[tuple[str, str, Any]] = [
     *((major, name, kind) for name in ("experts", "expert_products") for major in ("9", "10")
       for kind in ("fp8", "int4", "mxfp4")),
     *(("10", name, "fp4") for name in ("experts", "expert_products")),
-    *(("roof", name, None) for name in ("STEP_S", "SEQUENCE_S", "DOUBLED_S", "EARLY_EXPERTS", "ALL_REDUCE_EFFICIENCY")),
+    *(("roof", name, None) for name in ("STEP_S", "SEQUENCE_S", "DOUBLED_S", "EARLY_EXPERTS", "ALL_REDUCE_EFFICIENCY",
+                                        "PIECEWISE")),
     *(("roof", name, at) for name in ("EXPERTS_S", "LATENT_S", "BLOCKS_S") for at in (0, 1)),
     *(("profiles", name, None) for name in ("REQUEST_S", "REQUEST_PER_TOKEN_S")),
 ]  # fmt: skip
@@ -62,6 +63,7 @@ class Seen:
     row: PublicRow
     setup: Setup
     steps: Steps
+    before: Array  # 1 where the step before, of which it is a follower, ended when this one began
     ttft: Array
     tpot: Array
 
@@ -87,7 +89,9 @@ def look(row: PublicRow) -> Seen | None:
     last = last - (requests["first_token_s"].to_numpy() - first)
     tokens = np.maximum(requests["output_tokens"].to_numpy() - 1, 1)
     share = np.full(len(requests), 1 / len(requests))
-    sizes = capture_sizes(pool.limits.max_num_seqs, pool.limits.max_num_batched_tokens)
+    sizes = capture_sizes(
+        pool.limits.max_num_seqs, pool.limits.max_num_batched_tokens, pool.engine.max_cudagraph_capture_size
+    )
     each = 0.9 * row.prompt  # of one prompt; a chunk of several holds no pairs across them
     steps = Steps(
         1.0 * (prompts > 0),
@@ -96,11 +100,13 @@ def look(row: PublicRow) -> Seen | None:
         seqs,
         np.array([graph_size(int(size), sizes) for size in seqs], dtype=float),
         table["context_tokens"].to_numpy() + (count - 1) / 2 * seqs,
+        1.0 * (prompts + seqs <= sizes[-1]),
     )
+    before = np.concatenate([[0.0], 1.0 * (start[1:] - end[:-1] < 1e-6)])
     queued = requests["queued_s"].to_numpy()
     setup = Setup.of(pool.model, pool.hardware, pool.engine, pool.tp)
     return Seen(
-        row, setup, steps, count * _weights(start, end, queued, first, share),
+        row, setup, steps, before, count * _weights(start, end, queued, first, share),
         count * _weights(start, end, first, last, share / tokens),
     )  # fmt: skip
 
@@ -144,10 +150,14 @@ def predicted(seen: Seen) -> tuple[float, float]:
     """Mean TTFT and TPOT in ms under the rates that are set."""
     found = Roof(seen.setup)
     law = more_per_token(guess(found), found.reduced_token_s).model_dump()
-    floor, line, prompt, decode, context = (
-        total(of_part(part), seen.steps, law) for part in ("floor", "line", "prompt", "decode", "context")
+    floor, line, prompt, decode, context, launch = (
+        total(of_part(part), seen.steps, law) for part in ("floor", "line", "prompt", "decode", "context", "launch")
     )
-    seconds = np.where(seen.steps.prompts > 0, np.maximum(floor, line) + prompt, decode + context)
+    prompts = seen.steps.prompts > 0
+    seconds = np.where(prompts, np.maximum(floor, line) + prompt, decode + context)
+    launch = np.where(prompts, launch, 0.0)
+    ahead = seen.before * np.concatenate([[0.0], np.maximum(seconds - launch, 0.0)[:-1]])  # launched meanwhile
+    seconds = np.maximum(seconds, launch - ahead)
     host = profiles.REQUEST_S + profiles.REQUEST_PER_TOKEN_S * 0.9 * seen.row.prompt
     return 1e3 * (float(seen.ttft @ seconds) + host), 1e3 * float(seen.tpot @ seconds)
 

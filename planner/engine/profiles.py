@@ -34,9 +34,14 @@ class HostCosts:
     hop_s: float = 0.0  # P/D: prefill's answer to the decode engine's queue
 
 
-def capture_sizes(max_num_seqs: int = 1024, max_num_batched_tokens: int = 8192) -> tuple[int, ...]:
-    """Batch sizes that vLLM (0.25 to 0.32) records CUDA graphs for: 1, 2, 4, then by 8, from 256 by 16, up to 512."""
-    top = min(2 * max_num_seqs, 512, max_num_batched_tokens)
+def capture_sizes(
+    max_num_seqs: int = 1024, max_num_batched_tokens: int = 8192, largest: int | None = None
+) -> tuple[int, ...]:
+    """Batch sizes that vLLM (0.25 to 0.32) records CUDA graphs for: 1, 2, 4, then by 8, from 256 by 16, up to 512.
+
+    `largest` is `max_cudagraph_capture_size` where it was given.
+    """
+    top = min(largest or min(2 * max_num_seqs, 512), max_num_batched_tokens)
     sizes = {size for size in (1, 2, 4, *range(8, 256, 8), *range(256, top + 1, 16)) if size <= top}
     if max_num_seqs <= top:
         sizes.add(max_num_seqs)
@@ -159,7 +164,9 @@ class LatencyProfile:
             return self
         file = self.file
         graphs = file.cuda_graphs and not engine.enforce_eager
-        sizes = capture_sizes(max_num_seqs, max_num_batched_tokens) if graphs else ()
+        sizes = (
+            capture_sizes(max_num_seqs, max_num_batched_tokens, engine.max_cudagraph_capture_size) if graphs else ()
+        )
         warnings = self.warnings
         if file.cuda_graphs and engine.enforce_eager and file.provenance == "calibrated":
             warnings += (
@@ -187,7 +194,8 @@ def _step(file: ProfileFile, sizes: tuple[int, ...]) -> AffineStep:
 
     A profile that was measured eagerly has that in its decode terms already.
     """
-    return AffineStep(file.step, sizes, floor_s=file.step.prefill_floor_s if file.cuda_graphs else 0.0)
+    floor_s = max(file.step.prefill_floor_s, file.step.launch_eager_s) if file.cuda_graphs else 0.0
+    return AffineStep(file.step, sizes, floor_s=floor_s)
 
 
 def load_profile(name_or_path: str) -> LatencyProfile:

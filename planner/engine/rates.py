@@ -28,7 +28,7 @@ class Rates:
     expert_products: Mapping[Kind, float]
     attention: float
     layer_s: float  # of a layer in any step
-    prompt_layer_s: float  # and more in one with prompts: its kernels are launched one by one
+    launch_layer_s: float  # the host's to launch its kernels one by one: felt where the GPU is done before
     all_reduce_s: float  # a small one among two GPUs
 
 
@@ -50,7 +50,7 @@ def _of(
         expert_products={"plain": 0.36, "fp8": 0.25, "fp4": 0.25, "int4": 0.36, "mxfp4": 0.36},
         attention=attention,
         layer_s=HOPPER.layer_s,
-        prompt_layer_s=prompts,
+        launch_layer_s=prompts,
         all_reduce_s=HOPPER.all_reduce_s,
     )
 
@@ -63,7 +63,7 @@ HOPPER = Rates(
     expert_products={"plain": 0.36, "fp8": 0.103, "fp4": 0.18, "int4": 0.176, "mxfp4": 0.18},
     attention=0.48,
     layer_s=10e-6,
-    prompt_layer_s=0.163e-3,
+    launch_layer_s=0.163e-3,
     all_reduce_s=18e-6,
 )
 BLACKWELL = Rates(
@@ -74,7 +74,7 @@ BLACKWELL = Rates(
     expert_products={"plain": 0.36, "fp8": 0.166, "fp4": 0.27, "int4": 0.094, "mxfp4": 0.98},
     attention=0.263,
     layer_s=10.8e-6,
-    prompt_layer_s=0.47e-3,
+    launch_layer_s=0.47e-3,
     all_reduce_s=14.5e-6,
 )
 
