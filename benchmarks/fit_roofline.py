@@ -16,16 +16,18 @@ import tempfile
 from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 from scipy.optimize import least_squares
 
 from planner.backends import backend
 from planner.engine import profiles, rates, roof
-from planner.engine.law import Steps, graph_size, guess, more_per_token, of_part, total
+from planner.engine.law import Steps, graph_size, guess, more_per_token, of_part
 from planner.engine.profiles import capture_sizes
 from planner.engine.roof import Roof
 from planner.engine.setup import Setup
@@ -49,14 +51,15 @@ FITTED: list[tuple[str, str, Any]] = [
       for kind in ("fp8", "int4", "mxfp4")),
     *(("10", name, "fp4") for name in ("experts", "expert_products")),
     *(("roof", name, None) for name in ("STEP_S", "SEQUENCE_S", "DOUBLED_S", "EARLY_EXPERTS", "ALL_REDUCE_EFFICIENCY",
-                                        "PIECEWISE")),
+                                        
+                                        "LAUNCH_RANKS")),
+    ("profiles", "REQUEST_PER_TOKEN_S", None),
     *(("roof", name, at) for name in ("EXPERTS_S", "LATENT_S", "BLOCKS_S") for at in (0, 1)),
-    *(("profiles", name, None) for name in ("REQUEST_S", "REQUEST_PER_TOKEN_S")),
 ]  # fmt: skip
 MODULES = {"roof": roof, "profiles": profiles}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Seen:
     """A row's engine and its steps: `ttft` and `tpot` say how much of each step's time is in the mean."""
 
@@ -66,6 +69,7 @@ class Seen:
     before: Array  # 1 where the step before, of which it is a follower, ended when this one began
     ttft: Array
     tpot: Array
+    host_s: float  # of the mean TTFT, beside what a prompt's tokens take before the engine has them
 
 
 def look(row: PublicRow) -> Seen | None:
@@ -108,7 +112,14 @@ def look(row: PublicRow) -> Seen | None:
     return Seen(
         row, setup, steps, before, count * _weights(start, end, queued, first, share),
         count * _weights(start, end, first, last, share / tokens),
+        _host_s(requests) - profiles.REQUEST_PER_TOKEN_S * 0.9 * row.prompt,
     )  # fmt: skip
+
+
+def _host_s(requests: pd.DataFrame) -> float:
+    """Mean seconds of TTFT before the engine's queue and after its step."""
+    before = requests["queued_s"] - requests["arrival_s"]
+    return float((before + requests["first_token_s"] - requests["prefill_end_s"]).mean())
 
 
 def _weights(start: Array, end: Array, begin: Array, finish: Array, share: Array) -> Array:
@@ -146,25 +157,54 @@ def put(places: list[tuple[str, str, Any]], values: Array) -> None:
             rates.GENERATIONS[owner] = replace(rates.GENERATIONS[owner], **{name: changed})
 
 
-def predicted(seen: Seen) -> tuple[float, float]:
-    """Mean TTFT and TPOT in ms under the rates that are set."""
-    found = Roof(seen.setup)
-    law = more_per_token(guess(found), found.reduced_token_s).model_dump()
+PARTS = ("floor", "line", "prompt", "decode", "context", "launch")
+
+
+@lru_cache(maxsize=1024)
+def features(seen: Seen) -> tuple[dict[str, tuple[list[str], Array]], Array, Array, Array]:
+    """Of the steps that count or come before one that does: each part's features, `before`, and both weights."""
+    counts = (seen.ttft > 0) | (seen.tpot > 0)
+    counts |= np.concatenate([counts[1:], [False]])
+    law = guess(Roof(seen.setup)).model_dump()
+    found = {}
+    for part in PARTS:
+        named = of_part(part)
+        columns = [np.asarray(feature.of(seen.steps, law) + 0.0 * seen.ttft)[counts] for feature in named.values()]
+        found[part] = list(named), np.array(columns)
+    return found, seen.before[counts], seen.ttft[counts], seen.tpot[counts]
+
+
+def predicted(seen: Seen, law: dict[str, float]) -> tuple[float, float]:
+    """Mean TTFT and TPOT in ms under the row's law."""
+    parts, before, ttft, tpot = features(seen)
     floor, line, prompt, decode, context, launch = (
-        total(of_part(part), seen.steps, law) for part in ("floor", "line", "prompt", "decode", "context", "launch")
+        np.array([law[name] for name in names]) @ columns for names, columns in (parts[part] for part in PARTS)
     )
-    prompts = seen.steps.prompts > 0
+    prompts = parts["floor"][1][0] > 0
     seconds = np.where(prompts, np.maximum(floor, line) + prompt, decode + context)
-    launch = np.where(prompts, launch, 0.0)
-    ahead = seen.before * np.concatenate([[0.0], np.maximum(seconds - launch, 0.0)[:-1]])  # launched meanwhile
-    seconds = np.maximum(seconds, launch - ahead)
-    host = profiles.REQUEST_S + profiles.REQUEST_PER_TOKEN_S * 0.9 * seen.row.prompt
-    return 1e3 * (float(seen.ttft @ seconds) + host), 1e3 * float(seen.tpot @ seconds)
+    ahead = before * np.concatenate([[0.0], np.maximum(seconds - launch, 0.0)[:-1]])  # launched meanwhile
+    seconds = np.where(prompts, np.maximum(seconds, launch - ahead), seconds)
+    host = profiles.REQUEST_PER_TOKEN_S * 0.9 * seen.row.prompt + seen.host_s
+    return 1e3 * (float(ttft @ seconds) + host), 1e3 * float(tpot @ seconds)
+
+
+def laws(those: list[Seen]) -> list[dict[str, float]]:
+    """Each row's law under the rates that are set; rows of one engine share it."""
+    kept: dict[Any, dict[str, float]] = {}
+    found = []
+    for seen in those:
+        row, setup = seen.row, seen.setup
+        key = row.model, row.stored, row.gpu, row.release, setup.parallel, setup.options.kv_cache_dtype
+        if key not in kept:
+            roofed = Roof(setup)
+            kept[key] = more_per_token(guess(roofed), roofed.reduced_token_s).model_dump()
+        found.append(kept[key])
+    return found
 
 
 def logs(those: list[Seen]) -> Array:
     """Logarithms of predicted over measured: TTFT, TPOT."""
-    pairs = [predicted(seen) for seen in those]
+    pairs = [predicted(seen, law) for seen, law in zip(those, laws(those), strict=True)]
     return np.log([(a / seen.row.ttft_ms, b / seen.row.tpot_ms) for (a, b), seen in zip(pairs, those, strict=True)])
 
 

@@ -389,7 +389,14 @@ class StepLaw(Node):
         Term("shape", "the least share of a wave that its last, partly filled part takes"),
     ] = 0.0
     launch_decode_s: Annotated[
-        NonNegative, Term("launch", "a decode step's CUDA graph", GRAPH_DECODE, measured="launches")
+        NonNegative,
+        Term(
+            "launch",
+            "a decode step's CUDA graph",
+            GRAPH_DECODE,
+            guess=lambda roof: roof.launch_decode_s,
+            measured="launches",
+        ),
     ] = 0.0
     launch_graph_s: Annotated[
         NonNegative,

@@ -56,35 +56,35 @@ def _of(
 
 
 HOPPER = Rates(
-    weights={"plain": 0.79, "fp8": 0.79, "fp4": 0.79, "int4": 0.79, "mxfp4": 0.79},
-    experts={"plain": 0.8, "fp8": 0.875, "fp4": 0.6, "int4": 0.6, "mxfp4": 0.925},
-    kv=0.73,
-    products={"bf16": 0.705, "fp16": 0.705, "fp32": 0.705, "fp8": 0.8, "int8": 0.8},
-    expert_products={"plain": 0.36, "fp8": 0.103, "fp4": 0.18, "int4": 0.176, "mxfp4": 0.18},
-    attention=0.48,
-    layer_s=10e-6,
-    launch_layer_s=0.163e-3,
-    all_reduce_s=18e-6,
+    weights={"plain": 0.565, "fp8": 0.815, "fp4": 0.79, "int4": 0.79, "mxfp4": 0.79},
+    experts={"plain": 0.8, "fp8": 0.916, "fp4": 0.6, "int4": 0.593, "mxfp4": 0.952},
+    kv=0.79,
+    products={"bf16": 0.694, "fp16": 0.694, "fp32": 0.694, "fp8": 0.816, "int8": 0.8},
+    expert_products={"plain": 0.36, "fp8": 0.0928, "fp4": 0.18, "int4": 0.15, "mxfp4": 0.179},
+    attention=0.626,
+    layer_s=1.34e-05,
+    launch_layer_s=0.000296,
+    all_reduce_s=1.83e-05,
 )
 BLACKWELL = Rates(
-    weights={"plain": 0.64, "fp8": 0.64, "fp4": 0.44, "int4": 0.64, "mxfp4": 0.64},
-    experts={"plain": 0.8, "fp8": 1.0, "fp4": 0.865, "int4": 0.35, "mxfp4": 1.0},
-    kv=0.765,
-    products={"bf16": 0.76, "fp16": 0.76, "fp32": 0.76, "fp8": 0.5, "int8": 0.5, "fp4": 0.5},
-    expert_products={"plain": 0.36, "fp8": 0.166, "fp4": 0.27, "int4": 0.094, "mxfp4": 0.98},
-    attention=0.263,
-    layer_s=10.8e-6,
-    launch_layer_s=0.47e-3,
-    all_reduce_s=14.5e-6,
+    weights={"plain": 0.318, "fp8": 0.652, "fp4": 0.447, "int4": 0.64, "mxfp4": 0.64},
+    experts={"plain": 0.8, "fp8": 1.0, "fp4": 0.918, "int4": 0.359, "mxfp4": 1.0},
+    kv=0.814,
+    products={"bf16": 0.191, "fp16": 0.191, "fp32": 0.191, "fp8": 0.417, "int8": 0.5, "fp4": 0.369},
+    expert_products={"plain": 0.36, "fp8": 0.0895, "fp4": 0.248, "int4": 0.0812, "mxfp4": 0.908},
+    attention=0.439,
+    layer_s=9.33e-06,
+    launch_layer_s=0.000695,
+    all_reduce_s=1.56e-05,
 )
 
 # By the major part of the compute capability, and all of it where that says more.
 GENERATIONS: dict[str, Rates] = {
-    "8": _of(0.72, 0.72, 0.65, (0.75, 0.7, 0.5), 0.44, 0.2e-3),
-    "8.9": _of(0.8, 0.8, 0.8, (0.55, 0.5, 0.5), 0.43, 0.2e-3),
+    "8": _of(0.72, 0.72, 0.65, (0.75, 0.7, 0.5), 0.44, 0.35e-3),
+    "8.9": _of(0.8, 0.8, 0.8, (0.55, 0.5, 0.5), 0.43, 0.35e-3),
     "9": HOPPER,
     "10": BLACKWELL,
-    "12": _of(0.85, 0.6, 0.88, (0.7, 0.67, 0.55), 0.45, 0.3e-3),
+    "12": _of(0.85, 0.6, 0.88, (0.7, 0.67, 0.55), 0.45, 0.5e-3),
 }
 
 

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field
 
 from planner.messages import message
+from planner.spec.service import MeasuredService
 from planner.spec.strict_yaml import MOST_NAME, Fraction, Node, NonNegative, NonNegativeInt, Positive, PositiveInt
 
 MOST_WORKERS = 4096  # of a pool, GPUs of a worker and of a node
@@ -101,7 +102,7 @@ class PoolSpec(Node):
     replicas: Few = 1  # workers
     tp: Few = 1  # GPUs of a worker (tensor parallelism)
     hardware: str | None = None
-    profile: str | None = None
+    profile: str | MeasuredService | None = None
     engine: Engine | None = None  # its keys go over those of the file's own `engine`
     router: Router | None = None
     placement: Literal["pack", "spread"] = "pack"  # fill a node first, or take the nodes in turn
