@@ -1,4 +1,4 @@
-"""Asks AIConfigurator 0.12 for the public rows that `planner validate --public` is judged by, and puts both side by side.
+"""Asks AIConfigurator 0.12 for the rows of `planner validate --public`, and puts both side by side.
 
     python -m venv /tmp/aic && /tmp/aic/bin/pip install aiconfigurator==0.12.0
     /tmp/aic/bin/python benchmarks/aiconfigurator_rows.py ask configs/public/silicon_fit.csv aic.csv
@@ -49,22 +49,22 @@ def estimate(row: dict[str, str]) -> tuple[str, float, float, str]:
         asked |= dict.fromkeys(("moe_tp_size", "moe_ep_size", "moe_quant_mode"))
     try:
         found = cli_estimate(MODELS.get(row["model_path"], row["model_path"]), row["system"], **asked)
-    except Exception as error:  # a row that it refuses, for reasons of many types
+    except Exception as error:  # noqa: BLE001 - it refuses rows with exceptions of many types
         return row["id"], math.nan, math.nan, f"{type(error).__name__}: {error}".split("\n")[0][:160]
     return row["id"], float(found.ttft), float(found.tpot), ""
 
 
-def ask(rows: Path, out: Path) -> None:
+def ask(rows: Path, out: Path, every: int) -> None:
     with rows.open() as file:
         asked = [
             row
             for row in csv.DictReader(file)
             if row["backend"] == "vllm" and row["mode"] == "agg" and number(row, "attention_dp_size") == 1
-        ]
+        ][::every]
     with out.open("w") as file, ProcessPoolExecutor(min(2, os.cpu_count() or 1)) as executor:
         writer = csv.writer(file)
         writer.writerow(("id", "ttft_ms", "tpot_ms", "reason"))
-        for answer in executor.map(estimate, asked, chunksize=16):
+        for answer in executor.map(estimate, asked, chunksize=1):
             writer.writerow(answer)
             file.flush()
 
@@ -97,10 +97,11 @@ def main() -> None:
     asking = kinds.add_parser("ask")
     asking.add_argument("rows", type=Path)
     asking.add_argument("out", type=Path)
+    asking.add_argument("--every", type=int, default=1, help="ask for one row of so many: an estimate takes seconds")
     kinds.add_parser("compare").add_argument("answers", type=Path)
     asked = options.parse_args()
     if asked.kind == "ask":
-        ask(asked.rows, asked.out)
+        ask(asked.rows, asked.out, asked.every)
     else:
         compare(asked.answers)
 

@@ -112,7 +112,8 @@ def main() -> None:
         for rung in rungs:
             workers = ":".join(str(replicas) for replicas, *_ in rung.row.workers)
             print(
-                f"  P:D {workers} at {rung.row.concurrency}: throughput {100 * rung.off:+.1f} %, TPOT {rung.tpot_ms:.1f} "
+                f"  P:D {workers} at {rung.row.concurrency}: throughput {100 * rung.off:+.1f} %, "
+                f"TPOT {rung.tpot_ms:.1f} "
                 f"({rung.row.tpot_ms:.1f}) ms, TTFT {rung.ttft_ms:.0f} ({rung.row.ttft_ms:.0f})"
                 f"{', fitted' if rung.fitted else ''}"
             )

@@ -1,11 +1,11 @@
 """A measured service (planner.spec.service) from a few end-to-end points: what was in flight, and mean TTFT and TPOT.
 
 In a closed loop N requests are in flight, each for TTFT + TPOT (output - 1): by Little's law N over that are served a
-second, and that times the decoding part decodes at once. So every point says how many decode beside one another and how
-many prompt tokens a second its prefill workers read. The rate of prefill is the highest that was seen: it reads at least
-that fast, and in a queue just that. Where all that were in flight came at once, their prompts waited for one another,
-which the mean TTFT holds and the steady one does not. Workers that do both spend a share of their time on prompts, by
-which their TPOT is longer.
+second, and that times the decoding part decodes at once. So every point says how many decode beside one another, and
+how many prompt tokens a second its prefill workers read. The rate of prefill is the highest that was seen: it reads at
+least that fast, and in a queue just that. Where all that were in flight came at once, their prompts waited for one
+another, which the mean TTFT holds and the steady one does not. Workers that do both spend a share of their time on
+prompts, by which their TPOT is longer.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def is_points(path: Path) -> bool:
 
 
 def read_points(path: Path, system: System) -> list[Point]:
-    """Points of a CSV (COLUMNS, and WORKERS where they are not the deployment's), or of one result. Raises SpecError."""
+    """Points of a CSV (COLUMNS, and WORKERS where they are not the deployment's), or of a result. Raises SpecError."""
     counts = tuple(len(pool.workers) for pool in (system.pools[0], system.pools[-1]))
     if is_points(path):
         with path.open(encoding="utf-8", newline="") as file:
@@ -131,7 +131,9 @@ def fit_service(points: Sequence[Point], system: System, name: str | None = None
         seen = [_Seen.of(point, rate) for point in points]
         rate = max(least, *(one.load for one in seen))
     if len({round(one.decoding, 2) for one in seen}) < 2:
-        raise FitError("--from: {count} points of one batch; allowed: two or more that decode different numbers", len(seen))
+        raise FitError(
+            "--from: {count} points of one batch; allowed: two or more that decode different numbers", len(seen)
+        )
     together = len(system.pools) == 1
     base, more = _token_time(seen, rate if together else math.inf)
     pool = system.pools[-1]

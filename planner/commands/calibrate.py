@@ -35,7 +35,7 @@ def calibrate(
         typer.Option(
             "--from",
             metavar="SOURCE",
-            help="Instead of measuring: a run folder, steps or points .csv, a bench's .json, aiconfigurator[:vllm[/VERSION]].",
+            help="Instead of measuring: a run folder, steps or points .csv, bench .json or aiconfigurator[:vllm[/V]].",
         ),
     ] = None,
     service: Annotated[

@@ -166,9 +166,7 @@ class LatencyProfile:
             return self
         file = self.file
         graphs = file.cuda_graphs and not engine.enforce_eager
-        sizes = (
-            capture_sizes(max_num_seqs, max_num_batched_tokens, engine.max_cudagraph_capture_size) if graphs else ()
-        )
+        sizes = capture_sizes(max_num_seqs, max_num_batched_tokens, engine.max_cudagraph_capture_size) if graphs else ()
         warnings = self.warnings
         if file.cuda_graphs and engine.enforce_eager and file.provenance == "calibrated":
             warnings += (
@@ -234,7 +232,7 @@ def dump_profile(file: ProfileFile) -> str:
 # HTTP and streaming of one request: H200 profiles of Llama-3.1-8B and Qwen3-30B-A3B. Tokenisation: fitted as
 # planner.engine.rates.
 REQUEST_S, RESPONSE_S, RESPONSE_PER_SEQ_S = 3.1e-3, 1.8e-3, 1.2e-4
-REQUEST_PER_TOKEN_S = 3.34e-06
+REQUEST_PER_TOKEN_S = 3.24e-06
 HOP_S = 2e-3  # a proxy between the pools
 
 

@@ -56,26 +56,26 @@ def _of(
 
 
 HOPPER = Rates(
-    weights={"plain": 0.565, "fp8": 0.815, "fp4": 0.79, "int4": 0.79, "mxfp4": 0.79},
-    experts={"plain": 0.8, "fp8": 0.916, "fp4": 0.6, "int4": 0.593, "mxfp4": 0.952},
-    kv=0.79,
-    products={"bf16": 0.694, "fp16": 0.694, "fp32": 0.694, "fp8": 0.816, "int8": 0.8},
-    expert_products={"plain": 0.36, "fp8": 0.0928, "fp4": 0.18, "int4": 0.15, "mxfp4": 0.179},
-    attention=0.626,
-    layer_s=1.34e-05,
-    launch_layer_s=0.000296,
-    all_reduce_s=1.83e-05,
+    weights={"plain": 0.79, "fp8": 0.823, "fp4": 0.79, "int4": 0.79, "mxfp4": 0.79},
+    experts={"plain": 0.8, "fp8": 0.886, "fp4": 0.6, "int4": 0.584, "mxfp4": 0.969},
+    kv=0.803,
+    products={"bf16": 0.705, "fp16": 0.705, "fp32": 0.705, "fp8": 0.814, "int8": 0.8},
+    expert_products={"plain": 0.36, "fp8": 0.0925, "fp4": 0.18, "int4": 0.149, "mxfp4": 0.176},
+    attention=0.758,
+    layer_s=1.75e-05,
+    launch_layer_s=0.000278,
+    all_reduce_s=1.87e-05,
 )
 BLACKWELL = Rates(
-    weights={"plain": 0.318, "fp8": 0.652, "fp4": 0.447, "int4": 0.64, "mxfp4": 0.64},
-    experts={"plain": 0.8, "fp8": 1.0, "fp4": 0.918, "int4": 0.359, "mxfp4": 1.0},
-    kv=0.814,
-    products={"bf16": 0.191, "fp16": 0.191, "fp32": 0.191, "fp8": 0.417, "int8": 0.5, "fp4": 0.369},
-    expert_products={"plain": 0.36, "fp8": 0.0895, "fp4": 0.248, "int4": 0.0812, "mxfp4": 0.908},
-    attention=0.439,
-    layer_s=9.33e-06,
-    launch_layer_s=0.000695,
-    all_reduce_s=1.56e-05,
+    weights={"plain": 0.64, "fp8": 0.674, "fp4": 0.467, "int4": 0.64, "mxfp4": 0.64},
+    experts={"plain": 0.8, "fp8": 1.0, "fp4": 0.855, "int4": 0.346, "mxfp4": 1.0},
+    kv=0.821,
+    products={"bf16": 0.76, "fp16": 0.76, "fp32": 0.76, "fp8": 0.417, "int8": 0.5, "fp4": 0.366},
+    expert_products={"plain": 0.36, "fp8": 0.0895, "fp4": 0.108, "int4": 0.0716, "mxfp4": 0.48},
+    attention=0.487,
+    layer_s=2.18e-05,
+    launch_layer_s=0.000716,
+    all_reduce_s=1.21e-05,
 )
 
 # By the major part of the compute capability, and all of it where that says more.

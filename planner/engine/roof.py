@@ -21,23 +21,23 @@ MATMUL_EFFICIENCY = 0.6
 ALL_REDUCE_S = 15e-6  # a small all-reduce over NVLink
 
 # Seconds of every step, and of each of its sequences, that no kernel takes; fitted as `planner.engine.rates` is.
-STEP_S = 0.000238
+STEP_S = 0.000173
 CPU_STEP_S = 1e-3  # assumed
-SEQUENCE_S = 1.33e-05
+SEQUENCE_S = 1.37e-05
 # Kernels that a layer has beside an ordinary one's: seconds of a step, and of the host to launch them one by one.
-EXPERTS_S = 1.56e-05, 4.71e-05  # routing tokens to experts, and their results together again
-LATENT_S = 7.64e-06, 8.97e-05  # MLA's projections
-BLOCKS_S = 4.34e-05, 0.000518  # weights with a scale a block: inputs are quantised by kernels of their own
-EARLY, EARLY_EXPERTS = (0, 18), 1.26  # before this release kernels of a layer of a mixture took so many times as long
+EXPERTS_S = 1.91e-05, 5.1e-05  # routing tokens to experts, and their results together again
+LATENT_S = 8.46e-06, 7.9e-05  # MLA's projections
+BLOCKS_S = 4.01e-05, 0.000578  # weights with a scale a block: inputs are quantised by kernels of their own
+EARLY, EARLY_EXPERTS = (0, 18), 1.16  # before this release kernels of a layer of a mixture took so many times as long
 
 LAUNCH_S = 2.4e-3  # the host's for any step; this and PIECEWISE: H200 profiles of Llama-3.1-8B and Qwen3-1.7B
-LAUNCH_RANKS = 0.14  # more for each doubling of tp: the slowest of its processes is waited for
+LAUNCH_RANKS = 0.113  # more for each doubling of tp: the slowest of its processes is waited for
 PIECEWISE = 0.37  # of launching kernel by kernel: graphs between the layers' attention
 
 # Two all-reduces a layer when tp > 1.
-DOUBLED_S = 4.08e-06  # more for each doubling of tp beyond 2
+DOUBLED_S = 3.11e-06  # more for each doubling of tp beyond 2
 PCIE_S = 7e-6  # more for each GPU beyond 2 where there is no NVLink
-ALL_REDUCE_EFFICIENCY = 0.24  # share of NVLink's bandwidth that a large one reaches
+ALL_REDUCE_EFFICIENCY = 0.232  # share of NVLink's bandwidth that a large one reaches
 PCIE_EFFICIENCY = 0.2  # of PCIe's: from 0.3 at tp 2 down to 0.05 at 8 in operator tables of L40S
 
 _DTYPES: dict[str, Dtype] = {"float32": "fp32", "float16": "fp16"}
@@ -275,7 +275,7 @@ class Roof:
     def reduced_token_s(self) -> float:
         """Seconds a token adds to a step at this TP: two all-reduces a layer.
 
-        Each GPU sends 2 (tp - 1) / tp of the vector; where switches add up (NVLink SHARP, from Hopper on) all of it once.
+        Each GPU sends 2 (tp - 1) / tp of the vector; all of it once where switches add up (NVLink SHARP).
         """
         if self.tp == 1:
             return 0.0

@@ -1,4 +1,4 @@
-"""A measured service as a latency profile: a prompt's time is proportional to its tokens, a decode step's to its batch."""
+"""A measured service as a latency profile: prompts take so long a token, decode steps so long and more a request."""
 
 from __future__ import annotations
 

@@ -41,7 +41,9 @@ class Engine(Node):
     enable_prefix_caching: bool = True  # equal prompt beginnings are computed once
     enable_chunked_prefill: bool = True  # long prompts are cut to the step's budget
     enforce_eager: bool = False  # without CUDA graphs
-    max_cudagraph_capture_size: PositiveInt | None = None  # tokens of the largest graph; left out: twice the requests, 512
+    max_cudagraph_capture_size: PositiveInt | None = (
+        None  # tokens of the largest graph; left out: twice the requests, 512
+    )
     async_scheduling: bool | None = None  # the next step is planned while one runs; left out: on GPUs
     long_prefill_token_threshold: NonNegativeInt = 0  # most prompt tokens of one request in a step; 0: the budget
     scheduler_reserve_full_isl: bool = True  # a request is admitted when its whole prompt has room

@@ -77,7 +77,7 @@ class Spec(Node):
     )
     model: str = "llama-3.1-8b"  # a name in configs/models, a folder with a config.json, or a hub id
     hardware: str = "h200"  # a name in configs/hardware
-    profile: str | MeasuredService | None = None  # step times: a name in configs/profiles, a file or a law of a whole worker; left out: an estimate (roofline)
+    profile: str | MeasuredService | None = None  # step times: a name in configs/profiles, a file, or a black box's law
     deployment: Deployment
     cluster: Cluster = Cluster()
     engine: Engine = Engine()

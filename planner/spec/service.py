@@ -1,4 +1,4 @@
-"""A stack that nobody can look into, as a law of its workers: what a prompt token takes, what an answer's token takes."""
+"""A stack that nobody can look into, as a law of its workers: what prompts take, and what the tokens of answers do."""
 
 from __future__ import annotations
 

@@ -222,7 +222,13 @@ def spec_of(row: PublicRow, folder: Path) -> Spec:
     )
     shape = load_model(model)
     pools = [
-        PoolSpec(replicas=replicas, tp=gpus, engine=Engine(enable_expert_parallel=_whole_experts(shape, gpus, gpus if script.whole_experts else experts)))
+        PoolSpec(
+            replicas=replicas,
+            tp=gpus,
+            engine=Engine(
+                enable_expert_parallel=_whole_experts(shape, gpus, gpus if script.whole_experts else experts)
+            ),
+        )
         for replicas, gpus, _, experts in row.workers
     ]
     node = max(8, *(pool.tp for pool in pools))
