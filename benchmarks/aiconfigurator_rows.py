@@ -20,6 +20,7 @@ import re
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 MEAN_LENGTH = 0.9
 MODELS = {"meta-llama/Llama-3.1-70B": "meta-llama/Meta-Llama-3.1-70B"}  # names that it knows without a download
@@ -45,6 +46,8 @@ def estimate(row: dict[str, str]) -> tuple[str, float, float, str]:
     }  # fmt: skip
     if not any(name in row["model_path"] and row["precision"] == kind for name, kind in OWN):
         asked |= {name: row[name] or None for name in ("gemm_quant_mode", "moe_quant_mode")}
+    if "MiniMax" in row["model_path"] and row["precision"] == "fp8" and asked["tp_size"] == 8:  # scales do not split
+        asked |= {"moe_tp_size": 1, "moe_ep_size": 8}
     if "Llama" in row["model_path"]:
         asked |= dict.fromkeys(("moe_tp_size", "moe_ep_size", "moe_quant_mode"))
     try:
@@ -60,7 +63,8 @@ def ask(rows: Path, out: Path, every: int) -> None:
             row
             for row in csv.DictReader(file)
             if row["backend"] == "vllm" and row["mode"] == "agg" and number(row, "attention_dp_size") == 1
-        ][::every]
+        ]
+    asked = sorted(asked, key=lambda row: crc32(row["id"].encode()))[::every]  # so that a part is a sample of all
     with out.open("w") as file, ProcessPoolExecutor(min(2, os.cpu_count() or 1)) as executor:
         writer = csv.writer(file)
         writer.writerow(("id", "ttft_ms", "tpot_ms", "reason"))
