@@ -59,22 +59,22 @@ HOPPER = Rates(
     weights={"plain": 0.79, "fp8": 0.823, "fp4": 0.79, "int4": 0.79, "mxfp4": 0.79},
     experts={"plain": 0.8, "fp8": 0.886, "fp4": 0.6, "int4": 0.584, "mxfp4": 0.969},
     kv=0.803,
-    products={"bf16": 0.705, "fp16": 0.705, "fp32": 0.705, "fp8": 0.814, "int8": 0.8},
-    expert_products={"plain": 0.36, "fp8": 0.0925, "fp4": 0.18, "int4": 0.149, "mxfp4": 0.176},
+    products={"bf16": 0.705, "fp16": 0.705, "fp32": 0.705, "fp8": 0.821, "int8": 0.8},
+    expert_products={"plain": 0.36, "fp8": 0.0905, "fp4": 0.18, "int4": 0.149, "mxfp4": 0.178},
     attention=0.758,
     layer_s=1.75e-05,
-    launch_layer_s=0.000278,
+    launch_layer_s=0.000279,
     all_reduce_s=1.87e-05,
 )
 BLACKWELL = Rates(
     weights={"plain": 0.64, "fp8": 0.674, "fp4": 0.467, "int4": 0.64, "mxfp4": 0.64},
     experts={"plain": 0.8, "fp8": 1.0, "fp4": 0.855, "int4": 0.346, "mxfp4": 1.0},
     kv=0.821,
-    products={"bf16": 0.76, "fp16": 0.76, "fp32": 0.76, "fp8": 0.417, "int8": 0.5, "fp4": 0.366},
-    expert_products={"plain": 0.36, "fp8": 0.0895, "fp4": 0.108, "int4": 0.0716, "mxfp4": 0.48},
+    products={"bf16": 0.76, "fp16": 0.76, "fp32": 0.76, "fp8": 0.409, "int8": 0.5, "fp4": 0.353},
+    expert_products={"plain": 0.36, "fp8": 0.0878, "fp4": 0.096, "int4": 0.0696, "mxfp4": 0.452},
     attention=0.487,
     layer_s=2.18e-05,
-    launch_layer_s=0.000716,
+    launch_layer_s=0.000747,
     all_reduce_s=1.21e-05,
 )
 

@@ -27,17 +27,17 @@ SEQUENCE_S = 1.37e-05
 # Kernels that a layer has beside an ordinary one's: seconds of a step, and of the host to launch them one by one.
 EXPERTS_S = 1.91e-05, 5.1e-05  # routing tokens to experts, and their results together again
 LATENT_S = 8.46e-06, 7.9e-05  # MLA's projections
-BLOCKS_S = 4.01e-05, 0.000578  # weights with a scale a block: inputs are quantised by kernels of their own
+BLOCKS_S = 4.01e-05, 0.000627  # weights with a scale a block: inputs are quantised by kernels of their own
 EARLY, EARLY_EXPERTS = (0, 18), 1.16  # before this release kernels of a layer of a mixture took so many times as long
 
 LAUNCH_S = 2.4e-3  # the host's for any step; this and PIECEWISE: H200 profiles of Llama-3.1-8B and Qwen3-1.7B
-LAUNCH_RANKS = 0.113  # more for each doubling of tp: the slowest of its processes is waited for
+LAUNCH_RANKS = 0.0974  # more for each doubling of tp: the slowest of its processes is waited for
 PIECEWISE = 0.37  # of launching kernel by kernel: graphs between the layers' attention
 
 # Two all-reduces a layer when tp > 1.
 DOUBLED_S = 3.11e-06  # more for each doubling of tp beyond 2
 PCIE_S = 7e-6  # more for each GPU beyond 2 where there is no NVLink
-ALL_REDUCE_EFFICIENCY = 0.232  # share of NVLink's bandwidth that a large one reaches
+ALL_REDUCE_EFFICIENCY = 0.223  # share of NVLink's bandwidth that a large one reaches
 PCIE_EFFICIENCY = 0.2  # of PCIe's: from 0.3 at tp 2 down to 0.05 at 8 in operator tables of L40S
 
 _DTYPES: dict[str, Dtype] = {"float32": "fp32", "float16": "fp16"}
