@@ -219,7 +219,9 @@ def _read(path: Path, changed_ns: int) -> ProfileFile | MeasuredService:
     """Read once for each change of the file: a search resolves the same profile hundreds of times."""
     where = str(path)
     data = read_mapping(read_text(path), where)
-    return validate(MeasuredService if data.get("kind") == "measured_service" else ProfileFile, data, where)
+    if data.get("kind") == "measured_service":
+        return validate(MeasuredService, data, where)
+    return validate(ProfileFile, data, where)
 
 
 def dump_profile(file: ProfileFile) -> str:
