@@ -220,6 +220,8 @@ def engine_options(system: System, pool: Pool, runtime: Runtime) -> list[str]:
         options.append(f"--watermark={engine.watermark}")
     if engine.enable_expert_parallel:
         options.append("--enable-expert-parallel")
+    if engine.max_cudagraph_capture_size is not None:
+        options.append(f"--max-cudagraph-capture-size={engine.max_cudagraph_capture_size}")
     if engine.num_gpu_blocks_override is not None:
         options.append(f"--num-gpu-blocks-override={engine.num_gpu_blocks_override}")
     if runtime.kind == "cpu":  # else each server would claim 92 % of the host's memory, and compile for a minute

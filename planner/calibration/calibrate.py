@@ -79,7 +79,9 @@ def graph_sizes(pool: Pool) -> tuple[int, ...]:
     """CUDA graph sizes of the pool's engine; none on a CPU or when it runs eagerly."""
     if pool.engine.enforce_eager or pool.hardware.kind == "cpu":
         return ()
-    return capture_sizes(pool.limits.max_num_seqs, pool.limits.max_num_batched_tokens)
+    return capture_sizes(
+        pool.limits.max_num_seqs, pool.limits.max_num_batched_tokens, pool.engine.max_cudagraph_capture_size
+    )
 
 
 def with_link(spec: Spec, file: ProfileFile) -> Spec:

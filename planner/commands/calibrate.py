@@ -35,9 +35,12 @@ def calibrate(
         typer.Option(
             "--from",
             metavar="SOURCE",
-            help="Instead of measuring: a run folder, steps .csv, vllm bench .json, aiconfigurator[:vllm[/VERSION]].",
+            help="Instead of measuring: a run folder, steps or points .csv, bench .json or aiconfigurator[:vllm[/V]].",
         ),
     ] = None,
+    service: Annotated[
+        bool, typer.Option("--service", help="With --from: a law of whole workers, from what results say end to end.")
+    ] = False,
     name: Annotated[
         Optional[str],  # noqa: UP045
         typer.Option("--name", help="Name of the profile. Default: MODEL-HARDWARE-tpN."),
@@ -57,6 +60,7 @@ def calibrate(
 
     Every simulation with that profile then says what it was measured on.
     """
+    from planner.calibration.service import is_points
     from planner.engine.profiles import dump_profile
     from planner.spec import load
     from planner.system.resolve import resolve
@@ -64,6 +68,9 @@ def calibrate(
     system = resolve(load(config, [*overrides(assignments, seed), "profile=null"]))
     if out is not None:
         output_file(out)
+    if source and (service or all(map(is_points, source))):
+        _service(system, source, name, out, as_json)
+        return
     if source:
         from planner.calibration.calibrate import fit
 
@@ -77,6 +84,29 @@ def calibrate(
         print_json({"profile": file.model_dump(mode="json", by_alias=True), "path": str(path), "unstable": doubt})
         return
     _print(file, path, runs, doubt)
+
+
+def _service(system: System, source: list[Path], name: str | None, out: Path | None, as_json: bool) -> None:
+    """The law of a stack's workers, from end-to-end points alone."""
+    import yaml
+
+    from planner.calibration.service import fit_service, read_points
+    from planner.engine.service import told
+    from planner.report import printing
+
+    points = [point for path in source for point in read_points(path, system)]
+    found = fit_service(points, system, name)
+    data = found.model_dump(mode="json", exclude_none=True)
+    path = output_file(out or Path("configs") / "profiles" / f"{found.name}.yaml")
+    path.write_text(yaml.safe_dump(data, sort_keys=False, width=120, default_flow_style=None))
+    if as_json:
+        print_json({"profile": data, "path": str(path), "unstable": None})
+        return
+    screen = console()
+    printing.say(screen, f"Measured service {found.name}: {told(found)}.")
+    for note in found.notes:
+        printing.say(screen, f"Note: {note}")
+    printing.say(screen, f"Written: {path}. Use it with `profile: {path}`.")
 
 
 def _read(source: Path, system: System) -> Run:

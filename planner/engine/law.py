@@ -390,15 +390,34 @@ class StepLaw(Node):
         Term("shape", "the least share of a wave that its last, partly filled part takes"),
     ] = 0.0
     launch_decode_s: Annotated[
-        NonNegative, Term("launch", "a decode step's CUDA graph", GRAPH_DECODE, measured="launches")
+        NonNegative,
+        Term(
+            "launch",
+            "a decode step's CUDA graph",
+            GRAPH_DECODE,
+            guess=lambda roof: roof.launch_decode_s,
+            measured="launches",
+        ),
     ] = 0.0
     launch_graph_s: Annotated[
         NonNegative,
-        Term("launch", "a step with prompts that CUDA graphs still cover", GRAPH_PROMPTS, measured="launches"),
+        Term(
+            "launch",
+            "a step with prompts that CUDA graphs still cover",
+            GRAPH_PROMPTS,
+            guess=lambda roof: roof.launch_graph_s,
+            measured="launches",
+        ),
     ] = 0.0
     launch_eager_s: Annotated[
         NonNegative,
-        Term("launch", "a step of more tokens than the largest graph", EAGER, measured="launches"),
+        Term(
+            "launch",
+            "a step of more tokens than the largest graph",
+            EAGER,
+            guess=lambda roof: roof.launch_eager_s,
+            measured="launches",
+        ),
     ] = 0.0
     launch_per_seq_s: Annotated[
         NonNegative, Term("launch", "more of each for every sequence", SEQS, measured="launches")

@@ -18,8 +18,9 @@ from planner.engine.profile_file import HostLaw, Launches, ProfileFile
 from planner.engine.roof import Roof
 from planner.engine.setup import Setup
 from planner.messages import message
-from planner.spec import Engine
+from planner.spec import Engine, SpecError
 from planner.spec.faults import validate
+from planner.spec.service import MeasuredService
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,9 +35,14 @@ class HostCosts:
     hop_s: float = 0.0  # P/D: prefill's answer to the decode engine's queue
 
 
-def capture_sizes(max_num_seqs: int = 1024, max_num_batched_tokens: int = 8192) -> tuple[int, ...]:
-    """Batch sizes that vLLM (0.25 to 0.32) records CUDA graphs for: 1, 2, 4, then by 8, from 256 by 16, up to 512."""
-    top = min(2 * max_num_seqs, 512, max_num_batched_tokens)
+def capture_sizes(
+    max_num_seqs: int = 1024, max_num_batched_tokens: int = 8192, largest: int | None = None
+) -> tuple[int, ...]:
+    """Batch sizes that vLLM (0.25 to 0.32) records CUDA graphs for: 1, 2, 4, then by 8, from 256 by 16, up to 512.
+
+    `largest` is `max_cudagraph_capture_size` where it was given.
+    """
+    top = min(largest or min(2 * max_num_seqs, 512), max_num_batched_tokens)
     sizes = {size for size in (1, 2, 4, *range(8, 256, 8), *range(256, top + 1, 16)) if size <= top}
     if max_num_seqs <= top:
         sizes.add(max_num_seqs)
@@ -72,6 +78,7 @@ class LatencyProfile:
     file: ProfileFile | None = None  # what it was made from; None only for hand-made step laws
     warnings: tuple[str, ...] = ()
     draw: int = 0  # of several equally likely runs of the host, which one
+    service: bool = False  # of a worker as a whole (planner.engine.service): it has no graphs, and no TP to scale it to
     stretched: bool = False  # calibrated, but for another model, GPU, TP or other types than those it is used for
 
     @property
@@ -155,11 +162,11 @@ class LatencyProfile:
         self, engine: Engine, max_num_seqs: int = 1024, max_num_batched_tokens: int = 8192
     ) -> LatencyProfile:
         """The same profile with this engine's CUDA graph sizes, or none of them when it runs eagerly."""
-        if self.file is None:
+        if self.file is None or self.service:
             return self
         file = self.file
         graphs = file.cuda_graphs and not engine.enforce_eager
-        sizes = capture_sizes(max_num_seqs, max_num_batched_tokens) if graphs else ()
+        sizes = capture_sizes(max_num_seqs, max_num_batched_tokens, engine.max_cudagraph_capture_size) if graphs else ()
         warnings = self.warnings
         if file.cuda_graphs and engine.enforce_eager and file.provenance == "calibrated":
             warnings += (
@@ -187,19 +194,34 @@ def _step(file: ProfileFile, sizes: tuple[int, ...]) -> AffineStep:
 
     A profile that was measured eagerly has that in its decode terms already.
     """
-    return AffineStep(file.step, sizes, floor_s=file.step.prefill_floor_s if file.cuda_graphs else 0.0)
+    floor_s = max(file.step.prefill_floor_s, file.step.launch_eager_s) if file.cuda_graphs else 0.0
+    return AffineStep(file.step, sizes, floor_s=floor_s)
 
 
 def load_profile(name_or_path: str) -> LatencyProfile:
     """A shipped profile by name, or a YAML file. Raises `SpecError` with one line when it cannot be used."""
+    found = read_profile(name_or_path)
+    if isinstance(found, MeasuredService):
+        raise SpecError(
+            "{path}: a measured service is no law of steps; allowed: a calibrated profile of steps", name_or_path
+        )
+    return from_file(found)
+
+
+def read_profile(name_or_path: str) -> ProfileFile | MeasuredService:
+    """What the file holds. Raises `SpecError`."""
     path = find("profiles", name_or_path)
-    return from_file(_read(path, path.stat().st_mtime_ns))
+    return _read(path, path.stat().st_mtime_ns)
 
 
 @lru_cache(maxsize=64)
-def _read(path: Path, changed_ns: int) -> ProfileFile:
+def _read(path: Path, changed_ns: int) -> ProfileFile | MeasuredService:
     """Read once for each change of the file: a search resolves the same profile hundreds of times."""
-    return validate(ProfileFile, read_entry(path), str(path))
+    where = str(path)
+    data = read_entry(path)
+    if data.get("kind") == "measured_service":
+        return validate(MeasuredService, data, where)
+    return validate(ProfileFile, data, where)
 
 
 def dump_profile(file: ProfileFile) -> str:
@@ -209,8 +231,10 @@ def dump_profile(file: ProfileFile) -> str:
     return yaml.safe_dump(data, sort_keys=False, width=120, default_flow_style=None)
 
 
-REQUEST_S = 3.8e-3  # HTTP, tokenisation and streaming of one request; fitted as planner.engine.rates
-REQUEST_PER_TOKEN_S = 3.7e-6
+# HTTP and streaming of one request: H200 profiles of Llama-3.1-8B and Qwen3-30B-A3B. Tokenisation: fitted as
+# planner.engine.rates.
+REQUEST_S, RESPONSE_S, RESPONSE_PER_SEQ_S = 3.1e-3, 1.8e-3, 1.2e-4
+REQUEST_PER_TOKEN_S = 4.2e-06
 HOP_S = 2e-3  # a proxy between the pools
 
 
@@ -224,7 +248,13 @@ def roofline(setup: Setup) -> LatencyProfile:
         hardware=setup.hardware.name,
         tp=setup.tp,
         step=guess(Roof(setup)),
-        host=HostLaw(request_s=REQUEST_S, request_per_token_s=REQUEST_PER_TOKEN_S, hop_s=HOP_S),
+        host=HostLaw(
+            request_s=REQUEST_S,
+            request_per_token_s=REQUEST_PER_TOKEN_S,
+            response_s=RESPONSE_S,
+            response_per_seq_s=RESPONSE_PER_SEQ_S,
+            hop_s=HOP_S,
+        ),
         notes=notes,
     )
     return from_file(file).for_engine(setup.options)

@@ -87,6 +87,8 @@ def origin(profiles: Sequence[LatencyProfile]) -> str:
     guessed = [profile for profile in profiles if profile.provenance != "calibrated"]
     fitted = {profile.file.fitted_to if profile.file else None for profile in guessed}
     what = fitted.pop() if len(fitted) == 1 else None
+    if what is not None and all(profile.service for profile in guessed):
+        return message("black box: {what}", what)
     if what is not None:
         return message("simulated: fitted to {what}", what)
     errors = [found for found in map(comparable, guessed) if found is not None]

@@ -28,7 +28,7 @@ class Rates:
     expert_products: Mapping[Kind, float]
     attention: float
     layer_s: float  # of a layer in any step
-    prompt_layer_s: float  # and more in one with prompts: its kernels are launched one by one
+    launch_layer_s: float  # the host's to launch its kernels one by one: felt where the GPU is done before
     all_reduce_s: float  # a small one among two GPUs
 
 
@@ -50,41 +50,41 @@ def _of(
         expert_products={"plain": 0.36, "fp8": 0.25, "fp4": 0.25, "int4": 0.36, "mxfp4": 0.36},
         attention=attention,
         layer_s=HOPPER.layer_s,
-        prompt_layer_s=prompts,
+        launch_layer_s=prompts,
         all_reduce_s=HOPPER.all_reduce_s,
     )
 
 
 HOPPER = Rates(
-    weights={"plain": 0.79, "fp8": 0.79, "fp4": 0.79, "int4": 0.79, "mxfp4": 0.79},
-    experts={"plain": 0.8, "fp8": 0.875, "fp4": 0.6, "int4": 0.6, "mxfp4": 0.925},
-    kv=0.73,
-    products={"bf16": 0.705, "fp16": 0.705, "fp32": 0.705, "fp8": 0.8, "int8": 0.8},
-    expert_products={"plain": 0.36, "fp8": 0.103, "fp4": 0.18, "int4": 0.176, "mxfp4": 0.18},
-    attention=0.48,
-    layer_s=10e-6,
-    prompt_layer_s=0.163e-3,
-    all_reduce_s=18e-6,
+    weights={"plain": 0.79, "fp8": 0.823, "fp4": 0.79, "int4": 0.79, "mxfp4": 0.79},
+    experts={"plain": 0.8, "fp8": 0.886, "fp4": 0.6, "int4": 0.584, "mxfp4": 0.969},
+    kv=0.803,
+    products={"bf16": 0.705, "fp16": 0.705, "fp32": 0.705, "fp8": 0.821, "int8": 0.8},
+    expert_products={"plain": 0.36, "fp8": 0.0905, "fp4": 0.18, "int4": 0.149, "mxfp4": 0.178},
+    attention=0.758,
+    layer_s=1.75e-05,
+    launch_layer_s=0.000279,
+    all_reduce_s=1.87e-05,
 )
 BLACKWELL = Rates(
-    weights={"plain": 0.64, "fp8": 0.64, "fp4": 0.44, "int4": 0.64, "mxfp4": 0.64},
-    experts={"plain": 0.8, "fp8": 1.0, "fp4": 0.865, "int4": 0.35, "mxfp4": 1.0},
-    kv=0.765,
-    products={"bf16": 0.76, "fp16": 0.76, "fp32": 0.76, "fp8": 0.5, "int8": 0.5, "fp4": 0.5},
-    expert_products={"plain": 0.36, "fp8": 0.166, "fp4": 0.27, "int4": 0.094, "mxfp4": 0.98},
-    attention=0.263,
-    layer_s=10.8e-6,
-    prompt_layer_s=0.47e-3,
-    all_reduce_s=14.5e-6,
+    weights={"plain": 0.64, "fp8": 0.674, "fp4": 0.467, "int4": 0.64, "mxfp4": 0.64},
+    experts={"plain": 0.8, "fp8": 1.0, "fp4": 0.855, "int4": 0.346, "mxfp4": 1.0},
+    kv=0.821,
+    products={"bf16": 0.76, "fp16": 0.76, "fp32": 0.76, "fp8": 0.409, "int8": 0.5, "fp4": 0.353},
+    expert_products={"plain": 0.36, "fp8": 0.0878, "fp4": 0.096, "int4": 0.0696, "mxfp4": 0.452},
+    attention=0.487,
+    layer_s=2.18e-05,
+    launch_layer_s=0.000747,
+    all_reduce_s=1.21e-05,
 )
 
 # By the major part of the compute capability, and all of it where that says more.
 GENERATIONS: dict[str, Rates] = {
-    "8": _of(0.72, 0.72, 0.65, (0.75, 0.7, 0.5), 0.44, 0.2e-3),
-    "8.9": _of(0.8, 0.8, 0.8, (0.55, 0.5, 0.5), 0.43, 0.2e-3),
+    "8": _of(0.72, 0.72, 0.65, (0.75, 0.7, 0.5), 0.44, 0.35e-3),
+    "8.9": _of(0.8, 0.8, 0.8, (0.55, 0.5, 0.5), 0.43, 0.35e-3),
     "9": HOPPER,
     "10": BLACKWELL,
-    "12": _of(0.85, 0.6, 0.88, (0.7, 0.67, 0.55), 0.45, 0.3e-3),
+    "12": _of(0.85, 0.6, 0.88, (0.7, 0.67, 0.55), 0.45, 0.5e-3),
 }
 
 

@@ -21,19 +21,23 @@ MATMUL_EFFICIENCY = 0.6
 ALL_REDUCE_S = 15e-6  # a small all-reduce over NVLink
 
 # Seconds of every step, and of each of its sequences, that no kernel takes; fitted as `planner.engine.rates` is.
-STEP_S = 0.43e-3
+STEP_S = 0.000173
 CPU_STEP_S = 1e-3  # assumed
-SEQUENCE_S = 9e-6
-# Kernels that a layer has beside an ordinary one's: seconds of a step, and more of one with prompts.
-EXPERTS_S = 16.5e-6, 43e-6  # routing tokens to experts, and their results together again
-LATENT_S = 10e-6, 107e-6  # MLA's projections
-BLOCKS_S = 41e-6, 138e-6  # weights with a scale a block: inputs are quantised by kernels of their own
-EARLY, EARLY_EXPERTS = (0, 18), 1.28  # before this release kernels of a layer of a mixture took so many times as long
+SEQUENCE_S = 1.37e-05
+# Kernels that a layer has beside an ordinary one's: seconds of a step, and of the host to launch them one by one.
+EXPERTS_S = 1.91e-05, 5.1e-05  # routing tokens to experts, and their results together again
+LATENT_S = 8.46e-06, 7.9e-05  # MLA's projections
+BLOCKS_S = 4.01e-05, 0.000627  # weights with a scale a block: inputs are quantised by kernels of their own
+EARLY, EARLY_EXPERTS = (0, 18), 1.16  # before this release kernels of a layer of a mixture took so many times as long
+
+LAUNCH_S = 2.4e-3  # the host's for any step; this and PIECEWISE: H200 profiles of Llama-3.1-8B and Qwen3-1.7B
+LAUNCH_RANKS = 0.0974  # more for each doubling of tp: the slowest of its processes is waited for
+PIECEWISE = 0.37  # of launching kernel by kernel: graphs between the layers' attention
 
 # Two all-reduces a layer when tp > 1.
-DOUBLED_S = 4e-6  # more for each doubling of tp beyond 2
+DOUBLED_S = 3.11e-06  # more for each doubling of tp beyond 2
 PCIE_S = 7e-6  # more for each GPU beyond 2 where there is no NVLink
-ALL_REDUCE_EFFICIENCY = 0.44  # share of NVLink's bandwidth that a large one reaches
+ALL_REDUCE_EFFICIENCY = 0.223  # share of NVLink's bandwidth that a large one reaches
 PCIE_EFFICIENCY = 0.2  # of PCIe's: from 0.3 at tp 2 down to 0.05 at 8 in operator tables of L40S
 
 _DTYPES: dict[str, Dtype] = {"float32": "fp32", "float16": "fp16"}
@@ -151,17 +155,42 @@ class Roof:
         dtype = self._arithmetic(bits)
         return flops / (self.hardware.flops(dtype) * self.tp) / self.rates.products[dtype]
 
-    def _kernels_s(self, prompts: bool) -> float:
-        """What the kernels of all layers take however little they do: of any step, and more of one with prompts."""
-        model, at, own = self.model, int(prompts), self.rates
-        layer = own.prompt_layer_s if prompts else own.layer_s
+    def _layers_s(self, launched: bool) -> float:
+        """All layers' kernels however little they do: the GPU's time, or the host's to launch them one by one."""
+        model, at, own = self.model, int(launched), self.rates
+        layer = own.launch_layer_s if launched else own.layer_s
         if not own.layer_s:
             return layer * model.layers
         layer += LATENT_S[at] if model.latent_dim else 0.0
         layer += EXPERTS_S[at] if model.experts else 0.0
         layer += BLOCKS_S[at] if model.checkpoint is not None and model.checkpoint.block is not None else 0.0
-        early = bool(model.experts) and not prompts and release_of(self.setup.options) < EARLY
+        early = bool(model.experts) and not launched and release_of(self.setup.options) < EARLY
         return layer * model.layers * (EARLY_EXPERTS if early else 1.0)
+
+    @property
+    def launch_eager_s(self) -> float:
+        """Assumed: the host's time to launch a step that no CUDA graph covers. On a CPU it is part of the step."""
+        return self.launch_decode_s + self._kernels_s
+
+    @property
+    def launch_graph_s(self) -> float:
+        """Assumed: the same of a step with prompts that graphs cover but for attention."""
+        return self.launch_decode_s + PIECEWISE * self._kernels_s
+
+    @property
+    def launch_decode_s(self) -> float:
+        """Assumed: the same of a step that one graph covers."""
+        return 0.0 if self.hardware.kind == "cpu" else LAUNCH_S
+
+    @property
+    def _kernels_s(self) -> float:
+        ranks = 1.0 + LAUNCH_RANKS * math.log2(self.tp)
+        return 0.0 if self.hardware.kind == "cpu" else self._layers_s(launched=True) * ranks
+
+    @property
+    def _prompts_s(self) -> float:
+        """What a CPU's steps with prompts take besides."""
+        return self._layers_s(launched=True) if self.hardware.kind == "cpu" else 0.0
 
     @property
     def all_reduces_s(self) -> float:
@@ -177,7 +206,7 @@ class Roof:
     def fixed_s(self) -> float:
         """Assumed: what a step takes besides its work."""
         step = CPU_STEP_S if self.hardware.kind == "cpu" else STEP_S
-        return step + self._kernels_s(prompts=False) + self.all_reduces_s
+        return step + self._layers_s(launched=False) + self.all_reduces_s
 
     @property
     def likely_weights_s(self) -> float:
@@ -192,12 +221,12 @@ class Roof:
     @property
     def likely_floor_s(self) -> float:
         """Assumed: the least that a step with prompts takes."""
-        return self.likely_weights_s + self._kernels_s(prompts=True)
+        return self.likely_weights_s + self._prompts_s
 
     @property
     def likely_line_s(self) -> float:
         """Assumed: what a step with prompts takes besides its tokens."""
-        return self.fixed_s + self._kernels_s(prompts=True)
+        return self.fixed_s + self._prompts_s
 
     @property
     def likely_token_s(self) -> float:
@@ -244,12 +273,17 @@ class Roof:
 
     @property
     def reduced_token_s(self) -> float:
-        """Seconds a token adds to a step at this TP: two all-reduces a layer, each 2 (tp - 1) / tp of its vector."""
+        """Seconds a token adds to a step at this TP: two all-reduces a layer.
+
+        Each GPU sends 2 (tp - 1) / tp of the vector; all of it once where switches add up (NVLink SHARP).
+        """
         if self.tp == 1:
             return 0.0
-        nvlink = self.hardware.nvlink_gb_s
+        nvlink, capability = self.hardware.nvlink_gb_s, self.hardware.compute_capability
         link_gb_s = nvlink * ALL_REDUCE_EFFICIENCY if nvlink else self.hardware.pcie_gb_s * PCIE_EFFICIENCY
-        size = 2 * self.model.layers * self.model.hidden * self.model.dtype_bytes * 2 * (self.tp - 1) / self.tp
+        switched = bool(nvlink and capability and int(capability.partition(".")[0]) >= 9)
+        sent = 1.0 if switched else 2 * (self.tp - 1) / self.tp
+        size = 2 * self.model.layers * self.model.hidden * self.model.dtype_bytes * sent
         return size / (link_gb_s * 1e9)
 
     @property

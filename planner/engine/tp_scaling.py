@@ -25,7 +25,7 @@ def at_tp(profile: LatencyProfile, setup: Setup) -> LatencyProfile:
     file, tp = profile.file, setup.tp
     roof = Roof(setup)
     calibrated = profile.provenance == "calibrated"
-    if file is None or (file.tp == tp and (roof.imbalance == 1.0 if calibrated else tp == 1)):
+    if file is None or profile.service or (file.tp == tp and (roof.imbalance == 1.0 if calibrated else tp == 1)):
         return profile
     options = setup.options.model_copy(update={"expert_imbalance": 1.0})
     even = Roof(replace(setup, options=options).at(file.tp))

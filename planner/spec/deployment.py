@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field
 
 from planner.messages import message
+from planner.spec.service import MeasuredService
 from planner.spec.strict_yaml import MOST_NAME, Fraction, Node, NonNegative, NonNegativeInt, Positive, PositiveInt
 
 MOST_WORKERS = 4096  # of a pool, GPUs of a worker and of a node
@@ -40,6 +41,9 @@ class Engine(Node):
     enable_prefix_caching: bool = True  # equal prompt beginnings are computed once
     enable_chunked_prefill: bool = True  # long prompts are cut to the step's budget
     enforce_eager: bool = False  # without CUDA graphs
+    max_cudagraph_capture_size: PositiveInt | None = (
+        None  # tokens of the largest graph; left out: twice the requests, 512
+    )
     async_scheduling: bool | None = None  # the next step is planned while one runs; left out: on GPUs
     long_prefill_token_threshold: NonNegativeInt = 0  # most prompt tokens of one request in a step; 0: the budget
     scheduler_reserve_full_isl: bool = True  # a request is admitted when its whole prompt has room
@@ -100,7 +104,7 @@ class PoolSpec(Node):
     replicas: Few = 1  # workers
     tp: Few = 1  # GPUs of a worker (tensor parallelism)
     hardware: str | None = None
-    profile: str | None = None
+    profile: str | MeasuredService | None = None
     engine: Engine | None = None  # its keys go over those of the file's own `engine`
     router: Router | None = None
     placement: Literal["pack", "spread"] = "pack"  # fill a node first, or take the nodes in turn

@@ -19,6 +19,7 @@ from planner.messages import message
 from planner.spec.deployment import Aggregated, Cluster, Deployment, Disaggregated, Engine, PoolSpec, Router
 from planner.spec.faults import unknown, validate
 from planner.spec.optimizations import Optimizations
+from planner.spec.service import MeasuredService
 from planner.spec.strict_yaml import (
     MOST_NAME,
     Fraction,
@@ -76,7 +77,7 @@ class Spec(Node):
     )
     model: str = "llama-3.1-8b"  # a name in configs/models, a folder with a config.json, or a hub id
     hardware: str = "h200"  # a name in configs/hardware
-    profile: str | None = None  # step times: a name in configs/profiles or a file; left out: an estimate (roofline)
+    profile: str | MeasuredService | None = None  # step times: a name in configs/profiles, a file, or a black box's law
     deployment: Deployment
     cluster: Cluster = Cluster()
     engine: Engine = Engine()

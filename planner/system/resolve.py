@@ -16,7 +16,8 @@ from planner.engine.limits import EngineLimits, batch_sizes, divides, limits, un
 from planner.engine.model_config import load_model
 from planner.engine.model_shape import ModelShape
 from planner.engine.profile_file import HandOverLaw, WireLaw
-from planner.engine.profiles import LatencyProfile, load_profile, roofline
+from planner.engine.profiles import LatencyProfile, from_file, read_profile, roofline
+from planner.engine.service import of_service
 from planner.engine.setup import Setup
 from planner.engine.tp_scaling import at_tp, is_scaled
 from planner.messages import message
@@ -33,6 +34,7 @@ from planner.spec import (
     SpecError,
     Trace,
 )
+from planner.spec.service import MeasuredService
 from planner.system.knobs import changed_limits, changed_step
 from planner.system.placement import Demand, WorkerPlace, given_hosts, place_freely, place_on
 from planner.system.wires import Wire, Wires, wires
@@ -169,6 +171,23 @@ def _measured_kv(profile: LatencyProfile, setup: Setup, twin: str) -> int | None
     return file.kv_cache_tokens if mine == (file.model, file.hardware, file.tp, file.gpu_memory_utilization) else None
 
 
+def _latency(profile: str | MeasuredService | None, setup: Setup, model: str) -> LatencyProfile:
+    """What the spec names, or the roofline. Raises SpecError."""
+    if profile is None:
+        return roofline(setup)
+    found = read_profile(profile) if isinstance(profile, str) else profile
+    return of_service(found, setup, model) if isinstance(found, MeasuredService) else from_file(found)
+
+
+def _with_room(setup: Setup, profile: LatencyProfile) -> Setup:
+    """The engine with the KV room that a measured service says it has, unless the spec says another."""
+    tokens, options = profile.kv_cache_tokens, setup.options
+    if not profile.service or tokens is None or options.num_gpu_blocks_override is not None:
+        return setup
+    blocks = tokens // batch_sizes(setup)[2] + 2  # one is vLLM's own, one partly filled
+    return replace(setup, options=options.model_copy(update={"num_gpu_blocks_override": blocks}))
+
+
 def _other_types(profile: LatencyProfile, model: ModelShape, engine: Engine) -> list[str]:
     """What to warn of where a calibrated profile is of an engine with other types, told or the checkpoint's own."""
     if profile.provenance != "calibrated" or profile.file is None:
@@ -198,9 +217,9 @@ def _pool(spec: Spec, base: ModelShape, role: Role, pool: PoolSpec, key: str, mo
         )
     name = pool.profile or spec.profile
     budget, seqs, _ = batch_sizes(setup)
-    measured = load_profile(name) if name else roofline(setup)
+    measured = _latency(name, setup, spec.model)
     twin = _twin(measured, model)
-    found = limits(setup, _measured_kv(measured, setup, twin), key, most)
+    found = limits(_with_room(setup, measured), _measured_kv(measured, setup, twin), key, most)
     profile = at_tp(measured, setup).for_engine(engine, seqs, budget)
     knobs = spec.optimizations
     found = changed_limits(found, setup, profile, knobs)

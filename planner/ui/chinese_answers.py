@@ -24,6 +24,14 @@ ANSWERS: dict[str, str] = {
     ),
     "rows": "数据行",
     "composed: {profiles}": "由算子表合成：{profiles}",
+    "black box: {what}": "黑盒：{what}",
+    "{rate:.0f} prompt tokens/s a worker and TPOT {base:.3g} + {more:.3g} ms a request": (
+        "每个 worker 每秒 {rate:.0f} 个提示词元，TPOT 为 {base:.3g} 毫秒，每个请求再加 {more:.3g} 毫秒"
+    ),
+    "{law}, from {count} measured points": "{law}，由 {count} 个测量点得出",
+    "its workers held {tokens} tokens, more than the memory gives under vLLM's rules": (
+        "其 worker 保存过 {tokens} 个词元，多于按 vLLM 规则显存所能容纳的"
+    ),
     "not calibrated: {profiles}, measured otherwise": "未校准：{profiles}，测量条件不同",
     "simulated: fitted to {what}": "仿真：按 {what} 拟合",
     # --- a run ---

@@ -52,6 +52,9 @@ FAULTS: dict[str, str] = {
     # --- a value of the YAML ---
     "{where}: {fault}": "{where}：{fault}",
     "{where}: {key}": "{where}：{key}",
+    "{path}: a measured service is no law of steps; allowed: a calibrated profile of steps": (
+        "{path}：实测服务不是引擎步的规律；可用：标定得到的步时间 profile"
+    ),
     "{path}: {fault}": "{path}：{fault}",
     "{path}: {error}": "{path}：{error}",
     "{key}={value}: {fault}": "{key}={value}：{fault}",

@@ -30,16 +30,20 @@ from planner.engine.parallel import Parallel
 from planner.engine.provenance import generation
 from planner.messages import message, said
 from planner.spec import Aggregated, Concurrency, Disaggregated, Engine, PoolSpec, Spec, SpecError, Uniform, config_root
+from planner.validation.recipes import ANY, BLACKWELL, BUDGET, recipe
 
 ROWS = "public/silicon_fit.csv"  # under configs; 673 rows
 COLUMNS = ("backend", "model_path", "system", "precision", "mode", "isl", "osl", "silicon_ttft_ms", "silicon_tpot_ms")
 REQUESTS = 10  # for each in flight
 MOST, FEWEST = 5120, 2  # requests of a row, unless that is below so many for each in flight
 SHORTEST = 0.8  # of the stated length
+# First days of releases, from the package index; those of 2026 as rows of this file first name them.
+RELEASES = (
+    ("2025-10-02", "0.11.0"), ("2025-12-03", "0.12.0"), ("2025-12-18", "0.13.0"), ("2026-01-20", "0.14.0"),
+    ("2026-02-25", "0.15.1"), ("2026-03-01", "0.16.0"), ("2026-03-11", "0.17.0"), ("2026-03-27", "0.18.0"),
+    ("2026-04-03", "0.19.0"),
+)  # fmt: skip
 IN_FLIGHT = 1536  # more take minutes a row
-BUDGET = 8192  # max_num_batched_tokens of InferenceX's scripts
-UTILISATION = 0.9
-FP8_KV = ("b200", "b300", "gb200", "gb300")  # where the scripts ask for it, as NVIDIA's checkpoints do
 
 # How `gemm_quant_mode` and `moe_quant_mode` store a checkpoint that is not published so by the model's own makers.
 _NVFP4 = {"quant_method": "modelopt", "quant_algo": "NVFP4"}
@@ -93,6 +97,11 @@ def shipped_rows() -> Path:
     return config_root() / ROWS
 
 
+def release_before(day: str) -> str:
+    """vLLM's newest release before a day, 2026-04-03: what a build without a version number is taken for."""
+    return next((release for first, release in reversed(RELEASES) if first < day), "")
+
+
 def read_rows(path: Path) -> list[PublicRow]:
     """Rows of a CSV with aiconfigurator's columns. Raises SpecError when columns are missing or it holds no rows."""
     try:
@@ -139,10 +148,11 @@ def _row(number: int, values: dict[Any, Any]) -> PublicRow:
     ranks = count(f"{pools[-1]}attention_dp_size")
     batch = count(f"{pools[-1]}batch_size") * ranks * workers[-1][0]
     release = re.match(r"\d+\.\d+(\.\d+)?", text("backend_version"))
+    day = re.search(r"measured=(\d{4}-\d\d-\d\d)", text("silicon_data_source"))
     return PublicRow(
         name=text("id") or f"row {number + 1}",
         engine=text("backend").lower(),
-        release=release[0] if release else "",
+        release=release[0] if release else release_before(day[1]) if day else "",
         mode=mode,
         model=text("model_path"),
         gpu=text("system").lower(),
@@ -198,16 +208,27 @@ def spec_of(row: PublicRow, folder: Path) -> Spec:
     if row.concurrency > IN_FLIGHT:
         raise SpecError("more than {most} requests in flight take too long to simulate", IN_FLIGHT)
     model = stored_model(row, folder)
+    ours = row.engine == "vllm"
+    script = recipe(row.model, gpu, row.precision, row.release) if ours else ANY
     engine = Engine(
-        max_num_batched_tokens=BUDGET,
-        gpu_memory_utilization=UTILISATION,
+        max_num_batched_tokens=max(BUDGET if script.prompts is None else script.prompts * row.prompt, row.concurrency),
+        max_num_seqs=(script.seqs or row.concurrency) if ours else None,
+        block_size=script.block_size,
+        gpu_memory_utilization=script.utilisation,
         enable_prefix_caching=False,
-        kv_cache_dtype="fp8" if gpu in FP8_KV else "auto",
-        vllm_release=row.release if row.engine == "vllm" and row.release else None,
+        kv_cache_dtype=script.kv if ours else "fp8" if gpu in BLACKWELL else "auto",
+        max_cudagraph_capture_size=script.graph,
+        vllm_release=row.release if ours and row.release else None,
     )
     shape = load_model(model)
     pools = [
-        PoolSpec(replicas=replicas, tp=gpus, engine=Engine(enable_expert_parallel=_whole_experts(shape, gpus, experts)))
+        PoolSpec(
+            replicas=replicas,
+            tp=gpus,
+            engine=Engine(
+                enable_expert_parallel=_whole_experts(shape, gpus, gpus if script.whole_experts else experts)
+            ),
+        )
         for replicas, gpus, _, experts in row.workers
     ]
     node = max(8, *(pool.tp for pool in pools))
