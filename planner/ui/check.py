@@ -21,7 +21,7 @@ from planner.run.metrics import summarise
 from planner.run.tables import Run
 from planner.spec import Spec, SpecError, dump, load, parse
 from planner.ui import compute, jobs
-from planner.ui.answer import best_known, numbered
+from planner.ui.answer import answered
 from planner.ui.frame import badge, failed, guarded, link, read_this, scenario, title
 from planner.ui.recorded import about, recorded_runs
 from planner.ui.texts import fault, say, t
@@ -138,8 +138,7 @@ def _on_gpus() -> LivePlan:
     from planner.suggestion.words import pick
     from planner.traffic.workload import at_rate
 
-    now = numbered(scenario())
-    found = best_known(now)
+    now, found = answered(scenario())
     chosen = pick(found.rows, found.verdict)
     part = largest_part(chosen.split, chosen.rate, len(machine().gpus))
     if part is None:
@@ -167,8 +166,7 @@ def _on_ray() -> LivePlan:
     """The suggested deployment, whole, on the nodes of a cluster."""
     address = st.text_input(t("Address of a Ray cluster"), key="check_ray", placeholder="127.0.0.1:6379").strip()
     st.caption(t("Left empty: the cluster that this machine belongs to. vLLM must be installed on its nodes."))
-    now = numbered(scenario())
-    found = best_known(now)
+    _, found = answered(scenario())
     return LivePlan(parse(found.yaml, "suggested"), ray=address, before_s=START_S["ray"])
 
 

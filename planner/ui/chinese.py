@@ -81,7 +81,6 @@ PAGES: dict[str, str] = {
     "Agents": "智能体",
     "Many turns that each repeat the history": "多轮对话，每轮重复历史",
     # --- answer ---
-    "Simulating every split …": "正在仿真每种拆分……",
     "search": "搜索",
     "tune": "调优",
     "all seeds": "全部种子",

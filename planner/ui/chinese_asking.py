@@ -31,7 +31,16 @@ ASKING: dict[str, str] = {
     "How few {gpu} serve {model} at {load}?": "{load} 时运行 {model} 最少要几块 {gpu}？",
     "{gpus} x {gpu}, {model}, {load}": "{gpus} × {gpu}，{model}，{load}",
     # --- answer ---
-    "Counting GPUs up …": "正在逐个增加 GPU 数量 …",
+    "Counting GPUs up": "正在逐个增加 GPU 数量",
+    "A first look at the splits": "正在初步查看各种划分",
+    "Running the best ones under your load": "正在你的负载下运行最好的几种",
+    "time left: not known yet": "剩余时间：尚不清楚",
+    "about {n} s left": "约剩 {n} 秒",
+    "about {n} min left": "约剩 {n} 分钟",
+    "Cancel": "取消",
+    "Cancelled: this is the first look.": "已取消：这是初步结果。",
+    "Cancelled before anything was known.": "已取消：尚无任何结果。",
+    "Go on": "继续",
     "Comparing every split over {seeds} lists": "正在用 {seeds} 组请求比较所有划分",
     "First look: the best of {n} tried so far is {engines}, with {rate} requests/s within the targets.": (
         "初步结果：已试过的 {n} 种中最好的是 {engines}，在目标内每秒 {rate} 个请求。"

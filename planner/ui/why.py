@@ -14,7 +14,7 @@ from planner.suggestion.answer import Row, Suggestion
 from planner.suggestion.splits import apply
 from planner.suggestion.words import sentence
 from planner.ui import compute
-from planner.ui.answer import best_known, numbered
+from planner.ui.answer import answered
 from planner.ui.frame import failed, guarded, link, read_this, scenario, title
 from planner.ui.scenario import Scenario
 from planner.ui.texts import say, t
@@ -27,8 +27,7 @@ AT_A_RATE = ("Load", "First token", "Timeline")  # views that the slider moves
 def page() -> None:
     title(t("Why"), t("What stands behind the answer, chart by chart. Simulated is hollow or dashed."))
     try:
-        now = numbered(scenario())
-        found = best_known(now)
+        now, found = answered(scenario())
         spec = now.spec()
         texts = {row.name: (row, dump(apply(spec, row.split))) for row in compute.best_rows(found)}
         if not texts:
