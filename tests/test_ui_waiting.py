@@ -12,7 +12,7 @@ from planner.ui.scenario import read
 from planner.ui.waiting import Answers, Bar, GivenUp, Work, rounded
 from ui_pages import SMALL, opened, small_machine  # noqa: F401 (small_machine is a fixture of every test here)
 
-PARTS_OF_TWO = {"first": (0.0, 0.5), "second": (0.5, 1.0)}
+PARTS_OF_TWO = {"sure": (0.0, 0.5), "load": (0.5, 1.0)}
 
 
 @pytest.mark.parametrize("parts", PARTS.values())
@@ -24,7 +24,7 @@ def test_parts_of_a_question_follow_each_other(parts: dict[str, tuple[float, flo
 
 def test_the_bar_never_goes_back_and_counts_down() -> None:
     bar = Bar(PARTS_OF_TWO)
-    told = [("first", "search", 1.0), ("first", "search", 0.2), ("first", "equal rate", 1.0), ("second", "any", 0.5)]
+    told = [("sure", "search", 1.0), ("sure", "search", 0.2), ("sure", "equal rate", 1.0), ("load", "", 0.5)]
     shares = [bar.at(*one, now_s=10.0 * at) for at, one in enumerate(told)]
     assert shares == sorted(shares)
     assert shares[-1] == pytest.approx(0.75)

@@ -18,8 +18,8 @@ T = TypeVar("T")
 
 # From where to where of the whole each part is, by the time that they take.
 PARTS = {
-    "gpus": {"look": (0.0, 0.2), "count": (0.2, 0.3), "sure": (0.3, 0.95), "load": (0.95, 1.0)},
-    "fewest": {"count": (0.0, 0.2), "look": (0.2, 0.35), "sure": (0.35, 0.95), "load": (0.95, 1.0)},
+    "gpus": {"look": (0.0, 0.25), "count": (0.25, 0.3), "sure": (0.3, 0.92), "load": (0.92, 1.0)},
+    "fewest": {"count": (0.0, 0.15), "look": (0.15, 0.35), "sure": (0.35, 0.92), "load": (0.92, 1.0)},
 }
 
 

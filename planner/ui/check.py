@@ -228,10 +228,17 @@ def _start(plan: LivePlan | None) -> None:
 
 
 def _watch(job: jobs.Job) -> None:
-    st.info(t("A check is running. You may close or reload this page: it goes on."), icon=":material/hourglass_top:")
+    if jobs.stopping(job):
+        text = t("Stopping: what was measured is kept. Servers take up to a minute to end; after it, Stop kills them.")
+        st.warning(text, icon=":material/stop:")
+    else:
+        text = t("A check is running. You may close or reload this page: it goes on.")
+        st.info(text, icon=":material/hourglass_top:")
     free = jobs.allowed(str(st.get_option("server.address") or ""))
-    if st.button(t("Stop"), icon=":material/stop:", key="check_stop", disabled=not free):
-        jobs.stop(job)
+    st.button(
+        t("Stop"), icon=":material/stop:", key="check_stop", disabled=not free, on_click=jobs.stop, args=(job,),
+        help=t("Sends nothing more, ends the servers, and keeps what was measured."),
+    )  # fmt: skip
     _progress(job)
 
 

@@ -134,7 +134,7 @@ class Bar:
     def at(self, part: str, stage: str, share: float, now_s: float) -> float:
         """The share of the whole; stage and share are as the work tells them."""
         begin, end = self.parts[part]
-        self.share = max(self.share, begin + (end - begin) * within(stage, share))
+        self.share = max(self.share, begin + (end - begin) * within(part, stage, share))
         if self._begun is None:
             self._begun = (now_s, self.share)
         return self.share
@@ -150,16 +150,19 @@ class Bar:
 
 SAYS = 0.04  # of the whole, done in sight of the bar: before, the time left would be a guess
 
-# From where to where of an answer each stage is, by the time that it takes.
-STAGES = {
-    "estimate": (0.0, 0.03), "search": (0.03, 0.30), "tune": (0.30, 0.50), "all seeds": (0.50, 0.85),
-    "why": (0.85, 0.87), "what would change it": (0.87, 0.96), "link": (0.96, 0.98), "equal rate": (0.98, 1.0),
+# From where to where of a part each of its stages is, by the time that it takes.
+STAGES: dict[str, dict[str, tuple[float, float]]] = {
+    "look": {"estimate": (0.0, 0.25), "search": (0.25, 0.45), "tune": (0.45, 0.8), "all seeds": (0.8, 1.0)},
+    "sure": {
+        "estimate": (0.0, 0.01), "search": (0.01, 0.18), "tune": (0.18, 0.42), "all seeds": (0.42, 0.65),
+        "why": (0.65, 0.67), "what would change it": (0.67, 0.96), "link": (0.96, 0.97), "equal rate": (0.97, 1.0),
+    },
 }  # fmt: skip
 
 
-def within(stage: str, share: float) -> float:
-    """The share of an answer that is done; a stage that is not one of an answer tells it itself."""
-    begin, end = STAGES.get(stage, (0.0, 1.0))
+def within(part: str, stage: str, share: float) -> float:
+    """The share of a part that is done; a part without stages tells it itself."""
+    begin, end = STAGES.get(part, {}).get(stage, (0.0, 1.0))
     return begin + (end - begin) * min(1.0, max(0.0, share))
 
 
