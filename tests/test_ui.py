@@ -311,7 +311,7 @@ def spoken() -> set[str]:
 
     machine = doctor.Machine("3.11", 2, None, (), None, None, "interpreted")
     found = {text for card in CARDS.values() for text in (card.title, card.about)}
-    found |= {*charts.NAMES.values(), *charts.TIMELINE.values(), *STAGES.values()}
+    found |= {*charts.NAMES.values(), *charts.TIMELINE.values(), *STAGES.values(), "Requests"}
     found |= {check.what for check in doctor.checks(machine)} | {*CPU_CONFIGS} - {"1P1D"}
     found |= {"Load", "Ratio", "Trade-off", "First token", "Timeline"}
     found |= {"Edit and simulate", "Sweep", "Compare runs", "Calibration"}

@@ -87,8 +87,18 @@ ASKING: dict[str, str] = {
     "Download all": "全部下载",
     "The rest is in the download.": "其余在下载文件中。",
     "Deploy it": "部署",
-    "Up is cheaper, right is faster for each user. On the grey line nothing beats a point in both: choose "
-    "there. The star is the answer; right of the dashed line users see the target's pace.": (
-        "越高越便宜，越右对每个用户越快。灰线上的点在两方面都无可超越：在那里选择。星号是结论；虚线右侧达到目标的速度。"
+    "Up is cheaper, right is faster for each user. On a dashed frontier nothing of its kind beats a point in "
+    "both: choose there. The star is the answer; right of the vertical line users see the target's pace. "
+    "Click a point to compare its deployment below.": (
+        "越高越便宜，越右对每个用户越快。虚线前沿上的点在同类中两方面都无可超越：在那里选择。星号是结论；竖线右侧达到目标的速度。"
+        "点击一个点，即可在下方比较它的部署。"
+    ),
+    "Compared, two at most": "用于比较（最多两个）",
+    "95 % interval": "95 % 区间",
+    "Stages of the same requests on each worker": "相同请求在各工作进程上的阶段",
+    "The same {n} requests in each deployment, sent one after the other at {rate} requests/s. Each bar is a "
+    "stage of one of them, on the worker that does it; others that these workers serve are left out.": (
+        "每个部署中都是同样的 {n} 个请求，按每秒 {rate} 个依次发出。"
+        "每一条是其中一个请求的一个阶段，画在处理它的工作进程上；这些进程同时处理的其他请求没有画出。"
     ),
 }

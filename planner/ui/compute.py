@@ -181,10 +181,10 @@ def best_rows(found: Suggestion) -> list[Row]:
     return [row for mode in charts.MODES if (row := best_of(found.rows, mode)) is not None]
 
 
-def curves_of(found: Suggestion, spec: Spec) -> dict[str, tuple[Row, pd.DataFrame]]:
-    """The load curves of the best of each mode, by name; over the same rates."""
-    rows = best_rows(found)
-    return {row.name: (row, curve_of(found, row, spec, max(one.rate for one in rows))) for row in rows}
+def curves_of(found: Suggestion, spec: Spec, rows: Sequence[Row] | None = None) -> dict[str, tuple[Row, pd.DataFrame]]:
+    """The load curves of these candidates (None: the best of each mode), by name; over the same rates."""
+    rows = best_rows(found) if rows is None else rows
+    return {row.name: (row, curve_of(found, row, spec, max(one.rate or one.guess for one in rows))) for row in rows}
 
 
 def rate_of(spec: Spec) -> float | None:
