@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import altair as alt
@@ -10,8 +11,10 @@ import pandas as pd
 from planner.charts.style import COLOURS, HOLLOW, MODES, NAMES, TARGET, Chart, Say, plain, rule_at, scale_of
 from planner.messages import message
 from planner.report.words import number
-from planner.suggestion.answer import Suggestion, best_of
+from planner.suggestion.answer import Row, Suggestion, best_of
 from planner.suggestion.words import pick
+
+Curves = Mapping[str, tuple[Row, pd.DataFrame]]  # by candidate: planner.suggestion.curves.load_curve
 
 
 def split_table(found: Suggestion, most: int = 12, say: Say = plain) -> pd.DataFrame:
@@ -109,25 +112,32 @@ def what_would_change(found: Suggestion, say: Say = plain) -> Chart:
     return alt.layer(zero, margin, points).properties(height=alt.Step(24))
 
 
-def trade_table(found: Suggestion, say: Say = plain) -> pd.DataFrame:
+def trade_table(found: Suggestion, say: Say = plain, curves: Curves | None = None) -> pd.DataFrame:
     """Every run within the targets: the speed of a user against the output of a GPU, both in tokens/s.
 
-    `front`: no run of the same mode beats it in both. `told`: the point in words.
+    Those of the answer, and of the load `curves` of some candidates. `front`: no run of the same mode beats it in both.
+    `told`: the point in words.
     """
+    runs = [
+        (row, one.rate, one.tokens_s_user, one.output_tokens_s)
+        for row in found.rows for searched in row.searches[:1] for one in searched.probes if one.passed
+    ]  # fmt: skip
+    for row, table in (curves or {}).values():
+        kept = table[(table["attainment"] >= found.slo.attainment) & ~table["saturated"]].dropna()
+        columns = kept["rate"], kept["tokens_s_user"], kept["output_tokens_s"]
+        runs += [(row, *map(float, run)) for run in zip(*columns, strict=True)]
     points = []
-    for row in found.rows:
-        for probe in (one for searched in row.searches[:1] for one in searched.probes if one.passed):
-            gpu = probe.output_tokens_s / found.gpus
-            told = message(
-                "{name}: at {rate} requests/s a user reads {user} tokens/s, and a GPU writes {gpu} tokens/s",
-                row.name, number(probe.rate), number(probe.tokens_s_user), number(gpu),
-            )  # fmt: skip
-            points.append(
-                {
-                    "candidate": str(row.name), "name": say(row.name), "mode": row.mode, "kind": say(NAMES[row.mode]),
-                    "rate": probe.rate, "user": probe.tokens_s_user, "gpu": gpu, "told": say(told),
-                }
-            )  # fmt: skip
+    for row, rate, user, output in runs:
+        told = message(
+            "{name}: at {rate} requests/s a user reads {user} tokens/s, and a GPU writes {gpu} tokens/s",
+            row.name, number(rate), number(user), number(output / found.gpus),
+        )  # fmt: skip
+        points.append(
+            {
+                "candidate": str(row.name), "name": say(row.name), "mode": row.mode, "kind": say(NAMES[row.mode]),
+                "rate": rate, "user": user, "gpu": output / found.gpus, "told": say(told),
+            }
+        )  # fmt: skip
     table = pd.DataFrame(points, columns=["candidate", "name", "mode", "kind", "rate", "user", "gpu", "told"])
     table = table.sort_values(["user", "gpu"], ascending=False, ignore_index=True)
     best_so_far = table.groupby("mode")["gpu"].cummax()
@@ -137,11 +147,11 @@ def trade_table(found: Suggestion, say: Say = plain) -> pd.DataFrame:
 PICKED = "picked"  # the selection of a point, by its candidate
 
 
-def what_trade(found: Suggestion, say: Say = plain, pick_points: bool = False) -> Chart:
+def what_trade(found: Suggestion, say: Say = plain, curves: Curves | None = None, pick_points: bool = False) -> Chart:
     """Speed for a user against output of a GPU: runs within the targets, a frontier of each mode, the target's pace,
     and the answer as a star. `pick_points`: a click selects a candidate, as PICKED.
     """
-    table = trade_table(found, say)
+    table = trade_table(found, say, curves)
     x = alt.X("user:Q", title=say("Speed for a user, tokens/s"), scale=alt.Scale(zero=False))
     y = alt.Y("gpu:Q", title=say("Output per GPU, tokens/s"))
     tooltip: list[Any] = [alt.Tooltip("told:N", title=" ")]

@@ -97,6 +97,7 @@ def what_requests_do(run: Run, ids: Sequence[int], until_s: float, say: Say = pl
     total = sum(height + 1 for height in heights)
     colours = {**COLOURS, "queue": "#AAAAAA"}
     scale = scale_of(list(SPANS), say, colours)
+    down = alt.Scale(domain=[-0.5, total - 0.5], reverse=True, nice=False, zero=False)
     rules = pd.DataFrame({"y": [tops[name] - 0.5 for name in workers[1:]]})
     bars = (
         alt.Chart(table)
@@ -104,7 +105,12 @@ def what_requests_do(run: Run, ids: Sequence[int], until_s: float, say: Say = pl
         .encode(
             x=alt.X("start_s:Q", title=say("Time, s"), scale=alt.Scale(domain=[0, until_s], nice=False)),
             x2="end_s:Q",
-            y=alt.Y("top:Q", title=None, axis=axis, scale=alt.Scale(domain=[total, -0.5], nice=False)),
+            y=alt.Y(
+                "top:Q",
+                title=None,
+                axis=axis,
+                scale=down,
+            ),
             y2="bottom:Q",
             color=alt.Color("kind:N", scale=scale, legend=alt.Legend(title=None, orient="top")),
             stroke=alt.Stroke("kind:N", scale=scale, legend=None),

@@ -94,7 +94,6 @@ ASKING: dict[str, str] = {
         "点击一个点，即可在下方比较它的部署。"
     ),
     "Compared, two at most": "用于比较（最多两个）",
-    "95 % interval": "95 % 区间",
     "Stages of the same requests on each worker": "相同请求在各工作进程上的阶段",
     "The same {n} requests in each deployment, sent one after the other at {rate} requests/s. Each bar is a "
     "stage of one of them, on the worker that does it; others that these workers serve are left out.": (

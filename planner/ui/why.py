@@ -51,10 +51,11 @@ def _views(now: Scenario, found: Suggestion) -> None:
         t("Chart"), list(views), default="Load", format_func=t, key="why_view", required=True,
         label_visibility="collapsed",
     )  # fmt: skip
-    if view == "Trade-off":
-        _trade_chart(found)
-    spec = now.spec()
+    spec, chart = now.spec(), st.container()  # the trade's chart, above what is compared
     rows = [] if view == "Ratio" else _compared(found)
+    if view == "Trade-off":
+        with chart:
+            _trade_chart(now, found, rows)
     texts = {row.name: (row, dump(apply(spec, row.split))) for row in rows}
     highest = max(row.rate for row in rows or compute.best_rows(found))
     asked = compute.rate_of(spec)
@@ -96,12 +97,14 @@ def _pin() -> None:
         st.session_state["why_kept"] = [clicked[0], *(name for name in kept if name != clicked[0])][:COMPARED]
 
 
-def _trade_chart(found: Suggestion) -> None:
+def _trade_chart(now: Scenario, found: Suggestion, rows: list[Row]) -> None:
     if not found.pareto:
         st.info(say(sentence(found.rows, found.verdict, found.gpus)))
         return
+    with st.spinner(t("Simulating the load curves …")):
+        curves = compute.curves_of(found, now.spec(), rows)
     st.altair_chart(
-        charts.what_trade(found, say, pick_points=True), alt=t("Speed for a user against output of a GPU"),
+        charts.what_trade(found, say, curves, pick_points=True), alt=t("Speed for a user against output of a GPU"),
         key="why_trade", on_select=_pin, selection_mode=charts.PICKED,
     )  # fmt: skip
     read_this(
