@@ -41,7 +41,7 @@ def fine(app: AppTest) -> AppTest:
 
 
 def texts(app: AppTest) -> str:
-    kinds = (app.header, app.subheader, app.markdown, app.caption, app.info, app.warning)
+    kinds = (app.title, app.subheader, app.markdown, app.caption, app.info, app.warning)
     return "\n".join(str(one.value) for kind in kinds for one in kind)
 
 
@@ -56,13 +56,13 @@ def address(app: AppTest) -> dict[str, str]:
 @pytest.mark.parametrize("name", NAMES)
 def test_page_as_it_comes(name: str, language: str) -> None:
     app = fine(page(name, lang=language))
-    assert len(app.header) == 1
-    assert bool(re.search("[\u4e00-\u9fff]", app.header[0].value)) == (language == "zh")
+    assert len(app.title) == 1
+    assert bool(re.search("[\u4e00-\u9fff]", app.title[0].value)) == (language == "zh")
 
 
 def test_whole_app_starts_on_ask() -> None:
     app = fine(AppTest.from_file(str(ROOT / "app.py"), default_timeout=60).run())
-    assert app.header[0].value == "How should your GPUs serve this model?"
+    assert app.title[0].value == "How should your GPUs serve this model?"
 
 
 def test_no_gpu_is_said_and_needed_nowhere() -> None:
