@@ -19,7 +19,7 @@ from planner.ui.frame import badge, failed, guarded, link, scenario, title
 from planner.ui.texts import say, t
 
 WHOLE = "planner"
-TITLES = {"vllm": "vLLM", "compose": "Docker Compose", "dynamo": "Dynamo", "llm-d": "llm-d"}  # others: their own name
+TITLES = {"vllm": "vLLM", "compose": "Docker Compose", "dynamo": "Dynamo", "llm-d": "llm-d", "kserve": "KServe"}
 LANGUAGES = {".sh": "bash", ".yaml": "yaml", ".py": "python", ".jsonl": "json"}
 
 

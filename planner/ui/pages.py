@@ -12,8 +12,8 @@ from planner.ui.frame import begin
 from planner.ui.texts import t
 
 ICON = Path(__file__).parent / "favicon.png"  # a name of an icon would be fetched from its font's host
-# The bar of the answer stays in sight; on a telephone the cards of traffic stand in two columns. Small print, comments in
-# code, and what is chosen have at least 4.5:1 of contrast, which Streamlit's own colours do not.
+# The bar of the answer stays in sight; on a telephone the cards of traffic stand in two columns. Small print, comments
+# in code, and what is chosen have at least 4.5:1 of contrast, which Streamlit's own colours do not.
 STYLE = """<style>
 [data-testid="stCaptionContainer"] {opacity: .8}
 [data-testid="stCaptionContainer"] a {color: light-dark(#00558A, #8CCBF0)}
