@@ -16,6 +16,8 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from planner.commands import doctor
+from planner.engine.catalogue import hardware
+from planner.engine.catalogue import names as catalogue
 from planner.engine.model_config import load_model, model_config
 from planner.messages import names
 from planner.run.facts import STAGES
@@ -58,6 +60,34 @@ def test_page_as_it_comes(name: str, language: str) -> None:
     app = fine(page(name, lang=language))
     assert len(app.title) == 1
     assert bool(re.search("[\u4e00-\u9fff]", app.title[0].value)) == (language == "zh")
+    if language == "zh":
+        assert english_left(app) == []
+
+
+ENGLISH = re.compile(r"(?:\b[A-Za-z][a-z']*[ ,]+){3,}[a-z]{2,}")  # four words in a row
+# A source in its own words, and names of hardware.
+KEPT_ENGLISH = ("lowest hourly price of each GPU", *(hardware(name).title for name in catalogue("hardware")))
+
+
+def english_left(app: AppTest) -> list[str]:
+    """Sentences of any element that are not Chinese; code, and what charts are drawn from, are none."""
+    found = []
+    for element in app.main:
+        if element.type in ("code", "text_area"):
+            continue
+        proto = getattr(element, "proto", None)
+        for field, value in () if proto is None else proto.ListFields():
+            if field.name in ("label", "body", "help", "text", "caption", "placeholder", "options", "alt"):
+                texts = [value] if isinstance(value, str) else [one for one in value if isinstance(one, str)]
+                found += [one for one in texts if ENGLISH.search(one)]
+            if field.name == "spec":
+                titles = re.findall(r'"(?:title|told)": ?"([^"]+)"', value)
+                found += [one.encode().decode("unicode_escape") for one in titles if ENGLISH.search(one)]
+    return [one for one in found if not any(kept in one for kept in KEPT_ENGLISH)]
+
+
+def test_english_is_found_where_it_is_left() -> None:
+    assert english_left(page("ask", lang="en")) != []
 
 
 def test_whole_app_starts_on_ask() -> None:

@@ -17,6 +17,8 @@ ICON = Path(__file__).parent / "favicon.png"  # a name of an icon would be fetch
 STYLE = """<style>
 [data-testid="stCaptionContainer"] {opacity: .8}
 [data-testid="stCaptionContainer"] a {color: light-dark(#00558A, #8CCBF0)}
+code .token {color: light-dark(#14507F, #A4CFEF) !important}
+code .token.string {color: light-dark(#2B6431, #A3D9A9) !important}
 code .token.comment, code .token.shebang {color: light-dark(#55606B, #A9B4BF) !important}
 button[aria-checked="true"] p, [data-testid="stSliderThumbValue"] p {color: light-dark(#005A8C, #8CCBF0)}
 [data-testid="stHeading"] h1 {font-size: 2.25rem; padding: .5rem 0}
