@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -74,15 +75,12 @@ def main() -> int:
     parser.add_argument("--url", help="a server that runs already")
     options = parser.parse_args()
     lists = [getattr(options, name).split(",") for name in ("pages", "themes", "languages")]
-    with browser() as chrome:
-        if options.url is not None:
-            found = list(walk(chrome, options.url, options.axe, *lists))
-        else:
-            with server() as url:
-                found = list(walk(chrome, url, options.axe, *lists))
-    for one in found:
-        print(one)
-    print(f"{len(found)} of serious impact")
+    found = 0
+    with server() if options.url is None else nullcontext(options.url) as url, browser() as chrome:
+        for one in walk(chrome, url, options.axe, *lists):
+            found += 1
+            print(one, flush=True)
+    print(f"{found} of serious impact")
     return 1 if found else 0
 
 
