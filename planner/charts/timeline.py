@@ -57,11 +57,11 @@ def _lanes(table: pd.DataFrame) -> list[int]:
     stays = table.groupby(["worker", "request"], sort=False).agg(start=("start_s", "min"), end=("end_s", "max"))
     ends: dict[str, list[float]] = {}
     lane_of: dict[tuple[str, int], int] = {}
-    for (worker, request), stay in stays.sort_values("start").iterrows():
-        lanes = ends.setdefault(worker, [])
+    for stay in stays.sort_values("start").reset_index().to_dict("records"):
+        lanes = ends.setdefault(stay["worker"], [])
         free = next((at for at, end in enumerate(lanes) if end <= stay["start"]), len(lanes))
         lanes[free : free + 1] = [float(stay["end"])]
-        lane_of[worker, request] = free
+        lane_of[stay["worker"], stay["request"]] = free
     return [lane_of[worker, request] for worker, request in zip(table["worker"], table["request"], strict=True)]
 
 
@@ -82,10 +82,11 @@ def what_requests_do(run: Run, ids: Sequence[int], until_s: float, say: Say = pl
             say(
                 message(
                     "Request {number}: {stage} on {worker}, {seconds} ms",
-                    row.request, say(NAMES[row.stage]), names[row.worker], f"{1e3 * (row.end_s - row.start_s):.0f}",
+                    row["request"], say(NAMES[row["stage"]]), names[row["worker"]],
+                    f"{1e3 * (row['end_s'] - row['start_s']):.0f}",
                 )
             )
-            for row in table.itertuples()
+            for row in table.to_dict("records")
         ],
     )  # fmt: skip
     table["bottom"] = table["top"] + 0.85

@@ -7,7 +7,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
 from planner.run.tables import Progress
 
@@ -96,8 +96,7 @@ class Answers:
                 continue  # just when this session came
             if work.fault is not None:
                 raise work.fault
-            result: T = work.result
-            return result
+            return cast(T, work.result)
 
     def _keep(self, key: object, work: Work[Any]) -> None:
         with self._lock:
