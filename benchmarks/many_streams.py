@@ -3,7 +3,9 @@
     python benchmarks/many_streams.py [--streams 500,2000] [--output 20] [--ttft 2.0] [--itl 0.5]
 
 All streams of a round begin within one second and overlap to the end. The engine (tests/fake_engine.py), the frontend
-and the client are three processes, as clients of a service are elsewhere. Figures are what the client sees.
+and the client are three processes, as clients of a service are elsewhere. Figures are what the client sees, and the
+frontend's processor time a stream; load average is printed, as three busy processes on fewer free cores wait for one
+another.
 """
 
 from __future__ import annotations
@@ -12,8 +14,10 @@ import argparse
 import asyncio
 import json
 import multiprocessing
+import os
 import statistics
 import sys
+import time
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -41,7 +45,8 @@ def frontend(pipe: Connection, url: str) -> None:
         address = ServerAddress("aggregated-0", "aggregated", url)
         async with Frontend(system_of({"mode": "aggregated"}), [address]) as one:
             pipe.send(one.base_url)
-            await asyncio.to_thread(pipe.recv)
+            while await asyncio.to_thread(pipe.recv):
+                pipe.send(time.process_time())
 
     asyncio.run(main())
 
@@ -78,15 +83,23 @@ def main() -> None:
     direct = start(engine, arguments.ttft, arguments.itl)
     through = start(frontend, direct)
     found = []
+
+    def used_s() -> float:
+        pipes[1].send(True)
+        return float(pipes[1].recv())
+
     for streams in map(int, arguments.streams.split(",")):
         one = asyncio.run(measure(direct, streams, arguments.output))
+        before_s = used_s()
         two = asyncio.run(measure(through, streams, arguments.output))
-        found.append({"streams": streams, "direct": one, "frontend": two, "ttft_ratio": two[0] / one[0]})
+        cost_s, load = (used_s() - before_s) / streams, os.getloadavg()[0]
+        found.append({"streams": streams, "direct": one, "frontend": two, "ttft_ratio": two[0] / one[0],
+                      "frontend_cpu_s_per_stream": cost_s, "load_average": load})  # fmt: skip
         if not arguments.json:
             print(
                 f"{streams:5} streams  TTFT p50 {1e3 * one[0]:7.0f} ms direct, {1e3 * two[0]:7.0f} ms through the "
                 f"frontend ({two[0] / one[0]:.2f}x)  gap {1e3 * one[1]:6.1f} and {1e3 * two[1]:6.1f} ms  "
-                f"failed {one[2]} and {two[2]}",
+                f"failed {one[2]} and {two[2]}  frontend {1e3 * cost_s:.2f} ms a stream  load {load:.1f}",
                 flush=True,
             )
     if arguments.json:

@@ -4,7 +4,10 @@
     python benchmarks/suggest.py time [--requests 10000] [--processes 2]      8 GPUs, every split
     python benchmarks/suggest.py seeds [--gpus 4] [--cases 1]                 20 seeds: one pick?
     python benchmarks/suggest.py lengths [--gpus 4] [--cases 1]               200, 1,000, 2,000 requests against 10,000
+    python benchmarks/suggest.py verdicts ROWS [--gpus 2,4,8] [--trials 5]    five kinds of traffic, seed by seed
+    python benchmarks/suggest.py table ROWS [--docs docs/suggest.md]          what they came to
 
+`verdicts` adds a line of JSON to ROWS as each answer comes and goes on where it was stopped.
 Times are processor seconds of this process and its children beside wall seconds, because the machine may be busy.
 """
 
@@ -15,14 +18,42 @@ import json
 import os
 import time
 from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
 
 from planner import load
-from planner.spec import Spec
+from planner.spec import Spec, dump, parse
 from planner.suggestion.answer import Suggestion, best_of
 from planner.suggestion.suggest import suggest
 from planner.suggestion.words import pick
 
 CASES = ((3000, 100, 1000, 30), (3000, 100, 300, 10), (4000, 500, 1000, 30), (4000, 500, 300, 10))
+
+
+# Requests as they are sent: (TTFT, TPOT) in ms, twice the TTFT for prompts of 8,000 tokens.
+TARGETS = {"loose": (1000, 30), "tight": (300, 10)}
+TRAFFIC: dict[str, dict[str, Any]] = {
+    "3000/100": {"kind": "poisson", "prompt_tokens": 3000, "output_tokens": 100},
+    "8000/200": {"kind": "poisson", "prompt_tokens": 8000, "output_tokens": 200},
+    "512/256": {"kind": "poisson", "prompt_tokens": 512, "output_tokens": 256},
+    "chat": {
+        "kind": "poisson",
+        "prompt_tokens": {"kind": "lognormal", "mean": 1200, "sigma": 1.0, "max": 12000},
+        "output_tokens": {"kind": "lognormal", "mean": 220, "sigma": 0.8, "max": 1500},
+    },
+    "agents": {
+        "kind": "sessions",
+        "rate": 1,
+        "turns": 6,
+        "think_time_s": {"kind": "lognormal", "mean": 1.5, "sigma": 0.8},
+        "system_tokens": 3000,
+        "prompt_tokens": {"kind": "lognormal", "mean": 900, "sigma": 0.9, "max": 8000},
+        "output_tokens": {"kind": "lognormal", "mean": 120, "sigma": 0.7, "max": 1000},
+    },
+}
 
 
 def chosen(options: argparse.Namespace) -> list[tuple[int, int, int, int]]:
@@ -135,15 +166,166 @@ def lengths(options: argparse.Namespace) -> None:
             print(f"{requests}: {one.low:.1%} to {one.high:.1%} {holds} {truth:.1%}")
 
 
+def cells(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """What tells most for its time first: seed by seed, block sizes after the second, sessions last."""
+    gpus = [int(count) for count in (options.gpus or "2,4,8").split(",")]
+    wanted = options.traffic.split(",")
+    blocks = [int(size) for size in options.blocks.split(",") if size]
+    for kinds in ([name for name in wanted if name != "agents"], [name for name in wanted if name == "agents"]):
+        for trial in range(options.first, options.first + options.trials):
+            for block in (None, *(blocks if trial == options.first + 1 else ())):
+                for count in gpus:
+                    for traffic in kinds:
+                        for target in TARGETS:
+                            seed = 100 * (options.first if block else trial)
+                            yield {"traffic": traffic, "target": target, "gpus": count, "block": block, "seed": seed}
+
+
+def cell_spec(cell: dict[str, Any]) -> Spec:
+    ttft_ms, tpot_ms = TARGETS[cell["target"]]
+    ttft_ms *= 2 if cell["traffic"] == "8000/200" else 1
+    spec = load("disagg", [f"slo.ttft_ms={ttft_ms}", f"slo.tpot_ms={tpot_ms}", f"run.seed={cell['seed']}"])
+    data: dict[str, Any] = yaml.safe_load(dump(spec))
+    data["workload"] = TRAFFIC[cell["traffic"]]
+    if cell["traffic"] == "agents":  # they repeat their history: it is worth to go where it is cached
+        data["deployment"]["router"] = {"policy": "prefix_aware"}
+    data["engine"] = {} if cell["block"] is None else {"block_size": cell["block"]}
+    return parse(yaml.safe_dump(data))
+
+
+def verdicts(options: argparse.Namespace) -> None:
+    """Adds a line to the file for each cell that it lacks."""
+    kept = read_rows(options.rows) if options.rows.exists() else []
+    done = {json.dumps(row["cell"]) for row in kept}
+    for cell in cells(options):
+        if json.dumps(cell) in done:
+            continue
+        found, wall, cpu = timed(cell_spec(cell), cell["gpus"], options, options.seeds)
+        ours, theirs, verdict = best_of(found.rows, "disaggregated"), best_of(found.rows, "aggregated"), found.verdict
+        row = {
+            "cell": cell,
+            "disaggregated": ours and (ours.name, ours.split.tuning.text, ours.rate),
+            "aggregated": theirs and (theirs.name, theirs.split.tuning.text, theirs.rate),
+            "advantage": verdict and [verdict.advantage.value, verdict.advantage.low, verdict.advantage.high],
+            "word": verdict and verdict.word,
+            "error": verdict and verdict.error,
+            "change": verdict and verdict.change,
+            "why": verdict and verdict.why,
+            "wall_s": round(wall, 1),
+            "cpu_s": round(cpu, 1),
+        }
+        with options.rows.open("a") as file:
+            file.write(json.dumps(row) + "\n")
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+BEGIN, END = "<!-- verdicts: begin -->", "<!-- verdicts: end -->"
+SHORT = {
+    "max_num_batched_tokens": "budget",
+    "block_size": "blocks",
+    "connector NixlPushConnector": "push",
+    "connector NixlConnector": "pull",
+    "cross_layer_blocks true": "cross-layer",
+    "cross_layer_blocks false": "",
+}
+HEADS = ("traffic, targets", "GPUs", "seeds", "verdict", "P/D against aggregated (95 %)", "split", "aggregated",
+         "a change of 20 %")  # fmt: skip
+CLEAR = ("worth it", "not worth it")
+
+
+def with_knobs(found: list[Any] | None) -> str:
+    """3P1D (budget 512, push)."""
+    if found is None:
+        return "none"
+    knobs = found[1]
+    for name, short in SHORT.items():
+        knobs = knobs.replace(name, short)
+    knobs = ", ".join(part for part in knobs.split(", ") if part)
+    return f"{found[0]} ({knobs})" if knobs else str(found[0])
+
+
+def words(rows: list[dict[str, Any]]) -> str:
+    """not worth it, or with how often where they differ: too close to call (1), worth it (2)."""
+    counts = Counter(row["word"] or "no rate meets them" for row in rows)
+    return next(iter(counts)) if len(counts) == 1 else ", ".join(f"{word} ({n})" for word, n in sorted(counts.items()))
+
+
+def by_how_much(rows: list[dict[str, Any]]) -> str:
+    """-12 to +3 %, from the lowest to the highest over seeds, and the widest ends of their intervals."""
+    known = [row["advantage"] for row in rows if row["advantage"]]
+    if not known:
+        return ""
+    values = sorted({f"{100 * one[0]:+.0f}" for one in known}, key=float)
+    low, high = min(one[1] for one in known), max(one[2] for one in known)
+    return f"{' to '.join(dict.fromkeys((values[0], values[-1])))} % ({100 * low:.0f} to {100 * high:.0f})"
+
+
+def flip(row: dict[str, Any]) -> str:
+    """prompts 20 % shorter: too close to call."""
+    text = str(row["change"] or "")
+    if not text.startswith("With "):
+        return "nothing" if text else ""
+    return text.removeprefix("With ").split(" (P/D")[0].replace(" it would be:", ":")
+
+
+def table(options: argparse.Namespace) -> None:
+    """A line for each traffic, target and number of GPUs; then the same with given block sizes; then the counts."""
+    groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+    for row in read_rows(options.rows):
+        cell = row["cell"]
+        groups.setdefault((cell["traffic"], cell["target"], cell["gpus"], cell["block"]), []).append(row)
+    searched = sorted(
+        (key for key in groups if key[3] is None), key=lambda key: (list(TRAFFIC).index(key[0]), key[1], key[2])
+    )
+    lines = [f"| {' | '.join(HEADS)} |", "|---" * len(HEADS) + "|"]
+    for key in searched:
+        rows = groups[key]
+        first = rows[0]
+        cells = [f"{key[0]}, {key[1]}", key[2], len(rows), words(rows), by_how_much(rows),
+                 with_knobs(first["disaggregated"]), with_knobs(first["aggregated"]), flip(first)]  # fmt: skip
+        lines.append(f"| {' | '.join(map(str, cells))} |")
+    blocks = [key for key in searched if (*key[:3], 16) in groups and (*key[:3], 128) in groups]
+    if blocks:
+        lines += ["", "| traffic, targets | GPUs | blocks of 16 | of 128 | searched |", "|---|---|---|---|---|"]
+    for key in blocks:
+        cells = [f"{words(rows)}, {by_how_much(rows)}: {with_knobs(rows[0]['disaggregated'])}"
+                 for rows in (groups[(*key[:3], 16)], groups[(*key[:3], 128)], groups[key][:1])]  # fmt: skip
+        lines.append(f"| {key[0]}, {key[1]} | {key[2]} | {' | '.join(cells)} |")
+    several = [rows for key, rows in groups.items() if len(rows) > 1]
+    every = [row for rows in groups.values() for row in rows]
+    close = sum(row["word"] == "too close to call" for row in every)
+    unknown = sum(row["word"] == "not known yet" for row in every)
+    opposite = sum(set(CLEAR) <= {row["word"] for row in rows} for rows in several)
+    other = sum(len({row["word"] for row in rows}) > 1 for rows in several)
+    counted = f"{len(every)} answers: {close} *too close to call*, {unknown} *not known yet*."
+    if several:
+        counted += f" Of {len(several)} cells with several seeds {opposite} turn into their opposite and {other} have "
+        counted += "another word with another seed."
+    lines += ["", counted]
+    text = "\n".join(lines) + "\n"
+    if options.docs is None:
+        print(text, end="")
+        return
+    head, rest = options.docs.read_text().split(BEGIN, 1)
+    options.docs.write_text(f"{head}{BEGIN}\n{text}{END}{rest.split(END, 1)[1]}")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["peers", "time", "seeds", "lengths"])
+    parser.add_argument("what", choices=["peers", "time", "seeds", "lengths", "verdicts", "table"])
+    parser.add_argument("rows", nargs="?", type=Path, help="of verdicts: a file of JSON lines")
+    parser.add_argument("--traffic", default=",".join(TRAFFIC), help="of verdicts")
+    parser.add_argument("--blocks", default="16,128", help="block sizes that verdicts are held to; empty: none")
+    parser.add_argument("--docs", type=Path, help="a page that the table is written into")
     parser.add_argument("--gpus", default=None)
     parser.add_argument("--cases", default="1,2,3,4", help="which of the four, by number")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--first", type=int, default=0, help="first of the seeds, in hundreds")
     parser.add_argument("--asked", default="200,1000,2000,10000", help="the last is held to be the truth")
-    parser.add_argument("--trials", type=int, default=20)
+    parser.add_argument("--trials", type=int, default=None)
     parser.add_argument("--requests", type=int, default=None)
     parser.add_argument("--processes", type=int, default=None)
     options = parser.parse_args()
@@ -151,6 +333,13 @@ def main() -> None:
         options.requests = options.requests or 10000
         times(options)
         return
+    if options.what in ("verdicts", "table"):
+        if options.rows is None:
+            parser.error("ROWS is missing")
+        options.trials = options.trials or 5
+        {"verdicts": verdicts, "table": table}[options.what](options)
+        return
+    options.trials = options.trials or 20
     options.gpus = options.gpus or ("2,4,8,16" if options.what == "peers" else "4")
     {"peers": peers, "seeds": seeds, "lengths": lengths}[options.what](options)
 

@@ -68,7 +68,7 @@ def main() -> None:
     tasks = [Task(options.trace, prefill, options.router) for prefill in range(1, 8)]
     start = time.monotonic()
     with processes(options.processes) as spread:
-        found: list[Result] = spread(serve, tasks, lambda: None)
+        found: list[Result] = spread(serve, tasks, lambda *_: None)
     for task, one in zip(tasks, found, strict=True):
         print(
             f"{task.prefill}P{8 - task.prefill}D: {one.cpu_s:.2f} s of processor, TTFT {one.ttft_mean_ms:.1f} ms"

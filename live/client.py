@@ -15,7 +15,7 @@ import logging
 import math
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -24,7 +24,7 @@ import aiohttp
 
 from live.bounded import text_of
 from live.endpoints import Endpoint, PromptForm, find_endpoint
-from live.openai_api import EventSplitter, Kind, Usage, chunk_tokens
+from live.openai_api import EventSplitter, Kind, Usage, chunk_tokens, parsed
 from live.prompts import PromptMaker
 from live.results import ClientResult, Lag, Outcome
 from live.stop_signal import unless_stopped
@@ -37,6 +37,7 @@ LEAD_S = 0.05  # the clock starts this long after the call, so that the first re
 PREPARE_S = 0.25  # a request's body is made at most this long before it is due
 KEEPALIVE_S = 2.0  # servers close idle connections after 5 s; a request must not meet that moment
 SPIN_S = 0.0015  # timers fire up to a millisecond late: the rest is waited for in turns of the event loop
+MOST_MORE = 10_000  # tokens of an answer beyond those asked for
 DEFAULT_VOCAB = 32_000  # ids below this exist in every model that is likely to be served
 Progress = Callable[[int, int], None]  # (requests ended, requests expected)
 Ended = Callable[[Outcome, float], None]  # and the run's start, time.monotonic()
@@ -44,7 +45,10 @@ Ended = Callable[[Outcome, float], None]  # and the run's start, time.monotonic(
 
 @dataclass(frozen=True, slots=True)
 class ClientOptions:
-    """How to send. `rag`: requests carry a question, so that a frontend retrieves although the prompt is complete."""
+    """How to send. `rag`: requests carry a question, so that a frontend retrieves although the prompt is complete.
+
+    `nvext` goes with every request, to Dynamo's frontend only: what it should tell in its answers.
+    """
 
     vocab_size: int = DEFAULT_VOCAB
     kind: Kind = "completions"
@@ -52,6 +56,7 @@ class ClientOptions:
     token: str | None = None
     timeout_s: float = 600.0
     rag: bool = False
+    nvext: Mapping[str, Any] | None = None
 
 
 @dataclass(order=True, slots=True)
@@ -206,6 +211,8 @@ class _Run:
                 "assembled": True,
                 "known_prefix_tokens": request.known_prefix_tokens,
             }
+        if self._options.nvext is not None:
+            body["nvext"] = self._options.nvext
         return json.dumps(body, separators=(",", ":")).encode()
 
     # --- one request ----------------------------------------------------------------------------------
@@ -249,7 +256,7 @@ class _Run:
                     outcome.complete = True
                     continue
                 try:
-                    self._take(json.loads(data), outcome, now)
+                    self._take(parsed(data), outcome, now)
                 except (AttributeError, KeyError, TypeError, OverflowError, RecursionError):
                     shown = data[:100].decode("utf-8", "replace")
                     raise ValueError(f"{shown} in a stream; must be chunks as OpenAI's") from None
@@ -264,10 +271,14 @@ class _Run:
             outcome.fail(shorten(str(said.get("message", said) if isinstance(said, dict) else said)))
             return
         outcome.usage = Usage.of(chunk) or outcome.usage
+        if self._options.nvext is not None:
+            outcome.nvext.update(chunk.get("nvext") or {})
         for choice in choices:
             count, ids, _ = chunk_tokens(choice)
             outcome.token_times_s += [now] * count
             outcome.token_ids += ids
+            if len(outcome.token_times_s) > outcome.request.output_tokens + MOST_MORE:
+                raise ValueError(f"an answer of more than {outcome.request.output_tokens} tokens goes on and on")
             reason = choice.get("finish_reason")
             if not isinstance(reason, str | None):
                 raise TypeError("finish_reason is no text")

@@ -12,6 +12,7 @@ from live.prompts import WORDS
 from planner.spec import Retrieval, SpecError
 
 SHIPPED = Path(__file__).parent / "corpus"
+MOST_CORPUS_BYTES = 2**28  # its index takes several times that in memory
 SYNTHETIC_SEED = 20_250_701  # one corpus for all runs: it is part of the system, not of the traffic
 
 
@@ -34,8 +35,14 @@ def load_chunks(spec: Retrieval, chars_per_token: float) -> list[Chunk]:
             "retrieval.corpus: {folder} is not a folder; allowed: a folder of .txt/.md files, 'synthetic'", folder
         )
     chunks: list[Chunk] = []
+    left = MOST_CORPUS_BYTES
     for path in sorted(folder.rglob("*")):
         if path.suffix in (".txt", ".md") and path.is_file():
+            left -= path.stat().st_size
+            if left < 0:
+                raise SpecError(
+                    "retrieval.corpus: {folder} holds more than {most} bytes of text", folder, MOST_CORPUS_BYTES
+                )
             name = path.relative_to(folder).as_posix()
             pieces = split(path.read_text(encoding="utf-8", errors="replace"), limit)
             chunks += [Chunk(f"{name}#{n}" if len(pieces) > 1 else name, piece) for n, piece in enumerate(pieces, 1)]

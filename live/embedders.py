@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import re
+import time
 import urllib.request
 import zlib
 from collections.abc import Callable, Sequence
@@ -19,6 +21,8 @@ from planner.spec import SpecError
 Vectors = NDArray[np.float32]
 HASH_DIMENSIONS = 1024
 REMOTE_BATCH = 64
+SILENT_S, ANSWER_S = 60.0, 300.0  # without a byte of an answer; until its end
+MOST_ANSWER = 2**26  # bytes: 64 vectors of 10,000 numbers take 20 MB
 
 # Words that say nothing about a text's subject.
 _STOP = frozenset(
@@ -87,14 +91,27 @@ class SentenceTransformer:
         return unit(np.asarray(self._model.encode(list(texts), show_progress_bar=False)))
 
 
+def _all_of(response: http.client.HTTPResponse) -> bytes:
+    """Raises ValueError for an answer that is too long or does not end."""
+    until_s, pieces, size = time.monotonic() + ANSWER_S, [], 0
+    while piece := response.read1(2**20):
+        pieces.append(piece)
+        size += len(piece)
+        if size > MOST_ANSWER:
+            raise ValueError(f"an answer of more than {MOST_ANSWER} bytes")
+        if time.monotonic() > until_s:
+            raise ValueError(f"its answer did not end within {ANSWER_S:g} s")
+    return b"".join(pieces)
+
+
 def call(key: str, url: str, body: object = None) -> dict[str, Any]:
     """A JSON service's answer. Raises SpecError that names the YAML key `key`."""
     data = None if body is None else json.dumps(body).encode()
     request = urllib.request.Request(url, data, {"content-type": "application/json"})
     try:
-        with urllib.request.urlopen(request, timeout=60) as response:
-            answer = json.load(response)
-    except (OSError, ValueError) as error:
+        with urllib.request.urlopen(request, timeout=SILENT_S) as response:
+            answer = json.loads(_all_of(response))
+    except (OSError, ValueError, RecursionError, http.client.HTTPException) as error:
         raise SpecError("{key}: {url} failed: {error}", key, url, error) from None
     if not isinstance(answer, dict):
         raise SpecError("{key}: {url} did not answer with a JSON object", key, url)
@@ -119,13 +136,21 @@ class Remote:
         self._model = model or first_model("retrieval.embedder", self._base)
 
     def embed(self, texts: Sequence[str]) -> Vectors:
-        rows: list[object] = []
+        rows: list[NDArray[np.float64]] = []
         for start in range(0, len(texts), REMOTE_BATCH):
             batch = list(texts[start : start + REMOTE_BATCH])
             body = {"model": self._model, "input": batch, "encoding_format": "float"}
             answer = call("retrieval.embedder", f"{self._base}/embeddings", body)
-            rows += [item["embedding"] for item in answer["data"]]
-        return unit(np.asarray(rows, dtype=np.float64))
+            try:
+                found = np.asarray([item["embedding"] for item in answer["data"]], dtype=np.float64)
+            except (KeyError, TypeError, ValueError):
+                found = np.empty(0)
+            if found.ndim != 2 or len(found) != len(batch) or not np.isfinite(found).all():
+                raise SpecError(
+                    "retrieval.embedder: {url} gave no {count} vectors of one length", self._base, len(batch)
+                )
+            rows.append(found)
+        return unit(np.concatenate(rows))
 
 
 EMBEDDERS: dict[str, Callable[[str], Embedder]] = {

@@ -7,6 +7,7 @@ requests into queued and being prefilled comes from its /metrics. Who gets a req
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import logging
 import math
@@ -18,6 +19,7 @@ from collections.abc import Collection, Sequence
 import aiohttp
 
 from live.address import ServerAddress
+from live.bounded import MOST_METRICS, whole_text
 from live.kv_events import KvEventFeed, overlaps
 from planner.dispatch import Held, NoWorker, backlog, turns
 from planner.routing import NEEDS_OVERLAP, WorkerLoad
@@ -49,7 +51,9 @@ def polled_load(text: str) -> dict[str, float]:
     """Running, waiting and KV use from vLLM's Prometheus text; data-parallel ranks of one server are summed."""
     found: dict[str, float] = {}
     for name, value in _SERIES.findall(text):
-        found[name] = found.get(name, 0.0) + float(value)
+        with contextlib.suppress(ValueError):  # no number: as if the server did not have it
+            if math.isfinite(number := float(value)):
+                found[name] = found.get(name, 0.0) + number
     return found
 
 
@@ -148,7 +152,7 @@ class LiveWorker:
         timeout = aiohttp.ClientTimeout(total=POLL_TIMEOUT_S)
         try:
             async with session.get(f"{self.url}/metrics", timeout=timeout) as response:
-                text = await response.text()
+                text = await whole_text(response, MOST_METRICS)
                 healthy = response.status < 500
             self.answered_s = time.monotonic()
         except (aiohttp.ClientError, TimeoutError) as error:

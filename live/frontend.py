@@ -14,6 +14,7 @@ import asyncio
 import contextlib
 import hmac
 import ipaddress
+import json
 import logging
 import socket
 import time
@@ -27,6 +28,7 @@ from aiohttp import web
 
 from live.address import ServerAddress
 from live.bodies import BodyReader, Rules
+from live.bounded import MOST_ANSWER, text_of, whole_text
 from live.documents import load_chunks
 from live.fleet import OK, LivePool
 from live.frontend_metrics import FrontendMetrics, log_line
@@ -52,7 +54,10 @@ from planner.system.resolve import System
 log = logging.getLogger("planner.frontend")
 CLIENT_GONE = 499
 HEADER_S, BODY_S, IDLE_S = 15.0, 60.0, 75.0  # for the head of a request, its body, and until the next one comes
+UNREAD_S = 60.0  # a client that reads nothing of its answer, whose stream holds a place in an engine
 STOPPED_S = 1.0  # how often processes are looked at
+ASK = aiohttp.ClientTimeout(total=30)  # what is asked of the workers before clients are let in
+BACKLOG = 4096  # connections not taken yet; beyond them a client's kernel tries again a second later
 KEEPALIVE_S = 2.0  # engines close idle connections after 5 s; a request must not meet that moment
 GpuUtilization = Callable[[], Mapping[str, float]]  # worker -> 0..1
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -218,7 +223,7 @@ class Frontend:
         self._stack.push_async_callback(runner.cleanup)
         assert runner.server is not None
         self._tasks.append(asyncio.create_task(self._close_idle(runner.server)))
-        site = web.TCPSite(runner, self._host, self._port)
+        site = web.TCPSite(runner, self._host, self._port, backlog=BACKLOG)
         try:
             await site.start()
         except OSError as error:
@@ -236,16 +241,23 @@ class Frontend:
             log.info(log_line(self.pools, self._in_flight, self._gpu_utilization()))
 
     async def _close_idle(self, server: web.Server) -> None:
-        """End connections that have been without a whole request head for too long: idle, or sent a byte at a time."""
-        since: dict[Any, float] = {}
+        """End connections that have stood still for too long: idle, a head that never ends, an answer nobody reads."""
+        since: dict[Any, tuple[int, float]] = {}  # unread bytes, and since when nothing has moved
         while True:
             await asyncio.sleep(HEADER_S / 10)
-            now, here = time.monotonic(), server.connections
-            self._served.intersection_update(here)
-            since = {one: since.get(one, now) for one in here if one not in self._serving}
-            for one, began_s in since.items():
-                if now - began_s > (IDLE_S if one in self._served else HEADER_S):
+            now, before, since = time.monotonic(), since, {}
+            self._served.intersection_update(server.connections)
+            for one in server.connections:
+                transport = one.transport
+                unread = transport.get_write_buffer_size() if transport is not None else 0
+                if transport is None or (one in self._serving and not unread):
+                    continue
+                held = before.get(one)
+                since[one] = held if held is not None and held[0] == unread else (unread, now)
+                if now - since[one][1] > (UNREAD_S if unread else IDLE_S if one in self._served else HEADER_S):
                     one.force_close()
+                    if unread:  # or it stays open until they are read
+                        transport.abort()
 
     async def _watch_stopped(self, stopped: Callable[[], Collection[str]]) -> None:
         while True:
@@ -260,10 +272,10 @@ class Frontend:
         """The names that the workers answer to; the spec's own name stands for the first."""
         worker = self.pools[0].workers[0]
         try:
-            async with session.get(f"{worker.url}/v1/models", timeout=aiohttp.ClientTimeout(total=30)) as response:
-                body = await response.json()
+            async with session.get(f"{worker.url}/v1/models", timeout=ASK) as response:
+                body = json.loads(await text_of(response))
             return [str(item["id"]) for item in body["data"]]
-        except (aiohttp.ClientError, TimeoutError, ValueError, KeyError, TypeError) as error:
+        except (aiohttp.ClientError, TimeoutError, ValueError, RecursionError, KeyError, TypeError) as error:
             raise SpecError(
                 "frontend: {worker} at {url} does not list its models: {error}", worker.name, worker.url, error
             ) from None
@@ -275,9 +287,9 @@ class Frontend:
         worker = self.pools[0].workers[0]
         body = {"model": self.models[0], "prompt": sample}
         try:
-            async with session.post(f"{worker.url}/tokenize", json=body) as response:
-                count = int((await response.json())["count"])
-        except (aiohttp.ClientError, TimeoutError, ValueError, KeyError, TypeError) as error:
+            async with session.post(f"{worker.url}/tokenize", json=body, timeout=ASK) as response:
+                count = int(json.loads(await whole_text(response, MOST_ANSWER))["count"])
+        except (aiohttp.ClientError, TimeoutError, ValueError, RecursionError, KeyError, TypeError) as error:
             log.warning("%s does not tokenise (%s): chunks are cut by an estimate", worker.name, error)
             return CHARS_PER_TOKEN
         return len(sample) / max(1, count)

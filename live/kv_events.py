@@ -21,6 +21,7 @@ import numpy as np
 log = logging.getLogger("planner.frontend")
 ROOT = b""
 AGES_KEPT = 10_000
+MOST_BATCH = 2**26  # bytes; a batch holds the tokens of one step's new blocks
 
 
 def chain(parent: bytes, tokens: Sequence[int]) -> bytes:
@@ -144,6 +145,7 @@ class KvEventFeed:
         socket = zmq.asyncio.Context.instance().socket(zmq.SUB)
         socket.setsockopt(zmq.SUBSCRIBE, b"")
         socket.setsockopt(zmq.LINGER, 0)
+        socket.setsockopt(zmq.MAXMSGSIZE, MOST_BATCH)
         if self._bind:
             socket.bind(self._endpoint)
         else:
@@ -155,8 +157,15 @@ class KvEventFeed:
 
         try:
             while True:
-                _, sequence, payload = await socket.recv_multipart()
-                self.receive(int.from_bytes(sequence, "big"), msgspec.msgpack.decode(payload), time.time())
+                parts = await socket.recv_multipart()
+                try:
+                    _, sequence, payload = parts
+                    batch = msgspec.msgpack.decode(payload)
+                    self.receive(int.from_bytes(sequence, "big"), batch, time.time())
+                except (msgspec.DecodeError, ValueError, TypeError, LookupError, ArithmeticError) as error:
+                    self.gaps += 1
+                    log.warning("%s: KV events that cannot be read (%s); prefix index emptied", self.worker, error)
+                    self.index.clear()
         finally:
             socket.close(linger=0)
 

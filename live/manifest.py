@@ -50,7 +50,7 @@ def beginning(
     return {
         "schema": 1,
         "backend": "live",
-        "provenance": "measured",
+        "provenance": "mocked" if runtime is not None and runtime.kind == "mock" else "measured",
         "spec": system.spec.model_dump(mode="json", by_alias=True),
         "spec_yaml": dump(system.spec),
         "spec_hash": spec_hash(system.spec),
@@ -93,6 +93,10 @@ def _warnings(run: Circumstances) -> list[str]:
     found = [*knob_warnings(run.system.spec), *result.notes]
     if run.model is not None and run.model.note:
         found.append(run.model.note)
+    if run.runtime is not None and run.runtime.kind == "mock":
+        found.append(
+            message("the engines are Dynamo's mocker: their steps last as the profile says, and no model answers")
+        )
     if run.runtime is not None:
         found += [reason for reason in (step_tracing(run.runtime), other_hardware(run.system, run.runtime)) if reason]
     if result.late:
@@ -123,7 +127,7 @@ def _warnings(run: Circumstances) -> list[str]:
 
 def other_hardware(system: System, runtime: Runtime) -> str | None:
     """A sentence when the spec's hardware is not what serves here. Catalogue names hold the model number (h200, l4)."""
-    if runtime.kind == "cpu":
+    if runtime.kind != "gpu":
         return None
     there = runtime.gpus[0].name
     numbers = re.findall(r"[a-z]*\d+", system.pools[0].hardware.name)

@@ -9,6 +9,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import msgspec
+
 from live.nested_fields import nested_fault
 
 Kind = Literal["chat", "completions"]
@@ -286,14 +288,26 @@ def event(payload: Any) -> bytes:
     return b"data: " + json.dumps(payload, ensure_ascii=False, separators=(",", ":")).encode() + b"\n\n"
 
 
+def parsed(data: bytes) -> Any:
+    """One event's payload, in a fifth of json's time: every token of every stream comes this way. Raises ValueError."""
+    try:
+        return msgspec.json.decode(data)
+    except msgspec.DecodeError:  # NaN and half characters are no JSON, but some engines write them
+        return json.loads(data)
+
+
 MOST_COUNT = 10**9  # tokens of a request that a server may speak of
 MOST_LINE = 2**24  # bytes of one event of a stream
+
+
+class SplitError(ValueError):
+    """A line without an end."""
 
 
 class EventSplitter:
     """Cuts a byte stream into the payloads of its `data:` lines, whatever the sizes of the pieces it comes in.
 
-    Raises ValueError for a line without an end.
+    Raises SplitError.
     """
 
     def __init__(self) -> None:
@@ -303,7 +317,7 @@ class EventSplitter:
         lines = (self._rest + piece).split(b"\n")
         self._rest = lines.pop()
         if len(self._rest) > MOST_LINE:
-            raise ValueError(f"a line of more than {MOST_LINE} bytes in a stream")
+            raise SplitError(f"a line of more than {MOST_LINE} bytes in a stream")
         for line in lines:
             if line.startswith(b"data:"):
                 yield line[5:].strip()

@@ -14,8 +14,9 @@ from typing import Any
 
 import aiohttp
 
+from live.bounded import MOST_ANSWER, text_of, whole_text
 from live.fleet import LivePool, LiveWorker, Ticket, UpstreamError
-from live.openai_api import PATHS, ApiError, EventSplitter, Usage
+from live.openai_api import PATHS, ApiError, EventSplitter, SplitError, Usage
 from live.pd import FirstToken, decode_body, prefill_body
 from live.relay import Call, Placement, Relay, check, mark, note_usage, reason
 from live.retrieval import Retriever
@@ -251,13 +252,13 @@ class Proxy:
         """Raises UpstreamError on 5xx and broken connections, ApiError on 4xx."""
         try:
             async with self._session.post(url, json=body, headers=headers, timeout=self._timeout) as response:
-                text = await response.text()
+                text = await whole_text(response, MOST_ANSWER)
         except (aiohttp.ClientError, TimeoutError, ConnectionError) as error:
             raise UpstreamError(worker, reason(error)) from error
         check(response.status, text, worker)
         try:
             answer = json.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             raise UpstreamError(worker, "its answer is not JSON") from None
         if not isinstance(answer, dict):
             raise UpstreamError(worker, "its answer is not a JSON object")
@@ -283,13 +284,15 @@ class Proxy:
             try:
                 async with self._session.post(url, json=body, headers=headers, timeout=self._timeout) as response:
                     if response.status != 200:
-                        check(response.status, await response.text(), place.worker.name)
+                        check(response.status, await text_of(response), place.worker.name)
                     async for piece in response.content.iter_any():
                         out = b"".join(relay.event(data) for data in splitter.feed(piece))
                         if out:
                             yield out
                         if relay.done:
                             return
+            except SplitError as error:
+                raise UpstreamError(place.worker.name, str(error)) from None
             except (aiohttp.ClientError, TimeoutError, ConnectionError) as error:
                 broken = UpstreamError(place.worker.name, reason(error))
                 broken.__cause__ = error

@@ -28,6 +28,7 @@ PLACEMENT_TIMEOUT_S = 120.0
 CALL_TIMEOUT_S = 60.0
 START_TIMEOUT_S = 900.0  # how busy the other hosts are is not known here
 CLOCK_PROBES = 5
+MOST_PIECE = 2**24  # bytes of a log or trace in one answer of a node
 
 
 class NodeServer:
@@ -84,7 +85,7 @@ def _rest(path: Path, position: int) -> bytes:
         return b""
     with path.open("rb") as file:
         file.seek(position)
-        return file.read()
+        return file.read(MOST_PIECE)
 
 
 class RemoteServer:
@@ -112,16 +113,19 @@ class RemoteServer:
 
         if self.returncode is not None:
             return
-        try:
-            code, log, trace = await asyncio.wait_for(self.actor.read.remote(*self._read), CALL_TIMEOUT_S)
-        except (ray.exceptions.RayError, TimeoutError) as error:
-            code, trace = NODE_LOST, b""
-            log = f"\nNodeError: its node or actor is lost ({type(error).__name__})\n".encode()
-        for index, (path, piece) in enumerate(((self.log, log), (self.trace, trace))):
-            if path is not None and piece:
-                with path.open("ab") as file:
-                    file.write(piece)
-                self._read[index] += len(piece)
+        more = True
+        while more:
+            try:
+                code, log, trace = await asyncio.wait_for(self.actor.read.remote(*self._read), CALL_TIMEOUT_S)
+            except (ray.exceptions.RayError, TimeoutError) as error:
+                code, trace = NODE_LOST, b""
+                log = f"\nNodeError: its node or actor is lost ({type(error).__name__})\n".encode()
+            for index, (path, piece) in enumerate(((self.log, log), (self.trace, trace))):
+                if path is not None and piece:
+                    with path.open("ab") as file:
+                        file.write(piece)
+                    self._read[index] += len(piece)
+            more = max(len(log), len(trace)) == MOST_PIECE
         self.returncode = code
 
     async def align_clock(self) -> None:

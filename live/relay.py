@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -11,7 +10,7 @@ from typing import Any
 import aiohttp
 
 from live.fleet import LiveWorker, Ticket, UpstreamError
-from live.openai_api import DONE, ApiError, ApiRequest, Usage, chunk_tokens, event
+from live.openai_api import DONE, ApiError, ApiRequest, Usage, chunk_tokens, event, parsed
 from live.pd import FirstToken
 from live.records import FrontendRecord
 
@@ -84,8 +83,13 @@ class Relay:
         if data == b"[DONE]":
             self.done = True
             return DONE
-        chunk = json.loads(data)
-        choices = chunk.get("choices")
+        try:
+            chunk = parsed(data)
+            choices = chunk.get("choices")
+            counts = [chunk_tokens(choice)[0] for choice in choices or ()]
+        except (ValueError, RecursionError, TypeError, AttributeError):
+            shown = data[:100].decode("utf-8", "replace")
+            raise UpstreamError(self._place.worker.name, f"{shown} in its stream; must be chunks as OpenAI's") from None
         if choices is None and "error" in chunk:
             raise UpstreamError(self._place.worker.name, str(chunk["error"])[:500])
         usage = Usage.of(chunk)
@@ -94,8 +98,7 @@ class Relay:
             if not choices and not self._call.request.include_usage:
                 return b""
         changed = chunk.pop("kv_transfer_params", None) is not None or bool(self._names)
-        for choice in choices or ():
-            count = chunk_tokens(choice)[0]
+        for count in counts:
             if count:
                 if self._call.record.first_token_s is None:
                     self._call.record.first_token_s = time.monotonic()

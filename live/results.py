@@ -32,6 +32,7 @@ class Outcome:
     token_times_s: list[float] = field(default_factory=list)
     token_ids: list[int] = field(default_factory=list)  # where the server returns them
     usage: Usage | None = None
+    nvext: dict[str, Any] = field(default_factory=dict)  # what Dynamo's frontend tells of the request's way
     finish_reason: str | None = None
     error: str | None = None
     complete: bool = False  # the stream came to its end
@@ -182,7 +183,7 @@ def row_of(one: Outcome, seen: FrontendRecord | None, start_s: float) -> dict[st
         "output_tokens": one.output_tokens,
         "max_tokens": one.request.max_tokens,
         "worker": seen.worker if seen else one.endpoint,
-        "decode_worker": seen.decode_worker if seen else one.endpoint,
+        "decode_worker": seen.decode_worker if seen else None,  # who decodes behind an endpoint is not seen
         "retrieval_start_s": since(seen.retrieval_start_s if seen else None),
         "retrieval_end_s": since(seen.retrieval_end_s if seen else None),
         "queued_s": since(seen.queued_s if seen else None),

@@ -11,13 +11,12 @@ from dataclasses import dataclass
 import aiohttp
 from prometheus_client.parser import text_string_to_metric_families
 
-from live.bounded import text_of
+from live.bounded import MOST_METRICS, whole_text
 from live.openai_api import error_type
 from planner.spec import SpecError
 
 LABELS = ("le", "source", "reason")  # told apart; over all others samples are summed
 TIMEOUT_S = 10.0
-MOST_BYTES = 2**24
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,15 +43,14 @@ def samples(text: str) -> dict[str, float]:
 
 
 async def scrape(session: aiohttp.ClientSession, url: str) -> Answer | None:
-    """One server's samples; None when it does not answer now."""
+    """One server's samples; None when it does not answer now, or with no samples."""
     try:
         async with session.get(url) as response:
             if response.status != 200:
                 return None
-            text = await text_of(response, MOST_BYTES)
-    except (aiohttp.ClientError, TimeoutError):
+            return Answer(time.time(), samples(await whole_text(response, MOST_METRICS)))
+    except (aiohttp.ClientError, TimeoutError, ValueError):
         return None
-    return Answer(time.time(), samples(text))
 
 
 def metrics_url(url: str) -> str:

@@ -6,6 +6,7 @@ import re
 import signal
 from pathlib import Path
 
+from live.bounded import log_end
 from planner.messages import message
 
 SIGNALLED = 128  # a watchdog's exit code for a server that a signal ended is above this by the signal's number
@@ -32,7 +33,7 @@ _WRAPPERS = ("Engine core initialization failed", "EngineCore failed to start", 
 
 def explain_log(log: Path) -> str:
     """Why a server ended, in one line, from what it wrote last."""
-    written = log.read_text(errors="replace").splitlines()[-400:] if log.exists() else []
+    written = log_end(log).splitlines()[-400:]
     lines = [line for line in written if not _HARMLESS.search(line)]
     for pattern, meaning in _EXPLANATIONS:
         for line in lines:
@@ -90,8 +91,7 @@ def lost_port(log: Path) -> str | None:
     """The address that a server could not bind and yet lives: vLLM listens for handshakes in a thread of its own, whose
     end it does not notice; it waits without end, or its transfers do. None when all is well.
     """
-    text = log.read_text(errors="replace") if log.exists() else ""
-    found = re.search(r"Address already in use \(addr='(?:tcp://)?([^']+)'\)", text)
+    found = re.search(r"Address already in use \(addr='(?:tcp://)?([^']+)'\)", log_end(log))
     return found[1] if found else None
 
 

@@ -22,6 +22,7 @@ from typing import Protocol
 
 import aiohttp
 
+from live.bounded import MOST_METRICS, whole_text
 from live.launch import (
     LiveError,
     Ports,
@@ -125,7 +126,7 @@ def start_bound_s(system: System, runtime: Runtime, load: float | None = None) -
     On the CPU as much longer as each core has jobs, the servers themselves counted; `load` is the host's (default: its
     load average of the last minute). On GPUs longer by the time to read the weights.
     """
-    if runtime.kind == "cpu":
+    if runtime.kind != "gpu":
         jobs = (os.getloadavg()[0] if load is None else load) + sum(len(pool.workers) for pool in system.pools)
         return min(CPU_START_MOST_S, CPU_START_S * max(1.0, jobs / (os.cpu_count() or 1)))
     read = any(pool.engine.load_format != "dummy" for pool in system.pools)
@@ -186,9 +187,13 @@ class Servers:
         traced = self.system.spec.run.step_records and step_tracing(self.runtime) is None
         return self.folder / f"{name}.steps.jsonl" if traced else None
 
-    async def _start_all(self) -> None:
+    def _check(self) -> None:
+        """Refuse in one line what cannot be served here."""
         check(self.system, self.runtime)
         check_memory(self.system, self.runtime)
+
+    async def _start_all(self) -> None:
+        self._check()
         count = sum(len(pool.workers) for pool in self.system.pools)
         free = free_ports(3 * count)
         http = list(self._ports or free[:count])
@@ -254,12 +259,11 @@ class Servers:
                     item.log,
                 )
             with contextlib.suppress(aiohttp.ClientError, TimeoutError):
-                async with session.get(f"{url}/health") as answer:
-                    if answer.status == 200:
-                        break
+                if await self._healthy(session, url):
+                    break
             await asyncio.sleep(POLL_S)
         elapsed = time.monotonic() - started
-        blocks, block_size = await read_cache_config(session, url, item.name)
+        blocks, block_size = await self._cache_config(session, url, item)
         return ReadyServer(
             name=item.name,
             role=item.pool.role,
@@ -274,6 +278,15 @@ class Servers:
             start_s=elapsed,
             clock_offset_s=item.clock_offset_s,
         )
+
+    async def _healthy(self, session: aiohttp.ClientSession, url: str) -> bool:
+        """Raises aiohttp.ClientError or TimeoutError while nobody answers."""
+        async with session.get(f"{url}/health") as answer:
+            return answer.status == 200
+
+    async def _cache_config(self, session: aiohttp.ClientSession, url: str, item: Running) -> tuple[int, int]:
+        """(KV blocks with the null block, tokens a block)."""
+        return await read_cache_config(session, url, item.name)
 
     async def restart(self, name: str) -> None:
         """Start a server that has ended again, on its own ports and GPUs; its log so far becomes NAME.before.log.
@@ -333,7 +346,7 @@ def check_memory(system: System, runtime: Runtime) -> None:
 async def read_cache_config(session: aiohttp.ClientSession, url: str, name: str) -> tuple[int, int]:
     """(KV blocks with the null block, tokens a block) as the engine itself reports them in /metrics."""
     async with session.get(f"{url}/metrics") as answer:
-        text = await answer.text()
+        text = await whole_text(answer, MOST_METRICS)
     line = next((line for line in text.splitlines() if line.startswith("vllm:cache_config_info{")), "")
     labels = dict(re.findall(r'(\w+)="([^"]*)"', line))
     try:

@@ -19,8 +19,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
 
+from live import dynamo
 from live.address import ServerAddress
 from live.client import ClientOptions, run_load
+from live.dynamo_servers import FRONTEND, DynamoServers
 from live.frontend import Frontend, check_address
 from live.launch import LiveError, Runtime, check, detect
 from live.manifest import Circumstances, beginning, manifest
@@ -74,6 +76,7 @@ class LiveSession:
     """The servers of one system, up for as many runs as wanted. A context manager.
 
     `endpoints` are servers that run already: nothing is started, and what only engines see stays null.
+    `dynamo` is the Python whose NVIDIA Dynamo serves, frontend and workers, instead of our frontend and vLLM servers.
     `weights_seed` serves random weights that depend on it, for comparisons of tokens. The frontend listens on `bind`
     (port 0: a free one); beyond loopback it needs a `token`. `ray` is the address of a Ray cluster to run on.
     A server may take `start_timeout_s` to start, by default what live.servers.start_bound_s gives.
@@ -89,6 +92,7 @@ class LiveSession:
         bind: tuple[str, int] = ("127.0.0.1", 0),
         token: str | None = None,
         ray: str | None = None,
+        dynamo: str | None = None,
         start_timeout_s: float | None = None,
         progress: Progress | None = None,
     ) -> None:
@@ -100,7 +104,7 @@ class LiveSession:
         self.workers: tuple[ReadyServer, ...] = ()
         self.results: list[ClientResult] = []
         self._weights_seed, self._bind, self._token = weights_seed, bind, token
-        self._ray, self._start_timeout_s = ray, start_timeout_s
+        self._ray, self._dynamo, self._start_timeout_s = ray, dynamo, start_timeout_s
         self._worker_token = token if ray is not None else None  # on this host nobody else reaches the servers
         self._progress = progress or _silent
         self._stack = contextlib.AsyncExitStack()
@@ -154,6 +158,12 @@ class LiveSession:
             self.runtime, self.model = self._servers.runtime, self._servers.model
             self.workers = self._servers.workers
             self.system = with_reported_blocks(self.system, self.workers)
+            vocab = self.model.vocab_size or self.system.model.vocab
+            report = partial(self._progress, "warm up")
+            if isinstance(self._servers, DynamoServers):
+                assert self._servers.frontend is not None
+                await warm_up([self._servers.frontend] * len(self.workers), self.system, vocab, report)
+                return
             addresses = [ServerAddress(one.name, one.role, one.url, one.kv_events) for one in self.workers]
             host, port = self._bind
             frontend = Frontend(
@@ -168,8 +178,6 @@ class LiveSession:
             )
             self._frontend = await self._stack.enter_async_context(frontend)
             self._progress("warm up", 0.0)
-            vocab = self.model.vocab_size or self.system.model.vocab
-            report = partial(self._progress, "warm up")
             await warm_up(self.workers, self.system, vocab, report, token=self._worker_token)
         except BaseException:
             await self._stack.aclose()
@@ -191,6 +199,20 @@ class LiveSession:
                 address=self._ray,
                 kv_events=events,
                 token=self._worker_token,
+                start_timeout_s=self._start_timeout_s,
+                progress=report,
+            )
+        if self._dynamo is not None:
+            runtime = dynamo.detect(self._dynamo)
+            dynamo.check(self.system, runtime)
+            model = make_model()
+            return DynamoServers(
+                self.system,
+                runtime,
+                dynamo.mock_model(self.system, model) if runtime.kind == "mock" else model,
+                self.folder,
+                python=self._dynamo,
+                bind=self._bind,
                 start_timeout_s=self._start_timeout_s,
                 progress=report,
             )
@@ -227,7 +249,10 @@ class LiveSession:
         seed = self.system.spec.run.seed + CONTENT_SEEDS * repeat
         vocab = (self.model.vocab_size if self.model else None) or self.system.model.vocab
         options = ClientOptions(
-            vocab_size=vocab, token=self._token, rag=isinstance(self.system.spec.workload, Rag) and not self.endpoints
+            vocab_size=vocab,
+            token=self._token,
+            rag=isinstance(self.system.spec.workload, Rag) and not self.endpoints and self._dynamo is None,
+            nvext=dynamo.NVEXT if self._dynamo is not None else None,
         )
         targets = self.endpoints or (self.base_url,)
         host = {"load_average": list(os.getloadavg()), "cpus": os.cpu_count()}
@@ -267,6 +292,8 @@ class LiveSession:
     @property
     def base_url(self) -> str:
         """Where the frontend listens."""
+        if isinstance(self._servers, DynamoServers):
+            return self._servers.base_url
         assert self._frontend is not None
         return self._frontend.base_url
 
@@ -292,6 +319,8 @@ class LiveSession:
                 await restarts.stop()
 
     def _check_pools(self, ended: dict[str, str]) -> None:
+        if FRONTEND in ended:
+            raise LiveError("{name} ended: {why}", FRONTEND, ended[FRONTEND])
         for pool in self.system.pools:
             names = [place.name for place in pool.workers]
             if all(name in ended for name in names):
@@ -307,6 +336,8 @@ class LiveSession:
                     worker.trace, worker.name, worker.kv_blocks, result.start_s, worker.clock_offset_s
                 )
         records = self._frontend.records() if self._frontend else {}
+        if isinstance(self._servers, DynamoServers):
+            records = self._servers.records(result)
         headers = [one.header_id for one in result.outcomes]
         columns = result.request_columns(records)
         requests = requests_table(columns, headers, records, traces, result.start_s)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -57,10 +59,8 @@ def read_trace(path: Path, worker: str, kv_blocks: int, start_s: float, offset_s
     steps: dict[str, list[Any]] = {name: [] for name in names + others}
     requests: dict[str, EngineTimes] = {}
     broken = 0
-    for line in path.read_text().splitlines() if path.exists() else ():
-        try:
-            entry = json.loads(line)
-        except ValueError:
+    for entry in _entries(path):
+        if entry is None:
             broken += 1
             continue
         if "r" in entry:
@@ -86,6 +86,16 @@ def read_trace(path: Path, worker: str, kv_blocks: int, start_s: float, offset_s
             steps["chunks"].append(json.dumps(chunks) if chunks else None)
             steps["prefill_pairs"].append(sum(new * (done + new / 2) for new, done in chunks))
     return EngineTrace(steps, requests, broken)
+
+
+def _entries(path: Path) -> Iterator[dict[str, Any] | None]:
+    """The lines of a trace, one at a time: hours of steps have no room in memory twice. None: cut off."""
+    with contextlib.suppress(FileNotFoundError), path.open() as lines:
+        for line in lines:
+            try:
+                yield json.loads(line)
+            except ValueError:
+                yield None
 
 
 def _times(entry: dict[str, Any], worker: str, offset_s: float) -> EngineTimes:

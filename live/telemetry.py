@@ -13,6 +13,7 @@ from typing import Any
 
 import aiohttp
 
+from live.bounded import MOST_METRICS, whole_text
 from live.servers import ReadyServer
 
 _LINE = re.compile(r"^(vllm:[a-zA-Z0-9_]+)(\{[^}]*\})? (\S+)$")
@@ -57,7 +58,7 @@ async def read_metrics(session: aiohttp.ClientSession, url: str) -> dict[str, fl
     """The current values of one server. Raises aiohttp.ClientError or TimeoutError when it does not answer."""
     async with session.get(f"{url}/metrics") as answer:
         answer.raise_for_status()
-        return parse_metrics(await answer.text())
+        return parse_metrics(await whole_text(answer, MOST_METRICS))
 
 
 def growth_of(before: dict[str, float], after: dict[str, float]) -> dict[str, float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import random
 import uuid
 from collections.abc import Callable, Sequence
@@ -10,6 +11,7 @@ from typing import Any
 
 import aiohttp
 
+from live.bounded import MOST_ANSWER, text_of, whole_text
 from live.launch import MODEL_NAME, LiveError
 from live.openai_api import PATHS
 from live.pd import decode_body, prefill_body
@@ -77,7 +79,7 @@ async def _post(
     try:
         async with session.post(worker.url + PATHS["completions"], json=body, headers=headers) as answer:
             if answer.status != 200:
-                text = " ".join((await answer.text()).split())[:300]
+                text = " ".join((await text_of(answer)).split())[:300]
                 raise LiveError(
                     "{name} refused a warm-up request: {status} {text}; log: {log}",
                     worker.name,
@@ -85,7 +87,7 @@ async def _post(
                     text,
                     worker.log,
                 )
-            found: dict[str, Any] = await answer.json()
+            found: dict[str, Any] = json.loads(await whole_text(answer, MOST_ANSWER))
             return found
     except (aiohttp.ClientError, TimeoutError) as error:
         reason = f"{type(error).__name__} {error}".strip()

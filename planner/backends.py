@@ -21,6 +21,9 @@ def backend(mode: Literal["simulate", "live"]) -> Backend:
         from simulator.backend import SimulatorBackend
 
         return SimulatorBackend()
+    from live.needs import need
+
+    need(servers=True)
     from live.backend import LiveBackend
 
     return LiveBackend()

@@ -6,6 +6,7 @@ Exit codes: 0 done; 1 it failed; 2 the input is wrong (one line says where, what
 from __future__ import annotations
 
 import errno
+import gc
 import importlib
 import json
 import os
@@ -31,8 +32,11 @@ INTERRUPTED = 130  # Typer turns Ctrl-C into this exit code
 LONGEST, TAIL = 1200, 400  # characters of an error, and how many of them are its end
 
 
-def build() -> typer.Typer:
-    """The application with every command of planner/commands: each module there has a `register(app)`."""
+def build(named: str = "") -> typer.Typer:
+    """The application with every command of planner/commands: each module there has a `register(app)`.
+
+    Where `named` is one of the modules, only its commands: the others need not be imported.
+    """
     app = typer.Typer(
         name="planner",
         help="Aggregated or disaggregated (prefill/decode) LLM serving on N GPUs? Simulate it, run it, compare.",
@@ -49,7 +53,9 @@ def build() -> typer.Typer:
         pass
 
     names = [module.name for module in pkgutil.iter_modules(commands.__path__)]
-    for name in sorted(names, key=lambda name: (commands.ORDER.get(name, len(commands.ORDER)), name)):
+    for name in sorted(
+        [named] if named in names else names, key=lambda name: (commands.ORDER.get(name, len(commands.ORDER)), name)
+    ):
         importlib.import_module(f"planner.commands.{name}").register(app)
     return app
 
@@ -64,13 +70,14 @@ def _version(asked: bool) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point of the `planner` script. Exits the process."""
+    gc.set_threshold(50_000)  # imports make objects that stay: looking for cycles every 700 took a tenth of start-up
     sys.exit(run(sys.argv[1:] if arguments is None else list(arguments)))
 
 
 def run(arguments: list[str]) -> int:
     """Run one command line; returns the exit code. The one place where errors become text."""
     try:
-        code = build()(arguments or ["--help"], prog_name="planner", standalone_mode=False)
+        code = build("".join(arguments[:1]))(arguments or ["--help"], prog_name="planner", standalone_mode=False)
         sys.stdout.flush()  # a closed pipe shows here, not at exit
     except BrokenPipeError:  # the reader of our output has gone (`| head`)
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -87,6 +94,8 @@ def run(arguments: list[str]) -> int:
         if error.errno != errno.ENAMETOOLONG:
             return _say(str(error) or type(error).__name__, 1)
         return _say(f"{str(error.filename)[:200]}...: {error.strerror}; allowed: the path of a file", 2)
+    except ModuleNotFoundError as error:
+        return _say(f"the package {error.name} is not installed; planner doctor names what installs it", 1)
     except (ImportError, RuntimeError) as error:
         return _say(said(error) or type(error).__name__, 1)
     if code == INTERRUPTED:

@@ -85,10 +85,12 @@ class _Door(NamedTuple):
             raise NoWorker(self.pool.role)
         if workers == 1:
             return 0
-        name = self.pool.router.policy
-        overlap = view.overlap() if name in NEEDS_OVERLAP else [0] * workers
+        name, role = self.pool.router.policy, self.pool.role
+        # A decode worker is sent the whole prompt's KV; what it has cached of it saves no prefill.
+        overlap = view.overlap() if name in NEEDS_OVERLAP and role != "decode" else [0] * workers
         far = view.distances_s() if name in NEEDS_DISTANCE else ()
-        query = Query(ask.session_id, ask.prompt_tokens, self.pool.limits.block_size, overlap, far)
+        size = self.pool.limits.block_size
+        query = Query(ask.session_id, ask.prompt_tokens, size, overlap, far, holds_blocks=role != "prefill")
         return POLICIES[name](query, view.seen, self.state)
 
 

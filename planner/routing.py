@@ -41,6 +41,7 @@ class Query(NamedTuple):
     block_size: int
     overlap_tokens: Sequence[int]
     distance_s: Sequence[float] = ()  # to move its KV to each worker; empty: not known, or nothing to move
+    holds_blocks: bool = True  # False: for a prefill pool, whose workers hold KV until it is fetched only
 
 
 @dataclass(slots=True)
@@ -95,11 +96,13 @@ def prefix_aware(query: Query, workers: Sequence[WorkerLoad], state: RouterState
     cost = (queued + new - overlap_weight * cached prompt tokens) / block_size + active blocks + new prompt blocks.
     The lowest cost wins, ties at random; with a temperature a softmax over the negated, range-normalised costs.
     Source: Dynamo's router documentation (cost of prefill blocks with overlap credit plus projected decode blocks).
+    In P/D its prefill router leaves out the blocks in use, and its decode router what is cached: that is
+    benchmarks/dynamo_router.py, against version 1.4.2.
     """
-    _, tokens, size, overlap, _ = query
+    _, tokens, size, overlap, _, holds = query
     blocks, weight = math.ceil(tokens / size), state.overlap_weight
     costs = [
-        (worker.queued_tokens + tokens - weight * cached) / size + worker.active_blocks + blocks
+        (worker.queued_tokens + tokens - weight * cached) / size + (worker.active_blocks + blocks if holds else 0)
         for worker, cached in zip(workers, overlap, strict=True)
     ]
     low = min(costs)

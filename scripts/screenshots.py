@@ -25,7 +25,7 @@ from urllib.request import urlopen
 from PIL import Image  # comes with streamlit
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = ("ask", "answer", "why", "deploy", "check", "replay", "workbench")
+PAGES = ("ask", "answer", "why", "deploy", "check", "replay", "watch", "workbench")
 FLAGS = (
     "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update", "--disable-sync",
     "--no-first-run",

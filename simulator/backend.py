@@ -5,14 +5,14 @@ from __future__ import annotations
 import platform
 from collections.abc import Callable, Iterable
 from dataclasses import replace
-from importlib.metadata import version
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
+from planner.core import installed
 from planner.engine.provenance import origin
-from planner.run.tables import STEP_COLUMNS, Progress, Run, frame
+from planner.run.columns import Columns, by_worker
+from planner.run.tables import STEP_COLUMNS, Progress, Run, columns
 from planner.system.capacity import mean_lengths, pool_rates
 from planner.system.resolve import System
 from planner.traffic.requests import Load, warnings_of
@@ -126,7 +126,7 @@ def manifest(
         "fitted_on": sorted(set().union(*(profile.fitted_hashes for profile in profiles.values()))),
         "warnings": [*system.warnings, *extrapolations],
         "stopped": stopped,
-        "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
+        "versions": {"python": platform.python_version(), **{name: installed(name) for name in PACKAGES}},
     }
 
 
@@ -149,7 +149,7 @@ def posting_costs(system: System) -> dict[str, object]:
     }
 
 
-def _requests(visits: list[Visit]) -> pd.DataFrame:
+def _requests(visits: list[Visit]) -> Columns:
     def floats(values: Iterable[float]) -> np.ndarray[Any, np.dtype[np.float64]]:
         return np.fromiter(values, dtype=np.float64, count=len(visits))
 
@@ -157,14 +157,14 @@ def _requests(visits: list[Visit]) -> pd.DataFrame:
     decode = [visit.decode for visit in visits]
     nan = float("nan")
     done = [visit.finish_reason in ("length", "stop") for visit in visits]
-    return frame(
+    return columns(
         "requests",
         {
             "request_id": [v.request.request_id for v in visits],
             "session_id": [v.request.session_id for v in visits],
             "arrival_s": floats(v.arrival_s for v in visits),
             "prompt_tokens": [v.request.prompt_tokens for v in visits],
-            "cached_tokens": [p.cached_tokens if p else None for p in prefill],
+            "cached_tokens": floats(p.cached_tokens if p else nan for p in prefill),
             "output_tokens": [v.request.output_tokens if ok else 0 for v, ok in zip(visits, done, strict=True)],
             "max_tokens": [v.request.max_tokens for v in visits],
             "worker": [v.worker.place.name if v.worker else None for v in visits],
@@ -190,52 +190,54 @@ def _requests(visits: list[Visit]) -> pd.DataFrame:
     )
 
 
-def _steps(cluster: SimulatedCluster) -> pd.DataFrame:
+def _steps(cluster: SimulatedCluster) -> Columns:
     names, rows = [], []
     for pool in cluster.pools:
         for station in pool.stations:
             steps = station.engine.steps
             names += [station.place.name] * len(steps)
             rows += steps
-    columns = [name for name in STEP_COLUMNS if name != "worker"]
-    values = list(zip(*rows, strict=True)) if rows else [()] * len(columns)
-    return frame("steps", {"worker": names, **dict(zip(columns, values, strict=True))})
+    measured = [name for name in STEP_COLUMNS if name != "worker"]
+    values = list(zip(*rows, strict=True)) if rows else [()] * len(measured)
+    return columns("steps", {"worker": names, **dict(zip(measured, values, strict=True))})
 
 
-def _transfers(cluster: SimulatedCluster) -> pd.DataFrame:
-    columns = ("request_id", "source", "target", "link", "bytes", "start_s", "end_s")
-    values = zip(*cluster.transfers, strict=True) if cluster.transfers else [()] * len(columns)
-    return frame("transfers", dict(zip(columns, values, strict=True)))
+def _transfers(cluster: SimulatedCluster) -> Columns:
+    names = ("request_id", "source", "target", "link", "bytes", "start_s", "end_s")
+    values = zip(*cluster.transfers, strict=True) if cluster.transfers else [()] * len(names)
+    return columns("transfers", dict(zip(names, values, strict=True)))
 
 
-def _samples(steps: pd.DataFrame, interval_s: float) -> pd.DataFrame:
+def _samples(steps: Columns, interval_s: float) -> Columns:
     """What polling each worker every `interval_s` would have seen: its state and its busy share since the last poll.
 
     A long run is polled less often: a request a year after the others must not cost a row for each second between.
     """
-    if steps.empty:
-        return frame("samples")
-    end = float((steps["start_s"] + steps["duration_s"]).max())
-    polls = max(1, MOST_SAMPLES // steps["worker"].nunique())
+    if not len(steps):
+        return columns("samples")
+    end = float((steps.floats("start_s") + steps.floats("duration_s")).max())
+    codes, workers = by_worker(steps)
+    polls = max(1, MOST_SAMPLES // len(workers))
     interval_s = max(interval_s, end / polls)
     times = np.arange(interval_s, end + interval_s, interval_s)
-    parts = []
-    for worker, rows in steps.groupby("worker", sort=True):
-        start = rows["start_s"].to_numpy()
-        duration = rows["duration_s"].to_numpy()
+    parts: dict[str, list[Any]] = {}
+    for worker in sorted(workers):
+        rows = steps.taken(codes == workers.index(worker))
+        start, duration = rows.floats("start_s"), rows.floats("duration_s")
         last = np.searchsorted(start, times, side="right") - 1
         seen = np.maximum(last, 0)
         idle = (last < 0) | (times >= start[seen] + duration[seen])
         # busy seconds up to t = whole rows before the current one + the part of the current one
         before = np.concatenate([[0.0], np.cumsum(duration)])
         busy = np.where(last < 0, 0.0, before[seen] + np.clip(times - start[seen], 0.0, duration[seen]))
-        columns = {
+        seen_by_polls = {
             "time_s": times,
-            "worker": [worker] * len(times),
-            "running": np.where(idle, 0, rows["running"].to_numpy()[seen]),
-            "waiting": np.where(idle, 0, rows["waiting"].to_numpy()[seen]),
-            "kv_used_fraction": np.where(last < 0, 0.0, rows["kv_used_fraction"].to_numpy()[seen]),
+            "worker": np.full(len(times), worker, dtype=object),
+            "running": np.where(idle, 0, rows.floats("running")[seen]),
+            "waiting": np.where(idle, 0, rows.floats("waiting")[seen]),
+            "kv_used_fraction": np.where(last < 0, 0.0, rows.floats("kv_used_fraction")[seen]),
             "gpu_utilization": np.diff(busy, prepend=0.0) / interval_s,
         }
-        parts.append(frame("samples", columns))
-    return pd.concat(parts, ignore_index=True)
+        for name, values in seen_by_polls.items():
+            parts.setdefault(name, []).append(values)
+    return columns("samples", {name: np.concatenate(values) for name, values in parts.items()})

@@ -18,7 +18,13 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests marked `live` need a real vLLM; where there is none they are skipped, saying so."""
+    """Tests marked `live` need a real vLLM; where there is none they are skipped, saying so.
+
+    With `-n 2 --dist loadgroup`, those that start engines or a browser follow each other on one worker.
+    """
+    for item in items:
+        if "live" in item.keywords or "browser" in item.keywords:
+            item.add_marker(pytest.mark.xdist_group("engines"))
     if importlib.util.find_spec("vllm") is not None:
         return
     missing = pytest.mark.skip(

@@ -61,7 +61,7 @@ class FakeEngine:
         app.router.add_get("/health", self._models)
         self._runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=0.1)
         await self._runner.setup()
-        await web.TCPSite(self._runner, "127.0.0.1", self.port).start()
+        await web.TCPSite(self._runner, "127.0.0.1", self.port, backlog=2048).start()  # as uvicorn's
         self.url = f"http://127.0.0.1:{self._runner.addresses[0][1]}"
         return self
 

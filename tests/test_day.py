@@ -9,19 +9,23 @@ from pathlib import Path
 import pytest
 
 from planner import cli
+from planner.commands.day import start_s_of
 from planner.day.answer import Table, all_splits, play_day
 from planner.day.hours import Hour, of_profile, of_trace
 from planner.day.policies import (
     POLICIES,
+    Pressure,
     Switching,
     View,
+    dynamo_load,
+    dynamo_sla,
     forecast,
     idle_gpu_s,
-    load_rule,
     oracle,
     out_s,
     planner_in_the_loop,
-    sla_rule,
+    reactive,
+    refill,
     staying,
 )
 from planner.spec import SpecError, load
@@ -45,29 +49,52 @@ def hour(rate: float, prompt: float = 3000, output: float = 100, at: int = 0) ->
 PAIRS = [split(p, d) for p in range(1, 4) for d in range(1, 4) if p + d <= 4]
 
 
-def made(one: Hour, on: Split) -> float:
+class Made:
     """A stack whose prefill workers serve 1 request of 3,000 tokens a second, decode workers 1 of 100."""
-    assert on.second is not None
-    need = (one.rate * one.prompt_mean / 3000, one.rate * one.output_mean / 100)
-    return min(1.0, on.first.replicas / need[0], on.second.replicas / need[1])
+
+    def serves(self, one: Hour, on: Split) -> float:
+        assert on.second is not None
+        prefill, decode = self.carries(one)
+        return min(1.0, on.first.replicas * prefill / one.rate, on.second.replicas * decode / one.rate)
+
+    def pressure(self, one: Hour, on: Split) -> Pressure:
+        assert on.second is not None
+        prefill, decode = self.carries(one)
+        return Pressure(one.rate / prefill / on.first.replicas, one.rate / decode / on.second.replicas)
+
+    def carries(self, one: Hour) -> tuple[float, float]:
+        return 3000 / one.prompt_mean, 100 / one.output_mean
 
 
 def view(past: list[Hour], now: Split, coming: Hour | None = None, fixed: Split | None = None) -> View:
-    return View(past, now, PAIRS, fixed or split(2, 2), made, 0.99, coming or hour(1), 24)
+    return View(past, now, PAIRS, fixed or split(2, 2), Made(), 0.99, coming or hour(1), 24)
 
 
 # --- policies ----------------------------------------------------------------------------------
 
 
-def test_the_sla_rule_takes_the_fewest_workers_that_serve_the_last_hour() -> None:
-    assert sla_rule(view([hour(1)], split(2, 2))) == split(1, 1)
-    assert sla_rule(view([hour(2, 1500)], split(1, 1))) == split(1, 2)
-    assert sla_rule(view([hour(9)], split(1, 1))) == split(2, 2)  # more than there is: the fixed one
+def test_reactive_takes_the_fewest_workers_that_serve_the_last_hour() -> None:
+    assert reactive(view([hour(1)], split(2, 2))) == split(1, 1)
+    assert reactive(view([hour(2, 1500)], split(1, 1))) == split(1, 2)
+    assert reactive(view([hour(9)], split(1, 1))) == split(2, 2)  # more than there is: the fixed one
 
 
-def test_the_load_rule_moves_one_worker_at_a_time() -> None:
-    assert load_rule(view([hour(3, 1000)], split(1, 1))) == split(1, 2)
-    assert load_rule(view([hour(1)], split(1, 3))) == split(1, 2)
+def test_dynamos_sla_rule_divides_the_load_by_what_a_worker_carries() -> None:
+    assert dynamo_sla(view([hour(1)], split(2, 2))) == split(1, 1)
+    assert dynamo_sla(view([hour(2.5, 1000)], split(1, 1))) == split(1, 3)
+    assert dynamo_sla(view([hour(0)], split(1, 2))) == split(1, 2)
+
+
+def test_dynamos_load_rule_moves_one_worker_of_a_pool_at_its_thresholds() -> None:
+    """In stretches of three minutes it decides once."""
+
+    def after(rate: float, prompt: float, now: Split) -> Split:
+        return dynamo_load(view([replace(hour(rate, prompt), length_s=180.0)], now))
+
+    assert after(0.95, 600, split(2, 1)) == split(1, 2)  # 0.1 waiting, 95 % of the KV
+    assert after(0.8, 3000, split(1, 1)) == split(2, 1)  # 0.8 waiting, 80 %
+    assert after(0.3, 3000, split(1, 3)) == split(1, 2)  # 0.3 waiting, 10 %
+    assert dynamo_load(view([hour(0.3)], split(1, 3))) == split(1, 1)  # an hour has time for more
 
 
 def test_the_planner_changes_only_for_a_gain() -> None:
@@ -100,6 +127,24 @@ def test_a_change_costs_a_start_and_where_gpus_are_taken_a_drain() -> None:
     assert staying(split(4), split(2, 2)) is None
 
 
+def test_what_went_with_a_cache_is_computed_once_more() -> None:
+    """Half of 3,000 tokens a prompt is reused, 5.4 million an hour; two of three workers that prefill go."""
+    one = replace(hour(1), reused=0.5)
+    assert refill(split(3, 1), split(1, 3), one, 1e9).reused == pytest.approx(0.5 / 3, abs=1e-3)
+    assert refill(split(3, 1), split(1, 3), one, 270_000).reused == pytest.approx(0.45)  # no more than a cache holds
+    assert refill(split(1, 3), split(1, 1), one, 1e9) == one  # decode workers hold nothing that is asked for again
+    assert refill(split(3, 1), split(1, 3), hour(1), 1e9) == hour(1)
+
+
+def test_the_stack_of_a_day_is_under_pressure_where_it_is_full() -> None:
+    table = Table(PUSH, 150)
+    calm, full = (table.pressure(hour(rate), split(1, 1)) for rate in (1, 40))
+    assert calm.waiting < 0.2 < 0.5 < full.waiting
+    assert calm.kv_used < full.kv_used <= 1
+    prefill, decode = table.carries(hour(1))
+    assert table.carries(replace(hour(1), reused=0.5)) > (1.4 * prefill, 0.99 * decode)
+
+
 def test_the_interval_of_a_gain_is_students() -> None:
     found = paired_gain([11, 12, 13], [10, 10, 10])
     assert found.value == pytest.approx(0.2)
@@ -123,6 +168,16 @@ def test_hours_of_a_trace_hold_its_requests(root: Path) -> None:
     found = of_trace(root / "traces" / "chat_azure.csv", "auto", 60.0, 3.0, Selection())
     assert len(found) == 2
     assert sum(one.requests for one in found) == pytest.approx(900)
+    assert {one.reused for one in found} == {0.0}
+
+
+def test_hours_of_a_trace_of_blocks_know_what_is_reused(root: Path) -> None:
+    path = root / "traces" / "documents_mooncake.jsonl"
+    found = of_trace(path, "auto", 60.0, 1.0, Selection())
+    assert 0.3 < found[1].reused < 0.95
+    shared = found[1].traffic(SPEC).workload.shared_prefix_tokens
+    prompts = found[1].prompts
+    assert sum(min(shared, one) for one in prompts) == pytest.approx(found[1].reused * sum(prompts), rel=1e-3)
 
 
 # --- a whole day -------------------------------------------------------------------------------
@@ -164,3 +219,12 @@ def test_the_command_prints_tables_and_json(tmp_path: Path, capsys: pytest.Captu
     assert cli.run(["day", str(path), "-n", "2", "--requests", "60", "--seeds", "2", "--json"]) == 0
     assert [one["policy"] for one in json.loads(capsys.readouterr().out)["policies"]] == list(POLICIES)
     assert cli.run(["day", str(tmp_path / "none.csv"), "-n", "2"]) == 2
+
+
+def test_a_measured_run_says_how_long_a_worker_takes_to_start(root: Path) -> None:
+    """The 8B engine of a recorded H200 run was up after 99.1 s."""
+    run = root / "planner" / "ui" / "recordings" / "h200-llama-3.1-8b-chat"
+    assert start_s_of(str(run)) == 99.1
+    assert start_s_of("12") == 12
+    with pytest.raises(SpecError, match="--start-up -1"):
+        start_s_of("-1")

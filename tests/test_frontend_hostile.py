@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
+import socket
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -510,5 +512,43 @@ def test_a_model_can_be_asked_for() -> None:
         async with session.get("/v1/models/meta/none") as response:
             error = (await response.json())["error"]
             assert (response.status, error["code"]) == (404, "model_not_found")
+
+    served(test, [FakeEngine()], ONE)
+
+
+def test_a_client_that_stops_reading_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And its request ends at the engine; one that reads slowly is left alone."""
+    monkeypatch.setattr(frontend_module, "HEADER_S", 0.5)
+    monkeypatch.setattr(frontend_module, "UNREAD_S", 0.5)
+    engine = FakeEngine(itl_s=0.0)
+    body = json.dumps(PROMPT | {"stream": True, "max_tokens": 90_000, "ignore_eos": True}).encode()
+    head = b"POST /v1/completions HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n" % len(body)
+
+    async def test(frontend: Frontend, _: aiohttp.ClientSession) -> None:
+        port = int(frontend.base_url.rsplit(":", 1)[1])
+        reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=2**16)
+        writer.write(head + body)
+        slow = asyncio.get_running_loop().time() + 1.5
+        while asyncio.get_running_loop().time() < slow:
+            assert await reader.read(2**16)
+            await asyncio.sleep(0.05)
+        assert engine.running == 1
+        while engine.running:  # it reads no more
+            await asyncio.sleep(0.05)
+        writer.close()
+
+    served(test, [engine], ONE)
+    assert engine.abandoned == 1
+
+
+def test_a_burst_of_connections_finds_room_while_the_frontend_is_busy() -> None:
+    count = 500
+    most = int(Path("/proc/sys/net/core/somaxconn").read_text())
+
+    async def test(frontend: Frontend, _: aiohttp.ClientSession) -> None:
+        port = int(frontend.base_url.rsplit(":", 1)[1])
+        with contextlib.ExitStack() as stack:
+            for _ in range(min(count, most)):  # the event loop takes none meanwhile
+                stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=0.9))
 
     served(test, [FakeEngine()], ONE)

@@ -103,6 +103,7 @@ def test_turns_have_a_limit() -> None:
         ["simulate", "agg", "--set", "workload.rate=1e308", "--set", "workload.requests=1e308"],
         ["simulate", "rag", "--set", "retrieval.rerank_ms=1e300", "--no-save"],
         ["simulate", "rag", "--set", "retrieval.workers=2147483648", "--no-save"],
+        ["simulate", "rag", "--set", "retrieval.service_cv=1e308", "--no-save"],
         ["simulate", "agg", "--set", "deployment.replicas=1000000000"],
         ["simulate", "agg", "--set", "deployment.router.state_age_s=1e-9"],
         ["simulate", "multi-round-qa", "--set", "workload.num_users=1e12"],

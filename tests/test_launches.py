@@ -212,6 +212,18 @@ def test_waves_are_found_where_they_are_and_not_where_they_are_not() -> None:
             assert found.values["decode_per_context_s"] == pytest.approx(LAW.decode_per_context_s, rel=0.01)
 
 
+def test_waves_are_found_where_no_prompt_joins_decodes() -> None:
+    """As on a pair, whose terms of sequences beside prompts are tied to those of decodes."""
+    law = AffineStep(LAW.model_copy(update={"decode_wave_seqs": 16.5, "decode_wave_tail": 0.6}), SIZES)
+    alone = [[(tokens, 0, 0)] for tokens in (600, 1024, 2048, 4096, 8192)] * 3
+    decodes = [[(0, n, n * context)] * 6 for n in range(1, 41) for context in (128, 4096)]
+    rows = from_steps(table([*alone, *decodes], law), SIZES, given={"decode_wave_seqs": 16.5})
+    assert not rows["mixed_seqs"].any()
+    found = fit_step(rows, floored=False, given={"decode_wave_seqs": 16.5})
+    assert "mixed_per_context_s" in found.ties
+    assert found.values["decode_wave_tail"] == pytest.approx(0.6, rel=0.02)
+
+
 @pytest.mark.parametrize("fast", [False, True])
 @pytest.mark.parametrize(("answer_s", "rounds"), [(1e-4, 1.0), (1e-3, 2.0)])
 def test_answers_wait_for_one_round_of_others_at_most(fast: bool, answer_s: float, rounds: float) -> None:

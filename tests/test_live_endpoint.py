@@ -80,6 +80,14 @@ def test_the_lengths_that_happened_are_said_and_simulated(
         assert isinstance(body["prompt"], str) == (not options.get("token_prompts", True))
 
 
+def test_who_decodes_behind_an_endpoint_is_not_claimed(capsys: pytest.CaptureFixture[str]) -> None:
+    with foreign() as engine:
+        words = ["live", "cpu-1p1d", "--endpoint", engine.url, "--json", "--no-save", "--set", "workload.requests=5"]
+        assert cli.run([*words, "--set", "workload.rate=50"]) == 0
+    metrics = json.loads(capsys.readouterr().out)["metrics"]
+    assert metrics["local_prefill_share"] is None
+
+
 def test_a_server_that_refuses_everything_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     with foreign(refuse={"model"}) as engine:
         assert cli.run(["live", "cpu-agg", "--endpoint", engine.url, "--no-save"]) == 2

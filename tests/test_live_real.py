@@ -261,6 +261,29 @@ def test_pushed_kv_gives_the_same_tokens(aggregated: tuple[Run, dict[int, list[i
     assert counters["prefill-0"]["vllm:nixl_bytes_transferred_sum"] >= moved  # whoever drives a transfer counts it
 
 
+def test_a_watch_calls_the_pair_one(split: LiveSession, split_run: tuple[Run, dict[int, list[int]]]) -> None:
+    """Its counters before and after a load, as planner watch reads them."""
+    from live.scrape import Scraper
+    from planner.watching.observe import observe
+    from planner.watching.pd import Seen, evidence, judge
+    from planner.watching.scrape import Round, Scrape
+
+    def read(scraper: Scraper) -> Round:
+        answers = zip(split.workers, scraper.read(), strict=True)
+        found = [Scrape(one.time_s, worker.name, worker.role, one.values) for worker, one in answers if one]
+        return Round(time.time(), tuple(found))
+
+    with Scraper([worker.url for worker in split.workers]) as scraper:
+        before = read(scraper)
+        split.measure(workload.build(split_spec()), repeat=3)
+        observed = observe(before, read(scraper))
+    assert observed is not None
+    assert observed.arrivals == REQUESTS
+    found = evidence(Seen().plus(observed), split.system)
+    assert judge(found).word == "a true pair", judge(found)
+    assert found.transferred >= found.prompts > 0
+
+
 # --- a driver that is stopped while its servers start -------------------------------------------------
 
 

@@ -49,7 +49,7 @@ ROOT = Path(__file__).resolve().parent.parent
 MESSAGES = {**ANSWERS, **FAULTS}
 SPEAKERS = ("message", "SpecError", "BadLine", "BadResult", "Fault", "LiveError")
 # What the browser can show. Elsewhere (import, export, calibrate, other commands) a fault may still be plain text.
-SHOWN = ("spec", "engine", "traffic", "system", "run", "report", "suggestion", "charts", "ui")
+SHOWN = ("spec", "engine", "traffic", "system", "run", "report", "suggestion", "charts", "ui", "watching")
 
 
 class Call:

@@ -367,3 +367,10 @@ def test_broken_folders_get_one_line(tmp_path: Path) -> None:
         load_model(str(tmp_path))
     with pytest.raises(SpecError, match=r"^model: 'lama-3.1-8b' is unknown; did you mean 'llama-3\.1-8b'\? allowed: "):
         load_model("lama-3.1-8b")
+
+
+@pytest.mark.parametrize("text", ["config: 5.0", "config: [a, b]", "source: x", "config: text"])
+def test_a_file_without_a_config_is_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "m.yaml").write_text(text)
+    with pytest.raises(SpecError, match="config is missing; allowed: Hugging Face keys"):
+        load_model(str(tmp_path / "m.yaml"))

@@ -108,3 +108,33 @@ def test_the_cpu_engine_is_installed_without_what_it_never_imports(tmp_path: Pat
     with zipfile.ZipFile(wheel, "w") as archive:
         archive.writestr("a.dist-info/METADATA", "".join(f"Requires-Dist: {line}\n" for line in lines))
     assert requirements(wheel) == ["numpy>=2"]
+
+
+def test_without_extras_every_command_names_what_helps() -> None:
+    """In a process that has none of the frontend's packages: one line with one command. .ci/run tries a real one."""
+    program = """
+import sys
+from live.needs import FRONTEND
+sys.modules.update(dict.fromkeys([*FRONTEND, "vllm", "ray"]))
+from planner import cli
+for line in sys.stdin.read().splitlines():
+    print(cli.run(line.split()), file=sys.stderr)
+"""
+    cases = {
+        "live": "live",
+        "live --endpoint http://127.0.0.1:1": "[frontend]",
+        "serve": "live",
+        "calibrate": "live",
+        "suggest --gpus 1 --verify 1": "live",
+        "watch --endpoint http://127.0.0.1:1": "[frontend]",
+        "suggest --gpus 1 --cluster ray": "[ray]",
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", program], input="\n".join(cases), capture_output=True, text=True, check=False
+    )
+    said = [line for line in done.stderr.splitlines() if not re.match(r"\w[\w ]*: +\d+ %", line)]
+    assert said[1::2] == ["1"] * len(cases), done.stderr
+    for (command, extra), line in zip(cases.items(), said[::2], strict=True):
+        where = r"(pip install 'llm-capacity-planner\[live\]'|python -m live\.install_cpu)"
+        wanted = where if extra == "live" else rf"pip install 'llm-capacity-planner{re.escape(extra)}'"
+        assert re.fullmatch(rf"planner: .*: {wanted}", line), f"{command}: {line}"

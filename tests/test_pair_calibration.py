@@ -11,8 +11,8 @@ import pytest
 import planner.calibration.calibrate as module
 from planner import load
 from planner.calibration.calibrate import calibrate, fit
-from planner.calibration.fitting import Fitted
-from planner.calibration.hand_over import bursts, covered, fit_posts, fit_way, fit_wire, with_hand_overs
+from planner.calibration.fitting import Fitted, observations
+from planner.calibration.hand_over import bursts, covered, fit_posts, fit_way, fit_wire, slowed_prompts, with_hand_overs
 from planner.calibration.launches import LaunchFit, fit_launches
 from planner.calibration.observations import from_steps
 from planner.engine.profiles import capture_sizes, load_profile
@@ -94,6 +94,24 @@ def test_the_share_of_a_span_that_is_covered() -> None:
     assert covered(begins, ends, np.array([1.0, 1.5]), np.array([2.5, 3.0])).tolist() == [0.5, 0.5, 0.0]
 
 
+def test_prompts_are_slower_by_the_share_of_their_time_in_which_kv_is_read() -> None:
+    law = dict.fromkeys(("decode_s", "prefill_s", "prefill_floor_s"), 0.0) | {"prefill_per_token_s": 2e-5}
+    fitted = Fitted(law, (), np.zeros((0, 0)), {}, (), 6, {})
+    share, tokens = np.array([0.0, 0.0, 0.0, 0.4, 0.9, 1.0]), 4096.0 * np.array([1, 2, 1, 2, 1, 2])
+    seconds = 2e-5 * tokens * (1 + 0.1 * share)
+    rows = observations(
+        {
+            "kind": "prefill",
+            "seconds": seconds,
+            "mixed_steps": 1.0,
+            "prefill_tokens": tokens,
+            "sending": share * seconds,
+        }
+    )
+    assert slowed_prompts(rows, 512, fitted) == pytest.approx(1.1)
+    assert slowed_prompts(rows.assign(sending=0.0), 512, fitted) is None
+
+
 def test_the_first_transfer_of_its_size_is_no_sample() -> None:
     table = bursts(decode_worker([1024, 2048, 1024, 4096, 2048]), pair())
     assert sorted(table["bytes"]) == [1024 * BYTES, 2048 * BYTES]
@@ -141,6 +159,7 @@ def test_recorded_rounds_are_explained(name: str) -> None:
     assert 3e-6 < file.hand_over.post_s < 4e-6
     assert file.hand_over.errors["post_s"] < 0.1 * file.hand_over.post_s
     assert 3e-3 < file.hand_over.way_s < 7e-3
+    assert 1.08 < file.hand_over.slowing < 1.13
 
 
 def test_a_profile_brings_its_hand_over_where_the_spec_names_no_link() -> None:

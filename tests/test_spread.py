@@ -43,14 +43,14 @@ def refuse(number: int) -> int:
     raise ValueError(f"{number} is refused")
 
 
-def nothing() -> None:
+def nothing(*_: object) -> None:
     return None
 
 
 def test_results_come_in_the_order_of_inputs(workers: ProcessPool) -> None:
     ended: list[int] = []
     numbers = list(range(20))
-    assert workers(square, numbers, lambda: ended.append(1)) == here(square, numbers, nothing)
+    assert workers(square, numbers, lambda *_: ended.append(1)) == here(square, numbers, nothing)
     assert len(ended) == 20
     assert workers(square, [], nothing) == []
 
@@ -62,7 +62,7 @@ def test_a_fault_reaches_the_caller_and_the_workers_stay(workers: ProcessPool) -
 
 
 def test_a_caller_that_gives_up_leaves_nothing_behind(workers: ProcessPool) -> None:
-    def stop() -> None:
+    def stop(*_: object) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -97,14 +97,14 @@ def test_a_short_call_does_not_wait_for_a_long_one(workers: ProcessPool) -> None
 
 def test_what_goes_first_waits_only_for_what_is_at_work() -> None:
     made, ended = ProcessPool(2), []
-    long = threading.Thread(target=lambda: made(pause, [0.1] * 12, lambda: ended.append("long")), daemon=True)
+    long = threading.Thread(target=lambda: made(pause, [0.1] * 12, lambda *_: ended.append("long")), daemon=True)
     try:
         made(square, [1, 2], nothing)  # both are up
         long.start()
         while not ended:
             time.sleep(0.01)
         begun = len(ended)
-        made(pause, [0.01] * 6, lambda: ended.append("first"), first=True)
+        made(pause, [0.01] * 6, lambda *_: ended.append("first"), first=True)
         assert ended[begun:].count("long") <= 4  # two at work when it came, and those that ended until it was seen
         long.join(60)
         assert ended.count("long") == 12
@@ -132,7 +132,7 @@ def test_workers_end_when_their_parent_is_killed() -> None:
         "from planner.suggestion.spread import ProcessPool\n"
         "import test_spread\n"
         "if __name__ == '__main__':\n"
-        "    pids = ProcessPool(2)(test_spread.own_pid, [0.2, 0.2], lambda: None)\n"
+        "    pids = ProcessPool(2)(test_spread.own_pid, [0.2, 0.2], lambda *_: None)\n"
         "    print(*pids, flush=True)\n"
         "    os.kill(os.getpid(), signal.SIGKILL)\n"
     )

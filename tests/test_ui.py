@@ -33,7 +33,7 @@ from planner.ui.texts import chinese
 from ui_pages import SMALL, page, small_machine  # noqa: F401 (small_machine is a fixture of every test here)
 
 ROOT = Path(__file__).resolve().parent.parent
-NAMES = ("ask", "answer", "why", "deploy", "check", "replay", "workbench")
+NAMES = ("ask", "answer", "why", "deploy", "check", "replay", "watch", "workbench")
 
 
 def fine(app: AppTest) -> AppTest:
@@ -208,6 +208,29 @@ def test_workbench_tools() -> None:
     fine(app.run())
 
 
+def test_a_watch_is_shown_from_a_recording_and_from_its_folder(tmp_path: Path) -> None:
+    """What the command writes in the folder runs is what a replay of the same recording shows."""
+    from planner import cli
+
+    assert cli.run(["watch", "--replay", "no-connector", "--out", str(tmp_path / "runs" / "mine")]) == 0
+    app = page("watch")
+    assert "It is P/D" in texts(app)
+    for name in ("no-connector", "runs/mine"):
+        fine(app.selectbox(key="watch_of").set_value(name).run())
+        assert "It is not P/D: the connector is off." in texts(app)
+        assert next(one.value for one in app.metric) == "18"
+
+
+def test_a_file_that_is_no_recording_is_one_line() -> None:
+    app = AppTest.from_string(
+        "from planner.ui.frame import begin\nbegin()\nfrom planner.ui import watch\nwatch.page()\n"
+    )
+    name = uploads.stored("made.jsonl", b"{}\n")
+    app.session_state["uploads"], app.session_state["watch_of"] = [name], name
+    app.run(timeout=60)
+    assert len(app.error) == 1 and "is no recording" in app.error[0].value
+
+
 def test_replay_of_an_empty_trace_is_one_line() -> None:
     app = page("replay", traffic="trace", trace=uploads.stored("empty.jsonl", b""))
     assert not app.exception
@@ -338,11 +361,13 @@ def spoken() -> set[str]:
     """Texts that reach a translator through a variable."""
     from planner import charts
     from planner.ui.check import CPU_CONFIGS
+    from planner.ui.watch import ABOUT
 
     machine = doctor.Machine("3.11", 2, None, (), None, None, "interpreted")
     found = {text for card in CARDS.values() for text in (card.title, card.about)}
     found |= {*charts.NAMES.values(), *charts.TIMELINE.values(), *STAGES.values(), "Requests"}
     found |= {check.what for check in doctor.checks(machine)} | {*CPU_CONFIGS} - {"1P1D"}
+    found |= {*ABOUT.values()}
     found |= {"Load", "Ratio", "Trade-off", "First token", "Timeline"}
     found |= {"Edit and simulate", "Sweep", "Compare runs", "Calibration"}
     source = (ROOT / "planner" / "suggestion" / "suggest.py").read_text()  # its stages, except those of the command

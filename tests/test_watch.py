@@ -6,6 +6,7 @@ import itertools
 import json
 import math
 import threading
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from planner.system.resolve import resolve
 from planner.traffic import workload
 from planner.watching.observe import Histogram, histogram, observe
 from planner.watching.predict import Levels, levelled, load_of, predict, refit
-from planner.watching.scrape import Head, Recorder, Round, Scrape, read_recording
+from planner.watching.scrape import Head, Plan, Recorder, Round, Scrape, read_recording
 from planner.watching.statistics import Sums, follow, half_width
 from planner.watching.watch import State, advance, coverage
 
@@ -38,11 +39,13 @@ EVERY_S = 10.0
 TRUE = Levels(1.4, 0.8)
 
 
-def served(levels: Levels, seed: int = 0, **traffic: object) -> pd.DataFrame:
+def served(levels: Levels, seed: int = 0, sets: Sequence[str] = (), **traffic: object) -> pd.DataFrame:
     """Requests as an engine serves them whose steps take so many times as long as the profile says."""
     from simulator.backend import SimulatorBackend
 
-    spec = parse(SPEC, "test", [f"run.seed={seed}", *(f"workload.{name}={value}" for name, value in traffic.items())])
+    spec = parse(
+        SPEC, "test", [*sets, f"run.seed={seed}", *(f"workload.{name}={value}" for name, value in traffic.items())]
+    )
     return SimulatorBackend().run(levelled(resolve(spec), levels), workload.build(spec)).requests
 
 
@@ -311,6 +314,41 @@ def test_a_worker_for_the_bottleneck_gains_most() -> None:
     assert found.changes[0].more_gpus == 1
     assert 0.6 < found.changes[0].gain.value < 1.8
     assert found.changes[0].gain.low > 0
+
+
+# --- did it help? ------------------------------------------------------------------------------
+
+
+BUDGET = "engine.max_num_batched_tokens=256"
+CHANGE_S = 110
+
+
+@pytest.mark.parametrize(
+    ("really", "said"),
+    [(BUDGET, "It did what was predicted."), ("", "Nothing of it is seen: do the engines run it?")],
+)
+def test_a_change_is_held_against_its_prediction(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], really: str, said: str
+) -> None:
+    """A small token budget that the engines really have, and one that only the plan has."""
+    found = slowed(really)
+    at = next(at for at, one in enumerate(found) if one.time_s >= 1e9 + CHANGE_S)
+    earlier, later = record(tmp_path / "a.jsonl", found[: at + 1]), record(tmp_path / "b.jsonl", found[at + 1 :])
+    words = ["watch", "--replay", str(later), "--before", str(earlier), "--no-save", "--set", BUDGET]
+    assert cli.run([*words, "--record", str(tmp_path / "c.jsonl")]) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert "engine.max_num_batched_tokens unset to 256" in out
+    assert said in out
+    kept = [one for one in read_recording(tmp_path / "c.jsonl")[1] if isinstance(one, Plan)]
+    assert [one.time_s for one in kept] == [found[at + 1].time_s] and "max_num_batched_tokens: 256" in kept[0].config
+
+
+def slowed(after: str) -> list[Round]:
+    """An engine that has other settings from CHANGE_S on, for as long again."""
+    first, then = served(TRUE, requests=1200, rate=9), served(TRUE, 1, [after] if after else [], requests=1200, rate=9)
+    then = then.assign(**{name: then[name] + CHANGE_S for name in ("arrival_s", "first_token_s", "finish_s")})
+    both = [first[first["finish_s"] < CHANGE_S], then[then["arrival_s"] < 2 * CHANGE_S]]
+    return rounds(pd.concat(both, ignore_index=True), EVERY_S)
 
 
 def test_without_traffic_no_change_is_asked_for() -> None:

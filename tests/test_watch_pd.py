@@ -90,6 +90,21 @@ def test_each_pair_is_called_what_it_is(word: str) -> None:
     assert verdict(list(pair(*CASES[word], SECONDS))).word == word
 
 
+SHIPPED = {
+    "pair": "a true pair",
+    "no-connector": "the connector is off",
+    "local-prefill": "the decode engines prefill",
+    "slow-link": "the link is overloaded",
+}
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_each_real_pair_is_called_what_it_was_made(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Recordings of vLLM on CPU cores (benchmarks/watch_run.py)."""
+    assert cli.run(["watch", "--replay", name, "--pd", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["pd"]["word"] == SHIPPED[name]
+
+
 def test_the_evidence_is_that_of_the_counters() -> None:
     rounds = list(pair(*CASES["a true pair"], SECONDS))
     observed = observe(*rounds)
@@ -129,6 +144,16 @@ def test_the_estimators_of_stalls_are_right_for_two_kinds_of_gaps() -> None:
 def test_a_benchmark_with_stalls_is_not_called_a_pair() -> None:
     assert from_aggregates(Gaps(0.0145, 0.0098, 0.140)).word == "the decode engines prefill"
     assert from_aggregates(Gaps(0.0101, 0.0098, 0.0115)).word == "a true pair"
+
+
+def test_the_command_judges_a_published_pair(capsys: pytest.CaptureFixture[str]) -> None:
+    """Half of the prompts on the decode engine, as the estimators' case above; and a line that is no benchmark's."""
+    assert cli.run(["watch", "--gaps", "14.5,9.8,140"]) == 0
+    assert capsys.readouterr().out.startswith("Its decode engines stall: 32.4 % of the time between tokens.")
+    assert cli.run(["watch", "--gaps", "7.2,7.1,10.76"]) == 0
+    assert capsys.readouterr().out.startswith("The gaps between tokens are those of engines that only decode.")
+    assert cli.run(["watch", "--gaps", "7.2"]) == 2
+    assert "allowed: MEAN,MEDIAN,P99" in capsys.readouterr().err
 
 
 def test_the_command_says_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -196,6 +196,7 @@ def _fit_apart(system: System, pool: Pool, runs: Sequence[Run]) -> Apart:
     launches = fit_launches([run.steps for run in runs], sizes)
     uneven = None if launches is None else fit_levels([run.steps for run in runs], launches)
     posting: PostCost | None = None
+    measured = rows_of(runs, sizes, None, launches, None, given) if launches is not None else None
     for _ in range(SLOWING_PASSES):
         rows, notes = rows_of(runs, sizes, slowing, launches, sending, given), list[str]()
         fitted = _fit_rows(pool, rows[rows["posts"] == 0], notes, floored=launches is None)
@@ -203,9 +204,9 @@ def _fit_apart(system: System, pool: Pool, runs: Sequence[Run]) -> Apart:
         if posting is not None:
             rows = rows.assign(known_s=rows["known_s"] + posting.post_s * rows["posts"])
             fitted = replace(fitted, residuals=residuals(fitted.values, rows), rows=len(rows))
-        if launches is not None:
+        if launches is not None and measured is not None:
             fitted = with_launches(fitted, launches.values, launches.errors)
-            sending = slowed_prompts(runs, max(sizes, default=0), fitted, launches)
+            sending = slowed_prompts(measured, max(sizes, default=0), fitted)
             if sending is not None:
                 continue
         if not shares:

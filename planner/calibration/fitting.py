@@ -24,9 +24,9 @@ Array = NDArray[np.float64]
 
 # A row may span several steps, at most one of them with prompts. `sync` counts the steps of an engine that schedules
 # synchronously: they carry a host overhead that asynchronous scheduling hides. `posts` descriptors of `posted` KV
-# transfers were posted while the GPU waited; `known_s` is known to be no step's.
+# transfers were posted while the GPU waited; `known_s` is known to be no step's. In `sending` seconds KV was read.
 SYNC = "sync_s"
-OBSERVATION_COLUMNS = ("kind", "seconds", "known_s", "posts", "posted", "decode_seqs", *FEATURES, "sync")
+OBSERVATION_COLUMNS = ("kind", "seconds", "known_s", "posts", "posted", "sending", "decode_seqs", *FEATURES, "sync")
 LAW = tuple(name for name, term in TERMS.items() if term.part not in ("launch", "shape"))
 # The terms of a row that are added up, and those of the line, which the floor bounds.
 SUMMED: dict[str, Feature] = of_part("decode", "context", "prompt") | {SYNC: Feature("sync", "", lambda *_: 0.0)}
@@ -247,7 +247,7 @@ def fit_step(
     given = given or {}
     alone = {name: value for name, value in given.items() if name not in GIVEN}
     plain = _fit(rows, prior, bound, floored, alone)
-    if plain.ties or not any(given.get(stretch.given) for _, stretch in STRETCHES.values()):
+    if not any(given.get(stretch.given) for _, stretch in STRETCHES.values()):
         return plain
     try:
         stretched = _fit(rows, prior, bound, floored, given)
@@ -291,7 +291,7 @@ def _fit_tied(
     shapes = {name: value for name, value in given.items() if name not in GIVEN}
     for name, (term, stretch) in STRETCHES.items():
         tried = {stretch.given: given.get(stretch.given, 0.0), name: stretch.start}
-        if tried[stretch.given] and not ties:
+        if tried[stretch.given]:
             slopes = SUMMED[term].factor(rows["decode_seqs"].to_numpy(), tried)[1]
             if (slopes * rows[SUMMED[term].column] > 0).sum() >= LEAST_PARTLY:
                 names += (name,)

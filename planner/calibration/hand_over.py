@@ -17,8 +17,8 @@ import pandas as pd
 from scipy.optimize import least_squares
 
 from planner.calibration.cost_fits import robust_line
-from planner.calibration.fitting import ROBUST_FROM, Array, Fitted, covariance_of, digits, observations, predict
-from planner.calibration.launches import LONGER, LaunchFit, seen_ends
+from planner.calibration.fitting import ROBUST_FROM, Array, Fitted, covariance_of, digits, predict
+from planner.calibration.launches import seen_ends
 from planner.engine.profile_file import HandOverLaw, WireLaw
 from planner.run.tables import Run
 from planner.spec import Link
@@ -26,7 +26,7 @@ from planner.system.resolve import System
 
 SAME_S = 1e-5  # a step and the transfers that it posts have one start
 LEAST = 5  # posts, ways or prompts of each kind that a fit takes
-FEW = 3
+FEW = 2  # prompts or bursts that a transfer was under way beside, at least
 LEAST_SPEED = 0.1  # of a thread beside a step, in its own speed
 WHOLE = 1000  # descriptors of a transfer from which what each transfer takes besides does not count
 QUIET, UNDER_WAY = 0.05, 0.5  # share of a prompt's step in which KV was read from its GPU
@@ -128,37 +128,18 @@ def fit_way(runs: Sequence[Run]) -> tuple[Array, Array] | None:
     return fit_logs(design, seconds[seen], np.zeros(seen.sum()))
 
 
-def slowed_prompts(runs: Sequence[Run], largest: int, fitted: Fitted, launches: LaunchFit) -> float | None:
-    """How many times as long prompts compute while KV is read from their GPU; None: too few show it."""
-    ratios, shares = [], []
-    for run in runs:
-        if "sending" not in run.steps:
-            continue
-        for _, steps in run.steps[run.steps["worker"].isin(run.transfers["source"])].groupby("worker"):
-            own = steps.sort_values("start_s", ignore_index=True)
-            ends, starts = seen_ends(own), own["start_s"].to_numpy(dtype=float)
-            begins = np.maximum(starts, np.concatenate([[-np.inf], ends[:-1]]))
-            rows = observations(
-                {
-                    "kind": "prefill",
-                    "seconds": ends - begins,
-                    "known_s": launches.head_s * (begins == starts),
-                    "mixed_steps": 1.0,
-                    "prefill_tokens": own["prefill_tokens"],
-                    "prefill_pairs": own["prefill_pairs"] if "prefill_pairs" in own else own["prefill_tokens"] ** 2 / 2,
-                }
-            )
-            tokens = rows["prefill_tokens"].to_numpy()
-            keep = (tokens > largest) & (own["decode_seqs"].to_numpy() == 0)
-            keep &= ends - begins > LONGER * launches.seconds(tokens, np.zeros_like(tokens))
-            ratios.append((rows["seconds"].to_numpy() / predict(fitted.values, rows))[keep])
-            shares.append(own["sending"].to_numpy(dtype=float)[keep])
-    if not ratios:
-        return None
-    ratio, share = np.concatenate(ratios), np.concatenate(shares)
+def slowed_prompts(rows: pd.DataFrame, largest: int, fitted: Fitted) -> float | None:
+    """How many times as long prompts compute while KV is read from their GPU; None: too few show it.
+
+    `rows` as they were measured, of steps whose borders were seen: a prompt that was launched while the one before it
+    ran shows the sum of both.
+    """
+    prompts = rows[(rows["kind"] == "prefill") & (rows["prefill_tokens"] > largest)]
+    seconds = prompts["seconds"].to_numpy(dtype=float)
+    share = np.minimum(prompts["sending"].to_numpy(dtype=float) / seconds, 1.0)
     if min((share < QUIET).sum(), (share > UNDER_WAY).sum()) < FEW:
         return None
-    found, _ = robust_line(np.column_stack([np.ones_like(share), share]), ratio)
+    found, _ = robust_line(np.column_stack([np.ones_like(share), share]), seconds / predict(fitted.values, prompts))
     return max(1.0, 1.0 + found[1] / found[0])
 
 

@@ -11,6 +11,7 @@ from planner.charts.measured import done_table, how_close, how_far_off, how_many
 from planner.charts.style import COLOURS, MODES, NAMES, STAGE_COLOURS, Chart, Say
 from planner.charts.timeline import followed, spans_table, what_requests_do
 from planner.charts.traffic import how_it_arrives, how_it_varies, how_latency_spreads, how_long, how_well_fitted
+from planner.charts.watched import how_it_held
 from planner.charts.why import (
     TIMELINE,
     how_latency_grows,
@@ -35,6 +36,7 @@ __all__ = [
     "how_close",
     "how_far_off",
     "how_it_arrives",
+    "how_it_held",
     "how_it_varies",
     "how_latency_grows",
     "how_latency_spreads",

@@ -124,8 +124,10 @@ def trade_table(found: Suggestion, say: Say = plain, curves: Curves | None = Non
     ]  # fmt: skip
     for row, table in (curves or {}).values():
         kept = table[(table["attainment"] >= found.slo.attainment) & ~table["saturated"]].dropna()
-        columns = kept["rate"], kept["tokens_s_user"], kept["output_tokens_s"]
-        runs += [(row, *map(float, run)) for run in zip(*columns, strict=True)]
+        runs += [
+            (row, float(run["rate"]), float(run["tokens_s_user"]), float(run["output_tokens_s"]))
+            for run in kept.to_dict("records")
+        ]
     points = []
     for row, rate, user, output in runs:
         told = message(

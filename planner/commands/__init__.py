@@ -149,17 +149,22 @@ def read_run(folder: Path) -> Run:
 
 def show(run: Run, folder: str | None, as_json: bool, table: str | None) -> None:
     """Print a run: the report, another tool's table, or JSON."""
-    from planner.interop import dialects
     from planner.report import printing
     from planner.run.metrics import summarise
 
+    if table is None:
+        summary = summarise(run)
+        if as_json:
+            print_json(printing.to_dict(summary, folder))
+        else:
+            printing.write(console(), summary, folder)
+        return
+    from planner.interop import dialects
+
     if as_json:
-        print_json(dialects.export_json(run, table) if table else printing.to_dict(summarise(run), folder))
+        print_json(dialects.export_json(run, table))
         return
     summary, screen = summarise(run), console()
-    if table is None:
-        printing.write(screen, summary, folder)
-        return
     text = dialects.table(run, table, colour=screen.is_terminal)
     printing.say(screen, printing.answer(summary))
     print(text)

@@ -93,6 +93,9 @@ def _measure(
     system: System, name: str | None, seconds: float, rounds: int, start_timeout_s: float | None
 ) -> Calibration:
     """All rounds on servers that are started once; each round has contents of its own."""
+    from live.needs import need
+
+    need(servers=True)
     from live.backend import SessionBackend
     from live.session import LiveSession
     from planner.calibration.calibrate import calibrate as measure

@@ -20,13 +20,16 @@ from planner.commands import (
     overrides,
     print_json,
     progress,
+    read_run,
 )
 
 
 def day(
     traffic: Annotated[
         Path,
-        typer.Argument(metavar="TRACE_OR_PROFILE", help="A trace, or a CSV: hour,rate,prompt_tokens,output_tokens."),
+        typer.Argument(
+            metavar="TRACE_OR_PROFILE", help="A trace, or a CSV: hour,rate,prompt_tokens,output_tokens[,reused]."
+        ),
     ],
     config: Annotated[
         Optional[str],  # noqa: UP045 - typer reads the annotation when the command is built
@@ -37,8 +40,12 @@ def day(
     scale: Annotated[float, typer.Option("--scale", metavar="FACTOR", help="Times as many requests.")] = 1.0,
     only_pd: Annotated[bool, typer.Option("--pd", help="Only splits into two pools, not aggregated engines.")] = False,
     start_up: Annotated[
-        Optional[float],  # noqa: UP045
-        typer.Option("--start-up", metavar="S", min=0.0, help="Until a new worker serves. Default: as measured here."),
+        Optional[str],  # noqa: UP045
+        typer.Option(
+            "--start-up",
+            metavar="S|RUN",
+            help="Until a new worker serves, or a run of planner live that says it.",
+        ),
     ] = None,
     drain: Annotated[
         Optional[float],  # noqa: UP045
@@ -80,7 +87,7 @@ def day(
     busiest = max(hours, key=lambda one: one.rate)
     if not busiest.rate:
         raise SpecError(f"{traffic}: no hour has requests enough; allowed: at least 5 in one")
-    start = float(START_S[hardware(spec.hardware).kind]) if start_up is None else start_up
+    start = float(START_S[hardware(spec.hardware).kind]) if start_up is None else start_s_of(start_up)
     switching = Switching(start, turnaround_s(busiest.traffic(spec), spec.run.seed) if drain is None else drain)
     with spread(None, cores()) as pool:
         found = play_day(
@@ -115,8 +122,27 @@ def day(
         screen,
         f"A new worker takes {number(switching.start_s)} s to start, an old one {number(switching.drain_s)} s to empty;"
         " while a change goes on only the workers of both splits serve. Intervals (95 %) are over"
-        f" {seeds} lists of requests. In time: within the targets. Lost KV: at most, million tokens.",
+        f" {seeds} lists of requests. In time: within the targets. Lost KV: million prompt"
+        " tokens computed once more.",
     )
+
+
+def start_s_of(given: str) -> float:
+    """Seconds, or of a measured run the longest start of a server. Raises SpecError."""
+    from planner.spec import SpecError
+
+    try:
+        found = float(given)
+    except ValueError:
+        started = read_run(Path(given)).manifest.get("server_start_s") or {}
+        if not started:
+            raise SpecError(
+                f"--start-up {given}: started no servers; allowed: seconds, or a run of planner live"
+            ) from None
+        found = max(float(one) for one in started.values())
+    if not 0 <= found < math.inf:
+        raise SpecError(f"--start-up {given}: allowed: seconds, zero or more, or a run of planner live")
+    return found
 
 
 def register(app: typer.Typer) -> None:

@@ -13,13 +13,12 @@ from typing import Annotated, Optional
 
 import typer
 
+from live.needs import FRONTEND, INSTALL_CPU, INSTALL_FRONTEND, INSTALL_GPU
 from planner.commands import Json, console, print_json
 from planner.core import core
 from planner.messages import message
 
 NEEDED = ("simpy", "numpy", "scipy", "pandas", "pyarrow", "pydantic", "yaml", "rich")
-FRONTEND = ("aiohttp", "prometheus_client", "tokenizers", "zmq", "msgspec")
-INSTALL_CPU = "python -m live.install_cpu"
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +114,6 @@ def checks(machine: Machine) -> list[Finding]:
     def need(modules: list[str], fine: str) -> str:
         return message("missing: {modules}", ", ".join(modules)) if modules else fine
 
-    install_gpu = "pip install 'llm-capacity-planner[live]'"
     live_cpu = cpu_build and not frontend
     live_gpu = gpu and machine.vllm is not None and not cpu_build and not frontend
     two = live_cpu or (live_gpu and many)
@@ -134,18 +132,24 @@ def checks(machine: Machine) -> list[Finding]:
             need(ui, message("ready")),
             "pip install streamlit altair" if ui else "",
         ),
+        Finding(
+            message("load on a stack that runs (live --endpoint, watch)"),
+            not frontend,
+            need(frontend, message("ready")),
+            INSTALL_FRONTEND if frontend else "",
+        ),
         Finding(message("live on CPU"), live_cpu, need(frontend, where), "" if live_cpu else INSTALL_CPU),
         Finding(
             message("live on GPU"),
             live_gpu,
             need(frontend, where) if gpu else message("no NVIDIA GPU found"),
-            "" if live_gpu else install_gpu if gpu else message("run it on a machine with an NVIDIA GPU"),
+            "" if live_gpu else INSTALL_GPU if gpu else message("run it on a machine with an NVIDIA GPU"),
         ),
         Finding(
             message("P/D with real KV transfer"),
             two and machine.nixl is not None,
             nixl if not live_gpu or many else message("{nixl}; needs two GPUs, found one", nixl),
-            _pd_fix(two, machine, install_gpu if gpu else INSTALL_CPU, live_gpu),
+            _pd_fix(two, machine, INSTALL_GPU if gpu else INSTALL_CPU, live_gpu),
         ),
     ]
 

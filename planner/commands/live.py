@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
 
@@ -44,6 +45,10 @@ Token = Annotated[
     Optional[str],  # noqa: UP045
     typer.Option("--token", envvar="PLANNER_TOKEN", help="Bearer token: of the endpoints, or to ask of clients."),
 ]
+Stack = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option("--stack", metavar="dynamo", help="On NVIDIA Dynamo instead: dynamo, or dynamo=PYTHON that has it."),
+]
 
 
 def live(
@@ -58,6 +63,7 @@ def live(
         Optional[str],  # noqa: UP045
         typer.Option("--cluster", metavar="ray", help="On a Ray cluster that exists: ray, or ray=HOST:PORT."),
     ] = None,
+    stack: Stack = None,
     token: Token = None,
     start_timeout: StartTimeout = None,
     assignments: Set = None,
@@ -68,16 +74,21 @@ def live(
     no_save: NoSave = False,
 ) -> int:
     """Run a deployment on real vLLM servers, started for it and stopped after it."""
+    from live.needs import need
+
+    need(servers=not endpoint and not stack)
     from live.session import LiveSession
     from planner.system.resolve import resolve
     from planner.traffic import workload
     from planner.validation.live import calibrated, compare_simulated, estimate, predictor
 
     check_table(table)
-    spec = spec_of(config, overrides(assignments, seed), bool(endpoint))
+    dynamo = dynamo_python(stack, {"--cluster": cluster, "--endpoint": endpoint, "--token": token})
+    spec = spec_of(config, overrides(assignments, seed), bool(endpoint) or dynamo is not None)
     system = resolve(spec)
     folder = None if no_save else run_folder(spec.name, out)
     report = progress(0.0)
+    calibrate = calibrate and dynamo is None  # nobody records its engines' steps
     calibrates = validate and calibrate and not endpoint and not calibrated(system)
     _announce(estimate(system, spec, repeat, elsewhere=bool(endpoint), calibrates=calibrates), system)
     session = LiveSession(
@@ -86,6 +97,7 @@ def live(
         endpoints=endpoint or (),
         token=token,
         ray=ray_address(cluster),
+        dynamo=dynamo,
         start_timeout_s=start_timeout,
         progress=report,
     )
@@ -124,6 +136,23 @@ def ray_address(cluster: str | None) -> str | None:
     if kind != "ray":
         raise SpecError("--cluster: {cluster!r} is unknown; allowed: ray, ray=HOST:PORT", cluster)
     return address or "auto"
+
+
+def dynamo_python(stack: str | None, others: Mapping[str, object]) -> str | None:
+    """The Python that has Dynamo, for the --stack option; None: our own stack. `others` are options it excludes.
+
+    Raises SpecError.
+    """
+    from planner.spec import SpecError
+
+    if stack is None:
+        return None
+    kind, _, python = stack.partition("=")
+    if kind != "dynamo":
+        raise SpecError("--stack: {stack!r} is unknown; allowed: dynamo, dynamo=PYTHON", stack)
+    if given := next((name for name, value in others.items() if value), None):
+        raise SpecError("--stack dynamo: not with {option}; allowed: on this host, without a token", given)
+    return python or sys.executable
 
 
 def spec_of(config: str | None, assignments: list[str], elsewhere: bool) -> Spec:

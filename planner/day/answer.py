@@ -6,22 +6,24 @@ the list that chose.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
 from itertools import groupby
 from typing import Any
 
+from planner.backends import backend
 from planner.day.hours import Hour
-from planner.day.policies import POLICIES, Switching, View, idle_gpu_s, out_s, staying
+from planner.day.policies import POLICIES, Pressure, Switching, View, idle_gpu_s, out_s, refill, staying
 from planner.report.words import number, percent
 from planner.run.tables import Progress
 from planner.spec import Spec, SpecError, dump, parse
-from planner.suggestion.probe import Period, turnaround_s
+from planner.suggestion.probe import Period, load_at, turnaround_s
 from planner.suggestion.rows import price_per_gpu_hour
 from planner.suggestion.search import first_guess, probe, system_of
 from planner.suggestion.splits import PoolSize, Split, apply, tp_sizes
 from planner.suggestion.spread import Spread, here
+from planner.system.capacity import MeanLengths, pool_rates
 from planner.watching.statistics import Gain, paired_gain
 
 REQUESTS = 300  # of an hour that are simulated
@@ -62,6 +64,23 @@ def share(task: Task) -> float:
     return good / judged
 
 
+def pressure(task: Task) -> Pressure:
+    """What the load rule is told of an hour: by Little's law, means over the time in which requests are sent."""
+    spec = task.hour.traffic(_spec(task.spec_yaml))
+    quiet = spec.run.model_copy(update={"step_records": False, "warmup_requests": 0})
+    system = system_of(apply(spec.model_copy(update={"run": quiet}), task.split))
+    load = load_at(spec, task.seed, task.hour.rate, task.requests / task.hour.rate)
+    requests = backend("simulate").run(system, load).requests
+    served = requests[requests["finish_reason"].isin(["length", "stop"])]
+    span = max(float(requests["arrival_s"].max() - requests["arrival_s"].min()), 1e-9)
+    prefill, decode = system.pools
+    waits = float((served["prefill_start_s"] - served["queued_s"]).sum())
+    tokens = served["prompt_tokens"] + served["output_tokens"] / 2
+    held = float(((served["finish_s"] - served["prefill_end_s"]) * tokens).sum())
+    room = len(decode.workers) * decode.limits.kv_blocks * decode.limits.block_size
+    return Pressure(waits / span / len(prefill.workers), min(held / span / room, 1.0))
+
+
 @lru_cache(maxsize=8)
 def _spec(text: str) -> Spec:
     return parse(text)
@@ -91,6 +110,7 @@ class Table:
     spec: Spec
     requests: int = REQUESTS
     known: dict[tuple[Any, ...], float] = field(default_factory=dict)
+    _pressures: dict[tuple[Any, ...], Pressure] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._yaml = dump(self.spec)
@@ -105,32 +125,49 @@ class Table:
             self.known[key] = share(self._task(hour, split, seed))
         return self.known[key]
 
-    def fill(self, hours: Sequence[Hour], splits: Sequence[Split], spread: Spread, progress: Progress | None) -> None:
-        """Simulate all that is not known yet, on all cores."""
-        wanted = {
-            self._key(hour, split, CHOOSER): self._task(hour, split, CHOOSER)
-            for hour in hours
-            for split in splits
-            if hour.rate
-        }
-        wanted = {key: task for key, task in wanted.items() if key not in self.known}
+    def fill(
+        self, wanted: Iterable[tuple[Hour, Split, int]], spread: Spread, stage: str, progress: Progress | None
+    ) -> None:
+        """Simulate all of these (hour, split, seed) that are not known yet, on all cores."""
+        named = {self._key(*one): self._task(*one) for one in wanted if one[0].rate}
+        tasks = {key: task for key, task in named.items() if key not in self.known}
         done = 0
 
-        def one_done() -> None:
+        def one_done(*_: object) -> None:
             nonlocal done
             done += 1
             if progress:
-                progress("hours", done / len(wanted))
+                progress(stage, done / len(tasks))
 
-        found = spread(share, list(wanted.values()), one_done)
-        self.known |= dict(zip(wanted, found, strict=True))
+        found = spread(share, list(tasks.values()), one_done)
+        self.known |= dict(zip(tasks, found, strict=True))
 
     def _task(self, hour: Hour, split: Split, seed: int) -> Task:
         rounded = replace(hour, rate=float(f"{hour.rate:.{DIGITS}g}"))
         return Task(self._yaml, rounded, split, self.spec.run.seed + seed, self.requests)
 
     def _key(self, hour: Hour, split: Split, seed: int) -> tuple[Any, ...]:
-        return (f"{hour.rate:.{DIGITS}g}", hour.prompts, hour.outputs, split, seed)
+        return (f"{hour.rate:.{DIGITS}g}", hour.prompts, hour.outputs, hour.reused, split, seed)
+
+    def pressure(self, hour: Hour, split: Split) -> Pressure:
+        """How full a P/D split is in an hour. Raises SpecError where it cannot be built."""
+        key = self._key(hour, split, CHOOSER)
+        if key not in self._pressures:
+            self._pressures[key] = pressure(self._task(hour, split, CHOOSER))
+        return self._pressures[key]
+
+    def carries(self, hour: Hour) -> tuple[float, float]:
+        """Requests a second of one prefill and one decode worker, in closed form. Raises SpecError."""
+        tp = tp_sizes(self.spec, 2**10)[0][0]
+        system = system_of(apply(hour.traffic(self.spec), Split(PoolSize(1, tp), PoolSize(1, tp))))
+        lengths = MeanLengths(hour.prompt_mean, hour.prompt_mean * (1 - hour.reused), hour.output_mean)
+        rates = pool_rates(system, lengths, self.spec.slo)
+        return rates["prefill"], rates["decode"]
+
+    def room_tokens(self, split: Split) -> float:
+        """Tokens of the KV cache of a worker that prefills."""
+        limits = system_of(apply(self.spec, split)).pools[0].limits
+        return float(limits.kv_blocks * limits.block_size)
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +181,7 @@ class Played:
     gpu_hours: float
     cost: float | None
     changes: int
-    lost_kv_tokens: float  # at most: full caches of the workers that went
+    lost_kv_tokens: float  # prompt tokens computed once more, because the caches that held them went
 
     @property
     def good_mean(self) -> float:
@@ -188,7 +225,7 @@ class Day:
                     "gpu_hours": one.gpu_hours,
                     "cost": one.cost,
                     "changes": one.changes,
-                    "lost_kv_tokens_at_most": one.lost_kv_tokens,
+                    "lost_kv_tokens": one.lost_kv_tokens,
                     "gain": None if one.policy not in self.gains else asdict(self.gains[one.policy]),
                     "splits": [split.name for split in one.splits],
                 }
@@ -215,7 +252,7 @@ def play_day(
     table, splits = Table(spec, requests), all_splits(spec, gpus, only_pd)
     most = max(split.gpus for split in splits)
     whole = [split for split in splits if split.gpus == most]
-    table.fill(hours, whole, spread, progress)
+    table.fill(((hour, split, CHOOSER) for hour in hours for split in whole), spread, "hours", progress)
 
     def served(split: Split) -> float:
         return sum(hour.requests * table.serves(hour, split) for hour in hours)
@@ -224,18 +261,47 @@ def play_day(
     best = tuple(max(whole, key=lambda split: table.serves(hour, split)) if hour.rate else fixed for hour in hours)
     best = tuple(fixed if table.serves(hour, fixed) >= table.serves(hour, split) else split
                  for hour, split in zip(hours, best, strict=True))  # fmt: skip
-    played = []
+    days: dict[str, list[Stretch]] = {}
     for at, name in enumerate(POLICIES):
-        played.append(_played(name, spec, hours, splits, fixed, table, switching, seeds))
+        days[name] = _stretches(name, spec, hours, splits, fixed, table, switching)
         if progress:
             progress("policies", (at + 1) / len(POLICIES))
+    asked = [one for stretches in days.values() for stretch in stretches for one in stretch.asks(seeds)]
+    table.fill(asked, spread, "judged", progress)
+    played = [_played(name, spec, stretches, table, switching, seeds) for name, stretches in days.items()]
     base = played[0]
     gains = {one.policy: paired_gain(one.good, base.good) for one in played[1:] if base.good_mean > 0}
     day = Day(gpus, tuple(hours), fixed, best, tuple(played), switching, gains, "")
     return replace(day, sentence=sentence(day))
 
 
-def _played(
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """An hour under a policy. `met`: with the caches as they are; `left` serves for the share `away` of it."""
+
+    hour: Hour
+    met: Hour
+    old: Split
+    new: Split
+    left: Split | None
+    away: float
+
+    def asks(self, seeds: int) -> Iterator[tuple[Hour, Split, int]]:
+        """What must be simulated to judge it."""
+        for seed in range(1, seeds + 1):
+            yield self.met, self.new, seed
+            if self.away and self.left is not None:
+                yield self.met, self.left, seed
+
+    def good(self, table: Table, seed: int) -> float:
+        """Requests within the targets."""
+        share_ = (1 - self.away) * table.serves(self.met, self.new, seed)
+        if self.away and self.left is not None:
+            share_ += self.away * table.serves(self.met, self.left, seed)
+        return self.hour.requests * share_
+
+
+def _stretches(
     name: str,
     spec: Spec,
     hours: Sequence[Hour],
@@ -243,45 +309,33 @@ def _played(
     fixed: Split,
     table: Table,
     switching: Switching,
-    seeds: int,
-) -> Played:
+) -> list[Stretch]:
+    """What a policy makes of the hours."""
     a_day = max(1, round(86_400 / hours[0].length_s))
-    now, chosen, before = fixed, [], []
+    now, found = fixed, list[Stretch]()
     for at, hour in enumerate(hours):
-        view = View(hours[:at], now, splits, fixed, table.serves, spec.slo.attainment, hour, a_day)
-        before.append(now)
-        now = POLICIES[name](view)
-        chosen.append(now)
-    good, gpu_s = [0.0] * seeds, 0.0
-    changes, lost = 0, 0.0
-    for hour, old, new in zip(hours, before, chosen, strict=True):
-        away = min(out_s(old, new, switching), hour.length_s) / hour.length_s
-        left = staying(old, new)
-        for seed in range(seeds):
-            share_ = (1 - away) * table.serves(hour, new, 1 + seed)
-            if away and left is not None:
-                share_ += away * table.serves(hour, left, 1 + seed)
-            good[seed] += hour.requests * share_
-        gpu_s += new.gpus * hour.length_s + idle_gpu_s(old, new, switching)
-        if old != new:
-            changes += 1
-            lost += _lost(spec, old, left)
+        old = now
+        now = POLICIES[name](View(hours[:at], old, splits, fixed, table, spec.slo.attainment, hour, a_day))
+        away = min(out_s(old, now, switching), hour.length_s) / hour.length_s
+        met = hour if old == now or not hour.reused else refill(old, now, hour, table.room_tokens(old))
+        found.append(Stretch(hour, met, old, now, staying(old, now), away))
+    return found
+
+
+def _played(
+    name: str, spec: Spec, stretches: Sequence[Stretch], table: Table, switching: Switching, seeds: int
+) -> Played:
     price = price_per_gpu_hour(spec)
-    hours_used = gpu_s / 3600
-    offered = sum(hour.requests for hour in hours)
-    cost = None if price is None else price * hours_used
-    return Played(name, tuple(chosen), tuple(good), offered, hours_used, cost, changes, lost)
-
-
-def _lost(spec: Spec, old: Split, left: Split | None) -> float:
-    """Tokens of full KV caches of the workers that went."""
-    system = system_of(apply(spec, old))
-    stay = (0, 0) if left is None else (left.first.replicas, left.second.replicas if left.second else 0)
-    return float(
-        sum(
-            (len(pool.workers) - kept) * pool.limits.kv_blocks * pool.limits.block_size
-            for pool, kept in zip(system.pools, stay, strict=False)
-        )
+    gpu_s = sum(one.new.gpus * one.hour.length_s + idle_gpu_s(one.old, one.new, switching) for one in stretches)
+    return Played(
+        policy=name,
+        splits=tuple(one.new for one in stretches),
+        good=tuple(sum(one.good(table, seed) for one in stretches) for seed in range(1, seeds + 1)),
+        offered=sum(one.hour.requests for one in stretches),
+        gpu_hours=gpu_s / 3600,
+        cost=None if price is None else price * gpu_s / 3600,
+        changes=sum(one.old != one.new for one in stretches),
+        lost_kv_tokens=sum(one.hour.reused_tokens - one.met.reused_tokens for one in stretches),
     )
 
 
@@ -317,7 +371,7 @@ def _pays(day: Day) -> str:
     best = day.gains.get("best each hour")
     if best is None:
         return f"{text}: no use of {day.gpus} GPUs serves any of them."
-    if best.high < WORTH:
+    if best.value < WORTH:
         return f"{text}; moving the ratio by the hour does not pay ({_more(best)})."
     real = max(
         (one for one in day.played if one.policy not in ("static", "best each hour")), key=lambda one: one.good_mean

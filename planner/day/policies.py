@@ -1,7 +1,7 @@
 """Policies: from the hours that were, the split of the next one. Each is a pure function and a line in POLICIES.
 
-None but `oracle` sees the hour that it chooses for. `Rates` tells what a split serves of given traffic, which only the
-policies that plan may ask.
+None but `oracle` sees the hour that it chooses for. A `Stack` tells what a split serves of given traffic, which only
+policies that plan may ask; how full it was in the last hour, which is measured; and what a worker carries by profile.
 """
 
 from __future__ import annotations
@@ -15,10 +15,25 @@ from planner.day.hours import Hour
 from planner.suggestion.splits import PoolSize, Split
 
 
-class Serves(Protocol):
-    """The share of an hour's requests within the targets on a split, as simulated."""
+@dataclass(frozen=True, slots=True)
+class Pressure:
+    """How full the pools of a split were, on average: requests that wait a prefill worker, share of decode KV used."""
 
-    def __call__(self, hour: Hour, split: Split) -> float: ...
+    waiting: float
+    kv_used: float
+
+
+class Stack(Protocol):
+    """What may be known of the engines."""
+
+    def serves(self, hour: Hour, split: Split) -> float:
+        """The share of an hour's requests within the targets on a split, as simulated."""
+
+    def pressure(self, hour: Hour, split: Split) -> Pressure:
+        """How full a P/D split is in an hour, as simulated in place of its measurement."""
+
+    def carries(self, hour: Hour) -> tuple[float, float]:
+        """Requests a second that one prefill and one decode worker carry within the targets, in closed form."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +44,7 @@ class View:
     now: Split
     splits: Sequence[Split]  # of up to N GPUs
     fixed: Split
-    serves: Serves
+    stack: Stack
     attainment: float
     coming: Hour  # for `oracle` alone
     a_day: int  # hours of one
@@ -43,27 +58,55 @@ def static(view: View) -> Split:
     return view.fixed
 
 
-def load_rule(view: View) -> Split:
-    """A worker more where a pool was too full in the last hour, one fewer where it was nearly empty.
+QUEUE, KV = (0.2, 0.5), (0.5, 0.9)  # below the first a worker goes, above the second one comes
+GRACE = 3  # decisions after a decode worker came in which none goes
+DECIDES_S = 180.0
 
-    Dynamo's load planner does so with queue and KV use (scale up at 0.5 waiting prefills and 0.9 of the KV cache, down
-    at 0.2 and 0.5); here a pool's use is the share that its workers were of those that the hour needed.
+
+def dynamo_load(view: View) -> Split:
+    """Dynamo's load planner with its published defaults: a worker more or fewer of a pool at each decision.
+
+    Prefill by requests that wait a worker, decode by the KV cache in use (docs/architecture/load_planner.md of
+    ai-dynamo/dynamo, 2025). It decides as often as fits into the last hour, until it would stay where it is.
     """
-    if not view.past or view.now.second is None:
+    now = view.now
+    if not view.past or now.second is None or not view.past[-1].rate:
+        return now
+    last, came = view.past[-1], -GRACE
+    for decision in range(max(1, int(last.length_s // DECIDES_S))):
+        assert now.second is not None  # the nearest split that there is has two pools as well
+        seen = view.stack.pressure(last, now)
+        first = _nudged(now.first.replicas, seen.waiting, QUEUE)
+        second = _nudged(now.second.replicas, seen.kv_used, KV)
+        if second < now.second.replicas and decision - came < GRACE:
+            second = now.second.replicas
+        came = decision if second > now.second.replicas else came
+        before, now = now, _closest(view, first, second)
+        if now == before:
+            break
+    return now
+
+
+def _nudged(workers: int, full: float, between: tuple[float, float]) -> int:
+    least, most = between
+    return workers + (full > most) - (full < least and workers > 1)
+
+
+def dynamo_sla(view: View) -> Split:
+    """Dynamo's SLA planner: for each pool its load over what a worker carries within the targets, rounded up.
+
+    The forecast is the last hour, as its constant predictor has it; correction factors are 1 (planner design of
+    ai-dynamo/dynamo, 2026).
+    """
+    if not view.past or not view.past[-1].rate:
         return view.now
-    need = _needed(view, view.past[-1])
-    if need is None or need.second is None:
-        return _largest(view)
-    first = _nudged(view.now.first.replicas, need.first.replicas)
-    second = _nudged(view.now.second.replicas, need.second.replicas)
-    return _closest(view, first, second)
+    last = view.past[-1]
+    prefill, decode = view.stack.carries(last)
+    return _closest(view, math.ceil(last.rate / prefill), math.ceil(last.rate / decode))
 
 
-def sla_rule(view: View) -> Split:
-    """Dynamo's SLA planner: as many workers of each pool as the forecast rate and lengths need within the targets.
-
-    Its forecast is constant by default: the next hour is as the last.
-    """
+def reactive(view: View) -> Split:
+    """The fewest workers that serve the last hour within the targets by simulation."""
     return view.now if not view.past else _needed(view, view.past[-1]) or _largest(view)
 
 
@@ -82,7 +125,7 @@ def planner_in_the_loop(view: View) -> Split:
         return view.now
     most = max(split.gpus for split in view.splits)
     found = {
-        split: sum(view.serves(hour, split) for hour in hours) / len(hours)
+        split: sum(view.stack.serves(hour, split) for hour in hours) / len(hours)
         for split in view.splits
         if split.gpus == most
     }
@@ -91,17 +134,22 @@ def planner_in_the_loop(view: View) -> Split:
 
 
 def oracle(view: View) -> Split:
-    """The best split of each hour by an hour that it sees beforehand: what no policy can beat but for its changes."""
+    """The best split of each hour by an hour that it sees beforehand: what no policy can beat but for its changes.
+
+    Of splits that serve as much it keeps the one it has.
+    """
     if not view.coming.rate:
         return view.now
     most = max(split.gpus for split in view.splits)
-    return max((one for one in view.splits if one.gpus == most), key=lambda split: view.serves(view.coming, split))
+    found = {one: view.stack.serves(view.coming, one) for one in view.splits if one.gpus == most}
+    return view.now if found.get(view.now, -1.0) >= max(found.values()) else max(found, key=lambda one: found[one])
 
 
 POLICIES: dict[str, Policy] = {
     "static": static,
-    "threshold": load_rule,
-    "reactive": sla_rule,
+    "dynamo load": dynamo_load,
+    "dynamo sla": dynamo_sla,
+    "reactive": reactive,
     "predictive": predictive,
     "planner in the loop": planner_in_the_loop,
     "best each hour": oracle,
@@ -128,7 +176,7 @@ def _needed(view: View, hour: Hour) -> Split | None:
     if not hour.rate:
         return min(view.splits, key=lambda split: split.gpus)
     for gpus in sorted({split.gpus for split in view.splits}):
-        found = {split: view.serves(hour, split) for split in view.splits if split.gpus == gpus}
+        found = {split: view.stack.serves(hour, split) for split in view.splits if split.gpus == gpus}
         best = max(found, key=lambda split: found[split])
         if found[best] >= view.attainment:
             return best
@@ -137,10 +185,6 @@ def _needed(view: View, hour: Hour) -> Split | None:
 
 def _largest(view: View) -> Split:
     return view.fixed
-
-
-def _nudged(now: int, need: int) -> int:
-    return now + (need > now) - (need < now)
 
 
 def _closest(view: View, first: int, second: int) -> Split:
@@ -153,7 +197,7 @@ def _closest(view: View, first: int, second: int) -> Split:
             abs(split.first.replicas - first),
         )
 
-    return min((split for split in view.splits if split.second is not None), key=far)
+    return min((split for split in view.splits if split.second is not None), key=far, default=view.now)
 
 
 # --- what a change costs -----------------------------------------------------------------------
@@ -161,7 +205,7 @@ def _closest(view: View, first: int, second: int) -> Split:
 
 @dataclass(frozen=True, slots=True)
 class Switching:
-    """Seconds until a new worker serves, and until an old one has emptied; how often its cache spared a prompt."""
+    """Seconds until a new worker serves, and until an old one has emptied."""
 
     start_s: float
     drain_s: float
@@ -196,3 +240,17 @@ def idle_gpu_s(before: Split, after: Split, cost: Switching) -> float:
     """GPU seconds of workers that start or drain beyond those of the new split."""
     gone = max(0, before.gpus - after.gpus)
     return gone * cost.drain_s if math.isfinite(cost.drain_s) else 0.0
+
+
+def refill(before: Split, after: Split, hour: Hour, room_tokens: float) -> Hour:
+    """The first hour after a change as its prefix caches meet it: what went with old workers is computed once more.
+
+    A worker that prefilled and goes takes its share of what the hour would reuse along, at most the `room_tokens` of
+    its cache. Decode workers take nothing that would be asked for again: prompts come to them over the link.
+    """
+    left = staying(before, after)
+    gone = before.first.replicas - (left.first.replicas if left else 0)
+    if not gone or not hour.reused:
+        return hour
+    lost = gone * min(room_tokens, hour.reused_tokens / before.first.replicas)
+    return replace(hour, reused=round(hour.reused * (1 - lost / hour.reused_tokens), 3))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -102,6 +102,11 @@ def find(kind: Kind, name_or_path: str) -> Path:
     raise SpecError("{kind}: {fault}, or a path", kind, unknown(name_or_path, names(kind)))
 
 
+def read_entry(path: Path) -> dict[str, Any]:
+    """The keys of a catalogue's file, or of a user's. Raises SpecError."""
+    return read_mapping(read_text(path), str(path), ours=path.is_relative_to(config_root()))
+
+
 def words(text: str) -> list[str]:
     """Of a GPU's name, in small letters: "NVIDIA-A100-SXM4-80GB" has the word "80g" too."""
     found = re.split(r"[^a-z0-9]+", text.lower())
@@ -125,11 +130,11 @@ def gpu_named(text: str) -> str | None:
 def hardware(name_or_path: str) -> Hardware:
     """A hardware entry. Raises SpecError."""
     path = find("hardware", name_or_path)
-    return validate(Hardware, read_mapping(read_text(path), str(path)), str(path))
+    return validate(Hardware, read_entry(path), str(path))
 
 
 @lru_cache(maxsize=64)
 def link(name_or_path: str) -> LinkPreset:
     """A link preset. Raises SpecError."""
     path = find("links", name_or_path)
-    return validate(LinkPreset, read_mapping(read_text(path), str(path)), str(path))
+    return validate(LinkPreset, read_entry(path), str(path))

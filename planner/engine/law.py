@@ -61,7 +61,7 @@ def waves(batch: Amount, wave: float, tail: float) -> tuple[Array, Array]:
     Attention over the KV cache runs a block for each sequence and KV head: `wave` sequences fill all multiprocessors,
     so that the context is read in whole waves. A last one that is partly filled takes `tail` of a wave at least, and
     half of what is missing to a wave more when it is the only one, with no blocks before it to overlap with. Where
-    several times as many sequences would fit, each is split over so many blocks.
+    several times as many sequences would fit, each is split over so many blocks. Without decodes there are no waves.
     """
     seqs = np.asarray(batch, dtype=float)
     if not wave:
@@ -75,7 +75,8 @@ def waves(batch: Amount, wave: float, tail: float) -> tuple[Array, Array]:
     short = ~split & (least > rest)
     parts = wave / np.maximum(np.floor(wave / some), 1.0) / some
     factor = np.where(split, parts, (whole * wave + np.where(short, least, rest)) / some)
-    return factor, np.where(short, share * wave / some, 0.0)
+    decodes = seqs > 0
+    return np.where(decodes, factor, 1.0), np.where(decodes & short, share * wave / some, 0.0)
 
 
 def touched(tokens: Amount, experts: float, each: float) -> Amount:

@@ -11,7 +11,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from planner.engine.catalogue import find, names
+from planner.engine.catalogue import find, names, read_entry
 from planner.engine.checkpoint import Checkpoint, Quantisation, quantisation
 from planner.engine.config_reader import Reader, text_config
 from planner.engine.families import FAMILIES, family
@@ -22,7 +22,7 @@ from planner.engine.vision import vision_parameters
 from planner.messages import message
 from planner.spec import SpecError
 from planner.spec.faults import unknown
-from planner.spec.strict_yaml import read_mapping, read_text
+from planner.spec.strict_yaml import read_text
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")  # ORGANISATION/NA
 
 def _entry(name: str) -> tuple[Path, dict[str, Any]]:
     path = find("models", name)
-    return path, read_mapping(read_text(path), str(path))
+    return path, read_entry(path)
 
 
 def published_as(name: str) -> str | None:
@@ -109,8 +109,11 @@ def model_config(name_or_path: str) -> ModelConfig:
         )
     file = path / "config.json" if path.is_dir() else path
     if file.suffix in (".yaml", ".yml"):
-        entry = read_mapping(read_text(file), str(file))
-        return ModelConfig(file.stem, dict(entry.get("config") or {}), str(file))
+        entry = read_entry(file)
+        config = entry.get("config")
+        if not isinstance(config, dict):
+            raise SpecError("{file}: config is missing; allowed: Hugging Face keys", file)
+        return ModelConfig(file.stem, config, str(file))
     config = _json(file, "config.json")
     beside = file.parent / "hf_quant_config.json"  # modelopt's; read by vLLM where config.json does not say
     if config.get("quantization_config") is None and beside.is_file():

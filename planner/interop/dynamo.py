@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from live.dynamo import router_mode
 from planner.interop.workers import dns_name, needed_hub_id, pool_options, transfer_option
 from planner.spec import SpecError
 from planner.system.resolve import Pool, System
@@ -15,25 +16,18 @@ from planner.system.resolve import Pool, System
 API = "nvidia.com/v1alpha1"
 IMAGE = "nvcr.io/nvidia/ai-dynamo/vllm-runtime:1.6.1"
 SERVICES = {"aggregated": "VllmWorker", "prefill": "VllmPrefillWorker", "decode": "VllmDecodeWorker"}
-# Dynamo's router modes for our policies; the others have no counterpart there.
-MODES = {"prefix_aware": "kv", "round_robin": "round-robin", "random": "random", "least_loaded": "least-loaded"}
-MODES["power_of_two"] = "power-of-two"
 
 
 def graph(system: System) -> dict[str, Any]:
     """The custom resource as data. Raises SpecError for a CPU or a policy that Dynamo does not have."""
     if system.pools[0].hardware.kind == "cpu":
         raise SpecError("--to dynamo: its vLLM workers need GPUs; allowed for cpu: --to vllm")
-    policy = system.pools[0].router.policy
-    if policy not in MODES:
-        raise SpecError(
-            "deployment.router.policy: Dynamo has no {policy!r}; allowed: {modes}", policy, ", ".join(MODES)
-        )
+    mode = router_mode(system.pools[0].router.policy)
     services: dict[str, Any] = {
         "Frontend": {
             "componentType": "frontend",
             "replicas": 1,
-            "envs": [{"name": "DYN_ROUTER_MODE", "value": MODES[policy]}],
+            "envs": [{"name": "DYN_ROUTER_MODE", "value": mode}],
             "extraPodSpec": {"mainContainer": {"image": IMAGE}},
         }
     }

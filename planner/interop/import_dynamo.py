@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from planner.interop.dynamo import MODES
+from live.dynamo import MODES
 from planner.interop.import_model import chosen
 from planner.interop.import_pods import (
     GPU_LIMITS,

@@ -66,6 +66,8 @@ def provenance(summary: Summary) -> str:
     """Where the numbers are from, in brackets."""
     if summary.provenance == "measured":
         return message("[{origin}]", message("measured"))
+    if summary.provenance == "mocked":
+        return message("[{origin}]", message("mocked: routing and queueing are measured, step times are not"))
     if summary.provenance == "calibrated":
         return message("[{origin}]", message("calibrated: {profiles}", summary.profile))
     return message("[{origin}]", summary.origin)

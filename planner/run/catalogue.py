@@ -36,6 +36,15 @@ class Metric:
 METRICS: dict[str, Metric] = {}
 
 
+def linear_percentile(ordered: Array, percent: float) -> float:
+    """`np.percentile` of values in order, to the last bit; the first call of that one imports masked arrays."""
+    place = percent / 100 * (len(ordered) - 1)
+    below = int(place)
+    low, high = float(ordered[below]), float(ordered[min(below + 1, len(ordered) - 1)])
+    share = place - below
+    return high - (high - low) * (1 - share) if share >= 0.5 else low + (high - low) * share
+
+
 def _add(name: str, label: str, unit: str, better: Better, help: str, value: Callable[[Facts], float | None]) -> None:
     METRICS[name] = Metric(name, label, unit, better, help, value)
 
@@ -50,7 +59,7 @@ def _add_latency(name: str, label: str, help: str, seconds: Callable[[Facts], Ar
     def percentile(percent: float) -> Callable[[Facts], float | None]:
         def value(facts: Facts) -> float | None:
             values = not_null(seconds(facts))
-            return float(np.percentile(values, percent)) * 1e3 if len(values) else None
+            return linear_percentile(np.sort(values), percent) * 1e3 if len(values) else None
 
         return value
 
@@ -267,12 +276,14 @@ def _preemptions(facts: Facts) -> float | None:
 
 
 def _local_prefill_share(facts: Facts) -> float | None:
-    disaggregated = (facts.spec.get("deployment") or {}).get("mode") == "disaggregated"
-    return _share(float((facts.local & facts.ok).sum()), float(facts.ok.sum())) if disaggregated else None
+    if (facts.spec.get("deployment") or {}).get("mode") != "disaggregated":
+        return None
+    seen = facts.ok & facts.run.requests["decode_worker"].notna().to_numpy()[facts.rows]
+    return _share(float((facts.local & seen).sum()), float(seen.sum()))
 
 
 def _transfer_bytes(facts: Facts) -> float | None:
-    return float(facts.transfers["bytes"].sum()) if len(facts.transfers) else None
+    return float(facts.transfers.floats("bytes").sum()) if len(facts.transfers) else None
 
 
 def _busiest_link(value: Callable[[usage.LinkUse], float]) -> Callable[[Facts], float | None]:
@@ -299,11 +310,12 @@ def _load(role: str) -> Callable[[Facts], float | None]:
 
 def _sampled(column: str) -> Callable[[Facts], float | None]:
     def value(facts: Facts) -> float | None:
-        if not len(facts.run.samples):
+        samples = facts.run.columns("samples")
+        if not len(samples):
             return None
-        times = facts.run.samples["time_s"].to_numpy(np.float64)
+        times = samples.floats("time_s")
         inside = (times >= facts.steady.start_s) & (times <= facts.steady.end_s)
-        values = not_null(facts.run.samples[column].to_numpy(np.float64, na_value=np.nan)[inside])
+        values = not_null(samples.floats(column)[inside])
         return float(values.mean()) if len(values) else None
 
     return value

@@ -16,10 +16,10 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 
 from planner.messages import message
 from planner.run import gaps
+from planner.run.columns import Columns, equal
 from planner.run.tables import Run
 from planner.run.targets import within
 from planner.spec import Slo
@@ -120,17 +120,17 @@ class Facts:
         self.manifest = run.manifest
         self.spec: dict[str, Any] = run.manifest["spec"]
         self.slo = slo or Slo.model_validate(self.spec.get("slo") or {})
-        sends = run.requests["arrival_s"].to_numpy(np.float64)
+        self.requests = run.columns("requests")  # all of them; `rows` are those that count
+        sends = self.requests.floats("arrival_s")
         warmup = int((self.spec.get("run") or {}).get("warmup_requests", 0))
         self.rows = np.argsort(sends, kind="stable")[warmup:]
         self.arrival = sends[self.rows]
-        reasons = run.requests["finish_reason"]
-        self.ok: Mask = reasons.isin(["stop", "length"]).to_numpy(np.bool_)[self.rows]
-        self.rejected: Mask = (reasons == "rejected").fillna(False).to_numpy(np.bool_)[self.rows]
-        errors = run.requests["error"]
-        self.oversized: Mask = (
-            self.rejected & errors.str.contains(" exceed ").fillna(False).to_numpy(np.bool_)[self.rows]
-        )
+        reasons = self.requests.texts("finish_reason")[self.rows]
+        self.ok: Mask = equal(reasons, "stop") | equal(reasons, "length")
+        self.rejected: Mask = equal(reasons, "rejected")
+        self.oversized: Mask = self.rejected.copy()
+        for index in np.flatnonzero(self.rejected):
+            self.oversized[index] = " exceed " in (self.errors[index] or "")
 
         self._memory: dict[Callable[[Facts], Any], Any] = {}
 
@@ -142,7 +142,12 @@ class Facts:
         return found
 
     def column(self, name: str) -> Array:
-        return self.run.requests[name].to_numpy(np.float64, na_value=np.nan)[self.rows]
+        return self.requests.floats(name)[self.rows]
+
+    @cached_property
+    def errors(self) -> npt.NDArray[np.object_]:
+        """What each request failed with, or None."""
+        return self.requests.texts("error")[self.rows]
 
     # --- requests ------------------------------------------------------------------------------
 
@@ -190,17 +195,16 @@ class Facts:
     @cached_property
     def local(self) -> Mask:
         """Requests that were prefilled and decoded by the same worker."""
-        requests = self.run.requests
-        same = (requests["worker"] == requests["decode_worker"]).fillna(False)
-        return same.to_numpy(np.bool_)[self.rows]
+        worker, decode_worker = (self.requests.texts(name)[self.rows] for name in ("worker", "decode_worker"))
+        return equal(worker, decode_worker) & ~equal(worker, None)
 
     @cached_property
-    def transfers(self) -> pd.DataFrame:
+    def transfers(self) -> Columns:
         """The transfers of counted requests."""
-        table = self.run.transfers
-        if len(self.rows) == len(self.run.requests):
+        table = self.run.columns("transfers")
+        if len(self.rows) == len(self.requests):
             return table
-        return table[table["request_id"].isin(self.run.requests["request_id"].iloc[self.rows])]
+        return table.taken(np.isin(table.whole("request_id"), self.requests.whole("request_id")[self.rows]))
 
     # --- windows -------------------------------------------------------------------------------
 
@@ -267,7 +271,7 @@ class Facts:
     @cached_property
     def shared_queue(self) -> tuple[Array, Array]:
         """When each request enters and leaves the queue that prefill workers pull from; null where there is none."""
-        if "shared_queued_s" not in self.run.requests:  # a run of before
+        if "shared_queued_s" not in self.requests:  # a run of before
             nothing = np.full(len(self.arrival), np.nan)
             return nothing, nothing
         entered, searched = self.column("shared_queued_s"), self.column("retrieval_start_s")
@@ -319,25 +323,15 @@ class Facts:
     @cached_property
     def gaps(self) -> gaps.Gaps | None:
         """Pooled gaps between tokens: as the client saw them, else from the engine's steps. None: not recorded."""
-        tokens, steps = self.run.tokens, self.run.steps
+        tokens, steps = self.run.columns("tokens"), self.run.columns("steps")
         if len(tokens):
-            ids = self.run.requests["request_id"].to_numpy(np.int64)[self.rows][self.ok]
-            seen = tokens["request_id"].to_numpy(np.int64)
+            ids = self.requests.whole("request_id")[self.rows][self.ok]
+            seen = tokens.whole("request_id")
             mine = np.isin(seen, ids)
-            return gaps.of_tokens(
-                seen[mine], tokens["index"].to_numpy(np.int64)[mine], tokens["time_s"].to_numpy(np.float64)[mine]
-            )
+            return gaps.of_tokens(seen[mine], tokens.whole("index")[mine], tokens.floats("time_s")[mine])
         if not len(steps):
             return None
-        counted = steps["start_s"].to_numpy(np.float64) >= self.base.start_s
-        columns = (
-            steps[name].to_numpy(np.float64)[counted] for name in ("duration_s", "growth_s", "count", "decode_seqs")
-        )
-        duration, grows, count, decode_seqs = columns
+        counted = steps.floats("start_s") >= self.base.start_s
+        found = (steps.floats(name)[counted] for name in ("duration_s", "growth_s", "count", "decode_seqs"))
+        duration, grows, count, decode_seqs = found
         return gaps.of_steps(duration, np.nan_to_num(grows), count, decode_seqs)
-
-
-def by_worker(frame: pd.DataFrame) -> tuple[npt.NDArray[np.int64], list[str]]:
-    """(index of the worker of each row, worker names in order of appearance)."""
-    codes, names = pd.factorize(frame["worker"])
-    return codes.astype(np.int64), [str(name) for name in names]

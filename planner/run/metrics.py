@@ -6,14 +6,14 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from dataclasses import asdict, dataclass
 from typing import Any
-
-import pandas as pd
 
 from planner.engine.provenance import ROOFLINE
 from planner.run import usage
 from planner.run.catalogue import METRICS, Metric
+from planner.run.columns import Columns, equal
 from planner.run.facts import STAGES, Facts, Mask, Saturation, not_null
 from planner.run.refusals import KvRoom, Refusal, kv_rooms, refusals
 from planner.run.tables import Run
@@ -30,7 +30,7 @@ class Summary:
     deployment: str  # 1P1D, 2 aggregated
     hardware: str
     gpus: int
-    provenance: str  # simulated, calibrated, measured
+    provenance: str  # simulated, calibrated, measured, mocked
     profile: str | None
     seed: int | None
     slo: Slo
@@ -145,7 +145,7 @@ def summarise(run: Run, slo: Slo | None = None) -> Summary:
         kv_rooms=kv_rooms(facts),
         origin=str(manifest.get("origin", ROOFLINE)),
         died=_died(manifest.get("died")),
-        failures=_failures(facts.run.requests),
+        failures=_failures(facts.requests),
     )
 
 
@@ -153,9 +153,9 @@ def _died(found: Any) -> tuple[tuple[str, str], ...]:
     return tuple((str(name), str(why)) for name, why in found.items()) if isinstance(found, dict) else ()
 
 
-def _failures(requests: pd.DataFrame) -> tuple[tuple[str, int], ...]:
-    errors = requests["error"][requests["finish_reason"] == "error"].dropna()
-    return tuple((str(text), int(count)) for text, count in errors.value_counts().items())
+def _failures(requests: Columns) -> tuple[tuple[str, int], ...]:
+    errors = requests.texts("error")[equal(requests.texts("finish_reason"), "error")]
+    return tuple(Counter(str(text) for text in errors if text is not None).most_common())
 
 
 def _finite(value: float | None) -> float | None:

@@ -38,7 +38,7 @@ def refusals(facts: Facts) -> tuple[Refusal, ...]:
     """What was refused for its length, the commonest limit first."""
     if not facts.oversized.any():
         return ()
-    texts = facts.run.requests["error"].to_numpy(dtype=object)[facts.rows][facts.oversized]
+    texts = facts.errors[facts.oversized]
     counts = Counter(_limit(found) for text in texts if (found := LIMIT.search(str(text))))
     return tuple(Refusal(count, limit) for limit, count in counts.most_common())
 

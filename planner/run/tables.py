@@ -11,12 +11,14 @@ import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any, overload
 
 from planner.messages import Message, message, packed, unpacked
+from planner.run.columns import Columns, FrameColumns
 from planner.spec.strict_yaml import SpecError, shorten
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Progress = Callable[[str, float], None]  # (stage, fraction of it done, 0 to 1)
 
@@ -96,23 +98,34 @@ TABLES: dict[str, dict[str, str]] = {
 }
 
 
-def frame(table: str, columns: dict[str, Any] | None = None) -> pd.DataFrame:
-    """A DataFrame with exactly the columns and dtypes of `table`; columns not given are null."""
-    schema = TABLES[table]
+def _checked(table: str, columns: dict[str, Any] | None) -> tuple[dict[str, Any], int]:
+    """The columns of `table` that are given, and their length."""
     columns = columns or {}
-    unknown = set(columns) - set(schema)
-    if unknown:
+    schema = TABLES[table]
+    if unknown := set(columns) - set(schema):
         raise KeyError(f"{table}: unknown columns {sorted(unknown)}")
     size = len(next(iter(columns.values()))) if columns else 0
-    data = {}
     for name, dtype in schema.items():
-        if name in columns:
-            data[name] = pd.Series(columns[name], dtype=dtype)
-        elif dtype == "int64" and size:
+        if size and dtype == "int64" and name not in columns:
             raise KeyError(f"{table}: column {name!r} is required")
-        else:
-            nothing = None if dtype in ("string", "Int64") else float("nan")
-            data[name] = pd.Series([nothing] * size, dtype=dtype)
+    return columns, size
+
+
+def columns(table: str, given: dict[str, Any] | None = None) -> Columns:
+    """Exactly the columns of `table` as arrays; those not given are null."""
+    found, size = _checked(table, given)
+    return Columns(TABLES[table], found, size)
+
+
+def frame(table: str, columns: dict[str, Any] | None = None) -> pd.DataFrame:
+    """A DataFrame with exactly the columns and dtypes of `table`; columns not given are null."""
+    import pandas as pd
+
+    found, size = _checked(table, columns)
+    data = {}
+    for name, dtype in TABLES[table].items():
+        nothing = None if dtype in ("string", "Int64") else float("nan")
+        data[name] = pd.Series(found[name] if name in found else [nothing] * size, dtype=dtype)
     return pd.DataFrame(data)
 
 
@@ -185,16 +198,51 @@ def _whole(path: Path) -> Iterator[Path]:
         part.unlink(missing_ok=True)
 
 
+class _Table:
+    """A field that holds a table as columns or as a DataFrame, and gives the latter."""
+
+    def __init__(self, default: Columns | None = None) -> None:
+        self._default = default
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    @overload
+    def __get__(self, run: None, owner: type) -> Columns: ...
+    @overload
+    def __get__(self, run: Run, owner: type) -> pd.DataFrame: ...
+    def __get__(self, run: Run | None, owner: type) -> pd.DataFrame | Columns:
+        if run is None:  # dataclass asks for the field's default
+            if self._default is None:
+                raise AttributeError(self._name)
+            return self._default
+        held: Columns | pd.DataFrame = run.__dict__[self._name]
+        if isinstance(held, Columns):
+            held = run.__dict__[self._name] = held.frame()
+        return held
+
+    def __set__(self, run: Run, table: Columns | pd.DataFrame) -> None:
+        run.__dict__[self._name] = table
+
+
 @dataclass(frozen=True)
 class Run:
-    """What a backend returns. `manifest` holds spec, versions, seed, profile and provenance."""
+    """What a backend returns: tables, and a manifest of spec, versions, seed, profile and provenance.
 
-    requests: pd.DataFrame
-    steps: pd.DataFrame
-    samples: pd.DataFrame
-    transfers: pd.DataFrame
-    tokens: pd.DataFrame = field(default_factory=lambda: frame("tokens"))
+    A table is given as `Columns` or as a DataFrame. As an attribute it is a DataFrame; `columns` gives arrays.
+    """
+
+    requests: _Table = _Table()
+    steps: _Table = _Table()
+    samples: _Table = _Table()
+    transfers: _Table = _Table()
+    tokens: _Table = _Table(columns("tokens"))
     manifest: dict[str, Any] = field(default_factory=dict)
+
+    def columns(self, table: str) -> Columns:
+        """A table by its name in `TABLES`."""
+        held = self.__dict__[table]
+        return held if isinstance(held, Columns) else FrameColumns(held)
 
     def save(self, folder: Path) -> Path:
         """Write the tables as Parquet and the manifest as JSON, over those of an earlier run in the same folder.
@@ -205,12 +253,12 @@ class Run:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "manifest.json").unlink(missing_ok=True)
         for name in TABLES:
-            table: pd.DataFrame = getattr(self, name)
+            table = self.columns(name)
             path = folder / f"{name}.parquet"
             path.unlink(missing_ok=True)
             if len(table) or name not in ("tokens", "transfers"):
                 with _whole(path) as part:
-                    table.to_parquet(part, index=False, compression="zstd")
+                    table.write_parquet(part)
         manifest = self.manifest
         if messages := [packed(text) for text in _texts(manifest) if isinstance(text, Message)]:
             manifest = manifest | {"messages": messages}  # for other languages
@@ -221,6 +269,8 @@ class Run:
     @staticmethod
     def load(folder: Path) -> Run:
         """Read a run folder. Raises FileNotFoundError when it is none, SpecError when its manifest is damaged."""
+        import pandas as pd
+
         manifest = _manifest(folder)
         tables = {
             name: pd.read_parquet(path) if (path := folder / f"{name}.parquet").exists() else frame(name)

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from planner.messages import message
-from planner.run.facts import Array, Facts, Mask, by_worker, growth
+from planner.run.columns import by_worker, equal
+from planner.run.facts import Array, Facts, Mask, growth
 from planner.spec import Retrieval
 
 
@@ -71,7 +72,7 @@ def posting(facts: Facts) -> Posting | None:
     window = facts.steady
     if not known or not len(facts.transfers) or not window.length_s > 0:
         return None
-    start, size = (facts.transfers[name].to_numpy(np.float64) for name in ("start_s", "bytes"))
+    start, size = (facts.transfers.floats(name) for name in ("start_s", "bytes"))
     inside = (start >= window.start_s) & (start <= window.end_s)
     if not inside.any():
         return None
@@ -89,15 +90,14 @@ def workers(facts: Facts) -> tuple[WorkerUse, ...]:
 
 def _workers(facts: Facts) -> tuple[WorkerUse, ...]:
     roles: dict[str, str] = facts.manifest.get("workers") or {}
-    steps, window = facts.run.steps, facts.steady
+    steps, window = facts.run.columns("steps"), facts.steady
     if not len(steps) or not window.length_s > 0:
         return tuple(_sampled_worker(facts, name, role) for name, role in roles.items())
     codes, names = by_worker(steps)
     start, duration, prefill, decode, waiting = (
-        steps[name].to_numpy(np.float64)
-        for name in ("start_s", "duration_s", "prefill_tokens", "decode_seqs", "waiting")
+        steps.floats(name) for name in ("start_s", "duration_s", "prefill_tokens", "decode_seqs", "waiting")
     )
-    kv = steps["kv_used_fraction"].to_numpy(np.float64)
+    kv = steps.floats("kv_used_fraction")
     inside = window.overlap(start, start + duration)
 
     def total(weights: Array) -> Array:
@@ -133,10 +133,9 @@ def _workers(facts: Facts) -> tuple[WorkerUse, ...]:
 
 def _sampled_worker(facts: Facts, name: str, role: str) -> WorkerUse:
     """A worker without steps, from its samples: what they can show is its KV cache."""
-    samples = facts.run.samples
-    mine = samples[(samples["worker"] == name).fillna(False)] if len(samples) else samples
-    kv = mine["kv_used_fraction"].to_numpy(np.float64)
-    kv = kv[~np.isnan(kv)]
+    samples = facts.run.columns("samples")
+    kv = samples.floats("kv_used_fraction")
+    kv = kv[equal(samples.texts("worker"), name) & ~np.isnan(kv)]
     mean, most = (float(kv.mean()), float(kv.max())) if len(kv) else (None, None)
     return WorkerUse(name, role, None, None, None, None, mean, most)
 
@@ -183,7 +182,7 @@ def _links(facts: Facts) -> tuple[LinkUse, ...]:
     if not len(table) or not wires:
         return ()
     ports: dict[str, tuple[float, Mask]] = {}  # name -> (bytes a second, its transfers)
-    wire, source, target = (table[column].to_numpy(dtype=object) for column in ("link", "source", "target"))
+    wire, source, target = (table.texts(column) for column in ("link", "source", "target"))
     for name, bandwidth in wires.items():
         for ends, way in ((source, message("out of")), (target, message("into"))):
             for worker in dict.fromkeys(ends[wire == name]):
@@ -197,7 +196,7 @@ def _links(facts: Facts) -> tuple[LinkUse, ...]:
             mine = leaves & np.array([nodes.get(worker) == node for worker in ends])
             if mine.any() and np.isfinite(bandwidth):
                 ports[message("uplink {way} {node}", way, node)] = float(bandwidth), mine
-    size, start, end = (table[column].to_numpy(np.float64) for column in ("bytes", "start_s", "end_s"))
+    size, start, end = (table.floats(column) for column in ("bytes", "start_s", "end_s"))
     length = end - start
     n = len(facts.arrival)
     span = float(facts.arrival[-1] - facts.arrival[0])

@@ -299,7 +299,7 @@ class Retrieval(Node):
     embed_ms: NonNegative = 5.0
     search_ms: NonNegative = 10.0
     rerank_ms: NonNegative = 0.0
-    service_cv: NonNegative = 0.3
+    service_cv: Annotated[NonNegative, Field(le=100)] = 0.3
     top_k: PositiveInt = 4
     chunk_tokens: PositiveInt = 512
     popularity: Popularity = Popularity()

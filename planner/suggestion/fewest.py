@@ -89,7 +89,7 @@ def smallest(
     )
 
 
-def _nothing() -> None:
+def _nothing(*_: object) -> None:
     """Progress is told a GPU count at a time."""
 
 

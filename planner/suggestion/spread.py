@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -19,12 +20,13 @@ from planner.messages import message
 
 T = TypeVar("T")
 R = TypeVar("R")
-Done = Callable[[], None]
 TICK_S = 0.25
+RETRIES = 20  # of a task on Ray whose node was lost; one that raises is not tried again
+Done = Callable[[int, Any], None]  # the place of an input, and its result
 
 
 class Spread(Protocol):
-    """`done` is called for each result as it comes."""
+    """`done` is called for each result as it comes, whatever its place."""
 
     def __call__(self, function: Callable[[T], R], inputs: Sequence[T], done: Done) -> list[R]: ...
 
@@ -37,9 +39,9 @@ def cores() -> int:
 def here(function: Callable[[T], R], inputs: Sequence[T], done: Done) -> list[R]:
     """In this process, one after the other."""
     results = []
-    for one in inputs:
+    for at, one in enumerate(inputs):
         results.append(function(one))
-        done()
+        done(at, results[-1])
     return results
 
 
@@ -49,19 +51,15 @@ def processes(count: int) -> Iterator[Spread]:
     if count == 1:
         yield here
         return
-    executor = ProcessPoolExecutor(count, mp_context=multiprocessing.get_context("spawn"))
-
-    def spread(function: Callable[[Any], Any], inputs: Sequence[Any], done: Done) -> list[Any]:
-        results = []
-        for result in executor.map(function, inputs):
-            results.append(result)
-            done()
-        return results
-
+    pool = ProcessPool(count)
     try:
-        yield spread
+        yield pool
+    except KeyboardInterrupt:
+        for worker in multiprocessing.active_children():  # else this process waits for what they are at
+            worker.terminate()
+        raise
     finally:
-        executor.shutdown(cancel_futures=True)
+        pool.stop()
 
 
 @dataclass(eq=False)
@@ -97,7 +95,7 @@ class ProcessPool:
         done: Done,
         *,
         first: bool = False,
-        going: Done | None = None,
+        going: Callable[[], None] | None = None,
     ) -> list[R]:
         """`going` is called at least every TICK_S seconds; what it raises ends the call."""
         executor, call = self._started(), _Call(first, len(inputs))
@@ -115,8 +113,9 @@ class ProcessPool:
                     if not any(one.done() for one in flying) and not self._is_next(call):
                         self._turn.wait(TICK_S)
                 for one in [one for one in flying if one.done()]:
-                    found[flying.pop(one)] = one.result()
-                    done()
+                    at = flying.pop(one)
+                    found[at] = one.result()
+                    done(at, found[at])
         except BrokenProcessPool:
             self.stop()
             raise ChildProcessError(
@@ -188,7 +187,11 @@ class ProcessPool:
 
 
 def _end_with_parent() -> None:
-    """A worker waits for work on a pipe that it holds itself: it would not notice that its parent was killed."""
+    """A worker waits for work on a pipe that it holds itself: it would not notice that its parent was killed.
+
+    Ctrl-C is for all processes of a terminal; a worker ends by it without a word.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     parent = multiprocessing.parent_process()
     assert parent is not None
     sentinel = parent.sentinel
@@ -214,13 +217,15 @@ def _ray_tasks() -> Iterator[Spread]:
         ray.init(address="auto", log_to_driver=False, configure_logging=False)
 
     def spread(function: Callable[[Any], Any], inputs: Sequence[Any], done: Done) -> list[Any]:
-        task = ray.remote(function)
-        waiting = [task.remote(one) for one in inputs]
-        results = []
-        for reference in waiting:
-            results.append(ray.get(reference))
-            done()
-        return results
+        task = ray.remote(max_retries=RETRIES)(function)
+        flying = {task.remote(one): at for at, one in enumerate(inputs)}
+        found: dict[int, Any] = {}
+        while flying:
+            for reference in ray.wait(list(flying), num_returns=1)[0]:
+                at = flying.pop(reference)
+                found[at] = ray.get(reference)
+                done(at, found[at])
+        return [found[at] for at in range(len(inputs))]
 
     try:
         yield spread

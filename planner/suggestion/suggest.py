@@ -10,7 +10,7 @@ each at its own rate.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 
@@ -35,6 +35,7 @@ from planner.suggestion.tasks import (
     guessed,
     halved,
     period_of,
+    promised,
     search,
     shortened,
     why,
@@ -121,16 +122,18 @@ def preferred(candidates: Sequence[Split], guesses: Sequence[float], most: int =
     return kept
 
 
-def contenders(rows: Sequence[Row], most: int) -> list[Row]:
+def contenders(rows: Sequence[Row], most: int, promised: Mapping[Split, float]) -> list[Row]:
     """The rows of each mode that may become its best once tuned: `most` of those that serve WITHIN of the best's rate.
 
-    Where none of a mode meets the targets at any rate, those with the highest closed form.
+    Where none of a mode meets the targets at any rate, those with the highest closed form. And `most` of those whose
+    rate is `promised` highest: posts of hand-overs may hold a split back to a fraction of what its tuning ends at.
     """
     kept: list[Row] = []
     for mode in ("aggregated", "disaggregated"):
         of_mode = sorted((row for row in rows if row.mode == mode), key=lambda row: (*rank(row)[:1], -row.guess))
         kept += [row for row in of_mode[:most] if row.rate >= WITHIN * of_mode[0].rate]
-    return kept
+    promising = sorted((row for row in rows if row.split in promised), key=lambda row: -promised[row.split])
+    return kept + [row for row in promising[:most] if row not in kept]
 
 
 class _Session:
@@ -151,6 +154,7 @@ class _Session:
         self.seeds = [spec.run.seed + offset for offset in range(seeds)]
         self.period: Period | None = None
         self._edges: dict[Split, Edge] = {}
+        self._promised: dict[Split, float] = {}
         self._progress, self._quick = progress, quick
 
     def _map(
@@ -159,7 +163,7 @@ class _Session:
         """`part` of the stage, from where to where, that these inputs are."""
         count, (begin, end) = 0, part
 
-        def done() -> None:
+        def done(*_: object) -> None:
             nonlocal count
             count += 1
             if self._progress:
@@ -202,9 +206,14 @@ class _Session:
 
     def _coarse(self, stage: str, candidates: list[Split]) -> list[Row]:
         tasks = [SearchTask(apply(self.spec, split), self.seeds[0], None, COARSE, 1.25) for split in candidates]
-        guesses: list[float] = self._map("estimate", guessed, tasks)  # type: ignore[assignment]
+        guesses: list[float] = self._map("estimate", guessed, tasks, (0, 0.5))  # type: ignore[assignment]
+        promises: list[float | None] = self._map("estimate", promised, tasks, (0.5, 1))  # type: ignore[assignment]
+        told = {split: rate for split, rate in zip(candidates, promises, strict=True) if rate is not None}
+        self._promised |= told
         period = self.period or self._period(max(guesses))
         first = preferred(candidates, guesses, SHORTLIST if self._quick else FINALISTS)
+        if self._quick and told:
+            first = list(dict.fromkeys([*first, candidates.index(max(told, key=lambda split: told[split]))]))
         width = 2 * COARSE if self._quick else COARSE
         tasks = [SearchTask(task.spec, task.seed, None, width, 1.25, halved(period)) for task in tasks]
         rest = [] if self._quick else [at for at in range(len(tasks)) if at not in first]
@@ -237,10 +246,10 @@ class _Session:
 
     def _tuned(self, rows: list[Row]) -> list[Row]:
         """Rows with the contenders of both modes at their best knobs."""
-        wanted = contenders(rows, 1 if self._quick else FINALISTS)
+        wanted = contenders(rows, 1 if self._quick else FINALISTS, self._promised)
         brief = shortened(halved(self.period), max(row.rate or row.guess for row in rows))
-        tasks = [TuneTask(self.spec, row.split, self.seeds[0], row.rate, row.guess, brief) for row in wanted]
-        found: list[Tuned] = self._map("tune", tune, tasks)  # type: ignore[assignment]
+        tuning = [TuneTask(self.spec, row.split, self.seeds[0], row.rate, row.guess, brief) for row in wanted]
+        found: list[Tuned] = self._map("tune", tune, tuning)  # type: ignore[assignment]
         better = {
             row.split: rough_row(self.spec, self.gpus, one.split, Searched(row.guess, one.found))
             for row, one in zip(wanted, found, strict=True)

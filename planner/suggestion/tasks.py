@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from planner.report.explain import Explanation, explain
 from planner.run.metrics import summarise
@@ -44,6 +44,15 @@ class ProbeTask:
 def guessed(task: SearchTask) -> float:
     """The closed form. Raises SpecError when the candidate cannot be built."""
     return first_guess(system_of(task.spec), task.seed)
+
+
+def promised(task: SearchTask) -> float | None:
+    """The closed form if its hand-overs cost the workers nothing; None: they do not."""
+    system = system_of(task.spec)
+    if system.wires is None or not system.wires.hand_over.post_s:
+        return None
+    wires = replace(system.wires, hand_over=replace(system.wires.hand_over, post_s=0.0))
+    return first_guess(replace(system, wires=wires), task.seed)
 
 
 def search(task: SearchTask) -> Searched:

@@ -68,19 +68,19 @@ def _given(spec: Spec, name: str) -> bool:
 def knobs(spec: Spec, posts: bool) -> Iterator[tuple[str, tuple[object, ...]]]:
     """(knob, values to try) for this spec's deployment, in the order in which they are tried; not those it sets.
 
-    `posts`: hand-overs cost a worker time for each piece, so that pieces and who posts them matter.
+    `posts`: hand-overs cost a worker time for each piece, so that pieces and who posts them matter. They go first:
+    while posts hold a split back, a budget that helps a little may be one that costs much later.
     """
+    if isinstance(spec.deployment, Disaggregated) and posts:
+        link = spec.deployment.link
+        if "connector" not in link.model_fields_set:
+            yield "connector", CONNECTORS
+        if not _given(spec, "block_size"):
+            yield "block_size", BLOCK_SIZES
+        if "cross_layer_blocks" not in link.model_fields_set:
+            yield "cross_layer_blocks", (False, True)
     if not _given(spec, "max_num_batched_tokens"):
         yield "max_num_batched_tokens", BUDGETS
-    if isinstance(spec.deployment, Aggregated) or not posts:
-        return
-    link = spec.deployment.link
-    if "connector" not in link.model_fields_set:
-        yield "connector", CONNECTORS
-    if not _given(spec, "block_size"):
-        yield "block_size", BLOCK_SIZES
-    if "cross_layer_blocks" not in link.model_fields_set:
-        yield "cross_layer_blocks", (False, True)
 
 
 def kept(spec: Spec) -> list[str]:

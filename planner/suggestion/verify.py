@@ -47,7 +47,9 @@ class Part:
 def this_machine() -> Here:
     """Raises ImportError where there is no vLLM."""
     from live.launch import detect
+    from live.needs import need
 
+    need(servers=True)
     runtime = detect()
     if runtime.kind == "cpu":
         return Here("cpu", ("core",) * cores())

@@ -31,8 +31,8 @@ class Waiting:
         self._asked, self._now = asked, now
         self._whole = st.empty()
         self._line: DeltaGenerator | None = None
-        key, bar = st.session_state.get("bar") or (None, None)
-        self._bar = bar if key == asked else Bar(PARTS[asked.want])
+        kept: tuple[Scenario, Bar] | None = st.session_state.get("bar")
+        self._bar = kept[1] if kept is not None and kept[0] == asked else Bar(PARTS[asked.want])
         st.session_state["bar"] = (asked, self._bar)
 
     def part(self, part: str, text: str) -> Progress:

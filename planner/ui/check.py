@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 import pandas as pd
 import streamlit as st
 
+from live.needs import INSTALL_CPU
 from planner import charts
 from planner.commands import doctor
 from planner.messages import message
@@ -102,7 +103,7 @@ def _plan() -> None:
         st.info(
             t("Servers cannot be started here yet; this installs vLLM for the CPU, with real P/D on a small model:")
         )
-        st.code(doctor.INSTALL_CPU, language="bash")
+        st.code(INSTALL_CPU, language="bash")
     way = st.radio(t("Where"), list(ways), format_func=lambda key: ways[key][0], horizontal=True, key="check_way")
     try:
         plan = ways[way][1]()

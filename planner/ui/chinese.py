@@ -5,9 +5,11 @@ from __future__ import annotations
 from planner.ui.chinese_answers import ANSWERS
 from planner.ui.chinese_asking import ASKING
 from planner.ui.chinese_faults import FAULTS
+from planner.ui.chinese_watching import WATCH_PAGE
 
 PAGES: dict[str, str] = {
     **ASKING,
+    **WATCH_PAGE,
     # --- pages, navigation ---
     "Ask": "提问",
     "Answer": "结论",

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from planner.ui.chinese_watching import WATCHING
+
 ANSWERS: dict[str, str] = {
+    **WATCHING,
     # --- where numbers are from ---
     "[{origin}]": "[{origin}]",
     "{sentence} {provenance}": "{sentence}{provenance}",
     "measured": "实测",
+    "mocked: routing and queueing are measured, step times are not": "模拟引擎：路由与排队为实测，步时不是",
     "calibrated: {profiles}": "已校准：{profiles}",
     "roofline: not measured, and no public rows are comparable": "屋顶线模型：未实测，也没有可比的公开数据",
     "roofline: not measured on your GPU; on {rows} public rows of {gpus} with this kind of model TPOT was off by "
@@ -376,6 +380,7 @@ ANSWERS: dict[str, str] = {
     # --- what can run here ---
     "simulate": "仿真",
     "UI (streamlit run app.py)": "界面（streamlit run app.py）",
+    "load on a stack that runs (live --endpoint, watch)": "对运行中的服务加负载（live --endpoint、watch）",
     "live on CPU": "CPU 实测",
     "live on GPU": "GPU 实测",
     "P/D with real KV transfer": "带真实 KV 传输的 P/D",

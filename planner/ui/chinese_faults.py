@@ -146,6 +146,7 @@ FAULTS: dict[str, str] = {
     "{file}: line {line}: not valid JSON ({fault}); allowed: a {kind}": (
         "{file}：第 {line} 行：不是合法的 JSON（{fault}）；可用：{kind}"
     ),
+    "{file}: config is missing; allowed: Hugging Face keys": "{file}：缺少 config；可用：Hugging Face 的键",
     "{file}: holds no JSON object; allowed: a Hugging Face {kind}": (
         "{file}：内容不是 JSON 对象；可用：Hugging Face 的 {kind}"
     ),
@@ -622,6 +623,34 @@ FAULTS: dict[str, str] = {
     "engine steps are not recorded: vLLM {version} is not one of {low} to {high}, whose scheduler interface is known": (
         "没有记录引擎步：vLLM {version} 不在已知其调度器接口的 {low} 至 {high} 之内"
     ),
+    # --- the stack of NVIDIA Dynamo ---
+    "engine steps are not recorded on Dynamo, which numbers requests in its own way": (
+        "在 Dynamo 上没有记录引擎步：它按自己的方式给请求编号"
+    ),
+    "the engines are Dynamo's mocker: their steps last as the profile says, and no model answers": (
+        "引擎是 Dynamo 的 mocker：每步的时长取自配置档案，没有模型作答"
+    ),
+    "--stack dynamo: {key}: {why}; allowed: {allowed}": "--stack dynamo：{key}：{why}；允许：{allowed}",
+    "--stack dynamo={python}: is no Python that runs ({error})": (
+        "--stack dynamo={python}：不是可运行的 Python（{error}）"
+    ),
+    "a GPU is visible, but Dynamo has no vLLM: `pip install 'ai-dynamo[vllm]=={version}'`, or hide the GPUs "
+    "(CUDA_VISIBLE_DEVICES=) for its mocker": (
+        "有可见的 GPU，但 Dynamo 没有 vLLM：`pip install 'ai-dynamo[vllm]=={version}'`，"
+        "或隐藏 GPU（CUDA_VISIBLE_DEVICES=）以使用其 mocker"
+    ),
+    "deployment.router.policy: Dynamo has no {policy!r}; allowed: {modes}": (
+        "deployment.router.policy：Dynamo 没有 {policy!r}；允许：{modes}"
+    ),
+    "it chooses after prefill": "它在预填充之后选择",
+    "its frontend retrieves nothing": "其前端不做检索",
+    "its frontend sheds by other measures": "其前端按别的标准拒绝请求",
+    "its queue went with v0.3": "它的队列随 v0.3 一同去掉了",
+    "the rule went with v0.3": "该规则随 v0.3 一同去掉了",
+    "one router serves both pools": "两个池由同一个路由器服务",
+    "vLLM V0's is gone": "vLLM V0 的调度器已不存在",
+    "{name} does not tell its number in /metrics (worker_id)": "{name} 在 /metrics 中没有给出其编号（worker_id）",
+    "{name} ended: {why}": "{name} 已结束：{why}",
     # --- a check with real servers ---
     "its port is in use by another program": "其端口被另一个程序占用",
     "the model does not fit": "模型放不下",
@@ -762,6 +791,9 @@ FAULTS: dict[str, str] = {
     "retrieval.corpus: {folder} is not a folder; allowed: a folder of .txt/.md files, 'synthetic'": (
         "retrieval.corpus：{folder} 不是文件夹；可用：含 .txt/.md 文件的文件夹，'synthetic'"
     ),
+    "retrieval.corpus: {folder} holds more than {most} bytes of text": (
+        "retrieval.corpus：{folder} 的文本超过 {most} 字节"
+    ),
     "retrieval.corpus: {folder} holds no .txt or .md file with text": (
         "retrieval.corpus：{folder} 中没有带文本的 .txt 或 .md 文件"
     ),
@@ -780,6 +812,9 @@ FAULTS: dict[str, str] = {
     ),
     "{key}: {value!r} is unknown; allowed: overlap, none, rerank:<url>[#model]": (
         "{key}：{value!r} 未知；可用：overlap, none, rerank:<url>[#model]"
+    ),
+    "retrieval.embedder: {url} gave no {count} vectors of one length": (
+        "retrieval.embedder：{url} 没有给出 {count} 个等长的向量"
     ),
     "{key}: {url} gave no results with index and relevance_score": "{key}：{url} 的结果没有 index 与 relevance_score",
 }

@@ -57,8 +57,8 @@ def spread(workers: ProcessPool | None, work: Work[Any], first: bool = False) ->
         return partial(workers, first=first, going=work.going)
 
     def alone(function: Callable[[Any], Any], inputs: Sequence[Any], done: Done) -> list[Any]:
-        def told() -> None:
-            done()
+        def told(at: int, result: Any) -> None:
+            done(at, result)
             work.going()
 
         return here(function, inputs, told)
@@ -216,7 +216,7 @@ def under_load(texts: Sequence[str], rate: float | None, progress: Progress | No
     def make(work: Work[dict[str, Summary]]) -> dict[str, Summary]:
         ended = iter(range(1, len(asked) + 1))
         run = spread(workers, work, first=True)
-        made = run(_under_load, [(text, rate) for text in asked], lambda: work.tell("", next(ended) / len(asked)))
+        made = run(_under_load, [(text, rate) for text in asked], lambda *_: work.tell("", next(ended) / len(asked)))
         return dict(zip(asked, made, strict=True))
 
     return answers().get(("under load", asked, rate), make, progress)
@@ -228,7 +228,7 @@ def _curve(text: str, gpus: int, rates: tuple[float, ...], period: Period | None
     points = [curves.LoadPoint(spec, rate, period) for rate in rates]
 
     def make(work: Work[list[pd.DataFrame]]) -> list[pd.DataFrame]:
-        return spread(workers, work, first=True)(curves.load_point, points, lambda: None)
+        return spread(workers, work, first=True)(curves.load_point, points, lambda *_: None)
 
     return pd.concat(answers().get(("curve", text, gpus, rates, period), make), ignore_index=True)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import streamlit as st
 
-from planner.ui import answer, ask, check, compute, deploy, replay, why, workbench
+from planner.ui import answer, ask, check, compute, deploy, replay, watch, why, workbench
 from planner.ui.frame import begin
 from planner.ui.texts import t
 
@@ -48,6 +48,7 @@ def main() -> None:
         "deploy": (deploy.page, t("Deploy"), ":material/rocket_launch:"),
         "check": (check.page, t("Check for real"), ":material/fact_check:"),
         "replay": (replay.page, t("Replay"), ":material/replay:"),
+        "watch": (watch.page, t("Watch"), ":material/monitor_heart:"),
         "workbench": (workbench.page, t("Workbench"), ":material/build:"),
     }
     pages = {

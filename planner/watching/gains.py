@@ -6,13 +6,16 @@ requests; those that gain most are tried with others too, which is what their in
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
+from planner.messages import message
+from planner.report.words import number
 from planner.run.tables import Progress
-from planner.spec import Aggregated, Disaggregated, Empirical, Poisson, Spec, SpecError
+from planner.spec import Aggregated, Disaggregated, Empirical, Poisson, RunOptions, Spec, SpecError
 from planner.suggestion.changes import hand_overs
 from planner.suggestion.probe import Period
 from planner.suggestion.search import Found, Probe, first_guess, highest_rate, probe
@@ -20,8 +23,9 @@ from planner.suggestion.splits import ROUTERS, PoolSize, Split, apply
 from planner.suggestion.tasks import period_of
 from planner.suggestion.tuning import BUDGETS, Tuning
 from planner.system.resolve import System, resolve
+from planner.watching.effect import Changed, gain_text
 from planner.watching.observe import Histogram, Observed
-from planner.watching.predict import Levels, levelled
+from planner.watching.predict import Levels, levelled, refit
 from planner.watching.statistics import Gain, paired_gain
 
 SHOWN = 3
@@ -40,6 +44,11 @@ class Change:
     rate: float
     gain: Gain
 
+    @property
+    def sentence(self) -> str:
+        gpus = f" ({self.more_gpus:+d} GPU)" if self.more_gpus else ""
+        return message("{what}{gpus}: {rate} req/s, {gain}.", self.what, gpus, number(self.rate), gain_text(self.gain))
+
 
 @dataclass(frozen=True, slots=True)
 class Bought:
@@ -51,17 +60,19 @@ class Bought:
 
     def sentences(self) -> list[str]:
         if not self.rate:
-            return ["No rate of this traffic is within the targets on the watched stack, so no gain can be given."]
-        found = [f"As watched it serves up to {self.rate:.3g} req/s within the targets; {self.tried} changes tried."]
-        for one in self.changes:
-            gpus = "" if not one.more_gpus else f" ({one.more_gpus:+d} GPU{'' if abs(one.more_gpus) == 1 else 's'})"
-            gain = one.gain
-            found.append(
-                f"{one.what}{gpus}: {one.rate:.3g} req/s, {100 * gain.value:+.1f} % ({100 * gain.low:+.1f} to"
-                f" {100 * gain.high:+.1f} %)."
+            return [
+                message("No rate of this traffic is within the targets on the watched stack, so no gain can be given.")
+            ]
+        found: list[str] = [
+            message(
+                "As watched it serves up to {rate} req/s within the targets; {tried} changes tried.",
+                number(self.rate),
+                self.tried,
             )
+        ]
+        found += [one.sentence for one in self.changes]
         if not self.changes:
-            found.append("None of them gains 2 %.")
+            found.append(message("None of them gains 2 %."))
         return found
 
 
@@ -127,7 +138,7 @@ def what_changes_buy(
 ) -> Bought:
     """The SHOWN changes with the largest predicted gain from the watched state. Raises SpecError."""
     spec = watched_spec(spec, window)
-    spec = spec.model_copy(update={"run": spec.run.model_copy(update={"warmup_requests": 0, "step_records": False})})
+    spec = spec.model_copy(update={"run": _quiet(spec)})
     base = levelled(resolve(spec), levels)
     period = period_of(spec, REQUESTS, first_guess(base, spec.run.seed))
     seeds = [spec.run.seed + at for at in range(SEEDS)]
@@ -155,6 +166,56 @@ def what_changes_buy(
         gpus = split.gpus - present(spec).gpus
         changes.append(Change(name, gpus, sum(after) / len(after), paired_gain(after, before)))
     return Bought(sum(before) / len(before), tuple(changes), len(tried))
+
+
+@dataclass(frozen=True, slots=True)
+class Rates:
+    """The highest rate within the targets before a change, and its gain: as predicted, and at the levels since."""
+
+    before: float
+    predicted: Gain
+    measured: Gain
+
+    @property
+    def sentence(self) -> str:
+        if not self.before:
+            return message("No rate of this traffic was within the targets before the change, so no gain can be given.")
+        return message(
+            "Highest rate within the targets: {before} req/s before, {predicted} predicted, {measured} by the step"
+            " times since.",
+            number(self.before),
+            gain_text(self.predicted),
+            gain_text(self.measured),
+        )
+
+
+def rates_of(changed: Changed) -> Rates:
+    """What a change was to gain and what it did, under the traffic since. Raises SpecError without any.
+
+    The second has the levels that the intervals since give the new plan: it is as measured as those are.
+    """
+    old, new = (
+        watched_spec(system.spec, changed.after).model_copy(update={"run": _quiet(system.spec)})
+        for system in (changed.old, changed.new)
+    )
+    since = refit(changed.after, changed.new, changed.levels)
+    systems = [
+        levelled(resolve(old), changed.levels),
+        levelled(resolve(new), changed.levels),
+        levelled(resolve(new), since),
+    ]
+    seeds = [old.run.seed + at for at in range(SEEDS)]
+    start = first_guess(systems[0], seeds[0])
+    period = period_of(old, REQUESTS, _rate(systems[0], start, seeds[0], period_of(old, REQUESTS, start)).rate or start)
+    before, planned, seen = ([_rate(system, start, seed, period).rate for seed in seeds] for system in systems)
+    if not all(before):
+        nothing = Gain(math.nan, math.nan, math.nan)
+        return Rates(0.0, nothing, nothing)
+    return Rates(sum(before) / len(before), paired_gain(planned, before), paired_gain(seen, before))
+
+
+def _quiet(spec: Spec) -> RunOptions:
+    return spec.run.model_copy(update={"warmup_requests": 0, "step_records": False})
 
 
 def _rate(system: System, start: float, seed: int, period: Period | None) -> Found:

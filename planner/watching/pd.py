@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from planner.messages import message
 from planner.report.words import gigabytes, number, percent
 from planner.system.resolve import System
 from planner.watching.observe import ITL, NAN, Observed, first_of, histogram
@@ -217,74 +218,106 @@ def _word(one: Evidence) -> Word:
 
 def _sentence(one: Evidence, word: Word) -> str:
     if word == "not known":
-        return f"Not known yet whether it is P/D: {number(one.requests)} requests seen, {FEWEST} are needed."
+        return message(
+            "Not known yet whether it is P/D: {seen} requests seen, {fewest} are needed.", number(one.requests), FEWEST
+        )
     if word == "the connector is off":
-        return (
+        return message(
             "It is not P/D: the connector is off. Every prompt is computed twice, on a prefill engine and again on a"
             " decode engine, and no KV moves."
         )
     if word == "the decode engines prefill":
-        return (
-            f"It is P/D in part: decode engines compute {percent(one.computed_share)} of the prompt tokens themselves,"
-            f" and {percent(one.gaps.stalled_share)} of the time between tokens is stalls."
+        return message(
+            "It is P/D in part: decode engines compute {computed} of the prompt tokens themselves, and {stalled} of the"
+            " time between tokens is stalls.",
+            percent(one.computed_share),
+            percent(one.gaps.stalled_share),
         )
     if word == "the link is overloaded":
-        return (
-            f"It is P/D, held up by its link: a transfer takes {number(one.transfer_s * 1e3)} ms,"
-            f" {number(one.transfer_s / one.alone_s)} times as long as alone, and {number(one.kv_waiting)} of"
-            f" {number(one.decode_inside)} requests on the decode engines wait for their KV."
+        return message(
+            "It is P/D, held up by its link: a transfer takes {each} ms, {times} times as long as alone, and {waiting}"
+            " of {inside} requests on the decode engines wait for their KV.",
+            number(one.transfer_s * 1e3),
+            number(one.transfer_s / one.alone_s),
+            number(one.kv_waiting),
+            number(one.decode_inside),
         )
-    return (
-        f"It is P/D: decode engines compute {percent(one.computed_share)} of the prompt tokens, and"
-        f" {percent(min(one.bytes_share, 1.0))} of the prompts' KV comes over the link."
+    return message(
+        "It is P/D: decode engines compute {computed} of the prompt tokens, and {came} of the prompts' KV comes over"
+        " the link.",
+        percent(one.computed_share),
+        percent(min(one.bytes_share, 1.0)),
     )
 
 
 def _facts(one: Evidence) -> list[str]:
-    found = [
-        f"Prompt tokens on decode engines: {number(one.computed)} computed, {number(one.transferred)} transferred, of"
-        f" {number(one.prompts)}; prefill engines computed {number(one.prefilled)}."
+    found: list[str] = [
+        message(
+            "Prompt tokens on decode engines: {computed} computed, {transferred} transferred, of {prompts}; prefill"
+            " engines computed {prefilled}.",
+            number(one.computed),
+            number(one.transferred),
+            number(one.prompts),
+            number(one.prefilled),
+        )
     ]
     if one.transfers:
         found.append(
-            f"KV: {number(one.kv_bytes / 1e6)} MB moved, {percent(one.bytes_share)} of what the prompts have"
-            f" ({number(one.kv_bytes / one.prompts)} bytes a prompt token); a transfer takes"
-            f" {number(one.transfer_s * 1e3)} ms ({number(one.alone_s * 1e3)} by the plan's wire), {_speed(one)}."
+            message(
+                "KV: {megabytes} MB moved, {share} of what the prompts have ({bytes} bytes a prompt token); a transfer"
+                " takes {each} ms ({alone} by the plan's wire), {speed} each.",
+                number(one.kv_bytes / 1e6),
+                percent(one.bytes_share),
+                number(one.kv_bytes / one.prompts),
+                number(one.transfer_s * 1e3),
+                number(one.alone_s * 1e3),
+                _speed(one),
+            )
         )
         found.append(
-            f"Posting: {number(one.post_s * 1e3)} ms a transfer of {number(one.descriptors)} descriptors,"
-            f" {number(one.post_each_s * 1e6)} us each: {percent(one.post_share)} of the time."
+            message(
+                "Posting: {post} ms a transfer of {descriptors} descriptors, {each} us each: {share} of the time.",
+                number(one.post_s * 1e3),
+                number(one.descriptors),
+                number(one.post_each_s * 1e6),
+                percent(one.post_share),
+            )
         )
     gaps = one.gaps
     if math.isfinite(gaps.mean_s):
         found.append(
-            f"Gaps between tokens: mean {number(gaps.mean_s * 1e3)}, median {number(gaps.median_s * 1e3)}, p99"
-            f" {number(gaps.p99_s * 1e3)} ms; a decode step of {number(one.batch)} without prompts takes"
-            f" {number(one.plain_s * 1e3)} ms by the law. Stalls are {percent(gaps.stalled_share)} of the time."
+            message(
+                "Gaps between tokens: mean {mean}, median {median}, p99 {p99} ms; a decode step of {batch} without"
+                " prompts takes {plain} ms by the law. Stalls are {stalled} of the time.",
+                number(gaps.mean_s * 1e3),
+                number(gaps.median_s * 1e3),
+                number(gaps.p99_s * 1e3),
+                number(one.batch),
+                number(one.plain_s * 1e3),
+                percent(gaps.stalled_share),
+            )
         )
     found.append(who_waits(one))
     if one.failed:
-        found.append(f"{number(one.failed)} transfers failed or expired.")
+        found.append(message("{count} transfers failed or expired.", number(one.failed)))
     return found
 
 
 def _speed(one: Evidence) -> str:
-    rate = one.kv_bytes / one.transfers / one.transfer_s if one.transfer_s else NAN
-    return f"{gigabytes(rate)} each"
+    return gigabytes(one.kv_bytes / one.transfers / one.transfer_s if one.transfer_s else NAN)
 
 
 def who_waits(one: Evidence) -> str:
     """Who waits for whom, on average over the rounds."""
-    waits = {
-        "for a prefill engine": one.prefill_waiting,
-        "for room on a decode engine": one.decode_waiting,
-        "on a decode engine for their KV": one.kv_waiting,
-    }
-    most = max(waits, key=lambda name: waits[name])
-    if waits[most] < 0.1:
-        return "Nobody waits: neither for a prefill engine nor for a decode engine."
-    told = ", ".join(f"{number(count)} {name}" for name, count in waits.items() if count)
-    return f"Requests that wait, on average: {told}."
+    if max(one.prefill_waiting, one.decode_waiting, one.kv_waiting) < 0.1:
+        return message("Nobody waits: neither for a prefill engine nor for a decode engine.")
+    return message(
+        "Requests that wait, on average: {prefill} for a prefill engine, {room} for room on a decode engine, {kv} on a"
+        " decode engine for their KV.",
+        number(one.prefill_waiting),
+        number(one.decode_waiting),
+        number(one.kv_waiting),
+    )
 
 
 def from_aggregates(gaps: Gaps, plain_s: float | None = None) -> Verdict:
@@ -295,14 +328,19 @@ def from_aggregates(gaps: Gaps, plain_s: float | None = None) -> Verdict:
     usual = plain_s or gaps.median_s
     stalled, tail = gaps.stalled_share, gaps.p99_s / usual
     facts = (
-        f"(mean - median) / mean = {percent(stalled)} of the time between tokens is stalls; (mean - median) / p99: one"
-        f" in {number(1 / gaps.stalls_a_token) if gaps.stalls_a_token else 'none'} gaps, if they last as p99.",
-        f"The p99 of {number(gaps.p99_s * 1e3)} ms is {number(tail)} times a usual step.",
+        message(
+            "(mean - median) / mean = {stalled} of the time between tokens is stalls; (mean - median) / p99: one in"
+            " {count} gaps, if they last as p99.",
+            percent(stalled),
+            number(1 / gaps.stalls_a_token) if gaps.stalls_a_token else "inf",
+        ),
+        message("The p99 of {p99} ms is {times} times a usual step.", number(gaps.p99_s * 1e3), number(tail)),
     )
     if stalled > STALLED and tail > SLOW_LINK:
-        text = (
-            f"Its decode engines stall: {percent(stalled)} of the time between tokens. Engines that only decode do not;"
-            " they compute prompts, or post transfers, between tokens."
+        text = message(
+            "Its decode engines stall: {stalled} of the time between tokens. Engines that only decode do not; they"
+            " compute prompts, or post transfers, between tokens.",
+            percent(stalled),
         )
         return Verdict("the decode engines prefill", text, facts)
-    return Verdict("a true pair", "The gaps between tokens are those of engines that only decode.", facts)
+    return Verdict("a true pair", message("The gaps between tokens are those of engines that only decode."), facts)

@@ -13,6 +13,7 @@ from planner.backends import backend
 from planner.engine.law import TERMS
 from planner.engine.profile_file import ProfileFile
 from planner.engine.profiles import from_file
+from planner.spec import SpecError
 from planner.system.knobs import changed_step
 from planner.system.resolve import System
 from planner.traffic.contents import ANSWER, PROMPT, SYSTEM, content_id, segments_of
@@ -22,6 +23,7 @@ from planner.traffic.requests import Arrival, Request
 from planner.watching.observe import NAN, Histogram, Observed
 
 METRICS = {"ttft": "TTFT", "tpot": "TPOT", "e2e": "E2E", "output_tokens_s": "output"}
+MOST = 1_000_000  # requests that a prediction simulates
 FEW = 8  # requests of an interval below which its lengths are those of the intervals around it
 
 
@@ -31,9 +33,6 @@ class Levels:
 
     prompts: float = 1.0
     decodes: float = 1.0
-
-    def text(self) -> str:
-        return f"prompts {self.prompts:.2f}, decodes {self.decodes:.2f} times the profile's"
 
 
 AS_PLANNED = Levels()
@@ -73,11 +72,15 @@ def _scaled(file: ProfileFile, levels: Levels) -> ProfileFile:
 def load_of(intervals: Sequence[Observed], system: System) -> Chained:
     """Requests as they were observed: counts, lengths and cached share of each interval, sent at even chances in it.
 
-    Time 0 is the start of the first interval. The same interval always gives the same requests.
+    Time 0 is the start of the first interval. The same interval always gives the same requests. Raises
+    SpecError for more than MOST.
     """
     longest = min(pool.limits.max_model_len for pool in system.pools)
     zero_s = intervals[0].start_s
     all_prompts, all_outputs = (_together([getattr(one, name) for one in intervals]) for name in ("prompts", "outputs"))
+    asked = sum(one.arrivals for one in intervals)
+    if asked > MOST:
+        raise SpecError("{asked:.3g} requests in {count} intervals; allowed: up to {most}", asked, len(intervals), MOST)
     arrivals: list[Arrival] = []
     for one in intervals:
         rng = stream(int(one.start_s * 1e3) % 2**32, "watched")

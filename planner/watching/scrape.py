@@ -20,6 +20,7 @@ Role = Literal["aggregated", "prefill", "decode"]
 ROLES: tuple[Role, ...] = ("aggregated", "prefill", "decode")
 Values = Mapping[str, float]
 SCHEMA = 1
+MOST_LINE = 2**22  # characters; an engine has some 20,000
 RECORDINGS = Path(__file__).parent / "recordings"  # that ship, by name
 
 
@@ -39,6 +40,14 @@ class Round:
 
     time_s: float
     engines: tuple[Scrape, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """From `time_s` on the engines are meant to be as `config`, a YAML, says."""
+
+    time_s: float
+    config: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +75,10 @@ class Recorder:
     ) -> None:
         self._file.close()
 
-    def add(self, found: Round) -> None:
+    def add(self, found: Round | Plan) -> None:
+        if isinstance(found, Plan):
+            self._write({"round": found.time_s, "config": found.config})
+            return
         for one in found.engines:
             before = self._last.get(one.engine, {})
             changed = {name: value for name, value in one.values.items() if before.get(name) != value}
@@ -80,8 +92,8 @@ class Recorder:
         self._file.write(json.dumps(data, separators=(",", ":")) + "\n")
 
 
-def read_recording(path: Path) -> tuple[Head, Iterator[Round]]:
-    """The head and, as they are asked for, the rounds of a file, or of a recording that ships.
+def read_recording(path: Path) -> tuple[Head, Iterator[Round | Plan]]:
+    """The head and, as they are asked for, the rounds of a file, or of a recording that ships, and changes of plan.
 
     Raises SpecError for a file that is no recording.
     """
@@ -100,11 +112,18 @@ def read_recording(path: Path) -> tuple[Head, Iterator[Round]]:
     return head, _rounds(path, lines)
 
 
-def _rounds(path: Path, lines: Iterable[tuple[int, dict[str, Any]]]) -> Iterator[Round]:
+def _rounds(path: Path, lines: Iterable[tuple[int, dict[str, Any]]]) -> Iterator[Round | Plan]:
     known: dict[str, dict[str, float]] = {}
-    time_s, engines = None, []
+    time_s: float | None = None
+    engines: list[Scrape] = []
     for number, data in lines:
         try:
+            if "config" in data:
+                if time_s is not None:
+                    yield Round(time_s, tuple(engines))
+                time_s, engines = None, []
+                yield Plan(float(data["round"]), str(data["config"]))
+                continue
             name, at, role = str(data["engine"]), float(data["round"]), data["role"]
             values = {key: float(value) for key, value in data["v"].items()}
             one = Scrape(float(data["t"]), name, role, known.get(name, {}) | values)
@@ -131,7 +150,7 @@ def _lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     fault: int | None = None
     try:
         with _open(path, "rt") as file:
-            for number, line in enumerate(file, start=1):
+            for number, line in enumerate(iter(lambda: file.readline(MOST_LINE), ""), start=1):
                 if fault is not None:
                     raise SpecError("{path}:{fault}: is not JSON; allowed: lines as they were written", path, fault)
                 try:

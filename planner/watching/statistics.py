@@ -85,3 +85,28 @@ def paired_gain(ours: Sequence[float], theirs: Sequence[float]) -> Gain:
     deviation = math.sqrt(sum((one - mean) ** 2 for one in ratios) / (n - 1))
     half = float(t.ppf(0.975, n - 1)) * deviation / math.sqrt(n)
     return Gain(mean, mean - half, mean + half)
+
+
+def shift(before: Sequence[float], after: Sequence[float]) -> Gain:
+    """By how much values became more, with Welch's 95 % interval. At least two on each side; taken as independent."""
+    from scipy.stats import t
+
+    parts = [(float(np.mean(of)), float(np.var(of, ddof=1)) / len(of), len(of)) for of in (before, after)]
+    (old, old_share, n), (new, new_share, m) = parts
+    both = max(old_share + new_share, 1e-18)
+    freedom = both**2 / max(old_share**2 / (n - 1) + new_share**2 / (m - 1), 1e-36)
+    half = float(t.ppf(0.975, max(freedom, 1.0))) * math.sqrt(both)
+    return Gain(new - old, new - old - half, new - old + half)
+
+
+def mean_of(expected: Sequence[float], scatter: Sequence[float], least: float) -> Gain:
+    """The mean of `expected`, and where the shift of as many measurements lies in 95 % of cases, if it is right.
+
+    `scatter`: how measurements scattered before, by a standard deviation of at least `least`.
+    """
+    from scipy.stats import t
+
+    deviation = max(float(np.std(scatter, ddof=1)), least)
+    half = float(t.ppf(0.975, len(scatter) - 1)) * deviation * math.sqrt(1 / len(scatter) + 1 / len(expected))
+    mean = float(np.mean(expected))
+    return Gain(mean, mean - half, mean + half)

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
+from planner.messages import message
 from planner.system.resolve import System
 from planner.watching.observe import Observed
 from planner.watching.predict import AS_PLANNED, METRICS, Levels, predict, refit, score
@@ -72,6 +73,11 @@ class State:
     traffic: Traffic = Traffic()
     since_fit: int = 0
     refits: int = 0
+
+
+def replanned(state: State) -> State:
+    """The state under another plan: what was learnt of levels and scatter stays, what was watched is of the old one."""
+    return replace(state, window=(), sums={}, since_fit=0)
 
 
 def coverage(state: State) -> float | None:
@@ -160,7 +166,12 @@ def _refitted(state: State, system: System, changed_s: float | None) -> tuple[St
     if state.fitted and changed_s is None:  # the same engine: what was learnt of its scatter stays
         first_s = within[0].start_s
         scores = {name: tuple(one for one in state.scores[name] if one[0] <= first_s) + scores[name] for name in scores}
-    told = f"Refitted on the last {len(within)} intervals: {levels.text()}."
+    told = message(
+        "Refitted on the last {count} intervals: prompts {prompts}, decodes {decodes} times the profile's.",
+        len(within),
+        f"{levels.prompts:.2f}",
+        f"{levels.decodes:.2f}",
+    )
     return replace(state, levels=levels, fitted=True, scores=scores, sums={}, since_fit=0, refits=state.refits + 1), [
         told
     ]
@@ -177,10 +188,23 @@ def _leans(state: State) -> bool:
 
 def _engine_changed(name: str, since_s: float, newest: float, judged: tuple[Judged, ...]) -> str:
     one = next(found for found in judged if found.metric == name)
-    how = "slower" if newest > 0 else "faster"
-    return (
-        f"The engines are {how} than the plan since {clock(since_s)}: {METRICS[name]} {one.measured * 1e3:.3g} ms,"
-        f" {one.predicted * 1e3:.3g} predicted for this traffic."
+    measured, predicted = f"{one.measured * 1e3:.3g}", f"{one.predicted * 1e3:.3g}"
+    if newest > 0:
+        return message(
+            "The engines are slower than the plan since {clock}: {metric} {measured} ms, {predicted} predicted for this"
+            " traffic.",
+            clock(since_s),
+            METRICS[name],
+            measured,
+            predicted,
+        )
+    return message(
+        "The engines are faster than the plan since {clock}: {metric} {measured} ms, {predicted} predicted for this"
+        " traffic.",
+        clock(since_s),
+        METRICS[name],
+        measured,
+        predicted,
     )
 
 
@@ -188,16 +212,17 @@ def _engine_changed(name: str, since_s: float, newest: float, judged: tuple[Judg
 
 LEAST_SEEN = 4  # intervals before a change can be noticed
 KINDS = {
-    "rate": ("requests a second", 0.1),
-    "prompts": ("tokens of a prompt", 0.1),
-    "outputs": ("tokens an answer", 0.1),
+    "rate": (message("requests a second"), 0.1),
+    "prompts": (message("tokens of a prompt"), 0.1),
+    "outputs": (message("tokens an answer"), 0.1),
 }
 
 
 def _traffic(traffic: Traffic, observed: Observed) -> tuple[Traffic, list[str]]:
     """Rate and lengths against what they were since they changed last."""
     now = {"rate": observed.rate, "prompts": observed.prompts.mean, "outputs": observed.outputs.mean}
-    seen, sums, events = dict(traffic.seen), dict(traffic.sums), []
+    seen, sums = dict(traffic.seen), dict(traffic.sums)
+    events: list[str] = []
     for name, value in now.items():
         if not value > 0:
             continue
@@ -211,8 +236,13 @@ def _traffic(traffic: Traffic, observed: Observed) -> tuple[Traffic, list[str]]:
             since_s = sums[name].since_s
             if since_s is not None:
                 events.append(
-                    f"The traffic changed since {clock(since_s)}: {value:.3g} {KINDS[name][0]}, it was"
-                    f" {math.exp(usual):.3g}."
+                    message(
+                        "The traffic changed since {clock}: {value} {what}, it was {usual}.",
+                        clock(since_s),
+                        f"{value:.3g}",
+                        KINDS[name][0],
+                        f"{math.exp(usual):.3g}",
+                    )
                 )
                 seen[name], sums[name] = (math.log(value),), Sums()
                 continue

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
+from planner.messages import message
 from planner.report.words import number, percent
 from planner.watching.predict import METRICS
 from planner.watching.watch import Judged, Line, State, clock, coverage
@@ -39,17 +39,13 @@ def closing(state: State) -> str:
     """How often the intervals held what was measured, over the whole watch."""
     share = coverage(state)
     if share is None:
-        return f"Nothing judged yet: {len(state.window)} intervals seen, 9 are needed after the first fit."
-    each = ", ".join(f"{METRICS[name]} {inside} of {count}" for name, (inside, count) in state.covered.items())
-    return f"The 90 % intervals held {percent(share)} of what was measured ({each}); refitted {state.refits} times."
-
-
-def line_data(line: Line) -> dict[str, Any]:
-    """For JSON; unknown numbers are null."""
-    from planner.watching.tables import row
-
-    return {name: _finite(value) for name, value in row(line).items()} | {"events": list(line.events)}
-
-
-def _finite(value: Any) -> Any:
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+        return message(
+            "Nothing judged yet: {count} intervals seen, 9 are needed after the first fit.", len(state.window)
+        )
+    each = ", ".join(f"{METRICS[name]} {inside}/{count}" for name, (inside, count) in state.covered.items())
+    return message(
+        "The 90 % intervals held {share} of what was measured ({each}); refitted {count} times.",
+        percent(share),
+        each,
+        state.refits,
+    )

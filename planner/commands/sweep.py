@@ -1,0 +1,116 @@
+"""`planner sweep`: a grid of questions, answered over all cores or a Ray cluster, kept row by row."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Optional
+
+import typer
+
+from planner.commands import Json, console, print_json, progress
+
+if TYPE_CHECKING:
+    from planner.sweep.answers import Table
+
+INTERRUPTED = 130
+# Of all figures, those that are printed, and what is above them.
+SHOWN = {
+    "deployment": "",
+    "meets_targets": "meets",
+    "attainment": "within",
+    "goodput_requests_per_s_per_gpu": "good/s/GPU",
+    "ttft_p99_ms": "TTFT p99",
+    "tpot_p99_ms": "TPOT p99",
+    "bottleneck": "short of",
+    "best": "best",
+    "rate": "req/s",
+    "rate_per_gpu": "req/s/GPU",
+    "worth_it": "P/D",
+    "advantage": "by",
+    "fault": "fault",
+}
+
+
+def sweep(
+    grid: Annotated[
+        Path, typer.Argument(metavar="GRID", help="A YAML file: base, set, seeds, gpus (docs/suggest.md).")
+    ],
+    out: Annotated[
+        Optional[Path],  # noqa: UP045 - typer reads the annotation when the command is built
+        typer.Option("--out", metavar="DIR", help="Rows and tables. Default: sweeps/GRID. One that was begun goes on."),
+    ] = None,
+    processes: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option("--processes", min=1, help="Default: all cores."),
+    ] = None,
+    cluster: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option("--cluster", metavar="ray", help="Spread the work over an existing Ray cluster."),
+    ] = None,
+    rows: Annotated[int, typer.Option("--rows", min=1, help="Rows to print.")] = 20,
+    as_json: Json = False,
+) -> None:
+    """Answer a grid of up to 1,000 questions.
+
+    Each a simulation, or with gpus what suggest answers; a stopped sweep goes on.
+    """
+    from planner.report import printing
+    from planner.spec import SpecError
+    from planner.suggestion.spread import cores, spread
+    from planner.sweep.answers import CSV, PARQUET
+    from planner.sweep.answers import sweep as answered
+    from planner.sweep.grid import read_grid
+
+    if cluster not in (None, "ray"):
+        raise SpecError("--cluster {cluster}: allowed: ray", cluster)
+    questions = read_grid(grid)
+    folder = Path("sweeps") / grid.stem if out is None else out
+    try:
+        with spread(cluster, min(processes or cores(), len(questions))) as workers:
+            found = answered(questions, folder, workers, progress())
+    except KeyboardInterrupt:
+        typer.echo(f"planner: stopped; the same command goes on with the rows of {folder}", err=True)
+        raise typer.Exit(INTERRUPTED) from None
+    if as_json:
+        print_json([dict(zip(found.columns, row, strict=True)) for row in found.rows])
+        return
+    screen = console()
+    screen.print(_shown(found, list(questions[0].axes), rows))
+    if len(found.rows) > rows:
+        printing.say(screen, f"{len(found.rows) - rows} more rows: --rows {len(found.rows)}")
+    failed = sum(fault is not None for fault in found.column("fault"))
+    printing.say(
+        screen, f"{len(found.rows)} questions" + (f", {failed} of them cannot be answered." if failed else ".")
+    )
+    printing.say(screen, f"Tables: {folder / CSV}, {folder / PARQUET}")
+
+
+def _shown(found: Table, axes: list[str], most: int) -> Any:
+    from rich import box
+    from rich.table import Table as Lines
+
+    last = [axis.rpartition(".")[2] for axis in axes]
+    titles = {axis: end if last.count(end) == 1 else axis for axis, end in zip(axes, last, strict=True)}
+    titles = {axis: title for axis, title in titles.items() if len(set(map(str, found.column(axis)))) > 1}
+    titles |= {name: title for name, title in SHOWN.items() if name in found.columns and any(found.column(name))}
+    made = Lines(box=box.SIMPLE_HEAD, pad_edge=False)
+    for title in titles.values():
+        made.add_column(title, overflow="fold")
+    for row in found.rows[:most]:
+        by_name = dict(zip(found.columns, row, strict=True))
+        made.add_row(*(_cell(by_name[name]) for name in titles))
+    return made
+
+
+def _cell(value: Any) -> str:
+    from planner.report.words import number
+
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return number(float(value)) if isinstance(value, (int, float)) else str(value)
+
+
+def register(app: typer.Typer) -> None:
+    app.command()(sweep)
