@@ -17,6 +17,7 @@ import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import aiohttp
@@ -26,6 +27,7 @@ from live.endpoints import Endpoint, PromptForm, find_endpoint
 from live.openai_api import EventSplitter, Kind, Usage, chunk_tokens, parsed
 from live.prompts import PromptMaker
 from live.results import ClientResult, Lag, Outcome
+from live.stop_signal import unless_stopped
 from planner.messages import message
 from planner.spec.strict_yaml import shorten
 from planner.traffic.requests import Arrival, Load, Request
@@ -78,19 +80,17 @@ async def run_load(
     """Send every request of `load`, spread over `endpoints` in turn, and wait for all answers.
 
     `ended` is told about each request as it ends. `stop`, once set, sends nothing more and ends what is in flight; what
-    was measured is returned. Raises SpecError when an endpoint cannot be used at all; later faults are rows with an
-    error.
+    was measured is returned. Raises SpecError when an endpoint cannot be used at all, and Stopped when `stop` is set
+    before that is known; later faults are rows with an error.
     """
-    options = options or ClientOptions()
+    options, stop = options or ClientOptions(), stop or asyncio.Event()
     headers = {"authorization": f"Bearer {options.token}"} if options.token else {}
     timeout = aiohttp.ClientTimeout(total=options.timeout_s, sock_connect=30)
     connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEPALIVE_S)
     async with aiohttp.ClientSession(connector=connector, timeout=timeout, headers=headers) as session:
-        found = [
-            await find_endpoint(session, url, model=model, kind=options.kind, prompt=options.prompt, headers=headers)
-            for url in endpoints
-        ]
-        return await _Run(session, found, load, seed, options, progress, ended).run(stop or asyncio.Event())
+        ask = partial(find_endpoint, session, model=model, kind=options.kind, prompt=options.prompt, headers=headers)
+        found = [await unless_stopped(stop, ask(url)) for url in endpoints]
+        return await _Run(session, found, load, seed, options, progress, ended).run(stop)
 
 
 class _Run:

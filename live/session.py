@@ -32,7 +32,7 @@ from live.results import ClientResult, Outcome, row_of
 from live.run_tables import requests_table, steps_table, transfers_table
 from live.servers import ReadyServer, Servers
 from live.step_table import EngineTrace, read_trace
-from live.stop_signal import stop_on_signals
+from live.stop_signal import Stopped, stop_on_signals
 from live.telemetry import Telemetry
 from live.warmup import warm_up
 from planner.routing import NEEDS_OVERLAP
@@ -237,9 +237,13 @@ class LiveSession:
         """Send a load and return its tables. Ctrl-C, SIGTERM or SIGHUP ends it early and keeps what was measured.
 
         The manifest says so (`interrupted`). `repeat` numbers the runs of a session: each has its own contents.
-        In the folder `keep` each request is written as it ends (planner.run.journal).
+        In the folder `keep` each request is written as it ends (planner.run.journal). Raises KeyboardInterrupt when it
+        is ended before the first request.
         """
-        return self._runner.run(self._measure(load, repeat, progress or self._progress, keep))
+        try:
+            return self._runner.run(self._measure(load, repeat, progress or self._progress, keep))
+        except Stopped:
+            raise KeyboardInterrupt from None
 
     async def _measure(self, load: Load, repeat: int, progress: Progress, keep: Path | None = None) -> Run:
         seed = self.system.spec.run.seed + CONTENT_SEEDS * repeat

@@ -92,7 +92,7 @@ def browser() -> Iterator[Any]:
 
 def settle(page: Any) -> None:
     """Wait until the page has run and its charts are drawn."""
-    page.wait_for_selector('[data-testid="stAppViewContainer"] h2', timeout=PATIENCE_S * 1000)
+    page.wait_for_selector('[data-testid="stAppViewContainer"] h1', timeout=PATIENCE_S * 1000)
     page.wait_for_timeout(700)
     page.wait_for_function(
         """() => document.querySelector('[data-testid="stApp"]')?.dataset.testScriptState === 'notRunning'

@@ -111,6 +111,38 @@ def test_timeline(run: Run, measure: str) -> None:
     valid(charts.when_busy(run, measure))
 
 
+def test_the_trade_has_a_frontier_of_each_mode(found: Suggestion) -> None:
+    table = charts.trade_table(found)
+    assert set(table[table["front"]]["mode"]) == set(table["mode"])
+    for _, of_mode in table.groupby("mode"):
+        for one in of_mode.to_dict("records"):
+            beaten = (of_mode["user"] >= one["user"]) & (of_mode["gpu"] > one["gpu"])
+            assert one["front"] == (not beaten.any())
+    assert charts.PICKED in valid(charts.what_trade(found, pick_points=True))
+
+
+def test_the_timeline_s_bars_are_the_run_s_own_times(run: Run, spec: Spec) -> None:
+    """In lanes that never overlap, each stage on the worker that does it; of the same requests in any run."""
+    ids = charts.followed(run)
+    table = charts.spans_table(run, ids)
+    rows = run.requests.set_index("request_id").loc[ids]
+    begun = rows["arrival_s"].min()
+    bars = table.set_index(["stage", "request"])
+    for request, row in rows.iterrows():
+        prefill, decode = bars.loc["prefill", request], bars.loc["decode", request]
+        assert (prefill["worker"], decode["worker"]) == (row["worker"], row["decode_worker"])
+        assert prefill["start_s"] == pytest.approx(row["prefill_start_s"] - begun)
+        assert decode["end_s"] == pytest.approx(row["finish_s"] - begun)
+    assert set(table["stage"]) == {"queue", "prefill", "transfer", "decode"}
+    stays = table.groupby(["worker", "lane", "request"]).agg(start=("start_s", "min"), end=("end_s", "max"))
+    for _, lane in stays.sort_values("start").groupby(["worker", "lane"]):
+        assert (lane["start"].to_numpy()[1:] >= lane["end"].to_numpy()[:-1]).all()
+    together = curves.simulated(load("agg", ["workload.requests=60"]))
+    assert charts.followed(together) == ids
+    for one in (run, together):
+        valid(charts.what_requests_do(one, ids, 5.0))
+
+
 def test_recorded_run_has_its_charts() -> None:
     folder = next(iter(recorded_runs().values()))
     measured, simulated = Run.load(folder), Run.load(folder / "simulated")

@@ -13,6 +13,7 @@ import pytest
 from fake_engine import FakeEngine
 from live.client import ClientOptions, ClientResult, run_load
 from live.prompts import PromptMaker, token_range
+from live.stop_signal import Stopped
 from planner.spec import SpecError
 from planner.traffic.requests import Arrival, Request
 
@@ -267,6 +268,29 @@ def test_stop_keeps_what_was_measured() -> None:
     assert sum(row.error is None for row in result.outcomes) > 3
     assert all(row.error == "stopped before it ended" for row in result.outcomes if row.error)
     assert any("stopped early" in note for note in result.notes)
+
+
+def test_a_peer_that_never_answers_can_be_left() -> None:
+    """It takes the connection, and says nothing: the first question to it ends when the run is stopped."""
+
+    async def main() -> None:
+        stop, gone = asyncio.Event(), asyncio.Event()
+
+        async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.readline()
+            stop.set()
+            await gone.wait()
+            writer.close()
+
+        async with await asyncio.start_server(silent, "127.0.0.1", 0) as peer:
+            host, port = peer.sockets[0].getsockname()
+            try:
+                await run_load([f"http://{host}:{port}"], Listed([Arrival(0.0, request(0))]), stop=stop)
+            finally:
+                gone.set()
+
+    with pytest.raises(Stopped):
+        asyncio.run(asyncio.wait_for(main(), 60))
 
 
 def test_a_fault_of_the_load_is_not_swallowed() -> None:

@@ -95,6 +95,36 @@ def test_a_short_call_does_not_wait_for_a_long_one(workers: ProcessPool) -> None
     long.join(20)
 
 
+def test_what_goes_first_waits_only_for_what_is_at_work() -> None:
+    made, ended = ProcessPool(2), []
+    long = threading.Thread(target=lambda: made(pause, [0.1] * 12, lambda *_: ended.append("long")), daemon=True)
+    try:
+        made(square, [1, 2], nothing)  # both are up
+        long.start()
+        while not ended:
+            time.sleep(0.01)
+        begun = len(ended)
+        made(pause, [0.01] * 6, lambda *_: ended.append("first"), first=True)
+        assert ended[begun:].count("long") <= 4  # two at work when it came, and those that ended until it was seen
+        long.join(60)
+        assert ended.count("long") == 12
+    finally:
+        made.stop()
+
+
+def test_a_caller_is_asked_whether_to_go_on_while_its_inputs_are_at_work(workers: ProcessPool) -> None:
+    asked: list[int] = []
+
+    def going() -> None:
+        asked.append(1)
+        if len(asked) > 3:
+            raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        workers(pause, [3.0], nothing, going=going)
+    assert workers(square, [2], nothing) == [4]
+
+
 def test_workers_end_when_their_parent_is_killed() -> None:
     code = (
         "import os, signal, sys\n"

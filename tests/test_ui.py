@@ -16,6 +16,8 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from planner.commands import doctor
+from planner.engine.catalogue import hardware
+from planner.engine.catalogue import names as catalogue
 from planner.engine.model_config import load_model, model_config
 from planner.messages import names
 from planner.run.facts import STAGES
@@ -41,7 +43,7 @@ def fine(app: AppTest) -> AppTest:
 
 
 def texts(app: AppTest) -> str:
-    kinds = (app.header, app.subheader, app.markdown, app.caption, app.info, app.warning)
+    kinds = (app.title, app.subheader, app.markdown, app.caption, app.info, app.warning)
     return "\n".join(str(one.value) for kind in kinds for one in kind)
 
 
@@ -56,13 +58,41 @@ def address(app: AppTest) -> dict[str, str]:
 @pytest.mark.parametrize("name", NAMES)
 def test_page_as_it_comes(name: str, language: str) -> None:
     app = fine(page(name, lang=language))
-    assert len(app.header) == 1
-    assert bool(re.search("[\u4e00-\u9fff]", app.header[0].value)) == (language == "zh")
+    assert len(app.title) == 1
+    assert bool(re.search("[\u4e00-\u9fff]", app.title[0].value)) == (language == "zh")
+    if language == "zh":
+        assert english_left(app) == []
+
+
+ENGLISH = re.compile(r"(?:\b[A-Za-z][a-z']*[ ,]+){3,}[a-z]{2,}")  # four words in a row
+# A source in its own words, and names of hardware.
+KEPT_ENGLISH = ("lowest hourly price of each GPU", *(hardware(name).title for name in catalogue("hardware")))
+
+
+def english_left(app: AppTest) -> list[str]:
+    """Sentences of any element that are not Chinese; code, and what charts are drawn from, are none."""
+    found = []
+    for element in app.main:
+        if element.type in ("code", "text_area"):
+            continue
+        proto = getattr(element, "proto", None)
+        for field, value in () if proto is None else proto.ListFields():
+            if field.name in ("label", "body", "help", "text", "caption", "placeholder", "options", "alt"):
+                texts = [value] if isinstance(value, str) else [one for one in value if isinstance(one, str)]
+                found += [one for one in texts if ENGLISH.search(one)]
+            if field.name == "spec":
+                titles = re.findall(r'"(?:title|told)": ?"([^"]+)"', value)
+                found += [one.encode().decode("unicode_escape") for one in titles if ENGLISH.search(one)]
+    return [one for one in found if not any(kept in one for kept in KEPT_ENGLISH)]
+
+
+def test_english_is_found_where_it_is_left() -> None:
+    assert english_left(page("ask", lang="en")) != []
 
 
 def test_whole_app_starts_on_ask() -> None:
     app = fine(AppTest.from_file(str(ROOT / "app.py"), default_timeout=60).run())
-    assert app.header[0].value == "How should your GPUs serve this model?"
+    assert app.title[0].value == "How should your GPUs serve this model?"
 
 
 def test_no_gpu_is_said_and_needed_nowhere() -> None:
@@ -335,7 +365,7 @@ def spoken() -> set[str]:
 
     machine = doctor.Machine("3.11", 2, None, (), None, None, "interpreted")
     found = {text for card in CARDS.values() for text in (card.title, card.about)}
-    found |= {*charts.NAMES.values(), *charts.TIMELINE.values(), *STAGES.values()}
+    found |= {*charts.NAMES.values(), *charts.TIMELINE.values(), *STAGES.values(), "Requests"}
     found |= {check.what for check in doctor.checks(machine)} | {*CPU_CONFIGS} - {"1P1D"}
     found |= {*ABOUT.values()}
     found |= {"Load", "Ratio", "Trade-off", "First token", "Timeline"}

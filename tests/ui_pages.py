@@ -23,8 +23,13 @@ def small_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 def page(name: str, **params: str) -> AppTest:
     """One page by itself, run once."""
+    return opened(name, **params).run()
+
+
+def opened(name: str, **params: str) -> AppTest:
+    """One page by itself, not run yet."""
     text = f"from planner.ui.frame import begin\nbegin()\nfrom planner.ui import {name}\n{name}.page()\n"
     app = AppTest.from_string(text, default_timeout=120)
     for key, value in {**SMALL, **params}.items():
         app.query_params[key] = value
-    return app.run()
+    return app

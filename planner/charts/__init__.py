@@ -6,9 +6,10 @@ Measured is filled, simulated is hollow (or a dashed line). `say` translates wha
 
 from __future__ import annotations
 
-from planner.charts.answer import split_table, what_trade, what_would_change, which_split
+from planner.charts.answer import PICKED, split_table, trade_table, what_trade, what_would_change, which_split
 from planner.charts.measured import done_table, how_close, how_far_off, how_many_done, name_of
 from planner.charts.style import COLOURS, MODES, NAMES, STAGE_COLOURS, Chart, Say
+from planner.charts.timeline import followed, spans_table, what_requests_do
 from planner.charts.traffic import how_it_arrives, how_it_varies, how_latency_spreads, how_long, how_well_fitted
 from planner.charts.watched import how_it_held
 from planner.charts.why import (
@@ -25,11 +26,13 @@ __all__ = [
     "COLOURS",
     "MODES",
     "NAMES",
+    "PICKED",
     "STAGE_COLOURS",
     "TIMELINE",
     "Chart",
     "Say",
     "done_table",
+    "followed",
     "how_close",
     "how_far_off",
     "how_it_arrives",
@@ -42,8 +45,11 @@ __all__ = [
     "how_well_fitted",
     "name_of",
     "ratio_table",
+    "spans_table",
     "split_table",
     "timeline_table",
+    "trade_table",
+    "what_requests_do",
     "what_trade",
     "what_would_change",
     "when_busy",

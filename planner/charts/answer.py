@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import altair as alt
 import pandas as pd
 
 from planner.charts.style import COLOURS, HOLLOW, MODES, NAMES, TARGET, Chart, Say, plain, rule_at, scale_of
-from planner.suggestion.answer import Suggestion, best_of
+from planner.messages import message
+from planner.report.words import number
+from planner.suggestion.answer import Row, Suggestion, best_of
 from planner.suggestion.words import pick
+
+Curves = Mapping[str, tuple[Row, pd.DataFrame]]  # by candidate: planner.suggestion.curves.load_curve
 
 
 def split_table(found: Suggestion, most: int = 12, say: Say = plain) -> pd.DataFrame:
@@ -107,44 +112,69 @@ def what_would_change(found: Suggestion, say: Say = plain) -> Chart:
     return alt.layer(zero, margin, points).properties(height=alt.Step(24))
 
 
-def what_trade(found: Suggestion, say: Say = plain) -> Chart:
-    """Speed for a user against output of a GPU: every passing probe, and the front that no other beats."""
-    modes = {row.name: row.mode for row in found.rows}
-    probes = [
-        {"name": say(row.name), "kind": say(NAMES[row.mode]), "rate": one.rate, "user": one.tokens_s_user,
-         "gpu": one.output_tokens_s / found.gpus}
+def trade_table(found: Suggestion, say: Say = plain, curves: Curves | None = None) -> pd.DataFrame:
+    """Every run within the targets: the speed of a user against the output of a GPU, both in tokens/s.
+
+    Those of the answer, and of the load `curves` of some candidates. `front`: no run of the same mode beats it in both.
+    `told`: the point in words.
+    """
+    runs = [
+        (row, one.rate, one.tokens_s_user, one.output_tokens_s)
         for row in found.rows for searched in row.searches[:1] for one in searched.probes if one.passed
     ]  # fmt: skip
-    front = [
-        {"name": say(p.name), "kind": say(NAMES[modes[p.name]]), "rate": p.rate, "user": p.tokens_s_user,
-         "gpu": p.output_tokens_s_gpu}
-        for p in found.pareto
-    ]  # fmt: skip
+    for row, table in (curves or {}).values():
+        kept = table[(table["attainment"] >= found.slo.attainment) & ~table["saturated"]].dropna()
+        runs += [
+            (row, float(run["rate"]), float(run["tokens_s_user"]), float(run["output_tokens_s"]))
+            for run in kept.to_dict("records")
+        ]
+    points = []
+    for row, rate, user, output in runs:
+        told = message(
+            "{name}: at {rate} requests/s a user reads {user} tokens/s, and a GPU writes {gpu} tokens/s",
+            row.name, number(rate), number(user), number(output / found.gpus),
+        )  # fmt: skip
+        points.append(
+            {
+                "candidate": str(row.name), "name": say(row.name), "mode": row.mode, "kind": say(NAMES[row.mode]),
+                "rate": rate, "user": user, "gpu": output / found.gpus, "told": say(told),
+            }
+        )  # fmt: skip
+    table = pd.DataFrame(points, columns=["candidate", "name", "mode", "kind", "rate", "user", "gpu", "told"])
+    table = table.sort_values(["user", "gpu"], ascending=False, ignore_index=True)
+    best_so_far = table.groupby("mode")["gpu"].cummax()
+    return table.assign(front=(table["gpu"] == best_so_far) & ~table.duplicated(["mode", "user", "gpu"]))
+
+
+PICKED = "picked"  # the selection of a point, by its candidate
+
+
+def what_trade(found: Suggestion, say: Say = plain, curves: Curves | None = None, pick_points: bool = False) -> Chart:
+    """Speed for a user against output of a GPU: runs within the targets, a frontier of each mode, the target's pace,
+    and the answer as a star. `pick_points`: a click selects a candidate, as PICKED.
+    """
+    table = trade_table(found, say, curves)
     x = alt.X("user:Q", title=say("Speed for a user, tokens/s"), scale=alt.Scale(zero=False))
     y = alt.Y("gpu:Q", title=say("Output per GPU, tokens/s"))
-    tooltip: list[Any] = [
-        alt.Tooltip("name:N", title=say("Split")),
-        alt.Tooltip("rate:Q", format=".3g", title=say("requests/s")),
-        alt.Tooltip("user:Q", format=".3g", title=say("Speed for a user, tokens/s")),
-        alt.Tooltip("gpu:Q", format=".4g", title=say("Output per GPU, tokens/s")),
-    ]
-    colour = alt.Color("kind:N", scale=scale_of(MODES, say), title=None)
-    base = alt.Chart(pd.DataFrame(front)).encode(x=x, y=y, tooltip=tooltip)
-    layers = [
-        alt.Chart(pd.DataFrame(probes))
-        .mark_point(filled=False, size=40, opacity=0.45)
-        .encode(x=x, y=y, tooltip=tooltip, color=colour),
-        base.mark_line(color="#808080", point=False).encode(order="user:Q"),
-        base.mark_point(filled=False, size=110, strokeWidth=2.5).encode(color=colour),
-    ]
+    tooltip: list[Any] = [alt.Tooltip("told:N", title=" ")]
+    legend = alt.Legend(title=None, orient="top")
+    colour = alt.Color("kind:N", scale=scale_of(MODES, say), legend=legend)
+    points = alt.Chart(table).mark_point(filled=False, strokeWidth=2).encode(
+        x=x, y=y, tooltip=tooltip, color=colour,
+        size=alt.condition("datum.front", alt.value(110), alt.value(45)),
+        opacity=alt.condition("datum.front", alt.value(1.0), alt.value(0.45)),
+    )  # fmt: skip
+    if pick_points:
+        picked = alt.selection_point(name=PICKED, fields=["candidate"], on="click", empty=False)
+        points = points.add_params(picked)
+    front = alt.Chart(table[table["front"]]).mark_line(strokeDash=[6, 4]).encode(x=x, y=y, color=colour, order="user:Q")
+    layers = [front, points]
     if found.slo.tpot_ms is not None:  # the pace that the target asks for, of a user
         layers.append(rule_at({"x": [1e3 / found.slo.tpot_ms]}, say("Target"), x="x:Q"))
     chosen = pick(found.rows, found.verdict)
     if chosen.rate > 0:
-        star = {
-            "name": say(chosen.name), "rate": chosen.rate, "user": chosen.tokens_s_user,
-            "gpu": chosen.output_tokens_s_gpu,
-        }  # fmt: skip
+        told = message("The answer: {name}", chosen.name)
+        star = {"user": chosen.tokens_s_user, "gpu": chosen.output_tokens_s_gpu, "told": say(told)}
         data = alt.Chart(pd.DataFrame([star])).encode(x=x, y=y, tooltip=tooltip)
         layers.append(data.mark_text(text="★", fontSize=24, color=TARGET))
-    return alt.layer(*layers).properties(height=340)
+    return alt.layer(*layers).properties(height=380)

@@ -1,4 +1,4 @@
-"""`planner export`: a deployment as the files of vLLM, Docker Compose, Dynamo or llm-d."""
+"""`planner export`: a deployment as the files of vLLM, Docker Compose, Dynamo, llm-d or KServe."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from planner.commands import Config, Set, overrides
 
 def export(
     config: Config = None,
-    to: Annotated[str, typer.Option("--to", metavar="STACK", help="vllm, compose, dynamo or llm-d.")] = "vllm",
+    to: Annotated[str, typer.Option("--to", metavar="STACK", help="vllm, compose, dynamo, llm-d or kserve.")] = "vllm",
     assignments: Set = None,
     out: Annotated[
         Optional[Path],  # noqa: UP045 - typer reads the annotation when the command is built

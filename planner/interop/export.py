@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from planner.interop import compose, dynamo, llmd, load_commands, remainder, vllm_script
+from planner.interop import compose, dynamo, kserve, llmd, load_commands, remainder, vllm_script
 from planner.interop.import_file import import_text
 from planner.interop.workers import VLLM, hub_id
 from planner.spec import Spec, SpecError, dump
@@ -49,11 +49,17 @@ def _llmd(system: System, out: Path) -> dict[str, str]:
     return {"llm-d-values.yaml": _dump(llmd.values(system), note)}
 
 
+def _kserve(system: System, out: Path) -> dict[str, str]:
+    note = f"{system.spec.name}: kubectl apply -f kserve.yaml; {kserve.API}; options are those of vLLM {VLLM}"
+    return {"kserve.yaml": _dump(kserve.service(system), note)}
+
+
 TARGETS: dict[str, Callable[[System, Path], dict[str, str]]] = {
     "vllm": _vllm,
     "compose": _compose,
     "dynamo": _dynamo,
     "llm-d": _llmd,
+    "kserve": _kserve,
 }
 
 

@@ -81,7 +81,7 @@ def suggestion_report(
     if shown:
         parts += [_svg(charts.how_latency_grows(shown, metric, found.slo, rate, say)) for metric in ("ttft", "tpot")]
     if found.pareto:
-        parts.append(_svg(charts.what_trade(found, say)))
+        parts.append(_svg(charts.what_trade(found, say, curves)))
     if found.verdict is not None:
         parts += [_sentences(explanation(found.verdict), say), _svg(charts.what_would_change(found, say))]
     columns = [say(text) for text in ("Split", "requests/s", "95 % from", "95 % to", "requests/s per GPU")]

@@ -41,7 +41,8 @@ def rates_up_to(highest: float, count: int = 9) -> list[float]:
 
 
 def load_curve(spec: Spec, rates: Sequence[float], period: Period | None) -> pd.DataFrame:
-    """One row a rate: percentiles of TTFT and TPOT, attainment, and whether its line of requests keeps growing.
+    """One row a rate: percentiles of TTFT and TPOT, attainment, the tokens/s of a user and of all GPUs, and whether its
+    line of requests keeps growing.
 
     The runs of `suggest`, judged as it judges them: `period` is the answer's; None: the whole list, less its first
     tenth. At one rate and seed, attainment is the same number.
@@ -59,6 +60,10 @@ def load_curve(spec: Spec, rates: Sequence[float], period: Period | None) -> pd.
             for point, percent in PERCENTILES.items()
         }
         attainment = float(facts.good[judged].mean()) if judged.any() else 0.0
+        pace = facts.tpot[judged]
+        pace = pace[~np.isnan(pace)]
+        values["tokens_s_user"] = 1 / float(pace.mean()) if len(pace) else None
+        values["output_tokens_s"] = rate * float(np.nanmean(facts.output_tokens))
         rows.append({"rate": rate, "saturated": facts.saturation.saturated, **values, "attainment": attainment})
     return pd.DataFrame(rows)
 

@@ -77,7 +77,7 @@ def smallest(
                 if found is not None:
                     first[mode] = (gpus, found)
             if progress:
-                progress(f"fewest GPUs for {rate:g} req/s: {gpus}", 0.0)
+                progress(f"fewest GPUs for {rate:g} req/s: {gpus}", gpus / limit)
     best = min(first.values(), key=lambda item: (item[0], item[1].second is not None), default=None)
     return Smallest(
         rate=rate,

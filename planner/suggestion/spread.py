@@ -9,10 +9,10 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from itertools import islice
+from dataclasses import dataclass
 from multiprocessing.connection import wait as wait_for
 from typing import Any, Protocol, TypeVar
 
@@ -20,6 +20,7 @@ from planner.messages import message
 
 T = TypeVar("T")
 R = TypeVar("R")
+TICK_S = 0.25
 RETRIES = 20  # of a task on Ray whose node was lost; one that raises is not tried again
 Done = Callable[[int, Any], None]  # the place of an input, and its result
 
@@ -61,30 +62,59 @@ def processes(count: int) -> Iterator[Spread]:
         pool.stop()
 
 
+@dataclass(eq=False)
+class _Call:
+    """One call of a pool: whether it goes before others, how many of its inputs are at work and how many wait."""
+
+    first: bool
+    left: int
+    flying: int = 0
+
+
 class ProcessPool:
     """`count` processes that stay for the next answer; a `Spread` that several threads may use at once.
 
-    They start at the first call, and end with this process, however it ends. No caller has more than `count` inputs
-    at work, so that a long answer does not keep another caller's short one waiting. A worker that was killed (out of
-    memory) fails the calls of that moment with a ChildProcessError; the next call starts new ones.
+    They start at the first call, and end with this process, however it ends. A free process takes an input of a call
+    that goes `first`, then of the call that has fewest at work, so that a long answer does not keep another caller's
+    short one waiting. A worker that was killed (out of memory) fails the calls of that moment with a
+    ChildProcessError; the next call starts new ones.
     """
 
     def __init__(self, count: int) -> None:
         self._count = count
         self._lock = threading.Lock()
         self._executor: ProcessPoolExecutor | None = None
+        self._turn = threading.Condition()
+        self._calls: list[_Call] = []
+        self._busy = 0  # inputs at work, also those of callers that gave up
 
-    def __call__(self, function: Callable[[T], R], inputs: Sequence[T], done: Done) -> list[R]:
-        executor = self._started()
+    def __call__(
+        self,
+        function: Callable[[T], R],
+        inputs: Sequence[T],
+        done: Done,
+        *,
+        first: bool = False,
+        going: Callable[[], None] | None = None,
+    ) -> list[R]:
+        """`going` is called at least every TICK_S seconds; what it raises ends the call."""
+        executor, call = self._started(), _Call(first, len(inputs))
         found: dict[int, R] = {}
-        waiting = enumerate(inputs)
         flying: dict[Future[R], int] = {}
+        with self._turn:
+            self._calls.append(call)
         try:
             while len(found) < len(inputs):
-                flying |= {executor.submit(function, one): at for at, one in islice(waiting, self._count - len(flying))}
-                for ended in wait(flying, return_when=FIRST_COMPLETED).done:
-                    at = flying.pop(ended)
-                    found[at] = ended.result()
+                if going is not None:
+                    going()
+                while self._given_a_turn(call):
+                    flying |= self._submitted(executor, call, function, inputs, len(inputs) - call.left - 1)
+                with self._turn:
+                    if not any(one.done() for one in flying) and not self._is_next(call):
+                        self._turn.wait(TICK_S)
+                for one in [one for one in flying if one.done()]:
+                    at = flying.pop(one)
+                    found[at] = one.result()
                     done(at, found[at])
         except BrokenProcessPool:
             self.stop()
@@ -92,9 +122,49 @@ class ProcessPool:
                 message("a worker process was killed, perhaps for want of memory; try again")
             ) from None
         finally:
+            with self._turn:
+                self._calls.remove(call)
+                self._turn.notify_all()
             for one in flying:
                 one.cancel()
         return [found[at] for at in range(len(inputs))]
+
+    def _is_next(self, call: _Call) -> bool:
+        """Whether the next free process is this call's."""
+        waiting = [one for one in self._calls if one.left]
+        return (
+            self._busy < self._count
+            and call.left > 0
+            and call is min(waiting, key=lambda one: (not one.first, one.flying))
+        )
+
+    def _given_a_turn(self, call: _Call) -> bool:
+        with self._turn:
+            if not self._is_next(call):
+                return False
+            call.left -= 1
+            call.flying += 1
+            self._busy += 1
+            return True
+
+    def _submitted(
+        self, executor: ProcessPoolExecutor, call: _Call, function: Callable[[T], R], inputs: Sequence[T], at: int
+    ) -> dict[Future[R], int]:
+        """The input at this place as a future; its process is free again when it ends."""
+
+        def free(_: object = None) -> None:
+            with self._turn:
+                call.flying -= 1
+                self._busy -= 1
+                self._turn.notify_all()
+
+        try:
+            future = executor.submit(function, inputs[at])
+        except BaseException:
+            free()
+            raise
+        future.add_done_callback(free)
+        return {future: at}
 
     def warm(self, function: Callable[[T], object], one: T) -> None:
         """Give every worker `one` to do, so that it has imported and read what the real work needs. Returns at once."""

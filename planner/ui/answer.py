@@ -6,7 +6,6 @@ from functools import partial
 from pathlib import Path
 
 import streamlit as st
-from streamlit.delta_generator import DeltaGenerator
 
 from planner import charts
 from planner.charts import Say
@@ -18,6 +17,7 @@ from planner.spec import SpecError, dump
 from planner.suggestion.answer import Suggestion
 from planner.suggestion.words import engines, explanation, pick
 from planner.ui import compute
+from planner.ui.bar import Waiting, cancelled, offer_to_go_on, unless_cancelled
 from planner.ui.frame import badge, failed, go, guarded, help_of, link, read_this, scenario, title
 from planner.ui.lead import alternatives, lead, options, serves
 from planner.ui.scenario import TRACE, Scenario
@@ -30,10 +30,10 @@ def page() -> None:
     asked = scenario()
     title(t("Answer"), in_words(asked))
     try:
-        now = numbered(asked)
-        sure = compute.known(now)
-        found = sure or first_look(now)
-        rate = compute.rate_of(now.spec())
+        now, found = answered(asked)
+        sure, rate = compute.known(now), compute.rate_of(now.spec())
+        if sure is not None and rate is not None and serves(sure, rate):
+            rate = _run(asked, now, sure, rate)
     except (SpecError, ChildProcessError) as error:
         failed(error)
         link("ask", t("Change the question"), ":material/help:")
@@ -43,10 +43,14 @@ def page() -> None:
     else:
         lead(now, sure, rate)
     badge(found.provenance, found.notes)
-    place = st.empty()
+    if sure is None and cancelled(asked):
+        offer_to_go_on(t("Cancelled: this is the first look."))
+    place = st.container()
     _body(now, found, rate, sure is not None)
-    if sure is None:
-        _make_sure(now, place)
+    if sure is None and not cancelled(asked):
+        with place:
+            waiting = Waiting(asked, now)
+        _make_sure(now, waiting)
 
 
 def in_words(now: Scenario) -> str:
@@ -59,19 +63,31 @@ def in_words(now: Scenario) -> str:
     return t("{gpus} x {gpu}, {model}, {load}", gpus=now.gpus, gpu=gpu, model=model, load=sent)
 
 
-def numbered(now: Scenario) -> Scenario:
-    """The scenario with its number of GPUs, which "how few?" leaves to be found. Raises SpecError."""
-    if now.want != "fewest":
-        return now
-    place = st.empty()
+def answered(asked: Scenario) -> tuple[Scenario, Suggestion]:
+    """The question with its number of GPUs, and the best known answer: the sure one, else the first look.
 
-    def progress(stage: str, done: float) -> None:
-        place.progress(done, text=t("Counting GPUs up …"))
+    With a bar while they are worked out. Raises SpecError and ChildProcessError.
+    """
+    waiting = Waiting(asked)
+    now = asked
+    if asked.want == "fewest":
+        unless_cancelled(asked, compute.counted(asked))
+        now = compute.asked(asked, waiting.part("count", t("Counting GPUs up")))
+    found = compute.known(now) or unless_cancelled(asked, compute.looked(now))
+    if found is None:
+        found = compute.first_look(now, waiting.part("look", t("A first look at the splits")))
+    waiting.end()
+    return now, found
 
-    place.progress(0.0, text=t("Counting GPUs up …"))
-    found = compute.asked(now, progress)
-    place.empty()
-    return found
+
+def _run(asked: Scenario, now: Scenario, found: Suggestion, rate: float) -> float | None:
+    """Run the deployments that may be preferred under the user's load: that rate, or None where that was cancelled."""
+    waiting = Waiting(asked, now)
+    if not cancelled(asked):
+        options(now, found, rate, waiting.part("load", t("Running the best ones under your load")))
+        waiting.end()
+        return rate
+    return None
 
 
 def so_far(found: Suggestion) -> str:
@@ -86,23 +102,14 @@ def so_far(found: Suggestion) -> str:
     return t("First look: none of {n} tried so far meets the targets.", n=len(tried))
 
 
-def _make_sure(now: Scenario, place: DeltaGenerator) -> None:
+def _make_sure(now: Scenario, waiting: Waiting) -> None:
     """Under the first look, work out the answer from every split and several lists, then show that."""
-    head = t("Comparing every split over {seeds} lists", seeds=now.seeds)
-
-    def progress(stage: str, done: float) -> None:
-        place.progress(min(1.0, done), text=f"{head}: {say(stage)} …")
-
-    def counting(stage: str, done: float) -> None:
-        place.progress(done, text=t("Counting GPUs up …"))
-
-    place.progress(0.0, text=f"{head} …")
     try:
-        compute.fewest(now, counting)
-        compute.answer(now, progress)
+        compute.fewest(now, waiting.part("count", t("Counting GPUs up")))
+        compute.answer(now, waiting.part("sure", t("Comparing every split over {seeds} lists", seeds=now.seeds)))
     except (SpecError, ChildProcessError) as error:
-        with place:
-            failed(error)
+        waiting.end()
+        failed(error)
         return
     st.rerun()
 
@@ -125,30 +132,10 @@ def _body(now: Scenario, found: Suggestion, rate: float | None, sure: bool) -> N
     _next(now, found)
 
 
-def best_known(now: Scenario) -> Suggestion:
-    """The sure answer where it has been worked out, else the first look."""
-    now = numbered(now)
-    return compute.known(now) or first_look(now)
-
-
-def first_look(now: Scenario) -> Suggestion:
-    """The quick answer, with a bar while it is worked out. Raises SpecError and ChildProcessError."""
-    place = st.empty()
-
-    def progress(stage: str, done: float) -> None:
-        place.progress(min(1.0, done), text=f"{say(stage)} …")
-
-    with place.container():
-        st.progress(0.0, text=t("Simulating every split …"))
-    found = compute.first_look(now, progress)
-    place.empty()
-    return found
-
-
 def _cards(found: Suggestion, highest: float, rate: float | None) -> None:
     """The suggested deployment under the user's own traffic, or at its highest rate where that is less."""
     offered = highest if rate is None else rate
-    summary = compute.summary_of(found.yaml, rate)
+    summary = compute.under_load([found.yaml], rate)[found.yaml]
     chosen = pick(found.rows, found.verdict)
     name = say(engines(chosen))
     text = t("To run: **{name}**. Under your traffic of {rate} requests/s:", name=name, rate=number(offered))
@@ -246,5 +233,5 @@ def _report(now: Scenario, found: Suggestion, words: Say) -> str:
     spec = now.spec()
     rate = compute.rate_of(spec)
     return suggestion_report(
-        found, compute.summary_of(found.yaml, rate), rate, words, compute.curves_of(found, spec),
+        found, compute.under_load([found.yaml], rate)[found.yaml], rate, words, compute.curves_of(found, spec),
     )  # fmt: skip

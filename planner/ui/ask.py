@@ -14,6 +14,7 @@ from planner.engine.model_config import model_config
 from planner.report.words import number
 from planner.spec import SpecError
 from planner.ui.answer import in_words
+from planner.ui.bar import go_on
 from planner.ui.frame import failed, go, guarded, remember, scenario, title
 from planner.ui.models import offered, pasted, standing
 from planner.ui.prices import list_price, prices
@@ -261,5 +262,6 @@ def _button(now: Scenario) -> None:
             st.error(t("This model cannot run here: see its line above."), icon=":material/error:")
             return
         if st.button(t("Answer"), type="primary", icon=":material/lightbulb:", key="ask_button"):
+            go_on()
             go("answer")
         st.caption(in_words(now))

@@ -22,7 +22,7 @@ from planner.run.metrics import summarise
 from planner.run.tables import Run
 from planner.spec import Spec, SpecError, dump, load, parse
 from planner.ui import compute, jobs
-from planner.ui.answer import best_known, numbered
+from planner.ui.answer import answered
 from planner.ui.frame import badge, failed, guarded, link, read_this, scenario, title
 from planner.ui.recorded import about, recorded_runs
 from planner.ui.texts import fault, say, t
@@ -139,8 +139,7 @@ def _on_gpus() -> LivePlan:
     from planner.suggestion.words import pick
     from planner.traffic.workload import at_rate
 
-    now = numbered(scenario())
-    found = best_known(now)
+    now, found = answered(scenario())
     chosen = pick(found.rows, found.verdict)
     part = largest_part(chosen.split, chosen.rate, len(machine().gpus))
     if part is None:
@@ -168,8 +167,7 @@ def _on_ray() -> LivePlan:
     """The suggested deployment, whole, on the nodes of a cluster."""
     address = st.text_input(t("Address of a Ray cluster"), key="check_ray", placeholder="127.0.0.1:6379").strip()
     st.caption(t("Left empty: the cluster that this machine belongs to. vLLM must be installed on its nodes."))
-    now = numbered(scenario())
-    found = best_known(now)
+    _, found = answered(scenario())
     return LivePlan(parse(found.yaml, "suggested"), ray=address, before_s=START_S["ray"])
 
 
@@ -231,10 +229,17 @@ def _start(plan: LivePlan | None) -> None:
 
 
 def _watch(job: jobs.Job) -> None:
-    st.info(t("A check is running. You may close or reload this page: it goes on."), icon=":material/hourglass_top:")
+    if jobs.stopping(job):
+        text = t("Stopping: what was measured is kept. Servers take up to a minute to end; after it, Stop kills them.")
+        st.warning(text, icon=":material/stop:")
+    else:
+        text = t("A check is running. You may close or reload this page: it goes on.")
+        st.info(text, icon=":material/hourglass_top:")
     free = jobs.allowed(str(st.get_option("server.address") or ""))
-    if st.button(t("Stop"), icon=":material/stop:", key="check_stop", disabled=not free):
-        jobs.stop(job)
+    st.button(
+        t("Stop"), icon=":material/stop:", key="check_stop", disabled=not free, on_click=jobs.stop, args=(job,),
+        help=t("Sends nothing more, ends the servers, and keeps what was measured."),
+    )  # fmt: skip
     _progress(job)
 
 

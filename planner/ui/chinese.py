@@ -83,7 +83,6 @@ PAGES: dict[str, str] = {
     "Agents": "智能体",
     "Many turns that each repeat the history": "多轮对话，每轮重复历史",
     # --- answer ---
-    "Simulating every split …": "正在仿真每种拆分……",
     "search": "搜索",
     "tune": "调优",
     "all seeds": "全部种子",
@@ -186,6 +185,12 @@ PAGES: dict[str, str] = {
     "Start the check": "开始验证",
     "A check is running. You may close or reload this page: it goes on.": (
         "验证正在运行。可以关闭或刷新本页：它会继续。"
+    ),
+    "Stopping: what was measured is kept. Servers take up to a minute to end; after it, Stop kills them.": (
+        "正在停止：已测得的结果会保留。服务器最多一分钟内结束；之后再按“停止”会强制结束它们。"
+    ),
+    "Sends nothing more, ends the servers, and keeps what was measured.": (
+        "不再发送请求，结束服务器，并保留已测得的结果。"
     ),
     "Stop": "停止",
     "Starting …": "正在启动……",

@@ -31,7 +31,16 @@ ASKING: dict[str, str] = {
     "How few {gpu} serve {model} at {load}?": "{load} 时运行 {model} 最少要几块 {gpu}？",
     "{gpus} x {gpu}, {model}, {load}": "{gpus} × {gpu}，{model}，{load}",
     # --- answer ---
-    "Counting GPUs up …": "正在逐个增加 GPU 数量 …",
+    "Counting GPUs up": "正在逐个增加 GPU 数量",
+    "A first look at the splits": "正在初步查看各种划分",
+    "Running the best ones under your load": "正在你的负载下运行最好的几种",
+    "time left: not known yet": "剩余时间：尚不清楚",
+    "about {n} s left": "约剩 {n} 秒",
+    "about {n} min left": "约剩 {n} 分钟",
+    "Cancel": "取消",
+    "Cancelled: this is the first look.": "已取消：这是初步结果。",
+    "Cancelled before anything was known.": "已取消：尚无任何结果。",
+    "Go on": "继续",
     "Comparing every split over {seeds} lists": "正在用 {seeds} 组请求比较所有划分",
     "First look: the best of {n} tried so far is {engines}, with {rate} requests/s within the targets.": (
         "初步结果：已试过的 {n} 种中最好的是 {engines}，在目标内每秒 {rate} 个请求。"
@@ -78,8 +87,17 @@ ASKING: dict[str, str] = {
     "Download all": "全部下载",
     "The rest is in the download.": "其余在下载文件中。",
     "Deploy it": "部署",
-    "Up is cheaper, right is faster for each user. On the grey line nothing beats a point in both: choose "
-    "there. The star is the answer; right of the dashed line users see the target's pace.": (
-        "越高越便宜，越右对每个用户越快。灰线上的点在两方面都无可超越：在那里选择。星号是结论；虚线右侧达到目标的速度。"
+    "Up is cheaper, right is faster for each user. On a dashed frontier nothing of its kind beats a point in "
+    "both: choose there. The star is the answer; right of the vertical line users see the target's pace. "
+    "Click a point to compare its deployment below.": (
+        "越高越便宜，越右对每个用户越快。虚线前沿上的点在同类中两方面都无可超越：在那里选择。星号是结论；竖线右侧达到目标的速度。"
+        "点击一个点，即可在下方比较它的部署。"
+    ),
+    "Compared, two at most": "用于比较（最多两个）",
+    "Stages of the same requests on each worker": "相同请求在各工作进程上的阶段",
+    "The same {n} requests in each deployment, sent one after the other at {rate} requests/s. Each bar is a "
+    "stage of one of them, on the worker that does it; others that these workers serve are left out.": (
+        "每个部署中都是同样的 {n} 个请求，按每秒 {rate} 个依次发出。"
+        "每一条是其中一个请求的一个阶段，画在处理它的工作进程上；这些进程同时处理的其他请求没有画出。"
     ),
 }

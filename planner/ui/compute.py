@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import threading
-from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, TypeVar
 
 import pandas as pd
@@ -21,11 +20,12 @@ from planner.suggestion.answer import Row, Smallest, Suggestion, best_of
 from planner.suggestion.fewest import smallest
 from planner.suggestion.probe import Period
 from planner.suggestion.splits import Split, apply, splits, tp_sizes
-from planner.suggestion.spread import ProcessPool, Spread, cores, here
+from planner.suggestion.spread import Done, ProcessPool, Spread, cores, here
 from planner.suggestion.suggest import COARSE, SearchTask, prepared, search, suggest
 from planner.traffic.workload import offered_rate
 from planner.ui.bounds import bounded
 from planner.ui.scenario import Scenario
+from planner.ui.waiting import Answers, Work
 
 T = TypeVar("T")
 
@@ -34,74 +34,80 @@ PROCESSES = min(cores(), 16)  # that search together; 1 stays in this process
 WARM_REQUESTS = 20
 
 
-class Answers:
-    """The latest answers, the same for every session of this server. Two sessions never work out the same one twice."""
-
-    def __init__(self) -> None:
-        self._found: OrderedDict[object, Any] = OrderedDict()
-        self._lock = threading.Lock()
-        self._busy: dict[object, threading.Lock] = {}
-
-    def get(self, key: object, make: Callable[[], T]) -> T:
-        with self._lock:
-            busy = self._busy.setdefault(key, threading.Lock())
-        with busy:
-            if key not in self._found:
-                found = make()
-                with self._lock:
-                    self._found[key] = found
-                    while len(self._found) > KEPT:
-                        self._busy.pop(self._found.popitem(last=False)[0], None)
-            result: T = self._found[key]
-            return result
-
-    def known(self, key: object) -> Any:
-        """None: not worked out yet."""
-        return self._found.get(key)
-
-
 @st.cache_resource
 def answers() -> Answers:
     return Answers()
 
 
 @st.cache_resource(show_spinner=False)
-def pool() -> Spread:
-    """The processes that search, for all sessions: started with the first page, ended with the server."""
+def pool() -> ProcessPool | None:
+    """The processes that search, for all sessions: started with the first page, ended with the server. None: it is one,
+    this one.
+    """
     if PROCESSES == 1:
-        return here
+        return None
     workers, question = ProcessPool(PROCESSES), prepared(Scenario().spec(), 2, WARM_REQUESTS, None)
     workers.warm(search, SearchTask(question, 0, None, COARSE, 1.25))
     return workers
+
+
+def spread(workers: ProcessPool | None, work: Work[Any], first: bool = False) -> Spread:
+    """The processes as a piece of work uses them: it ends when nobody waits for it. `first`: before other work."""
+    if workers is not None:
+        return partial(workers, first=first, going=work.going)
+
+    def alone(function: Callable[[Any], Any], inputs: Sequence[Any], done: Done) -> list[Any]:
+        def told(at: int, result: Any) -> None:
+            done(at, result)
+            work.going()
+
+        return here(function, inputs, told)
+
+    return alone
 
 
 def _key(scenario: Scenario) -> object:
     return dump(scenario.spec()), scenario.gpus, scenario.seeds, scenario.list_length
 
 
+def _look_key(scenario: Scenario) -> object:
+    return "first look", _key(scenario)
+
+
+def _count_key(scenario: Scenario) -> object:
+    return "fewest", _key(scenario), scenario.most_gpus
+
+
 def answer(scenario: Scenario, progress: Progress | None = None) -> Suggestion:
     """The suggestion for a scenario; what `planner suggest` gives for the same file and options. Raises SpecError."""
-    spec = bounded(scenario.spec())
+    spec, workers = bounded(scenario.spec()), pool()
 
-    def make() -> Suggestion:
+    def make(work: Work[Suggestion]) -> Suggestion:
         return suggest(
-            spec, scenario.gpus, seeds=scenario.seeds, requests=scenario.requests or None, pool=pool(),
-            progress=progress,
+            spec, scenario.gpus, seeds=scenario.seeds, requests=scenario.requests or None,
+            pool=spread(workers, work), progress=work.tell,
         )  # fmt: skip
 
-    return answers().get(_key(scenario), make)
+    return answers().get(_key(scenario), make, progress)
 
 
 def first_look(scenario: Scenario, progress: Progress | None = None) -> Suggestion:
     """The quick answer that stands until the sure one is known: few splits, one list, no reasons. Raises SpecError."""
-    spec = bounded(scenario.spec())
+    spec, workers = bounded(scenario.spec()), pool()
 
-    def make() -> Suggestion:
+    def make(work: Work[Suggestion]) -> Suggestion:
         return suggest(
-            spec, scenario.gpus, seeds=1, requests=scenario.requests or None, pool=pool(), quick=True, progress=progress
-        )
+            spec, scenario.gpus, seeds=1, requests=scenario.requests or None, pool=spread(workers, work, first=True),
+            quick=True, progress=work.tell,
+        )  # fmt: skip
 
-    return answers().get(("first look", _key(scenario)), make)
+    return answers().get(_look_key(scenario), make, progress)
+
+
+def looked(scenario: Scenario) -> Suggestion | None:
+    """The first look if there has been one. Raises SpecError."""
+    found: Suggestion | None = answers().known(_look_key(scenario))
+    return found
 
 
 def known(scenario: Scenario) -> Suggestion | None:
@@ -109,7 +115,7 @@ def known(scenario: Scenario) -> Suggestion | None:
     found: Suggestion | None = answers().known(_key(scenario))
     if found is None or offered_rate(scenario.spec()) is None:
         return found
-    fewest: Smallest | None = answers().known(("fewest", _key(scenario), scenario.most_gpus))
+    fewest = counted(scenario)
     return None if fewest is None else replace(found, smallest=fewest)
 
 
@@ -118,17 +124,30 @@ def fewest(scenario: Scenario, progress: Progress | None = None) -> Smallest | N
 
     As `planner suggest --rate` finds them.
     """
-    spec = bounded(scenario.spec())
+    spec, workers = bounded(scenario.spec()), pool()
     rate = offered_rate(spec)
     if rate is None:
         return None
 
-    def make() -> Smallest:
+    def make(work: Work[Smallest]) -> Smallest:
         return smallest(
-            spec, rate, limit=scenario.most_gpus, requests=scenario.requests or None, pool=pool(), progress=progress
-        )
+            spec, rate, limit=scenario.most_gpus, requests=scenario.requests or None, pool=spread(workers, work),
+            progress=work.tell,
+        )  # fmt: skip
 
-    return answers().get(("fewest", _key(scenario), scenario.most_gpus), make)
+    return answers().get(_count_key(scenario), make, progress)
+
+
+def counted(scenario: Scenario) -> Smallest | None:
+    """The fewest GPUs if they have been counted. Raises SpecError."""
+    found: Smallest | None = answers().known(_count_key(scenario))
+    return found
+
+
+def give_up(scenario: Scenario) -> None:
+    """End the work on a question, as far as no other session waits for it."""
+    for key in (_look_key(scenario), _count_key(scenario), _key(scenario)):
+        answers().drop(key)
 
 
 def asked(scenario: Scenario, progress: Progress | None = None) -> Scenario:
@@ -162,10 +181,10 @@ def best_rows(found: Suggestion) -> list[Row]:
     return [row for mode in charts.MODES if (row := best_of(found.rows, mode)) is not None]
 
 
-def curves_of(found: Suggestion, spec: Spec) -> dict[str, tuple[Row, pd.DataFrame]]:
-    """The load curves of the best of each mode, by name; over the same rates."""
-    rows = best_rows(found)
-    return {row.name: (row, curve_of(found, row, spec, max(one.rate for one in rows))) for row in rows}
+def curves_of(found: Suggestion, spec: Spec, rows: Sequence[Row] | None = None) -> dict[str, tuple[Row, pd.DataFrame]]:
+    """The load curves of these candidates (None: the best of each mode), by name; over the same rates."""
+    rows = best_rows(found) if rows is None else rows
+    return {row.name: (row, curve_of(found, row, spec, max(one.rate or one.guess for one in rows))) for row in rows}
 
 
 def rate_of(spec: Spec) -> float | None:
@@ -183,11 +202,35 @@ def summary_of(text: str, rate: float | None = None, requests: int | None = None
     return summarise(run_of(text, rate, requests))
 
 
+def _under_load(asked: tuple[str, float | None]) -> Summary:
+    text, rate = asked
+    return summarise(curves.simulated(parse(text), rate))
+
+
+def under_load(texts: Sequence[str], rate: float | None, progress: Progress | None = None) -> dict[str, Summary]:
+    """The metrics of each of these deployments under `rate` requests/s (None: the file's own). Raises SpecError."""
+    asked, workers = tuple(dict.fromkeys(texts)), pool()
+    for text in asked:
+        bounded(parse(text))
+
+    def make(work: Work[dict[str, Summary]]) -> dict[str, Summary]:
+        ended = iter(range(1, len(asked) + 1))
+        run = spread(workers, work, first=True)
+        made = run(_under_load, [(text, rate) for text in asked], lambda *_: work.tell("", next(ended) / len(asked)))
+        return dict(zip(asked, made, strict=True))
+
+    return answers().get(("under load", asked, rate), make, progress)
+
+
 @st.cache_data(max_entries=KEPT, show_spinner=False)
 def _curve(text: str, gpus: int, rates: tuple[float, ...], period: Period | None) -> pd.DataFrame:
-    spec = prepared(bounded(parse(text)), gpus, None, None)
+    spec, workers = prepared(bounded(parse(text)), gpus, None, None), pool()
     points = [curves.LoadPoint(spec, rate, period) for rate in rates]
-    return pd.concat(pool()(curves.load_point, points, lambda *_: None), ignore_index=True)
+
+    def make(work: Work[list[pd.DataFrame]]) -> list[pd.DataFrame]:
+        return spread(workers, work, first=True)(curves.load_point, points, lambda *_: None)
+
+    return pd.concat(answers().get(("curve", text, gpus, rates, period), make), ignore_index=True)
 
 
 def curve_of(found: Suggestion, row: Row, spec: Spec, highest: float) -> pd.DataFrame:

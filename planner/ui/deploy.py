@@ -14,12 +14,12 @@ from planner.interop.export import TARGETS, export
 from planner.spec import Spec, SpecError, parse
 from planner.suggestion.words import pick
 from planner.ui import compute
-from planner.ui.answer import best_known, numbered
+from planner.ui.answer import answered
 from planner.ui.frame import badge, failed, guarded, link, scenario, title
 from planner.ui.texts import say, t
 
 WHOLE = "planner"
-TITLES = {"vllm": "vLLM", "compose": "Docker Compose", "dynamo": "Dynamo", "llm-d": "llm-d"}  # others: their own name
+TITLES = {"vllm": "vLLM", "compose": "Docker Compose", "dynamo": "Dynamo", "llm-d": "llm-d", "kserve": "KServe"}
 LANGUAGES = {".sh": "bash", ".yaml": "yaml", ".py": "python", ".jsonl": "json"}
 
 
@@ -27,8 +27,7 @@ LANGUAGES = {".sh": "bash", ".yaml": "yaml", ".py": "python", ".jsonl": "json"}
 def page() -> None:
     title(t("Deploy"), t("The answer as files. Nothing is started from here."))
     try:
-        now = numbered(scenario())
-        found = best_known(now)
+        now, found = answered(scenario())
         texts = {
             t("All {gpus} GPUs: {name}", gpus=found.gpus, name=say(pick(found.rows, found.verdict).name)): found.yaml
         }

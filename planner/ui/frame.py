@@ -82,7 +82,7 @@ def link(name: str, label: str, icon: str) -> None:
 def title(text: str, about: str) -> None:
     """The head of a page: what it is for, and the switch of language."""
     with st.container(horizontal=True, horizontal_alignment="distribute", vertical_alignment="center"):
-        st.header(text, anchor=False, width="content")
+        st.title(text, anchor=False, width="content")
         _language()
     st.caption(about)
 

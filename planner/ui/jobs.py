@@ -170,10 +170,15 @@ def stop(job: Job) -> None:
             os.kill(job.pid, number)
 
 
+def stopping(job: Job) -> bool:
+    """Whether it has been asked to end."""
+    return (job.path / "stopped").exists()
+
+
 def state(job: Job) -> State:
     if running(job):
         return "running"
-    if (job.path / "stopped").exists():
+    if stopping(job):
         return "stopped"
     return "done" if result(job) is not None else "failed"
 

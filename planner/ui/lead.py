@@ -10,6 +10,7 @@ import streamlit as st
 from planner.report.printing import shown
 from planner.report.words import number
 from planner.run.metrics import METRICS, Summary
+from planner.run.tables import Progress
 from planner.spec import dump
 from planner.suggestion.answer import Row, Suggestion
 from planner.suggestion.splits import Split, apply
@@ -84,21 +85,30 @@ def dollars(cost: float) -> str:
     return rf"\${number(cost)}"
 
 
-def options(now: Scenario, found: Suggestion, rate: float) -> list[Option]:
+def options(now: Scenario, found: Suggestion, rate: float, progress: Progress | None = None) -> list[Option]:
     """The cheapest, the fastest for a user, and that with the most room; each run under the user's load."""
-    made: list[Option] = []
     fewest, best = found.smallest, pick(found.rows, found.verdict)
-    if fewest is not None and fewest.gpus is not None and fewest.gpus < found.gpus:
-        split = compute.fewest_split(now, fewest)
-        text = compute.fewest_yaml(now, fewest)
-        made.append(_option(now, t("cheapest"), _named(split), fewest.gpus, None, text, rate))
-    elif best.rate > 0:
-        made.append(_row(now, t("cheapest"), found, best, rate))
+    smaller = compute.fewest_yaml(now, fewest) if fewest and fewest.gpus and fewest.gpus < found.gpus else None
     enough = [row for row in found.rows if row.rate >= rate][:COMPARED]
-    if enough:
-        run = [_row(now, t("fastest for a user"), found, row, rate) for row in enough]
-        made.append(max(run, key=lambda one: one.summary["tokens_per_s_per_user"] or 0.0))
-        made.append(_row(now, t("most room"), found, max(enough, key=lambda row: row.low), rate))
+    room = max(enough, key=lambda row: row.low, default=None)
+    rows = [row for row in (best if best.rate > 0 and not smaller else None, *enough, room) if row is not None]
+    texts = {row.name: _text(now, found, row) for row in rows}
+    runs = compute.under_load([*([smaller] if smaller else []), *texts.values()], rate, progress)
+
+    def option(why: str, row: Row) -> Option:
+        summary = runs[texts[row.name]]
+        return Option(why, say(engines(row)), found.gpus, row.rate, summary, _cost(now, found.gpus, rate, summary))
+
+    made: list[Option] = []
+    if smaller and fewest and fewest.gpus:
+        name, summary = _named(compute.fewest_split(now, fewest)), runs[smaller]
+        cost = _cost(now, fewest.gpus, rate, summary)
+        made.append(Option(t("cheapest"), name, fewest.gpus, None, summary, cost))
+    elif best.rate > 0:
+        made.append(option(t("cheapest"), best))
+    if room is not None:
+        fastest = max(enough, key=lambda row: runs[texts[row.name]]["tokens_per_s_per_user"] or 0.0)
+        made += [option(t("fastest for a user"), fastest), option(t("most room"), room)]
     return made
 
 
@@ -110,18 +120,14 @@ def _named(split: Split) -> str:
     return t("1 aggregated engine") if count == 1 else t("{n} aggregated engines", n=count)
 
 
-def _row(now: Scenario, why: str, found: Suggestion, row: Row, rate: float) -> Option:
-    best = pick(found.rows, found.verdict)
-    text = found.yaml if row == best else dump(apply(now.spec(), row.split))
-    return _option(now, why, say(engines(row)), found.gpus, row.rate, text, rate)
+def _text(now: Scenario, found: Suggestion, row: Row) -> str:
+    return found.yaml if row == pick(found.rows, found.verdict) else dump(apply(now.spec(), row.split))
 
 
-def _option(now: Scenario, why: str, name: str, gpus: int, highest: float | None, text: str, rate: float) -> Option:
-    summary = compute.summary_of(text, rate)
+def _cost(now: Scenario, gpus: int, rate: float, summary: Summary) -> float | None:
     price = now.price_per_gpu_hour
     served, tokens = summary["requests_per_s"], summary["total_tokens_per_s"]
-    cost = cost_per_million(price, gpus, rate * tokens / served) if price and served and tokens else None
-    return Option(why, name, gpus, highest, summary, cost)
+    return cost_per_million(price, gpus, rate * tokens / served) if price and served and tokens else None
 
 
 def alternatives(found: Suggestion, made: list[Option], rate: float) -> None:

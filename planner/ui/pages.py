@@ -12,10 +12,18 @@ from planner.ui.frame import begin
 from planner.ui.texts import t
 
 ICON = Path(__file__).parent / "favicon.png"  # a name of an icon would be fetched from its font's host
-# The bar of the answer stays in sight; on a telephone the cards of traffic stand in two columns.
+# The bar of the answer stays in sight; on a telephone the cards of traffic stand in two columns. Small print, comments
+# in code, and what is chosen have at least 4.5:1 of contrast, which Streamlit's own colours do not.
 STYLE = """<style>
+[data-testid="stCaptionContainer"] {opacity: .8}
+[data-testid="stCaptionContainer"] a {color: light-dark(#00558A, #8CCBF0)}
+code .token {color: light-dark(#14507F, #A4CFEF) !important}
+code .token.string {color: light-dark(#2B6431, #A3D9A9) !important}
+code .token.comment, code .token.shebang {color: light-dark(#55606B, #A9B4BF) !important}
+button[aria-checked="true"] p, [data-testid="stSliderThumbValue"] p {color: light-dark(#005A8C, #8CCBF0)}
+[data-testid="stHeading"] h1 {font-size: 2.25rem; padding: .5rem 0}
 :has(> .st-key-answer_bar) {position: sticky; bottom: 0; z-index: 90}
-.st-key-answer_bar {padding: .6rem 0; border-top: 1px solid #8886; background: var(--st-background-color, Canvas)}
+.st-key-answer_bar {padding: .6rem 0; border-top: 1px solid #8886; background: Canvas}
 .st-key-answer_bar button {white-space: nowrap}
 @media (max-width: 640px) {
   .st-key-traffic_cards > * {flex: 1 1 40% !important; width: 40% !important; min-width: 0 !important}
