@@ -1,7 +1,8 @@
 """The profile and the link of a measured pair, from the recorded calibration rounds of one host.
 
     python benchmarks/fit_hand_over.py FOLDER --name NAME --out FILE [--servers RECORD ...]
-        [--beside RECORD]
+        [--beside RECORD] [--also NAME ...]
+    python benchmarks/fit_hand_over.py FOLDER/tp2 --name NAME --out FILE     one deployment: its own rounds, no more
 
 FOLDER holds a folder a deployment, each with its calibration rounds: pair-agg (replicas: steps and host times, with
 prompts beside decodes), pair-pull (hand-overs), pair-push (what a thread's posts take beside a step). `planner
@@ -62,7 +63,12 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--servers", type=Path, nargs="*", default=[])
     parser.add_argument("--beside", type=Path)
+    parser.add_argument("--also", nargs="*", help="profiles of the same engine at other TP sizes")
     given = parser.parse_args()
+    if list(given.folder.glob("calibration-*")):
+        alone = of(given.folder, given.name).model_copy(update={"also": given.also and tuple(given.also)})
+        given.out.write_text(dump_profile(alone), encoding="utf-8")
+        return
     replicas, pull, push = (of(given.folder / name, given.name) for name in ("pair-agg", "pair-pull", "pair-push"))
     for pair in (pull, push):
         assert pair.fit is not None
@@ -80,6 +86,7 @@ def main() -> None:
     told = "steps and host times are those of two replicas, hand-overs those of a pair with pull on the same host"
     written = replicas.model_copy(
         update={
+            "also": given.also and tuple(given.also),
             "link": pull.link,
             "hand_over": hand_over,
             "spread": spread_of(servers, "servers"),

@@ -139,6 +139,7 @@ class ProfileFile(Node):
     kv_cache_tokens: PositiveInt | None = None
     kv_cache_dtype: Literal["fp8", "bf16", "fp16"] | None = None  # of the engine that was measured; None: its dtype
     quantization: Weights | None = None  # of its weights, stored so or when they were loaded
+    also: Annotated[tuple[str, ...], Field(strict=False)] | None = None  # profiles of this engine at other TP sizes
     measured: Measured | None = None
     step: StepLaw
     host: HostLaw = HostLaw()

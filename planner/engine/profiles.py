@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from importlib import metadata
+from math import log2
 from pathlib import Path
 from typing import Literal
 
@@ -212,6 +213,38 @@ def read_profile(name_or_path: str) -> ProfileFile | MeasuredService:
     """What the file holds. Raises `SpecError`."""
     path = find("profiles", name_or_path)
     return _read(path, path.stat().st_mtime_ns)
+
+
+BETWEEN = ("link", "hand_over", "spread")  # of workers with each other: of all siblings, where one has them
+
+
+def nearest(file: ProfileFile, tp: int) -> ProfileFile:
+    """Of the file and those that it names in `also` the one that was measured at the TP nearest to `tp`.
+
+    What that one does not know of links and of other servers is as the named file has it. Raises `SpecError`.
+    """
+    if file.tp == tp or not file.also:
+        return file
+    found = min((file, *(_sibling(file, name) for name in file.also)), key=lambda one: (abs(log2(one.tp / tp)), one.tp))
+    return found.model_copy(update={key: getattr(file, key) for key in BETWEEN if getattr(found, key) is None})
+
+
+def _sibling(file: ProfileFile, name: str) -> ProfileFile:
+    found = read_profile(name)
+    if isinstance(found, MeasuredService) or _engine(found) != _engine(file) or found.tp == file.tp:
+        raise SpecError(
+            "profile {name}: also: {other} is not this engine at another TP; allowed: calibrated profiles of {model} on "
+            "{hardware} with the same types",
+            file.name,
+            name,
+            file.model,
+            file.hardware,
+        )
+    return found
+
+
+def _engine(file: ProfileFile) -> tuple[object, ...]:
+    return file.model, file.hardware, file.types, file.provenance, file.cuda_graphs
 
 
 @lru_cache(maxsize=64)

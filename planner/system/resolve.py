@@ -16,7 +16,7 @@ from planner.engine.limits import EngineLimits, batch_sizes, divides, limits, un
 from planner.engine.model_config import load_model
 from planner.engine.model_shape import ModelShape
 from planner.engine.profile_file import HandOverLaw, WireLaw
-from planner.engine.profiles import LatencyProfile, from_file, read_profile, roofline
+from planner.engine.profiles import LatencyProfile, from_file, nearest, read_profile, roofline
 from planner.engine.service import of_service
 from planner.engine.setup import Setup
 from planner.engine.tp_scaling import at_tp, is_scaled
@@ -172,11 +172,13 @@ def _measured_kv(profile: LatencyProfile, setup: Setup, twin: str) -> int | None
 
 
 def _latency(profile: str | MeasuredService | None, setup: Setup, model: str) -> LatencyProfile:
-    """What the spec names, or the roofline. Raises SpecError."""
+    """What the spec names, at the TP nearest to the engine's that was measured, or the roofline. Raises SpecError."""
     if profile is None:
         return roofline(setup)
     found = read_profile(profile) if isinstance(profile, str) else profile
-    return of_service(found, setup, model) if isinstance(found, MeasuredService) else from_file(found)
+    if isinstance(found, MeasuredService):
+        return of_service(found, setup, model)
+    return from_file(nearest(found, setup.tp))
 
 
 def _with_room(setup: Setup, profile: LatencyProfile) -> Setup:
