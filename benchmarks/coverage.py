@@ -20,7 +20,7 @@ from planner.engine.profile_file import ProfileFile
 from planner.engine.profiles import dump_profile, load_profile
 from planner.run.tables import Run
 from planner.validation.intervals import Interval, prediction_intervals
-from planner.validation.recorded import read_record, spec_of
+from planner.validation.recorded import read_record, replay_spec
 
 METRICS = ("ttft_p50_ms", "ttft_p99_ms", "tpot_p50_ms", "tpot_p99_ms", "e2e_p50_ms", "output_tokens_per_s")
 
@@ -37,7 +37,7 @@ def intervals(run: Run, file: ProfileFile | None, draws: int, same: bool) -> dic
         path = Path(folder) / "profile.yaml"
         if file is not None:
             path.write_text(dump_profile(file))
-        spec = spec_of(run, str(path), keep=file is None)
+        spec = replay_spec(run, str(path), keep=file is None)
         spec = with_link(spec, file) if file is not None else spec
         return prediction_intervals(spec, METRICS, draws=draws, vary_seed=not same)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import product
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 
 import planner
 from planner.engine.law import bounds
-from planner.engine.profiles import load_profile
+from planner.engine.profiles import dump_profile, load_profile
 from planner.engine.roof import Roof
 from planner.engine.tp_scaling import at_tp, is_scaled
 from planner.spec import Disaggregated, SpecError
@@ -135,6 +136,34 @@ def test_a_scaled_profile_is_as_sure_of_itself_as_the_measured_one() -> None:
         if old > 0:
             ratio = scaled.file.fit.covariance[index][index] / measured.file.fit.covariance[index][index]
             assert ratio == pytest.approx((new / old) ** 2)
+
+
+def test_a_profile_is_exchanged_for_the_one_of_the_nearest_measured_tp_that_it_names() -> None:
+    """And says so by its name; what is between workers stays as the named profile has it."""
+    one, two, four = (resolve(_agg(tp, "h200x2-llama-3.1-8b-tp1")) for tp in (1, 2, 4))
+    measured = load_profile("h200x2-llama-3.1-8b-tp2").file
+    named = one.pools[0].profile.file
+    file = two.pools[0].profile.file
+    assert measured is not None and file is not None and named is not None
+    assert (file.name, file.step, file.host) == (measured.name, measured.step, measured.host)
+    assert (file.hand_over, file.link, file.spread) == (named.hand_over, named.link, named.spread)
+    limits = two.pools[0].limits
+    assert two.warnings == () and limits.kv_blocks * limits.block_size == pytest.approx(measured.kv_cache_tokens, abs=16)
+    assert not is_scaled(two.pools[0].profile)
+    assert four.pools[0].profile.name == "h200x2-llama-3.1-8b-tp2-at-tp4"
+    assert "h200x2-llama-3.1-8b-tp2 was measured at TP 2; TP 4 is scaled from it" in " ".join(four.warnings)
+
+
+def test_no_profile_is_exchanged_that_does_not_ask_for_it(tmp_path: Path) -> None:
+    file = load_profile("h200x2-llama-3.1-8b-tp1").file
+    assert file is not None
+    mine = tmp_path / "mine.yaml"
+    mine.write_text(dump_profile(file.model_copy(update={"name": "mine", "also": None})), encoding="utf-8")
+    assert resolve(_agg(2, str(mine))).pools[0].profile.name == "mine-at-tp2"
+    other = {"name": "mine", "also": ("h200-qwen3-1.7b-tp1-served",)}
+    mine.write_text(dump_profile(file.model_copy(update=other)), encoding="utf-8")
+    with pytest.raises(SpecError, match="mine: also: h200-qwen3-1.7b-tp1-served is not this engine at another"):
+        resolve(_agg(2, str(mine)))
 
 
 def test_waves_hold_more_sequences_where_each_gpu_has_fewer_heads() -> None:

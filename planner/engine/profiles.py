@@ -215,7 +215,8 @@ def read_profile(name_or_path: str) -> ProfileFile | MeasuredService:
     return _read(path, path.stat().st_mtime_ns)
 
 
-BETWEEN = ("link", "hand_over", "spread")  # of workers with each other: of all siblings, where one has them
+# Of workers with each other and of other servers: the named profile's where its sibling has none.
+BETWEEN = ("link", "hand_over", "spread")
 
 
 def nearest(file: ProfileFile, tp: int) -> ProfileFile:
