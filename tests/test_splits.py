@@ -148,7 +148,9 @@ def test_a_profile_is_exchanged_for_the_one_of_the_nearest_measured_tp_that_it_n
     assert (file.name, file.step, file.host) == (measured.name, measured.step, measured.host)
     assert (file.hand_over, file.link, file.spread) == (named.hand_over, named.link, named.spread)
     limits = two.pools[0].limits
-    assert two.warnings == () and limits.kv_blocks * limits.block_size == pytest.approx(measured.kv_cache_tokens, abs=16)
+    assert two.warnings == () and limits.kv_blocks * limits.block_size == pytest.approx(
+        measured.kv_cache_tokens, abs=16
+    )
     assert not is_scaled(two.pools[0].profile)
     assert four.pools[0].profile.name == "h200x2-llama-3.1-8b-tp2-at-tp4"
     assert "h200x2-llama-3.1-8b-tp2 was measured at TP 2; TP 4 is scaled from it" in " ".join(four.warnings)

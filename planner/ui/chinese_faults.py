@@ -564,9 +564,9 @@ FAULTS: dict[str, str] = {
     "profile {name} was measured at TP {measured}; TP {tp} is scaled from it by the roofline": (
         "性能档案 {name} 在 TP {measured} 下实测；TP {tp} 由屋顶线模型换算"
     ),
-    "profile {name}: also: {other} is not this engine at another TP; allowed: calibrated profiles of {model} on {hardware} "
-    "with the same types": (
-        "性能档案 {name}：also：{other} 不是同一引擎的其他 TP；允许：{model} 在 {hardware} 上、类型相同的实测档案"
+    "profile {name}: also: {other} is not this engine at another TP; allowed: profiles of {model} on {hardware} with "
+    "the same types": (
+        "性能档案 {name}：also：{other} 不是同一引擎的其他 TP；允许：{model} 在 {hardware} 上、类型相同的性能档案"
     ),
     "profile {name} was measured with even experts; the imbalance of {imbalance:g} is an estimate": (
         "性能档案 {name} 实测时各专家负载均匀；不均衡 {imbalance:g} 是估计"
