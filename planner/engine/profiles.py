@@ -234,8 +234,8 @@ def _sibling(file: ProfileFile, name: str) -> ProfileFile:
     found = read_profile(name)
     if isinstance(found, MeasuredService) or _engine(found) != _engine(file) or found.tp == file.tp:
         raise SpecError(
-            "profile {name}: also: {other} is not this engine at another TP; allowed: profiles of {model} on {hardware} with "
-            "the same types",
+            "profile {name}: also: {other} is not this engine at another TP; allowed: profiles of {model} on "
+            "{hardware} with the same types",
             file.name,
             name,
             file.model,
