@@ -238,6 +238,7 @@ def hand_over_of(
         beside=digits(beside),
         idle_look_s=digits(look_s),
         block_size=system.pools[-1].limits.block_size,
+        tp=system.pools[-1].setup.tp,
         errors={name: digits(value) for name, value in errors.items()},
         **{name: digits(value) for name, value in values.items()},
     )

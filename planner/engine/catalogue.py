@@ -83,6 +83,7 @@ class LinkPreset(Node):
     idle_look_ms: NonNegative = 0.0  # until an idle engine sees that a transfer has ended
     beside: Annotated[float, Field(ge=1)] = 1.0  # push: a thread's posts while its engine computes
     block_size: PositiveInt | None = None  # tokens of the KV blocks that hand-overs were measured with
+    tp: PositiveInt | None = None  # of both engines
     source: Annotated[str, Field(min_length=1)]
 
 

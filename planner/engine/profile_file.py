@@ -94,6 +94,7 @@ class HandOverLaw(Node):
     idle_look_s: NonNegative = 0.0  # until an idle engine sees that a transfer has ended
     beside: Annotated[float, Field(ge=1)] = 1.0  # push: a thread's posts while its engine computes
     block_size: PositiveInt | None = None  # tokens of the KV blocks that it was measured with
+    tp: PositiveInt | None = None  # of both workers
     errors: dict[str, NonNegative] = {}
 
 

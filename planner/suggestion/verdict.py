@@ -87,6 +87,9 @@ def unmeasured(system: System) -> str | None:
         return message("what a hand-over over {link} costs the workers", wire.name)
     if hand.cross_layer_blocks:
         return message("hand-overs of cross-layer blocks")
+    tps = sorted({pool.setup.tp for pool in system.pools})
+    if hand.measured_tp is not None and tps != [hand.measured_tp]:
+        return message("hand-overs at TP {sizes} (measured: {measured})", ", ".join(map(str, tps)), hand.measured_tp)
     sizes = sorted({pool.limits.block_size for pool in system.pools})
     if hand.measured_block_size is not None and sizes != [hand.measured_block_size]:
         asked = ", ".join(map(str, sizes))

@@ -41,6 +41,7 @@ class HandOver:
     beside: float = 1.0
     idle_look_s: float = 0.0  # until an idle engine sees that a transfer has ended
     measured_block_size: int | None = None  # tokens of the KV blocks that these figures were measured with
+    measured_tp: int | None = None  # of both engines
 
     def way(self, prompt_tokens: int, hop_s: float) -> float:
         """Seconds between the workers; `hop_s`, the profile's, where the link's is not known."""
@@ -121,6 +122,7 @@ def _hand_over(spec: Link, hardware: Hardware, measured: HandOverLaw | None) -> 
         beside=base.beside,
         idle_look_s=base.idle_look_ms * 1e-3,
         block_size=base.block_size,
+        tp=base.tp,
     )
     return HandOver(
         post_s=known.post_s if spec.post_us is None else spec.post_us * 1e-6,
@@ -132,6 +134,7 @@ def _hand_over(spec: Link, hardware: Hardware, measured: HandOverLaw | None) -> 
         beside=known.beside,
         idle_look_s=known.idle_look_s,
         measured_block_size=known.block_size,
+        measured_tp=known.tp,
     )
 
 

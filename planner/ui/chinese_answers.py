@@ -204,6 +204,7 @@ ANSWERS: dict[str, str] = {
     ),
     "what a hand-over over {link} costs the workers": "经 {link} 移交 KV 对实例的开销",
     "hand-overs of cross-layer blocks": "跨层块的 KV 移交开销",
+    "hand-overs at TP {sizes} (measured: {measured})": "TP {sizes} 下的 KV 移交（实测过：{measured}）",
     "hand-overs of block_size {sizes} (measured: {measured})": "block_size {sizes}（实测过：{measured}）的 KV 移交开销",
     "worth it": "值得",
     "not worth it": "不值得",
