@@ -58,8 +58,9 @@ FITTED: list[tuple[str, str, Any]] = [
     ("profiles", "REQUEST_PER_TOKEN_S", None),
     *(("roof", name, at) for name in ("EXPERTS_S", "LATENT_S", "BLOCKS_S") for at in (0, 1)),
 ]  # fmt: skip
-# Where a fit that leaves rows out starts, and what its prior pulls to: round figures that no row has seen, the same for
-# both generations, for what `OPERATORS` does not say. Bf16 products and plain weights are not fitted: operator tables say them (planner.engine.rates).
+# Where a fit that leaves rows out starts, and what its prior pulls to, for what `OPERATORS` does not say: round figures
+# that no row has seen, the same for both generations. Bf16 products and plain weights are not fitted
+# (planner.engine.rates has them from operator tables).
 ROUGH: dict[str, float] = {
     "kv": 0.75, "layer_s": 10e-6, "launch_layer_s": 0.4e-3, "all_reduce_s": 15e-6, "STEP_S": 0.4e-3,
     "SEQUENCE_S": 10e-6, "DOUBLED_S": 5e-6, "EARLY_EXPERTS": 1.2, "ALL_REDUCE_EFFICIENCY": 0.3, "LAUNCH_RANKS": 0.2,
