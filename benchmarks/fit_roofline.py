@@ -1,13 +1,14 @@
 """Fits the shares of planner.engine.rates and the seconds of planner.engine.roof to the public rows in configs/public.
 
-    python benchmarks/fit_roofline.py [--every N] [--leave-out gpu|model]
+    python benchmarks/fit_roofline.py [--every N] [--leave-out gpu|model|fifth]
 
 In a closed loop which steps run depends on lengths, hardly on how long steps take: every row is simulated once, its
 steps are kept with the weight that each has in the mean TTFT and TPOT, and the fit sums them under other rates. The
 loss is robust (soft L1 from 12 %), TTFT counts 0.6, and every model, GPU, precision and TP counts alike. A weak prior
 keeps what rows do not tell at its present value. Prints the values, and errors over all rows, or over those whose GPU
-or model was left out of the fit: such a fit starts from round figures (`ROUGH`), so that nothing of those rows is in it
-but which steps they run. A step with prompts ends with the launch of its kernels where the GPU is done before.
+or model was left out of the fit: such a fit starts from operator tables (`OPERATORS`) and round figures (`ROUGH`), so
+that nothing of those rows is in it but which steps they run; how far experts are from their tables is held alike over
+generations and kinds of weights. A step with prompts ends with the launch of its kernels where the GPU is done before.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ from planner.traffic import workload
 from planner.validation.public import PublicRow, read_rows, shipped_rows, spec_of
 
 Array = NDArray[np.float64]
-PRIOR, TTFT, ROBUST = 0.3, 0.6, 0.12
+PRIOR, TIE, TTFT, ROBUST = 0.3, 0.4, 0.6, 0.12
 
 # (module or generation, name, entry): what is fitted.
 FITTED: list[tuple[str, str, Any]] = [
@@ -57,15 +58,49 @@ FITTED: list[tuple[str, str, Any]] = [
     ("profiles", "REQUEST_PER_TOKEN_S", None),
     *(("roof", name, at) for name in ("EXPERTS_S", "LATENT_S", "BLOCKS_S") for at in (0, 1)),
 ]  # fmt: skip
-# Where a fit that leaves rows out starts, and what its prior pulls to: round figures that no row has seen, the same for
-# both generations. Bf16 products and plain weights are not fitted: operator tables say them (planner.engine.rates).
+# Where a fit that leaves rows out starts, and what its prior pulls to, for what `OPERATORS` does not say: round figures
+# that no row has seen, the same for both generations. Bf16 products and plain weights are not fitted
+# (planner.engine.rates has them from operator tables).
 ROUGH: dict[str, float] = {
-    "kv": 0.75, "attention": 0.4, "layer_s": 10e-6, "launch_layer_s": 0.4e-3, "all_reduce_s": 15e-6, "products": 0.6,
-    "weights": 0.7, "experts": 0.8, "expert_products": 0.2, "STEP_S": 0.4e-3, "SEQUENCE_S": 10e-6, "DOUBLED_S": 5e-6,
-    "EARLY_EXPERTS": 1.2, "ALL_REDUCE_EFFICIENCY": 0.3, "LAUNCH_RANKS": 0.2, "REQUEST_PER_TOKEN_S": 3e-6,
+    "kv": 0.75, "layer_s": 10e-6, "launch_layer_s": 0.4e-3, "all_reduce_s": 15e-6, "STEP_S": 0.4e-3,
+    "SEQUENCE_S": 10e-6, "DOUBLED_S": 5e-6, "EARLY_EXPERTS": 1.2, "ALL_REDUCE_EFFICIENCY": 0.3, "LAUNCH_RANKS": 0.2,
+    "REQUEST_PER_TOKEN_S": 3e-6,
 }  # fmt: skip
 ROUGH_PAIRS = {"EXPERTS_S": (15e-6, 60e-6), "LATENT_S": (10e-6, 60e-6), "BLOCKS_S": (30e-6, 120e-6)}
+# What kernels alone reach: vLLM 0.24's operator tables in aiconfigurator-core 0.12.0 (NVIDIA, Apache-2.0), medians of
+# H100 and H200, and of B200 and B300. Products of 4,096 to 8,192 rows; slopes of reading by at most 16; experts at TP 4
+# to 8 with a skewed draw, by least squares of reading, products and a constant; attention of 8,192 tokens.
+OPERATORS: dict[tuple[str, str, Any], float] = {
+    ("9", "weights", "fp8"): 0.77, ("9", "products", "fp8"): 0.55, ("9", "attention", None): 0.63,
+    ("9", "experts", "fp8"): 0.9, ("9", "experts", "int4"): 0.85, ("9", "experts", "mxfp4"): 0.75,
+    ("9", "expert_products", "fp8"): 0.19, ("9", "expert_products", "int4"): 0.157,
+    ("9", "expert_products", "mxfp4"): 0.33,
+    ("10", "weights", "fp8"): 0.68, ("10", "weights", "fp4"): 0.72, ("10", "products", "fp8"): 0.46,
+    ("10", "products", "fp4"): 0.4, ("10", "attention", None): 0.6, ("10", "experts", "fp8"): 0.88,
+    ("10", "experts", "int4"): 0.55, ("10", "experts", "mxfp4"): 0.9, ("10", "experts", "fp4"): 0.8,
+    ("10", "expert_products", "fp8"): 0.14, ("10", "expert_products", "int4"): 0.075,
+    ("10", "expert_products", "mxfp4"): 0.55, ("10", "expert_products", "fp4"): 0.14,
+}  # fmt: skip
 MODULES = {"roof": roof, "profiles": profiles}
+
+
+def rough(place: tuple[str, str, Any]) -> float:
+    """Where a fit starts that must not know what was fitted."""
+    _, name, entry = place
+    return OPERATORS.get(place) or (ROUGH_PAIRS[name][entry] if name in ROUGH_PAIRS else ROUGH[name])
+
+
+def ties() -> Array:
+    """Pairs of `FITTED` whose shares of their tables are expected alike, of shape (pairs, 2).
+
+    Not mxfp4's: Hopper expands the weights, Blackwell multiplies them as they are.
+    """
+    places = [
+        (name, number)
+        for number, (_, name, entry) in enumerate(FITTED)
+        if name in ("experts", "expert_products") and entry != "mxfp4"
+    ]
+    return np.array([(one, two) for name, one in places for same, two in places if name == same and two < one])
 
 
 @dataclass(frozen=True, eq=False)
@@ -222,10 +257,8 @@ def cell(seen: Seen) -> tuple[str, str, str, int]:
 
 
 def fifth(seen: Seen) -> int:
-    """One of five parts of the configurations; rows of one engine, lengths and load stay together."""
-    row = seen.row
-    told = (row.model, row.gpu, row.precision, seen.setup.tp, row.prompt, row.output, row.concurrency)
-    return crc32(repr(told).encode()) % 5
+    """One of five parts of the configurations: all rows of a model, GPU, precision and TP stay together."""
+    return crc32(repr(cell(seen)).encode()) % 5
 
 
 def fit(those: list[Seen], start: Array) -> Array:
@@ -234,10 +267,12 @@ def fit(those: list[Seen], start: Array) -> Array:
     weight = np.array([sizes[cell(seen)] ** -0.5 for seen in those])
     weight /= weight.mean()
 
+    one, two = ties().T
+
     def residuals(shift: Array) -> Array:
         put(FITTED, start * np.exp(shift))
         off = logs(those) * weight[:, None] * (TTFT, 1.0)
-        return np.concatenate([off.ravel(), PRIOR * shift])
+        return np.concatenate([off.ravel(), PRIOR * shift, TIE * (shift[one] - shift[two])])
 
     best = least_squares(residuals, np.zeros(len(start)), loss="soft_l1", f_scale=ROBUST, max_nfev=12, diff_step=1e-3)
     values = start * np.exp(best.x)
@@ -272,13 +307,13 @@ def main() -> None:
             print(f"{owner:9} {name:22} {'' if entry is None else entry!s:6} {old:10.4g} -> {new:10.4g}")
         report("fitted", logs(those))
         return
-    rough = np.array([ROUGH_PAIRS[name][at] if name in ROUGH_PAIRS else ROUGH[name] for _, name, at in FITTED])
+    blind = np.array([rough(place) for place in FITTED])
     unseen: list[Array] = []
     of = {"gpu": lambda seen: seen.row.gpu, "model": lambda seen: seen.row.model, "fifth": fifth}[asked.leave_out]
     for out in sorted({of(seen) for seen in those}):
         judged = [seen for seen in those if of(seen) == out]
         kept = [seen for seen in those if of(seen) != out]
-        fit(kept, rough)
+        fit(kept, blind)
         off = logs(judged)
         report(f"without {out}", off)
         unseen.append(off)

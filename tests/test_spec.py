@@ -38,6 +38,10 @@ BROKEN = {
         "allowed: mode, replicas, tp, router, gpus_per_node, placement",
     ),
     "unknown section": (AGG + "zzz: 1", "x.yaml: zzz: unknown key; allowed: schema, name, model, hardware, profile,"),
+    "no such parallelism": (
+        AGG + "engine: {data_parallel_size: 8}",
+        "x.yaml: engine.data_parallel_size: data parallel",
+    ),
     "typo causes missing": (AGG + "workload: {kind: gamma, rat: 3}", "x.yaml: workload.rat: unknown key; did you mean"),
     "duplicate": ("name: a\nname: b", "x.yaml: name: given twice (line 2); allowed: each key once"),
     "duplicate inside": (AGG + "slo:\n  ttft_ms: 1\n  ttft_ms: 2\n", "x.yaml: slo.ttft_ms: given twice (line 5); "),

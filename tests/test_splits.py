@@ -6,11 +6,13 @@ from itertools import product
 from pathlib import Path
 
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
 import planner
 from planner.engine.law import bounds
+from planner.engine.model_config import model_config
 from planner.engine.profiles import dump_profile, load_profile
 from planner.engine.roof import Roof
 from planner.engine.tp_scaling import at_tp, is_scaled
@@ -173,3 +175,18 @@ def test_waves_hold_more_sequences_where_each_gpu_has_fewer_heads() -> None:
     assert one is not None and two is not None
     assert two.step.decode_wave_seqs == pytest.approx(2 * one.step.decode_wave_seqs)
     assert two.step.launch_decode_s == one.step.launch_decode_s
+
+
+def test_experts_kept_whole_allow_more_gpus(tmp_path: Path) -> None:
+    """Scales in blocks of 128 would leave 192 of an expert's width to each of eight GPUs."""
+    config = {
+        **model_config("qwen3-235b-a22b").config,
+        "quantization_config": {"quant_method": "fp8", "weight_block_size": [128, 128]},
+    }
+    file = tmp_path / "qwen3-235b-fp8.yaml"
+    file.write_text(yaml.safe_dump({"name": file.stem, "config": config}))
+    changes = [f"model={file}", "profile=null", "hardware=h200"]
+    sizes, left_out = tp_sizes(planner.load("agg", changes), 8)
+    assert sizes == [2, 4]
+    assert left_out[-1].endswith("allowed: 1, 2, 4; 8 with engine.enable_expert_parallel: true")
+    assert tp_sizes(planner.load("agg", [*changes, "engine.enable_expert_parallel=true"]), 8)[0] == [2, 4, 8]

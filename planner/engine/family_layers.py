@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from planner.engine.config_reader import Reader
-from planner.engine.layers import NO_STATE, Attention, Builder, KvLayer, Layer, Matrix, Sizes, latent
+from planner.engine.layers import NO_STATE, Attention, Builder, KvLayer, Layer, Matrix, Sizes, by_kind, latent
 from planner.engine.mlps import Mixture, Mlp
 from planner.engine.state_layers import Mamba2, kimi_delta, lightning, mamba1, short_convolution
 
@@ -126,6 +126,19 @@ def step_sizes(read: Reader, layer: int) -> Sizes:
         own = Reader({**read.config, **other}, f"{read.where}: attention_other_setting")
         return Sizes(own.heads, own.kv_heads, own.head_dim, own.head_dim)
     return Sizes(read.heads, read.kv_heads, read.head_dim, read.head_dim)
+
+
+def _laguna_sizes(read: Reader, layer: int) -> Sizes:
+    heads = read.items("num_attention_heads_per_layer", read.layers)
+    return Sizes(read.heads if heads is None else int(heads[layer]), read.kv_heads, read.head_dim, read.head_dim)
+
+
+def laguna(read: Reader, layer: int) -> Layer:
+    """Heads differ by layer; a gate for each head, or for each of its numbers."""
+    each = read.config.get("gating", True) in (True, "per-head")
+    return Attention(
+        bias_key="attention_bias", norms="head", gate="head" if each else "query", window=by_kind, sizes=_laguna_sizes
+    )(read, layer)
 
 
 def longcat(read: Reader, layer: int) -> Layer:

@@ -80,6 +80,12 @@ def every_layer(read: Reader, layer: int) -> int | None:
     return read.count("sliding_window") or None
 
 
+def by_kind(read: Reader, layer: int) -> int | None:
+    """Only `layer_types` says which layers have one."""
+    types = read.items("layer_types", read.layers)
+    return read.whole("sliding_window") if types is not None and types[layer] == "sliding_attention" else None
+
+
 def when_asked(read: Reader, layer: int) -> int | None:
     """Qwen: `use_sliding_window`, and then only from layer `max_window_layers` on."""
     if not read.flag("use_sliding_window"):

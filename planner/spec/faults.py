@@ -156,7 +156,23 @@ def unknown(value: Any, choices: list[str]) -> Message:
     return message("{value} is unknown; did you mean '{near}'? allowed: {choices}", _show(value), near, keys)
 
 
+# Sizes that people know from vLLM and that a worker here does not have, by what they may be called.
+_PARALLEL = {
+    **dict.fromkeys(("pp", "pipeline_parallel_size"), message("pipeline parallelism is not modelled; allowed: tp")),
+    **dict.fromkeys(
+        ("dp", "data_parallel_size"),
+        message("data parallelism of attention is not modelled; allowed: replicas, each with experts of its own"),
+    ),
+    **dict.fromkeys(
+        ("ep", "expert_parallel_size"),
+        message("is the worker's tp where experts are whole; allowed: enable_expert_parallel: true in engine"),
+    ),
+}
+
+
 def _unknown_key(key: str | int, choices: list[str]) -> Message:
+    if key in _PARALLEL:
+        return _PARALLEL[str(key)]
     near, keys = _near(key, choices), ", ".join(choices)
     if near is None:
         return message("unknown key; allowed: {choices}", keys)

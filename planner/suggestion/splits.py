@@ -5,9 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from planner.engine.limits import divides
-from planner.engine.model_config import load_model
-from planner.engine.parallel import Parallel
 from planner.messages import joined, message
 from planner.spec import Aggregated, Disaggregated, LocalPrefill, PoolSpec, Spec, SpecError
 from planner.suggestion.tuning import UNTUNED, Tuning
@@ -84,24 +81,20 @@ def tp_sizes(spec: Spec, gpus: int) -> tuple[list[int], list[str]]:
     """
     nodes = spec.cluster.nodes
     most = min(gpus, max((node.gpus for node in nodes), default=spec.deployment.gpus_per_node))
-    model = load_model(spec.model)
     fitting: list[int] = []
     left_out: list[str] = []
     fault: SpecError | None = None
     size = 1
     while size <= most:
-        if divides(model, Parallel(size)):
-            try:
-                resolve(aggregated_spec(spec, PoolSize(1, size)))
-                fitting.append(size)
-            except SpecError as error:
-                fault = error
-                left_out.append(message("TP {tp}: {fault}", size, error))
+        try:
+            resolve(aggregated_spec(spec, PoolSize(1, size)))
+            fitting.append(size)
+        except SpecError as error:
+            fault = error
+            left_out.append(message("TP {tp}: {fault}", size, error))
         size *= 2
-    if not fitting:
-        raise fault or SpecError(
-            "model: {name} cannot be split over up to {most} GPUs; allowed: more GPUs", model.name, most
-        )
+    if fault is not None and not fitting:
+        raise fault
     return fitting, left_out
 
 

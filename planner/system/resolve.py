@@ -15,6 +15,7 @@ from planner.engine.catalogue import Hardware, hardware, names
 from planner.engine.limits import EngineLimits, batch_sizes, divides, limits, uneven
 from planner.engine.model_config import load_model
 from planner.engine.model_shape import ModelShape
+from planner.engine.parallel import Parallel
 from planner.engine.profile_file import HandOverLaw, WireLaw
 from planner.engine.profiles import LatencyProfile, from_file, nearest, read_profile, roofline
 from planner.engine.service import of_service
@@ -214,9 +215,10 @@ def _pool(spec: Spec, base: ModelShape, role: Role, pool: PoolSpec, key: str, mo
     _check_experts(model, engine, f"{key}.engine" if pool.engine else "engine")
     if (why := uneven(model, setup.parallel)) is not None:
         fitting = [str(size) for size in range(1, most + 1) if divides(model, setup.at(size).parallel)]
-        raise SpecError(
-            "{key}.tp: {why}; allowed: {sizes}", key, why, ", ".join(fitting) or message("another checkpoint")
-        )
+        allowed = ", ".join(fitting) or message("another checkpoint")
+        if model.experts and divides(model, Parallel(pool.tp, ep=pool.tp)):
+            allowed = message("{sizes}; {tp} with engine.enable_expert_parallel: true", allowed, pool.tp)
+        raise SpecError("{key}.tp: {why}; allowed: {sizes}", key, why, allowed)
     name = pool.profile or spec.profile
     budget, seqs, _ = batch_sizes(setup)
     measured = _latency(name, setup, spec.model)

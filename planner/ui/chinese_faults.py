@@ -209,8 +209,12 @@ FAULTS: dict[str, str] = {
     "{key}.expert_imbalance: every GPU has a share of every expert; allowed: with enable_expert_parallel: true": (
         "{key}.expert_imbalance：每个 GPU 都有每个专家的一份；可用：与 enable_expert_parallel: true 一起"
     ),
-    "model: {name} cannot be split over up to {most} GPUs; allowed: more GPUs": (
-        "model：{name} 无法分布到最多 {most} 个 GPU 上；可用：更多 GPU"
+    "pipeline parallelism is not modelled; allowed: tp": "流水线并行没有建模；可用：tp",
+    "data parallelism of attention is not modelled; allowed: replicas, each with experts of its own": (
+        "注意力的数据并行没有建模；可用：replicas，每个都有自己的专家"
+    ),
+    "is the worker's tp where experts are whole; allowed: enable_expert_parallel: true in engine": (
+        "在专家完整时就是工作进程的 tp；可用：engine 中的 enable_expert_parallel: true"
     ),
     "sources: no source for {missing}; allowed: one line of text each": (
         "sources：{missing} 没有来源；可用：每项一行文本"
@@ -223,6 +227,9 @@ FAULTS: dict[str, str] = {
     "tp {tp} or more": "tp 不小于 {tp}",
     "a smaller model, quantization or larger GPUs": "更小的模型、量化或更大的 GPU",
     "{key}.tp: {why}; allowed: {sizes}": "{key}.tp：{why}；可用：{sizes}",
+    "{sizes}; {tp} with engine.enable_expert_parallel: true": (
+        "{sizes}；{tp} 与 engine.enable_expert_parallel: true 一起"
+    ),
     "{tp} leaves {part} of {model}'s {name} {width} to a GPU, no multiple of its quantised {what} of {size}": (
         "{tp} 使每个 GPU 得到 {model} 的{name} {width} 中的 {part}，不是其量化{what} {size} 的倍数"
     ),
