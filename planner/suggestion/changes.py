@@ -11,15 +11,15 @@ from planner.report.words import percent
 from planner.spec import Empirical, Fixed, Lognormal, Spec, Uniform
 from planner.suggestion.answer import Change, EnoughLink
 from planner.suggestion.probe import Period
-from planner.suggestion.search import Found, Probe, first_guess, highest_rate, probe, system_of
+from planner.suggestion.search import Found, Probe, highest_rate, probe, system_of
 from planner.suggestion.splits import Split, apply
 from planner.suggestion.tuning import BLOCK_SIZES, CONNECTORS
 from planner.suggestion.verdict import WORDS, Advantage, Word, decide
 from planner.system.resolve import System, Wire
 
 STEP = 0.2
-TOLERANCE = 0.015  # width of the brackets that a change is told by: the base, and changes whose word is another
-ROUGH = 0.06  # and of those that do for a change that leaves the verdict alone
+TOLERANCE = 0.015  # width of the brackets of what changes are held against, and of the change that is named
+ROUGH = 0.06  # and of those that do where both of their ends come to the same verdict
 
 
 def lengthened(length: object, factor: float) -> object:
@@ -87,9 +87,8 @@ class ChangeTask:
     link_factor: float
     period: Period | None = None
     step: float = 1.08  # from the start to the second rate
-    tolerance: float = TOLERANCE
-    guess: float | None = None  # the closed form without the change: the search begins where that leads
-    known: tuple[Probe, ...] = ()  # runs of an earlier, rougher search
+    enough: float = TOLERANCE  # width of the bracket that it may end with
+    known: tuple[Probe, ...] = ()  # runs of an earlier search that ended with a wider one: this one takes them again
 
 
 def faster_links(system: System, factor: float) -> System:
@@ -111,18 +110,14 @@ def faster_links(system: System, factor: float) -> System:
 def search_change(task: ChangeTask) -> Found:
     """The highest rate of one candidate under one change."""
     system = faster_links(system_of(apply(task.spec, task.split)), task.link_factor)
-    start, step = task.start, task.step
-    if task.guess is not None and not task.known:
-        moved = first_guess(system, task.seed) / task.guess
-        if abs(moved - 1) > task.tolerance:  # else the ends of the bracket without the change
-            start, step = start * moved / math.sqrt(1 + task.tolerance), 1 + task.tolerance
+    known = {one.rate: one for one in task.known}
     return highest_rate(
-        lambda rate: probe(system, rate, task.seed, period=task.period),
-        start,
-        tolerance=task.tolerance,
-        step=step,
+        lambda rate: known.get(rate) or probe(system, rate, task.seed, period=task.period),
+        task.start,
+        tolerance=TOLERANCE,
+        step=task.step,
         missing=1 - system.spec.slo.attainment,
-        known=task.known,
+        enough=task.enough,
     )
 
 
@@ -166,15 +161,13 @@ def unchanged(
 def tasks(spec: Spec, pair: Sequence[ChangeTask], before: Sequence[Found]) -> tuple[list[str], list[ChangeTask]]:
     """(what changes, two searches for each: P/D, then aggregated). `before` is what `pair` without a change found.
 
-    They begin where the closed form moves their rates, or with the two ends of the brackets of `before`: what changes
-    nothing is known after two runs. What a change leaves as it is has the task of `pair`. Brackets are rough (ROUGH).
+    They begin with the two ends of its brackets: what changes nothing is known after two runs. What a change leaves as
+    it is has the task of `pair`. The brackets of the others are wide (ROUGH).
     """
     names: list[str] = []
     wanted: list[ChangeTask] = []
     ours, theirs = (
-        replace(task, start=found.rate, step=found.above / found.rate, tolerance=ROUGH, guess=_guess(task))
-        if found.rate
-        else task
+        replace(task, start=found.rate, step=found.above / found.rate, enough=ROUGH) if found.rate else task
         for task, found in zip(pair, before, strict=True)
     )
     for name, change in SPEC_CHANGES.items():
@@ -190,10 +183,6 @@ def tasks(spec: Spec, pair: Sequence[ChangeTask], before: Sequence[Found]) -> tu
         names.append(name)
         wanted += [replace(ours, split=other), pair[1]]
     return names, wanted
-
-
-def _guess(task: ChangeTask) -> float:
-    return first_guess(system_of(apply(task.spec, task.split)), task.seed)
 
 
 def hand_overs(spec: Spec, split: Split) -> Iterator[tuple[str, Split]]:
@@ -225,21 +214,27 @@ def finer(
 ) -> dict[int, ChangeTask]:
     """Searches to go on with, by their place in `tasks`; `found` as for `judged`.
 
-    Those whose brackets leave open what the verdict would be, and those with which it would be another.
+    Those whose brackets leave open what the verdict would be, and the first change with which it would be another,
+    whose advantage is told.
     """
     wanted: dict[int, ChangeTask] = {}
+    flipped = False
     word, base = decide(now, margin, error, unknown), _base(found, now)
     for at in range(0, len(tasks), 2):
         ours, theirs = found[at + 2], found[at + 3]
         if not ours.rate or not theirs.rate:
             continue
         ends = (ours.rate / theirs.above, ours.above / theirs.rate)
-        if any(decide(_times(now, end / math.exp(base)), margin, error, unknown) != word for end in ends):
-            wanted |= {
-                place: replace(tasks[place], tolerance=TOLERANCE, known=one.probes)
-                for place, one in ((at, ours), (at + 1, theirs))
-                if one.above / one.rate > 1 + TOLERANCE
-            }
+        words = {decide(_times(now, end / math.exp(base)), margin, error, unknown) for end in ends}
+        if len(words) == 1:
+            if flipped or words == {word}:
+                continue
+            flipped = True
+        wanted |= {
+            place: replace(tasks[place], enough=TOLERANCE, known=one.probes)
+            for place, one in ((at, ours), (at + 1, theirs))
+            if one.above / one.rate > 1 + TOLERANCE
+        }
     return wanted
 
 
