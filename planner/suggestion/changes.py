@@ -143,6 +143,8 @@ def enough_link(task: ChangeTask) -> EnoughLink | None:
     rate = ENOUGH * found.rate
     if rate <= task.start:
         return None
+    if not serves(ENDLESS, rate):  # one short list may pass at a rate and fail below it
+        rate = found.rate
     low, high = 1.0, ENDLESS
     while high / low > 1.05:
         middle = (low * high) ** 0.5
