@@ -6,8 +6,9 @@
     python benchmarks/suggest.py lengths [--gpus 4] [--cases 1]               200, 1,000, 2,000 requests against 10,000
     python benchmarks/suggest.py verdicts ROWS [--gpus 2,4,8] [--trials 5]    five kinds of traffic, seed by seed
     python benchmarks/suggest.py table ROWS [--docs docs/suggest.md]          what they came to
+    python benchmarks/suggest.py kinds ROWS [--gpus 8] [--trials 2]           the page's traffic, by stage
 
-`verdicts` adds a line of JSON to ROWS as each answer comes and goes on where it was stopped.
+`verdicts` and `kinds` add a line of JSON to ROWS as each answer comes and go on where they were stopped.
 Times are processor seconds of this process and its children beside wall seconds, because the machine may be busy.
 """
 
@@ -169,7 +170,7 @@ def lengths(options: argparse.Namespace) -> None:
 def cells(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """What tells most for its time first: seed by seed, block sizes after the second, sessions last."""
     gpus = [int(count) for count in (options.gpus or "2,4,8").split(",")]
-    wanted = options.traffic.split(",")
+    wanted = options.traffic.split(",") if options.traffic else list(TRAFFIC)
     blocks = [int(size) for size in options.blocks.split(",") if size]
     for kinds in ([name for name in wanted if name != "agents"], [name for name in wanted if name == "agents"]):
         for trial in range(options.first, options.first + options.trials):
@@ -201,25 +202,68 @@ def verdicts(options: argparse.Namespace) -> None:
         if json.dumps(cell) in done:
             continue
         found, wall, cpu = timed(cell_spec(cell), cell["gpus"], options, options.seeds)
-        ours, theirs, verdict = best_of(found.rows, "disaggregated"), best_of(found.rows, "aggregated"), found.verdict
-        row = {
-            "cell": cell,
-            "disaggregated": ours and (ours.name, ours.split.tuning.text, ours.rate),
-            "aggregated": theirs and (theirs.name, theirs.split.tuning.text, theirs.rate),
-            "advantage": verdict and [verdict.advantage.value, verdict.advantage.low, verdict.advantage.high],
-            "word": verdict and verdict.word,
-            "error": verdict and verdict.error,
-            "change": verdict and verdict.change,
-            "why": verdict and verdict.why,
-            "wall_s": round(wall, 1),
-            "cpu_s": round(cpu, 1),
-        }
+        row = {"cell": cell, **answered(found), "wall_s": round(wall, 1), "cpu_s": round(cpu, 1)}
         with options.rows.open("a") as file:
             file.write(json.dumps(row) + "\n")
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def kinds(options: argparse.Namespace) -> None:
+    """Each kind of traffic as the page fills it in: what is answered, and processor seconds of each stage.
+
+    In one process, so that all processor time is this process's. The file gets a line for each answer that it lacks.
+    """
+    from planner.ui.scenario import CARDS, TRACE, Scenario, traces
+
+    done = {json.dumps(row["cell"]) for row in read_rows(options.rows)} if options.rows.exists() else set()
+    wanted = [name for name in (*CARDS, TRACE) if options.traffic is None or name in options.traffic.split(",")]
+    for trial in range(options.first, options.first + options.trials):
+        for gpus in map(int, options.gpus.split(",")):
+            for name in wanted:
+                cell = {"traffic": name, "gpus": gpus, "seed": 100 * trial}
+                if json.dumps(cell) in done:
+                    continue
+                asked = Scenario(gpus=gpus).with_card(name)
+                if name == TRACE:
+                    asked = Scenario(gpus=gpus, traffic=TRACE, trace=next(iter(traces())))
+                spec = asked.spec()
+                spec = spec.model_copy(update={"run": spec.run.model_copy(update={"seed": 100 * trial})})
+                stages: Counter[str] = Counter()
+                last = begun = cpu_s()
+
+                def progress(stage: str, _: float, stages: Counter[str] = stages) -> None:
+                    nonlocal last
+                    now = cpu_s()
+                    stages[stage] += now - last  # type: ignore[assignment]
+                    last = now
+
+                wall = time.monotonic()
+                found = suggest(spec, gpus, seeds=options.seeds, processes=1, progress=progress)
+                row = {"cell": cell, **answered(found)}
+                row["wall_s"], row["cpu_s"] = round(time.monotonic() - wall, 1), round(cpu_s() - begun, 1)
+                row["stages"] = {stage: round(spent, 1) for stage, spent in stages.items()}
+                row["load"] = round(os.getloadavg()[0], 1)
+                with options.rows.open("a") as file:
+                    file.write(json.dumps(row) + "\n")
+
+
+def answered(found: Suggestion) -> dict[str, Any]:
+    """The pick, the best of both modes, and the verdict."""
+    ours, theirs, verdict = best_of(found.rows, "disaggregated"), best_of(found.rows, "aggregated"), found.verdict
+    return {
+        "pick": pick(found.rows, verdict).name,
+        "as_good": found.as_good,
+        "disaggregated": ours and (ours.name, ours.split.tuning.text, ours.rate),
+        "aggregated": theirs and (theirs.name, theirs.split.tuning.text, theirs.rate),
+        "advantage": verdict and [verdict.advantage.value, verdict.advantage.low, verdict.advantage.high],
+        "word": verdict and verdict.word,
+        "error": verdict and verdict.error,
+        "change": verdict and verdict.change,
+        "why": verdict and verdict.why,
+    }
 
 
 BEGIN, END = "<!-- verdicts: begin -->", "<!-- verdicts: end -->"
@@ -315,9 +359,9 @@ def table(options: argparse.Namespace) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["peers", "time", "seeds", "lengths", "verdicts", "table"])
+    parser.add_argument("what", choices=["peers", "time", "seeds", "lengths", "verdicts", "table", "kinds"])
     parser.add_argument("rows", nargs="?", type=Path, help="of verdicts: a file of JSON lines")
-    parser.add_argument("--traffic", default=",".join(TRAFFIC), help="of verdicts")
+    parser.add_argument("--traffic", default=None, help="of verdicts and kinds; left out: all")
     parser.add_argument("--blocks", default="16,128", help="block sizes that verdicts are held to; empty: none")
     parser.add_argument("--docs", type=Path, help="a page that the table is written into")
     parser.add_argument("--gpus", default=None)
@@ -333,11 +377,13 @@ def main() -> None:
         options.requests = options.requests or 10000
         times(options)
         return
-    if options.what in ("verdicts", "table"):
+    if options.what in ("verdicts", "table", "kinds"):
         if options.rows is None:
             parser.error("ROWS is missing")
-        options.trials = options.trials or 5
-        {"verdicts": verdicts, "table": table}[options.what](options)
+        options.trials = options.trials or (2 if options.what == "kinds" else 5)
+        if options.what == "kinds":
+            options.gpus = options.gpus or "8"
+        {"verdicts": verdicts, "table": table, "kinds": kinds}[options.what](options)
         return
     options.trials = options.trials or 20
     options.gpus = options.gpus or ("2,4,8,16" if options.what == "peers" else "4")

@@ -19,7 +19,16 @@ import planner
 from planner.spec import Lognormal, Spec, SpecError, Uniform, dump, parse
 from planner.spec.slo_presets import MLPERF, preset
 from planner.suggestion.answer import Check, Suggestion, best_of
-from planner.suggestion.changes import faster_links, judged, lengthened
+from planner.suggestion.changes import (
+    ROUGH,
+    TOLERANCE,
+    faster_links,
+    finer,
+    judged,
+    lengthened,
+    tasks,
+    unchanged,
+)
 from planner.suggestion.edge import Edge, interval, next_rate
 from planner.suggestion.fewest import smallest
 from planner.suggestion.probe import Period, load_at, turnaround_s
@@ -474,6 +483,41 @@ def test_changes_are_held_against_the_same_search_unchanged() -> None:
     change = judged(["prompts 20 % longer"], found, now, 0.05, 0.03)[0]
     assert change.advantage == pytest.approx(1.1 * 1.1 - 1)
     assert (decide(now, 0.05, 0.03), change.word) == ("too close to call", "worth it")
+
+
+@pytest.mark.parametrize(
+    ("ours", "finer_ones"),
+    [
+        ((20.0, 21.0), []),  # not worth it, as it is
+        ((23.0, 24.4), [0, 1, 2, 3]),  # at one end too close to call
+        ((28.0, 29.4), [0, 1]),  # worth it: the first one is named
+    ],
+)
+def test_a_rough_change_is_told_finer_where_the_verdict_is_open_or_another(
+    ours: tuple[float, float], finer_ones: list[int]
+) -> None:
+    """Two changes that do the same."""
+    spec = planner.load("disagg")
+    split = next(one for one in splits(2, [1]) if one.mode == "disaggregated")
+    pair = unchanged(spec, (split, 20.0), (split, 16.0), 0)
+    rough = [replace(task, enough=ROUGH) for task in (*pair, *pair)]
+    found = [Found(20.0, 20.2, ()), Found(16.0, 16.16, ()), *2 * [Found(*ours, ()), Found(16.0, 16.8, ())]]
+    wanted = finer(rough, found, Advantage(0.25, 0.22, 0.28), 0.50, 0.03, False)
+    assert {at: one.enough for at, one in wanted.items()} == dict.fromkeys(finer_ones, TOLERANCE)
+
+
+def test_what_a_change_leaves_alone_is_not_searched_again() -> None:
+    spec = planner.load("disagg")
+    candidates = splits(2, [1])
+    ours, theirs = (next(one for one in candidates if one.mode == mode) for mode in ("disaggregated", "aggregated"))
+    pair = unchanged(spec, (ours, 20.0), (theirs, 16.0), 0)
+    names, wanted = tasks(spec, pair, [Found(20.0, 20.2, ()), Found(16.0, 16.16, ())])
+    same = {str(name) for name, task in zip(names, wanted[1::2], strict=True) if task == pair[1]}
+    assert {name for name in same if "link" in name} == {
+        "link bandwidth 20 % more",
+        "link bandwidth 20 % less",
+    }
+    assert not any("prompts" in name or "target" in name or "outputs" in name for name in same)
 
 
 @pytest.mark.parametrize(

@@ -11,14 +11,15 @@ from planner.report.words import percent
 from planner.spec import Empirical, Fixed, Lognormal, Spec, Uniform
 from planner.suggestion.answer import Change, EnoughLink
 from planner.suggestion.probe import Period
-from planner.suggestion.search import Found, highest_rate, probe, system_of
+from planner.suggestion.search import Found, Probe, highest_rate, probe, system_of
 from planner.suggestion.splits import Split, apply
 from planner.suggestion.tuning import BLOCK_SIZES, CONNECTORS
 from planner.suggestion.verdict import WORDS, Advantage, Word, decide
 from planner.system.resolve import System, Wire
 
 STEP = 0.2
-TOLERANCE = 0.015
+TOLERANCE = 0.015  # width of the brackets of what changes are held against, and of the change that is named
+ROUGH = 0.06  # and of those that do where both of their ends come to the same verdict
 
 
 def lengthened(length: object, factor: float) -> object:
@@ -86,6 +87,8 @@ class ChangeTask:
     link_factor: float
     period: Period | None = None
     step: float = 1.08  # from the start to the second rate
+    enough: float = TOLERANCE  # width of the bracket that it may end with
+    known: tuple[Probe, ...] = ()  # runs of an earlier search that ended with a wider one: this one takes them again
 
 
 def faster_links(system: System, factor: float) -> System:
@@ -107,12 +110,14 @@ def faster_links(system: System, factor: float) -> System:
 def search_change(task: ChangeTask) -> Found:
     """The highest rate of one candidate under one change."""
     system = faster_links(system_of(apply(task.spec, task.split)), task.link_factor)
+    known = {one.rate: one for one in task.known}
     return highest_rate(
-        lambda rate: probe(system, rate, task.seed, period=task.period),
+        lambda rate: known.get(rate) or probe(system, rate, task.seed, period=task.period),
         task.start,
         tolerance=TOLERANCE,
         step=task.step,
         missing=1 - system.spec.slo.attainment,
+        enough=task.enough,
     )
 
 
@@ -138,6 +143,8 @@ def enough_link(task: ChangeTask) -> EnoughLink | None:
     rate = ENOUGH * found.rate
     if rate <= task.start:
         return None
+    if not serves(ENDLESS, rate):  # one short list may pass at a rate and fail below it
+        rate = found.rate
     low, high = 1.0, ENDLESS
     while high / low > 1.05:
         middle = (low * high) ** 0.5
@@ -156,12 +163,13 @@ def unchanged(
 def tasks(spec: Spec, pair: Sequence[ChangeTask], before: Sequence[Found]) -> tuple[list[str], list[ChangeTask]]:
     """(what changes, two searches for each: P/D, then aggregated). `before` is what `pair` without a change found.
 
-    They begin with the two ends of its brackets: what changes nothing is known after two runs.
+    They begin with the two ends of its brackets: what changes nothing is known after two runs. What a change leaves as
+    it is has the task of `pair`. The brackets of the others are wide (ROUGH).
     """
     names: list[str] = []
     wanted: list[ChangeTask] = []
     ours, theirs = (
-        replace(task, start=found.rate, step=found.above / found.rate) if found.rate else task
+        replace(task, start=found.rate, step=found.above / found.rate, enough=ROUGH) if found.rate else task
         for task, found in zip(pair, before, strict=True)
     )
     for name, change in SPEC_CHANGES.items():
@@ -171,10 +179,11 @@ def tasks(spec: Spec, pair: Sequence[ChangeTask], before: Sequence[Found]) -> tu
                 continue
             link = factor if name == "link bandwidth" else 1.0
             names.append(message("{what} {share} {how}", NAMES[name], percent(STEP), _word(name, factor)))
-            wanted += [replace(ours, spec=changed, link_factor=link), replace(theirs, spec=changed)]  # it has no link
+            wanted.append(replace(ours, spec=changed, link_factor=link))
+            wanted.append(pair[1] if changed == spec else replace(theirs, spec=changed))  # it has no link
     for name, other in hand_overs(spec, ours.split):
         names.append(name)
-        wanted += [replace(ours, split=other), theirs]
+        wanted += [replace(ours, split=other), pair[1]]
     return names, wanted
 
 
@@ -202,15 +211,45 @@ def _word(name: str, factor: float) -> str:
     return message("more") if factor > 1 else message("less")
 
 
+def finer(
+    tasks: Sequence[ChangeTask], found: Sequence[Found], now: Advantage, margin: float, error: float, unknown: bool
+) -> dict[int, ChangeTask]:
+    """Searches to go on with, by their place in `tasks`; `found` as for `judged`.
+
+    Those whose brackets leave open what the verdict would be, and the first change with which it would be another,
+    whose advantage is told.
+    """
+    wanted: dict[int, ChangeTask] = {}
+    flipped = False
+    word, base = decide(now, margin, error, unknown), _base(found, now)
+    for at in range(0, len(tasks), 2):
+        ours, theirs = found[at + 2], found[at + 3]
+        if not ours.rate or not theirs.rate:
+            continue
+        ends = (ours.rate / theirs.above, ours.above / theirs.rate)
+        words = {decide(_times(now, end / math.exp(base)), margin, error, unknown) for end in ends}
+        if len(words) == 1:
+            if flipped or words == {word}:
+                continue
+            flipped = True
+        wanted |= {
+            place: replace(tasks[place], enough=TOLERANCE, known=one.probes)
+            for place, one in ((at, ours), (at + 1, theirs))
+            if one.above / one.rate > 1 + TOLERANCE
+        }
+    return wanted
+
+
 def judged(
     names: Sequence[str], found: Sequence[Found], now: Advantage, margin: float, error: float, unknown: bool = False
 ) -> list[Change]:
     """Each change's advantage and what the verdict would be if it were as sure as the present one.
 
-    Searches of changes are short and have one seed: what counts is how far they are from the same search unchanged.
+    `found`: two searches without a change, P/D's and aggregated's, then two for each name. Searches of changes are
+    short and have one seed: what counts is how far they are from the same search unchanged.
     """
     changes = []
-    base = _log_ratio(found[0], found[1]) if found[0].rate and found[1].rate else math.log1p(now.value)
+    base = _base(found, now)
     for index, name in enumerate(names, start=1):
         ours, theirs = found[2 * index], found[2 * index + 1]
         if not ours.rate or not theirs.rate:
@@ -222,12 +261,21 @@ def judged(
                 who = message("neither meets the targets")
             changes.append(Change(name, None, who))
             continue
-        factor = math.exp(_log_ratio(ours, theirs) - base)
-        values = ((1 + value) * factor - 1 for value in (now.value, now.low, now.high))
-        changed = Advantage(*values)
+        changed = _times(now, math.exp(_log_ratio(ours, theirs) - base))
         word: Word = decide(changed, margin, error, unknown)
         changes.append(Change(name, changed.value, WORDS[word]))
     return changes
+
+
+def _times(now: Advantage, factor: float) -> Advantage:
+    """The advantage when the ratio of the two rates is `factor` times what it is."""
+    value, low, high = ((1 + one) * factor - 1 for one in (now.value, now.low, now.high))
+    return Advantage(value, low, high)
+
+
+def _base(found: Sequence[Found], now: Advantage) -> float:
+    """The logarithm of the ratio of the two rates without a change, by the searches that changes are held against."""
+    return _log_ratio(found[0], found[1]) if found[0].rate and found[1].rate else math.log1p(now.value)
 
 
 def _log_ratio(ours: Found, theirs: Found) -> float:

@@ -196,12 +196,14 @@ def highest_rate(
     floor: float | None = None,
     missing: float | None = None,
     known: Sequence[Probe] = (),
+    enough: float | None = None,
 ) -> Found:
     """Narrow the space between the highest rate that passes and the lowest that fails to `tolerance`.
 
     `start` is where to begin and `step` the first factor away from it. Below `floor` (start / 256) it is 0.
     `missing`, the share of requests that may miss their targets, lets the shares of both ends say where to go on.
-    `known` probes were made before and are not made again.
+    `known` probes were made before and are not made again. `enough` ends the search with a wider bracket than
+    `tolerance`, by which its rates are chosen: a search to the end makes the same runs and others.
     """
     missing = missing or None  # where none may miss, shares say nothing
     probes = [*known] or [run(start)]
@@ -210,7 +212,7 @@ def highest_rate(
     while True:
         low = max((one.rate for one in probes if one.passed), default=0.0)
         high = min((one.rate for one in probes if not one.passed), default=math.inf)
-        if high / tolerance_of(low) <= 1 + tolerance or high <= least:
+        if high / tolerance_of(low) <= 1 + max(tolerance, enough or 0.0) or high <= least:
             return Found(low, high, tuple(probes))
         if low and math.isfinite(high):
             width = math.log(high / low)

@@ -67,7 +67,8 @@ FINALISTS = 3  # of each mode at most
 SHORTLIST = 2  # of each mode, in a first look
 IN_RACE = 0.95  # of the best of its mode, by all seeds: below, a finalist's edge stays as its first rates have it
 FIRST_STEP, ROUNDS = 1.04, 24  # the first rates of a finalist around its rough one, and how often others are added
-ROUND_SHARE = 0.7  # of what is left of their progress: how many rounds there will be is not known
+ROUND_LEFT = 0.3  # of what is left of their progress, after each: how many rounds there will be is not known
+LOOK = 2  # seeds whose runs at the first rates tell which finalists the others are not worth
 OVERLOAD = 1.1  # how far past its highest rate a candidate is run to see what limits it
 REQUESTS_PER_GPU, FEWEST, MOST = 400, 2000, 4000  # requests that the best candidate serves in a run
 
@@ -134,6 +135,21 @@ def contenders(rows: Sequence[Row], most: int, promised: Mapping[Split, float]) 
         kept += [row for row in of_mode[:most] if row.rate >= WITHIN * of_mode[0].rate]
     promising = sorted((row for row in rows if row.split in promised), key=lambda row: -promised[row.split])
     return kept + [row for row in promising[:most] if row not in kept]
+
+
+def _racing(splits: Iterable[Split], edges: Mapping[Split, Edge]) -> list[Split]:
+    """Those whose edge must be known better: it lies between no two rates yet, or near the best of its mode."""
+    best: dict[str, float] = {}
+    for split, edge in edges.items():
+        best[split.mode] = max(best.get(split.mode, 0.0), edge.expected())
+
+    def is_known(edge: Edge) -> bool:
+        below, above = edge.bracket
+        return below > 0 and math.isfinite(above)
+
+    return [
+        split for split in splits if not is_known(edges[split]) or edges[split].expected() > IN_RACE * best[split.mode]
+    ]
 
 
 class _Session:
@@ -261,51 +277,73 @@ class _Session:
         return rows
 
     def _refined(self, rows: list[Row]) -> list[Row]:
-        """Rows with those near the best of their mode run by every seed, best first."""
+        """Rows with those near the best of their mode run by every seed, best first.
+
+        Those that the first seeds (LOOK) already show to be behind are not run by the others.
+        """
         near = [*self._near(rows, "aggregated"), *self._near(rows, "disaggregated")]
         finalists = [row for row in rows if row.split in near]
         runs: dict[Split, list[list[Probe]]] = {row.split: [[] for _ in self.seeds] for row in finalists}
         rates = {row.split: [row.rate / FIRST_STEP, row.rate * FIRST_STEP] for row in finalists}
-        begun = 0.0
-        for _ in range(ROUNDS):
-            tasks = [
-                (split, index, ProbeTask(apply(self.spec, split), seed, rate, self.period))
-                for split, wanted in rates.items()
-                for rate in wanted
-                for index, seed in enumerate(self.seeds)
-            ]
-            part = (begun, begun + ROUND_SHARE * (1 - begun))
-            probes: list[Probe] = self._map("all seeds", attained, [task for _, _, task in tasks], part)  # type: ignore[assignment]
-            begun = part[1]
-            for (split, index, _), one in zip(tasks, probes, strict=True):
-                runs[split][index].append(one)
+        first, others = range(len(self.seeds))[:LOOK], range(len(self.seeds))[LOOK:]
+        looks = self._looked(rates, runs, first)
+        staying = _racing(looks, looks) if others else list(runs)
+        rates = {split: [rate for rate in looks[split].bracket if 0 < rate < math.inf] for split in staying}
+        behind = {row.split: refined_row(self.spec, self.gpus, row, runs[row.split][:LOOK], looks[row.split])
+                  for row in finalists if row.split not in staying}  # fmt: skip
+        for split in staying:  # rates that two seeds know to be far from the edge are not run by the others
+            runs[split] = [[one for one in of_seed if one.rate in rates[split]] for of_seed in runs[split]]
+        self._run_at(rates, runs, others, (0.3, 0.6))
+        for begun in range(ROUNDS):
             self._edges |= {split: Edge.of(runs[split], self.spec.slo.attainment) for split in rates}
-            rates = {split: [rate] for split in self._racing(rates) if (rate := next_rate(self._edges[split]))}
+            rates = {split: [rate] for split in _racing(rates, self._edges) if (rate := next_rate(self._edges[split]))}
             if not rates:
                 break
+            self._run_at(
+                rates, runs, [*first, *others], (1 - 0.4 * ROUND_LEFT**begun, 1 - 0.4 * ROUND_LEFT ** (begun + 1))
+            )
         if self._progress:
             self._progress("all seeds", 1.0)
-        refined = {
-            row.split: refined_row(self.spec, self.gpus, row, runs[row.split], self._edges[row.split])
-            for row in finalists
-        }
+        refined = {split: replace(row, refined=False) for split, row in behind.items()}
+        for row in finalists:
+            if row.split in staying:
+                refined[row.split] = refined_row(self.spec, self.gpus, row, runs[row.split], self._edges[row.split])
         return sorted((refined.get(row.split, row) for row in rows), key=rank)
 
-    def _racing(self, splits: Iterable[Split]) -> list[Split]:
-        """Those whose edge must be known better: it lies between no two rates yet, or near the best of its mode."""
-        best: dict[str, float] = {}
-        for split, edge in self._edges.items():
-            best[split.mode] = max(best.get(split.mode, 0.0), edge.expected())
+    def _looked(
+        self, rates: Mapping[Split, list[float]], runs: Mapping[Split, list[list[Probe]]], first: Sequence[int]
+    ) -> dict[Split, Edge]:
+        """The edge of each finalist by the first seeds, between rates that are as close as the first two of them."""
+        edges: dict[Split, Edge] = {}
+        for begun in range(ROUNDS):
+            self._run_at(rates, runs, first, (0.3 * (1 - ROUND_LEFT**begun), 0.3 * (1 - ROUND_LEFT ** (begun + 1))))
+            edges |= {split: Edge.of(runs[split][:LOOK], self.spec.slo.attainment) for split in rates}
+            rates = {
+                split: [rate]
+                for split in _racing(rates, edges)
+                if not edges[split].within(FIRST_STEP**2) and (rate := next_rate(edges[split]))
+            }
+            if not rates:
+                break
+        return edges
 
-        def is_known(edge: Edge) -> bool:
-            below, above = edge.bracket
-            return below > 0 and math.isfinite(above)
-
-        return [
-            split
-            for split in splits
-            if not is_known(self._edges[split]) or self._edges[split].expected() > IN_RACE * best[split.mode]
+    def _run_at(
+        self,
+        rates: Mapping[Split, Sequence[float]],
+        runs: Mapping[Split, list[list[Probe]]],
+        lists: Sequence[int],
+        part: tuple[float, float],
+    ) -> None:
+        """Adds to `runs` one run of each split at each of its rates with the lists of these places in `seeds`."""
+        tasks = [
+            (split, index, ProbeTask(apply(self.spec, split), self.seeds[index], rate, self.period))
+            for split, wanted in rates.items()
+            for rate in wanted
+            for index in lists
         ]
+        probes: list[Probe] = self._map("all seeds", attained, [task for _, _, task in tasks], part)  # type: ignore[assignment]
+        for (split, index, _), one in zip(tasks, probes, strict=True):
+            runs[split][index].append(one)
 
     def _verdict(self, rows: list[Row]) -> Verdict | None:
         ours, theirs = best_of(rows, "disaggregated"), best_of(rows, "aggregated")
@@ -333,10 +371,18 @@ class _Session:
         share = 0.1  # of the stage's progress: the pair that the changes are held against
         before: list[Found] = self._map("what would change it", changes.search_change, pair, (0, share))  # type: ignore[assignment]
         names, tasks = changes.tasks(self.spec, pair, before)
-        once = list(dict.fromkeys(tasks))  # changes of the hand-over leave aggregated engines as they are
-        searched: list[Found] = self._map("what would change it", changes.search_change, once, (share, 1))  # type: ignore[assignment]
-        outcomes = [*before, *(searched[once.index(task)] for task in tasks)]
-        judged = changes.judged(names, outcomes, found, margin, error, unknown is not None)
+        known = dict(zip(pair, before, strict=True))
+        once = [task for task in dict.fromkeys(tasks) if task not in known]
+        known |= zip(once, self._map("what would change it", changes.search_change, once, (share, 0.8)), strict=True)  # type: ignore[arg-type]
+        outcomes = [*before, *(known[task] for task in tasks)]
+        held = (found, margin, error, unknown is not None)
+        finer = changes.finer(tasks, outcomes, *held)
+        again = self._map("what would change it", changes.search_change, [*finer.values()], (0.8, 1))
+        for place, one in zip(finer, again, strict=True):
+            outcomes[place + len(pair)] = one  # type: ignore[call-overload]
+        if self._progress:
+            self._progress("what would change it", 1.0)
+        judged = changes.judged(names, outcomes, *held)
         enough = None
         if reasons[0].kind == "link":
             enough = self._map(
