@@ -163,7 +163,7 @@ class Frontend:
             "kv_event_gaps": sum(worker.feed.gaps for pool in self.pools for worker in pool.workers if worker.feed),
             "retrieval_chunks": len(self.retriever.chunks) if self.retriever else None,
             "notes": self.proxy.notes,
-            "paused": {worker.name: text for pool in self.pools for worker in pool.workers if (text := worker.paused())},
+            "paused": {one.name: text for pool in self.pools for one in pool.workers if (text := one.paused())},
         }
 
     # --- life ---------------------------------------------------------------------------------------

@@ -271,7 +271,9 @@ def test_stop_keeps_what_was_measured() -> None:
         async with FakeEngine(ttft_s=0.01, itl_s=0.01) as engine:
             stop = asyncio.Event()
             soon = [Arrival(0.05 * number, request(number)) for number in range(9)]
-            load = Listed([*soon, Arrival(0.2, request(9, output=100_000)), *(Arrival(9e3, request(n)) for n in (10, 11))])
+            load = Listed(
+                [*soon, Arrival(0.2, request(9, output=100_000)), *(Arrival(9e3, request(n)) for n in (10, 11))]
+            )
 
             def progress(done: int, _: int) -> None:
                 if done == 9:
