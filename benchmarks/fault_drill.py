@@ -1,10 +1,11 @@
 """Kills and stops each server, its watchdog and the driver of `planner live` at each stage, and says what came of it.
 
-    python benchmarks/fault_drill.py [--real] [--config cpu-1p1d] [--only decode] [--stop-s 3]
+    python benchmarks/fault_drill.py [--real] [--config cpu-1p1d] [--only decode] [--stage late] [--signal KILL]
 
 A line for each case: exit code, rows kept of the requests sent, the first line of the report (or of the error), and
 processes that were left. Engines are those of tests/fake_engine.py; --real takes vLLM's CPU build (a minute a case).
-Exits with 1 where a case loses rows, leaves a process, prints a traceback or names no cause.
+Exits with 1 where a case loses rows, leaves a process, prints a traceback or names no cause, and where the exit code is
+not 1 although a server died, or requests failed while it was stopped.
 """
 
 from __future__ import annotations
@@ -111,7 +112,12 @@ def play(case: Case, arguments: argparse.Namespace, roles: list[str], folder: Pa
     said = next((line for line in out.splitlines() if line.strip()), "") or (err.strip().splitlines() or [""])[-1]
     stopped = [line for line in out.splitlines() if "stopped by a signal for" in line]
     died = case.number == signal.SIGKILL
-    named = " died: " in said or "did not start: " in said if died else bool(stopped) or case.stage == "starting"
+    if died:
+        named = driver.returncode == 1 and (" died: " in said or "did not start: " in said)
+    elif done < kept:  # requests failed meanwhile: that is the headline
+        named = driver.returncode == 1 and " was stopped by a signal for " in said
+    else:
+        named = driver.returncode == 0 and (bool(stopped) or case.stage == "starting")
     well = "Traceback" not in out + err and not left and kept >= seen and (named or case.victim == "driver")
     more = f" | {stopped[0][:90]}" if stopped else ""
     name = case.number.name.removeprefix("SIG")
@@ -124,15 +130,19 @@ def main() -> None:
     parser.add_argument("--config", default="cpu-1p1d")
     parser.add_argument("--real", action="store_true")
     parser.add_argument("--only", help="a role, watchdog or driver")
+    parser.add_argument("--stage", choices=list(STAGES))
+    parser.add_argument("--signal", choices=["KILL", "STOP"])
     parser.add_argument("--stop-s", type=float, default=3.0)
     arguments = parser.parse_args()
     roles = ["prefill", "decode"] if "p" in arguments.config.split("-")[-1] else ["aggregated"]
     cases = [Case(role, stage, number) for role in roles for stage in STAGES
              for number in (signal.SIGKILL, signal.SIGSTOP)]  # fmt: skip
     cases += [Case(one, stage, signal.SIGKILL) for one in ("watchdog", "driver") for stage in STAGES]
+    chosen = {"victim": arguments.only, "stage": arguments.stage}
+    chosen["number"] = arguments.signal and signal.Signals[f"SIG{arguments.signal}"]
     bad = 0
     for case in cases:
-        if arguments.only in (None, case.victim):
+        if all(value in (None, getattr(case, name)) for name, value in chosen.items()):
             with tempfile.TemporaryDirectory(prefix="planner-drill-") as folder:
                 line, well = play(case, arguments, roles, Path(folder) / "run")
             bad += not well

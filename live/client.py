@@ -160,12 +160,12 @@ class _Run:
             if wait > PREPARE_S:
                 await self._sleep(wait - PREPARE_S)
                 continue
-            due = heapq.heappop(self._due)
+            due = self._due[0]  # it stays there until it is sent: what is left there is what was not
             endpoint = self._endpoints[(due.number - 1) % len(self._endpoints)]
             body = self._body(endpoint, due.request)  # made ahead of time: 10,000 ids take a millisecond
-            if await self._sleep_until(due):
-                heapq.heappush(self._due, due)  # something earlier has come up meanwhile
+            if not await self._sleep_until(due):
                 continue
+            heapq.heappop(self._due)
             outcome = Outcome(due.request, endpoint.url, f"{self._run_id}-{due.request.request_id}", self._now())
             self._outcomes.append(outcome)
             task = asyncio.create_task(self._send(endpoint, outcome, body, due.time_s))
@@ -185,19 +185,18 @@ class _Run:
     async def _sleep(self, seconds: float) -> None:
         """Until then, or until the plan changes."""
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._changed.wait(), seconds)
+            async with asyncio.timeout(seconds):  # wait_for would swallow a stop that comes as a request ends (3.11)
+                await self._changed.wait()
 
     async def _sleep_until(self, due: _Due) -> bool:
-        """Wait for a request's time. True: another one is due before it."""
-        while (wait := due.time_s - self._now()) > 0:
-            if self._due and self._due[0] < due:
-                return True
+        """Wait for a request's time. False: another one has come up that is due before it."""
+        while (wait := due.time_s - self._now()) > 0 and self._due[0] is due:
             self._changed.clear()
             if wait > SPIN_S:
                 await self._sleep(wait - SPIN_S)
             else:
                 await asyncio.sleep(0)
-        return False
+        return self._due[0] is due
 
     def _body(self, endpoint: Endpoint, request: Request) -> bytes:
         if endpoint.prompt == "token_ids":

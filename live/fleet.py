@@ -22,6 +22,7 @@ from live.address import ServerAddress
 from live.bounded import MOST_METRICS, whole_text
 from live.kv_events import KvEventFeed, overlaps
 from planner.dispatch import Held, NoWorker, backlog, turns
+from planner.messages import Message, joined, message
 from planner.routing import NEEDS_OVERLAP, WorkerLoad
 from planner.spec import SpecError
 from planner.system.resolve import Pool
@@ -32,8 +33,8 @@ POLL_TIMEOUT_S = 5.0
 SILENT_S = 6.0  # without an answer to a poll
 STALLED_S = 30.0  # with requests and without a token or an answer of theirs; longer than a prompt on a CPU takes
 OK, REFUSED, SILENT, STALLED, STOPPED = (
-    "ok", "not answering", "silent: connections are taken, polls are not answered",
-    "stalled: it has requests and makes no progress", "stopped by a signal",
+    "ok", message("not answering"), message("silent: connections are taken, polls are not answered"),
+    message("stalled: it has requests and makes no progress"), message("stopped by a signal"),
 )  # fmt: skip
 _NAMES = "num_requests_running|num_requests_waiting|kv_cache_usage_perc"
 _SERIES = re.compile(rf"^vllm:({_NAMES})(?:\{{[^}}]*\}})? (\S+)$", re.M)
@@ -187,11 +188,13 @@ class LiveWorker:
             self._paused_s[self.state] = self._paused_s.get(self.state, 0.0) + now - self._state_s
             self.state, self._state_s = state, now
 
-    def pauses(self) -> list[str]:
-        """What kept requests from it so far, and for how long: a sentence each."""
+    def paused(self) -> Message | None:
+        """What kept requests from it so far, and for how long."""
         spent = dict(self._paused_s)
         spent[self.state] = spent.get(self.state, 0.0) + time.monotonic() - self._state_s
-        return [f"{self.name} was {state} for {seconds:.0f} s" for state, seconds in spent.items() if state != OK]
+        spent.pop(OK, None)
+        parts = [message("{state} for {seconds:.1f} s", state, seconds) for state, seconds in spent.items()]
+        return joined("; ", parts) if parts else None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -162,8 +162,8 @@ class Frontend:
             "kv_event_age_s": age,
             "kv_event_gaps": sum(worker.feed.gaps for pool in self.pools for worker in pool.workers if worker.feed),
             "retrieval_chunks": len(self.retriever.chunks) if self.retriever else None,
-            "notes": self.proxy.notes
-            + [note for pool in self.pools for worker in pool.workers for note in worker.pauses()],
+            "notes": self.proxy.notes,
+            "paused": {one.name: text for pool in self.pools for one in pool.workers if (text := one.paused())},
         }
 
     # --- life ---------------------------------------------------------------------------------------

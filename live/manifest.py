@@ -77,6 +77,7 @@ def manifest(run: Circumstances) -> dict[str, Any]:
     return beginning(run.system, run.runtime, run.workers, run.endpoints) | {
         "warnings": _warnings(run),
         "died": dict(run.ended),
+        "paused": _paused(run),
         "interrupted": run.result.stopped,
         "host": run.host,
         "schedule_lag_s": asdict(run.result.lag),
@@ -85,6 +86,12 @@ def manifest(run: Circumstances) -> dict[str, Any]:
         "frontend": run.frontend,
         "logs": str(run.folder) if run.workers else None,
     }
+
+
+def _paused(run: Circumstances) -> dict[str, str]:
+    """Servers that were left out for a while, why and for how long; those that ended are said to have died."""
+    found: dict[str, str] = (run.frontend or {}).get("paused", {})
+    return {name: text for name, text in found.items() if name not in run.ended}
 
 
 def _warnings(run: Circumstances) -> list[str]:
@@ -105,6 +112,7 @@ def _warnings(run: Circumstances) -> list[str]:
         found.append(message("prompt or output lengths differ from the plan (see tokens in the manifest)"))
     if run.frontend is not None:
         found += run.frontend["notes"]
+    found += [message("{name} was {state}", name, state) for name, state in _paused(run).items()]
     found += [message("{name} ended during the run: {why}", name, why) for name, why in run.ended.items()]
     if run.host["load_average"][0] > (run.host["cpus"] or 1):
         found.append(

@@ -7,6 +7,7 @@ import json
 import math
 import os
 import sys
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,6 +15,13 @@ from aiohttp import web
 
 from live.address import ServerAddress
 from planner.spec import Router, Spec
+
+
+async def until(holds: Callable[[], object], within_s: float = 60.0) -> None:
+    """Wait for what must come, however slow the host is."""
+    async with asyncio.timeout(within_s):
+        while not holds():
+            await asyncio.sleep(0.01)
 
 
 class FakeEngine:
@@ -46,6 +54,7 @@ class FakeEngine:
         self.port: int = options.pop("port", 0)
         assert not options, options
         self.mute = False  # /metrics does not answer
+        self.held = False  # no answer begins
         self.requests: list[dict[str, Any]] = []
         self.ids: list[str] = []
         self.written: dict[str, list[float]] = {}
@@ -134,6 +143,8 @@ class FakeEngine:
         self.running += 1
         self.most_running = max(self.most_running, self.running)
         try:
+            while self.held:
+                await asyncio.sleep(0.01)
             await self._wait_for_kv(body, self.ids[-1])
             return await (self._stream if body.get("stream") else self._answer)(request, body, arrived)
         except (asyncio.CancelledError, ConnectionError):

@@ -30,7 +30,6 @@ def test_all_rounds_are_measured_on_servers_that_start_once(
     found = json.loads(capsys.readouterr().out)["profile"]
     assert len({source["sha256"] for source in found["fitted_on"]}) == 3
     assert any("after 3 rounds it is never enough" in note for note in found["notes"])
-    assert found["step"]["decode_s"] + found["step"]["decode_per_seq_s"] == pytest.approx(0.016, rel=0.5)
 
 
 def test_what_cannot_be_calibrated_is_said_before_servers_start(

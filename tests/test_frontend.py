@@ -6,14 +6,13 @@ import asyncio
 import json
 import logging
 import socket
-import statistics
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 import aiohttp
 import pytest
 
-from fake_engine import FakeEngine, system_of
+from fake_engine import FakeEngine, system_of, until
 from live.client import ClientOptions, run_load
 from live.frontend import Frontend
 from planner.spec import SpecError
@@ -133,7 +132,8 @@ def test_hand_off() -> None:
     assert record.cached_tokens == 3  # the prefill worker's
     assert record.queued_s is not None
     assert record.prefill_end_s is not None
-    assert 0.025 < record.prefill_end_s - record.queued_s < 0.2
+    assert record.finish_s is not None
+    assert record.queued_s + 0.025 < record.prefill_end_s < record.finish_s
 
 
 def test_prefill_without_connector_is_an_error() -> None:
@@ -173,10 +173,13 @@ def test_local_prefill(rule: dict[str, int], length: int, local: bool) -> None:
 
 def test_a_long_prefill_queue_sends_prompts_to_the_decode_worker() -> None:
     engines = pair()
-    engines[0].ttft_s = 0.3
+    engines[0].held = True
 
     async def test(frontend: Frontend, session: aiohttp.ClientSession) -> None:
-        await asyncio.gather(*(post(session, PROMPT) for _ in range(6)))
+        answers = asyncio.gather(*(post(session, PROMPT) for _ in range(6)))
+        await until(lambda: len(engines[1].requests) == 4)
+        engines[0].held = False
+        await answers
 
     frontend = served(test, engines, SPLIT | {"local_prefill": {"max_queue": 2}})
     assert sum(record.local_prefill for record in frontend.records().values()) == 4
@@ -201,22 +204,22 @@ def test_shared_queue_gives_each_prefill_worker_one_request_at_a_time() -> None:
     deployment = SPLIT | {"prefill": {"replicas": 2}, "router": {"prefill_dispatch": "shared_queue"}}
     served(test, engines, deployment)
     assert busiest == 1
-    assert (len(engines[0].requests), len(engines[2].requests)) == (4, 4)
+    assert len(engines[0].requests) + len(engines[2].requests) == 8
+    assert engines[0].requests
+    assert engines[2].requests
 
 
 def test_first_token_from_prefill() -> None:
     """The client has the prefill worker's token while the decode worker is still reading, and no token twice."""
     engines = pair()
-    engines[1].ttft_s = 0.2
-    first_s: list[float] = []
+    engines[1].held = True
 
     async def test(frontend: Frontend, session: aiohttp.ClientSession) -> None:
         body = PROMPT | {"stream": True, "temperature": 0, "return_token_ids": True}
-        started = asyncio.get_running_loop().time()
         async with session.post("/v1/completions", json=body) as response:
             pieces = []
             async for piece in response.content.iter_any():
-                first_s.append(asyncio.get_running_loop().time() - started)
+                engines[1].held = False
                 pieces.append(piece)
         made = chunks(b"".join(pieces).decode())
         assert [token for chunk in made for token in chunk["choices"][0]["token_ids"]] == [100, 101, 102, 103, 104, 105]
@@ -225,7 +228,6 @@ def test_first_token_from_prefill() -> None:
         assert len(chunks((await post(session, body))[1])) == 6
 
     served(test, engines, SPLIT | {"first_token": "prefill"})
-    assert first_s[0] < 0.15
 
 
 def test_retries_only_while_nothing_was_streamed() -> None:
@@ -268,11 +270,12 @@ def test_a_dead_worker_is_left_out_and_health_says_so() -> None:
         await engines[0].__aexit__()
         answers = [await post(session, PROMPT) for _ in range(6)]
         assert [status for status, _ in answers] == [200] * 6
-        await asyncio.sleep(0.6)
+        one, two = frontend.pools[0].workers
+        await until(lambda: not one.healthy)
         async with session.get("/health") as response:
             assert (await response.json())["workers"] == {"aggregated-0": False, "aggregated-1": True}
         await engines[1].__aexit__()
-        await asyncio.sleep(0.6)
+        await until(lambda: not two.healthy)
         async with session.get("/health") as response:
             assert response.status == 503
         status, answer = await post(session, PROMPT)
@@ -284,10 +287,14 @@ def test_a_dead_worker_is_left_out_and_health_says_so() -> None:
 
 
 def test_load_is_shed() -> None:
-    engine = FakeEngine("aggregated-0", ttft_s=0.3)
+    engine = FakeEngine("aggregated-0")
+    engine.held = True
 
     async def test(frontend: Frontend, session: aiohttp.ClientSession) -> None:
-        answers = await asyncio.gather(*(post(session, PROMPT) for _ in range(6)))
+        calls = [asyncio.create_task(post(session, PROMPT)) for _ in range(6)]
+        await until(lambda: sum(call.done() for call in calls) == 3)
+        engine.held = False
+        answers = await asyncio.gather(*calls)
         statuses = sorted(status for status, _ in answers)
         assert statuses == [200] * 3 + [429] * 3
         refused = next(answer for status, answer in answers if status == 429)
@@ -300,13 +307,13 @@ def test_a_client_that_leaves_stops_its_request() -> None:
     engine = FakeEngine("aggregated-0", ttft_s=0.05, itl_s=0.05)
 
     async def test(frontend: Frontend, session: aiohttp.ClientSession) -> None:
-        body = PROMPT | {"max_tokens": 100, "ignore_eos": True}
-        for stream in (True, False):
-            with pytest.raises(TimeoutError):
-                await asyncio.wait_for(post(session, body | {"stream": stream}), 0.2)
-        await asyncio.sleep(0.3)
-        assert (engine.running, engine.abandoned) == (0, 2)
-        assert not frontend.pools[0].workers[0].tickets
+        body = PROMPT | {"max_tokens": 100_000, "ignore_eos": True}
+        for left, stream in enumerate((True, False)):
+            call = asyncio.create_task(post(session, body | {"stream": stream}))
+            await until(lambda: engine.running)
+            call.cancel()
+            await until(lambda left=left: engine.abandoned == left + 1 and not engine.running)
+        await until(lambda: not frontend.pools[0].workers[0].tickets)
         assert frontend.pools[0].workers[0].load.active_blocks == 0
 
     frontend = served(test, [engine], {"mode": "aggregated"})
@@ -318,10 +325,12 @@ def test_loads_return_to_zero_and_metrics_count(caplog: pytest.LogCaptureFixture
 
     async def test(frontend: Frontend, session: aiohttp.ClientSession) -> None:
         await asyncio.gather(*(post(session, PROMPT | {"stream": True}) for _ in range(20)))
-        for worker in frontend.pools[0].workers:
+        workers = frontend.pools[0].workers
+        await until(lambda: not any(worker.tickets for worker in workers) and all(worker.polled for worker in workers))
+        await until(lambda: "running 0 waiting 0 KV 25 % GPU 50 %" in caplog.text)
+        for worker in workers:
             load = worker.load
             assert (load.running, load.waiting, load.queued_tokens, load.active_blocks) == (0, 0, 0, 0)
-        await asyncio.sleep(0.25)
         async with session.get("/metrics") as response:
             text = await response.text()
         assert 'planner_requests_total{path="/v1/completions",status="200"} 20.0' in text
@@ -387,9 +396,8 @@ def test_session_affinity_follows_the_header() -> None:
 
 @pytest.mark.parametrize("split", [False, True])
 def test_client_and_frontend_records_join(split: bool) -> None:
-    """A load run through the frontend: one table, and the frontend adds little to the known TTFT."""
+    """A load run through the frontend: one table, on one clock with the engines."""
     engines = pair() if split else [FakeEngine("aggregated-0", ttft_s=0.04)]
-    overheads: list[float] = []
 
     async def test(frontend: Frontend, _: aiohttp.ClientSession) -> None:
         load = Listed([Arrival(0.03 * number, request(number)) for number in range(20)])
@@ -401,25 +409,30 @@ def test_client_and_frontend_records_join(split: bool) -> None:
         assert (table["queued_s"] >= table["arrival_s"]).all()
         assert table["prefill_end_s"].notna().all() == split
         assert table["cached_tokens"].tolist() == [3] * 20
-        overheads.extend(table["first_token_s"] - table["arrival_s"] - 0.04)
+        for row in result.outcomes:
+            came_in, first, *_ = [time_s - result.start_s for time_s in engines[-1].written[row.header_id]]
+            assert row.arrival_s <= came_in < first <= row.first_token_s
 
     served(test, engines, SPLIT if split else {"mode": "aggregated"})
-    assert 0 <= statistics.median(overheads) < 0.2  # one clock; the figure itself is a benchmark
 
 
 def test_an_aged_router_sees_a_copy() -> None:
     """`router.state_age_s`: between two looks the loads stand still, as in the simulator."""
-    engines = [FakeEngine("aggregated-0", ttft_s=0.2), FakeEngine("aggregated-1", ttft_s=0.2)]
+    engines = [FakeEngine("aggregated-0"), FakeEngine("aggregated-1")]
     seen: list[tuple[int, int]] = []
 
     async def test(frontend: Frontend, session: aiohttp.ClientSession) -> None:
         (pool,) = frontend.pools
-        await asyncio.sleep(0.05)
+        await until(lambda: pool._seen is not None)
+        for engine in engines:
+            engine.held = True
         calls = [asyncio.create_task(post(session, PROMPT)) for _ in range(4)]
-        await asyncio.sleep(0.1)
+        await until(lambda: sum(engine.running for engine in engines) == 4)
         assert pool._seen is not None
         seen.append((sum(load.requests for load in pool._seen.values()), sum(w.load.requests for w in pool.workers)))
+        for engine in engines:
+            engine.held = False
         await asyncio.gather(*calls)
 
-    served(test, engines, AGGREGATED | {"router": {"state_age_s": 60.0}})
+    served(test, engines, AGGREGATED | {"router": {"state_age_s": 3600.0}})
     assert seen == [(0, 4)]

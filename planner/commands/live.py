@@ -78,6 +78,7 @@ def live(
 
     need(servers=not endpoint and not stack)
     from live.session import LiveSession
+    from planner.run.metrics import summarise
     from planner.system.resolve import resolve
     from planner.traffic import workload
     from planner.validation.live import calibrated, compare_simulated, estimate, predictor
@@ -111,19 +112,19 @@ def live(
             runs.append(session.measure(workload.build(spec), repeat=number, keep=where))
             if where is not None and (fault := _kept(runs[-1], where)):
                 unsaved.append(fault)
-            if runs[-1].manifest["interrupted"] or runs[-1].manifest["died"]:
+            interrupted, faults = runs[-1].manifest["interrupted"], summarise(runs[-1]).faults
+            if interrupted or faults:
                 break
-    interrupted, died = runs[-1].manifest["interrupted"], runs[-1].manifest["died"]
-    if simulated is not None and not interrupted and not died:
+    if simulated is not None and not interrupted and not faults:
         prediction, comparison = compare_simulated(simulated, spec, runs)
         if folder is not None:
             prediction.save(folder / "simulated")
-    _print(runs[-1] if died else runs[0], comparison, simulated, folder, as_json, table)
+    _print(runs[-1] if faults else runs[0], comparison, simulated, folder, as_json, table)
     if unsaved:
         raise RuntimeError("; ".join(unsaved))
     if interrupted:
         raise KeyboardInterrupt
-    return 1 if died or not runs[-1].requests["finish_reason"].isin(["stop", "length"]).any() else 0
+    return 1 if faults or not runs[-1].requests["finish_reason"].isin(["stop", "length"]).any() else 0
 
 
 def ray_address(cluster: str | None) -> str | None:

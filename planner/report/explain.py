@@ -52,10 +52,10 @@ class Explanation:
 def explain(summary: Summary) -> Explanation:
     """Name the bottleneck, or say that there is none and what is closest to being one.
 
-    Where a server died the times say nothing about bottlenecks: the fault is named instead. Requests that are too long
-    for any engine come next: no bottleneck explains them.
+    Where a server died, or one stood still and requests failed, the times say nothing about bottlenecks: the fault is
+    named instead. Requests that are too long for any engine come next: no bottleneck explains them.
     """
-    if summary.died:
+    if summary.faults:
         return _fault(summary)
     found = _bottleneck(summary)
     too_long = sum(refusal.requests for refusal in summary.refusals)
@@ -112,14 +112,14 @@ def waterfall(summary: Summary) -> list[tuple[str, float, float]]:
 
 
 def _fault(summary: Summary) -> Explanation:
-    first = joined("; ", [message("{name} died: {why}", name, why) for name, why in summary.died])
+    first = joined("; ", [said for _, said in summary.faults])
     failed = message("{failed:.0f} of {sent:.0f} requests failed", summary.number("failed"), summary.number("requests"))
     kinds = [message("{count} with {text!r}", count, text) for text, count in summary.failures[:FAILURES]]
     more = len(summary.failures) - FAILURES
     if more > 0:
         kinds.append(message("{count} other kinds", more))
     second = message("{failed}: {kinds}.", failed, joined("; ", kinds)) if kinds else message("{failed}.", failed)
-    return Explanation("fault", summary.died[0][0], (message("{text}.", first), second))
+    return Explanation("fault", summary.faults[0][0], (message("{text}.", first), second))
 
 
 # --- stations ----------------------------------------------------------------------------------

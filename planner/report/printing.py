@@ -160,7 +160,7 @@ def _limit(summary: Summary, found: Explanation) -> Message:
         case "none":
             return message("no station is full")
         case "fault":
-            return message("a server died")
+            return message("a server died") if summary.died else message("a server stood still")
     return message("the cause was not recorded")
 
 

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from planner.engine.provenance import ROOFLINE
+from planner.messages import Message, message
 from planner.run import usage
 from planner.run.catalogue import METRICS, Metric
 from planner.run.columns import Columns, equal
@@ -49,6 +50,7 @@ class Summary:
     posting: usage.Posting | None = None
     origin: str = ROOFLINE  # where the step times of a simulation are from
     died: tuple[tuple[str, str], ...] = ()  # servers that ended by themselves, and why
+    paused: tuple[tuple[str, str], ...] = ()  # servers that got no requests for a while, why and for how long
     failures: tuple[tuple[str, int], ...] = ()  # what requests failed with, the most frequent first
 
     def __getitem__(self, name: str) -> float | None:
@@ -65,6 +67,15 @@ class Summary:
         """Enough requests meet the targets, and the deployment keeps up with what it is offered."""
         attained = self.values["attainment"]
         return attained is not None and attained >= self.slo.attainment and not self.saturation.saturated
+
+    @property
+    def faults(self) -> tuple[tuple[str, Message], ...]:
+        """(server, what became of it) of those that make the run a failed one: it died, or it stood still and requests
+        failed.
+        """
+        died = [(name, message("{name} died: {why}", name, why)) for name, why in self.died]
+        paused = [(name, message("{name} was {state}", name, state)) for name, state in self.paused]
+        return (*died, *(paused if self.failures else ()))
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON: stable order, units in the names, unknown numbers null."""
@@ -144,13 +155,14 @@ def summarise(run: Run, slo: Slo | None = None) -> Summary:
         refusals=refusals(facts),
         kv_rooms=kv_rooms(facts),
         origin=str(manifest.get("origin", ROOFLINE)),
-        died=_died(manifest.get("died")),
+        died=_said_of(manifest.get("died")),
+        paused=_said_of(manifest.get("paused")),
         failures=_failures(facts.requests),
     )
 
 
-def _died(found: Any) -> tuple[tuple[str, str], ...]:
-    return tuple((str(name), str(why)) for name, why in found.items()) if isinstance(found, dict) else ()
+def _said_of(found: Any) -> tuple[tuple[str, str], ...]:
+    return tuple((str(name), str(said)) for name, said in found.items()) if isinstance(found, dict) else ()
 
 
 def _failures(requests: Columns) -> tuple[tuple[str, int], ...]:

@@ -160,7 +160,7 @@ def _has_roles(workers: Any) -> bool:
     )
 
 
-SAID = ("warnings", "origin", "recorded", "died")  # keys of a manifest that hold texts for people
+SAID = ("warnings", "origin", "recorded", "died", "paused")  # keys of a manifest that hold texts for people
 
 
 def _texts(manifest: dict[str, Any]) -> list[Any]:

@@ -1,6 +1,6 @@
 """A watch in a folder: its lines as Parquet, parts of an hour that pandas reads as one table, and what is said.
 
-`watch.json` beside the parts is written anew with each line, so that a page can show a watch that goes on.
+`_watch.json` beside the parts is written anew with each line, so that a page can show a watch that goes on.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from planner.watching.steps import Step, steps
 from planner.watching.watch import Line, clock
 from planner.watching.words import closing
 
-SAID = "watch.json"
+SAID = "_watch.json"  # readers of a folder of Parquet files pass over names that begin so
 EVENTS = 200  # the newest are kept
 PART = 60  # lines of a part; the newest part is written anew with each line
 
