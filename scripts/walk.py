@@ -57,7 +57,7 @@ class Walked:
 
     def __str__(self) -> str:
         times = f"first sentence {self.first_s:5.1f} s, answer {self.answer_s:6.1f} s"
-        lines = [f"{self.question:9} {str(self.view):14} {times}  load {os.getloadavg()[0]:.1f}  {self.said}"]
+        lines = [f"{self.question:9} {self.view!s:14} {times}  load {os.getloadavg()[0]:.1f}  {self.said}"]
         return "\n".join([*lines, *(f"    {fault}" for fault in self.faults)])
 
 
