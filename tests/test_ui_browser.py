@@ -173,3 +173,51 @@ def test_both_themes_draw_their_charts(tab: Any) -> None:
     assert tab.locator('[data-testid="stVegaLiteChart"]').count() >= 4
     assert "回放" in tab.inner_text('[data-testid="stMain"]')
     assert tab.locator('[data-testid="stException"]').count() == 0
+
+
+AGGREGATED = (0, 158, 115)  # the colour of its points
+POINTS = """(chart, [red, green, blue]) => {
+    const canvas = chart.querySelector('canvas'), box = canvas.getBoundingClientRect(), found = []
+    const {data, width, height} = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height)
+    for (let y = 0; y < height; y++) for (let x = 0; x < width; x++) {
+        const at = 4 * (y * width + x)
+        if (Math.abs(data[at] - red) + Math.abs(data[at + 1] - green) + Math.abs(data[at + 2] - blue) < 12)
+            found.push([x * box.width / width, y * box.height / height])
+    }
+    return found
+}"""
+
+
+def told_at(tab: Any, place: dict[str, float]) -> str:
+    """What the chart says of the point under the pointer; nothing where there is none."""
+    tab.mouse.move(place["x"], place["y"])
+    tab.wait_for_timeout(60)
+    tip = tab.locator("#vg-tooltip-element.visible")
+    return tip.inner_text().strip() if tip.count() else ""
+
+
+def test_a_click_on_the_trade_off_brings_its_deployment_beside_the_answer(tab: Any) -> None:
+    """The curves and the files below the chart are those of the point that was clicked."""
+    tab.goto(tab.url.replace("/?", "/why?"))
+    shots.settle(tab)
+    tab.get_by_role("radio", name="Trade-off").click()
+    shots.settle(tab)
+    chart = tab.locator('[data-testid="stVegaLiteChart"]').first
+    chart.scroll_into_view_if_needed()
+    box = chart.locator("canvas").bounding_box()
+    kept = [one.inner_text().strip() for one in tab.locator('[data-testid="stMultiSelect"] [data-baseweb="tag"]').all()]
+    assert kept
+    for x, y in chart.evaluate(POINTS, list(AGGREGATED))[::7]:
+        place = {"x": box["x"] + x, "y": box["y"] + y}
+        name = told_at(tab, place).partition(":")[0].strip()
+        if name and name not in kept:
+            break
+    else:
+        raise AssertionError("no point of another deployment was found")
+    tab.mouse.click(place["x"], place["y"])
+    tab.get_by_text(f"YAML: {name}", exact=True).wait_for()
+    shots.settle(tab)
+    assert name in tab.locator('[data-testid="stTable"]').inner_text()
+    assert name in tab.locator('[data-testid="stMultiSelect"]').inner_text()
+    assert tab.locator('[data-testid="stVegaLiteChart"]').count() == 3
+    keep(tab, "clicked.png")

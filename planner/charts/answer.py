@@ -174,7 +174,10 @@ def what_trade(found: Suggestion, say: Say = plain, curves: Curves | None = None
     chosen = pick(found.rows, found.verdict)
     if chosen.rate > 0:
         told = message("The answer: {name}", chosen.name)
-        star = {"user": chosen.tokens_s_user, "gpu": chosen.output_tokens_s_gpu, "told": say(told)}
+        star = {
+            "user": chosen.tokens_s_user, "gpu": chosen.output_tokens_s_gpu, "told": say(told),
+            "candidate": str(chosen.name),  # it lies on the candidate's own point, and takes its clicks
+        }  # fmt: skip
         data = alt.Chart(pd.DataFrame([star])).encode(x=x, y=y, tooltip=tooltip)
         layers.append(data.mark_text(text="★", fontSize=24, color=TARGET))
     return alt.layer(*layers).properties(height=380)
