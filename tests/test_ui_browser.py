@@ -22,18 +22,17 @@ ROOT = Path(__file__).resolve().parent.parent
 pytestmark = pytest.mark.browser
 
 
-def _shots() -> ModuleType:
-    """scripts/screenshots.py: the server, the browser and how to wait are the same."""
-    spec = importlib.util.spec_from_file_location("screenshots", ROOT / "scripts" / "screenshots.py")
+def _script(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, ROOT / "scripts" / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    sys.modules["screenshots"] = module
+    sys.modules[name] = module
     spec.loader.exec_module(module)
     return module
 
 
-shots = _shots()
+shots = _script("screenshots")  # the server, the browser and how to wait are the same
 if shots.chromium() is None:
     pytest.skip("no Chromium here (apt-get install chromium)", allow_module_level=True)
 if importlib.util.find_spec("playwright") is None:
@@ -221,3 +220,27 @@ def test_a_click_on_the_trade_off_brings_its_deployment_beside_the_answer(tab: A
     assert name in tab.locator('[data-testid="stMultiSelect"]').inner_text()
     assert tab.locator('[data-testid="stVegaLiteChart"]').count() == 3
     keep(tab, "clicked.png")
+
+
+def axe() -> Path | None:
+    """axe.min.js of the npm package axe-core, where AXE names it or npm has installed it."""
+    named = os.environ.get("AXE")
+    places = [Path(named)] if named else [
+        folder / "node_modules" / "axe-core" / "axe.min.js"
+        for folder in (ROOT, Path("/usr/lib"), Path("/usr/local/lib"))
+    ]  # fmt: skip
+    return next((place for place in places if place.is_file()), None)
+
+
+def test_nobody_is_kept_out(tab: Any) -> None:
+    """axe-core over a page of fields and a page of charts, dark and in Chinese."""
+    found = axe()
+    if found is None:
+        pytest.skip("no axe-core here (npm install --global axe-core, or AXE=/path/axe.min.js)")
+    accessibility = _script("accessibility")
+    tab.emulate_media(color_scheme="dark")
+    home = tab.url.split("/?")[0]
+    for name in ("", "watch"):
+        tab.goto(f"{home}/{name}?lang=zh")
+        shots.settle(tab)
+        assert accessibility.findings(tab, found, name or "ask") == []

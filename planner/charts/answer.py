@@ -99,7 +99,7 @@ def what_would_change(found: Suggestion, say: Say = plain) -> Chart:
         .encode(
             y=y,
             x=alt.X("advantage:Q", title=say("P/D against aggregated, %"), axis=alt.Axis(tickCount=8)),
-            color=alt.Color("word:N", scale=colour, legend=alt.Legend(title=None, orient="top", columns=2)),
+            color=alt.Color("word:N", scale=colour, legend=alt.Legend(title=None, orient="top", columns=1)),
             tooltip=[
                 alt.Tooltip("what:N", title=" "),
                 alt.Tooltip("advantage:Q", format="+.1f", title=say("P/D against aggregated, %")),

@@ -120,7 +120,7 @@ def where_time_goes(summaries: dict[str, Summary], say: Say = plain) -> Chart:
             y=alt.Y("deployment:N", sort=list(summaries), title=None),
             x=alt.X("start:Q", title=say("Mean time to first token, ms")),
             x2="end:Q",
-            color=alt.Color("stage:N", scale=scale, legend=alt.Legend(title=None, orient="top", columns=4)),
+            color=alt.Color("stage:N", scale=scale, legend=alt.Legend(title=None, orient="top", columns=2)),
             stroke=alt.Stroke("stage:N", scale=scale, legend=None),
             fillOpacity=alt.FillOpacity("fill:Q", scale=None, legend=None),
             tooltip=[
