@@ -131,13 +131,21 @@ def _cost(now: Scenario, gpus: int, rate: float, summary: Summary) -> float | No
 
 
 def alternatives(found: Suggestion, made: list[Option], rate: float) -> None:
-    """One row an option."""
+    """One row a deployment, with all that it is best in."""
     if not made:
         return
     st.markdown(t("Under your traffic of {rate} requests/s:", rate=number(rate)))
-    rows = []
+    best_in: dict[tuple[str, int], list[Option]] = {}
     for one in made:
-        row = {t("What it is best in"): one.why, t("Deployment"): one.name, t("GPUs"): str(one.gpus)}
+        best_in.setdefault((one.name, one.gpus), []).append(one)
+    rows = []
+    for same in best_in.values():
+        one = same[0]
+        row = {
+            t("What it is best in"): " · ".join(other.why for other in same),
+            t("Deployment"): one.name,
+            t("GPUs"): str(one.gpus),
+        }
         for name in (*LATENCIES, "tokens_per_s_per_user", "attainment"):
             row[say(METRICS[name].label)] = shown(METRICS[name], one.summary[name])
         row[t("Highest rate within the targets, requests/s")] = "–" if one.highest is None else number(one.highest)
