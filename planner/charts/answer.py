@@ -91,8 +91,11 @@ def what_would_change(found: Suggestion, say: Say = plain) -> Chart:
     now = {"what": say("as it is"), "advantage": 100 * found.verdict.advantage.value, "word": say(found.verdict.word)}
     table = pd.concat([pd.DataFrame([now]), table], ignore_index=True)
     y = alt.Y("what:N", sort=table["what"].tolist(), title=None, axis=alt.Axis(labelLimit=200))
-    words = [say(word) for word in ("worth it", "too close to call", "not worth it")]
-    colour = alt.Scale(domain=words, range=[COLOURS["disaggregated"], "#999999", COLOURS["aggregated"]])
+    hues = {
+        "worth it": COLOURS["disaggregated"], "too close to call": "#999999", "not worth it": COLOURS["aggregated"],
+        "not known yet": COLOURS["transfer"],
+    }  # fmt: skip
+    colour = alt.Scale(domain=[say(word) for word in hues], range=list(hues.values()))
     points = (
         alt.Chart(table)
         .mark_point(filled=False, size=90, strokeWidth=2.5)
