@@ -174,25 +174,15 @@ def test_both_themes_draw_their_charts(tab: Any) -> None:
     assert tab.locator('[data-testid="stException"]').count() == 0
 
 
-AGGREGATED = (0, 158, 115)  # the colour of its points
-POINTS = """(chart, [red, green, blue]) => {
-    const canvas = chart.querySelector('canvas'), box = canvas.getBoundingClientRect(), found = []
-    const {data, width, height} = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height)
-    for (let y = 0; y < height; y++) for (let x = 0; x < width; x++) {
-        const at = 4 * (y * width + x)
-        if (Math.abs(data[at] - red) + Math.abs(data[at + 1] - green) + Math.abs(data[at + 2] - blue) < 12)
-            found.push([x * box.width / width, y * box.height / height])
-    }
-    return found
-}"""
-
-
-def told_at(tab: Any, place: dict[str, float]) -> str:
-    """What the chart says of the point under the pointer; nothing where there is none."""
-    tab.mouse.move(place["x"], place["y"])
-    tab.wait_for_timeout(60)
+def told_at(tab: Any, x: float, y: float) -> str:
+    """What a chart says of the point under the pointer; nothing where there is none."""
+    tab.mouse.move(x, y)
+    tab.wait_for_timeout(100)
     tip = tab.locator("#vg-tooltip-element.visible")
     return tip.inner_text().strip() if tip.count() else ""
+
+
+DEPLOYMENTS = {"2 agg", "1 agg TP2", "1P1D"}  # of two GPUs
 
 
 def test_a_click_on_the_trade_off_brings_its_deployment_beside_the_answer(tab: Any) -> None:
@@ -203,17 +193,17 @@ def test_a_click_on_the_trade_off_brings_its_deployment_beside_the_answer(tab: A
     shots.settle(tab)
     chart = tab.locator('[data-testid="stVegaLiteChart"]').first
     chart.scroll_into_view_if_needed()
-    box = chart.locator("canvas").bounding_box()
     kept = [one.inner_text().strip() for one in tab.locator('[data-testid="stMultiSelect"] [data-baseweb="tag"]').all()]
     assert kept
-    for x, y in chart.evaluate(POINTS, list(AGGREGATED))[::7]:
-        place = {"x": box["x"] + x, "y": box["y"] + y}
-        name = told_at(tab, place).partition(":")[0].strip()
-        if name and name not in kept:
+    for point in chart.locator('path[aria-roledescription="point"]').all():
+        box = point.bounding_box()
+        place = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+        name = told_at(tab, *place).partition(": at ")[0]
+        if name in DEPLOYMENTS - set(kept):
             break
     else:
         raise AssertionError("no point of another deployment was found")
-    tab.mouse.click(place["x"], place["y"])
+    tab.mouse.click(*place)
     tab.get_by_text(f"YAML: {name}", exact=True).wait_for()
     shots.settle(tab)
     assert name in tab.locator('[data-testid="stTable"]').inner_text()

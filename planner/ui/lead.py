@@ -66,7 +66,7 @@ def _needs(now: Scenario, found: Suggestion, best: Row, rate: float) -> str:
         figures.append(t("{cost} per million tokens", cost=dollars(cheapest.cost)))
     text = t(
         "{rate} requests/s needs {count}: run {name}; {figures}.",
-        rate=number(rate), count=_count(cheapest.gpus), name=cheapest.name, figures=", ".join(figures),
+        rate=number(rate), count=_count(cheapest.gpus), name=cheapest.name, figures=t(", ").join(figures),
     )  # fmt: skip
     if found.gpus > cheapest.gpus:
         text += " " + t("All {gpus} would reach {most} requests/s.", gpus=found.gpus, most=number(best.rate))
