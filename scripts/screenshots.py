@@ -73,7 +73,11 @@ def server(folder: Path | None = None, **environment: str) -> Iterator[str]:
         yield url
     finally:
         process.terminate()
-        process.wait(20)
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:  # in the middle of an answer
+            process.kill()
+            process.wait()
 
 
 @contextmanager
