@@ -16,6 +16,7 @@ from planner.suggestion.answer import Suggestion, best_of
 from planner.suggestion.probe import Period
 from planner.suggestion.splits import apply
 from planner.suggestion.suggest import suggest
+from planner.suggestion.verdict import WORDS
 from planner.ui.recorded import recorded_runs
 from planner.validation.parity import compare
 
@@ -45,7 +46,8 @@ def test_the_answer_s_charts(found: Suggestion) -> None:
     assert charts.COLOURS["aggregated"] in text
     assert charts.COLOURS["disaggregated"] in text
     assert "Your traffic" in text
-    valid(charts.what_would_change(found))
+    change = valid(charts.what_would_change(found))
+    assert all(f'"{word}"' in change for word in WORDS)  # a word without a colour would not be drawn
     valid(charts.what_trade(found))
 
 

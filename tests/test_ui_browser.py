@@ -190,16 +190,18 @@ def test_a_click_on_the_trade_off_brings_its_deployment_beside_the_answer(tab: A
     tab.goto(tab.url.replace("/?", "/why?"))
     shots.settle(tab)
     tab.get_by_role("radio", name="Trade-off").click()
+    tab.get_by_text("Click a point to compare").wait_for()
     shots.settle(tab)
     chart = tab.locator('[data-testid="stVegaLiteChart"]').first
     chart.scroll_into_view_if_needed()
-    kept = [one.inner_text().strip() for one in tab.locator('[data-testid="stMultiSelect"] [data-baseweb="tag"]').all()]
-    assert kept
-    for point in chart.locator('path[aria-roledescription="point"]').all():
+    kept = set(tab.locator('[data-testid="stMultiSelect"]').inner_text().splitlines())
+    points = chart.locator('path[aria-roledescription="point"]')
+    points.first.wait_for()
+    for point in points.all():
         box = point.bounding_box()
         place = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
         name = told_at(tab, *place).partition(": at ")[0]
-        if name in DEPLOYMENTS - set(kept):
+        if name in DEPLOYMENTS - kept:
             break
     else:
         raise AssertionError("no point of another deployment was found")
