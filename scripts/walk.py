@@ -33,6 +33,8 @@ SHORT = {"gpus": "2", "requests": "60", "seeds": "1"}  # answered soon: for the 
 VIEWS = tuple(product((390, 800, 1440), ("en", "zh"), ("light", "dark")))
 HEIGHTS = {390: 844, 800: 900, 1440: 900}
 MAIN = '[data-testid="stMain"]'
+BUTTON = ".st-key-ask_button button"
+REFUSED = ".st-key-answer_bar [data-testid=stAlert]"  # in the place of the button: why there can be no answer
 SENTENCE = f"{MAIN} h3, {MAIN} [data-testid=stAlert]"  # the answer's sentence, or why there is none
 
 
@@ -67,7 +69,7 @@ def views(place: int) -> tuple[View, View]:
 
 
 def faults(page: Any, button: str | None = None) -> Iterator[str]:
-    """What is wrong with the looks of a page. `button`: the class of one that has to be in sight."""
+    """What is wrong with the looks of a page. `button`: what has to be in sight."""
     wide = page.evaluate(f"() => {{const m = document.querySelector('{MAIN}'); return m.scrollWidth - m.clientWidth}}")
     if wide > 0:
         yield f"scrolls sideways by {wide} pixels"
@@ -90,10 +92,15 @@ def walk(chrome: Any, url: str, name: str, view: View, out: Path, more: dict[str
     if name in CARDS:
         page.locator(f".st-key-card_{name} button").click()
         settle(page)
-    found = [f"ask: {one}" for one in faults(page, ".st-key-ask_button button")]
+    refused = page.locator(REFUSED)
+    found = [f"ask: {one}" for one in faults(page, REFUSED if refused.count() else BUTTON)]
     page.screenshot(path=str(out / f"{name}-ask-{view}.png"))
+    if refused.count():  # before the click
+        said = " ".join(refused.inner_text().split())
+        context.close()
+        return Walked(name, view, 0.0, 0.0, said, tuple(found))
     begun_s = time.monotonic()
-    page.locator(".st-key-ask_button button").click()
+    page.locator(BUTTON).click()
     page.wait_for_url("**/answer*")
     page.locator(SENTENCE).first.wait_for()
     first_s = time.monotonic() - begun_s
