@@ -60,6 +60,13 @@ def test_load_curve_grows(spec: Spec) -> None:
     assert table["ttft_p99_ms"].is_monotonic_increasing
     chart = charts.how_latency_grows({"1P1D": ("disaggregated", table)}, "ttft", spec.slo, 8.0)
     assert '"Target"' in valid(chart)
+    two = valid(
+        charts.how_latency_grows(
+            {"1P1D": ("disaggregated", table), "2P1D": ("disaggregated", table)}, "ttft", spec.slo, 8.0
+        )
+    )
+    assert charts.COLOURS["disaggregated"] in two
+    assert charts.COLOURS["transfer"] in two  # two of a mode are told apart
 
 
 def test_rates_begin_low_and_end_past_the_highest() -> None:
