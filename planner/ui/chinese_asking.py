@@ -46,6 +46,9 @@ ASKING: dict[str, str] = {
         "初步结果：已试过的 {n} 种中最好的是 {engines}，在目标内每秒 {rate} 个请求。"
     ),
     "First look: none of {n} tried so far meets the targets.": "初步结果：已试过的 {n} 种都达不到目标。",
+    "{rate} requests/s cannot be served within the targets: 1 GPU reaches {most}, as {engines}.": (
+        "无法在目标内服务每秒 {rate} 个请求：1 个 GPU 最多每秒 {most} 个（{engines}）。"
+    ),
     "{rate} requests/s cannot be served within the targets: all {gpus} GPUs reach {most}, as {engines}.": (
         "无法在目标内服务每秒 {rate} 个请求：全部 {gpus} 个 GPU 最多每秒 {most} 个（{engines}）。"
     ),

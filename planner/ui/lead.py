@@ -49,9 +49,14 @@ def lead(now: Scenario, found: Suggestion, rate: float | None) -> None:
         st.subheader(verdict, anchor=False)
         return
     if not serves(found, rate):
-        text = t(
-            "{rate} requests/s cannot be served within the targets: all {gpus} GPUs reach {most}, as {engines}.",
-            rate=number(rate), gpus=found.gpus, most=number(best.rate), engines=say(engines(best)),
+        reached = {"rate": number(rate), "most": number(best.rate), "engines": say(engines(best))}
+        text = (
+            t("{rate} requests/s cannot be served within the targets: 1 GPU reaches {most}, as {engines}.", **reached)
+            if found.gpus == 1
+            else t(
+                "{rate} requests/s cannot be served within the targets: all {gpus} GPUs reach {most}, as {engines}.",
+                gpus=found.gpus, **reached,
+            )
         )  # fmt: skip
         st.subheader(f":material/block: {text}", anchor=False)
     else:
