@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
-from screenshots import PAGES, browser, server, settle
+from screenshots import PAGES, PATIENCE_S, browser, server, settle
 
 WEIGHTY = ("serious", "critical")
 QUESTION = "gpus=2&requests=60&seeds=1"  # one that is answered soon
@@ -59,6 +59,7 @@ def walk(
     for theme in themes:
         context = chrome.new_context(viewport={"width": 1440, "height": 900}, color_scheme=theme, locale="en-US")
         page = context.new_page()
+        page.set_default_timeout(PATIENCE_S * 1000)
         for language in languages:
             for name in pages:
                 page.goto(f"{url}/{'' if name == 'ask' else name}?{urlencode({'lang': language})}&{query}")

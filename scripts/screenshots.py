@@ -30,7 +30,7 @@ FLAGS = (
     "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update", "--disable-sync",
     "--no-first-run",
 )  # fmt: skip
-PATIENCE_S = 400
+PATIENCE_S = 1200  # a busy host
 
 
 def chromium() -> str | None:
@@ -73,7 +73,11 @@ def server(folder: Path | None = None, **environment: str) -> Iterator[str]:
         yield url
     finally:
         process.terminate()
-        process.wait(20)
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:  # in the middle of an answer
+            process.kill()
+            process.wait()
 
 
 @contextmanager
@@ -136,6 +140,7 @@ def main() -> None:
                 size = {"width": width, "height": 900}
                 context = chrome.new_context(viewport=size, color_scheme=theme, locale="en-US")
                 page = context.new_page()
+                page.set_default_timeout(PATIENCE_S * 1000)
                 for language in options.languages.split(","):
                     for name in options.pages.split(","):
                         query = urlencode({"lang": language}) + (f"&{options.query}" if options.query else "")

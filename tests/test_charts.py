@@ -16,6 +16,7 @@ from planner.suggestion.answer import Suggestion, best_of
 from planner.suggestion.probe import Period
 from planner.suggestion.splits import apply
 from planner.suggestion.suggest import suggest
+from planner.suggestion.verdict import WORDS
 from planner.ui.recorded import recorded_runs
 from planner.validation.parity import compare
 
@@ -45,7 +46,8 @@ def test_the_answer_s_charts(found: Suggestion) -> None:
     assert charts.COLOURS["aggregated"] in text
     assert charts.COLOURS["disaggregated"] in text
     assert "Your traffic" in text
-    valid(charts.what_would_change(found))
+    change = valid(charts.what_would_change(found))
+    assert all(f'"{word}"' in change for word in WORDS)  # a word without a colour would not be drawn
     valid(charts.what_trade(found))
 
 
@@ -58,6 +60,13 @@ def test_load_curve_grows(spec: Spec) -> None:
     assert table["ttft_p99_ms"].is_monotonic_increasing
     chart = charts.how_latency_grows({"1P1D": ("disaggregated", table)}, "ttft", spec.slo, 8.0)
     assert '"Target"' in valid(chart)
+    two = valid(
+        charts.how_latency_grows(
+            {"1P1D": ("disaggregated", table), "2P1D": ("disaggregated", table)}, "ttft", spec.slo, 8.0
+        )
+    )
+    assert charts.COLOURS["disaggregated"] in two
+    assert charts.COLOURS["transfer"] in two  # two of a mode are told apart
 
 
 def test_rates_begin_low_and_end_past_the_highest() -> None:

@@ -22,18 +22,17 @@ ROOT = Path(__file__).resolve().parent.parent
 pytestmark = pytest.mark.browser
 
 
-def _shots() -> ModuleType:
-    """scripts/screenshots.py: the server, the browser and how to wait are the same."""
-    spec = importlib.util.spec_from_file_location("screenshots", ROOT / "scripts" / "screenshots.py")
+def _script(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, ROOT / "scripts" / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    sys.modules["screenshots"] = module
+    sys.modules[name] = module
     spec.loader.exec_module(module)
     return module
 
 
-shots = _shots()
+shots = _script("screenshots")  # the server, the browser and how to wait are the same
 if shots.chromium() is None:
     pytest.skip("no Chromium here (apt-get install chromium)", allow_module_level=True)
 if importlib.util.find_spec("playwright") is None:
@@ -173,3 +172,67 @@ def test_both_themes_draw_their_charts(tab: Any) -> None:
     assert tab.locator('[data-testid="stVegaLiteChart"]').count() >= 4
     assert "回放" in tab.inner_text('[data-testid="stMain"]')
     assert tab.locator('[data-testid="stException"]').count() == 0
+
+
+def told_at(tab: Any, x: float, y: float) -> str:
+    """What a chart says of the point under the pointer; nothing where there is none."""
+    tab.mouse.move(x, y)
+    tab.wait_for_timeout(100)
+    tip = tab.locator("#vg-tooltip-element.visible")
+    return tip.inner_text().strip() if tip.count() else ""
+
+
+DEPLOYMENTS = {"2 agg", "1 agg TP2", "1P1D"}  # of two GPUs
+
+
+def test_a_click_on_the_trade_off_brings_its_deployment_beside_the_answer(tab: Any) -> None:
+    """The curves and the files below the chart are those of the point that was clicked."""
+    tab.goto(tab.url.replace("/?", "/why?"))
+    shots.settle(tab)
+    tab.get_by_role("radio", name="Trade-off").click()
+    tab.get_by_text("Click a point to compare").wait_for()
+    shots.settle(tab)
+    chart = tab.locator('[data-testid="stVegaLiteChart"]').first
+    chart.scroll_into_view_if_needed()
+    kept = set(tab.locator('[data-testid="stMultiSelect"]').inner_text().splitlines())
+    points = chart.locator('path[aria-roledescription="point"]')
+    points.first.wait_for()
+    for point in points.all():
+        box = point.bounding_box()
+        place = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+        name = told_at(tab, *place).partition(": at ")[0]
+        if name in DEPLOYMENTS - kept:
+            break
+    else:
+        raise AssertionError("no point of another deployment was found")
+    tab.mouse.click(*place)
+    tab.get_by_text(f"YAML: {name}", exact=True).wait_for()
+    shots.settle(tab)
+    assert name in tab.locator('[data-testid="stTable"]').inner_text()
+    assert name in tab.locator('[data-testid="stMultiSelect"]').inner_text()
+    assert tab.locator('[data-testid="stVegaLiteChart"]').count() == 3
+    keep(tab, "clicked.png")
+
+
+def axe() -> Path | None:
+    """axe.min.js of the npm package axe-core, where AXE names it or npm has installed it."""
+    named = os.environ.get("AXE")
+    places = [Path(named)] if named else [
+        folder / "node_modules" / "axe-core" / "axe.min.js"
+        for folder in (ROOT, Path("/usr/lib"), Path("/usr/local/lib"))
+    ]  # fmt: skip
+    return next((place for place in places if place.is_file()), None)
+
+
+def test_nobody_is_kept_out(tab: Any) -> None:
+    """axe-core over a page of fields and a page of charts, dark and in Chinese."""
+    found = axe()
+    if found is None:
+        pytest.skip("no axe-core here (npm install --global axe-core, or AXE=/path/axe.min.js)")
+    accessibility = _script("accessibility")
+    tab.emulate_media(color_scheme="dark")
+    home = tab.url.split("/?")[0]
+    for name in ("", "watch"):
+        tab.goto(f"{home}/{name}?lang=zh")
+        shots.settle(tab)
+        assert accessibility.findings(tab, found, name or "ask") == []

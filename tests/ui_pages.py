@@ -11,6 +11,7 @@ from planner.commands import doctor
 from planner.ui import compute
 
 SMALL = {"gpus": "2", "requests": "60", "seeds": "1"}
+HANGS_S = 1200.0  # a page that takes longer hangs; no host is so slow
 
 
 @pytest.fixture(autouse=True)
@@ -29,7 +30,7 @@ def page(name: str, **params: str) -> AppTest:
 def opened(name: str, **params: str) -> AppTest:
     """One page by itself, not run yet."""
     text = f"from planner.ui.frame import begin\nbegin()\nfrom planner.ui import {name}\n{name}.page()\n"
-    app = AppTest.from_string(text, default_timeout=120)
+    app = AppTest.from_string(text, default_timeout=HANGS_S)
     for key, value in {**SMALL, **params}.items():
         app.query_params[key] = value
     return app

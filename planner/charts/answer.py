@@ -91,15 +91,18 @@ def what_would_change(found: Suggestion, say: Say = plain) -> Chart:
     now = {"what": say("as it is"), "advantage": 100 * found.verdict.advantage.value, "word": say(found.verdict.word)}
     table = pd.concat([pd.DataFrame([now]), table], ignore_index=True)
     y = alt.Y("what:N", sort=table["what"].tolist(), title=None, axis=alt.Axis(labelLimit=200))
-    words = [say(word) for word in ("worth it", "too close to call", "not worth it")]
-    colour = alt.Scale(domain=words, range=[COLOURS["disaggregated"], "#999999", COLOURS["aggregated"]])
+    hues = {
+        "worth it": COLOURS["disaggregated"], "too close to call": "#999999", "not worth it": COLOURS["aggregated"],
+        "not known yet": COLOURS["transfer"],
+    }  # fmt: skip
+    colour = alt.Scale(domain=[say(word) for word in hues], range=list(hues.values()))
     points = (
         alt.Chart(table)
         .mark_point(filled=False, size=90, strokeWidth=2.5)
         .encode(
             y=y,
             x=alt.X("advantage:Q", title=say("P/D against aggregated, %"), axis=alt.Axis(tickCount=8)),
-            color=alt.Color("word:N", scale=colour, legend=alt.Legend(title=None, orient="top", columns=2)),
+            color=alt.Color("word:N", scale=colour, legend=alt.Legend(title=None, orient="top", columns=1)),
             tooltip=[
                 alt.Tooltip("what:N", title=" "),
                 alt.Tooltip("advantage:Q", format="+.1f", title=say("P/D against aggregated, %")),
@@ -174,7 +177,10 @@ def what_trade(found: Suggestion, say: Say = plain, curves: Curves | None = None
     chosen = pick(found.rows, found.verdict)
     if chosen.rate > 0:
         told = message("The answer: {name}", chosen.name)
-        star = {"user": chosen.tokens_s_user, "gpu": chosen.output_tokens_s_gpu, "told": say(told)}
+        star = {
+            "user": chosen.tokens_s_user, "gpu": chosen.output_tokens_s_gpu, "told": say(told),
+            "candidate": str(chosen.name),  # it lies on the candidate's own point, and takes its clicks
+        }  # fmt: skip
         data = alt.Chart(pd.DataFrame([star])).encode(x=x, y=y, tooltip=tooltip)
         layers.append(data.mark_text(text="★", fontSize=24, color=TARGET))
     return alt.layer(*layers).properties(height=380)

@@ -8,6 +8,7 @@ import pandas as pd
 
 from planner.charts.style import COLOURS, Chart, Say, plain
 from planner.run.facts import Facts
+from planner.run.metrics import METRICS
 from planner.run.tables import Run
 from planner.validation.parity import Comparison, MetricError
 
@@ -34,7 +35,9 @@ def how_close(simulated: Run, measured: Run, metric: str, say: Say = plain) -> C
 
 
 def name_of(error: MetricError, say: Say = plain) -> str:
-    """TTFT p50; of throughput what is counted."""
+    """TTFT p50; of throughput what is counted, and of attainment the share."""
+    if error.metric == "attainment":
+        return say(METRICS["attainment"].label)
     if error.metric != "throughput":
         return say(f"{error.metric.upper()} {error.statistic}")
     return say("requests/s") if error.statistic == "requests" else say("output tokens/s")

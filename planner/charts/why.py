@@ -21,6 +21,9 @@ PERCENTILES = ("p50", "p90", "p99")
 DASHES = {"p50": [1, 0], "p90": [6, 3], "p99": [2, 2]}
 
 
+SECOND = {"aggregated": "prefill", "disaggregated": "transfer"}  # whose colour a second one of a mode has
+
+
 def how_latency_grows(
     curves: dict[str, tuple[str, pd.DataFrame]], metric: str, slo: Slo, rate: float | None, say: Say = plain
 ) -> Chart:
@@ -33,7 +36,8 @@ def how_latency_grows(
     ]
     data = pd.DataFrame(rows).dropna(subset=["value"])
     names = list(curves)
-    colours = [COLOURS[curves[name][0]] for name in names]
+    modes = [mode for mode, _ in curves.values()]
+    colours = [COLOURS[mode] if mode not in modes[:at] else COLOURS[SECOND[mode]] for at, mode in enumerate(modes)]
     limit = slo.ttft_ms if metric == "ttft" else slo.tpot_ms
     top = None if limit is None else max(2.2 * limit, float(data["value"].quantile(0.5)))
     scale = alt.Scale(domain=[0, top], clamp=True) if top else alt.Scale()
@@ -120,7 +124,7 @@ def where_time_goes(summaries: dict[str, Summary], say: Say = plain) -> Chart:
             y=alt.Y("deployment:N", sort=list(summaries), title=None),
             x=alt.X("start:Q", title=say("Mean time to first token, ms")),
             x2="end:Q",
-            color=alt.Color("stage:N", scale=scale, legend=alt.Legend(title=None, orient="top", columns=4)),
+            color=alt.Color("stage:N", scale=scale, legend=alt.Legend(title=None, orient="top", columns=2)),
             stroke=alt.Stroke("stage:N", scale=scale, legend=None),
             fillOpacity=alt.FillOpacity("fill:Q", scale=None, legend=None),
             tooltip=[

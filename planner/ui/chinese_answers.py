@@ -455,7 +455,7 @@ ANSWERS: dict[str, str] = {
     "stages that this run cannot tell apart": "此次运行无法区分的阶段",
     # --- charts ---
     "{name}: at {rate} requests/s a user reads {user} tokens/s, and a GPU writes {gpu} tokens/s": (
-        "{name}：每秒 {rate} 个请求时，每位用户读到 {user} token/秒，每块 GPU 写出 {gpu} token/秒"
+        "{name}：每秒 {rate} 个请求时，每位用户读到 {user} token/秒，每个 GPU 写出 {gpu} token/秒"
     ),
     "The answer: {name}": "结论：{name}",
     "Request {number}: {stage} on {worker}, {seconds} ms": "请求 {number}：{worker} 上的{stage}，{seconds} 毫秒",

@@ -6,8 +6,8 @@ ASKING: dict[str, str] = {
     # --- ask ---
     "What to find": "要找什么",
     "I have GPUs: use them best": "已有 GPU：怎样用得最好",
-    "How few GPUs for this load?": "这个负载最少要几块 GPU？",
-    "US dollars per GPU-hour": "每块 GPU 每小时美元",
+    "How few GPUs for this load?": "这个负载最少要几个 GPU？",
+    "US dollars per GPU-hour": "每个 GPU 每小时美元",
     "not listed: type what you pay": "无标价：请填写实际价格",
     "{price:g} (list price)": "{price:g}（标价）",
     "List price of {date}: {source}": "{date} 的标价：{source}",
@@ -46,13 +46,17 @@ ASKING: dict[str, str] = {
         "初步结果：已试过的 {n} 种中最好的是 {engines}，在目标内每秒 {rate} 个请求。"
     ),
     "First look: none of {n} tried so far meets the targets.": "初步结果：已试过的 {n} 种都达不到目标。",
-    "{rate} requests/s cannot be served within the targets: all {gpus} GPUs reach {most}, as {engines}.": (
-        "无法在目标内服务每秒 {rate} 个请求：全部 {gpus} 块 GPU 最多每秒 {most} 个（{engines}）。"
+    "{rate} requests/s cannot be served within the targets: 1 GPU reaches {most}, as {engines}.": (
+        "无法在目标内服务每秒 {rate} 个请求：1 个 GPU 最多每秒 {most} 个（{engines}）。"
     ),
+    "{rate} requests/s cannot be served within the targets: all {gpus} GPUs reach {most}, as {engines}.": (
+        "无法在目标内服务每秒 {rate} 个请求：全部 {gpus} 个 GPU 最多每秒 {most} 个（{engines}）。"
+    ),
+    ", ": "，",
     "{rate} requests/s needs {count}: run {name}; {figures}.": (
         "每秒 {rate} 个请求需要 {count}：运行 {name}；{figures}。"
     ),
-    "All {gpus} would reach {most} requests/s.": "全部 {gpus} 块可达每秒 {most} 个请求。",
+    "All {gpus} would reach {most} requests/s.": "全部 {gpus} 个可达每秒 {most} 个请求。",
     "{cost} per million tokens": "每百万 token {cost}",
     "Under your traffic of {rate} requests/s:": "在您每秒 {rate} 个请求的流量下：",
     "What it is best in": "长处",
@@ -78,7 +82,7 @@ ASKING: dict[str, str] = {
     "LLM capacity planner": "大模型容量规划",
     "Deploy": "部署",
     "The answer as files. Nothing is started from here.": "把结论写成文件。这里不会启动任何东西。",
-    "All {gpus} GPUs: {name}": "全部 {gpus} 块 GPU：{name}",
+    "All {gpus} GPUs: {name}": "全部 {gpus} 个 GPU：{name}",
     "Enough for your load: {name}": "足够您的负载：{name}",
     "The answer depends on: {flags}": "结论取决于：{flags}",
     "vLLM's own defaults": "vLLM 的默认值",

@@ -35,6 +35,7 @@ WATCH_PAGE: dict[str, str] = {
     ),
     "What it noticed": "发现了什么",
     "Time, UTC": "时间，UTC",
+    "{n} earlier": "更早的 {n} 条",
     "No change of the traffic or the engines so far.": "目前流量和引擎都没有变化。",
     "Is it P/D?": "是 P/D 吗？",
     "inside, or not judged yet": "区间内，或尚未判断",

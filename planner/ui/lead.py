@@ -49,9 +49,14 @@ def lead(now: Scenario, found: Suggestion, rate: float | None) -> None:
         st.subheader(verdict, anchor=False)
         return
     if not serves(found, rate):
-        text = t(
-            "{rate} requests/s cannot be served within the targets: all {gpus} GPUs reach {most}, as {engines}.",
-            rate=number(rate), gpus=found.gpus, most=number(best.rate), engines=say(engines(best)),
+        reached = {"rate": number(rate), "most": number(best.rate), "engines": say(engines(best))}
+        text = (
+            t("{rate} requests/s cannot be served within the targets: 1 GPU reaches {most}, as {engines}.", **reached)
+            if found.gpus == 1
+            else t(
+                "{rate} requests/s cannot be served within the targets: all {gpus} GPUs reach {most}, as {engines}.",
+                gpus=found.gpus, **reached,
+            )
         )  # fmt: skip
         st.subheader(f":material/block: {text}", anchor=False)
     else:
@@ -66,7 +71,7 @@ def _needs(now: Scenario, found: Suggestion, best: Row, rate: float) -> str:
         figures.append(t("{cost} per million tokens", cost=dollars(cheapest.cost)))
     text = t(
         "{rate} requests/s needs {count}: run {name}; {figures}.",
-        rate=number(rate), count=_count(cheapest.gpus), name=cheapest.name, figures=", ".join(figures),
+        rate=number(rate), count=_count(cheapest.gpus), name=cheapest.name, figures=t(", ").join(figures),
     )  # fmt: skip
     if found.gpus > cheapest.gpus:
         text += " " + t("All {gpus} would reach {most} requests/s.", gpus=found.gpus, most=number(best.rate))
@@ -131,13 +136,21 @@ def _cost(now: Scenario, gpus: int, rate: float, summary: Summary) -> float | No
 
 
 def alternatives(found: Suggestion, made: list[Option], rate: float) -> None:
-    """One row an option."""
+    """One row a deployment, with all that it is best in."""
     if not made:
         return
     st.markdown(t("Under your traffic of {rate} requests/s:", rate=number(rate)))
-    rows = []
+    best_in: dict[tuple[str, int], list[Option]] = {}
     for one in made:
-        row = {t("What it is best in"): one.why, t("Deployment"): one.name, t("GPUs"): str(one.gpus)}
+        best_in.setdefault((one.name, one.gpus), []).append(one)
+    rows = []
+    for same in best_in.values():
+        one = same[0]
+        row = {
+            t("What it is best in"): " · ".join(other.why for other in same),
+            t("Deployment"): one.name,
+            t("GPUs"): str(one.gpus),
+        }
         for name in (*LATENCIES, "tokens_per_s_per_user", "attainment"):
             row[say(METRICS[name].label)] = shown(METRICS[name], one.summary[name])
         row[t("Highest rate within the targets, requests/s")] = "–" if one.highest is None else number(one.highest)

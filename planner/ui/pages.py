@@ -12,8 +12,9 @@ from planner.ui.frame import begin
 from planner.ui.texts import t
 
 ICON = Path(__file__).parent / "favicon.png"  # a name of an icon would be fetched from its font's host
-# The bar of the answer stays in sight; on a telephone the cards of traffic stand in two columns. Small print, comments
-# in code, and what is chosen have at least 4.5:1 of contrast, which Streamlit's own colours do not.
+# The bar of the answer stays in sight; on a telephone the cards of traffic stand in two columns, and a cell of a table
+# has room for a Chinese word. Small print, comments in code, and what is chosen have at least 4.5:1 of contrast, which
+# Streamlit's own colours do not.
 STYLE = """<style>
 [data-testid="stCaptionContainer"] {opacity: .8}
 [data-testid="stCaptionContainer"] a {color: light-dark(#00558A, #8CCBF0)}
@@ -28,6 +29,7 @@ button[aria-checked="true"] p, [data-testid="stSliderThumbValue"] p {color: ligh
 @media (max-width: 640px) {
   .st-key-traffic_cards > * {flex: 1 1 40% !important; width: 40% !important; min-width: 0 !important}
   .st-key-answer_bar {flex-wrap: nowrap}
+  [data-testid="stTable"] :is(th, td) {min-width: 4.5rem}
 }
 </style>"""
 

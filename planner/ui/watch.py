@@ -19,6 +19,7 @@ from planner.watching.watch import clock
 
 RUNS = Path("runs")
 REFRESH_S = 10.0
+LATEST = 8  # of what was noticed, in sight at once
 LIVE_S = 300.0  # a folder that was written within so long goes on
 FIRST = "pair"
 METRICS = ("ttft", "tpot", "e2e")
@@ -132,11 +133,13 @@ def _shown(table: pd.DataFrame, said: Said) -> None:
     left, right = st.columns(2)
     with left:
         st.subheader(t("What it noticed"), anchor=False)
-        with st.container(height=420):
-            for at, text in reversed(told):
-                st.markdown(f"**{clock(at)}** {text}")
-            if not told:
-                st.markdown(t("No change of the traffic or the engines so far."))
+        lines = [f"**{clock(at)}** {text}" for at, text in reversed(told)]
+        for line in lines[:LATEST] or [t("No change of the traffic or the engines so far.")]:
+            st.markdown(line)
+        if lines[LATEST:]:  # not a box that scrolls: a keyboard does not reach into it
+            with st.expander(t("{n} earlier", n=len(lines) - LATEST)):
+                for line in lines[LATEST:]:
+                    st.markdown(line)
     with right:
         if said.evidence:
             st.subheader(t("Is it P/D?"), anchor=False)
