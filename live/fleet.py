@@ -22,7 +22,7 @@ from live.address import ServerAddress
 from live.bounded import MOST_METRICS, whole_text
 from live.kv_events import KvEventFeed, overlaps
 from planner.dispatch import Held, NoWorker, backlog, turns
-from planner.messages import Message, joined, message
+from planner.messages import joined, message
 from planner.routing import NEEDS_OVERLAP, WorkerLoad
 from planner.spec import SpecError
 from planner.system.resolve import Pool
@@ -174,7 +174,7 @@ class LiveWorker:
         """Bring `state` up to date."""
         now = time.monotonic()
         if self.stopped:
-            state = STOPPED
+            state: str = STOPPED
         elif not self.healthy:
             state = REFUSED
         elif now - self.answered_s > SILENT_S:
@@ -188,7 +188,7 @@ class LiveWorker:
             self._paused_s[self.state] = self._paused_s.get(self.state, 0.0) + now - self._state_s
             self.state, self._state_s = state, now
 
-    def paused(self) -> Message | None:
+    def paused(self) -> str | None:
         """What kept requests from it so far, and for how long."""
         spent = dict(self._paused_s)
         spent[self.state] = spent.get(self.state, 0.0) + time.monotonic() - self._state_s
