@@ -65,11 +65,6 @@ class Edge:
         below = max((rate for rate, yes in zip(self.rates, passed, strict=True) if yes and rate < above), default=0.0)
         return float(below), float(above)
 
-    def within(self, factor: float) -> bool:
-        """Whether the bracket is at most so wide."""
-        below, above = self.bracket
-        return below > 0 and above / below <= factor * (1 + 1e-9)
-
     def units(self) -> tuple[Array, Array]:
         """What is drawn anew: counts (units x rates x 2) and whether its run kept up (units x rates)."""
         seeds, blocks, rates, _ = self.counts.shape
@@ -165,9 +160,9 @@ def _half_bracket(edge: Edge) -> float:
 
 def next_rate(edge: Edge) -> float | None:
     """Where to run a finalist next; None: its edge is found."""
-    if edge.within(1 + FINE):
-        return None
     below, above = edge.bracket
+    if below and above / below <= 1 + FINE:
+        return None
     rates, expected = edge.rates, edge.expected()
     lowest, highest = float(rates[0]), float(rates[-1])
     if not below:  # the search may have begun with a rate that one list of requests flattered

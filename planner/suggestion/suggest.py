@@ -285,47 +285,29 @@ class _Session:
         finalists = [row for row in rows if row.split in near]
         runs: dict[Split, list[list[Probe]]] = {row.split: [[] for _ in self.seeds] for row in finalists}
         rates = {row.split: [row.rate / FIRST_STEP, row.rate * FIRST_STEP] for row in finalists}
-        first, others = range(len(self.seeds))[:LOOK], range(len(self.seeds))[LOOK:]
-        looks = self._looked(rates, runs, first)
-        staying = _racing(looks, looks) if others else list(runs)
-        rates = {split: [rate for rate in looks[split].bracket if 0 < rate < math.inf] for split in staying}
-        behind = {row.split: refined_row(self.spec, self.gpus, row, runs[row.split][:LOOK], looks[row.split])
-                  for row in finalists if row.split not in staying}  # fmt: skip
-        for split in staying:  # rates that two seeds know to be far from the edge are not run by the others
-            runs[split] = [[one for one in of_seed if one.rate in rates[split]] for of_seed in runs[split]]
-        self._run_at(rates, runs, others, (0.3, 0.6))
+        every = range(len(self.seeds))
+        self._run_at(rates, runs, every[:LOOK], (0, 0.3))
+        looks = {split: Edge.of(of_split[:LOOK], self.spec.slo.attainment) for split, of_split in runs.items()}
+        staying = _racing(looks, looks) if every[LOOK:] else list(runs)
+        rates = {split: rates[split] for split in staying}
+        self._run_at(rates, runs, every[LOOK:], (0.3, 0.6))
         for begun in range(ROUNDS):
             self._edges |= {split: Edge.of(runs[split], self.spec.slo.attainment) for split in rates}
             rates = {split: [rate] for split in _racing(rates, self._edges) if (rate := next_rate(self._edges[split]))}
             if not rates:
                 break
-            self._run_at(
-                rates, runs, [*first, *others], (1 - 0.4 * ROUND_LEFT**begun, 1 - 0.4 * ROUND_LEFT ** (begun + 1))
-            )
+            self._run_at(rates, runs, every, (1 - 0.4 * ROUND_LEFT**begun, 1 - 0.4 * ROUND_LEFT ** (begun + 1)))
         if self._progress:
             self._progress("all seeds", 1.0)
-        refined = {split: replace(row, refined=False) for split, row in behind.items()}
-        for row in finalists:
-            if row.split in staying:
-                refined[row.split] = refined_row(self.spec, self.gpus, row, runs[row.split], self._edges[row.split])
+        refined = {
+            row.split: refined_row(self.spec, self.gpus, row, runs[row.split], self._edges[row.split])
+            if row.split in staying
+            else replace(
+                refined_row(self.spec, self.gpus, row, runs[row.split][:LOOK], looks[row.split]), refined=False
+            )
+            for row in finalists
+        }
         return sorted((refined.get(row.split, row) for row in rows), key=rank)
-
-    def _looked(
-        self, rates: Mapping[Split, list[float]], runs: Mapping[Split, list[list[Probe]]], first: Sequence[int]
-    ) -> dict[Split, Edge]:
-        """The edge of each finalist by the first seeds, between rates that are as close as the first two of them."""
-        edges: dict[Split, Edge] = {}
-        for begun in range(ROUNDS):
-            self._run_at(rates, runs, first, (0.3 * (1 - ROUND_LEFT**begun), 0.3 * (1 - ROUND_LEFT ** (begun + 1))))
-            edges |= {split: Edge.of(runs[split][:LOOK], self.spec.slo.attainment) for split in rates}
-            rates = {
-                split: [rate]
-                for split in _racing(rates, edges)
-                if not edges[split].within(FIRST_STEP**2) and (rate := next_rate(edges[split]))
-            }
-            if not rates:
-                break
-        return edges
 
     def _run_at(
         self,
