@@ -290,7 +290,7 @@ def test_a_table_is_whole_or_not_there(tmp_path: Path, monkeypatch: pytest.Monke
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr("pandas.DataFrame.to_parquet", cut)
+        patch.setattr("planner.run.columns.Columns.write_parquet", cut)
         with pytest.raises(OSError, match="No space"):
             run.save(tmp_path)
     assert list(tmp_path.iterdir()) == []
