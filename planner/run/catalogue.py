@@ -278,7 +278,8 @@ def _preemptions(facts: Facts) -> float | None:
 def _local_prefill_share(facts: Facts) -> float | None:
     if (facts.spec.get("deployment") or {}).get("mode") != "disaggregated":
         return None
-    seen = facts.ok & facts.run.requests["decode_worker"].notna().to_numpy()[facts.rows]
+    decoders = facts.requests.texts("decode_worker")[facts.rows]
+    seen = facts.ok & np.array([isinstance(name, str) for name in decoders], dtype=bool)
     return _share(float((facts.local & seen).sum()), float(seen.sum()))
 
 
