@@ -32,6 +32,14 @@ Set = Annotated[
     typer.Option("--set", metavar="KEY=VALUE", help="Override a key, as in --set workload.rate=12. May be repeated."),
 ]
 Seed = Annotated[Optional[int], typer.Option("--seed", min=0, help="Random seed; overrides run.seed.")]  # noqa: UP045
+Processes = Annotated[
+    Optional[int],  # noqa: UP045
+    typer.Option("--processes", min=1, help="Default: all cores."),
+]
+Cluster = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option("--cluster", metavar="ray", help="Spread the work over an existing Ray cluster."),
+]
 Out = Annotated[
     Optional[Path],  # noqa: UP045
     typer.Option("--out", metavar="DIR", help="Where to write the run. Default: runs/NAME-TIME."),

@@ -7,7 +7,19 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
-from planner.commands import Config, Json, Seed, Set, console, output_file, overrides, print_json, progress
+from planner.commands import (
+    Cluster,
+    Config,
+    Json,
+    Processes,
+    Seed,
+    Set,
+    console,
+    output_file,
+    overrides,
+    print_json,
+    progress,
+)
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -43,14 +55,8 @@ def suggest(
         ),
     ] = None,
     verify: Annotated[int, typer.Option("--verify", min=0, help="Run the best K for real on the GPUs here.")] = 0,
-    processes: Annotated[
-        Optional[int],  # noqa: UP045
-        typer.Option("--processes", min=1, help="Default: all cores."),
-    ] = None,
-    cluster: Annotated[
-        Optional[str],  # noqa: UP045
-        typer.Option("--cluster", metavar="ray", help="Spread the work over an existing Ray cluster."),
-    ] = None,
+    processes: Processes = None,
+    cluster: Cluster = None,
     rows: Annotated[int, typer.Option("--rows", min=1, help="Candidates to print.")] = 10,
     assignments: Set = None,
     seed: Seed = None,

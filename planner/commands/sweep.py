@@ -7,7 +7,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
-from planner.commands import Json, console, print_json, progress
+from planner.commands import (
+    Cluster,
+    Json,
+    Processes,
+    console,
+    print_json,
+    progress,
+)
 
 if TYPE_CHECKING:
     from planner.sweep.answers import Table
@@ -39,14 +46,8 @@ def sweep(
         Optional[Path],  # noqa: UP045 - typer reads the annotation when the command is built
         typer.Option("--out", metavar="DIR", help="Rows and tables. Default: sweeps/GRID. One that was begun goes on."),
     ] = None,
-    processes: Annotated[
-        Optional[int],  # noqa: UP045
-        typer.Option("--processes", min=1, help="Default: all cores."),
-    ] = None,
-    cluster: Annotated[
-        Optional[str],  # noqa: UP045
-        typer.Option("--cluster", metavar="ray", help="Spread the work over an existing Ray cluster."),
-    ] = None,
+    processes: Processes = None,
+    cluster: Cluster = None,
     rows: Annotated[int, typer.Option("--rows", min=1, help="Rows to print.")] = 20,
     as_json: Json = False,
 ) -> None:
