@@ -268,8 +268,8 @@ def _fit(
 ) -> Fitted:
     """A fit, and another one with those terms tied that the rows do not tell.
 
-    They came out beyond what they can be (`Term.most`), or their own error leaves nearly anything possible: taken at their
-    word, a load multiplies them by batches many times as large as those that the calibration had beside its prompts.
+    They came out beyond what they can be (`Term.most`), or their own error leaves nearly anything possible: a load
+    would multiply them by batches many times as large as those that the calibration had beside its prompts.
     """
     found = _fit_tied(rows, prior, bound, floored, given, ())
     errors = found.standard_errors
