@@ -413,7 +413,8 @@ class SimulatedCluster:
         """How long posting takes what the request must read: slower beside a step of the worker that has it."""
         station = self._by_id[sequence.request.request_id].worker
         assert station is not None
-        work_s, beside = self._post_block_s * sequence.remote_blocks, self._hand_over.beside
+        work_s = self._post_block_s * sequence.remote_blocks
+        beside = self._hand_over.beside if self._hand_over.push else self._hand_over.pull_beside
         beside_s = min(max(station.engine.busy_until_s - begin_s, 0.0), work_s * beside)
         return beside_s + work_s - beside_s / beside
 

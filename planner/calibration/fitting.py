@@ -24,7 +24,7 @@ Array = NDArray[np.float64]
 
 # A row may span several steps, at most one of them with prompts. `sync` counts the steps of an engine that schedules
 # synchronously: they carry a host overhead that asynchronous scheduling hides. `posts` descriptors of `posted` KV
-# transfers were posted while the GPU waited, `beside` of them while that which they are read from computed; `known_s` is
+# transfers were posted while the GPU waited, `beside` of them while the one that is read from computed; `known_s` is
 # known to be no step's. In `sending` seconds KV was read.
 SYNC = "sync_s"
 POSTS = ("posts", "posted", "beside")

@@ -4,7 +4,7 @@ With pull the decode worker posts, inside the launch of a step: it decides that 
 takes in the results of the step before. Steps whose start is that of transfers carry their posts: what they and the
 step before took, less what the GPU computed in the later one, is how long that was. With push a thread of the prefill
 worker posts, and no step shows it: posting is then what transfers take beside the bytes at the bandwidth of the wire
-that the spec names. Posts take longer while the GPU whose KV they name computes: with pull steps tell them apart, with push
+that the spec names. Posts take longer while the GPU that is read from computes: with pull steps tell, with push
 transfers do.
 """
 
@@ -83,7 +83,7 @@ def with_hand_overs(run: Run, system: System) -> Run:
         np.add.at(posts, order[place[known]], size[known])
         np.add.at(posted, order[place[known]], 1.0)
         until = np.minimum(ends, np.concatenate([starts[order][1:], [np.inf]]))[place]  # the next one is decided then
-        for source in taken["source"].unique():
+        for source in set(taken["source"]) & set(spans):
             here = known & (taken["source"] == source).to_numpy()
             share = covered(starts[order][place[here]], until[here], *spans[str(source)])
             np.add.at(beside, order[place[here]], share * size[here])

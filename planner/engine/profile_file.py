@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from planner.engine.checkpoint import Weights
 from planner.engine.law import StepLaw
@@ -144,6 +144,7 @@ class ProfileFile(Node):
     also: Annotated[tuple[str, ...], Field(strict=False)] | None = None  # profiles of this engine at other TP sizes
     measured: Measured | None = None
     step: StepLaw
+    connected: dict[str, NonNegative] | None = None  # terms of `step` in engines that keep their KV for a connector
     host: HostLaw = HostLaw()
     link: WireLaw | None = None
     hand_over: HandOverLaw | None = None
@@ -155,6 +156,21 @@ class ProfileFile(Node):
     fitted_to: str | None = None  # what a simulated profile was fitted to, where that is no measurement of steps
     fitted_on: Annotated[tuple[Source, ...], Field(strict=False)] = ()
     notes: Annotated[tuple[str, ...], Field(strict=False)] = ()
+
+    @field_validator("connected")
+    @classmethod
+    def _terms(cls, value: dict[str, float] | None) -> dict[str, float] | None:
+        unknown = sorted(set(value or ()) - set(StepLaw.model_fields))
+        if unknown:
+            raise ValueError(f"unknown terms {', '.join(unknown)}; allowed: terms of a step")
+        return value
+
+    @property
+    def in_a_pair(self) -> ProfileFile:
+        """The engine with a connector to another one."""
+        if not self.connected:
+            return self
+        return self.model_copy(update={"step": self.step.model_copy(update=self.connected), "connected": None})
 
     @property
     def types(self) -> tuple[str, str | None]:
