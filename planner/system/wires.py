@@ -28,8 +28,9 @@ class HandOver:
     """What a hand-over costs the workers beside the bytes on the wire. Zero: not known.
 
     NIXL posts every descriptor of a transfer one after another: with pull inside a step of the decode worker, which
-    waits for it, with push on a thread of the prefill worker (vLLM's nixl-push-writer), which takes `beside` times as
-    long while a step runs. Prompts compute `slowing` times as long while KV is read from their GPU.
+    waits for it, with push on a thread of the prefill worker (vLLM's nixl-push-writer). Beside a step of the prefill
+    worker that takes `beside` times as long with push, `pull_beside` with pull. Prompts compute `slowing` times as long
+    while KV is read from their GPU.
     """
 
     post_s: float = 0.0  # a descriptor
@@ -39,6 +40,7 @@ class HandOver:
     cross_layer_blocks: bool = False
     slowing: float = 1.0
     beside: float = 1.0
+    pull_beside: float = 1.0
     idle_look_s: float = 0.0  # until an idle engine sees that a transfer has ended
     measured_block_size: int | None = None  # tokens of the KV blocks that these figures were measured with
     measured_tp: int | None = None  # of both engines
@@ -120,6 +122,7 @@ def _hand_over(spec: Link, hardware: Hardware, measured: HandOverLaw | None) -> 
         way_per_token_s=base.way_us_per_token * 1e-6,
         slowing=base.slowing,
         beside=base.beside,
+        pull_beside=base.pull_beside,
         idle_look_s=base.idle_look_ms * 1e-3,
         block_size=base.block_size,
         tp=base.tp,
@@ -132,6 +135,7 @@ def _hand_over(spec: Link, hardware: Hardware, measured: HandOverLaw | None) -> 
         cross_layer_blocks=spec.cross_layer_blocks,
         slowing=known.slowing,
         beside=known.beside,
+        pull_beside=known.pull_beside,
         idle_look_s=known.idle_look_s,
         measured_block_size=known.block_size,
         measured_tp=known.tp,
