@@ -31,6 +31,7 @@ from pathlib import Path
 from typing import Any
 
 from broken_endpoint import FIRST, MODES
+
 from planner.commands import read_run
 from planner.run import journal
 from planner.spec import SpecError
@@ -409,9 +410,17 @@ def clients(drill: Drill, bench: Bench, folder: Path) -> Seen:
                     continue
                 async with session.get(f"http://127.0.0.1:{port[1]}/metrics") as answer:
                     text = await answer.text()
-                busy = sum(float(one) for one in re.findall(r"^vllm:num_requests_\w+\{[^}]*engine[^}]*\} (\S+)$", text, re.M)
-                           ) if False else sum(
-                    float(one) for one in re.findall(r"^vllm:num_requests_(?:running|waiting)\{.*\} (\S+)$", text, re.M))
+                busy = (
+                    sum(
+                        float(one)
+                        for one in re.findall(r"^vllm:num_requests_\w+\{[^}]*engine[^}]*\} (\S+)$", text, re.M)
+                    )
+                    if False
+                    else sum(
+                        float(one)
+                        for one in re.findall(r"^vllm:num_requests_(?:running|waiting)\{.*\} (\S+)$", text, re.M)
+                    )
+                )
                 (blocks,) = re.findall(r"^vllm:kv_cache_usage_perc\{.*\} (\S+)$", text, re.M)
                 found.append((busy, float(blocks)))
         return found
