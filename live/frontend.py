@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import hmac
 import ipaddress
 import json
@@ -19,7 +20,7 @@ import logging
 import socket
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import aiohttp
@@ -94,6 +95,19 @@ def check_address(host: str, port: int, token: str | None) -> None:
 
 def _cannot_listen(host: str, port: int, error: OSError) -> SpecError:
     return SpecError("frontend: cannot listen on {host}:{port}: {fault}", host, port, system(error))
+
+
+@contextlib.contextmanager
+def quiet_collector() -> Iterator[None]:
+    """While requests are served Python looks for cycles among what is made now, not among all that was there before:
+    modules and tables, a hundred times more, whose walks hold up every stream.
+    """
+    gc.collect()
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
 
 
 class Frontend:
@@ -182,7 +196,9 @@ class Frontend:
     async def _start(self) -> None:
         connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEPALIVE_S)
         session = await self._stack.enter_async_context(
-            aiohttp.ClientSession(connector=connector, headers=self._worker_headers)
+            aiohttp.ClientSession(
+                connector=connector, headers=self._worker_headers, cookie_jar=aiohttp.DummyCookieJar()
+            )
         )
         self._stack.push_async_callback(self._stop_tasks)
         for pool in self.pools:
@@ -413,6 +429,10 @@ class Frontend:
                 async for piece in events:
                     if not response.prepared:
                         await response.prepare(request)
+                    if piece.endswith(DONE):
+                        call.record.status = 200
+                        await response.write_eof(piece)  # in one packet with the stream's end
+                        return response
                     await response.write(piece)
                 call.record.status = 200
             except ApiError as error:
@@ -426,6 +446,8 @@ class Frontend:
 
 async def _whole_body(request: web.Request) -> bytes:
     """Raises ApiError 408 for a client that takes too long to send it."""
+    if request.content.is_eof():  # all of it has come with its head
+        return await request.read()
     try:
         async with asyncio.timeout(BODY_S):
             return await request.read()

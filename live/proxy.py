@@ -16,7 +16,7 @@ import aiohttp
 
 from live.bounded import MOST_ANSWER, text_of, whole_text
 from live.fleet import LivePool, LiveWorker, Ticket, UpstreamError
-from live.openai_api import PATHS, ApiError, EventSplitter, SplitError, Usage
+from live.openai_api import PATHS, ApiError, EventSplitter, SplitError, Usage, encoded
 from live.pd import FirstToken, decode_body, prefill_body
 from live.relay import Call, Placement, Relay, check, mark, note_usage, reason
 from live.retrieval import Retriever
@@ -28,6 +28,7 @@ from planner.system.resolve import System
 
 log = logging.getLogger("planner.frontend")
 ATTEMPTS = 3
+JSON = {"content-type": "application/json"}
 CONNECT_S = 15.0  # longer than this process takes to begin a few thousand connections at once
 
 
@@ -251,7 +252,9 @@ class Proxy:
     ) -> dict[str, Any]:
         """Raises UpstreamError on 5xx and broken connections, ApiError on 4xx."""
         try:
-            async with self._session.post(url, json=body, headers=headers, timeout=self._timeout) as response:
+            async with self._session.post(
+                url, data=encoded(body), headers=JSON | (headers or {}), timeout=self._timeout
+            ) as response:
                 text = await whole_text(response, MOST_ANSWER)
         except (aiohttp.ClientError, TimeoutError, ConnectionError) as error:
             raise UpstreamError(worker, reason(error)) from error
@@ -280,9 +283,11 @@ class Proxy:
             for piece in relay.first():
                 yield piece
             splitter, url = EventSplitter(), place.worker.url + PATHS[call.request.kind]
-            headers = {"x-request-id": call.request_id}
+            headers = JSON | {"x-request-id": call.request_id}
             try:
-                async with self._session.post(url, json=body, headers=headers, timeout=self._timeout) as response:
+                async with self._session.post(
+                    url, data=encoded(body), headers=headers, timeout=self._timeout
+                ) as response:
                     if response.status != 200:
                         check(response.status, await text_of(response), place.worker.name)
                     async for piece in response.content.iter_any():

@@ -23,7 +23,7 @@ from live import dynamo
 from live.address import ServerAddress
 from live.client import ClientOptions, run_load
 from live.dynamo_servers import FRONTEND, DynamoServers
-from live.frontend import Frontend, check_address
+from live.frontend import Frontend, check_address, quiet_collector
 from live.launch import LiveError, Runtime, check, detect
 from live.manifest import Circumstances, beginning, manifest
 from live.models import ServedModel, served_model
@@ -182,6 +182,7 @@ class LiveSession:
                 stopped=self._servers.stopped,
             )
             self._frontend = await self._stack.enter_async_context(frontend)
+            self._stack.enter_context(quiet_collector())
             self._progress("warm up", 0.0)
             await self._warm_up(self._servers, vocab, report)
         except BaseException:
