@@ -391,7 +391,8 @@ class Frontend:
             record.status, record.error = error.status, str(error)
             raise
         except (asyncio.CancelledError, ConnectionError):
-            record.status, record.error = CLIENT_GONE, "the client closed the connection"
+            if record.status != 200:  # else it has its answer
+                record.status, record.error = CLIENT_GONE, "the client closed the connection"
             raise
         except Exception as error:
             record.status, record.error = 500, f"{type(error).__name__}: {error}"
@@ -429,18 +430,16 @@ class Frontend:
                 async for piece in events:
                     if not response.prepared:
                         await response.prepare(request)
-                    if piece.endswith(DONE):
+                    if piece.endswith(DONE):  # the client has all; the engine's connection is still being freed
+                        await response.write_eof(piece)
                         call.record.status = 200
-                        await response.write_eof(piece)  # in one packet with the stream's end
-                        return response
-                    await response.write(piece)
-                call.record.status = 200
+                    else:
+                        await response.write(piece)
             except ApiError as error:
                 if not response.prepared:
                     raise
                 call.record.status, call.record.error = error.status, str(error)
-                await response.write(event(error.body) + DONE)
-        await response.write_eof()
+                await response.write_eof(event(error.body) + DONE)
         return response
 
 

@@ -5,6 +5,7 @@ A request is tried on another worker only while nothing of the answer has gone t
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import logging
@@ -29,6 +30,7 @@ from planner.system.resolve import System
 log = logging.getLogger("planner.frontend")
 ATTEMPTS = 3
 JSON = {"content-type": "application/json"}
+END_S = 1.0  # for an engine to end a stream after its [DONE]
 CONNECT_S = 15.0  # longer than this process takes to begin a few thousand connections at once
 
 
@@ -295,6 +297,7 @@ class Proxy:
                         if out:
                             yield out
                         if relay.done:
+                            await _end_of(response)
                             return
             except SplitError as error:
                 raise UpstreamError(place.worker.name, str(error)) from None
@@ -304,3 +307,11 @@ class Proxy:
                 mark(place.worker, broken)
                 raise broken from error
             raise UpstreamError(place.worker.name, "its stream ended without [DONE]")
+
+
+async def _end_of(response: aiohttp.ClientResponse) -> None:
+    """Read what follows [DONE], the stream's own end: only then can the next request have the connection."""
+    with contextlib.suppress(aiohttp.ClientError, TimeoutError, ConnectionError):
+        async with asyncio.timeout(END_S):
+            while not response.content.at_eof():
+                await response.content.readany()

@@ -296,7 +296,8 @@ class LiveSession:
         self._telemetry = None
         self.results.append(result)
         if self._servers is not None:
-            await self._settle(self._servers, telemetry.lost | self._failed_last(result))
+            ending = telemetry.lost | self._failed_last(result) | await self._servers.unwell()
+            await self._settle(self._servers, ending)
         return self._tables(result, telemetry, host)
 
     def _note(self, journal: Journal, outcome: Outcome, start_s: float) -> None:

@@ -425,3 +425,15 @@ def test_a_server_that_ends_after_the_load_has_died_too(
     sets = ["--set", "workload={kind: poisson, rate: 20, requests: 3, prompt_tokens: 9, output_tokens: 8}"]
     assert cli.run(["live", "cpu-agg", *UNTRACED, *sets, "--out", str(tmp_path / "run")]) == 1
     assert capsys.readouterr().out.startswith("aggregated-0 died: ")
+
+
+def test_an_engine_that_died_unnoticed_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Every request was answered, and its API server has not ended yet: it knows, and says so when asked."""
+    use_fake_engines(monkeypatch, last=3, dies_s=2.0)
+    sets = ["--set", "workload={kind: poisson, rate: 20, requests: 3, prompt_tokens: 9, output_tokens: 8}"]
+    assert cli.run(["live", "cpu-agg", *UNTRACED, *sets, "--out", str(tmp_path / "run")]) == 1
+    said = capsys.readouterr().out
+    assert said.startswith("aggregated-0 died: ")
+    assert (read_run(tmp_path / "run").requests["finish_reason"] == "length").all()
