@@ -83,7 +83,8 @@ async def wild_usage(response: web.StreamResponse) -> None:
 
 
 async def byte_by_byte(response: web.StreamResponse) -> None:
-    for one in (chunk() + b"\r\n\r\n") * 3 + b"data: [DONE]\n\n":
+    last = chunk(choices=[{"index": 0, "text": "a", "finish_reason": "length"}])
+    for one in chunk() + b"\r\n\r\n" + chunk() + b"\n\n" + last + b"\n\ndata: [DONE]\n\n":
         await response.write(bytes([one]))
 
 
