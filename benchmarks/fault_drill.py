@@ -2,7 +2,7 @@
 
     python benchmarks/fault_drill.py [--real] [--config cpu-1p1d] [--kind servers] [--only decode] [--stage late]
         [--fault KILL] [--keep results.jsonl] [--list]
-    python benchmarks/fault_drill.py --table results.jsonl   # writes benchmarks/faults.md
+    python benchmarks/fault_drill.py --table before.jsonl now.jsonl   # writes benchmarks/faults.md
 
 Kinds: servers (each role, and its watchdog, killed or stopped at each stage of `planner live`), driver (the command
 itself: its process is the frontend too), calibrate, serve (servers and the frontend's process behind `planner serve`),
@@ -25,6 +25,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -410,17 +411,8 @@ def clients(drill: Drill, bench: Bench, folder: Path) -> Seen:
                     continue
                 async with session.get(f"http://127.0.0.1:{port[1]}/metrics") as answer:
                     text = await answer.text()
-                busy = (
-                    sum(
-                        float(one)
-                        for one in re.findall(r"^vllm:num_requests_\w+\{[^}]*engine[^}]*\} (\S+)$", text, re.M)
-                    )
-                    if False
-                    else sum(
-                        float(one)
-                        for one in re.findall(r"^vllm:num_requests_(?:running|waiting)\{.*\} (\S+)$", text, re.M)
-                    )
-                )
+                counts = re.findall(r"^vllm:num_requests_(?:running|waiting)\{.*\} (\S+)$", text, re.M)
+                busy = sum(map(float, counts))
                 (blocks,) = re.findall(r"^vllm:kv_cache_usage_perc\{.*\} (\S+)$", text, re.M)
                 found.append((busy, float(blocks)))
         return found
@@ -500,6 +492,7 @@ def disk(drill: Drill, bench: Bench, folder: Path) -> Seen:
         look(seen, command, out, rows_before=before)
         seen.must(seen.code in (1, 2), "exit 1, or 2 before anything starts")
         seen.must(command.has_said("^planner: .*No space left on device"), "the cause")
+        seen.must(" died: " not in seen.said, "a server died of it")
         if drill.stage != "starting":
             seen.must(command.has_said("Latency, ms"), "the report")
     return seen
@@ -527,7 +520,9 @@ def endpoint(drill: Drill, bench: Bench, folder: Path) -> Seen:
     wanted = {"silent": 130, "byte by byte": 0}.get(drill.fault, 1)
     seen.must(seen.code == wanted, f"exit {wanted}")
     seen.must(seen.kept == 20 and seen.done == done, f"20 rows, {done} done")
-    if wanted == 1:
+    if drill.fault == "429":
+        seen.must(command.has_said("20 of 20 requests were rejected"), "that all were rejected")
+    elif wanted == 1:
         seen.must(re.search(rf"{20 - done} of 20 requests failed: ", seen.said), "how many failed, and why, first")
     return seen
 
@@ -560,6 +555,44 @@ def drills(bench: Bench) -> list[Drill]:
     return found
 
 
+Result = dict[str, Any]
+HEAD = """# Faults on purpose
+
+Written by `benchmarks/fault_drill.py`, whose text says what makes a drill well. "Before" is what the commands did when
+the drill was first played, "now" what they do; "-" was not played. Engines are vLLM's CPU build (real) or stand-ins (fake).
+
+| what | when | fault | engines | played | before | now | what is said |
+|---|---|---|---|---|---|---|---|
+"""
+
+
+def results(path: Path) -> list[Result]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def key(one: Result) -> tuple[str, ...]:
+    engines = f"{one['config'].removeprefix('cpu-')}, {'real' if one['real'] else 'fake'}"
+    return one["kind"], one["victim"], one["stage"], one["fault"], engines
+
+
+def table(before: list[Result], now: list[Result]) -> str:
+    """A line for each kind of drill. Its last result counts."""
+    old, new = {key(one): one for one in before}, {key(one): one for one in now}
+    played = Counter(map(key, [*before, *now]))
+
+    def verdict(found: Result | None) -> str:
+        return "-" if found is None else "; ".join(found["wrong"]) or "well"
+
+    lines = []
+    for one in sorted(played, key=lambda found: (list(KINDS).index(found[0]), found)):
+        kind, victim, *how = one
+        said = re.sub(r"/tmp/\S+?/run/?|127\.0\.0\.1:\d+", "...", (new.get(one) or old[one])["said"])
+        short = (said if len(said) < 160 else said[:157] + "...").replace("|", "/").replace("\n", " ")
+        cells = (f"{kind}: {victim}", *how, str(played[one]), verdict(old.get(one)), verdict(new.get(one)), short)
+        lines.append(f"| {' | '.join(cells)} |\n")
+    return HEAD + "".join(lines)
+
+
 def play(drill: Drill, bench: Bench) -> Seen:
     with tempfile.TemporaryDirectory(prefix="planner-drill-", ignore_cleanup_errors=True) as folder:
         return KINDS[drill.kind](drill, bench, Path(folder) / "run")
@@ -576,8 +609,11 @@ def main() -> None:
     parser.add_argument("--stop-s", type=float, default=3.0)
     parser.add_argument("--keep", type=Path, help="add the results to this file")
     parser.add_argument("--list", action="store_true", help="only say what would be played")
-    parser.add_argument("--table", type=Path, help="write benchmarks/faults.md from a file of results")
+    parser.add_argument("--table", type=Path, nargs=2, help="write benchmarks/faults.md from results of before and now")
     arguments = parser.parse_args()
+    if arguments.table:
+        (ROOT / "benchmarks" / "faults.md").write_text(table(*map(results, arguments.table)))
+        return
     bench = Bench(arguments.real, arguments.config, arguments.stop_s)
     bad = 0
     for drill in drills(bench):
