@@ -559,7 +559,7 @@ Result = dict[str, Any]
 HEAD = """# Faults on purpose
 
 Written by `benchmarks/fault_drill.py`, whose text says what makes a drill well. "Before" is what the commands did when
-the drill was first played, "now" what they do; "-" was not played. Engines: vLLM's CPU build (real) or stand-ins (fake).
+the drill was first played, "now" what they do; "-" was not played. Engines: vLLM for CPUs (real) or stand-ins (fake).
 
 | what | when | fault | engines | played | before | now | what is said |
 |---|---|---|---|---|---|---|---|
