@@ -29,6 +29,7 @@ from live.prompts import PromptMaker
 from live.results import ClientResult, Lag, Outcome
 from live.stop_signal import unless_stopped
 from planner.messages import message
+from planner.run.tables import STOPPED
 from planner.spec.strict_yaml import shorten
 from planner.traffic.requests import Arrival, Load, Request
 
@@ -232,7 +233,7 @@ class _Run:
                 else:
                     await self._read(response, outcome)
         except asyncio.CancelledError:
-            outcome.fail("stopped before it ended")
+            outcome.fail(STOPPED)
             raise
         except (aiohttp.ClientError, ConnectionError, TimeoutError, ValueError) as error:
             outcome.fail(f"{type(error).__name__}: {error}" if str(error) else type(error).__name__)

@@ -19,6 +19,7 @@ from planner.spec import SpecError
 
 log = logging.getLogger("planner.client")
 PromptForm = Literal["token_ids", "text"]
+MODELS_S = 30.0  # for the list of models, which needs no engine
 PROBE_TOKENS = 8  # output tokens of a probe
 PROBE_WORDS = (24, 120)  # two lengths give tokens a word and what the template adds
 
@@ -104,9 +105,14 @@ class _Probe:
         if not url.startswith(("http://", "https://")):
             raise SpecError("endpoint {url}: is no URL; {allowed}", url, allowed)
         try:
-            async with self._session.get(f"{url}/v1/models", headers=self._headers) as response:
+            timeout = aiohttp.ClientTimeout(total=MODELS_S)
+            async with self._session.get(f"{url}/v1/models", headers=self._headers, timeout=timeout) as response:
                 status, text = response.status, await text_of(response)
-        except (aiohttp.ClientError, TimeoutError, ValueError) as error:
+        except TimeoutError:
+            raise SpecError(
+                "endpoint {url}: /v1/models is not answered within {seconds:.0f} s; {allowed}", url, MODELS_S, allowed
+            ) from None
+        except (aiohttp.ClientError, ValueError) as error:
             raise SpecError(
                 "endpoint {url}: cannot be reached ({error}); {allowed}",
                 url,

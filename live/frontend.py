@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import hmac
 import ipaddress
 import json
@@ -19,7 +20,7 @@ import logging
 import socket
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import aiohttp
@@ -94,6 +95,19 @@ def check_address(host: str, port: int, token: str | None) -> None:
 
 def _cannot_listen(host: str, port: int, error: OSError) -> SpecError:
     return SpecError("frontend: cannot listen on {host}:{port}: {fault}", host, port, system(error))
+
+
+@contextlib.contextmanager
+def quiet_collector() -> Iterator[None]:
+    """While requests are served Python looks for cycles among what is made now, not among all that was there before:
+    modules and tables, a hundred times more, whose walks hold up every stream.
+    """
+    gc.collect()
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
 
 
 class Frontend:
@@ -182,7 +196,9 @@ class Frontend:
     async def _start(self) -> None:
         connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEPALIVE_S)
         session = await self._stack.enter_async_context(
-            aiohttp.ClientSession(connector=connector, headers=self._worker_headers)
+            aiohttp.ClientSession(
+                connector=connector, headers=self._worker_headers, cookie_jar=aiohttp.DummyCookieJar()
+            )
         )
         self._stack.push_async_callback(self._stop_tasks)
         for pool in self.pools:
@@ -375,7 +391,8 @@ class Frontend:
             record.status, record.error = error.status, str(error)
             raise
         except (asyncio.CancelledError, ConnectionError):
-            record.status, record.error = CLIENT_GONE, "the client closed the connection"
+            if record.status != 200:  # else it has its answer
+                record.status, record.error = CLIENT_GONE, "the client closed the connection"
             raise
         except Exception as error:
             record.status, record.error = 500, f"{type(error).__name__}: {error}"
@@ -413,19 +430,23 @@ class Frontend:
                 async for piece in events:
                     if not response.prepared:
                         await response.prepare(request)
-                    await response.write(piece)
-                call.record.status = 200
+                    if piece.endswith(DONE):  # the client has all; the engine's connection is still being freed
+                        await response.write_eof(piece)
+                        call.record.status = 200
+                    else:
+                        await response.write(piece)
             except ApiError as error:
                 if not response.prepared:
                     raise
                 call.record.status, call.record.error = error.status, str(error)
-                await response.write(event(error.body) + DONE)
-        await response.write_eof()
+                await response.write_eof(event(error.body) + DONE)
         return response
 
 
 async def _whole_body(request: web.Request) -> bytes:
     """Raises ApiError 408 for a client that takes too long to send it."""
+    if request.content.is_eof():  # all of it has come with its head
+        return await request.read()
     try:
         async with asyncio.timeout(BODY_S):
             return await request.read()

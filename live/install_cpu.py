@@ -26,7 +26,7 @@ PINS = Path(__file__).parent / "cpu-constraints.txt"
 NOT_NEEDED = frozenset(
     "torchvision torchaudio torchcodec opencv-python-headless numba intel-openmp mistral-common sentencepiece "
     "tiktoken anthropic mcp opentelemetry-sdk opentelemetry-api opentelemetry-exporter-otlp "
-    "opentelemetry-semantic-conventions-ai outlines-core lm-format-enforcer depyf ninja".split()
+    "opentelemetry-semantic-conventions-ai outlines-core depyf ninja".split()
 )
 
 

@@ -313,6 +313,7 @@ def server_environment(
     # cores spin at barriers (decode steps 2 -> 28 ms), and every server would be bound to the same cores.
     environment |= {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "OMP_NUM_THREADS": "1"}
     environment["VLLM_CPU_OMP_THREADS_BIND"] = "nobind"
+    environment.setdefault("TORCHDYNAMO_DISABLE", "1")  # or the first log probabilities take a minute
     if wire is not None:
         environment |= _UCX_WIRES.get(wire, {})
     environment.pop("VLLM_CPU_KVCACHE_SPACE", None)  # would override --kv-cache-memory-bytes

@@ -157,9 +157,12 @@ def parse_prompts(
 
 def _body(raw: bytes) -> dict[str, Any]:
     try:
-        body = json.loads(raw, parse_constant=_not_finite, parse_float=_finite)
-    except (ValueError, RecursionError) as error:  # the latter: a hundred thousand brackets
-        raise ApiError(400, f"the body is not JSON: {error}") from None
+        body = msgspec.json.decode(raw)
+    except (msgspec.MsgspecError, ValueError, RecursionError):  # half characters, which pass; else what json calls it
+        try:
+            body = json.loads(raw, parse_constant=_not_finite, parse_float=_finite)
+        except (ValueError, RecursionError) as error:  # the latter: a hundred thousand brackets
+            raise ApiError(400, f"the body is not JSON: {error}") from None
     if not isinstance(body, dict):
         raise ApiError(400, "the body must be a JSON object")
     return body
@@ -294,6 +297,14 @@ def parsed(data: bytes) -> Any:
         return msgspec.json.decode(data)
     except msgspec.DecodeError:  # NaN and half characters are no JSON, but some engines write them
         return json.loads(data)
+
+
+def encoded(body: dict[str, Any]) -> bytes:
+    """A body for an engine, in a fraction of json's time: prompts are thousands of ids."""
+    try:
+        return msgspec.json.encode(body)
+    except UnicodeEncodeError:  # half a character
+        return json.dumps(body).encode()
 
 
 MOST_COUNT = 10**9  # tokens of a request that a server may speak of

@@ -5,6 +5,7 @@ A request is tried on another worker only while nothing of the answer has gone t
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import logging
@@ -16,7 +17,7 @@ import aiohttp
 
 from live.bounded import MOST_ANSWER, text_of, whole_text
 from live.fleet import LivePool, LiveWorker, Ticket, UpstreamError
-from live.openai_api import PATHS, ApiError, EventSplitter, SplitError, Usage
+from live.openai_api import PATHS, ApiError, EventSplitter, SplitError, Usage, encoded
 from live.pd import FirstToken, decode_body, prefill_body
 from live.relay import Call, Placement, Relay, check, mark, note_usage, reason
 from live.retrieval import Retriever
@@ -28,6 +29,8 @@ from planner.system.resolve import System
 
 log = logging.getLogger("planner.frontend")
 ATTEMPTS = 3
+JSON = {"content-type": "application/json"}
+END_S = 1.0  # for an engine to end a stream after its [DONE]
 CONNECT_S = 15.0  # longer than this process takes to begin a few thousand connections at once
 
 
@@ -251,7 +254,9 @@ class Proxy:
     ) -> dict[str, Any]:
         """Raises UpstreamError on 5xx and broken connections, ApiError on 4xx."""
         try:
-            async with self._session.post(url, json=body, headers=headers, timeout=self._timeout) as response:
+            async with self._session.post(
+                url, data=encoded(body), headers=JSON | (headers or {}), timeout=self._timeout
+            ) as response:
                 text = await whole_text(response, MOST_ANSWER)
         except (aiohttp.ClientError, TimeoutError, ConnectionError) as error:
             raise UpstreamError(worker, reason(error)) from error
@@ -280,9 +285,11 @@ class Proxy:
             for piece in relay.first():
                 yield piece
             splitter, url = EventSplitter(), place.worker.url + PATHS[call.request.kind]
-            headers = {"x-request-id": call.request_id}
+            headers = JSON | {"x-request-id": call.request_id}
             try:
-                async with self._session.post(url, json=body, headers=headers, timeout=self._timeout) as response:
+                async with self._session.post(
+                    url, data=encoded(body), headers=headers, timeout=self._timeout
+                ) as response:
                     if response.status != 200:
                         check(response.status, await text_of(response), place.worker.name)
                     async for piece in response.content.iter_any():
@@ -290,6 +297,7 @@ class Proxy:
                         if out:
                             yield out
                         if relay.done:
+                            await _end_of(response)
                             return
             except SplitError as error:
                 raise UpstreamError(place.worker.name, str(error)) from None
@@ -299,3 +307,11 @@ class Proxy:
                 mark(place.worker, broken)
                 raise broken from error
             raise UpstreamError(place.worker.name, "its stream ended without [DONE]")
+
+
+async def _end_of(response: aiohttp.ClientResponse) -> None:
+    """Read what follows [DONE], the stream's own end: only then can the next request have the connection."""
+    with contextlib.suppress(aiohttp.ClientError, TimeoutError, ConnectionError):
+        async with asyncio.timeout(END_S):
+            while not response.content.at_eof():
+                await response.content.readany()

@@ -12,6 +12,8 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from live.watchdog import members, stat
+
 HOST = "127.0.0.1"
 STOP_GRACE_S = 10.0
 LOWEST_PORT = 12_000  # below are the well-known ones of databases and the like
@@ -59,26 +61,6 @@ def port_is_free(port: int) -> bool:
         return True
 
 
-def _stat(pid: int) -> list[str]:
-    """The fields of a process's stat from its state on, past a name that may hold anything."""
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-
-
-def _session_of(pid: int) -> int:
-    return int(_stat(pid)[3])
-
-
-def _members(session: int) -> list[int]:
-    """Processes of a session."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdecimal():
-            with contextlib.suppress(OSError):
-                if _session_of(int(entry.name)) == session:
-                    found.append(int(entry.name))
-    return found
-
-
 class ServerProcess:
     """A running command. It ends when `stop` is called or when this process dies in any way (live/watchdog.py)."""
 
@@ -114,16 +96,16 @@ class ServerProcess:
             with contextlib.suppress(OSError):
                 children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
                 # between fork and setsid the child is still in the watchdog's session
-                self._session = next((int(c) for c in children if _session_of(int(c)) == int(c)), None)
+                self._session = next((int(c) for c in children if int(stat(int(c))[3]) == int(c)), None)
         return code
 
     def stopped(self) -> bool:
         """Whether one of the server's processes is stopped by a signal (state T)."""
         if self.returncode is not None or self._session is None:
             return False
-        for pid in _members(self._session):
+        for pid in members(self._session):
             with contextlib.suppress(OSError):
-                if _stat(pid)[0] == "T":
+                if stat(pid)[0] == "T":
                     return True
         return False
 
@@ -139,6 +121,6 @@ class ServerProcess:
                 os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
         if self._session is not None:  # a watchdog that was itself killed leaves the server's own children
-            for pid in _members(self._session):
+            for pid in members(self._session):
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)

@@ -308,6 +308,21 @@ class Servers:
         """Bring logs, traces and exit codes up to date."""
         await asyncio.gather(*(item.refresh() for item in self._running))
 
+    async def unwell(self) -> set[str]:
+        """Servers that refuse connections or say that their engine is dead: their ends are to come."""
+        async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=5)) as session:
+
+            async def is_well(item: Running) -> bool:
+                try:
+                    return await self._healthy(session, f"http://{item.host}:{item.ports.http}")
+                except TimeoutError:
+                    return True  # busy, or stopped: no end
+                except (aiohttp.ClientError, ValueError):
+                    return False
+
+            well = await asyncio.gather(*map(is_well, self._running))
+        return {item.name for item, fine in zip(self._running, well, strict=True) if not fine}
+
     def stopped(self) -> set[str]:
         """Servers that do not run because of a signal (SIGSTOP), as far as that can be seen from here."""
         return {item.name for item in self._running if item.stopped()}

@@ -12,7 +12,7 @@ import contextlib
 import os
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -23,7 +23,7 @@ from live import dynamo
 from live.address import ServerAddress
 from live.client import ClientOptions, run_load
 from live.dynamo_servers import FRONTEND, DynamoServers
-from live.frontend import Frontend, check_address
+from live.frontend import Frontend, check_address, quiet_collector
 from live.launch import LiveError, Runtime, check, detect
 from live.manifest import Circumstances, beginning, manifest
 from live.models import ServedModel, served_model
@@ -34,7 +34,7 @@ from live.servers import ReadyServer, Servers
 from live.step_table import EngineTrace, read_trace
 from live.stop_signal import Stopped, stop_on_signals
 from live.telemetry import Telemetry
-from live.warmup import warm_up
+from live.warmup import NoAnswer, warm_up
 from planner.routing import NEEDS_OVERLAP
 from planner.run.journal import Journal
 from planner.run.tables import Progress, Run, frame
@@ -127,10 +127,15 @@ class LiveSession:
     ) -> None:
         try:
             self._progress("stop servers", 0.0)
-            self._runner.run(self._stack.aclose())
+            self._runner.run(self._stop())
             self._progress("stop servers", 1.0)
         finally:
             self._runner.close()
+
+    async def _stop(self) -> None:
+        """Stop the servers. A signal ends nothing then: it takes seconds, and what was measured is told after it."""
+        with stop_on_signals():
+            await self._stack.aclose()
 
     async def _start_unless_stopped(self) -> bool:
         """Start; on SIGINT or SIGTERM stop what has started instead, and return False."""
@@ -177,10 +182,28 @@ class LiveSession:
                 stopped=self._servers.stopped,
             )
             self._frontend = await self._stack.enter_async_context(frontend)
+            self._stack.enter_context(quiet_collector())
             self._progress("warm up", 0.0)
-            await warm_up(self.workers, self.system, vocab, report, token=self._worker_token)
+            await self._warm_up(self._servers, vocab, report)
         except BaseException:
             await self._stack.aclose()
+            raise
+
+    async def _warm_up(self, servers: Servers, vocab: int, report: Callable[[float], None]) -> None:
+        """Raises LiveError, which names a server that died meanwhile rather than the request that it failed."""
+        try:
+            await warm_up(self.workers, self.system, vocab, report, token=self._worker_token)
+        except NoAnswer:
+            deadline = time.monotonic() + SETTLE_S
+            await servers.refresh()
+            while not servers.ended() and not servers.stopped() and time.monotonic() < deadline:
+                await asyncio.sleep(0.1)
+                await servers.refresh()
+            for name, why in servers.ended().items():
+                log = self.folder / f"{name}.log"
+                raise LiveError("{name} died while it warmed up: {why}; log: {log}", name, why, log) from None
+            for name in servers.stopped():
+                raise LiveError("{name} was stopped by a signal while it warmed up", name) from None
             raise
 
     def _make_servers(self) -> Servers:
@@ -273,7 +296,8 @@ class LiveSession:
         self._telemetry = None
         self.results.append(result)
         if self._servers is not None:
-            await self._settle(self._servers, telemetry.lost | self._failed_last(result))
+            ending = telemetry.lost | self._failed_last(result) | await self._servers.unwell()
+            await self._settle(self._servers, ending)
         return self._tables(result, telemetry, host)
 
     def _note(self, journal: Journal, outcome: Outcome, start_s: float) -> None:

@@ -18,14 +18,16 @@ vLLM does not promise this interface: `live.launch.step_tracing` says for which 
 from __future__ import annotations
 
 import atexit
-import json
 import os
 import time
+from pathlib import Path
 from typing import Any
 
 from vllm.v1.core.sched.async_scheduler import AsyncScheduler
 from vllm.v1.core.sched.scheduler import Scheduler
 from vllm.v1.request import RequestStatus
+
+from live.trace_file import TraceFile
 
 TRACE_VARIABLE = "PLANNER_STEP_TRACE"
 FLUSH_S = 0.5
@@ -38,15 +40,12 @@ class _Tracing:
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._trace = open(os.environ[TRACE_VARIABLE], "a", buffering=1 << 16)  # noqa: SIM115 (open while the engine runs)
+        self._trace = TraceFile(Path(os.environ[TRACE_VARIABLE]))
         self._steps: dict[int, tuple[float, dict[str, Any] | None]] = {}  # by id() of the scheduler's output
         self._open: dict[str, dict[str, Any]] = {}
         self._last_result = 0.0
         self._flushed = time.monotonic()
         atexit.register(self._trace.flush)
-
-    def _write(self, record: dict[str, Any]) -> None:
-        self._trace.write(json.dumps(record, separators=(",", ":")) + "\n")
 
     def add_request(self, request: Any) -> None:
         self._open.setdefault(request.request_id, {"r": request.request_id, "queued": round(time.monotonic(), 6)})
@@ -126,7 +125,7 @@ class _Tracing:
             begin = max(start, self._last_result) if self.overlapping else start
             self._last_result = now
             record["d"] = round(now - begin, 6)
-            self._write(record)
+            self._trace.write(record)
             self._close_finished(scheduler_output, result, now)
         if now - self._flushed > FLUSH_S or not self.running:  # type: ignore[attr-defined]
             self._trace.flush()
@@ -151,7 +150,7 @@ class _Tracing:
         if entry is not None:
             entry.pop("last", None)
             entry["end"] = round(now, 6)
-            self._write(entry)
+            self._trace.write(entry)
 
 
 class TracingScheduler(_Tracing, Scheduler):

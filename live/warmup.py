@@ -17,11 +17,16 @@ from live.openai_api import PATHS
 from live.pd import decode_body, prefill_body
 from live.prompts import token_range
 from live.servers import ReadyServer
+from planner.messages import message
 from planner.system.resolve import System
 
 # (prompt tokens, output tokens, requests at once): one alone, a small batch, a long prompt.
 SHAPES = ((32, 4, 1), (64, 8, 8), (1024, 4, 1))
 TIMEOUT_S = 300.0
+
+
+class NoAnswer(LiveError):
+    """A server that broke off, or that its engine failed."""
 
 
 async def warm_up(
@@ -80,17 +85,17 @@ async def _post(
         async with session.post(worker.url + PATHS["completions"], json=body, headers=headers) as answer:
             if answer.status != 200:
                 text = " ".join((await text_of(answer)).split())[:300]
-                raise LiveError(
+                refused = message(
                     "{name} refused a warm-up request: {status} {text}; log: {log}",
                     worker.name,
                     answer.status,
                     text,
                     worker.log,
                 )
+                raise NoAnswer(refused) if answer.status >= 500 else LiveError(refused)
             found: dict[str, Any] = json.loads(await whole_text(answer, MOST_ANSWER))
             return found
     except (aiohttp.ClientError, TimeoutError) as error:
         reason = f"{type(error).__name__} {error}".strip()
-        raise LiveError(
-            "{name} failed while warming up: {reason}; log: {log}", worker.name, reason, worker.log
-        ) from error
+        failed = message("{name} failed while warming up: {reason}; log: {log}", worker.name, reason, worker.log)
+        raise NoAnswer(failed) from error

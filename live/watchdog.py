@@ -5,6 +5,8 @@
 FD is the reading end of a pipe whose other end only the driver holds: when the driver closes it, or dies in any way,
 the read ends and the server is stopped: SIGTERM, GRACE_S seconds, then SIGKILL to its whole process group and to
 whatever processes it left behind (Linux hands those to this process). Exits with the server's own exit code.
+Where this process is itself killed (Ray kills the children of an actor whose node is lost), a guard that is nobody's
+child kills the server's session: its engine would otherwise live on without an API server.
 Standard library only, because it must start at once.
 """
 
@@ -27,6 +29,50 @@ _libc = ctypes.CDLL(None, use_errno=True)
 def _children() -> list[int]:
     tasks = Path("/proc/self/task").glob("*/children")
     return [int(pid) for task in tasks for pid in task.read_text().split()]
+
+
+def stat(pid: int) -> list[str]:
+    """The fields of a process's stat from its state on, past a name that may hold anything. Raises OSError."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+
+
+def members(session: int) -> list[int]:
+    """Processes of a session that have not ended."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdecimal():
+            with contextlib.suppress(OSError):
+                state, _, _, its_session = stat(int(entry.name))[:4]
+                if int(its_session) == session and state != "Z":
+                    found.append(int(entry.name))
+    return found
+
+
+def _guard(lifeline: int) -> int:
+    """Start the guard. Returns the end of a pipe to tell it the server's session; it acts when that end is closed."""
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child:
+        os.close(reading)
+        os.waitpid(child, 0)
+        return writing
+    if os.fork():
+        os._exit(0)
+    try:
+        os.close(writing)
+        os.close(lifeline)
+        nothing = os.open(os.devnull, os.O_RDWR)
+        for standard in range(3):
+            os.dup2(nothing, standard)
+        told = b"".join(iter(lambda: os.read(reading, 64), b""))
+        deadline = time.monotonic() + 5
+        while told and (left := members(int(told))) and time.monotonic() < deadline:
+            for pid in left:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            time.sleep(0.05)
+    finally:
+        os._exit(0)
 
 
 def _die_with_parent() -> None:
@@ -57,6 +103,7 @@ def main(arguments: list[str]) -> int:
     os.set_inheritable(pipe, False)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)  # only the pipe stops it
+    guard = _guard(pipe)  # before this process takes in what is left behind
     _libc.prctl(PR_SET_CHILD_SUBREAPER, 1)
 
     def prepare() -> None:
@@ -65,6 +112,7 @@ def main(arguments: list[str]) -> int:
         _die_with_parent()
 
     server = subprocess.Popen(command, start_new_session=True, preexec_fn=prepare)
+    os.write(guard, str(server.pid).encode())
     while server.poll() is None:
         readable, _, _ = select.select([pipe], [], [], 0.1)
         if readable and not os.read(pipe, 1):

@@ -29,6 +29,7 @@ class FakeEngine:
 
     `requests` are the bodies it was sent. `written` holds for each streamed request when it came in and when each
     token was written (loop time).
+    `last`: after so many answers of a load its engine is dead, and /health says so; its process ends `dies_s` later.
     `fail`: an HTTP status instead of an answer. `break_after`: drop the connection after so many tokens. `dies_s`: its
     process ends so long after it has done so.
     `pushed_by`: a prefill engine whose KV this one waits for, for ever where that had no request of the same id (as
@@ -44,6 +45,7 @@ class FakeEngine:
         self.fail: int | None = options.pop("fail", None)
         self.break_after: int | None = options.pop("break_after", None)
         self.dies_s: float | None = options.pop("dies_s", None)
+        self.last: int | None = options.pop("last", None)
         self.refuse: set[str] = set(options.pop("refuse", ()))
         self.token_prompts: bool = options.pop("token_prompts", True)
         self.natural: int = options.pop("natural", 12)
@@ -59,7 +61,7 @@ class FakeEngine:
         self.ids: list[str] = []
         self.written: dict[str, list[float]] = {}
         self.running = self.most_running = 0
-        self.abandoned = 0
+        self.abandoned = self.loaded = 0  # loaded: answered requests of a load
         self.ended: list[dict[str, float]] = []  # answered requests, as columns of planner.run.tables
         self.url = ""
 
@@ -70,7 +72,7 @@ class FakeEngine:
         app.router.add_post("/tokenize", self._tokenize)
         app.router.add_get("/v1/models", self._models)
         app.router.add_get("/metrics", self._metrics)
-        app.router.add_get("/health", self._models)
+        app.router.add_get("/health", self._health)
         self._runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=0.1)
         await self._runner.setup()
         await web.TCPSite(self._runner, "127.0.0.1", self.port, backlog=2048).start()  # as uvicorn's
@@ -86,6 +88,13 @@ class FakeEngine:
 
     async def _models(self, _: web.Request) -> web.Response:
         return web.json_response({"object": "list", "data": [{"id": "fake", "object": "model"}]})
+
+    async def _health(self, request: web.Request) -> web.Response:
+        return web.Response(status=503) if self._is_dead else await self._models(request)
+
+    @property
+    def _is_dead(self) -> bool:
+        return self.last is not None and self.loaded >= self.last
 
     async def _metrics(self, _: web.Request) -> web.Response:
         while self.mute:
@@ -242,6 +251,9 @@ class FakeEngine:
                 "prompt_tokens": self._prompt_tokens(body), "output_tokens": count,
             }
         )  # fmt: skip
+        self.loaded += "-" in request.headers.get("x-request-id", "")  # the load client's ids
+        if self._is_dead and self.dies_s is not None:
+            asyncio.get_running_loop().call_later(self.dies_s, os._exit, 1)
         return response
 
     @staticmethod

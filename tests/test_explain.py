@@ -273,7 +273,7 @@ def test_report_fits_80_columns_and_adds_its_warnings() -> None:
     text = out.getvalue()
     assert text.startswith("Past saturation")
     assert "Warning: outside the measured range" in text
-    assert "Warning: 1 of 200 requests failed." in text
+    assert "Warning: 1 of 200 requests failed" in text
     assert "Run: runs/x" in text
     tables = [line for line in text.splitlines() if not line.startswith(("Past", "Bottleneck", "Warning"))]
     assert max(len(line) for line in tables) <= 80

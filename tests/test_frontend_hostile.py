@@ -14,7 +14,7 @@ import aiohttp
 import pytest
 
 from fake_engine import FakeEngine, system_of, until
-from live import bodies, fleet, openai_api
+from live import bodies, fleet, openai_api, proxy
 from live import frontend as frontend_module
 from live.frontend import Frontend
 from live.servers import ReadyServer
@@ -556,3 +556,27 @@ def test_a_burst_of_connections_finds_room_while_the_frontend_is_busy() -> None:
                 stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=0.9))
 
     served(test, [FakeEngine()], ONE)
+
+
+def test_streams_leave_the_engines_connection_to_the_next_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The end of the stream is read too, not only its [DONE]."""
+    monkeypatch.setattr(frontend_module, "KEEPALIVE_S", 60.0)
+    monkeypatch.setattr(proxy, "END_S", 60.0)
+    made: list[Any] = []
+    create = aiohttp.TCPConnector._create_connection
+
+    async def counted(self: Any, request: Any, *more: Any) -> Any:
+        made.append(request.url)
+        return await create(self, request, *more)
+
+    monkeypatch.setattr(aiohttp.TCPConnector, "_create_connection", counted)
+    engine = FakeEngine()
+
+    async def test(_: Frontend, session: aiohttp.ClientSession) -> None:
+        for _ in range(5):
+            async with session.post("/v1/completions", json=PROMPT | {"stream": True}) as response:
+                assert (await response.read()).endswith(b"data: [DONE]\n\n")
+        assert len(engine.ended) == 5
+        assert sum(str(url).startswith(f"{engine.url}/v1/completions") for url in made) <= 1
+
+    served(test, [engine], ONE)

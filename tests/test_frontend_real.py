@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import importlib.util
+import time
+import warnings
 from pathlib import Path
 
 import pytest
@@ -99,5 +102,21 @@ async def ask(client: object) -> None:
     stream = await client.chat.completions.create(model="tiny", messages=question, max_tokens=4, stream=True)
     chunks = [chunk async for chunk in stream]
     assert chunks[-1].choices[0].finish_reason == "length"
+    begin = time.monotonic()
+    told = await client.chat.completions.create(
+        model="tiny", messages=question, max_tokens=2, logprobs=True, top_logprobs=2
+    )
+    assert len(told.choices[0].logprobs.content) == 2
+    print(f"first log probabilities after {time.monotonic() - begin:.1f} s")
+    if importlib.util.find_spec("lmformatenforcer") is None:  # installed by hand, or by an install_cpu of before
+        warnings.warn("lm-format-enforcer is not installed: JSON mode is not asked for", stacklevel=2)
+    else:
+        answer = await client.chat.completions.create(
+            model="tiny", messages=question, max_tokens=8, response_format={"type": "json_object"}
+        )
+        assert answer.choices[0].message.content.lstrip().startswith("{")
+    with pytest.raises(openai.BadRequestError, match="tool-call-parser"):  # a model of random weights calls nothing
+        tool = {"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}
+        await client.chat.completions.create(model="tiny", messages=question, tools=[tool])
     with pytest.raises(openai.BadRequestError, match="maximum context length"):
         await client.completions.create(model="tiny", prompt="x" * 5000, extra_body={"retrieval": False})

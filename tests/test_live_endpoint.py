@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
+import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +17,7 @@ import pytest
 pytest.importorskip("aiohttp", reason="the live extra is not installed")
 
 from fake_engine import FakeEngine
+from live import endpoints
 from planner import cli
 from planner.run.tables import Run
 
@@ -86,6 +89,30 @@ def test_who_decodes_behind_an_endpoint_is_not_claimed(capsys: pytest.CaptureFix
         assert cli.run([*words, "--set", "workload.rate=50"]) == 0
     metrics = json.loads(capsys.readouterr().out)["metrics"]
     assert metrics["local_prefill_share"] is None
+
+
+def test_requests_that_fail_are_the_headline(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # The first questions are answered.
+    monkeypatch.setattr(FakeEngine, "_refusal", lambda self, _: "out of breath" if len(self.requests) > 8 else None)
+    with foreign() as engine:
+        sets = ["--set", "workload.requests=15", "--set", "workload.rate=50"]
+        assert cli.run(["live", "cpu-agg", "--endpoint", engine.url, *sets, "--out", str(tmp_path / "run")]) == 1
+    assert re.match(r"(\d+) of 15 requests failed: \1 with '400: out of breath'\. ", capsys.readouterr().out)
+    assert len(Run.load(tmp_path / "run").requests) == 15
+
+
+def test_a_server_that_lists_no_models_in_time_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(endpoints, "MODELS_S", 0.2)
+    with socket.socket() as silent:  # its kernel takes connections
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        assert cli.run(["live", "cpu-agg", "--endpoint", url, "--no-save"]) == 2
+    assert capsys.readouterr().err.splitlines()[-1].startswith(f"planner: endpoint {url}: /v1/models is not answered")
 
 
 def test_a_server_that_refuses_everything_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:

@@ -16,6 +16,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import aiohttp
@@ -26,9 +27,13 @@ from live import fleet, frontend, restarts
 from live.frontend import Frontend
 from live.launch import LiveError
 from live.server_log import why_ended
+from live.servers import Servers
 from live.session import LiveSession
+from live.warmup import NoAnswer
 from planner import cli, simulate
+from planner.calibration.calibrate import calibrate
 from planner.commands import read_run
+from planner.messages import Failure
 from planner.run import journal
 from planner.run.metrics import summarise
 from planner.run.tables import Run
@@ -225,6 +230,52 @@ def test_a_server_that_died_is_the_headline(tmp_path: Path) -> None:
     assert not (tmp_path / "run" / journal.NAME).exists()
 
 
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [
+        (signal.SIGKILL, "aggregated-1 died while it warmed up: killed by SIGKILL; log: .*aggregated-1.log"),
+        (signal.SIGSTOP, "aggregated-1 was stopped by a signal while it warmed up"),
+    ],
+)
+def test_what_became_of_a_server_while_it_warmed_up(
+    number: signal.Signals, words: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    use_fake_engines(monkeypatch)
+    session = LiveSession(system_of(), tmp_path)
+
+    async def fail(*_: Any, **__: Any) -> None:
+        os.kill(engine_of(session, 1), number)
+        raise NoAnswer("aggregated-0 failed while warming up")
+
+    monkeypatch.setattr("live.session.warm_up", fail)
+    with pytest.raises(LiveError, match=words), session:
+        raise AssertionError("started")
+
+
+def test_a_signal_while_servers_stop_loses_no_report(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    use_fake_engines(monkeypatch)
+    stop = Servers.stop
+
+    async def hang_up(self: Servers) -> None:
+        os.kill(os.getpid(), signal.SIGHUP)
+        await stop(self)
+
+    monkeypatch.setattr(Servers, "stop", hang_up)
+    sets = [word for change in (*TWO, "workload.requests=5") for word in ("--set", change)]
+    assert cli.run(["live", "cpu-agg", *UNTRACED, *sets, "--out", str(tmp_path / "run")]) == 0
+    assert "Latency, ms" in capsys.readouterr().out
+
+
+def test_steps_of_a_server_that_died_are_no_measure() -> None:
+    run = simulate(load("agg", ["workload.requests=5"]))
+    run.manifest["died"] = {"aggregated-0": "killed by SIGKILL"}
+    backend: Any = SimpleNamespace(run=lambda *_: run)
+    with pytest.raises(Failure, match="nothing was calibrated: aggregated-0 died: killed by SIGKILL"):
+        calibrate(system_of(), backend)
+
+
 def test_a_server_that_stood_still_while_requests_failed_is_the_headline(tmp_path: Path) -> None:
     """Nobody else can take them: they fail at once."""
     driver = Driver(tmp_path / "run", "deployment.replicas=1", "workload.rate=8", "workload.requests=100")
@@ -374,3 +425,15 @@ def test_a_server_that_ends_after_the_load_has_died_too(
     sets = ["--set", "workload={kind: poisson, rate: 20, requests: 3, prompt_tokens: 9, output_tokens: 8}"]
     assert cli.run(["live", "cpu-agg", *UNTRACED, *sets, "--out", str(tmp_path / "run")]) == 1
     assert capsys.readouterr().out.startswith("aggregated-0 died: ")
+
+
+def test_an_engine_that_died_unnoticed_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Every request was answered, and its API server has not ended yet: it knows, and says so when asked."""
+    use_fake_engines(monkeypatch, last=3, dies_s=2.0)
+    sets = ["--set", "workload={kind: poisson, rate: 20, requests: 3, prompt_tokens: 9, output_tokens: 8}"]
+    assert cli.run(["live", "cpu-agg", *UNTRACED, *sets, "--out", str(tmp_path / "run")]) == 1
+    said = capsys.readouterr().out
+    assert said.startswith("aggregated-0 died: ")
+    assert (read_run(tmp_path / "run").requests["finish_reason"] == "length").all()

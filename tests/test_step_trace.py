@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from live.trace_file import TraceFile
+
 
 class Scheduler:
     """As much of vLLM's as the trace looks at: it hands out the outputs that it is given."""
@@ -76,3 +78,13 @@ def test_a_prompt_of_two_chunks_ends_with_the_results_of_the_second(trace: Any, 
     lines = [json.loads(line) for line in (tmp_path / "trace").read_text().splitlines()]
     assert [line["pf"] for line in lines if "pf" in line] == [[[8192, 0]], [[808, 8192]]]
     assert "last" not in lines[-1]
+
+
+def test_a_full_disk_ends_the_recording_only(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    full, well = TraceFile(Path("/dev/full")), TraceFile(tmp_path / "steps")
+    for _ in range(3):
+        for file in (full, well):
+            file.write({"t": 1.5})
+            file.flush()
+    assert full.fault and [record.message for record in caplog.records] == [f"steps are recorded no more: {full.fault}"]
+    assert (tmp_path / "steps").read_text() == 3 * '{"t":1.5}\n'

@@ -48,7 +48,7 @@ def test_stopped_while_it_starts(tmp_path: Path, root: Path, stage: str, number:
         )
     try:
         deadline = time.monotonic() + 60
-        while stage not in said.read_text() or len(engines_of(mark)) < 4:  # two servers below their watchdogs
+        while stage not in said.read_text() or len(engines_of(mark)) < 6:  # two servers, their watchdogs and guards
             assert driver.poll() is None, said.read_text()
             assert time.monotonic() < deadline, said.read_text()
             time.sleep(0.05)

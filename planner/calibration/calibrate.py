@@ -36,6 +36,9 @@ from planner.engine.law import StepLaw, bounds, guess, shapes
 from planner.engine.profile_file import Launches, Measured, ProfileFile, Source, Spread, Validity
 from planner.engine.profiles import capture_sizes
 from planner.engine.roof import Roof
+from planner.messages import Failure
+from planner.report.explain import explain
+from planner.run.metrics import summarise
 from planner.run.tables import Progress, Run
 from planner.spec import Spec, SpecError
 from planner.system.resolve import Pool, System
@@ -330,6 +333,14 @@ def median_error(fitted: Fitted, rows: pd.DataFrame) -> float:
     return float(np.median(np.abs(predict(fitted.values, rows) / rows["seconds"].to_numpy() - 1.0)))
 
 
+def _whole(run: Run) -> Run:
+    """The run. Raises Failure when a server died or too many requests failed: its steps are no measure then."""
+    summary = summarise(run)
+    if summary.is_failed:
+        raise Failure(f"nothing was calibrated: {explain(summary).text}")
+    return run
+
+
 def calibrate(
     system: System,
     backend: Backend,
@@ -341,7 +352,7 @@ def calibrate(
 ) -> Calibration:
     """Measure on a live backend until the fit is stable, at most `rounds` times; each round adds its rows.
 
-    Stopped with Ctrl-C, it keeps the rounds that are finished.
+    Stopped with Ctrl-C or by a server's end, it keeps the rounds that are finished.
     """
     one_pool(system)
     phases = plan(system, seconds)
@@ -350,11 +361,11 @@ def calibrate(
     shown = False
     while True:
         try:
-            runs.append(backend.run(system, PhasedLoad(phases), progress))
-        except KeyboardInterrupt:
+            runs.append(_whole(backend.run(system, PhasedLoad(phases), progress)))
+        except (KeyboardInterrupt, Failure) as fault:
             if not shown:
                 raise
-            unstable = f"it was stopped: {unstable}"
+            unstable = f"{'it was stopped' if isinstance(fault, KeyboardInterrupt) else fault}: {unstable}"
             break
         try:
             file, apart = _profile(system, runs, name)

@@ -112,19 +112,19 @@ def live(
             runs.append(session.measure(workload.build(spec), repeat=number, keep=where))
             if where is not None and (fault := _kept(runs[-1], where)):
                 unsaved.append(fault)
-            interrupted, faults = runs[-1].manifest["interrupted"], summarise(runs[-1]).faults
-            if interrupted or faults:
+            interrupted, failed = runs[-1].manifest["interrupted"], summarise(runs[-1]).is_failed
+            if interrupted or failed:
                 break
-    if simulated is not None and not interrupted and not faults:
+    if simulated is not None and not interrupted and not failed:
         prediction, comparison = compare_simulated(simulated, spec, runs)
         if folder is not None:
             prediction.save(folder / "simulated")
-    _print(runs[-1] if faults else runs[0], comparison, simulated, folder, as_json, table)
+    _print(runs[-1] if failed else runs[0], comparison, simulated, folder, as_json, table)
     if unsaved:
         raise RuntimeError("; ".join(unsaved))
     if interrupted:
         raise KeyboardInterrupt
-    return 1 if faults or not runs[-1].requests["finish_reason"].isin(["stop", "length"]).any() else 0
+    return 1 if failed or not runs[-1].requests["finish_reason"].isin(["stop", "length"]).any() else 0
 
 
 def ray_address(cluster: str | None) -> str | None:

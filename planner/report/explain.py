@@ -53,9 +53,10 @@ def explain(summary: Summary) -> Explanation:
     """Name the bottleneck, or say that there is none and what is closest to being one.
 
     Where a server died, or one stood still and requests failed, the times say nothing about bottlenecks: the fault is
-    named instead. Requests that are too long for any engine come next: no bottleneck explains them.
+    named instead, as is what requests failed with where more failed than the targets forgive. Requests that are too
+    long for any engine come next: no bottleneck explains them.
     """
-    if summary.faults:
+    if summary.is_failed:
         return _fault(summary)
     found = _bottleneck(summary)
     too_long = sum(refusal.requests for refusal in summary.refusals)
@@ -112,14 +113,24 @@ def waterfall(summary: Summary) -> list[tuple[str, float, float]]:
 
 
 def _fault(summary: Summary) -> Explanation:
-    first = joined("; ", [said for _, said in summary.faults])
+    failed = failures(summary)
+    if summary.faults:
+        first = joined("; ", [said for _, said in summary.faults])
+        return Explanation("fault", summary.faults[0][0], (message("{text}.", first), failed))
+    others = (
+        message("Times are those of the others.") if summary["completed"] else message("No request could be served.")
+    )
+    return Explanation("fault", "", (failed, others))
+
+
+def failures(summary: Summary) -> Message:
+    """How many requests failed, and with what."""
     failed = message("{failed:.0f} of {sent:.0f} requests failed", summary.number("failed"), summary.number("requests"))
     kinds = [message("{count} with {text!r}", count, text) for text, count in summary.failures[:FAILURES]]
     more = len(summary.failures) - FAILURES
     if more > 0:
         kinds.append(message("{count} other kinds", more))
-    second = message("{failed}: {kinds}.", failed, joined("; ", kinds)) if kinds else message("{failed}.", failed)
-    return Explanation("fault", summary.faults[0][0], (message("{text}.", first), second))
+    return message("{failed}: {kinds}.", failed, joined("; ", kinds)) if kinds else message("{failed}.", failed)
 
 
 # --- stations ----------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from planner.messages import Message, joined, message
-from planner.report.explain import Explanation, explain, refused, waterfall
+from planner.report.explain import Explanation, explain, failures, refused, waterfall
 from planner.report.words import number, percent
 from planner.run.facts import ROLES
 from planner.run.metrics import METRICS, Metric, Summary
@@ -160,7 +160,9 @@ def _limit(summary: Summary, found: Explanation) -> Message:
         case "none":
             return message("no station is full")
         case "fault":
-            return message("a server died") if summary.died else message("a server stood still")
+            if summary.died:
+                return message("a server died")
+            return message("a server stood still") if summary.faults else message("requests failed")
     return message("the cause was not recorded")
 
 
@@ -175,10 +177,11 @@ def warnings(summary: Summary) -> list[str]:
         )
     if summary.refusals:
         found.append(message("{refused}.", refused(summary)))
-    for name, word in (("rejected", message("rejected")), ("failed", message("failed"))):
-        if summary[name] and not (name == "rejected" and summary.refusals):
-            count, every = summary.number(name), summary.number("requests")
-            found.append(message("{count:.0f} of {all:.0f} requests {rejected}.", count, every, word))
+    if summary["rejected"] and not summary.refusals:
+        count, every = summary.number("rejected"), summary.number("requests")
+        found.append(message("{count:.0f} of {all:.0f} requests were rejected.", count, every))
+    if summary["failed"] and not summary.is_failed:  # else that is the headline
+        found.append(failures(summary))
     return found
 
 

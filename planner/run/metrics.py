@@ -17,7 +17,7 @@ from planner.run.catalogue import METRICS, Metric
 from planner.run.columns import Columns, equal
 from planner.run.facts import STAGES, Facts, Mask, Saturation, not_null
 from planner.run.refusals import KvRoom, Refusal, kv_rooms, refusals
-from planner.run.tables import Run
+from planner.run.tables import STOPPED, Run
 from planner.spec import Slo
 
 __all__ = ["METRICS", "STAGES", "Metric", "Summary", "summarise"]
@@ -76,6 +76,12 @@ class Summary:
         died = [(name, message("{name} died: {why}", name, why)) for name, why in self.died]
         paused = [(name, message("{name} was {state}", name, state)) for name, state in self.paused]
         return (*died, *(paused if self.failures else ()))
+
+    @property
+    def is_failed(self) -> bool:
+        """Whether there is a fault, or more requests failed than the targets forgive: times say little then."""
+        failed = sum(count for _, count in self.failures)
+        return bool(self.faults) or failed > (1 - self.slo.attainment) * self.number("requests")
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON: stable order, units in the names, unknown numbers null."""
@@ -167,7 +173,7 @@ def _said_of(found: Any) -> tuple[tuple[str, str], ...]:
 
 def _failures(requests: Columns) -> tuple[tuple[str, int], ...]:
     errors = requests.texts("error")[equal(requests.texts("finish_reason"), "error")]
-    return tuple(Counter(str(text) for text in errors if text is not None).most_common())
+    return tuple(Counter(str(text) for text in errors if text not in (None, STOPPED)).most_common())
 
 
 def _finite(value: float | None) -> float | None:

@@ -160,6 +160,7 @@ def _has_roles(workers: Any) -> bool:
     )
 
 
+STOPPED = "stopped before it ended"  # the error of a request that was in flight when a run was told to stop
 SAID = ("warnings", "origin", "recorded", "died", "paused")  # keys of a manifest that hold texts for people
 
 

@@ -71,15 +71,15 @@ ANSWERS: dict[str, str] = {
     "prefill is the bottleneck": "瓶颈是预填充",
     "decoding is the bottleneck": "瓶颈是解码",
     "a server died": "有服务器中途退出",
+    "requests failed": "有请求失败",
+    "Times are those of the others.": "时间数据来自其余请求。",
     "a server stood still": "有服务器曾停顿",
     "no station is full": "没有环节已满",
     "the cause was not recorded": "原因未记录",
     "The run is too short to be steady: requests in the system still grew at its end. Send more requests.": (
         "运行太短，未达稳态：结束时系统中的请求仍在增长。请发送更多请求。"
     ),
-    "{count:.0f} of {all:.0f} requests {rejected}.": "{all:.0f} 个请求中有 {count:.0f} 个{rejected}。",
-    "rejected": "被拒绝",
-    "failed": "失败",
+    "{count:.0f} of {all:.0f} requests were rejected.": "{all:.0f} 个请求中有 {count:.0f} 个被拒绝。",
     "A ({a}) has a goodput of {rate} and B ({b}) of {y}: {verdict}. A {of_a}, B {of_b}": (
         "A（{a}）的有效吞吐为{rate}，B（{b}）为 {y}：{verdict}。A {of_a}，B {of_b}"
     ),

@@ -701,6 +701,11 @@ FAULTS: dict[str, str] = {
         "{name} 没有在 /metrics 中报告其 KV 块（vllm:cache_config_info）"
     ),
     "{name} failed while warming up: {reason}; log: {log}": "{name} 在预热时失败：{reason}；日志：{log}",
+    "{name} died while it warmed up: {why}; log: {log}": "{name} 在预热时中途退出：{why}；日志：{log}",
+    "{name} was stopped by a signal while it warmed up": "{name} 在预热时被信号暂停",
+    "endpoint {url}: /v1/models is not answered within {seconds:.0f} s; {allowed}": (
+        "端点 {url}：/v1/models 在 {seconds:.0f} 秒内没有应答；{allowed}"
+    ),
     "{name} refused a warm-up request: {status} {text}; log: {log}": (
         "{name} 拒绝了预热请求：{status} {text}；日志：{log}"
     ),
