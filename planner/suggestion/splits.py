@@ -23,6 +23,10 @@ class PoolSize:
     tp: int
     dp: int = 1
 
+    def to_dict(self) -> dict[str, int]:
+        """As a pool's keys; `dp` where there are ranks."""
+        return {"replicas": self.replicas, "tp": self.tp} | ({"dp": self.dp} if self.dp > 1 else {})
+
     @property
     def engine_gpus(self) -> int:
         """Of one engine."""
