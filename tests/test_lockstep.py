@@ -16,6 +16,7 @@ from planner.spec import Spec, SpecError
 from planner.system.resolve import System, resolve
 from planner.traffic import workload
 from simulator.cluster import SimulatedCluster
+from simulator.pool import SimulatedPool
 
 MODEL = "qwen3-30b-a3b"
 
@@ -82,29 +83,34 @@ def test_a_prompt_on_one_rank_holds_up_the_others() -> None:
     assert step.together([Share(), prompt]) < both < 2 * step.together([Share(), prompt])
 
 
-@settings(max_examples=12, deadline=None)
-@given(st.sampled_from([2, 3, 4]), st.sampled_from([1, 2]), st.sampled_from([10, 60, 200]), st.integers(0, 1000))
-def test_steps_of_a_group_begin_and_end_together(dp: int, replicas: int, rate: int, seed: int) -> None:
-    changes = [f"deployment.dp={dp}", f"deployment.replicas={replicas}", f"workload.rate={rate}"]
-    cluster = served(resolve(spec(*changes, f"run.seed={seed}", "workload.requests=40")))
+def tokens_in_lockstep(pool: SimulatedPool) -> int:
+    """Of all steps, after a look that those of a group are the same steps, one after the other."""
     groups: dict[str, dict[float, set[float]]] = defaultdict(lambda: defaultdict(set))
     tokens = 0
-    for station in cluster.pools[0].stations:
+    for station in pool.stations:
         for start, duration, prefill, seqs, _, count, *_ in station.engine.steps:
             assert count == 1
             tokens += prefill + seqs
             groups[station.place.server][start].add(start + duration)
     for steps in groups.values():
         assert all(max(ends) - min(ends) < 1e-9 for ends in steps.values())
-        begun = sorted(steps)
-        assert all(max(steps[one]) <= after + 1e-9 for one, after in pairwise(begun))
-    assert tokens == 40 * (400 + 20 - 1)
+        assert all(max(steps[one]) <= after + 1e-9 for one, after in pairwise(sorted(steps)))
+    return tokens
+
+
+@settings(max_examples=12, deadline=None)
+@given(st.sampled_from([2, 3, 4]), st.sampled_from([1, 2]), st.sampled_from([10, 60, 200]), st.integers(0, 1000))
+def test_steps_of_a_group_begin_and_end_together(dp: int, replicas: int, rate: int, seed: int) -> None:
+    changes = [f"deployment.dp={dp}", f"deployment.replicas={replicas}", f"workload.rate={rate}"]
+    cluster = served(resolve(spec(*changes, f"run.seed={seed}", "workload.requests=40")))
+    assert tokens_in_lockstep(cluster.pools[0]) == 40 * (400 + 20 - 1)
     assert all(visit.finish_reason == "length" for visit in cluster.visits)
     assert not any(station.engine.kv.total - station.engine.kv.free for station in cluster.pools[0].stations)
 
 
 def test_pools_of_ranks_hand_their_kv_over() -> None:
     changes = ["deployment.prefill.dp=2", "deployment.decode.dp=2", "workload.rate=30", "workload.requests=40"]
+    changes += ["deployment.link.post_us=300"]  # longer than a step, so that an engine is busy without one
     config = planner.load(
         "disagg", [f"model={MODEL}", "profile=null", "workload.output_tokens=20", *changes, "deployment.prefill.tp=1"]
     )
@@ -112,6 +118,8 @@ def test_pools_of_ranks_hand_their_kv_over() -> None:
     cluster = served(system)
     assert system.gpus == 2 * sum(len(pool.servers) * pool.tp for pool in system.pools)
     assert len(cluster.transfers) == 40
+    prompts = sum(visit.request.prompt_tokens for visit in cluster.visits)
+    assert [tokens_in_lockstep(pool) for pool in cluster.pools] == [prompts, 40 * 20]
     assert {row[1] for row in cluster.transfers} == {place.name for place in system.pools[0].workers}
 
 
