@@ -40,7 +40,11 @@ PCIE_S = 7e-6  # more for each GPU beyond 2 where there is no NVLink
 ALL_REDUCE_EFFICIENCY = 0.223  # share of NVLink's bandwidth that a large one reaches
 PCIE_EFFICIENCY = 0.2  # of PCIe's: from 0.3 at tp 2 down to 0.05 at 8 in operator tables of L40S
 
-# Two exchanges a layer of experts between ranks: all tokens to all of them, and their results back.
+# Two exchanges a layer of experts between ranks: all tokens to all of them, and their results back. NCCL 2.29's
+# all_gather and reduce_scatter in aiconfigurator-core 0.12.0's tables (Apache-2.0) of 2, 4 and 8 H100, H200 and B200:
+# 6 to 9, 8 to 13 and 10 to 19 us for few bytes; from 0.45 to 0.7 of NVLink's bandwidth for 16 to 128 MiB.
+EXCHANGE_S, EXCHANGE_DOUBLED_S = 7e-6, 3.5e-6  # a small one among two GPUs, and more for each doubling
+EXCHANGE_EFFICIENCY = 0.55
 NETWORK_S = 2e-5  # assumed: more for each where the ranks stand on several nodes
 NETWORK_EFFICIENCY = 0.8  # assumed: share of the nodes' NICs that they reach
 
@@ -218,10 +222,10 @@ class Roof:
 
     @property
     def exchanges_s(self) -> float:
-        """Assumed: the small exchanges of a step between ranks, each as an all-reduce of their GPUs."""
+        """Assumed: the small exchanges of a step between ranks."""
         if not self.ranks:
             return 0.0
-        each = self.rates.all_reduce_s + DOUBLED_S * math.log2(self.shards / 2)
+        each = EXCHANGE_S + EXCHANGE_DOUBLED_S * math.log2(self.shards / 2)
         if self.hardware.nvlink_gb_s is None:
             each += PCIE_S * (self.shards - 2)
         if self.setup.parallel.nodes > 1:
@@ -239,7 +243,7 @@ class Roof:
             return 0.0
         nodes, group = self.setup.parallel.nodes, self.shards if self.setup.parallel.ep > 1 else self.ranks
         size = 2 * sum(self.model.moe_layers) * self.model.hidden * self.model.dtype_bytes
-        seconds = size * (group - 1) / group / (self._link_gb_s * 1e9)
+        seconds = size * (group - 1) / group / (self._link_gb_s(EXCHANGE_EFFICIENCY) * 1e9)
         if nodes > 1:
             uplink = self.hardware.nic_gb_s * self.shards / nodes * NETWORK_EFFICIENCY
             seconds += size * (nodes - 1) / nodes / (uplink * 1e9)
@@ -250,11 +254,10 @@ class Roof:
         """Assumed: the experts' products of a token that the mean rank has and this one has not."""
         return self._experts_token_s if self.ranks else 0.0
 
-    @property
-    def _link_gb_s(self) -> float:
-        """Of a GPU to its neighbours, as large collectives reach it."""
+    def _link_gb_s(self, efficiency: float) -> float:
+        """Of a GPU to its neighbours, as large collectives reach it: that share of NVLink, or of PCIe its own."""
         nvlink = self.hardware.nvlink_gb_s
-        return nvlink * ALL_REDUCE_EFFICIENCY if nvlink else self.hardware.pcie_gb_s * PCIE_EFFICIENCY
+        return nvlink * efficiency if nvlink else self.hardware.pcie_gb_s * PCIE_EFFICIENCY
 
     @property
     def fixed_s(self) -> float:
@@ -341,7 +344,7 @@ class Roof:
         switched = bool(nvlink and capability and int(capability.partition(".")[0]) >= 9)
         sent = 1.0 if switched else 2 * (self.tp - 1) / self.tp
         size = 2 * self.model.layers * self.model.hidden * self.model.dtype_bytes * sent
-        return size / (self._link_gb_s * 1e9)
+        return size / (self._link_gb_s(ALL_REDUCE_EFFICIENCY) * 1e9)
 
     @property
     def wave_seqs(self) -> float:
