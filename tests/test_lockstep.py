@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 import planner
 from planner.engine.law import AffineStep, Share
+from planner.engine.ledger import ledger
 from planner.routing import WorkerLoad, rank_of
 from planner.spec import Spec, SpecError
 from planner.system.resolve import System, resolve
@@ -145,6 +146,8 @@ def test_ranks_keep_kv_of_their_own_and_share_the_experts() -> None:
     assert whole.setup.kv_bytes_per_token == ranks.setup.kv_bytes_per_token
     assert 8 * ranks.limits.kv_blocks > 4 * whole.limits.kv_blocks
     assert ranks.setup.parallel.nodes == 1
+    (row,) = ledger("deepseek-v3", "h200", ranks.engine, [1], dp=8)["gpus"]
+    assert row["weights_gib"] == weigh[1] / 2**30
 
 
 def pool_dense(pool: planner.system.resolve.Pool) -> float:
