@@ -16,8 +16,8 @@ from planner.spec import Engine
 def ledger(model: str, gpu: str, engine: Engine, sizes: Sequence[int], dp: int = 1) -> dict[str, Any]:
     """One row of `gpus` for each tp, on a GPU of any of `dp` ranks; `refused` says why vLLM would not start there.
 
-    Raises SpecError. KV tokens are those that vLLM logs: requests of max_model_len that fit, times that length. Padding of pages, where
-    layers differ, is not counted.
+    KV tokens are those that vLLM logs: requests of max_model_len that fit, times that length. Padding of pages, where
+    layers differ, is not counted. Raises SpecError.
     """
     one = Setup.of(load_model(model), hardware(gpu), engine)
     shape, entry = one.model, one.hardware
