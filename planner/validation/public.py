@@ -221,6 +221,9 @@ def spec_of(row: PublicRow, folder: Path) -> Spec:
         vllm_release=row.release if ours and row.release else None,
     )
     shape = load_model(model)
+    workers = row.workers
+    if row.mode == "agg":  # whatever the row says of ranks, the scripts give vLLM tp alone
+        workers = tuple((replicas, gpus, 1, experts) for replicas, gpus, _, experts in workers)
     pools = [
         PoolSpec(
             replicas=replicas,
@@ -230,7 +233,7 @@ def spec_of(row: PublicRow, folder: Path) -> Spec:
                 enable_expert_parallel=_whole_experts(shape, gpus, ranks, gpus if script.whole_experts else experts)
             ),
         )
-        for replicas, gpus, ranks, experts in row.workers
+        for replicas, gpus, ranks, experts in workers
     ]
     node = max(8, *(pool.tp * pool.dp for pool in pools))
     deployment: Aggregated | Disaggregated
