@@ -3,7 +3,8 @@
 Each rank schedules its own requests. A step of the group begins when the one before it has ended for all; ranks without
 work take part with dummy tokens while any other has some, and the step ends for all when the slowest is done
 (`AffineStep.together`). A request that comes to a rank without work waits for the group's running step to end. Ranks
-take every step by itself; what the host takes to launch one bounds the step (vLLM 0.32: DPEngineCoreProc).
+take every step by itself; what the host takes to launch one bounds the step (vLLM 0.32: DPEngineCoreProc, which goes
+on with up to 16 dummy steps when no rank has work any more: here a request that comes meanwhile does not wait).
 """
 
 from __future__ import annotations
