@@ -98,7 +98,7 @@ def check(system: System, runtime: Runtime) -> None:
         router, local = deployment.router, deployment.local_prefill
         if router.prefill_dispatch == "shared_queue":
             raise _refused("deployment.router.prefill_dispatch", message("its queue went with v0.3"), "push")
-        if router.decode_choice == "at_arrival" and len(system.pools[-1].workers) > 1:
+        if router.decode_choice == "at_arrival" and len(system.pools[-1].servers) > 1:
             raise _refused("deployment.router.decode_choice", message("it chooses after prefill"), "after_prefill")
         if local.max_tokens or local.max_queue is not None:
             raise _refused("deployment.local_prefill", message("the rule went with v0.3"), "{max_tokens: 0}")

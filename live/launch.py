@@ -21,6 +21,7 @@ from live import knobs
 from live.models import ServedModel
 from live.needs import install_command
 from planner.messages import Failure, message
+from planner.routing import NEEDS_OVERLAP
 from planner.spec import Disaggregated, SpecError
 from planner.system.resolve import Pool, System
 from planner.system.wires import connector_config
@@ -167,6 +168,14 @@ def check(system: System, runtime: Runtime, gpus: int | None = None) -> None:
             )
         if runtime.kind == "cpu" and pool.tp > 1:
             raise SpecError("deployment: tp {tp} is not supported on the CPU; allowed: 1", pool.tp)
+        if runtime.kind == "cpu" and pool.dp > 1:
+            raise SpecError("deployment: dp {dp} is not supported on the CPU; allowed: 1", pool.dp)
+        if pool.dp > 1 and pool.router.policy in NEEDS_OVERLAP:
+            raise SpecError(
+                "deployment.router.policy: {policy} looks into caches, and vLLM alone chooses among its ranks; allowed "
+                "live with dp: policies that count requests",
+                pool.router.policy,
+            )
         if runtime.kind == "cpu" and engine.async_scheduling:
             raise SpecError("engine.async_scheduling: vLLM's CPU build schedules synchronously; allowed: false")
 
@@ -197,6 +206,7 @@ def engine_options(system: System, pool: Pool, runtime: Runtime) -> list[str]:
         f"--max-num-seqs={limits.max_num_seqs}",
         f"--dtype={engine.dtype}",
         f"--tensor-parallel-size={pool.tp}",
+        *([f"--data-parallel-size={pool.dp}"] if pool.dp > 1 else []),
         f"--seed={system.spec.run.seed}",
         _flag("enable-prefix-caching", engine.enable_prefix_caching),
         _flag("enable-chunked-prefill", engine.enable_chunked_prefill),

@@ -45,7 +45,7 @@ def beginning(
     from planner.spec import dump, spec_hash
 
     wires = system.wires
-    named = {place.name: pool.role for pool in system.pools for place in pool.workers}
+    named = {place.name: pool.role for pool in system.pools for place in pool.servers}
     links = (wires.intra_node, wires.inter_node, wires.inter_rack) if wires else ()
     return {
         "schema": 1,

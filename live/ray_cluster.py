@@ -199,7 +199,7 @@ class RayServers(Servers):
             except ConnectionError as error:
                 raise no_cluster(self._address, error) from None
             self._owns_connection = True
-        places = [(pool, place) for pool in self.system.pools for place in pool.workers]
+        places = [(pool, place) for pool in self.system.pools for place in pool.servers]
         nodes = list(dict.fromkeys(place.node for _, place in places))
         self._bundles = len(nodes)
         self._group = await self._reserve(places, nodes)
@@ -223,7 +223,7 @@ class RayServers(Servers):
         for node in nodes:
             here = [pool for pool, place in places if place.node == node]
             bundle = {"CPU": float(len(here))}
-            bundles.append(bundle | ({"GPU": float(sum(pool.tp for pool in here))} if gpu else {}))
+            bundles.append(bundle | ({"GPU": float(sum(pool.tp * pool.dp for pool in here))} if gpu else {}))
         group = placement_group(bundles, strategy="STRICT_SPREAD" if len(nodes) > 1 else "STRICT_PACK")
         try:
             await asyncio.wait_for(group.ready(), PLACEMENT_TIMEOUT_S)
@@ -244,7 +244,7 @@ class RayServers(Servers):
         from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
         strategy = PlacementGroupSchedulingStrategy(self._group, placement_group_bundle_index=bundle)
-        gpus = pool.tp if pool.hardware.kind == "gpu" else 0
+        gpus = pool.tp * pool.dp if pool.hardware.kind == "gpu" else 0
         root = str(Path(__file__).resolve().parent.parent)
         path = os.pathsep.join(part for part in (root, os.environ.get("PYTHONPATH", "")) if part)
         actor = (

@@ -127,7 +127,7 @@ def start_bound_s(system: System, runtime: Runtime, load: float | None = None) -
     load average of the last minute). On GPUs longer by the time to read the weights.
     """
     if runtime.kind != "gpu":
-        jobs = (os.getloadavg()[0] if load is None else load) + sum(len(pool.workers) for pool in system.pools)
+        jobs = (os.getloadavg()[0] if load is None else load) + sum(len(pool.servers) for pool in system.pools)
         return min(CPU_START_MOST_S, CPU_START_S * max(1.0, jobs / (os.cpu_count() or 1)))
     read = any(pool.engine.load_format != "dummy" for pool in system.pools)
     return GPU_START_S + (system.model.weight_bytes / LOAD_BYTES_S if read else 0.0)
@@ -194,27 +194,29 @@ class Servers:
 
     async def _start_all(self) -> None:
         self._check()
-        count = sum(len(pool.workers) for pool in self.system.pools)
+        count = sum(len(pool.servers) for pool in self.system.pools)
         free = free_ports(3 * count)
         http = list(self._ports or free[:count])
         if len(http) != count:
             raise LiveError("{count} ports are needed for {count} servers; {given} given", count, len(http))
         first_gpu = index = 0
         for pool in self.system.pools:
-            for place in pool.workers:
+            for place in pool.servers:
                 # All nodes of a spec are this host: its GPUs are given out in order.
-                gpus = tuple(gpu.index for gpu in self.runtime.gpus[first_gpu : first_gpu + pool.tp])
+                wanted = pool.tp * pool.dp
+                gpus = tuple(gpu.index for gpu in self.runtime.gpus[first_gpu : first_gpu + wanted])
                 ports = Ports(http[index], free[count + index], free[2 * count + index])
                 if not port_is_free(ports.http):
                     raise LiveError(
                         "{name}: port {port} is in use by another program; choose another", place.name, ports.http
                     )
                 self._running.append(self._start(pool, place.name, gpus, ports))
-                first_gpu, index = first_gpu + pool.tp, index + 1
+                first_gpu, index = first_gpu + wanted, index + 1
 
     def _start(self, pool: Pool, name: str, gpus: tuple[int, ...], ports: Ports) -> LocalServer:
         system, runtime = self.system, self.runtime
-        trace, log = self.trace_of(name), self.folder / f"{name}.log"
+        trace = self.trace_of(name) if pool.dp == 1 else None  # ranks are processes, and would share the file
+        log = self.folder / f"{name}.log"
         command = server_command(system, pool, runtime, self.model, ports, kv_events=self._kv_events, extra=self._extra)
         wire = system.wires.intra_node.name if system.wires else None
         environment = server_environment(
@@ -345,7 +347,7 @@ def check_memory(system: System, runtime: Runtime) -> None:
     """On the CPU every server claims its KV cache from the host's memory at once. Raises LiveError."""
     if runtime.kind != "cpu":
         return
-    needed = sum(len(pool.workers) * kv_cache_bytes(system, pool) for pool in system.pools)
+    needed = sum(len(pool.servers) * kv_cache_bytes(system, pool) for pool in system.pools)
     available = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     with contextlib.suppress(OSError), open("/proc/meminfo") as lines:
         available = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))

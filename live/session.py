@@ -57,7 +57,7 @@ def needs_kv_events(system: System) -> bool:
     if isinstance(deployment, Disaggregated) and deployment.local_prefill.max_tokens:
         return True
     return any(
-        pool.router.policy in NEEDS_OVERLAP and pool.limits.prefix_caching and len(pool.workers) > 1
+        pool.router.policy in NEEDS_OVERLAP and pool.limits.prefix_caching and len(pool.servers) > 1
         for pool in system.pools
     )
 
@@ -355,7 +355,7 @@ class LiveSession:
         if FRONTEND in ended:
             raise LiveError("{name} ended: {why}", FRONTEND, ended[FRONTEND])
         for pool in self.system.pools:
-            names = [place.name for place in pool.workers]
+            names = [place.name for place in pool.servers]
             if all(name in ended for name in names):
                 raise LiveError("no {role} server is left: {name} ended: {why}", pool.role, names[0], ended[names[0]])
 

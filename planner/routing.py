@@ -137,6 +137,38 @@ def topology_aware(query: Query, workers: Sequence[WorkerLoad], state: RouterSta
     return min(near, key=lambda index: (query.distance_s[index], workers[index].requests))
 
 
+HALF_FULL, PRESSED = 0.5, 6.0  # share of the KV cache from which waiting requests count more, and how much
+
+
+def rank_of(ranks: Sequence[WorkerLoad], first: int) -> int:
+    """The rank that vLLM's API server gives a request to: the fewest requests, ties from `first` on.
+
+    Requests that wait count up to three times more as the rank's KV cache fills beyond a half. Source: vLLM 0.32,
+    DPLBAsyncMPClient.get_core_engine_for_request; `first` moves on by one with every request.
+    """
+    best, least = 0, math.inf
+    for step in range(len(ranks)):
+        index = (first + step) % len(ranks)
+        load = ranks[index]
+        pressure = max(0.0, load.kv_used_fraction - HALF_FULL)
+        score = load.running + load.waiting * (1.0 + PRESSED * pressure)
+        if score < least:
+            best, least = index, score
+    return best
+
+
+def together(ranks: Sequence[WorkerLoad]) -> WorkerLoad:
+    """The ranks of a server as a router sees them that knows servers alone."""
+    load = WorkerLoad(ranks[0].name, total_blocks=0)
+    for rank in ranks:
+        load.running += rank.running
+        load.waiting += rank.waiting
+        load.queued_tokens += rank.queued_tokens
+        load.active_blocks += rank.active_blocks
+        load.total_blocks += rank.total_blocks
+    return load
+
+
 POLICIES: dict[str, Policy] = {
     "random": random_choice,
     "round_robin": round_robin,

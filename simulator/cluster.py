@@ -22,11 +22,11 @@ from planner.traffic.requests import Arrival, Load, Request
 from simulator.clock import Clock, no_cycles
 from simulator.fabric import Fabric
 from simulator.layers import Push
-from simulator.pool import SimulatedPool, SimulatedView, Station
+from simulator.pool import Group, SimulatedPool, SimulatedView, Station
 from simulator.retrieval import RetrievalStation
 from simulator.roles import RoleSwitcher
 from simulator.sharing import SharedCores, shares_cores
-from simulator.worker import ADMITTED, ASKED, FINISHED, POSTED, PREFILLED, PROMPT_ENDING, Mode, Sequence
+from simulator.worker import ADMITTED, ASKED, FINISHED, POSTED, PREFILLED, PROMPT_ENDING, Mode, Outcome, Sequence
 
 if TYPE_CHECKING:
     from simpy import Event
@@ -144,7 +144,8 @@ class SimulatedCluster:
         self.clock.clear()
         for pool in self.pools:
             for station in pool.stations:
-                station.engine.kv.let_go()
+                station.engine.let_go()
+                station.group = None
 
     def _run_watched(self, progress: Progress | None) -> None:
         expected = max(self.load.expected_requests, 1)
@@ -254,12 +255,12 @@ class SimulatedCluster:
         decoders = entry if self.split is None else self._view(self.decoders, visit, now)
         place = self._dispatch.place(request, entry, decoders)
         if place.decode is not None:
-            visit.decode_worker = self.decoders.stations[place.decode]
+            visit.decode_worker = self.decoders.station(place.decode)
         if place.local and visit.decode_worker is not None:
             visit.worker = visit.decode_worker
             self._submit(visit, visit.worker, "full", now)
         elif place.prefill is not None:
-            self._assign(visit, self.entry.stations[place.prefill], now)
+            self._assign(visit, self.entry.station(place.prefill), now)
         else:
             visit.shared_queued_s = now
             self._shared_queue.append(visit)
@@ -318,6 +319,9 @@ class SimulatedCluster:
     # --- engines ----------------------------------------------------------------------------------
 
     def _plan(self, station: Station) -> None:
+        if station.group is not None:
+            self._plan_group(station.group)
+            return
         when = station.engine.next_event_s()
         if when != station.wake_s:
             station.wake_s = when
@@ -328,7 +332,34 @@ class SimulatedCluster:
         if station.wake_s != now:
             return  # planned before something else changed the worker's plan
         station.wake_s = -1.0
-        for time_s, kind, sequence in station.engine.advance(now):
+        self._react(station, station.engine.advance(now), now)
+        self._plan(station)
+        if self._cores is not None:
+            for neighbour in self._cores.looked_at(station, now):
+                self._plan(neighbour)
+        if self._shared_queue:
+            self._pull(now)
+
+    def _plan_group(self, group: Group) -> None:
+        when = group.clock.next_event_s()
+        if when != group.clock.wake_s:
+            group.clock.wake_s = when
+            if when != NEVER:
+                self.at(when, partial(self._wake_group, group))
+
+    def _wake_group(self, group: Group, now: float) -> None:
+        """Ranks in lockstep: their next step has begun before anything is done about what the last one brought."""
+        if group.clock.wake_s != now:
+            return
+        group.clock.wake_s = -1.0
+        for station, outcomes in zip(group.stations, group.clock.advance(now), strict=True):
+            self._react(station, outcomes, now)
+        self._plan_group(group)
+        if self._shared_queue:
+            self._pull(now)
+
+    def _react(self, station: Station, outcomes: list[Outcome], now: float) -> None:
+        for time_s, kind, sequence in outcomes:
             visit = self._by_id[sequence.request.request_id]
             if kind == FINISHED:
                 self._engine_finished(visit, sequence, station, time_s)
@@ -342,12 +373,6 @@ class SimulatedCluster:
                 self.at(max(time_s, now), partial(self._transfer, visit))
             elif kind == PROMPT_ENDING and sequence.mode == "prefill_only":
                 self._push(visit, sequence, time_s)
-        self._plan(station)
-        if self._cores is not None:
-            for neighbour in self._cores.looked_at(station, now):
-                self._plan(neighbour)
-        if self._shared_queue:
-            self._pull(now)
 
     def _prefilled(self, visit: Visit, sequence: Sequence, station: Station, now: float) -> None:
         if sequence.mode == "prefill_only":
@@ -382,7 +407,7 @@ class SimulatedCluster:
         if visit.decode_worker is not None:
             return visit.decode_worker
         view = SimulatedView(self.decoders, visit.request, now, distance_s=partial(self._distance_s, visit))
-        return self.decoders.stations[self._dispatch.decoder(visit.request, view)]
+        return self.decoders.station(self._dispatch.decoder(visit.request, view))
 
     def _distance_s(self, visit: Visit, place: WorkerPlace) -> float:
         """How long the prompt's KV would take, alone on the wires, from where it was prefilled."""

@@ -19,8 +19,8 @@ planner/dispatch.py planner/routing.py
 planner/traffic/contents.py planner/traffic/requests.py
 simulator/batching.py simulator/clock.py simulator/cluster.py simulator/decodes.py simulator/fabric.py
 simulator/host_memory.py simulator/host_pace.py simulator/kv_cache.py simulator/layers.py simulator/link.py
-simulator/pool.py simulator/retrieval.py simulator/roles.py simulator/sequence.py simulator/sharing.py
-simulator/worker.py
+simulator/lockstep.py simulator/pool.py simulator/retrieval.py simulator/roles.py simulator/sequence.py
+simulator/sharing.py simulator/worker.py
 """.split()
 GROUP = "planner.core"  # the library that holds them all is `planner.core__mypyc`
 

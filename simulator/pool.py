@@ -5,11 +5,13 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Sequence
 
-from planner.routing import WorkerLoad
+from planner.engine.law import AffineStep
+from planner.routing import NEEDS_OVERLAP, WorkerLoad, rank_of, together
 from planner.spec import Retrieval
 from planner.system.resolve import Pool, WorkerPlace
 from planner.traffic.requests import Request
 from simulator.host_pace import HostPace
+from simulator.lockstep import Lockstep
 from simulator.retrieval import RetrievalStation
 from simulator.sequence import Posting
 from simulator.worker import Worker
@@ -18,7 +20,7 @@ from simulator.worker import Worker
 class Station:
     """A worker in the cluster: its engine, its place, its own retrieval stage, and when it is woken."""
 
-    __slots__ = ("place", "pool", "engine", "wake_s", "retrieval", "assigned", "read_by", "posted_s")
+    __slots__ = ("place", "pool", "engine", "wake_s", "retrieval", "assigned", "read_by", "posted_s", "group")
 
     def __init__(self, place: WorkerPlace, pool: Pool, engine: Worker, retrieval: RetrievalStation | None) -> None:
         self.place = place
@@ -29,6 +31,17 @@ class Station:
         self.assigned = 0  # requests sent here that the engine has not seen yet (they are retrieving)
         self.read_by = 0  # transfers of KV from here that are under way
         self.posted_s = 0.0  # push: when the thread that posts is done with all so far
+        self.group: Group | None = None  # the ranks that take every step with it
+
+
+class Group:
+    """Stations in lockstep."""
+
+    __slots__ = ("clock", "stations")
+
+    def __init__(self, stations: Sequence[Station], step: AffineStep) -> None:
+        self.stations = stations
+        self.clock = Lockstep([station.engine for station in stations], step)
 
 
 class SimulatedPool:
@@ -51,6 +64,7 @@ class SimulatedPool:
         self.resolved = pool
         self.router = pool.router
         self.stations = []
+        stages: dict[str, RetrievalStation] = {}
         uneven = pool.profile.launches
         for place in pool.workers:
             key = f"{seed}/launches/{pool.profile.draw}/{place.name}"
@@ -65,9 +79,23 @@ class SimulatedPool:
                 posting=posting,
                 pace=HostPace(uneven.levels, uneven.stays_s, key) if uneven is not None else None,
                 answer_s=(pool.profile.host.response_per_seq_s, pool.profile.host.response_per_token_s),
+                in_lockstep=pool.in_lockstep,
             )
-            own = RetrievalStation(retrieval, f"{seed}/retrieval/{place.name}") if retrieval else None
-            self.stations.append(Station(place, pool, engine, own))
+            server = place.server or place.name
+            if retrieval and server not in stages:
+                stages[server] = RetrievalStation(retrieval, f"{seed}/retrieval/{server}")
+            self.stations.append(Station(place, pool, engine, stages.get(server)))
+        # Ranks of one server: a router sees servers, and vLLM gives its requests to ranks, unless it looks at caches.
+        self.ranks = pool.dp if pool.router.policy not in NEEDS_OVERLAP else 1
+        self._turns = [0] * (len(self.stations) // self.ranks)
+        if pool.in_lockstep:
+            step = pool.profile.step
+            assert isinstance(step, AffineStep)
+            for first in range(0, len(self.stations), pool.dp):
+                ranks = self.stations[first : first + pool.dp]
+                group = Group(ranks, step)
+                for station in ranks:
+                    station.group = group
         self.loads: list[WorkerLoad] = [station.engine.load for station in self.stations]
         self.seen = self.loads
         self.keys_engine = self.stations[0].engine  # any of the pool: they give the same keys
@@ -77,6 +105,23 @@ class SimulatedPool:
         for station in self.stations:
             station.engine.observe(now)
         self.seen = [dataclasses.replace(load) for load in self.loads]
+
+    def station(self, index: int) -> Station:
+        """Who gets a request that the router gave to worker `index` of its view."""
+        if self.ranks == 1:
+            return self.stations[index]
+        first = index * self.ranks
+        ranks = self.stations[first : first + self.ranks]
+        turn = self._turns[index]
+        self._turns[index] = (turn + 1) % self.ranks
+        return ranks[rank_of([one.engine.load for one in ranks], turn)]
+
+    def servers(self, loads: Sequence[WorkerLoad]) -> Sequence[WorkerLoad]:
+        """The workers that its router sees, of the state of all ranks."""
+        size = self.ranks
+        if size == 1:
+            return loads
+        return [together(loads[first : first + size]) for first in range(0, len(loads), size)]
 
     def add(self, station: Station) -> None:
         """Another worker takes requests from now on."""
@@ -115,7 +160,7 @@ class SimulatedPool:
 class SimulatedView:
     """A pool as one request finds it (planner.dispatch.View); `distance_s` is how long its KV takes to a place."""
 
-    __slots__ = ("_distance_s", "_now", "_request", "_pool", "loads", "queued", "seen", "stations")
+    __slots__ = ("_distance_s", "_now", "_request", "_pool", "loads", "queued", "seen")
 
     def __init__(
         self,
@@ -125,16 +170,20 @@ class SimulatedView:
         queued: int = 0,
         distance_s: Callable[[WorkerPlace], float] | None = None,
     ) -> None:
-        self.stations, self.loads, self.seen, self.queued = pool.stations, pool.loads, pool.seen, queued
+        self.loads, self.seen, self.queued = pool.servers(pool.loads), pool.servers(pool.seen), queued
         self._pool, self._request, self._now, self._distance_s = pool, request, now, distance_s
 
     def overlap(self) -> Sequence[int]:
         return self._pool.overlap(self._request, self._now)
 
     def cached(self, index: int) -> int:
-        engine = self.stations[index].engine
-        engine.observe(self._now)
-        return engine.cached_tokens(self._request)
+        size, found = self._pool.ranks, []
+        for station in self._pool.stations[index * size : (index + 1) * size]:
+            station.engine.observe(self._now)
+            found.append(station.engine.cached_tokens(self._request))
+        return min(found)  # whichever rank the server gives it to
 
     def distances_s(self) -> Sequence[float]:
-        return [self._distance_s(station.place) for station in self.stations] if self._distance_s else ()
+        if self._distance_s is None:
+            return ()
+        return [self._distance_s(station.place) for station in self._pool.stations[:: self._pool.ranks]]

@@ -98,6 +98,7 @@ class Plan:
     launch: float = 0.0  # the host's time for it
     decided: float = 0.0  # since when
     ready: float = 0.0  # when it can decide what follows
+    beside: float = 0.0  # in lockstep: what it takes besides the law
     post: float = 0.0  # part of the launch: descriptors of KV transfers that are posted before its kernels
     running: int = 0
     waiting: int = 0

@@ -99,6 +99,7 @@ class Worker:
     it takes one after another. `posting` says how many seconds it takes from a time on to post what a sequence must
     read, in the step that admits it; None: no time.
     `pace` is how fast the host launches steps with prompts from moment to moment; None: as the law says.
+    `in_lockstep`: its steps end when those of other ranks do (simulator/lockstep.py), who is told what it has of each.
     """
 
     def __init__(
@@ -116,6 +117,7 @@ class Worker:
         answer_s: tuple[float, float] = (0.0, 0.0),
         posting: Posting | None = None,
         pace: HostPace | None = None,
+        in_lockstep: bool = False,
     ) -> None:
         self.name = name
         self.limits = limits
@@ -127,7 +129,8 @@ class Worker:
         self._written: list[Sequence] = []  # KV that was sent, which the connector has not been asked about since
         self._trace = trace
         self._early = limits.async_scheduling
-        self._scheduler = Scheduler(limits, fast_forward, shared_content, kv_consumer)
+        self._in_lockstep = in_lockstep
+        self._scheduler = Scheduler(limits, fast_forward and not in_lockstep, shared_content, kv_consumer)
         host = self._scheduler.host
         self._reads: list[tuple[float, int, Sequence]] = host.reads if host is not None else []
         self.kv = self._scheduler.kv
@@ -143,7 +146,7 @@ class Worker:
         self._next: Plan | None = None  # asynchronous: decided, begins when the plan ends
         self._decided = False  # asynchronous: what follows the plan, if anything, is decided
         self._pace = 1.0
-        self._launches = step.launch(1 << 20, 0) > 0.0
+        self._launches = step.launch(1 << 20, 0) > 0.0 and not in_lockstep
         self._host_pace = pace
         self._free_s = -math.inf  # when the GPU is done with all that has ended
         self._posting = posting
@@ -153,6 +156,11 @@ class Worker:
         self._answered_s = -math.inf  # when the API server has handed out all tokens so far
         self._late: list[Outcome] = []  # preemptions of decisions that were taken outside `advance`
         self._changed = False  # something happened since then that the step after the next must see
+
+    def let_go(self) -> None:
+        """The run is over: nothing leads back to who runs it."""
+        self._posting = None
+        self.kv.let_go()
 
     # --- what the cluster asks ---
 
@@ -272,10 +280,45 @@ class Worker:
         scheduler.blocked = False
         self.load.active_blocks = self.kv.total - self.kv.free
 
-    def set_pace(self, pace: float, now: float) -> None:
-        """Steps take `pace` times as long from `now` on; the running one, the rest of it. Not in a run of steps."""
+    @property
+    def awaits_others(self) -> bool:
+        """Whether a step has begun of which only the group knows when it ends."""
+        return self._plan is not None and self._plan.end == math.inf
+
+    def share(self) -> tuple[list[tuple[int, int]], int, int]:
+        """What it has of the group's step: chunks of several tokens, decodes, the tokens that these hold."""
         plan = self._plan
-        if plan is not None and now < plan.end:
+        if plan is None:
+            return [], 0, 0
+        ones = [done for tokens, done in plan.chunks if tokens == 1]
+        wide = [chunk for chunk in plan.chunks if chunk[0] > 1]
+        return wide, plan.batch + len(ones), plan.context + sum(ones)
+
+    @property
+    def beside_s(self) -> float:
+        """What it adds to the group's step: copies, posts, values computed from keys."""
+        return self._plan.beside if self._plan is not None else 0.0
+
+    @property
+    def pace(self) -> float:
+        return self._pace if self._plan is not None else 1.0
+
+    def end_with_others(self, end: float) -> None:
+        """The group's step that has begun ends at `end`; a rank without work takes nothing up before."""
+        plan = self._plan
+        if plan is None:
+            self._busy_s = max(self._busy_s, end)
+            self._wake = max(self._wake, end)
+        else:
+            plan.first, plan.growth, plan.end = end - plan.start, 0.0, end
+
+    def set_pace(self, pace: float, now: float) -> None:
+        """Steps take `pace` times as long from `now` on; the running one, the rest of it. Not in a run of steps.
+
+        In lockstep, from the next one on.
+        """
+        plan = self._plan
+        if plan is not None and now < plan.end and not self._in_lockstep:
             plan.first = now - plan.start + (plan.end - now) * pace / self._pace
             plan.end = plan.boundary(plan.count)
         self._pace = pace
@@ -417,6 +460,7 @@ class Worker:
             plan.growth = slope * plan.batch
             if self._launches:
                 plan.launch = self._step.launch(0, plan.batch)
+        law_s = plan.first
         if post_s:
             plan.post = post_s
             # the graph of a decode step is launched in a moment once its inputs are there
@@ -429,6 +473,8 @@ class Worker:
         if host is not None and host.copies_s:
             plan.first += host.claim()
             plan.count = 1
+        if self._in_lockstep:
+            plan.beside = plan.first - law_s + plan.post
         if self._trace is not None:
             free = self._scheduler.kv.free
             self._trace.append((chunks, plan.batch, plan.context, plan.running, plan.waiting, free, plan.preempted))
@@ -480,11 +526,14 @@ class Worker:
         if plan is None:
             return
         plan.start = now
-        if self._launches or plan.post:
-            self._time_launch(plan, now)
-        if self._pace != 1.0:
-            plan.first *= self._pace
-        plan.end = plan.boundary(plan.count)
+        if self._in_lockstep:
+            plan.end = math.inf
+        else:
+            if self._launches or plan.post:
+                self._time_launch(plan, now)
+            if self._pace != 1.0:
+                plan.first *= self._pace
+            plan.end = plan.boundary(plan.count)
         for sequence in plan.members:
             if sequence.prefill_start_s != sequence.prefill_start_s:
                 sequence.prefill_start_s = now

@@ -244,6 +244,23 @@ def test_export_and_import_give_the_same_spec(target: str, config: str, tmp_path
 
 
 @pytest.mark.parametrize("target", TARGETS)
+def test_ranks_are_said_by_the_file_itself(target: str, tmp_path: Path) -> None:
+    """One server of all its ranks' GPUs; ranks that no file of one node can hold are refused."""
+    changes = ["model=qwen3-30b-a3b", "profile=null", "deployment.dp=4", "engine.enable_expert_parallel=true"]
+    spec = planner.load("agg", [*changes, "deployment.tp=2", "deployment.replicas=1"])
+    export(spec, target, tmp_path)
+    path = tmp_path / MAIN[target]
+    text = "".join(line for line in path.read_text().splitlines(True) if not line.startswith(remainder.MARK))
+    path.write_text(text)
+    again = import_file(path).spec
+    assert again.deployment.model_dump(include={"replicas", "tp", "dp"}) == {"replicas": 1, "tp": 2, "dp": 4}
+    assert again.engine.enable_expert_parallel
+    assert re.search({"vllm": "=0,1,2,3,4,5,6,7 ", "compose": "- '7'"}.get(target, ": '8'"), text) or target == "llm-d"
+    with pytest.raises(SpecError, match="nodes"):
+        export(planner.load("agg", [*changes, "deployment.tp=4", "deployment.replicas=1"]), target, tmp_path)
+
+
+@pytest.mark.parametrize("target", TARGETS)
 def test_the_deployment_is_said_by_the_file_itself(target: str, tmp_path: Path) -> None:
     """Without the comment too: modes, workers, GPUs, model and limits, so that what others edit counts."""
     spec = planner.load("disagg", [*SPLIT, "engine.kv_cache_dtype=fp8"])

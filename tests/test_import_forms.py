@@ -133,7 +133,7 @@ def test_longer_contexts_run_after_the_import(options: str, positions: int) -> N
 def test_nothing_grave_is_left_out_unasked() -> None:
     grave = {
         "-pp 2 -tp 4": "8 GPUs would be one worker of tp 8",
-        "-dp 8 --enable-expert-parallel": "experts spread over data-parallel ranks",
+        "-dp 8 --data-parallel-hybrid-lb --enable-expert-parallel": "experts spread over ranks with addresses",
         "-tp 8 -dcp 4": "KV sharded over a TP group",
         "--quantization gguf-x": "gguf-x is not modelled",
         "--kv-cache-dtype nvfp4": "nvfp4 is not modelled",
@@ -169,6 +169,16 @@ def test_other_nodes_of_an_engine_are_no_servers() -> None:
     assert shape(read(text)) == ((4, 1),)
     ranks = "".join(f"vllm serve Qwen/Qwen3-32B -dp 2 --data-parallel-rank {rank}\n" for rank in (0, 1))
     assert shape(read(ranks)) == ((2, 1),)
+
+
+def test_ranks_that_share_experts_are_one_worker() -> None:
+    """As in vLLM: ranks of a mixture take every step together, those of a dense model go their own way."""
+    found = read("vllm serve Qwen/Qwen3-30B-A3B -dp 4 -tp 2 --enable-expert-parallel\n")
+    assert found.spec.deployment.model_dump(include={"replicas", "tp", "dp"}) == {"replicas": 1, "tp": 2, "dp": 4}
+    assert found.spec.engine.enable_expert_parallel
+    assert read("vllm serve Qwen/Qwen3-30B-A3B -dp 4\n").spec.deployment.dp == 4
+    assert shape(read("vllm serve Qwen/Qwen3-32B -dp 4\n")) == ((4, 1),)
+    assert "2 ranks are 2 workers" in said(read("vllm serve Qwen/Qwen3-32B -dp 2\n"), "assumed")
 
 
 @pytest.mark.parametrize(

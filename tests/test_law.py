@@ -19,7 +19,7 @@ from planner.engine.setup import Setup
 from planner.spec import Engine
 
 SIZES = capture_sizes()
-SHAPES = {"decode_wave_seqs": 16.5, "decode_wave_tail": 0.6, "experts": 128.0, "experts_per_token": 8.0}
+SHAPES = {"decode_wave_seqs": 16.5, "decode_wave_tail": 0.6, "experts": 128.0, "experts_per_token": 8.0, "ranks": 2.0}
 TIMES = [name for name, term in TERMS.items() if term.part != "shape"]
 
 
@@ -58,7 +58,7 @@ def test_one_step_and_rows_of_many_are_one_law(numbers: list[int], steps: list[t
     assert launches == pytest.approx([law.launch(*one[:2]) for one in steps], rel=1e-12)
 
 
-@pytest.mark.parametrize("name", TIMES)
+@pytest.mark.parametrize("name", [name for name in TIMES if name != "mixed_uneven_s"])  # nothing where ranks are even
 def test_every_term_is_in_some_step_once(name: str) -> None:
     """What a term adds is its value times its feature, in one step and in a row of it alike."""
     law = AffineStep(law_of([100 * (one == name) for one in TIMES]), SIZES)
@@ -86,7 +86,7 @@ def test_nothing_is_guessed_below_what_the_hardware_allows(model: str, tp: int) 
 def test_a_law_at_another_tp_and_back_is_the_law() -> None:
     one = Roof(Setup.of(load_model("llama-3.1-8b"), hardware("h200"), Engine()))
     four = Roof(one.setup.at(4))
-    law = guess(one).model_copy(update=SHAPES | {"launch_decode_s": 2e-3, FLOOR: 8e-3})
+    law = guess(one).model_copy(update=SHAPES | {"ranks": 0.0, "launch_decode_s": 2e-3, FLOOR: 8e-3})
     there = scaled(law, one, four)
     assert there.decode_per_context_s == pytest.approx(law.decode_per_context_s / 4)
     assert there.decode_wave_seqs == 4 * one.wave_seqs

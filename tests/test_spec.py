@@ -35,12 +35,12 @@ BROKEN = {
     "typo": (
         "name: a\ndeployment: {mode: aggregated, replcas: 2}",
         "x.yaml: deployment.replcas: unknown key; did you mean 'replicas'? "
-        "allowed: mode, replicas, tp, router, gpus_per_node, placement",
+        "allowed: mode, replicas, tp, dp, router, gpus_per_node, placement",
     ),
     "unknown section": (AGG + "zzz: 1", "x.yaml: zzz: unknown key; allowed: schema, name, model, hardware, profile,"),
     "no such parallelism": (
         AGG + "engine: {data_parallel_size: 8}",
-        "x.yaml: engine.data_parallel_size: data parallel",
+        "x.yaml: engine.data_parallel_size: is `dp` of the pool, beside its tp; allowed: ",
     ),
     "typo causes missing": (AGG + "workload: {kind: gamma, rat: 3}", "x.yaml: workload.rat: unknown key; did you mean"),
     "duplicate": ("name: a\nname: b", "x.yaml: name: given twice (line 2); allowed: each key once"),

@@ -66,7 +66,8 @@ def ratio_table(found: Suggestion, say: Say = plain) -> pd.DataFrame:
     rows = [
         {
             "name": say(row.name), "prefill": row.split.first.gpus, "rate": row.rate, "low": row.low, "high": row.high,
-            "per_gpu": row.per_gpu, "sizes": f"TP{row.split.first.tp} + TP{row.split.second.tp}",
+            "per_gpu": row.per_gpu,
+            "sizes": " + ".join(one.size or "TP1" for one in (row.split.first, row.split.second)),
         }
         for row in found.rows if row.split.second is not None
     ]  # fmt: skip

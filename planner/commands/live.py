@@ -179,7 +179,7 @@ def _announce(expected: Estimate, system: System) -> None:
     """How long it will take, said before anything starts."""
     more = f", {expected.calibration_s} s to calibrate" if expected.calibration_s else ""
     count = "" if expected.repeats == 1 else f"{expected.repeats} x "
-    workers = sum(len(pool.workers) for pool in system.pools)
+    workers = sum(len(pool.servers) for pool in system.pools)
     started = f"{workers} server{'s' if workers > 1 else ''}"
     servers = f"{expected.servers_s} s to start and stop {started}, " if expected.servers_s else ""
     load = f"{count}{expected.load_s:.0f} s of load ({expected.requests} requests)"

@@ -16,6 +16,9 @@ def memory(
         Optional[list[int]],  # noqa: UP045 - typer reads the annotation when the command is built
         typer.Option("--tp", min=1, metavar="N", help="GPUs of a worker; may be repeated. Default: 1, 2, 4 and 8."),
     ] = None,
+    dp: Annotated[
+        int, typer.Option("--dp", min=1, metavar="N", help="Ranks of tp GPUs that share experts. KV is of one of them.")
+    ] = 1,
     assignments: Set = None,
     as_json: Json = False,
 ) -> None:
@@ -27,7 +30,7 @@ def memory(
     from planner.engine.ledger import ledger
 
     spec = planner.load(None, [f"model={model}", f"hardware={hardware}", *overrides(assignments, None)])
-    found = ledger(spec.model, spec.hardware, spec.engine, tp or [1, 2, 4, 8])
+    found = ledger(spec.model, spec.hardware, spec.engine, tp or [1, 2, 4, 8], dp)
     if as_json:
         print_json(found)
         return

@@ -213,15 +213,15 @@ class Switching:
 
 def staying(before: Split, after: Split) -> Split | None:
     """The workers that serve while a change goes on; None: none of a pool, or another mode or TP."""
-    if (before.second is None) != (after.second is None) or before.first.tp != after.first.tp:
+    if (before.second is None) != (after.second is None) or before.first.size != after.first.size:
         return None
     first = min(before.first.replicas, after.first.replicas)
     if before.second is None or after.second is None:
-        return Split(PoolSize(first, before.first.tp))
-    if before.second.tp != after.second.tp:
+        return Split(replace(before.first, replicas=first))
+    if before.second.size != after.second.size:
         return None
     second = min(before.second.replicas, after.second.replicas)
-    return Split(PoolSize(first, before.first.tp), PoolSize(second, before.second.tp))
+    return Split(replace(before.first, replicas=first), replace(before.second, replicas=second))
 
 
 def out_s(before: Split, after: Split, cost: Switching) -> float:

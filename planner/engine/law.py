@@ -25,7 +25,7 @@ import math
 from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, Protocol, TypeAlias
+from typing import Annotated, Any, Literal, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,6 +53,7 @@ class Steps:
     padded: Amount = 0.0  # the CUDA graph size that it runs at when it holds no prompts
     context: Amount = 0.0  # tokens that the decode sequences hold
     graph: Amount = 1.0  # whether its tokens and sequences are within the largest CUDA graph
+    everyone: Amount = 0.0  # tokens and sequences of all ranks in lockstep; 0: each has as many as this one
 
 
 def waves(batch: Amount, wave: float, tail: float) -> tuple[Array, Array]:
@@ -145,6 +146,11 @@ def same(at: Scaling) -> float:
     return at.value
 
 
+def own(of: Callable[[Roof], float]) -> Callable[[Scaling], float]:
+    """The deployment's figure, whatever it was where the law was measured."""
+    return lambda at: of(at.roof)
+
+
 def anew(of: Callable[[Roof], float]) -> Callable[[Scaling], float]:
     """The hardware's and the model's figure at the new TP, where it had one at all."""
     return lambda at: of(at.roof) if at.value else 0.0
@@ -205,6 +211,23 @@ def _touched(tokens: Amount, values: Values) -> Amount:
     return touched(tokens, values.get("experts", 0.0), values.get("experts_per_token", 0.0))
 
 
+def _everyone(steps: Steps, values: Values) -> Amount:
+    """Tokens and sequences of a step with prompts, of all ranks that take it together."""
+    mine, ranks = steps.tokens + steps.seqs, values.get("ranks", 0.0)
+    return np.where(np.asarray(steps.everyone) > 0, steps.everyone, mine * ranks) if ranks else mine
+
+
+def _mean(steps: Steps, values: Values) -> Amount:
+    """How many more of them the mean rank has than this one."""
+    ranks = values.get("ranks", 0.0)
+    return _everyone(steps, values) / ranks - (steps.tokens + steps.seqs) if ranks else 0.0 * steps.tokens
+
+
+def _padded(steps: Steps, values: Values) -> Amount:
+    """Sequences of all ranks, padded to the largest rank's CUDA graph as vLLM does; in a decode-only step."""
+    return steps.padded * (values.get("ranks", 0.0) or 1.0)
+
+
 DECODES = Feature("decode_steps", "a decode-only step", lambda steps, _: 1.0 - steps.prompts)
 PADDED = Feature(
     "decode_padded", "its sequences, padded to a CUDA graph", lambda steps, _: steps.padded * (1.0 - steps.prompts)
@@ -223,7 +246,7 @@ CONTEXT = Feature(
 DECODE_EXPERTS = Feature(
     "decode_experts",
     "experts of a layer that its padded sequences are sent to",
-    lambda steps, values: _touched(steps.padded, values) * (1.0 - steps.prompts),
+    lambda steps, values: _touched(_padded(steps, values), values) * (1.0 - steps.prompts),
 )
 PROMPTS = Feature("mixed_steps", "a step with prompts", lambda steps, _: steps.prompts)
 TOKENS = Feature("prefill_tokens", "its new prompt tokens", lambda steps, _: steps.tokens)
@@ -233,7 +256,22 @@ BESIDE_CONTEXT = Feature("mixed_context", "tokens that those hold", lambda steps
 MIXED_EXPERTS = Feature(
     "mixed_experts",
     "experts of a layer that its tokens and sequences are sent to",
-    lambda steps, values: _touched(steps.tokens + steps.seqs, values) * steps.prompts,
+    lambda steps, values: _touched(_everyone(steps, values), values) * steps.prompts,
+)
+DECODE_EXCHANGED = Feature(
+    "decode_exchanged",
+    "padded sequences of all ranks",
+    lambda steps, values: _padded(steps, values) * (1.0 - steps.prompts) * (values.get("ranks", 0.0) > 0),
+)
+MIXED_EXCHANGED = Feature(
+    "mixed_exchanged",
+    "tokens and sequences of all ranks",
+    lambda steps, values: _everyone(steps, values) * steps.prompts * (values.get("ranks", 0.0) > 0),
+)
+UNEVEN = Feature(
+    "mixed_uneven",
+    "tokens and sequences that the mean rank has more than this one, which may be fewer",
+    lambda steps, values: _mean(steps, values) * steps.prompts,
 )
 
 GRAPH_DECODE = Feature(
@@ -452,6 +490,55 @@ class StepLaw(Node):
     experts_per_token: Annotated[
         NonNegative, _shape("those that a token is sent to", lambda roof: float(roof.model.experts_per_token))
     ] = 0.0
+    decode_per_exchanged_s: Annotated[
+        NonNegative,
+        Term(
+            "decode",
+            "moving a token to the ranks of its experts, and the results back",
+            DECODE_EXCHANGED,
+            guess=lambda roof: roof.exchanged_token_s,
+            scale=own(lambda roof: roof.exchanged_token_s),
+            scaling="the deployment's own",
+            measured="nothing: assumed",
+        ),
+    ] = 0.0
+    mixed_per_exchanged_s: Annotated[
+        NonNegative,
+        Term(
+            "prompt",
+            "the same in a step with prompts on any rank",
+            MIXED_EXCHANGED,
+            guess=lambda roof: roof.exchanged_token_s,
+            scale=own(lambda roof: roof.exchanged_token_s),
+            scaling="the deployment's own",
+            measured="nothing: assumed",
+        ),
+    ] = 0.0
+    mixed_uneven_s: Annotated[
+        NonNegative,
+        Term(
+            "line",
+            "the experts' products of a token, which all ranks share",
+            UNEVEN,
+            guess=lambda roof: roof.uneven_token_s,
+            scale=own(lambda roof: roof.uneven_token_s),
+            scaling="the deployment's own",
+            measured="nothing: assumed",
+        ),
+    ] = 0.0
+    ranks: Annotated[
+        NonNegative,
+        Term(
+            "shape",
+            "ranks that take every step together; 0: one",
+            bound=lambda roof: roof.ranks,
+            guess=lambda roof: roof.ranks,
+            given=lambda roof: roof.ranks,
+            scale=own(lambda roof: roof.ranks),
+            scaling="the deployment's own",
+            measured="the deployment",
+        ),
+    ] = 0.0
 
 
 TERMS: dict[str, Term] = {
@@ -506,6 +593,14 @@ class StepTime(Protocol):
         ...
 
 
+class Share(NamedTuple):
+    """What one rank has of a step: prompt chunks of more than one token, decodes, and the tokens that they hold."""
+
+    chunks: Sequence[tuple[int, int]] = ()  # (new tokens, tokens already computed)
+    batch: int = 0
+    context: int = 0
+
+
 def graph_size(batch: int, sizes: Sequence[int]) -> int:
     """The CUDA graph size that a decode batch runs at; the batch itself when no graph covers it."""
     return sizes[bisect_left(sizes, batch)] if sizes and batch <= sizes[-1] else batch
@@ -547,13 +642,13 @@ class AffineStep:
     def decode(self, batch: int) -> tuple[float, float]:
         return self._decodes[batch] if batch < TABLED else self._tabled([batch])[0]
 
-    def mixed(self, chunks: Sequence[tuple[int, int]], batch: int, context: int) -> float:
+    def mixed(self, chunks: Sequence[tuple[int, int]], batch: int, context: int, everyone: int = 0) -> float:
         tokens = 0
         pairs = 0.0
         for new, done in chunks:
             tokens += new
             pairs += new * (done + 0.5 * new)
-        steps, values = Steps(1.0, tokens, pairs, batch, batch, context), self._values
+        steps, values = Steps(1.0, tokens, pairs, batch, batch, context, everyone=everyone), self._values
         seconds = 0.0
         for value, feature in self._line:
             seconds += value * feature(steps, values)
@@ -566,6 +661,22 @@ class AffineStep:
     def launch(self, tokens: int, batch: int) -> float:
         kind = 2 if tokens + batch > (self.sizes[-1] if self.sizes else 0) else 1 if tokens else 0
         return self._launches[kind][batch] if batch < TABLED else self._launched(np.array([float(batch)]))[kind][0]
+
+    def together(self, ranks: Sequence[Share]) -> float:
+        """A step that all `ranks` take: the slowest one's attention, and experts that have all ranks' tokens.
+
+        Ranks without requests compute as many dummy tokens as their CUDA graph has. Without prompts on any rank all
+        are padded to the largest one's graph; the host's longest launch bounds the step.
+        """
+        tokens = [sum(new for new, _ in rank.chunks) for rank in ranks]
+        launch = max(self.launch(new, rank.batch) for new, rank in zip(tokens, ranks, strict=True))
+        if not any(tokens):
+            base = self.decode(max(1, *(rank.batch for rank in ranks)))[0]
+            seconds = base + max(self.decode(rank.batch)[1] * rank.context for rank in ranks)
+        else:
+            everyone = sum(tokens) + sum(max(rank.batch, 0) for rank in ranks)
+            seconds = max(self.mixed(rank.chunks, rank.batch, rank.context, everyone) for rank in ranks)
+        return max(seconds, launch)
 
 
 PROGRESSION = ("decode", "context")  # of a run of decode-only steps: its first value, its growth by the context

@@ -13,16 +13,16 @@ from planner.engine.setup import Setup
 from planner.spec import Engine
 
 
-def ledger(model: str, gpu: str, engine: Engine, sizes: Sequence[int]) -> dict[str, Any]:
-    """One row of `gpus` for each tp; `refused` says why vLLM would not start there. Raises SpecError.
+def ledger(model: str, gpu: str, engine: Engine, sizes: Sequence[int], dp: int = 1) -> dict[str, Any]:
+    """One row of `gpus` for each tp, on a GPU of any of `dp` ranks; `refused` says why vLLM would not start there.
 
     KV tokens are those that vLLM logs: requests of max_model_len that fit, times that length. Padding of pages, where
-    layers differ, is not counted.
+    layers differ, is not counted. Raises SpecError.
     """
     one = Setup.of(load_model(model), hardware(gpu), engine)
     shape, entry = one.model, one.hardware
     longest, rows = engine.max_model_len or shape.max_position, []
-    for setup in map(one.at, sizes):
+    for setup in (one.at(size, dp) for size in sizes):
         budget, seqs, _ = batch_sizes(setup)
         found = memory(setup, budget, seqs)
         request = shape.request_bytes_per_gpu(longest, budget, setup.parallel)

@@ -73,6 +73,8 @@ def uneven(model: ModelShape, parallel: Parallel) -> str | None:
     split = all(heads % tp == 0 or tp % heads == 0 for heads in kept)
     whole_experts = parallel.ep > 1
     width = 0 if whole_experts else model.expert_intermediate
+    if width % parallel.gpus and not width % tp:
+        return message("{gpus} GPUs do not divide {model}'s expert width {width}", parallel.gpus, model.name, width)
     if model.heads % tp or not split or model.intermediate % tp or width % tp:
         return message(
             "{tp} does not divide {model}'s {heads} heads, {kv_heads} KV heads and intermediate size {width}",
@@ -86,27 +88,30 @@ def uneven(model: ModelShape, parallel: Parallel) -> str | None:
     if stored is None or stored.routed_only:
         return None
     plain, bits = 8.0 * model.dtype_bytes, model.bits
-    inputs: dict[Message, int] = {}
+    inputs: dict[Message, tuple[int, int]] = {}  # width and the GPUs that share it
     if bits.mlp != plain and model.parameters.mlp:
-        inputs[message("intermediate size")] = model.intermediate
+        inputs[message("intermediate size")] = model.intermediate, tp
     if bits.routed != plain and model.experts and not whole_experts:
-        inputs[message("expert width")] = model.expert_intermediate
+        inputs[message("expert width")] = model.expert_intermediate, parallel.gpus
     attention = bits.attention != plain and not model.latent_dim
     if attention:
-        inputs[message("attention width")] = model.heads * model.head_dim
+        inputs[message("attention width")] = model.heads * model.head_dim, tp
     outputs = dict(inputs)
     if attention:
-        outputs[message("K and V width")] = max(tp, model.kv_heads) * model.head_dim  # replicated beyond the KV heads
+        outputs[message("K and V width")] = (
+            max(tp, model.kv_heads) * model.head_dim,
+            tp,
+        )  # replicated beyond the KV heads
     checks = [(inputs, stored.group, message("groups"))] if stored.group else []
-    if stored.block is not None and tp > 1:  # vLLM pads the last block of a width that is not split
+    if stored.block is not None and parallel.gpus > 1:  # vLLM pads the last block of a width that is not split
         checks += [(outputs, stored.block[0], message("blocks")), (inputs, stored.block[1], message("blocks"))]
     for widths, size, what in checks:
-        for name, width in widths.items():
-            if width % (tp * size):
+        for name, (width, shares) in widths.items():
+            if width % (shares * size) and shares > 1:
                 return message(
                     "{tp} leaves {part} of {model}'s {name} {width} to a GPU, no multiple of its quantised {what} of "
                     "{size}",
-                    tp, width // tp, model.name, name, width, what, size,
+                    shares, width // shares, model.name, name, width, what, size,
                 )  # fmt: skip
     return None
 
@@ -119,7 +124,7 @@ def _refuse_memory(setup: Setup, budget: int, seqs: int, where: str, most: int) 
     block = setup.kv_bytes_per_token
     fitting = [
         larger.tp
-        for larger in map(setup.at, range(tp + 1, most + 1))
+        for larger in (setup.at(size, setup.parallel.dp) for size in range(tp + 1, most + 1))
         if divides(model, larger.parallel) and memory(larger, budget, seqs).kv > 1024 * block
     ]
     remedy = (

@@ -71,6 +71,8 @@ def _activation_bytes(setup: Setup, budget: int, seqs: int, runtime: _Runtime) -
     mlp = budget * 3 * (model.intermediate // tp) * model.dtype_bytes
     width = model.expert_intermediate // tp
     routed = budget * model.experts_per_token * (max(2 * width, model.hidden) + width) * model.dtype_bytes
+    if setup.ranks > 1:  # tokens of all ranks come together before the experts
+        routed += budget * setup.ranks * model.hidden * model.dtype_bytes
     sampling = seqs * model.vocab * runtime.sampling
     if runtime.sampling <= 4.0:
         sampling += budget * model.hidden * model.dtype_bytes
@@ -91,6 +93,6 @@ def memory(setup: Setup, budget: int, seqs: int) -> Memory:
         usable=hardware.usable_bytes * engine.gpu_memory_utilization,
         weights=setup.model.weight_bytes_per_gpu(setup.parallel),
         activation=_activation_bytes(setup, budget, seqs, runtime),
-        non_torch=round((runtime.alone if setup.tp == 1 else runtime.together) * GIB) if gpu else 0,
+        non_torch=round((runtime.alone if setup.tp * setup.ranks == 1 else runtime.together) * GIB) if gpu else 0,
         graphs=round(runtime.graphs * GIB) if gpu and not engine.enforce_eager else 0,
     )

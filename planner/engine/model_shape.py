@@ -120,11 +120,15 @@ class ModelShape:
         return self.weight_bytes - unread * self.dtype_bytes
 
     def weight_bytes_per_gpu(self, parallel: Parallel) -> int:
-        """Weights on each GPU: norms are on all of them, K and V projections too once tp exceeds the KV heads."""
+        """Weights on each GPU: norms are on all of them, K and V projections too once tp exceeds the KV heads.
+
+        Ranks have routed experts in common.
+        """
         everywhere = self.parameters.norms * self.dtype_bytes
         kv = self.parameters.kv * self.bits.attention / 8
         rest = self.weight_bytes - everywhere - kv
-        return math.ceil(rest / parallel.tp + everywhere + kv * self._kv_share(parallel))
+        elsewhere = self.routed_bytes / parallel.tp * (1.0 - 1.0 / parallel.dp)  # of other ranks
+        return math.ceil(rest / parallel.tp + everywhere + kv * self._kv_share(parallel) - elsewhere)
 
     def _kv_share(self, parallel: Parallel) -> float:
         """Share of a token's KV that each GPU holds: heads are replicated when tp exceeds them, MLA's latent always."""

@@ -75,6 +75,13 @@ def comparable(profile: LatencyProfile) -> PublicErrors | None:
 
 def origin(profiles: Sequence[LatencyProfile]) -> str:
     """Where the step times of a deployment are from, and of a roofline how far off such times were."""
+    found = _origin(profiles)
+    if any(profile.file is not None and profile.file.step.ranks for profile in profiles):
+        return message("{origin}; ranks in lockstep are not measured", found)
+    return found
+
+
+def _origin(profiles: Sequence[LatencyProfile]) -> str:
     if all(profile.provenance == "calibrated" for profile in profiles):
         composed = all(
             profile.file and profile.file.measured and profile.file.measured.composed for profile in profiles

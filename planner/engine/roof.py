@@ -40,6 +40,14 @@ PCIE_S = 7e-6  # more for each GPU beyond 2 where there is no NVLink
 ALL_REDUCE_EFFICIENCY = 0.223  # share of NVLink's bandwidth that a large one reaches
 PCIE_EFFICIENCY = 0.2  # of PCIe's: from 0.3 at tp 2 down to 0.05 at 8 in operator tables of L40S
 
+# Two exchanges a layer of experts between ranks: all tokens to all of them, and their results back. NCCL 2.29's
+# all_gather and reduce_scatter in aiconfigurator-core 0.12.0's tables (Apache-2.0) of 2, 4 and 8 H100, H200 and B200:
+# 6 to 9, 8 to 13 and 10 to 19 us for few bytes; from 0.45 to 0.7 of NVLink's bandwidth for 16 to 128 MiB.
+EXCHANGE_S, EXCHANGE_DOUBLED_S = 7e-6, 3.5e-6  # a small one among two GPUs, and more for each doubling
+EXCHANGE_EFFICIENCY = 0.55
+NETWORK_S = 2e-5  # assumed: more for each where the ranks stand on several nodes
+NETWORK_EFFICIENCY = 0.8  # assumed: share of the nodes' NICs that they reach
+
 _DTYPES: dict[str, Dtype] = {"float32": "fp32", "float16": "fp16"}
 _QUANTISED: dict[str | None, Dtype] = {"fp8": "fp8", "int8": "int8", "fp4": "fp4", "w4a8": "fp8"}
 
@@ -90,7 +98,17 @@ class Roof:
         if not self.model.experts:
             return 0.0
         size = self.model.routed_bytes / self.model.experts * self.imbalance
-        return size / self.tp / self.hardware.memory_bandwidth
+        return size / self.shards / self.hardware.memory_bandwidth
+
+    @property
+    def shards(self) -> int:
+        """GPUs that share the routed experts."""
+        return self.tp * self.setup.ranks
+
+    @property
+    def ranks(self) -> float:
+        """In lockstep; 0 where there is one."""
+        return float(self.setup.ranks) if self.setup.ranks > 1 else 0.0
 
     @property
     def full_attention(self) -> float:
@@ -184,7 +202,7 @@ class Roof:
 
     @property
     def _kernels_s(self) -> float:
-        ranks = 1.0 + LAUNCH_RANKS * math.log2(self.tp)
+        ranks = 1.0 + LAUNCH_RANKS * math.log2(self.shards)
         return 0.0 if self.hardware.kind == "cpu" else self._layers_s(launched=True) * ranks
 
     @property
@@ -203,10 +221,49 @@ class Roof:
         return 2 * self.model.layers * each
 
     @property
+    def exchanges_s(self) -> float:
+        """Assumed: the small exchanges of a step between ranks."""
+        if not self.ranks:
+            return 0.0
+        each = EXCHANGE_S + EXCHANGE_DOUBLED_S * math.log2(self.shards / 2)
+        if self.hardware.nvlink_gb_s is None:
+            each += PCIE_S * (self.shards - 2)
+        if self.setup.parallel.nodes > 1:
+            each += NETWORK_S
+        return 2 * sum(self.model.moe_layers) * each
+
+    @property
+    def exchanged_token_s(self) -> float:
+        """Assumed: what a token of any rank adds to the exchanges of a step.
+
+        vLLM's default gathers the tokens of all ranks on each, and adds up the experts' results on their way back.
+        Between nodes they pass the NICs of a node's GPUs together.
+        """
+        if not self.ranks:
+            return 0.0
+        nodes, group = self.setup.parallel.nodes, self.shards if self.setup.parallel.ep > 1 else self.ranks
+        size = 2 * sum(self.model.moe_layers) * self.model.hidden * self.model.dtype_bytes
+        seconds = size * (group - 1) / group / (self._link_gb_s(EXCHANGE_EFFICIENCY) * 1e9)
+        if nodes > 1:
+            uplink = self.hardware.nic_gb_s * self.shards / nodes * NETWORK_EFFICIENCY
+            seconds += size * (nodes - 1) / nodes / (uplink * 1e9)
+        return seconds
+
+    @property
+    def uneven_token_s(self) -> float:
+        """Assumed: the experts' products of a token that the mean rank has and this one has not."""
+        return self._experts_token_s if self.ranks else 0.0
+
+    def _link_gb_s(self, efficiency: float) -> float:
+        """Of a GPU to its neighbours, as large collectives reach it: that share of NVLink, or of PCIe its own."""
+        nvlink = self.hardware.nvlink_gb_s
+        return nvlink * efficiency if nvlink else self.hardware.pcie_gb_s * PCIE_EFFICIENCY
+
+    @property
     def fixed_s(self) -> float:
         """Assumed: what a step takes besides its work."""
         step = CPU_STEP_S if self.hardware.kind == "cpu" else STEP_S
-        return step + self._layers_s(launched=False) + self.all_reduces_s
+        return step + self._layers_s(launched=False) + self.all_reduces_s + self.exchanges_s
 
     @property
     def likely_weights_s(self) -> float:
@@ -231,11 +288,15 @@ class Roof:
     @property
     def likely_token_s(self) -> float:
         """Assumed: `token_s`."""
+        return sum(self._products_s(2.0 * count, of) for count, of in self._dense) + self._experts_token_s
+
+    @property
+    def _experts_token_s(self) -> float:
+        """Of routed experts, where every rank has as many tokens."""
         routed = self.model.flops_per_token - 2.0 * self.model.parameters.dense
         bits = self.model.bits.routed
         peak = self.hardware.flops(self._arithmetic(bits)) * self.tp
-        experts = routed * self.imbalance / peak / self.rates.expert_products[self._kind(bits)]
-        return sum(self._products_s(2.0 * count, of) for count, of in self._dense) + experts
+        return routed * self.imbalance / peak / self.rates.expert_products[self._kind(bits)]
 
     @property
     def likely_wide_s(self) -> float:
@@ -280,11 +341,10 @@ class Roof:
         if self.tp == 1:
             return 0.0
         nvlink, capability = self.hardware.nvlink_gb_s, self.hardware.compute_capability
-        link_gb_s = nvlink * ALL_REDUCE_EFFICIENCY if nvlink else self.hardware.pcie_gb_s * PCIE_EFFICIENCY
         switched = bool(nvlink and capability and int(capability.partition(".")[0]) >= 9)
         sent = 1.0 if switched else 2 * (self.tp - 1) / self.tp
         size = 2 * self.model.layers * self.model.hidden * self.model.dtype_bytes * sent
-        return size / (link_gb_s * 1e9)
+        return size / (self._link_gb_s(ALL_REDUCE_EFFICIENCY) * 1e9)
 
     @property
     def wave_seqs(self) -> float:

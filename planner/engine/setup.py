@@ -20,17 +20,25 @@ class Setup:
     options: Engine
 
     @classmethod
-    def of(cls, model: ModelShape, hardware: Hardware, options: Engine, tp: int = 1) -> Setup:
-        """From what a spec names: `model` as its config says, `tp` GPUs of a worker."""
-        return cls(model.for_engine(options), hardware, _parallel(tp, options), options)
+    def of(
+        cls, model: ModelShape, hardware: Hardware, options: Engine, tp: int = 1, dp: int = 1, node: int = 8
+    ) -> Setup:
+        """From what a spec names: `model` as its config says, `dp` ranks of `tp` GPUs on nodes of `node` GPUs."""
+        return cls(model.for_engine(options), hardware, _parallel(tp, dp, options, node), options)
 
-    def at(self, tp: int) -> Setup:
-        """The same engine on `tp` GPUs."""
-        return replace(self, parallel=_parallel(tp, self.options))
+    def at(self, tp: int, dp: int = 1) -> Setup:
+        """The same engine on `dp` ranks of `tp` GPUs, as many nodes as before."""
+        parallel = _parallel(tp, dp, self.options, 0)
+        return replace(self, parallel=replace(parallel, nodes=self.parallel.nodes))
 
     @property
     def tp(self) -> int:
         return self.parallel.tp
+
+    @property
+    def ranks(self) -> int:
+        """Ranks that take every step together, as their tokens share the experts; 1 where each goes its own way."""
+        return self.parallel.dp if self.model.experts else 1
 
     @property
     def kv_bytes_per_token(self) -> float:
@@ -38,5 +46,7 @@ class Setup:
         return self.model.kv_bytes_per_token_per_gpu(self.parallel)
 
 
-def _parallel(tp: int, options: Engine) -> Parallel:
-    return Parallel(tp, ep=tp if options.enable_expert_parallel else 1)
+def _parallel(tp: int, dp: int, options: Engine, node: int) -> Parallel:
+    """Ranks fill a node before the next; none is split over two."""
+    ep = tp * dp if options.enable_expert_parallel else 1
+    return Parallel(tp, ep=ep, dp=dp, nodes=-(-dp // max(1, node // tp)) if node else 1)

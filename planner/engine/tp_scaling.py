@@ -25,7 +25,11 @@ def at_tp(profile: LatencyProfile, setup: Setup) -> LatencyProfile:
     file, tp = profile.file, setup.tp
     roof = Roof(setup)
     calibrated = profile.provenance == "calibrated"
-    if file is None or profile.service or (file.tp == tp and (roof.imbalance == 1.0 if calibrated else tp == 1)):
+    if (
+        file is None
+        or profile.service
+        or (file.tp == tp and (roof.imbalance == 1.0 and not roof.ranks if calibrated else tp == 1))
+    ):
         return profile
     options = setup.options.model_copy(update={"expert_imbalance": 1.0})
     even = Roof(replace(setup, options=options).at(file.tp))
@@ -36,6 +40,10 @@ def at_tp(profile: LatencyProfile, setup: Setup) -> LatencyProfile:
             file.name,
             roof.imbalance,
         )
+        if roof.ranks:
+            note = message(
+                "profile {name} was measured on one rank; {ranks} in lockstep are an estimate", file.name, setup.ranks
+            )
         changed = file.model_copy(update={"step": law, "fit": _scaled_fit(file, law)})
         return replace(from_file(changed), warnings=(*profile.warnings, note))
     if file.tp == tp:

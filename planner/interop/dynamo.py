@@ -51,8 +51,8 @@ def _service(system: System, pool: Pool) -> dict[str, Any]:
         "envFromSecret": "hf-token-secret",
         "componentType": "worker",
         **({"subComponentType": pool.role} if split else {}),
-        "replicas": len(pool.workers),
-        "resources": {"limits": {"gpu": str(pool.tp)}},
+        "replicas": len(pool.servers),
+        "resources": {"limits": {"gpu": str(pool.tp * pool.dp)}},
         "extraPodSpec": {
             "mainContainer": {
                 "image": IMAGE,

@@ -73,7 +73,9 @@ class Conversion:
         def counted(number: int, word: str) -> str:
             return f"{number} {word}{'s' if number > 1 else ''}"
 
-        texts = [f"{counted(pool.replicas, f'{role} worker')} of {counted(pool.tp, 'GPU')}" for role, pool in pools]
+        texts = [
+            f"{counted(pool.replicas, f'{role} worker')} of {counted(pool.tp * pool.dp, 'GPU')}" for role, pool in pools
+        ]
         return f"{', '.join(texts)}, model {self.spec.model}"
 
     @property

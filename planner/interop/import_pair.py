@@ -45,8 +45,8 @@ def _engine(spec: Spec, role: str) -> Engine:
 def gpus(spec: Spec) -> int:
     deployment = spec.deployment
     if isinstance(deployment, Aggregated):
-        return deployment.replicas * deployment.tp
-    return sum(pool.replicas * pool.tp for pool in (deployment.prefill, deployment.decode))
+        return deployment.replicas * deployment.tp * deployment.dp
+    return sum(pool.replicas * pool.tp * pool.dp for pool in (deployment.prefill, deployment.decode))
 
 
 def order(first: Spec, second: Spec) -> tuple[Spec, Spec]:
@@ -98,10 +98,11 @@ def fair_pair(aggregated: Spec, disaggregated: Spec) -> tuple[Spec, Spec]:
     deployment, split = aggregated.deployment, disaggregated.deployment
     assert isinstance(deployment, Aggregated) and isinstance(split, Disaggregated)
     total = gpus(disaggregated)
-    if total % deployment.tp:
+    worker = deployment.tp * deployment.dp
+    if total % worker:
         raise SpecError(
             "deployment.tp: workers of {tp} GPUs cannot fill {total}; allowed: a tp that divides {total}",
-            deployment.tp,
+            worker,
             total,
         )
     chunked = all(_engine(disaggregated, role).enable_chunked_prefill for role in ("prefill", "decode"))
@@ -120,7 +121,7 @@ def fair_pair(aggregated: Spec, disaggregated: Spec) -> tuple[Spec, Spec]:
     }
     same = {"model": aggregated.model, "hardware": aggregated.hardware, "profile": aggregated.profile}
     pools = {role: getattr(split, role).model_copy(update={"engine": None}) for role in ("prefill", "decode")}
-    whole = deployment.model_copy(update={"replicas": total // deployment.tp})
+    whole = deployment.model_copy(update={"replicas": total // worker})
     parts = split.model_copy(update={**pools, "local_prefill": type(split.local_prefill)()})
     first = aggregated.model_copy(update={**shared, "deployment": whole, "name": f"{aggregated.name}-fair"})
     second = disaggregated.model_copy(

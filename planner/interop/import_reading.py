@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from planner.spec import SpecError
@@ -43,6 +43,12 @@ class Group:
     replicas: int = 1
     tp: int = 1
     engine: dict[str, Any] = field(default_factory=dict)
+    dp: int = 1
+
+    @property
+    def size(self) -> dict[str, int]:
+        """Of a worker, as a pool's keys."""
+        return {"tp": self.tp} | ({"dp": self.dp} if self.dp > 1 else {})
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,15 +180,15 @@ def deployment(groups: list[Group], where: str) -> tuple[dict[str, Any], dict[st
     by_role: dict[Role, Group] = {}
     for group in groups:
         same = by_role.get(group.role)
-        if same is not None and (same.tp, same.engine) != (group.tp, group.engine):
+        if same is not None and (same.size, same.engine) != (group.size, group.engine):
             raise SpecError(
                 "{where}: {role} workers differ from each other; allowed: equal workers in a pool", where, group.role
             )
         replicas = group.replicas + (same.replicas if same else 0)
-        by_role[group.role] = Group(group.role, replicas, group.tp, group.engine)
+        by_role[group.role] = replace(group, replicas=replicas)
     if set(by_role) == {"aggregated"}:
         only = by_role["aggregated"]
-        return {"mode": "aggregated", "replicas": only.replicas, "tp": only.tp}, dict(only.engine)
+        return {"mode": "aggregated", "replicas": only.replicas, **only.size}, dict(only.engine)
     if set(by_role) != {"prefill", "decode"}:
         there = ", ".join(sorted(by_role)) or "none"
         raise SpecError(
@@ -192,7 +198,7 @@ def deployment(groups: list[Group], where: str) -> tuple[dict[str, Any], dict[st
     shared = {key: value for key, value in prefill.engine.items() if decode.engine.get(key) == value}
     section: dict[str, Any] = {"mode": "disaggregated"}
     for group in (prefill, decode):
-        pool: dict[str, Any] = {"replicas": group.replicas, "tp": group.tp}
+        pool: dict[str, Any] = {"replicas": group.replicas, **group.size}
         own = {key: value for key, value in group.engine.items() if key not in shared}
         if own:
             pool["engine"] = own

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from planner.engine.catalogue import names
+from planner.engine.model_config import load_model
 from planner.interop import import_checks
 from planner.interop.import_model import chosen, positions
 from planner.interop.import_offload import tiers
@@ -109,8 +111,8 @@ def _parallel(server: Server, where: str) -> tuple[int, list[Note]]:
     expert = server.values.get("enable-expert-parallel") or int(server.values.get("expert-parallel-size", 1)) > 1
     if expert:
         wide = int(server.values.get("data-parallel-size", 1)) > 1
-        text = "experts spread over data-parallel ranks are not modelled; each rank would hold all of them"
-        if wide:
+        text = "experts spread over ranks with addresses of their own are not modelled; each would hold all of them"
+        if wide and not server.balances_ranks:
             notes.append(Note("loss", server.note_key("enable-expert-parallel"), text, grave=True))
     used = size * (server.copies if server.values.get("data-parallel-rank") is None else 1)
     if server.gpus is not None and server.gpus != used:
@@ -139,6 +141,11 @@ def _without_ranks(servers: Sequence[Server], where: str) -> tuple[list[Server],
     return own, [Note("assumed", key or "headless", text) for key in gone]
 
 
+def _mixture(model: str) -> bool:
+    """Whether a model is known to have experts, which tie the ranks of a server together."""
+    return model in names("models") and load_model(model).experts > 0
+
+
 def _groups(servers: Sequence[Server], found: Sequence[Role], model: str, where: str) -> tuple[list[Group], list[Note]]:
     groups, notes = [], []
     for server, role in zip(servers, found, strict=True):
@@ -147,7 +154,10 @@ def _groups(servers: Sequence[Server], found: Sequence[Role], model: str, where:
         size, parallel = _parallel(server, where)
         experts = server.values.get("enable-expert-parallel") or whole(server.values.get("expert-parallel-size"), 1) > 1
         own = {"enable_expert_parallel": True} if experts else {}
-        groups.append(Group(role, server.replicas * server.copies, size, {**keys, **longer, **own}))
+        ranks = server.copies
+        lockstep = ranks > 1 and server.balances_ranks and (bool(experts) or _mixture(model))
+        workers, dp = (1, ranks) if lockstep else (ranks, 1)
+        groups.append(Group(role, server.replicas * workers, size, {**keys, **longer, **own}, dp))
         notes += [*remarks, *more, *parallel, *_other_engine(server)]
         if str(server.values.get("runner", server.values.get("task", "generate"))) not in ("generate", "auto"):
             raise SpecError(
@@ -158,12 +168,12 @@ def _groups(servers: Sequence[Server], found: Sequence[Role], model: str, where:
             notes.append(Note("loss", f"{server.key} {' '.join(server.options.unknown)}".strip(), text))
         if server.environment.get("VLLM_USE_V1") == "0":
             notes.append(Note("loss", f"{server.key} VLLM_USE_V1", "vLLM's V0 scheduler; V1 is taken", grave=False))
-        if server.values.get("data-parallel-size") is not None and server.copies > 1:
+        if server.values.get("data-parallel-size") is not None and ranks > 1 and not lockstep:
             notes.append(
                 Note(
                     "assumed",
                     server.note_key("data-parallel-size"),
-                    f"{server.copies} ranks are {server.copies} workers",
+                    f"{ranks} ranks are {ranks} workers",
                 )
             )
     return groups, notes

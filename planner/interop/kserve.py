@@ -44,10 +44,10 @@ def _pool(system: System, pool: Pool) -> dict[str, Any]:
             {"name": "VLLM_NIXL_SIDE_CHANNEL_HOST", "valueFrom": pod_ip},
             {"name": "VLLM_NIXL_SIDE_CHANNEL_PORT", "value": str(SIDE_PORT)},
         ]
-    gpus = {"nvidia.com/gpu": str(pool.tp)}
+    gpus = {"nvidia.com/gpu": str(pool.tp * pool.dp)}
     container = {"name": "main", "env": environment, "resources": {"limits": gpus, "requests": gpus}}
     return {
-        "replicas": len(pool.workers),
-        "parallelism": {"tensor": pool.tp},
+        "replicas": len(pool.servers),
+        "parallelism": {"tensor": pool.tp, **({"data": pool.dp, "dataLocal": pool.dp} if pool.dp > 1 else {})},
         "template": {"containers": [container]},
     }

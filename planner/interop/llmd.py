@@ -65,7 +65,7 @@ def _pods(system: System, pool: Pool) -> dict[str, Any]:
     }
     return {
         "create": True,
-        "replicas": len(pool.workers),
-        "parallelism": {"tensor": pool.tp, "data": 1},
+        "replicas": len(pool.servers),
+        "parallelism": {"tensor": pool.tp, "data": pool.dp},
         "containers": [container],
     }

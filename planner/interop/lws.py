@@ -35,7 +35,7 @@ def _set(system: System, pool: Pool, name: str, model: str) -> dict[str, Any]:
         "kind": "LeaderWorkerSet",
         "metadata": {"name": f"{name}-{pool.role}", "labels": labels},
         "spec": {
-            "replicas": len(pool.workers),
+            "replicas": len(pool.servers),
             "leaderWorkerTemplate": {
                 "size": 1,
                 "restartPolicy": "RecreateGroupOnPodRestart",
@@ -56,7 +56,7 @@ def _pod(system: System, pool: Pool, model: str) -> dict[str, Any]:
         ]
         ports.append({"containerPort": SIDE_PORT})
     command = ["vllm", "serve", model, f"--served-model-name={served_name(system)}", f"--port={PORT}"]
-    gpus = {"nvidia.com/gpu": str(pool.tp)}
+    gpus = {"nvidia.com/gpu": str(pool.tp * pool.dp)}
     container = {
         "name": "vllm",
         "image": IMAGE,
@@ -77,7 +77,7 @@ def _frontend(system: System, name: str, proxy: str) -> list[dict[str, Any]]:
         f"--{pool.role}=http://{one}-{index}.{one}:{PORT}"
         for pool in system.pools
         for one in [f"{name}-{pool.role}"]
-        for index in range(len(pool.workers))
+        for index in range(len(pool.servers))
     ]
     container = {
         "name": "proxy",

@@ -55,8 +55,15 @@ class Server:
         return int(self.values.get("tensor-parallel-size", 1))
 
     @property
+    def balances_ranks(self) -> bool:
+        """Whether all ranks are behind this server's address."""
+        elsewhere = {"data-parallel-rank", "data-parallel-external-lb", "data-parallel-multi-port-external-lb"}
+        elsewhere.add("data-parallel-hybrid-lb")
+        return all(self.values.get(name) in (None, False) for name in elsewhere)
+
+    @property
     def copies(self) -> int:
-        """Data-parallel engines of this server: workers of their own."""
+        """Data-parallel engines of this server."""
         ranks = {"data-parallel-rank", "data-parallel-external-lb", "data-parallel-multi-port-external-lb"}
         if any(self.values.get(name) is not None and self.values[name] is not False for name in ranks):
             return 1

@@ -51,9 +51,10 @@ def needed_hub_id(model: str) -> str:
 def engine_commands(system: System) -> list[EngineCommand]:
     """Every engine of the deployment, in the order of its pools."""
     found: list[EngineCommand] = []
+    ranks = 0
     for pool in system.pools:
         options = tuple(pool_options(system, pool))
-        for place in pool.workers:
+        for place in pool.servers:
             index = len(found)
             found.append(
                 EngineCommand(
@@ -63,10 +64,11 @@ def engine_commands(system: System) -> list[EngineCommand]:
                     place.gpus,
                     pool.tp,
                     HTTP_PORT + index,
-                    SIDE_PORT + index,
+                    SIDE_PORT + ranks,
                     options,
                 )
             )
+            ranks += pool.dp  # each rank listens on a port of its own
     return found
 
 
@@ -74,6 +76,14 @@ def pool_options(system: System, pool: Pool) -> list[str]:
     """vLLM's options of one pool: what the spec sets and what the resolved limits stand for."""
     from live.launch import Runtime, engine_options
 
+    if pool.dp > 1 and pool.setup.parallel.nodes > 1:
+        raise SpecError(
+            "deployment: a {role} worker of {dp} ranks stands on {nodes} nodes, which no export writes; allowed: ranks "
+            "that fit one node",
+            pool.role,
+            pool.dp,
+            pool.setup.parallel.nodes,
+        )
     kind: Literal["cpu", "gpu"] = "cpu" if pool.hardware.kind == "cpu" else "gpu"
     runtime = Runtime(kind, VLLM, "vllm", "", nixl=None)
     return [*engine_options(system, pool, runtime), f"--load-format={pool.engine.load_format}"]

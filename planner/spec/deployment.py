@@ -49,7 +49,7 @@ class Engine(Node):
     scheduler_reserve_full_isl: bool = True  # a request is admitted when its whole prompt has room
     watermark: Annotated[float, Field(ge=0, lt=1)] = 0.0  # share of the KV blocks that admissions leave free
     scheduler: Literal["v1", "prefill_first"] = "v1"  # prefill_first: vLLM V0, prompts before decodes
-    enable_expert_parallel: bool = False  # each GPU of a worker holds whole experts, not a share of every one
+    enable_expert_parallel: bool = False  # each of a worker's tp x dp GPUs holds whole experts, not a share of each
     expert_imbalance: Annotated[float, Field(ge=1)] = 1.0  # expert parallelism: the busiest GPU's work over the mean
     vllm_release: Annotated[str, Field(pattern=r"^\d+\.\d+(\.\d+)?$")] | None = None  # "0.19": its memory; else 0.32
     load_format: Literal["auto", "dummy"] = "auto"  # dummy: random weights, nothing is downloaded (live)
@@ -103,7 +103,8 @@ class PoolSpec(Node):
     """One pool of equal workers; the unset keys are inherited from the top level."""
 
     replicas: Few = 1  # workers
-    tp: Few = 1  # GPUs of a worker (tensor parallelism)
+    tp: Few = 1  # GPUs of a rank (tensor parallelism)
+    dp: Few = 1  # ranks of a worker (data parallelism), each with a KV cache; they share the experts of a mixture
     hardware: str | None = None
     profile: str | MeasuredService | None = None
     engine: Engine | None = None  # its keys go over those of the file's own `engine`
@@ -116,7 +117,8 @@ class Aggregated(Node):
 
     mode: Literal["aggregated"]
     replicas: Few = 1  # workers
-    tp: Few = 1  # GPUs of a worker (tensor parallelism)
+    tp: Few = 1  # GPUs of a rank (tensor parallelism)
+    dp: Few = 1  # ranks of a worker (data parallelism), each with a KV cache; they share the experts of a mixture
     router: Router = Router()
     gpus_per_node: Few = 8
     placement: Literal["pack", "spread"] = "pack"  # fill a node first, or take the nodes in turn

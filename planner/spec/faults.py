@@ -161,11 +161,11 @@ _PARALLEL = {
     **dict.fromkeys(("pp", "pipeline_parallel_size"), message("pipeline parallelism is not modelled; allowed: tp")),
     **dict.fromkeys(
         ("dp", "data_parallel_size"),
-        message("data parallelism of attention is not modelled; allowed: replicas, each with experts of its own"),
+        message("is `dp` of the pool, beside its tp; allowed: deployment.dp, deployment.prefill.dp, ..."),
     ),
     **dict.fromkeys(
         ("ep", "expert_parallel_size"),
-        message("is the worker's tp where experts are whole; allowed: enable_expert_parallel: true in engine"),
+        message("is the worker's tp x dp where experts are whole; allowed: enable_expert_parallel: true in engine"),
     ),
 }
 

@@ -59,9 +59,9 @@ class Row:
         data = {name: getattr(self, name) for name in type(self).__slots__ if name not in ("split", "searches")}
         prefill, decode = self.split.first, self.split.second
         pools = (
-            {"aggregated": asdict(prefill)}
+            {"aggregated": prefill.to_dict()}
             if decode is None
-            else {"prefill": asdict(prefill), "decode": asdict(decode)}
+            else {"prefill": prefill.to_dict(), "decode": decode.to_dict()}
         )
         return {
             "mode": self.mode,

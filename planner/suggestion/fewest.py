@@ -10,7 +10,7 @@ from planner.spec import Slo, Spec, SpecError
 from planner.suggestion.answer import Smallest
 from planner.suggestion.probe import Period
 from planner.suggestion.search import first_guess, probe, system_of
-from planner.suggestion.splits import Split, apply, splits, tp_sizes
+from planner.suggestion.splits import Split, apply, rank_sizes, splits, tp_sizes
 from planner.suggestion.spread import Spread, cores, spread
 from planner.suggestion.suggest import prepared
 from planner.suggestion.tasks import period_of
@@ -101,7 +101,7 @@ def _candidates(spec: Spec, gpus: int) -> dict[str, list[Split]]:
         tp_sizes(spec, spec.deployment.gpus_per_node)  # raises when no number of GPUs would do
         return {}
     found: dict[str, list[Split]] = {"aggregated": [], "disaggregated": []}
-    for split in sorted(splits(gpus, sizes), key=lambda split: split.largest_tp):
+    for split in sorted(splits(gpus, sizes, rank_sizes(spec, gpus, sizes)), key=lambda split: split.largest_tp):
         if split.gpus == gpus:
             found[split.mode].append(split)
     return found

@@ -15,7 +15,7 @@ NUMBER, TEXT, WHOLE, FLAG = {"type": "number"}, {"type": "string"}, {"type": "in
 TEXTS = {"type": "array", "items": TEXT}
 POOL = {
     "type": "object",
-    "properties": {"replicas": {**WHOLE, "minimum": 1}, "tp": {**WHOLE, "minimum": 1}},
+    "properties": {"replicas": {**WHOLE, "minimum": 1}, "tp": {**WHOLE, "minimum": 1}, "dp": {**WHOLE, "minimum": 2}},
     "required": ["replicas", "tp"],
     "additionalProperties": False,
 }
@@ -24,7 +24,7 @@ CANDIDATE: dict[str, tuple[Any, str]] = {
     "mode": ({"enum": ["aggregated", "disaggregated"]}, "whether prompts have workers of their own"),
     "pools": (
         {"type": "object", "additionalProperties": POOL},
-        "aggregated, or prefill and decode: workers and their GPUs",
+        "aggregated, or prefill and decode: workers, their GPUs (tp), and ranks where there are several (dp)",
     ),
     "name": (TEXT, "6P2D, 2 agg TP2"),
     "gpus": (WHOLE, "used"),

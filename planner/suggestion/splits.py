@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from planner.engine.model_config import load_model
 from planner.messages import joined, message
-from planner.spec import Aggregated, Disaggregated, LocalPrefill, PoolSpec, Spec, SpecError
+from planner.spec import Aggregated, Disaggregated, Engine, LocalPrefill, PoolSpec, Spec, SpecError
 from planner.suggestion.tuning import UNTUNED, Tuning
 from planner.system.resolve import resolve
 
@@ -15,14 +17,30 @@ Mode = Literal["aggregated", "disaggregated"]
 
 @dataclass(frozen=True, slots=True, order=True)
 class PoolSize:
-    """`replicas` engines of `tp` GPUs."""
+    """`replicas` engines of `dp` ranks of `tp` GPUs. Several ranks share experts that are whole on their GPUs."""
 
     replicas: int
     tp: int
+    dp: int = 1
+
+    def to_dict(self) -> dict[str, int]:
+        """As a pool's keys; `dp` where there are ranks."""
+        return {"replicas": self.replicas, "tp": self.tp} | ({"dp": self.dp} if self.dp > 1 else {})
+
+    @property
+    def engine_gpus(self) -> int:
+        """Of one engine."""
+        return self.tp * self.dp
 
     @property
     def gpus(self) -> int:
-        return self.replicas * self.tp
+        return self.replicas * self.engine_gpus
+
+    @property
+    def size(self) -> str:
+        """TP2, DP8, TP2 DP4; empty for one GPU."""
+        parts = (("TP", self.tp), ("DP", self.dp))
+        return " ".join(f"{word}{count}" for word, count in parts if count > 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +67,7 @@ class Split:
 
     @property
     def largest_tp(self) -> int:
-        return max(self.first.tp, self.second.tp if self.second else 1)
+        return max(self.first.engine_gpus, self.second.engine_gpus if self.second else 1)
 
     @property
     def untuned(self) -> Split:
@@ -65,10 +83,12 @@ class Split:
 
     def _workers(self) -> str:
         if self.second is None:
-            count, tp = self.first.replicas, self.first.tp
+            count, tp, size = self.first.replicas, self.first.tp, self.first.size
+            if self.first.dp > 1:
+                return message("{count} agg {size}", count, size)
             return message("{count} agg", count) if tp == 1 else message("{count} agg TP{tp}", count, tp)
         parts = [
-            f"{workers.replicas}{letter}" + ("" if workers.tp == 1 else f"(TP{workers.tp})")
+            f"{workers.replicas}{letter}" + (f"({workers.size})" if workers.size else "")
             for workers, letter in ((self.first, "P"), (self.second, "D"))
         ]
         return ("+" if any("(" in part for part in parts) else "").join(parts)
@@ -98,15 +118,44 @@ def tp_sizes(spec: Spec, gpus: int) -> tuple[list[int], list[str]]:
     return fitting, left_out
 
 
-def splits(gpus: int, sizes: list[int]) -> list[Split]:
-    """Every aggregated deployment and every pair of pools that leaves too few GPUs idle for one more worker."""
-    found = [Split(PoolSize(gpus // tp, tp)) for tp in sizes if tp <= gpus]
-    for prefill_tp in sizes:
-        for decode_tp in sizes:
-            for prefill in range(1, gpus // prefill_tp + 1):
-                decode, idle = divmod(gpus - prefill * prefill_tp, decode_tp)
-                if decode >= 1 and idle < min(prefill_tp, decode_tp):
-                    found.append(Split(PoolSize(prefill, prefill_tp), PoolSize(decode, decode_tp)))
+def rank_sizes(spec: Spec, gpus: int, sizes: Sequence[int]) -> list[PoolSize]:
+    """Engines of several ranks to try for a mixture of experts: of all the GPUs, and of half of them.
+
+    The smallest TP size that fits leaves the most to ranks; smaller groups save less memory and are left out, so that
+    there are few more candidates.
+    """
+    nodes = spec.cluster.nodes
+    most = min(gpus, max((node.gpus for node in nodes), default=spec.deployment.gpus_per_node))
+    found = []
+    for size in dict.fromkeys(1 << max(part, 1).bit_length() - 1 for part in (most // 2, most)):
+        for tp in (1, *sizes):
+            if 2 * tp > size:
+                break
+            engine = PoolSize(1, tp, size // tp)
+            try:
+                pool = resolve(aggregated_spec(spec, engine)).pools[0]
+            except SpecError:
+                continue
+            if pool.in_lockstep and pool.hardware.kind == "gpu":
+                found.append(engine)
+            break
+    return found
+
+
+def splits(gpus: int, sizes: Sequence[int], ranks: Sequence[PoolSize] = ()) -> list[Split]:
+    """Every aggregated deployment and every pair of pools that leaves too few GPUs idle for one more worker.
+
+    Of engines of each TP size, and of `ranks`.
+    """
+    engines = [*(PoolSize(1, tp) for tp in sizes), *ranks]
+    found = [Split(replace(one, replicas=gpus // one.engine_gpus)) for one in engines if one.engine_gpus <= gpus]
+    for first in engines:
+        for second in engines:
+            prefill_gpus, decode_gpus = first.engine_gpus, second.engine_gpus
+            for prefill in range(1, gpus // prefill_gpus + 1):
+                decode, idle = divmod(gpus - prefill * prefill_gpus, decode_gpus)
+                if decode >= 1 and idle < min(prefill_gpus, decode_gpus):
+                    found.append(Split(replace(first, replicas=prefill), replace(second, replicas=decode)))
     return found
 
 
@@ -117,11 +166,20 @@ def aggregated_spec(spec: Spec, workers: PoolSize) -> Spec:
         mode="aggregated",
         replicas=workers.replicas,
         tp=workers.tp,
+        dp=workers.dp,
         router=old.router,
         gpus_per_node=old.gpus_per_node,
         placement=old.placement if isinstance(old, Aggregated) else "pack",
     )
-    return spec.model_copy(update={"deployment": deployment})
+    engine = spec.engine.model_copy(update={"enable_expert_parallel": True}) if _spreads(spec, workers) else spec.engine
+    return spec.model_copy(update={"deployment": deployment, "engine": engine})
+
+
+def _spreads(spec: Spec, workers: PoolSize) -> bool:
+    """Whether ranks that the spec has not get whole experts on each of their GPUs."""
+    old = spec.deployment
+    own = (old,) if isinstance(old, Aggregated) else (old.prefill, old.decode)
+    return workers.dp > 1 and all(pool.dp == 1 for pool in own) and load_model(spec.model).experts > 0
 
 
 def disaggregated_spec(spec: Spec, prefill: PoolSize, decode: PoolSize) -> Spec:
@@ -131,7 +189,10 @@ def disaggregated_spec(spec: Spec, prefill: PoolSize, decode: PoolSize) -> Spec:
         old = Disaggregated(mode="disaggregated", router=old.router, gpus_per_node=old.gpus_per_node)
 
     def pool(base: PoolSpec, workers: PoolSize) -> PoolSpec:
-        return base.model_copy(update={"replicas": workers.replicas, "tp": workers.tp})
+        update: dict[str, object] = {"replicas": workers.replicas, "tp": workers.tp, "dp": workers.dp}
+        if _spreads(spec, workers):
+            update["engine"] = (base.engine or Engine()).model_copy(update={"enable_expert_parallel": True})
+        return base.model_copy(update=update)
 
     pools = {"prefill": pool(old.prefill, prefill), "decode": pool(old.decode, decode)}
     return spec.model_copy(update={"deployment": old.model_copy(update=pools)})

@@ -24,7 +24,7 @@ from planner.suggestion.edge import Edge, interval, next_rate
 from planner.suggestion.probe import Period, traffic_of
 from planner.suggestion.rows import refined_row, rough_row
 from planner.suggestion.search import Found, Probe, system_of
-from planner.suggestion.splits import Split, apply, splits, tp_sizes, variants
+from planner.suggestion.splits import Split, apply, rank_sizes, splits, tp_sizes, variants
 from planner.suggestion.spread import Spread, cores, spread
 from planner.suggestion.tasks import (
     TURNAROUNDS,
@@ -100,7 +100,7 @@ def suggest(
     sizes, left_out = tp_sizes(wanted, gpus)
     with nullcontext(pool) if pool is not None else spread(cluster, processes or cores()) as workers:
         session = _Session(wanted, gpus, seeds, requests, sweep, workers, progress, quick)
-        return session.answer(splits(gpus, sizes), left_out)
+        return session.answer(splits(gpus, sizes, rank_sizes(wanted, gpus, sizes)), left_out)
 
 
 def prepared(spec: Spec, gpus: int, requests: int | None, slo: Slo | None) -> Spec:

@@ -15,7 +15,7 @@ from planner.run.tables import Progress, Run
 from planner.spec import Spec
 from planner.suggestion.answer import Check, Row, Suggestion, best_of
 from planner.suggestion.search import system_of
-from planner.suggestion.splits import PoolSize, Split, apply
+from planner.suggestion.splits import Split, apply
 from planner.suggestion.spread import cores
 from planner.suggestion.suggest import prepared
 from planner.traffic import workload
@@ -65,10 +65,10 @@ def largest_part(split: Split, rate: float, gpus: int) -> Part | None:
         return Part(split, LOAD * rate, True, (message("{split} whole", split.name),), ())
     first, second = split.first, split.second
     if second is None:
-        count = min(gpus // first.tp, first.replicas)
+        count = min(gpus // first.engine_gpus, first.replicas)
         if count == 0:
             return None
-        part = replace(split, first=PoolSize(count, first.tp))
+        part = replace(split, first=replace(first, replicas=count))
         left = () if count > 1 else (message("routing between engines"),)
         share = LOAD * rate * count / first.replicas
         return Part(
@@ -78,7 +78,7 @@ def largest_part(split: Split, rate: float, gpus: int) -> Part | None:
         (prefill, decode)
         for prefill in range(1, first.replicas + 1)
         for decode in range(1, second.replicas + 1)
-        if prefill * first.tp + decode * second.tp <= gpus
+        if prefill * first.engine_gpus + decode * second.engine_gpus <= gpus
     ]
     if not sizes:
         return None
@@ -98,7 +98,7 @@ def largest_part(split: Split, rate: float, gpus: int) -> Part | None:
         if value <= 0.999
     )
     more = (message("many transfers sharing the links"), message("routing between workers"))
-    part = replace(split, first=PoolSize(prefill, first.tp), second=PoolSize(decode, second.tp))
+    part = replace(split, first=replace(first, replicas=prefill), second=replace(second, replicas=decode))
     return Part(
         part,
         LOAD * rate * fraction,

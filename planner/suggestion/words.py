@@ -113,8 +113,8 @@ def _engines(row: Row) -> Message:
         return message("{workers}{size}", workers, _size(first))
     prefill = message("1 prefill worker") if first.replicas == 1 else message("{n} prefill workers", first.replicas)
     decode = message("1 decode worker") if second.replicas == 1 else message("{n} decode workers", second.replicas)
-    if first.tp == second.tp:
-        return message("{prefill} and {decode} of {gpus} each", prefill, decode, _gpus(first.tp))
+    if (first.tp, first.dp) == (second.tp, second.dp):
+        return message("{prefill} and {decode} of {gpus} each", prefill, decode, _gpus(first.engine_gpus))
     return message("{prefill}{size} and {decode}{other}", prefill, _size(first), decode, _size(second))
 
 
@@ -124,8 +124,8 @@ def _gpus(count: int) -> Message:
 
 def _size(workers: PoolSize) -> Message:
     if workers.replicas > 1:
-        return message(" of {gpus} each", _gpus(workers.tp))
-    return message(" of {gpus}", _gpus(workers.tp))
+        return message(" of {gpus} each", _gpus(workers.engine_gpus))
+    return message(" of {gpus}", _gpus(workers.engine_gpus))
 
 
 def method(suggestion: Suggestion) -> str:
@@ -165,7 +165,9 @@ def engines(row: Row) -> str:
         text = message("one aggregated engine")
     else:
         text = message("{n} aggregated engines", _COUNTS.get(count, str(count)))
-    if tp > 1:
+    if row.split.first.dp > 1:
+        text = message("{engines} of {size}", text, row.split.first.size)
+    elif tp > 1:
         text = message("{engines} of TP {tp}", text, tp)
     return message("{engines} with {router}", text, router) if router else text
 

@@ -19,6 +19,7 @@ class WorkerPlace:
     node: str
     rack: str
     gpus: tuple[int, ...]  # indices within the node
+    server: str = ""  # of the ranks of one server, its name; else empty
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +32,7 @@ class Demand:
     tp: int
     hardware: Hardware
     placement: Literal["pack", "spread"]
+    dp: int = 1  # ranks of a worker, each with `tp` GPUs on one node
 
 
 @dataclass(slots=True)
@@ -49,11 +51,14 @@ class Host:
     def free(self) -> int:
         return self.gpus - self.used
 
-    def take(self, role: str, tp: int, index: int) -> WorkerPlace:
+    def take(self, role: str, tp: int, index: int, rank: int | None = None) -> WorkerPlace:
         gpus = tuple(range(self.used, self.used + tp))
         self.used += tp
         self.roles[role] = self.roles.get(role, 0) + 1
-        return WorkerPlace(f"{role}-{index}", self.name, self.rack, gpus)
+        name = f"{role}-{index}"
+        if rank is None:
+            return WorkerPlace(name, self.name, self.rack, gpus)
+        return WorkerPlace(f"{name}-rank-{rank}", self.name, self.rack, gpus, name)
 
 
 def given_hosts(nodes: Sequence[ClusterNode], default: Hardware, known: dict[str, Hardware]) -> list[Host]:
@@ -72,8 +77,8 @@ def given_hosts(nodes: Sequence[ClusterNode], default: Hardware, known: dict[str
     return hosts
 
 
-def _choose(hosts: list[Host], demand: Demand) -> Host | None:
-    fitting = [host for host in hosts if host.hardware == demand.hardware.name and host.free >= demand.tp]
+def _choose(hosts: list[Host], demand: Demand, gpus: int) -> Host | None:
+    fitting = [host for host in hosts if host.hardware == demand.hardware.name and host.free >= gpus]
     if not fitting:
         return None
     if demand.placement == "pack":
@@ -87,12 +92,32 @@ def place_on(hosts: list[Host], demands: Sequence[Demand]) -> list[tuple[WorkerP
     for demand in demands:
         workers = []
         for index in range(demand.replicas):
-            host = _choose(hosts, demand)
-            if host is None:
+            ranks = _take(hosts, demand, index)
+            if ranks is None:
                 raise _too_small(hosts, demand, demand.replicas - index)
-            workers.append(host.take(demand.role, demand.tp, index))
+            workers += ranks
         placed.append(tuple(workers))
     return placed
+
+
+def _take(hosts: list[Host], demand: Demand, index: int) -> list[WorkerPlace] | None:
+    """The place of one worker. None: there is none.
+
+    Ranks stand on one node where a node can hold them all, else on as few whole nodes as hold them.
+    """
+    tp, dp = demand.tp, demand.dp
+    if dp == 1:
+        host = _choose(hosts, demand, tp)
+        return None if host is None else [host.take(demand.role, tp, index)]
+    most = max((host.gpus for host in hosts if host.hardware == demand.hardware.name), default=0) // tp
+    ranks: list[WorkerPlace] = []
+    while len(ranks) < dp and most:
+        part = min(dp - len(ranks), most)
+        host = _choose(hosts, demand, part * tp)
+        if host is None:
+            return None
+        ranks += [host.take(demand.role, tp, index, rank) for rank in range(len(ranks), len(ranks) + part)]
+    return ranks if len(ranks) == dp else None
 
 
 def _too_small(hosts: list[Host], demand: Demand, left: int) -> SpecError:
@@ -106,10 +131,10 @@ def _too_small(hosts: list[Host], demand: Demand, left: int) -> SpecError:
         left,
         demand.replicas,
         demand.role,
-        demand.tp,
+        demand.tp * demand.dp,
         demand.hardware.name,
         there,
-        left * demand.tp,
+        left * demand.tp * demand.dp,
     )
 
 
@@ -127,7 +152,7 @@ def place_freely(demands: Sequence[Demand], gpus_per_node: int) -> tuple[list[Ho
     counts: dict[str, int] = {}
     entries = {demand.hardware.name: demand.hardware for demand in demands}
     for name in entries:
-        gpus = sum(demand.replicas * demand.tp for demand in demands if demand.hardware.name == name)
+        gpus = sum(demand.replicas * demand.tp * demand.dp for demand in demands if demand.hardware.name == name)
         counts[name] = -(-gpus // gpus_per_node)
     while True:
         hosts: list[Host] = []
@@ -144,9 +169,4 @@ def place_freely(demands: Sequence[Demand], gpus_per_node: int) -> tuple[list[Ho
 
 def _fits(hosts: list[Host], demand: Demand) -> bool:
     """Take the places of one demand; False when there are too few."""
-    for index in range(demand.replicas):
-        host = _choose(hosts, demand)
-        if host is None:
-            return False
-        host.take(demand.role, demand.tp, index)
-    return True
+    return all(_take(hosts, demand, index) is not None for index in range(demand.replicas))

@@ -29,6 +29,7 @@ from planner.spec import (
     Engine,
     Link,
     LocalPrefill,
+    Optimizations,
     PoolSpec,
     Router,
     Spec,
@@ -57,6 +58,28 @@ class Pool:
     @property
     def tp(self) -> int:
         return self.setup.tp
+
+    @property
+    def dp(self) -> int:
+        """Ranks of a server; `workers` are ranks, one server's after the other's."""
+        return self.setup.parallel.dp
+
+    @property
+    def in_lockstep(self) -> bool:
+        """Whether the ranks of a server take every step together."""
+        return self.setup.ranks > 1
+
+    @property
+    def servers(self) -> tuple[WorkerPlace, ...]:
+        """What is started and has an address: all workers, or the ranks of each server with all their GPUs as one."""
+        if self.dp == 1:
+            return self.workers
+        found = []
+        for first in range(0, len(self.workers), self.dp):
+            ranks = self.workers[first : first + self.dp]
+            gpus = tuple(gpu for rank in ranks if rank.node == ranks[0].node for gpu in rank.gpus)
+            found.append(replace(ranks[0], name=ranks[0].server, gpus=gpus))
+        return tuple(found)
 
     @property
     def hardware(self) -> Hardware:
@@ -211,35 +234,69 @@ def _other_types(profile: LatencyProfile, model: ModelShape, engine: Engine) -> 
 def _pool(spec: Spec, base: ModelShape, role: Role, pool: PoolSpec, key: str, most: int) -> tuple[Pool, list[str]]:
     """One pool without its workers, and what to warn of."""
     engine, entry = _engine(spec, pool), hardware(pool.hardware or spec.hardware)
-    setup = Setup.of(base, entry, engine, pool.tp)
+    setup = Setup.of(base, entry, engine, pool.tp, pool.dp, most)
     model = setup.model
     _check_experts(model, engine, f"{key}.engine" if pool.engine else "engine")
     if (why := uneven(model, setup.parallel)) is not None:
-        fitting = [str(size) for size in range(1, most + 1) if divides(model, setup.at(size).parallel)]
+        fitting = [str(size) for size in range(1, most + 1) if divides(model, setup.at(size, pool.dp).parallel)]
         allowed = ", ".join(fitting) or message("another checkpoint")
-        if model.experts and divides(model, Parallel(pool.tp, ep=pool.tp)):
+        if model.experts and divides(model, Parallel(pool.tp, ep=pool.tp * pool.dp, dp=pool.dp)):
             allowed = message("{sizes}; {tp} with engine.enable_expert_parallel: true", allowed, pool.tp)
         raise SpecError("{key}.tp: {why}; allowed: {sizes}", key, why, allowed)
     name = pool.profile or spec.profile
     budget, seqs, _ = batch_sizes(setup)
     measured = _latency(name, setup, spec.model, role)
     twin = _twin(measured, model)
+    if measured.service and pool.dp > 1:
+        raise SpecError(
+            "{key}.dp: profile {name} is of a worker as a whole, whatever its ranks; allowed: 1", key, measured.name
+        )
     found = limits(_with_room(setup, measured), _measured_kv(measured, setup, twin), key, most)
     profile = at_tp(measured, setup).for_engine(engine, seqs, budget)
     knobs = spec.optimizations
     found = changed_limits(found, setup, profile, knobs)
     profile = changed_step(profile, setup, knobs, role != "prefill")
+    if pool.dp > 1:
+        _check_ranks(key, knobs, setup.ranks > 1)
     warnings = [*profile.mismatches(setup, twin), *profile.other_release(entry.kind), *profile.warnings]
     warnings += _other_types(profile, model, engine)
+    if setup.ranks > 1:
+        warnings.append(
+            message(
+                "{key}.dp: {ranks} ranks in lockstep; their exchange and their wait for the slowest are not measured",
+                key,
+                setup.ranks,
+            )
+        )
     if profile.provenance == "calibrated":
         other = profile.mismatches(setup, twin) or _other_types(profile, model, engine)
-        profile = replace(profile, stretched=bool(other) or is_scaled(profile))
+        profile = replace(profile, stretched=bool(other) or is_scaled(profile) or setup.ranks > 1)
     if any(window is not None and window < found.max_model_len for window in model.windows):
         warnings.append(
             message("{model}: attention windows are not modelled; KV and attention are counted in full", model.name)
         )
     router = _router(pool.router or spec.deployment.router, f"{key}.router" if pool.router else "deployment.router")
     return Pool(role, setup, found, profile, router, ()), warnings
+
+
+def _check_ranks(key: str, knobs: Optimizations, lockstep: bool) -> None:
+    """Refuse the knobs whose work on the ranks of one server is not known."""
+    prefill, decode = knobs.prefill, knobs.decode
+    on = {
+        "separation.role_switch": knobs.separation.role_switch is not None,
+        "transfer.layerwise": lockstep and knobs.transfer.layerwise is not None,
+        "prefill.sparse_attention": lockstep and prefill.sparse_attention is not None,
+        "prefill.streams": lockstep and prefill.streams is not None,
+        "decode.persistent": lockstep and decode.persistent is not None,
+        "decode.micro_batches": lockstep and decode.micro_batches > 1,
+    }
+    if any(on.values()):
+        name = next(name for name, given in on.items() if given)
+        raise SpecError(
+            "{key}.dp: optimizations.{name} is not modelled for ranks of one server; allowed: dp 1, or without it",
+            key,
+            name,
+        )
 
 
 def _check_experts(model: ModelShape, engine: Engine, key: str) -> None:
@@ -257,7 +314,9 @@ def _check_experts(model: ModelShape, engine: Engine, key: str) -> None:
 def _pool_specs(spec: Spec) -> list[tuple[Role, str, PoolSpec]]:
     deployment = spec.deployment
     if isinstance(deployment, Aggregated):
-        only = PoolSpec(replicas=deployment.replicas, tp=deployment.tp, placement=deployment.placement)
+        only = PoolSpec(
+            replicas=deployment.replicas, tp=deployment.tp, dp=deployment.dp, placement=deployment.placement
+        )
         return [("aggregated", "deployment", only)]
     return [
         ("prefill", "deployment.prefill", deployment.prefill),
@@ -390,7 +449,7 @@ def resolve(spec: Spec) -> System:
         pool, notes = _pool(spec, base, role, wanted, key, most)
         pools.append(pool)
         warnings += notes
-        demands.append(Demand(role, key, wanted.replicas, wanted.tp, pool.hardware, wanted.placement))
+        demands.append(Demand(role, key, wanted.replicas, wanted.tp, pool.hardware, wanted.placement, wanted.dp))
     _check_lengths(spec, pools)
     if nodes:
         known = {node.hardware: hardware(node.hardware) for node in nodes if node.hardware}

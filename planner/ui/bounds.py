@@ -36,9 +36,9 @@ def _sizes(spec: Spec) -> Iterator[tuple[str, float, int]]:
     if spec.retrieval is not None:
         yield "retrieval.popularity.documents", spec.retrieval.popularity.documents, MOST_DOCUMENTS
     if isinstance(deployment, Aggregated):
-        gpus = deployment.replicas * deployment.tp
+        gpus = deployment.replicas * deployment.tp * deployment.dp
     else:
-        gpus = sum(pool.replicas * pool.tp for pool in (deployment.prefill, deployment.decode))
+        gpus = sum(pool.replicas * pool.tp * pool.dp for pool in (deployment.prefill, deployment.decode))
     yield message("GPUs of the deployment"), gpus, MOST_GPUS
     rate = None if workload.kind == "trace" else offered_rate(spec)
     if rate is not None:

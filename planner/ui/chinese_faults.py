@@ -210,11 +210,29 @@ FAULTS: dict[str, str] = {
         "{key}.expert_imbalance：每个 GPU 都有每个专家的一份；可用：与 enable_expert_parallel: true 一起"
     ),
     "pipeline parallelism is not modelled; allowed: tp": "流水线并行没有建模；可用：tp",
-    "data parallelism of attention is not modelled; allowed: replicas, each with experts of its own": (
-        "注意力的数据并行没有建模；可用：replicas，每个都有自己的专家"
+    "is `dp` of the pool, beside its tp; allowed: deployment.dp, deployment.prefill.dp, ...": (
+        "就是工作池中 tp 旁边的 `dp`；可用：deployment.dp、deployment.prefill.dp 等"
     ),
-    "is the worker's tp where experts are whole; allowed: enable_expert_parallel: true in engine": (
-        "在专家完整时就是工作进程的 tp；可用：engine 中的 enable_expert_parallel: true"
+    "is the worker's tp x dp where experts are whole; allowed: enable_expert_parallel: true in engine": (
+        "在专家完整时就是工作进程的 tp x dp；可用：engine 中的 enable_expert_parallel: true"
+    ),
+    "deployment.router.policy: {policy} looks into caches, and vLLM alone chooses among its ranks; allowed "
+    "live with dp: policies that count requests": (
+        "deployment.router.policy：{policy} 要查看缓存，而 rank 只由 vLLM 选择；dp 实际运行时可用：按请求数选择的策略"
+    ),
+    "deployment: dp {dp} is not supported on the CPU; allowed: 1": "deployment：CPU 不支持 dp {dp}；可用：1",
+    "profile {name} was measured on one rank; {ranks} in lockstep are an estimate": (
+        "配置 {name} 是在一个 rank 上测得的；{ranks} 个同步的 rank 是估计"
+    ),
+    "{gpus} GPUs do not divide {model}'s expert width {width}": "{gpus} 个 GPU 不能整除 {model} 的专家宽度 {width}",
+    "{key}.dp: optimizations.{name} is not modelled for ranks of one server; allowed: dp 1, or without it": (
+        "{key}.dp：同一服务器的多个 rank 没有对 optimizations.{name} 建模；可用：dp 1，或不设它"
+    ),
+    "{key}.dp: profile {name} is of a worker as a whole, whatever its ranks; allowed: 1": (
+        "{key}.dp：配置 {name} 描述的是整个工作进程，不论其 rank；可用：1"
+    ),
+    "{key}.dp: {ranks} ranks in lockstep; their exchange and their wait for the slowest are not measured": (
+        "{key}.dp：{ranks} 个 rank 步调一致；它们之间的交换和对最慢者的等待未实测"
     ),
     "sources: no source for {missing}; allowed: one line of text each": (
         "sources：{missing} 没有来源；可用：每项一行文本"

@@ -19,7 +19,7 @@ from planner.suggestion import curves
 from planner.suggestion.answer import Row, Smallest, Suggestion, best_of
 from planner.suggestion.fewest import smallest
 from planner.suggestion.probe import Period
-from planner.suggestion.splits import Split, apply, splits, tp_sizes
+from planner.suggestion.splits import Split, apply, rank_sizes, splits, tp_sizes
 from planner.suggestion.spread import Done, ProcessPool, Spread, cores, here
 from planner.suggestion.suggest import COARSE, SearchTask, prepared, search, suggest
 from planner.traffic.workload import offered_rate
@@ -167,8 +167,10 @@ def asked(scenario: Scenario, progress: Progress | None = None) -> Scenario:
 def fewest_split(scenario: Scenario, found: Smallest) -> Split:
     """How the GPUs of `fewest` are used. Raises SpecError."""
     assert found.gpus is not None
-    sizes, _ = tp_sizes(scenario.spec(), found.gpus)
-    return next(one for one in splits(found.gpus, sizes) if one.name == found.name)
+    spec = scenario.spec()
+    sizes, _ = tp_sizes(spec, found.gpus)
+    every = splits(found.gpus, sizes, rank_sizes(spec, found.gpus, sizes))
+    return next(one for one in every if one.name == found.name)
 
 
 def fewest_yaml(scenario: Scenario, found: Smallest) -> str:

@@ -120,7 +120,7 @@ def options(now: Scenario, found: Suggestion, rate: float, progress: Progress | 
 def _named(split: Split) -> str:
     """3 aggregated engines; another split is its name."""
     count = split.first.replicas
-    if split.second is not None or split.first.tp > 1:
+    if split.second is not None or split.first.size:
         return say(split.name)
     return t("1 aggregated engine") if count == 1 else t("{n} aggregated engines", n=count)
 

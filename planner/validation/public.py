@@ -221,21 +221,25 @@ def spec_of(row: PublicRow, folder: Path) -> Spec:
         vllm_release=row.release if ours and row.release else None,
     )
     shape = load_model(model)
+    workers = row.workers
+    if row.mode == "agg":  # whatever the row says of ranks, the scripts give vLLM tp alone
+        workers = tuple((replicas, gpus, 1, experts) for replicas, gpus, _, experts in workers)
     pools = [
         PoolSpec(
             replicas=replicas,
-            tp=gpus,
+            tp=gpus // ranks,
+            dp=ranks,
             engine=Engine(
-                enable_expert_parallel=_whole_experts(shape, gpus, gpus if script.whole_experts else experts)
+                enable_expert_parallel=_whole_experts(shape, gpus, ranks, gpus if script.whole_experts else experts)
             ),
         )
-        for replicas, gpus, _, experts in row.workers
+        for replicas, gpus, ranks, experts in workers
     ]
-    node = max(8, *(pool.tp for pool in pools))
+    node = max(8, *(pool.tp * pool.dp for pool in pools))
     deployment: Aggregated | Disaggregated
     if row.mode == "agg":
         only = pools[0]
-        deployment = Aggregated(mode="aggregated", replicas=only.replicas, tp=only.tp, gpus_per_node=node)
+        deployment = Aggregated(mode="aggregated", replicas=only.replicas, tp=only.tp, dp=only.dp, gpus_per_node=node)
         engine = engine.model_copy(
             update={"enable_expert_parallel": bool(only.engine and only.engine.enable_expert_parallel)}
         )
@@ -261,11 +265,12 @@ def spec_of(row: PublicRow, folder: Path) -> Spec:
     )
 
 
-def _whole_experts(shape: ModelShape, gpus: int, ranks: int) -> bool:
-    """Whether experts are kept whole: as the row says, or because their scales cannot be split."""
+def _whole_experts(shape: ModelShape, gpus: int, ranks: int, experts: int) -> bool:
+    """Whether experts are kept whole: as the row says (on so many GPUs), or because their scales cannot be split."""
     if not shape.experts or gpus == 1:
         return False
-    return ranks > 1 or (uneven(shape, Parallel(gpus)) is not None and uneven(shape, Parallel(gpus, ep=gpus)) is None)
+    shared, whole = (Parallel(gpus // ranks, ep=ep, dp=ranks) for ep in (1, gpus))
+    return experts > 1 or (uneven(shape, shared) is not None and uneven(shape, whole) is None)
 
 
 def predict(row: PublicRow) -> Predicted:

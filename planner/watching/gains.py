@@ -97,10 +97,10 @@ def present(spec: Spec) -> Split:
     """The deployment of a spec as a split."""
     deployment = spec.deployment
     if isinstance(deployment, Disaggregated):
-        first, second = (PoolSize(pool.replicas, pool.tp) for pool in (deployment.prefill, deployment.decode))
+        first, second = (PoolSize(pool.replicas, pool.tp, pool.dp) for pool in (deployment.prefill, deployment.decode))
         return Split(first, second)
     assert isinstance(deployment, Aggregated)
-    return Split(PoolSize(deployment.replicas, deployment.tp))
+    return Split(PoolSize(deployment.replicas, deployment.tp, deployment.dp))
 
 
 def candidates(spec: Spec) -> Iterator[tuple[str, Split]]:
