@@ -108,33 +108,35 @@ def system_of(spec: Spec) -> System:
     return resolve(spec)
 
 
-@no_cycles()
-def probe(
-    system: System,
-    rate: float,
-    seed: int,
-    *,
-    early: bool = True,
-    judge: Slo | None = None,
-    period: Period | None = None,
-) -> Probe:
+def probe(system: System, rate: float, seed: int, *, early: bool = True, period: Period | None = None) -> Probe:
     """Serve the spec's requests at `rate` and judge them. `period` None: the whole list, less the first tenth."""
+    return probes(system, rate, seed, (system.spec.slo,), early=early, period=period)[0]
+
+
+@no_cycles()
+def probes(
+    system: System, rate: float, seed: int, slos: Sequence[Slo], *, early: bool = True, period: Period | None = None
+) -> list[Probe]:
+    """As `probe`, one run judged by several targets; it is abandoned when it could pass by none of them."""
     spec = system.spec
-    slo = judge or spec.slo
     load = load_at(spec, seed, rate, None if period is None else period.seconds)
     known = load.start()
     first_s, last_s = known[0].time_s, known[-1].time_s
     judged = Window(first_s + STEADY_START * (last_s - first_s), math.inf)
     if period is not None:
         judged = Window(min(period.warmup_s, last_s), period.seconds)
-    misses = Misses(slo, judged, (1 - slo.attainment) * load.expected_requests)
+    count = load.expected_requests
+    if len(known) >= count:  # nothing follows from the end of another: what is judged is known beforehand
+        count = sum(judged.start_s <= one.time_s <= judged.end_s for one in known)
+    misses = [Misses(slo, judged, (1 - slo.attainment) * count * (1 + 1e-9)) for slo in slos]
     system = replace(system, spec=seeded(spec, seed))
-    cluster = SimulatedCluster(system, load, record_steps=False, stop=misses if early else None)
+    stop = (lambda cluster: all(one(cluster) for one in misses)) if early else None
+    cluster = SimulatedCluster(system, load, record_steps=False, stop=stop)
     visits = cluster.run()
     if cluster.stopped:
-        seen = max(misses.decided, 1)
-        return Probe(rate, False, 1 - misses.missed / seen, 0.0, 0.0, 0.0, 0.0, True)
-    return _judged(rate, visits, judged, slo)
+        shares = [1 - one.missed / max(one.decided, 1) for one in misses]
+        return [Probe(rate, False, share, 0.0, 0.0, 0.0, 0.0, True) for share in shares]
+    return [_judged(rate, visits, judged, slo) for slo in slos]
 
 
 def _judged(rate: float, visits: list[Visit], within: Window, slo: Slo) -> Probe:

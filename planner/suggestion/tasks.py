@@ -25,6 +25,7 @@ class SearchTask:
     step: float
     period: Period | None = None  # None: the whole list of requests at any rate
     bar: float = 0.0  # a candidate that does not serve this rate cannot be among the best: a rough rate will do
+    of_guess: float = 1.0  # where to begin without a start, as others of the mode tell: this part of the closed form
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +60,9 @@ def search(task: SearchTask) -> Searched:
     """One candidate, one seed. Raises SpecError when the candidate cannot be built."""
     system = system_of(task.spec)
     guess, missing = first_guess(system, task.seed), 1 - task.spec.slo.attainment
-    start, step = (guess, task.step) if task.start is None else (task.start, task.step)
+    start, step = (task.of_guess * guess, task.step) if task.start is None else (task.start, task.step)
+    if task.bar:
+        step = 1 + 0.99 * LOST  # two runs may do
     brief = shortened(task.period, max(start, task.bar))
     known: tuple[Probe, ...] = ()
     if task.start is None and (task.bar or brief != task.period):  # begin where the first seconds lead
