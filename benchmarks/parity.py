@@ -3,10 +3,10 @@
     python benchmarks/parity.py ROWS [--questions 40] [--requests 400] [--seeds 3]     goes on where it was stopped
     python benchmarks/parity.py ROWS --count                                           what ROWS come to
 
-The exhaustive way runs every candidate to the same width of bracket (nobody leaves a race), the knobs of every
-candidate on whole lists, every seed of all candidates within 20 % of the best of their mode, and 1 % brackets whatever
-the spread of the lists; no run is shorter than its period. Both ways are asked without *what would change it*, which
-says nothing about the word. ROWS gets a line of JSON for each question.
+The exhaustive way searches every candidate to the same width of bracket (nobody leaves a race), the knobs of every
+candidate on whole lists, and runs every seed of all candidates within 20 % of the best of their mode to the end of
+their search; no run is shorter than its period. Both ways are asked without *what would change it*, which says nothing
+about the word. ROWS gets a line of JSON for each question.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ import yaml
 
 from planner import load
 from planner.spec import Spec, SpecError, dump, parse
-from planner.suggestion import edge, suggest, tasks
+from planner.suggestion import suggest, tasks
 from planner.suggestion.answer import Suggestion, best_of
 from planner.suggestion.search import Found
 from planner.suggestion.words import pick
@@ -77,7 +77,6 @@ def exhaustive() -> Iterator[None]:
         (suggest, "FINALISTS"): 1000,
         (suggest, "IN_RACE"): 0.0,
         (suggest, "REFINED"): 0.0,
-        (edge, "FINE_ENOUGH"): edge.FINE,
     }
     with ExitStack() as stack:
         for (module, name), value in whole.items():

@@ -20,7 +20,6 @@ from planner.suggestion.search import SURE, WIDEST, Probe, beside
 Array = NDArray[np.float64]
 
 FINE = 0.01  # width of the bracket that the rates of a candidate end with
-FINE_ENOUGH = 0.04  # at most, where its lists differ by so much that a finer one would hardly narrow the interval
 NEXT_STEP = 1.04  # between rates while all of them pass, or none does, at least
 STEEP = 5.0  # misses grow at least with this power of the rate
 DRAWS = 4000
@@ -131,31 +130,26 @@ def interval(edges: Sequence[Edge], seed: int = 0) -> tuple[float, float, float]
     The same parts of runs are drawn for both, because both served the same requests. Raises ValueError for unequal
     numbers of them.
     """
-    signs = (1.0, -1.0)[: len(edges)]
-    middle = sum(sign * edge.whole() for sign, edge in zip(signs, edges, strict=True))
-    bracket = sum(_half_bracket(edge) ** 2 for edge in edges)
-    below, above = _spread(edges, signs, seed)
-    low, high = middle - math.hypot(below, bracket**0.5), middle + math.hypot(above, bracket**0.5)
-    return float(np.exp(middle)), float(np.exp(low)), float(np.exp(high))
-
-
-def _spread(edges: Sequence[Edge], signs: Sequence[float], seed: int) -> tuple[float, float]:
-    """How far below and above the logarithm may lie, by how lists and halves of runs differ: all but the bracket."""
     units = [edge.units() for edge in edges]
     n = len(units[0][0])
     if any(len(counts) != n for counts, _ in units) or n < 2:
         raise ValueError("runs differ in number; allowed: as many seeds and parts of each candidate")
     index = np.random.default_rng(seed).integers(0, n, size=(DRAWS, n))
-    draws, drift = np.zeros(DRAWS), 0.0
+    signs = (1.0, -1.0)[: len(edges)]
+    draws, middle, drift, bracket = np.zeros(DRAWS), 0.0, 0.0, 0.0
     for sign, edge, (counts, kept_up) in zip(signs, edges, units, strict=True):
         draws += sign * edge.log_rate(counts[index].sum(axis=1), kept_up[index].mean(axis=1))
+        middle += sign * edge.whole()
         drift += sign * (edge.late() - edge.whole())
+        bracket += _half_bracket(edge) ** 2
     from scipy.special import ndtri, stdtrit  # scipy.stats takes half a second to import
 
     tail = (1 - CONFIDENCE) / 2
     few = float(stdtrit(n - 1, 1 - tail) / ndtri(1 - tail)) * (n / (n - 1)) ** 0.5  # few draws spread too little
     below, above = np.percentile(draws - np.mean(draws), (100 * tail, 100 * (1 - tail))) * few
-    return math.hypot(below, drift), math.hypot(above, drift)
+    low = middle - float(np.sqrt(below**2 + bracket + drift**2))
+    high = middle + float(np.sqrt(above**2 + bracket + drift**2))
+    return float(np.exp(middle)), float(np.exp(low)), float(np.exp(high))
 
 
 def _half_bracket(edge: Edge) -> float:
@@ -169,8 +163,6 @@ def next_rate(edge: Edge) -> float | None:
     below, above = edge.bracket
     if below and above / below <= 1 + FINE:
         return None
-    if below and above / below <= 1 + FINE_ENOUGH and math.log(above / below) <= min(_spread([edge], (1.0,), 0)):
-        return None  # half of it at most is half of the rest of the interval, and adds an eighth to that
     rates, expected = edge.rates, edge.expected()
     lowest, highest = float(rates[0]), float(rates[-1])
     if not below:  # the search may have begun with a rate that one list of requests flattered
