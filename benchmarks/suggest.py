@@ -6,7 +6,7 @@
     python benchmarks/suggest.py lengths [--gpus 4] [--cases 1]               200, 1,000, 2,000 requests against 10,000
     python benchmarks/suggest.py verdicts ROWS [--gpus 2,4,8] [--trials 5]    five kinds of traffic, seed by seed
     python benchmarks/suggest.py table ROWS [--docs docs/suggest.md]          what they came to
-    python benchmarks/suggest.py kinds ROWS [--gpus 8] [--trials 2]           the page's traffic, by stage
+    python benchmarks/suggest.py kinds ROWS [--gpus 8] [--trials 2] [--processes 2]    the page's traffic, by stage
 
 `verdicts` and `kinds` add a line of JSON to ROWS as each answer comes and go on where they were stopped.
 Times are processor seconds of this process and its children beside wall seconds, because the machine may be busy.
@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import os
 import time
 from collections import Counter
@@ -28,7 +29,8 @@ import yaml
 from planner import load
 from planner.spec import Spec, dump, parse
 from planner.suggestion.answer import Suggestion, best_of
-from planner.suggestion.suggest import suggest
+from planner.suggestion.spread import ProcessPool, cores, processes
+from planner.suggestion.suggest import COARSE, SearchTask, prepared, search, suggest
 from planner.suggestion.words import pick
 
 CASES = ((3000, 100, 1000, 30), (3000, 100, 300, 10), (4000, 500, 1000, 30), (4000, 500, 300, 10))
@@ -80,8 +82,17 @@ def cpu_s() -> float:
 
 def timed(spec: Spec, gpus: int, options: argparse.Namespace, seeds: int) -> tuple[Suggestion, float, float]:
     wall, cpu = time.monotonic(), cpu_s()
-    found = suggest(spec, gpus, seeds=seeds, requests=options.requests, processes=options.processes)
-    return found, time.monotonic() - wall, cpu_s() - cpu
+    with processes(options.processes or cores()) as pool:
+        found = suggest(spec, gpus, seeds=seeds, requests=options.requests, pool=pool)
+    wall = time.monotonic() - wall
+    reap()
+    return found, wall, cpu_s() - cpu
+
+
+def reap() -> None:
+    """Wait for worker processes to end: only then does the system add their time to that of children."""
+    for child in multiprocessing.active_children():
+        child.join()
 
 
 def peers(options: argparse.Namespace) -> None:
@@ -214,8 +225,12 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
 def kinds(options: argparse.Namespace) -> None:
     """Each kind of traffic as the page fills it in: what is answered, and processor seconds of each stage.
 
-    In one process, so that all processor time is this process's. The file gets a line for each answer that it lacks.
+    In one process, so that all processor time is this process's; with --processes seconds of stages are wall seconds.
+    `first_s`: wall seconds to the first sentence, that of a page with processes that run already; the whole answer
+    comes after it and from the same processes. The file gets a line for each answer that it lacks.
     """
+    count = options.processes or 1
+    clock = cpu_s if count == 1 else time.monotonic
     from planner.ui.scenario import CARDS, TRACE, Scenario, traces
 
     done = {json.dumps(row["cell"]) for row in read_rows(options.rows)} if options.rows.exists() else set()
@@ -232,18 +247,28 @@ def kinds(options: argparse.Namespace) -> None:
                 spec = asked.spec()
                 spec = spec.model_copy(update={"run": spec.run.model_copy(update={"seed": 100 * trial})})
                 stages: Counter[str] = Counter()
-                last = begun = cpu_s()
+                begun = cpu_s()
 
                 def progress(stage: str, _: float, stages: Counter[str] = stages) -> None:
                     nonlocal last
-                    now = cpu_s()
+                    now = clock()
                     stages[stage] += now - last  # type: ignore[assignment]
                     last = now
 
-                wall = time.monotonic()
-                found = suggest(spec, gpus, seeds=options.seeds, processes=1, progress=progress)
-                row = {"cell": cell, **answered(found)}
-                row["wall_s"], row["cpu_s"] = round(time.monotonic() - wall, 1), round(cpu_s() - begun, 1)
+                with processes(count) as pool:
+                    if isinstance(pool, ProcessPool):  # as the page does when it is opened
+                        question = prepared(Scenario().spec(), 2, 20, None)
+                        pool(search, [SearchTask(question, 0, None, COARSE, 1.25)] * count, lambda at, result: None)
+                    wall = time.monotonic()
+                    look = suggest(spec, gpus, seeds=1, pool=pool, quick=True)
+                    first, last = time.monotonic() - wall, clock()
+                    wall = time.monotonic()
+                    found = suggest(spec, gpus, seeds=options.seeds, pool=pool, progress=progress)
+                    wall = time.monotonic() - wall
+                reap()
+                row = {"cell": cell, **answered(found), "first_word": look.verdict and look.verdict.word}
+                row["processes"], row["first_s"], row["wall_s"] = count, round(first, 1), round(wall, 1)
+                row["cpu_s"] = round(cpu_s() - begun, 1)  # of both, and of starting the processes
                 row["stages"] = {stage: round(spent, 1) for stage, spent in stages.items()}
                 row["load"] = round(os.getloadavg()[0], 1)
                 with options.rows.open("a") as file:

@@ -22,6 +22,7 @@ from planner.suggestion.answer import Check, Suggestion, best_of
 from planner.suggestion.changes import (
     ROUGH,
     TOLERANCE,
+    Held,
     faster_links,
     finer,
     judged,
@@ -33,7 +34,7 @@ from planner.suggestion.edge import Edge, interval, next_rate
 from planner.suggestion.fewest import smallest
 from planner.suggestion.probe import Period, load_at, turnaround_s
 from planner.suggestion.rows import rough_row
-from planner.suggestion.search import BLOCKS, Found, Probe, first_guess, highest_rate, probe, system_of
+from planner.suggestion.search import BLOCKS, Found, Probe, first_guess, highest_rate, probe, probes, system_of
 from planner.suggestion.splits import PoolSize, Split, apply, splits
 from planner.suggestion.suggest import ROUNDS, SearchTask, search, suggest, unproven
 from planner.suggestion.tasks import TURNAROUNDS, Searched, period_of
@@ -69,6 +70,18 @@ def test_probes_at_several_rates_serve_the_same_requests() -> None:
     direct = build(at_rate(seeded, 8.0)).start()
     assert [a.request for a in direct] == [a.request for a in fast]
     assert [a.time_s for a in direct] == pytest.approx([a.time_s for a in fast])
+
+
+def test_one_run_judged_by_several_targets_passes_by_those_it_would_pass_alone() -> None:
+    one = spec()
+    targets = [one.slo.model_copy(update={"ttft_ms": 1000.0 * factor}) for factor in (1.0, 0.3, 3.0)]
+    told = set()
+    for rate in (5.0, 20.0, 40.0, 200.0):
+        together = probes(system_of(one), rate, 0, targets)
+        alone = [probe(system_of(one.model_copy(update={"slo": slo})), rate, 0) for slo in targets]
+        assert [run.passed for run in together] == [run.passed for run in alone]
+        told.add(tuple(run.passed for run in together))
+    assert len(told) > 1
 
 
 KINDS = {
@@ -536,7 +549,9 @@ def test_what_a_change_leaves_alone_is_not_searched_again() -> None:
     candidates = splits(2, [1])
     ours, theirs = (next(one for one in candidates if one.mode == mode) for mode in ("disaggregated", "aggregated"))
     pair = unchanged(spec, (ours, 20.0), (theirs, 16.0), 0)
-    names, wanted = tasks(spec, pair, [Found(20.0, 20.2, ()), Found(16.0, 16.16, ())])
+    others = ((),) * len(pair[0].judges)
+    held = [Held(Found(20.0, 20.2, ()), others), Held(Found(16.0, 16.16, ()), others)]
+    names, wanted = tasks(spec, pair, held)
     same = {str(name) for name, task in zip(names, wanted[1::2], strict=True) if task == pair[1]}
     assert {name for name in same if "link" in name} == {
         "link bandwidth 20 % more",

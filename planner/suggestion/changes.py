@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 
 from planner.messages import Message, message
 from planner.report.words import percent
-from planner.spec import Empirical, Fixed, Lognormal, Spec, Uniform
+from planner.spec import Empirical, Fixed, Lognormal, Slo, Spec, Uniform
 from planner.suggestion.answer import Change, EnoughLink
 from planner.suggestion.probe import Period
-from planner.suggestion.search import Found, Probe, highest_rate, probe, system_of
+from planner.suggestion.search import Found, Probe, first_guess, highest_rate, probe, probes, system_of
 from planner.suggestion.splits import Split, apply
 from planner.suggestion.tuning import BLOCK_SIZES, CONNECTORS
 from planner.suggestion.verdict import WORDS, Advantage, Word, decide
@@ -19,6 +19,7 @@ from planner.system.resolve import System, Wire
 
 STEP = 0.2
 TOLERANCE = 0.015  # width of the brackets of what changes are held against, and of the change that is named
+FARTHEST = 1.5  # that the closed form may move the first rate
 ROUGH = 0.06  # and of those that do where both of their ends come to the same verdict
 
 
@@ -88,7 +89,17 @@ class ChangeTask:
     period: Period | None = None
     step: float = 1.08  # from the start to the second rate
     enough: float = TOLERANCE  # width of the bracket that it may end with
-    known: tuple[Probe, ...] = ()  # runs of an earlier search that ended with a wider one: this one takes them again
+    guess: float = 0.0  # closed form without the change, which then says how far to begin from the start; 0: there
+    known: tuple[Probe, ...] = ()  # runs that were made before, which this search goes on from
+    judges: tuple[Slo, ...] = ()  # other targets that its runs are also judged by
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A search without a change. `others`: its runs as other targets judge them, for each of the task's `judges`."""
+
+    found: Found
+    others: tuple[tuple[Probe, ...], ...]
 
 
 def faster_links(system: System, factor: float) -> System:
@@ -110,15 +121,43 @@ def faster_links(system: System, factor: float) -> System:
 def search_change(task: ChangeTask) -> Found:
     """The highest rate of one candidate under one change."""
     system = faster_links(system_of(apply(task.spec, task.split)), task.link_factor)
-    known = {one.rate: one for one in task.known}
+    start, step = task.start, task.step
+    if task.guess:
+        factor = first_guess(system, task.seed) / task.guess
+        if abs(factor - 1) > TOLERANCE:
+            start, step = start * min(max(factor, 1 / FARTHEST), FARTHEST), 1 + 0.99 * ROUGH  # two runs may do
+
+    def run(rate: float) -> Probe:
+        return probe(system, rate, task.seed, period=task.period)
+
+    known = list(task.known)
+    low = max((one.rate for one in known if one.passed), default=0.0)
+    high = min((one.rate for one in known if not one.passed), default=math.inf)
+    if known and low * (1 + task.enough) < start < high / (1 + task.enough):
+        known.append(run(start))
     return highest_rate(
-        lambda rate: known.get(rate) or probe(system, rate, task.seed, period=task.period),
-        task.start,
+        run,
+        start,
         tolerance=TOLERANCE,
-        step=task.step,
+        step=step,
         missing=1 - system.spec.slo.attainment,
+        known=known,
         enough=task.enough,
     )
+
+
+def search_unchanged(task: ChangeTask) -> Held:
+    """The highest rate of one candidate without a change."""
+    system = system_of(apply(task.spec, task.split))
+    seen: list[list[Probe]] = []
+
+    def run(rate: float) -> Probe:
+        seen.append(probes(system, rate, task.seed, (system.spec.slo, *task.judges), period=task.period))
+        return seen[-1][0]
+
+    missing = 1 - system.spec.slo.attainment
+    found = highest_rate(run, task.start, tolerance=TOLERANCE, step=task.step, missing=missing)
+    return Held(found, tuple(zip(*(of_run[1:] for of_run in seen), strict=True)))
 
 
 ENDLESS = 1e4  # times the wire's bandwidth
@@ -157,34 +196,48 @@ def unchanged(
     spec: Spec, ours: tuple[Split, float], theirs: tuple[Split, float], seed: int, period: Period | None = None
 ) -> list[ChangeTask]:
     """Two searches in which nothing changes: all others are held against them. `ours`, `theirs` come with rates."""
-    return [ChangeTask(spec, split, seed, rate, 1.0, period) for split, rate in (ours, theirs)]
+    judges = tuple(changed.slo for _, _, changed in _changed(spec) if changed.slo != spec.slo)
+    return [ChangeTask(spec, split, seed, rate, 1.0, period, judges=judges) for split, rate in (ours, theirs)]
 
 
-def tasks(spec: Spec, pair: Sequence[ChangeTask], before: Sequence[Found]) -> tuple[list[str], list[ChangeTask]]:
-    """(what changes, two searches for each: P/D, then aggregated). `before` is what `pair` without a change found.
-
-    They begin with the two ends of its brackets: what changes nothing is known after two runs. What a change leaves as
-    it is has the task of `pair`. The brackets of the others are wide (ROUGH).
-    """
-    names: list[str] = []
-    wanted: list[ChangeTask] = []
-    ours, theirs = (
-        replace(task, start=found.rate, step=found.above / found.rate, enough=ROUGH) if found.rate else task
-        for task, found in zip(pair, before, strict=True)
-    )
+def _changed(spec: Spec) -> Iterator[tuple[str, float, Spec]]:
+    """(what changes, times what, the spec with it)."""
     for name, change in SPEC_CHANGES.items():
         for factor in (1 + STEP, 1 - STEP):
             changed = change(spec, factor)
-            if changed is None:
-                continue
-            link = factor if name == "link bandwidth" else 1.0
-            names.append(message("{what} {share} {how}", NAMES[name], percent(STEP), _word(name, factor)))
-            wanted.append(replace(ours, spec=changed, link_factor=link))
-            wanted.append(pair[1] if changed == spec else replace(theirs, spec=changed))  # it has no link
+            if changed is not None:
+                yield name, factor, changed
+
+
+def tasks(spec: Spec, pair: Sequence[ChangeTask], before: Sequence[Held]) -> tuple[list[str], list[ChangeTask]]:
+    """(what changes, two searches for each: P/D, then aggregated). `before` is what `pair` without a change found.
+
+    They begin with the two ends of its brackets: what changes nothing is known after two runs; of other targets, with
+    its runs. What a change leaves as it is has the task of `pair`. The brackets of the others are wide (ROUGH).
+    """
+    names: list[str] = []
+    wanted: list[ChangeTask] = []
+    ours, theirs = (_from(task, held.found) for task, held in zip(pair, before, strict=True))
+    judges = pair[0].judges
+    for name, factor, changed in _changed(spec):
+        link = factor if name == "link bandwidth" else 1.0
+        names.append(message("{what} {share} {how}", NAMES[name], percent(STEP), _word(name, factor)))
+        known = [held.others[judges.index(changed.slo)] if changed.slo in judges else () for held in before]
+        wanted.append(replace(ours, spec=changed, link_factor=link, known=known[0]))
+        wanted.append(pair[1] if changed == spec else replace(theirs, spec=changed, known=known[1]))  # it has no link
     for name, other in hand_overs(spec, ours.split):
         names.append(name)
         wanted += [replace(ours, split=other), pair[1]]
     return names, wanted
+
+
+def _from(task: ChangeTask, found: Found) -> ChangeTask:
+    """A task that begins where one without a change ended."""
+    task = replace(task, judges=())
+    if not found.rate:
+        return task
+    guess = first_guess(system_of(apply(task.spec, task.split)), task.seed)
+    return replace(task, start=found.rate, step=found.above / found.rate, enough=ROUGH, guess=guess)
 
 
 def hand_overs(spec: Spec, split: Split) -> Iterator[tuple[str, Split]]:

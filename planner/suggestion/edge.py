@@ -142,10 +142,10 @@ def interval(edges: Sequence[Edge], seed: int = 0) -> tuple[float, float, float]
         middle += sign * edge.whole()
         drift += sign * (edge.late() - edge.whole())
         bracket += _half_bracket(edge) ** 2
-    from scipy.stats import norm, t
+    from scipy.special import ndtri, stdtrit  # scipy.stats takes half a second to import
 
     tail = (1 - CONFIDENCE) / 2
-    few = float(t.ppf(1 - tail, n - 1) / norm.ppf(1 - tail)) * (n / (n - 1)) ** 0.5  # few draws spread too little
+    few = float(stdtrit(n - 1, 1 - tail) / ndtri(1 - tail)) * (n / (n - 1)) ** 0.5  # few draws spread too little
     below, above = np.percentile(draws - np.mean(draws), (100 * tail, 100 * (1 - tail))) * few
     low = middle - float(np.sqrt(below**2 + bracket + drift**2))
     high = middle + float(np.sqrt(above**2 + bracket + drift**2))

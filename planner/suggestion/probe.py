@@ -33,6 +33,12 @@ class Period:
 
     seconds: float
     warmup_s: float
+    least_judged_s: float | None = None  # of shorter runs; None: as long as the warm-up
+
+    @property
+    def least_s(self) -> float:
+        """The seconds that a shorter run takes at least."""
+        return self.warmup_s + (self.warmup_s if self.least_judged_s is None else self.least_judged_s)
 
 
 @lru_cache(maxsize=32)
@@ -91,14 +97,19 @@ def _cut(load: Chained, seconds: float) -> Chained:
     return Chained(arrivals, followers)
 
 
-def turnaround_s(spec: Spec, seed: int) -> float:
-    """Seconds that a request (of sessions: a whole one) takes when it just meets its targets; nominal without them."""
+def request_s(spec: Spec, seed: int) -> float:
+    """Seconds that a request takes when it just meets its targets; nominal without them."""
     load, _ = traffic_of(spec, seed)
     requests = [arrival.request for arrival in load.start()]
     output = sum(request.output_tokens for request in requests) / len(requests)
     first_ms = 1000.0 if spec.slo.ttft_ms is None else spec.slo.ttft_ms
     token_ms = 50.0 if spec.slo.tpot_ms is None else spec.slo.tpot_ms
-    seconds = (first_ms + token_ms * output) / 1e3
+    return (first_ms + token_ms * output) / 1e3
+
+
+def turnaround_s(spec: Spec, seed: int) -> float:
+    """As `request_s`; of sessions: a whole one, with its thinking."""
+    seconds = request_s(spec, seed)
     if not isinstance(spec.workload, Sessions):
         return seconds
     turns = workload.mean_turns(spec.workload, seed)

@@ -85,6 +85,10 @@ class Misses:
             self.decided += 1
             self.missed += not verdict
         self._open = still
+        return self.hopeless
+
+    @property
+    def hopeless(self) -> bool:
         return self.missed > self._allowed
 
     def _within(self, visit: Visit, now: float) -> bool | None:
@@ -103,41 +107,70 @@ class Misses:
         return True if over else None
 
 
+class Settled:
+    """Whether all requests up to the last judged one have ended: a `stop` rule where others follow, not judged."""
+
+    def __init__(self, end_s: float) -> None:
+        self._end_s = end_s
+        self._open: list[Visit] | None = None
+
+    def __call__(self, cluster: SimulatedCluster) -> bool:
+        now = cluster.clock.now
+        if now <= self._end_s:
+            return False
+        known = cluster.visits if self._open is None else self._open
+        self._open = [one for one in known if one.arrival_s <= self._end_s and not one.finish_s <= now]
+        return not self._open
+
+
 def system_of(spec: Spec) -> System:
     """The spec resolved. Raises SpecError."""
     return resolve(spec)
 
 
-@no_cycles()
-def probe(
-    system: System,
-    rate: float,
-    seed: int,
-    *,
-    early: bool = True,
-    judge: Slo | None = None,
-    period: Period | None = None,
-) -> Probe:
+def probe(system: System, rate: float, seed: int, *, early: bool = True, period: Period | None = None) -> Probe:
     """Serve the spec's requests at `rate` and judge them. `period` None: the whole list, less the first tenth."""
+    return probes(system, rate, seed, (system.spec.slo,), early=early, period=period)[0]
+
+
+@no_cycles()
+def probes(
+    system: System, rate: float, seed: int, slos: Sequence[Slo], *, early: bool = True, period: Period | None = None
+) -> list[Probe]:
+    """As `probe`, one run judged by several targets; it is abandoned when it could pass by none of them."""
     spec = system.spec
-    slo = judge or spec.slo
     load = load_at(spec, seed, rate, None if period is None else period.seconds)
     known = load.start()
     first_s, last_s = known[0].time_s, known[-1].time_s
     judged = Window(first_s + STEADY_START * (last_s - first_s), math.inf)
     if period is not None:
         judged = Window(min(period.warmup_s, last_s), period.seconds)
-    misses = Misses(slo, judged, (1 - slo.attainment) * load.expected_requests)
+    count = load.expected_requests
+    follow = len(known) < count
+    if not follow:  # what is judged is known beforehand
+        count = sum(judged.start_s <= one.time_s <= judged.end_s for one in known)
+    misses = [Misses(slo, judged, (1 - slo.attainment) * count * (1 + 1e-9)) for slo in slos]
     system = replace(system, spec=seeded(spec, seed))
-    cluster = SimulatedCluster(system, load, record_steps=False, stop=misses if early else None)
+    settled = Settled(judged.end_s)
+    rules: list[Callable[[SimulatedCluster], bool]] = []
+    if early:
+        rules.append(lambda cluster: all(one(cluster) for one in misses))
+    if follow and math.isfinite(judged.end_s):
+        rules.append(settled)
+    stop = (lambda cluster: any(rule(cluster) for rule in rules)) if rules else None
+    cluster = SimulatedCluster(system, load, record_steps=False, stop=stop)
     visits = cluster.run()
-    if cluster.stopped:
-        seen = max(misses.decided, 1)
-        return Probe(rate, False, 1 - misses.missed / seen, 0.0, 0.0, 0.0, 0.0, True)
-    return _judged(rate, visits, judged, slo)
+    if cluster.stopped and all(one.hopeless for one in misses):
+        shares = [1 - one.missed / max(one.decided, 1) for one in misses]
+        return [Probe(rate, False, share, 0.0, 0.0, 0.0, 0.0, True) for share in shares]
+    last_s = judged.end_s if cluster.stopped else min(max(one.arrival_s for one in visits), judged.end_s)
+    visits = [one for one in visits if one.arrival_s <= last_s]
+    return [_judged(rate, visits, Window(judged.start_s, last_s), slo) for slo in slos]
 
 
-def _judged(rate: float, visits: list[Visit], within: Window, slo: Slo) -> Probe:
+def _judged(rate: float, visits: list[Visit], window: Window, slo: Slo) -> Probe:
+    """`visits`: all that began by the end of the judged time, each of them to its own end."""
+
     def column(value: Callable[[Visit], float]) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
         return np.fromiter(map(value, visits), dtype=np.float64, count=len(visits))
 
@@ -147,9 +180,7 @@ def _judged(rate: float, visits: list[Visit], within: Window, slo: Slo) -> Probe
     ttft, e2e = first - arrival, end - arrival
     tpot = np.where(tokens > 1, (end - first) / np.maximum(tokens - 1, 1), 0.0)
     good = ok & targets.within(slo, ttft, tpot, e2e)
-    last = min(float(arrival.max()), within.end_s)
-    window = Window(within.start_s, last)
-    judged = (arrival >= window.start_s) & (arrival <= last)
+    judged = arrival >= window.start_s
     attainment = float(good[judged].mean()) if judged.any() else 0.0
     part = np.minimum((BLOCKS * (arrival - window.start_s) / max(window.length_s, 1e-9)).astype(int), BLOCKS - 1)
     blocks = tuple((int((judged & (part == i)).sum()), int((good & judged & (part == i)).sum())) for i in range(BLOCKS))

@@ -23,7 +23,7 @@ from planner.suggestion.answer import EqualRate, Row, Suggestion, Verdict, best_
 from planner.suggestion.edge import Edge, interval, next_rate
 from planner.suggestion.probe import Period, traffic_of
 from planner.suggestion.rows import refined_row, rough_row
-from planner.suggestion.search import Found, Probe, system_of
+from planner.suggestion.search import Probe, system_of
 from planner.suggestion.splits import Split, apply, rank_sizes, splits, tp_sizes, variants
 from planner.suggestion.spread import Spread, cores, spread
 from planner.suggestion.tasks import (
@@ -40,7 +40,7 @@ from planner.suggestion.tasks import (
     shortened,
     why,
 )
-from planner.suggestion.tune import Tuned, TuneTask, tune
+from planner.suggestion.tune import CLEAR_GAIN, GAIN, Tuned, TuneTask, tune
 from planner.suggestion.tuning import kept
 from planner.suggestion.verdict import advantage, decide, profile_error, unmeasured
 from planner.suggestion.words import limit, pareto, pick, sentence, steps_origin
@@ -65,7 +65,8 @@ NEAR = 0.9  # candidates above this share of the best of their mode are run with
 WITHIN = 0.5  # of the best of their mode: what knobs may make up for
 FINALISTS = 3  # of each mode at most
 SHORTLIST = 2  # of each mode, in a first look
-IN_RACE = 0.95  # of the best of its mode, by all seeds: below, a finalist's edge stays as its first rates have it
+IN_RACE = 0.95  # of the best of its mode, by the first seeds: below, the others do not run a finalist
+REFINED = 0.98  # and by all of them: below, its edge stays between the rates that first held it
 FIRST_STEP, ROUNDS = 1.04, 24  # the first rates of a finalist around its rough one, and how often others are added
 RACE, RACE_LEFT = 0.9, 0.5  # of the stage's progress: the race itself; what each later one leaves of the rest
 ROUND_LEFT = 0.3  # of what is left of their progress, after each: how many rounds there will be is not known
@@ -148,8 +149,8 @@ def unproven(rows: Sequence[Row], most: int) -> list[Split]:
     return found
 
 
-def _racing(splits: Iterable[Split], edges: Mapping[Split, Edge]) -> list[Split]:
-    """Those whose edge must be known better: it lies between no two rates yet, or near the best of its mode."""
+def _racing(splits: Iterable[Split], edges: Mapping[Split, Edge], share: float) -> list[Split]:
+    """Those whose edge must be known better: it lies between no two rates yet, or above `share` of its mode's best."""
     best: dict[str, float] = {}
     for split, edge in edges.items():
         best[split.mode] = max(best.get(split.mode, 0.0), edge.expected())
@@ -159,8 +160,17 @@ def _racing(splits: Iterable[Split], edges: Mapping[Split, Edge]) -> list[Split]
         return below > 0 and math.isfinite(above)
 
     return [
-        split for split in splits if not is_known(edges[split]) or edges[split].expected() > IN_RACE * best[split.mode]
+        split for split in splits if not is_known(edges[split]) or edges[split].expected() > share * best[split.mode]
     ]
+
+
+def _told(found: Iterable[tuple[str, Searched]]) -> dict[str, float]:
+    """For each mode, what part of the closed form its candidates serve: the median of those that were searched."""
+    parts: dict[str, list[float]] = {}
+    for mode, one in found:
+        if one.found.rate > 0:
+            parts.setdefault(mode, []).append(one.found.rate / one.guess)
+    return {mode: sorted(of_mode)[len(of_mode) // 2] for mode, of_mode in parts.items()}
 
 
 class _Session:
@@ -235,19 +245,23 @@ class _Session:
         tasks = [SearchTask(apply(self.spec, split), self.seeds[0], None, COARSE, 1.25) for split in candidates]
         guesses: list[float] = self._map("estimate", guessed, tasks, (0, 0.5))  # type: ignore[assignment]
         promises: list[float | None] = self._map("estimate", promised, tasks, (0.5, 1))  # type: ignore[assignment]
-        told = {split: rate for split, rate in zip(candidates, promises, strict=True) if rate is not None}
-        self._promised |= told
+        promising = {split: rate for split, rate in zip(candidates, promises, strict=True) if rate is not None}
+        self._promised |= promising
         period = self.period or self._period(max(guesses))
         first = preferred(candidates, guesses, SHORTLIST if self._quick else FINALISTS)
-        if self._quick and told:
-            first = list(dict.fromkeys([*first, candidates.index(max(told, key=lambda split: told[split]))]))
+        if self._quick and promising:
+            first = list(dict.fromkeys([*first, candidates.index(max(promising, key=lambda split: promising[split]))]))
         width = 2 * COARSE if self._quick else COARSE
         tasks = [SearchTask(task.spec, task.seed, None, width, 1.25, halved(period)) for task in tasks]
         rest = [] if self._quick else [at for at in range(len(tasks)) if at not in first]
         share = len(first) / (len(first) + len(rest))
         found = dict(zip(first, self._map(stage, search, [tasks[at] for at in first], (0, share)), strict=True))
         bars = self._bars([(candidates[at], one) for at, one in found.items()])  # type: ignore[misc]
-        later = [replace(tasks[at], bar=bars[candidates[at].mode]) for at in rest]
+        told = _told([(candidates[at].mode, one) for at, one in found.items()])  # type: ignore[misc]
+        later = [
+            replace(tasks[at], bar=bars[candidates[at].mode], of_guess=told.get(candidates[at].mode, 1.0))
+            for at in rest
+        ]
         found |= dict(zip(rest, self._map(stage, search, later, (share, 1)), strict=True))
         rows = [rough_row(self.spec, self.gpus, candidates[at], found[at]) for at in sorted(found)]  # type: ignore[arg-type]
         self.period = self._period(max(row.rate for row in rows)) or period
@@ -275,7 +289,8 @@ class _Session:
         """Rows with the contenders of both modes at their best knobs."""
         wanted = contenders(rows, 1 if self._quick else FINALISTS, self._promised)
         brief = shortened(halved(self.period), max(row.rate or row.guess for row in rows))
-        tuning = [TuneTask(self.spec, row.split, self.seeds[0], row.rate, row.guess, brief) for row in wanted]
+        gain = CLEAR_GAIN if self._quick else GAIN
+        tuning = [TuneTask(self.spec, row.split, self.seeds[0], row.rate, row.guess, brief, gain) for row in wanted]
         found: list[Tuned] = self._map("tune", tune, tuning)  # type: ignore[assignment]
         better = {
             row.split: rough_row(self.spec, self.gpus, one.split, Searched(row.guess, one.found))
@@ -316,12 +331,16 @@ class _Session:
 
         self._run_at(rates, runs, every[:look], of_part(0, 0.3))
         looks = {split: Edge.of(of_split[:look], self.spec.slo.attainment) for split, of_split in runs.items()}
-        staying = _racing(looks, looks) if every[look:] else list(runs)
+        staying = _racing(looks, looks, IN_RACE) if every[look:] else list(runs)
         rates = {split: rates[split] for split in staying}
         self._run_at(rates, runs, every[look:], of_part(0.3, 0.6))
         for begun in range(ROUNDS):
             self._edges |= {split: Edge.of(runs[split], self.spec.slo.attainment) for split in rates}
-            rates = {split: [rate] for split in _racing(rates, self._edges) if (rate := next_rate(self._edges[split]))}
+            rates = {
+                split: [rate]
+                for split in _racing(rates, self._edges, REFINED)
+                if (rate := next_rate(self._edges[split]))
+            }
             if not rates:
                 break
             ends = [1 - 0.4 * ROUND_LEFT**number for number in (begun, begun + 1)]
@@ -378,20 +397,21 @@ class _Session:
         brief = shortened(self.period, ours.rate)
         pair = changes.unchanged(self.spec, (ours.split, ours.rate), (theirs.split, theirs.rate), seed, brief)
         share = 0.1  # of the stage's progress: the pair that the changes are held against
-        before: list[Found] = self._map("what would change it", changes.search_change, pair, (0, share))  # type: ignore[assignment]
-        names, tasks = changes.tasks(self.spec, pair, before)
+        held: list[changes.Held] = self._map("what would change it", changes.search_unchanged, pair, (0, share))  # type: ignore[assignment]
+        names, tasks = changes.tasks(self.spec, pair, held)
+        before = [one.found for one in held]
         known = dict(zip(pair, before, strict=True))
         once = [task for task in dict.fromkeys(tasks) if task not in known]
         known |= zip(once, self._map("what would change it", changes.search_change, once, (share, 0.8)), strict=True)  # type: ignore[arg-type]
         outcomes = [*before, *(known[task] for task in tasks)]
-        held = (found, margin, error, unknown is not None)
-        finer = changes.finer(tasks, outcomes, *held)
+        now = (found, margin, error, unknown is not None)
+        finer = changes.finer(tasks, outcomes, *now)
         again = self._map("what would change it", changes.search_change, [*finer.values()], (0.8, 1))
         for place, one in zip(finer, again, strict=True):
             outcomes[place + len(pair)] = one  # type: ignore[call-overload]
         if self._progress:
             self._progress("what would change it", 1.0)
-        judged = changes.judged(names, outcomes, *held)
+        judged = changes.judged(names, outcomes, *now)
         enough = None
         if reasons[0].kind == "link":
             enough = self._map(

@@ -6,12 +6,13 @@ from dataclasses import dataclass, replace
 
 from planner.report.explain import Explanation, explain
 from planner.run.metrics import summarise
-from planner.spec import Spec
-from planner.suggestion.probe import COUNTED, Period, load_at, traffic_of, turnaround_s
+from planner.spec import Sessions, Spec
+from planner.suggestion.probe import COUNTED, Period, load_at, request_s, traffic_of, turnaround_s
 from planner.suggestion.search import Found, Probe, first_guess, highest_rate, probe, system_of
 
 SHORT = 1500  # requests that long runs begin their search with, and that changes are searched with
 TURNAROUNDS = 3  # of a request that just meets its targets: the least seconds of a run, the first of them warm-up
+TURNS = 2  # of a session that just meet their targets: the least seconds that a short run judges
 WARMUP = 0.1  # of the seconds of a run, at least
 LOST = 0.1  # width of the bracket that the search of a candidate ends with that is not in the race
 
@@ -25,6 +26,7 @@ class SearchTask:
     step: float
     period: Period | None = None  # None: the whole list of requests at any rate
     bar: float = 0.0  # a candidate that does not serve this rate cannot be among the best: a rough rate will do
+    of_guess: float = 1.0  # where to begin without a start, as others of the mode tell: this part of the closed form
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +61,9 @@ def search(task: SearchTask) -> Searched:
     """One candidate, one seed. Raises SpecError when the candidate cannot be built."""
     system = system_of(task.spec)
     guess, missing = first_guess(system, task.seed), 1 - task.spec.slo.attainment
-    start, step = (guess, task.step) if task.start is None else (task.start, task.step)
+    start, step = (task.of_guess * guess, task.step) if task.start is None else (task.start, task.step)
+    if task.bar:
+        step = 1 + 0.99 * LOST  # two runs may do
     brief = shortened(task.period, max(start, task.bar))
     known: tuple[Probe, ...] = ()
     if task.start is None and (task.bar or brief != task.period):  # begin where the first seconds lead
@@ -122,17 +126,20 @@ def period_of(spec: Spec, requests: int | None, rate: float, *, least: int = TUR
     turnaround = turnaround_s(spec, spec.run.seed)
     count = requests or traffic_of(spec, spec.run.seed)[0].expected_requests
     seconds = max(count / rate, least * turnaround)
-    return Period(seconds, min(max(WARMUP * seconds, turnaround), seconds / 2))
+    warmup_s = min(max(WARMUP * seconds, turnaround), seconds / 2)
+    if isinstance(spec.workload, Sessions):  # it takes one to fill the system, and then it is turns that are judged
+        return Period(seconds, warmup_s, min(warmup_s, TURNS * request_s(spec, spec.run.seed)))
+    return Period(seconds, warmup_s)
 
 
 def shortened(period: Period | None, rate: float) -> Period | None:
-    """The period in which `rate` sends SHORT requests, where that is shorter and still holds its warm-up twice."""
+    """The period in which `rate` sends SHORT requests, where that is shorter and not too short for its warm-up."""
     if period is None:
         return None
-    seconds = max(SHORT / rate, 2 * period.warmup_s)
-    return Period(seconds, period.warmup_s) if seconds < period.seconds else period
+    seconds = max(SHORT / rate, period.least_s)
+    return replace(period, seconds=seconds) if seconds < period.seconds else period
 
 
 def halved(period: Period | None) -> Period | None:
-    """Half the seconds, which do for a rough rate; still the warm-up twice."""
-    return None if period is None else Period(max(period.seconds / 2, 2 * period.warmup_s), period.warmup_s)
+    """Half the seconds, which do for a rough rate; not too short for the warm-up."""
+    return None if period is None else replace(period, seconds=max(period.seconds / 2, period.least_s))

@@ -17,6 +17,7 @@ from planner.suggestion.tuning import knobs
 from planner.system.resolve import System
 
 GAIN = 0.015  # that a value must bring to be taken: less is the noise of a short run
+CLEAR_GAIN = 0.03  # and in a first look, whose rates are known to 4 %
 STEPS = (1 / 16, 1 / 4, 1.0)  # of the closed form, where no rate is known that passes
 
 
@@ -30,6 +31,7 @@ class TuneTask:
     rate: float
     guess: float
     period: Period | None
+    gain: float = GAIN
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,9 +79,9 @@ def _challenge(system: System, task: TuneTask, rate: float) -> Found | None:
 
     missing = 1 - system.spec.slo.attainment
     if rate > 0:
-        start = rate * (1 + GAIN)
-        return highest_rate(run, start, tolerance=GAIN, step=1.08, missing=missing) if run(start).passed else None
+        start = rate * (1 + task.gain)
+        return highest_rate(run, start, tolerance=task.gain, step=1.08, missing=missing) if run(start).passed else None
     for share in STEPS:
         if run(share * task.guess).passed:
-            return highest_rate(run, share * task.guess, tolerance=GAIN, missing=missing)
+            return highest_rate(run, share * task.guess, tolerance=task.gain, missing=missing)
     return None
