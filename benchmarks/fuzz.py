@@ -11,17 +11,14 @@ import argparse
 import contextlib
 import functools
 import gzip
-import io
 import json
 import os
 import re
-import resource
 import shutil
 import signal
-import socket
+import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -37,6 +34,7 @@ ROOT = Path(__file__).resolve().parents[1]
 SECONDS = 60
 BYTES = 4 * 2**30
 SLOW = 10  # seconds of a case that is worth a line
+ENDED = {signal.SIGXCPU: f"{SECONDS} s of processor time", signal.SIGALRM: f"{3 * SECONDS} s"}
 LINE = 1_500  # characters of a refusal
 SMALL = ["--set", "workload.requests=20"]
 
@@ -474,7 +472,6 @@ def runs(draw: st.DrawFn) -> Case:
 
 
 CHUNK = {"choices": [{"index": 0, "text": "a", "delta": {"content": "a"}, "finish_reason": None}], "usage": None}
-MODELS = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nConnection: close\r\n\r\n" + b'{"data": [{"id": "m"}]}'
 LAST = {"choices": [], "usage": {"prompt_tokens": 5, "completion_tokens": 2, "total_tokens": 7}}
 
 
@@ -531,73 +528,47 @@ class Outcome:
     err: str
 
 
-def _serve(answer: bytes) -> str:
-    """A server in this process; its URL."""
-    listener = socket.create_server(("127.0.0.1", 0))
-
-    def each() -> None:
-        while True:
-            connection, _ = listener.accept()
-            with contextlib.suppress(OSError), connection:
-                connection.settimeout(5)
-                models = connection.recv(65_536).startswith(b"GET /v1/models")
-                connection.sendall(MODELS if models else answer)
-
-    threading.Thread(target=each, daemon=True).start()
-    return f"http://127.0.0.1:{listener.getsockname()[1]}"
+@functools.cache
+def _server() -> subprocess.Popen[str]:
+    """The process whose forks run the cases; ends when this one does, which closes its input."""
+    command = [sys.executable, str(Path(__file__).with_name("fork_server.py"))]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    server = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
+    assert server.stdout is not None
+    if server.stdout.readline() != "{}\n":
+        raise RuntimeError("the fork server did not start")
+    return server
 
 
 def run(case: Case, seconds: int = SECONDS) -> Outcome:
     """Run it in a forked process, with its limits."""
+    server = _server()
+    assert server.stdin is not None
+    assert server.stdout is not None
     folder = Path(tempfile.mkdtemp(prefix="fuzz"))
     try:
         for name, data in case.files.items():
             path = folder / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(data)
+        asked = {
+            "words": [word.replace("@DIR@", str(folder)) for word in case.words],
+            "folder": str(folder),
+            "seconds": seconds,
+            "bytes": BYTES + 2 * 2**30,  # shared libraries count in it
+            "answer": None if case.answer is None else case.answer.decode("latin-1"),
+        }
         begun = time.monotonic()
-        child = os.fork()
-        if child == 0:
-            _child(case, folder, seconds)
-        _, status, usage = os.wait4(child, 0)
-        code = os.waitstatus_to_exitcode(status)
+        server.stdin.write(json.dumps(asked) + "\n")
+        server.stdin.flush()
+        told = json.loads(server.stdout.readline())
+        took = time.monotonic() - begun
         texts = [
             (folder / name).read_text(errors="replace") if (folder / name).exists() else "" for name in (".out", ".err")
         ]
-        return Outcome(code, time.monotonic() - begun, usage.ru_maxrss * 1024, *texts)
+        return Outcome(os.waitstatus_to_exitcode(told["status"]), took, told["bytes"], *texts)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def _stream(number: int) -> io.TextIOWrapper:
-    return io.TextIOWrapper(io.FileIO(number, "w", closefd=False), encoding="utf-8", errors="replace")
-
-
-def _child(case: Case, folder: Path, seconds: int) -> None:
-    code = 1
-    try:
-        os.chdir(folder)
-        resource.setrlimit(resource.RLIMIT_AS, (BYTES + 2 * 2**30, BYTES + 2 * 2**30))  # shared libraries count in it
-        resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
-        signal.alarm(3 * seconds)  # for what sleeps
-        for name, number in ((".out", 1), (".err", 2)):
-            os.dup2(os.open(name, os.O_CREAT | os.O_WRONLY | os.O_TRUNC), number)
-        sys.stdout, sys.stderr = (_stream(number) for number in (1, 2))  # a test runner puts its own there
-        url = _serve(case.answer) if case.answer is not None else ""
-        words = [word.replace("@DIR@", str(folder)).replace("{url}", url) for word in case.words]
-        from planner import cli
-
-        code = cli.run(words)
-    except SystemExit as error:
-        code = error.code if isinstance(error.code, int) else 1
-    except BaseException:  # noqa: BLE001 - told by its traceback
-        import traceback
-
-        traceback.print_exc()
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
 
 
 def _refuse(text: str) -> Any:
@@ -609,7 +580,7 @@ def judge(case: Case, outcome: Outcome) -> str | None:
     if "Traceback" in outcome.err or "Traceback" in outcome.out:
         return "traceback: " + outcome.err.strip().splitlines()[-1][:200]
     if outcome.code < 0:
-        return f"killed by signal {-outcome.code}"
+        return ENDED.get(-outcome.code) or f"killed by signal {-outcome.code}"
     if outcome.bytes > BYTES:
         return f"{outcome.bytes / 2**30:.1f} GiB"
     if outcome.code not in ((0, 1, 2) if case.kind == "endpoints" else (0, 2)):
