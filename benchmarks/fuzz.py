@@ -127,6 +127,26 @@ def changed(value: Any, path: tuple[Any, ...], new: Any) -> Any:
     return copy
 
 
+def at(value: Any, path: tuple[Any, ...]) -> Any:
+    return at(value[path[0]], path[1:]) if path else value
+
+
+def like(value: Any) -> st.SearchStrategy[Any]:
+    """Values of the same type, most of which a reader takes: what comes after reading is tried too."""
+    if isinstance(value, bool):
+        return st.just(not value)
+    if isinstance(value, int | float):
+        scaled = st.integers(-18, 18).map(lambda power: value * 10.0**power)
+        if isinstance(value, int):
+            return st.one_of(st.sampled_from([0, 1, 2, 3, value + 1, 2 * value]), scaled.map(int))
+        return st.one_of(st.sampled_from([0.0, 1.0, value / 3, 1.5 * value]), scaled)
+    if isinstance(value, list):
+        return st.sampled_from([value[:1], value * 2, value[::-1], value[1:]])
+    if isinstance(value, str):
+        return st.sampled_from([value * 2, value[1:], value.upper(), value + "0"])
+    return VALUES
+
+
 @st.composite
 def broken(draw: st.DrawFn, value: Any) -> Any:
     """A JSON value with one to three places changed, taken out, or given an unknown neighbour."""
@@ -135,7 +155,7 @@ def broken(draw: st.DrawFn, value: Any) -> Any:
         if not all_places:
             return draw(VALUES)
         path = draw(st.sampled_from(all_places))
-        value = changed(value, path, draw(st.one_of(VALUES, st.just(...))))
+        value = changed(value, path, draw(st.one_of(VALUES, st.just(...), *2 * [like(at(value, path))])))
     return value
 
 
@@ -177,27 +197,68 @@ CONFIGS = sorted(path for path in (ROOT / "configs").glob("*.yaml") if not path.
 DOCUMENTS = {path.stem: yaml.safe_load(path.read_text()) for path in CONFIGS}
 
 
-def keys() -> list[str]:
-    """Every key of the YAML that the types know, dotted."""
+@functools.cache
+def keys(name: str = "") -> dict[str, tuple[dict[str, Any], ...]]:
+    """Every key of the YAML that the types know, dotted, and the schemas of its values.
+
+    With a `name`, those of the kinds of deployment and workload that this configuration has.
+    """
     sys.path.insert(0, str(ROOT))
     from planner.spec import schema
 
-    found: set[str] = set()
+    found: dict[str, tuple[dict[str, Any], ...]] = {}
     whole = schema()
 
-    def walk(node: Any, path: str, depth: int) -> None:
+    def walk(node: dict[str, Any], path: str, document: Any) -> None:
         if "$ref" in node:
             node = whole["$defs"][node["$ref"].rpartition("/")[2]]
-        for inner in [*node.get("anyOf", ()), *node.get("oneOf", ())]:
-            walk(inner, path, depth)
+        kinds = node.get("discriminator", {"mapping": {}})
+        kind = document.get(kinds.get("propertyName")) if isinstance(document, dict) else None
+        if kind in kinds["mapping"]:
+            walk({"$ref": kinds["mapping"][kind]}, path, document)
+        else:
+            for inner in [*node.get("anyOf", ()), *node.get("oneOf", ())]:
+                walk(inner, path, document)
+        found[path] = (*found.get(path, ()), node)
         for name, inner in node.get("properties", {}).items():
-            key = f"{path}.{name}" if path else name
-            found.add(key)
-            if depth < 5:
-                walk(inner, key, depth + 1)
+            if path.count(".") < 5:
+                below = document.get(name) if isinstance(document, dict) else None
+                walk(inner, f"{path}.{name}" if path else name, below)
 
-    walk(whole, "", 0)
-    return sorted(found)
+    walk(whole, "", DOCUMENTS.get(name))
+    del found[""]
+    return found
+
+
+@functools.cache
+def _names() -> tuple[str, ...]:
+    """Of all that ships: models, GPUs, profiles, links, policies."""
+    from planner.routing import POLICIES
+
+    return (*sorted({path.stem for path in (ROOT / "configs").rglob("*.yaml")}), *POLICIES)
+
+
+def fitting(node: dict[str, Any]) -> st.SearchStrategy[Any]:
+    """Values that a schema allows, from usual ones to the ends of what it says."""
+    if "enum" in node:
+        return st.sampled_from(node["enum"])
+    if "const" in node:
+        return st.just(node["const"])
+    most = node.get("maximum", node.get("le", node.get("exclusiveMaximum", 1e19)))
+    match node.get("type"):
+        case "boolean":
+            return st.booleans()
+        case "integer":
+            return st.one_of(st.integers(1, 64), st.floats(0, 19).map(lambda power: int(min(10**power, most))))
+        case "number":
+            usual = st.floats(0.001, 100)
+            extreme = st.floats(-20, 20).map(lambda power: 10.0**power)
+            return st.one_of(usual, extreme).map(lambda value: min(value, most))
+        case "string":
+            return st.sampled_from(_names())
+        case "null":
+            return st.none()
+    return VALUES
 
 
 @st.composite
@@ -207,19 +268,31 @@ def specs(draw: st.DrawFn) -> Case:
     return Case("spec", ("simulate", "@DIR@/s.yaml", "--no-save", "--json"), {"s.yaml": data})
 
 
-@functools.cache
-def _keys() -> tuple[str, ...]:
-    return tuple(keys())
+def _set(key: str, value: Any) -> list[str]:
+    text = value if isinstance(value, str) else json.dumps(value)
+    return ["--set", f"{key}={text}".replace("\x00", "\\0")]
 
 
 @st.composite
 def sets(draw: st.DrawFn) -> Case:
     words = ["simulate", draw(st.sampled_from(sorted(DOCUMENTS))), "--no-save", "--json"]
     for _ in range(draw(st.integers(1, 3))):
-        value = draw(VALUES)
-        text = value if isinstance(value, str) else json.dumps(value)
-        words += ["--set", f"{draw(st.sampled_from(_keys()))}={text}"]
-    return Case("--set", tuple(word.replace("\x00", "\\0") for word in words))
+        words += _set(draw(st.sampled_from(sorted(keys()))), draw(VALUES))
+    return Case("--set", tuple(words))
+
+
+@st.composite
+def values(draw: st.DrawFn) -> Case:
+    """Keys that a configuration knows with values that fit: what is simulated, not what is refused."""
+    name = draw(st.sampled_from(sorted(DOCUMENTS)))
+    words = ["simulate", name, "--no-save", "--json"]
+    if "requests" in DOCUMENTS[name]["workload"]:
+        words += SMALL
+    known = {key: plain for key, nodes in keys(name).items() if (plain := [node for node in nodes if "type" in node])}
+    for _ in range(draw(st.integers(1, 4))):
+        key = draw(st.sampled_from(sorted(known)))
+        words += _set(key, draw(fitting(draw(st.sampled_from(known[key])))))
+    return Case("values", tuple(words))
 
 
 OPTIONS: dict[str, tuple[str, ...]] = {
@@ -506,6 +579,7 @@ def endpoints(draw: st.DrawFn) -> Case:
 KINDS: dict[str, Callable[[], st.SearchStrategy[Case]]] = {
     "spec": specs,
     "--set": sets,
+    "values": values,
     "options": options,
     "traces": traces,
     "import": imports,

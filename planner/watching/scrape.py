@@ -155,7 +155,7 @@ def _lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
                     raise SpecError("{path}:{fault}: is not JSON; allowed: lines as they were written", path, fault)
                 try:
                     data = json.loads(line)
-                except ValueError:
+                except (ValueError, RecursionError):
                     fault = number
                     continue
                 if not isinstance(data, dict):
