@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from planner.messages import message
-from planner.spec import Node, NonNegative, NonNegativeInt, Positive, PositiveInt, SpecError, config_root
+from planner.spec import Factor, Node, NonNegative, NonNegativeInt, Positive, PositiveInt, SpecError, config_root
 from planner.spec.faults import unknown, validate
 from planner.spec.strict_yaml import read_mapping, read_text
 
@@ -79,9 +79,9 @@ class LinkPreset(Node):
     post_us: NonNegative = 0.0  # a descriptor, on the worker that posts; 0: not known, as of the two below
     way_ms: NonNegative = 0.0
     way_us_per_token: NonNegative = 0.0
-    slowing: Annotated[float, Field(ge=1)] = 1.0  # a prompt's step while KV is read from its GPU
+    slowing: Factor = 1.0  # a prompt's step while KV is read from its GPU
     idle_look_ms: NonNegative = 0.0  # until an idle engine sees that a transfer has ended
-    beside: Annotated[float, Field(ge=1)] = 1.0  # push: a thread's posts while its engine computes
+    beside: Factor = 1.0  # push: a thread's posts while its engine computes
     block_size: PositiveInt | None = None  # tokens of the KV blocks that hand-overs were measured with
     tp: PositiveInt | None = None  # of both engines
     source: Annotated[str, Field(min_length=1)]

@@ -71,6 +71,7 @@ NonNegativeInt = Annotated[int, Field(ge=0), BeforeValidator(_whole)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False), AfterValidator(_divisor)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False), AfterValidator(_finite)]
 Fraction = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False), AfterValidator(_divisor)]
+Factor = Annotated[float, Field(ge=1, allow_inf_nan=False), AfterValidator(_finite)]
 
 
 class _Loader(yaml.SafeLoader):

@@ -455,6 +455,10 @@ FAULTS: dict[str, str] = {
     "(workload.dequantise=false sends them in bursts).": (
         "轨迹的发送时间落在 {grid:g} 秒的网格上；请求已在其中均匀散开（workload.dequantise=false 则成批发送）。"
     ),
+    "parameters: {name!r} is none of the law's; allowed: {names}": "parameters：{name!r} 不是定律的参数；可用：{names}",
+    "covariance: is not square; allowed: {count} rows of {count} numbers, as parameters": (
+        "covariance：不是方阵；可用：{count} 行，每行 {count} 个数，与 parameters 一致"
+    ),
     # --- runs ---
     "{folder}: damaged ({fault}); allowed: a folder as a run wrote it": (
         "{folder}：已损坏（{fault}）；可用：运行所写的文件夹"
