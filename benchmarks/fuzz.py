@@ -136,10 +136,11 @@ def like(value: Any) -> st.SearchStrategy[Any]:
     """Values of the same type, most of which a reader takes: what comes after reading is tried too."""
     if isinstance(value, bool):
         return st.just(not value)
-    if isinstance(value, int | float):
+    if isinstance(value, int):
+        scaled = st.integers(-18, 18).map(lambda power: value * 10 ** max(power, 0) // 10 ** max(-power, 0))
+        return st.one_of(st.sampled_from([0, 1, 2, 3, value + 1, 2 * value]), scaled)
+    if isinstance(value, float):
         scaled = st.integers(-18, 18).map(lambda power: value * 10.0**power)
-        if isinstance(value, int):
-            return st.one_of(st.sampled_from([0, 1, 2, 3, value + 1, 2 * value]), scaled.map(int))
         return st.one_of(st.sampled_from([0.0, 1.0, value / 3, 1.5 * value]), scaled)
     if isinstance(value, list):
         return st.sampled_from([value[:1], value * 2, value[::-1], value[1:]])
@@ -421,6 +422,20 @@ WINDOWS = "0,2.0,1.5,Gamma,0.4,1.0\n60,0,0,,0,0\n120,4.0,2.0,Weibull,0.6,1.0\n"
 
 
 @st.composite
+def _cells(draw: st.DrawFn, text: str) -> bytes:
+    """A CSV with a cell changed."""
+    lines = text.splitlines()
+    row = draw(st.integers(0, len(lines) - 1))
+    parts: list[Any] = lines[row].split(",")
+    place = draw(st.integers(0, len(parts) - 1))
+    with contextlib.suppress(ValueError):
+        parts[place] = float(parts[place])
+    parts[place] = str(draw(st.one_of(VALUES, like(parts[place]))))
+    lines[row] = ",".join(map(str, parts))
+    return "\n".join(lines).encode("utf-8", "replace")
+
+
+@st.composite
 def traces(draw: st.DrawFn) -> Case:
     form = draw(
         st.sampled_from(
@@ -453,12 +468,7 @@ def traces(draw: st.DrawFn) -> Case:
     elif form == "planner":
         data = Path(ROOT, "benchmarks/recorded").exists() and _table() or b""
     else:
-        cells = (AZURE if form == "azure" else BURST).splitlines()
-        row = draw(st.integers(0, len(cells) - 1))
-        parts = cells[row].split(",")
-        parts[draw(st.integers(0, len(parts) - 1))] = str(draw(VALUES))
-        cells[row] = ",".join(parts)
-        data = "\n".join(cells).encode("utf-8", "replace")
+        data = draw(_cells(AZURE if form == "azure" else BURST))
     name = "c-trace.csv" if form == "servegen" else "t"
     files[name] = draw(st.one_of(st.just(data), damaged(data)))
     which = draw(st.sampled_from(["auto", "auto", form]))
@@ -574,6 +584,116 @@ def runs(draw: st.DrawFn) -> Case:
     return Case("runs", words, {f"run/{name}": data for name, data in files.items()})
 
 
+PERF = [
+    {
+        "start_time": 1.0,
+        "end_time": 3.0,
+        "info": {"input_tokens": 9, "response_metrics": {"output_tokens": 2, "output_token_times": [2.0, 3.0]}},
+        "error": None,
+    }
+]
+MEASURED: dict[str, Any] = {
+    "vllm_bench": BENCH | {"ttfts": [0.1, 0.2], "itls": [[0.1, 0.1], [0.1, 0.1, 0.2]], "errors": ["", ""]},
+    "aiperf": [
+        AIPERF[0]
+        | {
+            "metrics": AIPERF[0]["metrics"]
+            | {"time_to_first_token": {"value": 9.0}, "inter_chunk_latency": {"value": [5]}}
+        }
+    ],
+    "guidellm": {
+        "benchmarks": [
+            {
+                "config": {},
+                "metrics": {},
+                "requests": {
+                    "successful": [
+                        {
+                            "prompt_tokens": 9,
+                            "output_tokens": 2,
+                            "request_start_time": 1.0,
+                            "request_latency": 2.0,
+                            "time_to_first_token_ms": 40.0,
+                        }
+                    ],
+                    "incomplete": [],
+                    "errored": [{"request_start_time": 1.0, "error": "no"}],
+                },
+            }
+        ]
+    },
+    "inference_perf": PERF,
+}
+QA = (
+    "prompt_tokens,generation_tokens,ttft,generation_time,user_id,question_id,launch_time,finish_time\n"
+    "100,20,0.1,0.5,1,1,1.0,1.6\n120,20,0.1,0.5,2,1,1.5,2.1\n"
+)
+
+
+@st.composite
+def results(draw: st.DrawFn) -> Case:
+    """What other tools measured, as a run and as what a profile is fitted on."""
+    tool = draw(st.sampled_from([*MEASURED, "multi_round_qa"]))
+    if tool == "multi_round_qa":
+        data = draw(_cells(QA))
+    else:
+        rows = draw(broken(MEASURED[tool]))
+        lines = tool == "aiperf" and isinstance(rows, list)
+        data = b"\n".join(as_json(row) for row in rows) if lines else as_json(rows)
+    name = "r.csv" if tool == "multi_round_qa" else "r.json"
+    words = draw(
+        st.sampled_from(
+            [
+                ("results", f"@DIR@/{name}", "--out", "@DIR@/run", "--json"),
+                ("results", f"@DIR@/{name}", "agg", "--out", "@DIR@/run", "--json"),
+                ("calibrate", "agg", "--from", f"@DIR@/{name}", "--out", "@DIR@/p.yaml", "--json"),
+            ]
+        )
+    )
+    return Case("results", words, {name: draw(st.one_of(st.just(data), damaged(data)))})
+
+
+GRID = {
+    "base": "agg",
+    "set": {"workload.requests": [5, 6], "workload.rate": [8, 12], "deployment.replicas": [1]},
+    "seeds": [0, 1],
+}
+
+
+@st.composite
+def grids(draw: st.DrawFn) -> Case:
+    data = as_yaml(draw(broken(GRID)))
+    words = ("sweep", "@DIR@/g.yaml", "--out", "@DIR@/out", "--processes", "1", "--json")
+    return Case("sweep", words, {"g.yaml": draw(st.one_of(st.just(data), damaged(data)))})
+
+
+@functools.cache
+def _recording() -> tuple[Any, ...]:
+    """The beginning of a recorded stack."""
+    file = ROOT / "planner" / "watching" / "recordings" / "small-budget.jsonl.gz"
+    with gzip.open(file, "rt") as lines:
+        return tuple(json.loads(line) for line, _ in zip(lines, range(9), strict=False))
+
+
+@st.composite
+def recordings(draw: st.DrawFn) -> Case:
+    rows = draw(broken(list(_recording())))
+    data = b"\n".join(as_json(row) for row in rows) if isinstance(rows, list) else as_json(rows)
+    return Case(
+        "watch",
+        ("watch", "--replay", "@DIR@/w", "--no-save", "--json"),
+        {"w": draw(st.one_of(st.just(data), damaged(data)))},
+    )
+
+
+@st.composite
+def steps(draw: st.DrawFn) -> Case:
+    """Steps that a profile is fitted on."""
+    data = draw(_cells((ROOT / "tests" / "data" / "h200-async-steps.csv").read_text()))
+    words = ("calibrate", "agg", "--from", "@DIR@/s.csv", "--out", "@DIR@/p.yaml", "--json")
+    return Case("steps", words, {"s.csv": draw(st.one_of(st.just(data), damaged(data)))})
+
+
 CHUNK = {"choices": [{"index": 0, "text": "a", "delta": {"content": "a"}, "finish_reason": None}], "usage": None}
 LAST = {"choices": [], "usage": {"prompt_tokens": 5, "completion_tokens": 2, "total_tokens": 7}}
 
@@ -616,6 +736,10 @@ KINDS: dict[str, Callable[[], st.SearchStrategy[Case]]] = {
     "catalogues": catalogues,
     "checkpoints": checkpoints,
     "runs": runs,
+    "results": results,
+    "sweep": grids,
+    "watch": recordings,
+    "steps": steps,
     "endpoints": endpoints,
 }
 
@@ -697,7 +821,8 @@ def judge(case: Case, outcome: Outcome) -> str | None:
             return f"a line of {len(said[0])} characters"
     if outcome.code == 0 and "--json" in case.words and case.words[0] != "import":
         try:
-            json.loads(outcome.out, parse_constant=_refuse)
+            for text in outcome.out.splitlines() if case.kind == "watch" else [outcome.out]:  # it tells as it goes
+                json.loads(text, parse_constant=_refuse)
         except ValueError as error:
             return f"no JSON: {error}"
     return None
