@@ -30,6 +30,7 @@ FAULTS: dict[str, str] = {
     "{one} {two}": "{one} {two}",
     "{one}, {two}": "{one}、{two}",
     "{one} and {two}": "{one} 和 {two}",
+    "a CSV file": "CSV 文件",
     "a YAML file": "YAML 文件",
     "the path of a trace file": "轨迹文件的路径",
     "a whole number, at least 1": "不小于 1 的整数",
