@@ -463,12 +463,6 @@ FAULTS: dict[str, str] = {
     "{path}: not CSV ({error}); allowed: cells of at most {most} characters": (
         "{path}：不是 CSV（{error}）；可用：每格不超过 {most} 个字符"
     ),
-    "{path}: {names}: not all from 0 to {most:g}; allowed: such numbers in every row": (
-        "{path}：{names}：并非都在 0 到 {most:g} 之间；可用：每行都是这样的数"
-    ),
-    "{path}:{line}: chunks: not pairs; allowed: [[new tokens, tokens before], ...]": (
-        "{path}:{line}：chunks：不是成对的数；可用：[[新 token, 已有 token], ...]"
-    ),
     # --- runs ---
     "{folder}: damaged ({fault}); allowed: a folder as a run wrote it": (
         "{folder}：已损坏（{fault}）；可用：运行所写的文件夹"
