@@ -20,18 +20,21 @@ import sys
 import tempfile
 import threading
 import traceback
+from pathlib import Path
 from typing import Any
 
-# Each imports on its way what cases of its kind need. The last one is refused after its imports.
+ROOT = Path(__file__).resolve().parents[1]
+# Each imports on its way what cases of its kind need.
 USUAL = [
     "simulate agg --no-save --json",
     "simulate disagg --no-save --table vllm",
     "replay quickstart --no-save",
-    "trace nothing",
+    "trace {root}/traces/documents_mooncake.jsonl",
     "import nothing",
     "export disagg --out here",
     "show nothing",
     "results nothing",
+    "calibrate agg --from {root}/tests/data/h200-async-steps.csv --out p.yaml",
     "metrics",
     "memory --json",
     "sweep nothing",
@@ -109,7 +112,8 @@ def prepare() -> None:
     os.environ["FUZZ_MODULES"] = "1"
     for line in USUAL:
         with tempfile.TemporaryDirectory() as folder:
-            forked({"words": line.split(), "folder": folder, "seconds": 60, "bytes": 6 * 2**30, "answer": None})
+            words = line.replace("{root}", str(ROOT)).split()
+            forked({"words": words, "folder": folder, "seconds": 60, "bytes": 6 * 2**30, "answer": None})
             with open(os.path.join(folder, ".modules")) as file:
                 names = file.read().split("\n")
         for name in names:

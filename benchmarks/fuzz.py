@@ -491,6 +491,12 @@ def _table() -> bytes:
     return found[0].read_bytes() if found else b"PAR1"
 
 
+LOOPS = (
+    b"for i in $(seq 1 2); do for j in {1..2}; do x=$x$i; vllm serve llama --port $j; done; done\n",
+    b"for ((i=0; i<4; i++)); do vllm serve llama --tensor-parallel-size 2 --port $((8000+i)); done\n",
+)
+
+
 @functools.cache
 def _deployments() -> tuple[bytes, ...]:
     """Files that `planner import` reads: what export writes, and the tests' own."""
@@ -501,7 +507,7 @@ def _deployments() -> tuple[bytes, ...]:
         for path in sorted(folder.rglob("*"))
         if path.suffix in (".yaml", ".yml", ".sh")
     ]
-    return tuple(text for text in texts if len(text) < 20_000) or (b"vllm serve llama --tensor-parallel-size 2\n",)
+    return (*LOOPS, *(text for text in texts if len(text) < 20_000))
 
 
 @st.composite

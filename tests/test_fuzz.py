@@ -17,6 +17,7 @@ from planner import cli
 from planner.calibration.sources import read_source
 from planner.engine.model_config import load_model
 from planner.engine.profiles import read_profile
+from planner.interop.import_file import import_file
 from planner.run.tables import Run
 from planner.spec import SpecError, parse
 from planner.spec.csv_file import read_rows
@@ -118,6 +119,7 @@ def test_turns_have_a_limit() -> None:
         ["simulate", "rag", "--set", "retrieval.search_ms=1e308", "--no-save"],
         ["simulate", "multi-round-qa", "--set", "workload.qps=1e-308", "--no-save"],
         ["simulate", "disagg", "--set", "deployment.link.setup_us=5.7e98", "--no-save"],
+        ["replay", "traces/chat_azure.csv", "--no-save", "--config", ""],
         ["replay", "/proc/self/mem"],
         ["trace", "x" * 5000],
         ["trace", "/dev/null"],
@@ -203,3 +205,24 @@ def test_a_cell_has_a_limit(tmp_path: Path) -> None:
     path.write_text("duration_s,prefill_tokens,decode_seqs,context_tokens\n1,2,3," + "9" * 140_000)
     with pytest.raises(SpecError, match="not CSV .field larger than field limit .131072..; allowed: cells of at most"):
         read_rows(path)
+
+
+@pytest.mark.parametrize(
+    ("script", "fault"),
+    [
+        ('x=aaaa\nfor i in {1..9999999999}; do x="$x$x"; vllm serve llama; done', "words too long"),
+        ("for i in $(seq 1 99999999999); do for j in {1..999}; do x=1; done; vllm serve a; done", "too many lines"),
+    ],
+)
+def test_a_script_has_a_price_limit(script: str, fault: str, tmp_path: Path) -> None:
+    path = tmp_path / "start.sh"
+    path.write_text(script)
+    with pytest.raises(SpecError, match=fault):
+        import_file(path)
+
+
+def test_keys_of_a_dynamo_file_are_text(tmp_path: Path) -> None:
+    path = tmp_path / "d.yaml"
+    path.write_text("Common: {model: a}\nFrontend: {}\nProcessor: {}\nVllmWorker: {common-configs: [model, 1]}\n")
+    with pytest.raises(SpecError, match=r"VllmWorker.common-configs: \['model', 1\] is not a list of keys"):
+        import_file(path)
