@@ -5,7 +5,8 @@
     python benchmarks/fit_hand_over.py FOLDER/tp2 --name NAME --out FILE     one deployment: its own rounds, no more
 
 FOLDER holds a folder a deployment, each with its calibration rounds: pair-agg (replicas: steps and host times, with
-prompts beside decodes), pair-pull (hand-overs), pair-push (what a thread's posts take beside a step). `planner
+prompts beside decodes), pair-pull (hand-overs, decode steps beside a connector),
+pair-push (what a thread's posts take beside a step). `planner
 calibrate` on a pair fits the same terms by the same code; a pair alone shows no step in which prompts join decodes.
 How far servers are from each other is that of the three and of RECORDs of the same engine (records with calibrations).
 Prompts beside up to 32 sequences do not tell what each sequence and its context add: with --beside those two terms are
@@ -21,6 +22,7 @@ import numpy as np
 
 from planner.calibration.calibrate import fit
 from planner.calibration.spread import spread_of
+from planner.engine.law import of_part
 from planner.engine.profile_file import ProfileFile
 from planner.engine.profiles import dump_profile
 from planner.run.tables import Run
@@ -33,6 +35,7 @@ def of(folder: Path, name: str) -> ProfileFile:
     return fit(resolve(parse(runs[0].manifest["spec_yaml"])), runs, name)
 
 
+CONNECTED = (*of_part("decode", "context"), "decode_wave_seqs", "decode_wave_tail")
 BESIDE = ("mixed_per_seq_s", "mixed_per_context_s")
 
 
@@ -83,10 +86,14 @@ def main() -> None:
         replicas = with_terms(replicas, beside, BESIDE)
         sources += beside.fitted_on
         notes += ("what sequences add to a step with prompts is of a server with larger batches, on another host",)
-    told = "steps and host times are those of two replicas, hand-overs those of a pair with pull on the same host"
+    told = (
+        "steps and host times are those of two replicas, hand-overs, and decode steps beside a connector, those of a "
+        "pair with pull on the same host"
+    )
     written = replicas.model_copy(
         update={
             "also": given.also and tuple(given.also),
+            "connected": {name: value for name in CONNECTED if (value := getattr(pull.step, name))},
             "link": pull.link,
             "hand_over": hand_over,
             "spread": spread_of(servers, "servers"),

@@ -109,7 +109,7 @@ class SimulatedCluster:
                 fast_forward=fast_forward and not (sharing and shares_cores(pool)),
                 record_steps=record_steps,
                 announce=self._layers is not None,
-                post_block_s=0.0 if self._hand_over.push else self._post_block_s,
+                posting=self._posting_s if self._post_block_s and not self._hand_over.push else None,
             )
             for pool in system.pools
         ]
@@ -402,13 +402,21 @@ class SimulatedCluster:
             self.at(max(self._thread_posts(visit, sequence, admitted_s), now), partial(self._transfer, visit))
 
     def _thread_posts(self, visit: Visit, sequence: Sequence, now: float) -> float:
-        """When a thread of the prefill worker has posted: one transfer after another, slower beside a step."""
+        """When a thread of the prefill worker has posted: one transfer after another."""
         station = visit.worker
         assert station is not None
-        begin_s, work_s = max(now, station.posted_s), self._post_block_s * sequence.remote_blocks
-        beside_s = min(max(station.engine.busy_until_s - begin_s, 0.0), work_s * self._hand_over.beside)
-        station.posted_s = begin_s + beside_s + work_s - beside_s / self._hand_over.beside
+        begin_s = max(now, station.posted_s)
+        station.posted_s = begin_s + self._posting_s(sequence, begin_s)
         return station.posted_s
+
+    def _posting_s(self, sequence: Sequence, begin_s: float) -> float:
+        """How long posting takes what the request must read: slower beside a step of the worker that has it."""
+        station = self._by_id[sequence.request.request_id].worker
+        assert station is not None
+        work_s = self._post_block_s * sequence.remote_blocks
+        beside = self._hand_over.beside if self._hand_over.push else self._hand_over.pull_beside
+        beside_s = min(max(station.engine.busy_until_s - begin_s, 0.0), work_s * beside)
+        return beside_s + work_s - beside_s / beside
 
     def _read(self, visit: Visit, more: int, now: float) -> None:
         """One more or one less transfer reads from the GPU that computed the prompt, which slows prompts there."""

@@ -11,6 +11,7 @@ from planner.system.resolve import Pool, WorkerPlace
 from planner.traffic.requests import Request
 from simulator.host_pace import HostPace
 from simulator.retrieval import RetrievalStation
+from simulator.sequence import Posting
 from simulator.worker import Worker
 
 
@@ -45,7 +46,7 @@ class SimulatedPool:
         fast_forward: bool,
         record_steps: bool,
         announce: bool = False,
-        post_block_s: float = 0.0,
+        posting: Posting | None = None,
     ) -> None:
         self.resolved = pool
         self.router = pool.router
@@ -61,7 +62,7 @@ class SimulatedPool:
                 record_steps=record_steps,
                 announce=announce,
                 kv_consumer=pool.role == "decode",
-                post_block_s=post_block_s,
+                posting=posting,
                 pace=HostPace(uneven.levels, uneven.stays_s, key) if uneven is not None else None,
                 answer_s=(pool.profile.host.response_per_seq_s, pool.profile.host.response_per_token_s),
             )

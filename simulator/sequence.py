@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Final, Literal
 
 from planner.traffic.requests import Request
@@ -10,6 +11,7 @@ from simulator.kv_cache import Holding
 
 Mode = Literal["full", "prefill_only", "remote"]
 Outcome = tuple[float, str, "Sequence"]
+Posting = Callable[["Sequence", float], float]
 
 ADMITTED: Final = "ADMITTED"
 PREFILLED: Final = "PREFILLED"

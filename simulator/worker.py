@@ -59,6 +59,7 @@ from simulator.sequence import (
     Mode,
     Outcome,
     Plan,
+    Posting,
     Sequence,
 )
 
@@ -88,7 +89,8 @@ class Worker:
     `kv_consumer` says that this is a decode worker, whose blocks are freed a step later with asynchronous scheduling.
     `shared_content=False` says that no two requests share content, so that nothing is looked up.
     `answer_s` is what the API server takes to hand out a sequence's token, and for each token of a prompt that ended;
-    it takes one after another. `post_block_s` is what posting a block that is read takes in the step that admits it.
+    it takes one after another. `posting` says how many seconds it takes from a time on to post what a sequence must
+    read, in the step that admits it; None: no time.
     `pace` is how fast the host launches steps with prompts from moment to moment; None: as the law says.
     """
 
@@ -105,7 +107,7 @@ class Worker:
         shared_content: bool = True,
         kv_consumer: bool = False,
         answer_s: tuple[float, float] = (0.0, 0.0),
-        post_block_s: float = 0.0,
+        posting: Posting | None = None,
         pace: HostPace | None = None,
     ) -> None:
         self.name = name
@@ -136,7 +138,7 @@ class Worker:
         self._launches = step.launch(1 << 20, 0) > 0.0
         self._host_pace = pace
         self._free_s = -math.inf  # when the GPU is done with all that has ended
-        self._post_block_s = post_block_s
+        self._posting = posting
         self._busy_s = -math.inf  # until when posting keeps an engine with nothing to compute
         self._unasked: list[Sequence] = []  # their KV has been read since the last launch
         self._answer_s = answer_s
@@ -363,7 +365,7 @@ class Worker:
                 plan = self._scheduler.schedule(now, outcomes)
             else:
                 plan.read, plan.count = asked, 1
-        post_s = self._posted(now, outcomes, before) if self._post_block_s else 0.0
+        post_s = self._posted(self._posting, now, outcomes, before) if self._posting is not None else 0.0
         if plan is None:
             if post_s:  # what comes meanwhile waits
                 self._busy_s = now + post_s
@@ -401,12 +403,13 @@ class Worker:
             self._trace.append((chunks, plan.batch, plan.context, plan.running, plan.waiting, free, plan.preempted))
         return plan
 
-    def _posted(self, now: float, outcomes: list[Outcome], before: int) -> float:
+    @staticmethod
+    def _posted(posting: Posting, now: float, outcomes: list[Outcome], before: int) -> float:
         """Seconds that the step decided at `now` posts for, one transfer after another."""
         admitted = [sequence for _, kind, sequence in outcomes[before:] if kind == ADMITTED]
         total = 0.0
         for sequence in admitted:
-            total += self._post_block_s * sequence.remote_blocks
+            total += posting(sequence, now + total)
             outcomes.append((now + total, POSTED, sequence))
         return total
 

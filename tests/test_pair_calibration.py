@@ -31,12 +31,19 @@ def pair(*overrides: str) -> System:
     return resolve(load("disagg", overrides))
 
 
-def decode_worker(prompts: list[int]) -> Run:
-    """A decode worker whose every tenth step carries the post of a prompt; steps are decided one ahead."""
+def decode_worker(prompts: list[int], beside: float = 1.0) -> Run:
+    """A decode worker whose every tenth step carries the post of a prompt; steps are decided one ahead.
+
+    With `beside` the prefill worker is in a step while every other prompt is posted, which takes so many times as long.
+    """
     decided, seen, rows, moved = 0.0, 0.0, list[tuple[float, float]](), list[tuple[float, float, int]]()
+    prefills = list[tuple[float, float]]()
     done = begin = 0.0
     for step in range(10 * len(prompts) + 10):
         post = 4 * prompts[step // 10 - 1] * POST_S if step % 10 == 0 and step else 0.0
+        if post and beside > 1.0 and step % 20:
+            post *= beside
+            prefills.append((decided, post))
         if post:
             moved.append((decided, decided + post + WIRE_S * prompts[step // 10 - 1] * BYTES + LOOK_S, step // 10 - 1))
         begin = max(done, decided + post)  # of this step on the GPU
@@ -51,6 +58,11 @@ def decode_worker(prompts: list[int]) -> Run:
         "worker": ["decode-0"] * count, "start_s": [a for a, _ in rows], "duration_s": [b for _, b in rows],
         "decode_seqs": [4] * count, "context_tokens": [400] * count, "count": [1] * count,
     })  # fmt: skip
+    busy = frame("steps", {name: [0] * len(prefills) for name in frame("steps").columns} | {
+        "worker": ["prefill-0"] * len(prefills), "start_s": [a for a, _ in prefills],
+        "duration_s": [b for _, b in prefills], "prefill_tokens": [512] * len(prefills), "count": [1] * len(prefills),
+    })  # fmt: skip
+    steps = pd.concat([steps, busy], ignore_index=True) if prefills else steps
     transfers = frame("transfers", {
         "request_id": [one[2] for one in moved], "source": ["prefill-0"] * len(moved),
         "target": ["decode-0"] * len(moved), "link": ["nvlink"] * len(moved),
@@ -79,6 +91,21 @@ def test_posts_and_the_wire_are_found_again() -> None:
     wire, _, look_s, _ = found
     assert 1e-9 / wire.bandwidth_gb_s == pytest.approx(WIRE_S, rel=0.15)
     assert look_s == pytest.approx(LOOK_S, rel=0.15)
+
+
+def test_posts_beside_steps_of_the_other_worker_are_told_apart() -> None:
+    run = with_hand_overs(decode_worker(PROMPTS, beside=1.1), pair())
+    rows = from_steps(run.steps, (), launches=LAUNCHES)
+    law = dict.fromkeys(("decode_s", "prefill_s", "prefill_per_token_s", "prefill_floor_s"), 0.0) | {"decode_s": STEP_S}
+    posting = fit_posts(rows[rows["kind"] != "prefill"], Fitted(law, (), np.zeros((0, 0)), {}, (), len(rows), {}))
+    assert posting is not None
+    assert posting.post_s == pytest.approx(POST_S, rel=0.02)
+    assert posting.beside == pytest.approx(1.1, abs=0.02)
+    assert posting.seconds(1000, 500) == pytest.approx(1050 * POST_S, rel=0.03)
+    apart = with_hand_overs(decode_worker(PROMPTS), pair())
+    again = fit_posts(from_steps(apart.steps, (), launches=LAUNCHES), Fitted(law, (), np.zeros((0, 0)), {}, (), 1, {}))
+    assert again is not None
+    assert again.beside == 1.0  # the other worker was never seen in a step
 
 
 def test_steps_that_post_are_not_taken_for_long_steps() -> None:

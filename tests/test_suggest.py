@@ -32,10 +32,11 @@ from planner.suggestion.changes import (
 from planner.suggestion.edge import Edge, interval, next_rate
 from planner.suggestion.fewest import smallest
 from planner.suggestion.probe import Period, load_at, turnaround_s
+from planner.suggestion.rows import rough_row
 from planner.suggestion.search import BLOCKS, Found, Probe, first_guess, highest_rate, probe, system_of
 from planner.suggestion.splits import PoolSize, Split, apply, splits
-from planner.suggestion.suggest import ROUNDS, SearchTask, search, suggest
-from planner.suggestion.tasks import TURNAROUNDS, period_of
+from planner.suggestion.suggest import ROUNDS, SearchTask, search, suggest, unproven
+from planner.suggestion.tasks import TURNAROUNDS, Searched, period_of
 from planner.suggestion.tune import GAIN, TuneTask, tune
 from planner.suggestion.tuning import BLOCK_SIZES, BUDGETS, CONNECTORS, Tuning
 from planner.suggestion.verdict import Advantage, advantage, decide, profile_error, unmeasured
@@ -43,10 +44,12 @@ from planner.suggestion.verify import Here, checked, largest_part, refusal
 from planner.suggestion.words import explanation, method, to_run
 from planner.system.resolve import System, resolve
 from planner.traffic.workload import at_rate, build
+from planner.ui.scenario import Scenario
 from planner.ui.texts import chinese
 from spoken import whole
 
 EARLIER = "profile=h200-llama-3.1-8b-tp1"  # one whose budgets matter at these targets
+NONE_PASSED = Searched(1.0, Found(0.0, 1.0, ()))
 SMALL = ["workload.requests=150", "slo.ttft_ms=1000"]
 
 
@@ -306,6 +309,28 @@ def test_one_gpu_cannot_be_split() -> None:
     assert found.verdict is None
     assert found.sentence.startswith("1 GPUs can only run aggregated: one aggregated engine serves")
     assert whole(found.sentence).startswith("1 个 GPU 只能聚合部署：1 个聚合引擎 在目标内每秒可服务")
+
+
+def test_no_rough_rate_outranks_what_every_seed_has_shown() -> None:
+    """With targets this tight the first list flatters: TP 2 claimed 10 req/s where both end at 5."""
+    asked = Scenario(gpus=2, requests=60, seeds=1).with_card("code").spec()
+    found = suggest(asked, 2, seeds=1, requests=60, processes=1, quick=True)
+    assert found.best.refined
+    assert found.best.mode == "aggregated"
+    assert best_of(found.rows, "aggregated") is not None
+    assert not unproven(found.rows, 3)
+
+
+@given(st.lists(st.tuples(st.floats(0, 9), st.booleans()), max_size=6))
+def test_unproven_rows_are_those_that_claim_more(given: list[tuple[float, bool]]) -> None:
+    rows = [
+        replace(rough_row(spec(), 8, Split(PoolSize(at + 1, 1)), NONE_PASSED), rate=rate, refined=refined)
+        for at, (rate, refined) in enumerate(given)
+    ]
+    claims = unproven(rows, len(rows))
+    top = max((row.rate for row in rows if row.refined), default=0.0)
+    assert {row.split for row in rows if not row.refined and row.rate and row.rate >= top} == set(claims)
+    assert unproven(rows, 1) == claims[:1]
 
 
 def test_targets_that_nothing_meets() -> None:

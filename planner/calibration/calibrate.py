@@ -204,7 +204,7 @@ def _fit_apart(system: System, pool: Pool, runs: Sequence[Run]) -> Apart:
         fitted = _fit_rows(pool, rows[rows["posts"] == 0], notes, floored=launches is None)
         posting = fit_posts(rows, fitted)
         if posting is not None:
-            rows = rows.assign(known_s=rows["known_s"] + posting.post_s * rows["posts"])
+            rows = rows.assign(known_s=rows["known_s"] + posting.seconds(rows["posts"], rows["beside"]))
             fitted = replace(fitted, residuals=residuals(fitted.values, rows), rows=len(rows))
         if launches is not None and measured is not None:
             fitted = with_launches(fitted, launches.values, launches.errors)

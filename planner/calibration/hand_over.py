@@ -4,13 +4,15 @@ With pull the decode worker posts, inside the launch of a step: it decides that 
 takes in the results of the step before. Steps whose start is that of transfers carry their posts: what they and the
 step before took, less what the GPU computed in the later one, is how long that was. With push a thread of the prefill
 worker posts, and no step shows it: posting is then what transfers take beside the bytes at the bandwidth of the wire
-that the spec names.
+that the spec names. Posts take longer while the GPU that is read from computes: with pull steps tell, with push
+transfers do.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -34,11 +36,17 @@ QUIET, UNDER_WAY = 0.05, 0.5  # share of a prompt's step in which KV was read fr
 
 @dataclass(frozen=True)
 class PostCost:
-    """Seconds a descriptor and their standard error, from so many steps."""
+    """Seconds a descriptor and their standard error, from so many steps; times as long `beside` steps of the source."""
 
     post_s: float
     error_s: float
     steps: int
+    beside: float = 1.0
+    beside_error: float = 0.0
+
+    def seconds(self, posts: Any, beside: Any) -> Any:
+        """Of so many descriptors, `beside` of them posted while the GPU that they name computed."""
+        return self.post_s * (posts + (self.beside - 1.0) * beside)
 
 
 def descriptors_a_byte(system: System) -> float:
@@ -49,19 +57,19 @@ def descriptors_a_byte(system: System) -> float:
 def with_hand_overs(run: Run, system: System) -> Run:
     """The run with what its transfers did to its steps, as columns.
 
-    `posts`: descriptors that the step's launch posts; `posted`: of how many transfers; `sending`: share of the step's
-    time in which KV was read from its worker's GPU.
+    `posts`: descriptors that the step's launch posts; `posted`: of how many transfers; `beside`: of them, posted while
+    the worker that is read from was in a step; `sending`: share of the step's time in which KV was read from its
+    worker's GPU.
     """
     steps, sent = run.steps, run.transfers.dropna(subset=["start_s", "end_s"])
     if system.wires is None or sent.empty or steps.empty:
         return run
-    posts, posted, sending = np.zeros(len(steps)), np.zeros(len(steps)), np.zeros(len(steps))
+    posts, posted, beside, sending = (np.zeros(len(steps)) for _ in range(4))
     starts = steps["start_s"].to_numpy(dtype=float)
+    spans = worked(steps)
     for worker, rows in steps.reset_index(drop=True).groupby("worker"):
         order = rows["start_s"].sort_values(kind="stable").index.to_numpy()
-        ordered = rows.loc[order].reset_index(drop=True)
-        ends = seen_ends(ordered)
-        begins = np.maximum(starts[order], np.concatenate([[-np.inf], ends[:-1]]))
+        begins, ends = spans[str(worker)]
         read = sent[sent["source"] == worker]
         if len(read):
             sending[order] = covered(begins, ends, read["start_s"].to_numpy(float), read["end_s"].to_numpy(float))
@@ -74,7 +82,23 @@ def with_hand_overs(run: Run, system: System) -> Run:
         size = taken["bytes"].to_numpy(dtype=float) * descriptors_a_byte(system)
         np.add.at(posts, order[place[known]], size[known])
         np.add.at(posted, order[place[known]], 1.0)
-    return replace(run, steps=steps.assign(posts=posts, posted=posted, sending=sending))
+        until = np.minimum(ends, np.concatenate([starts[order][1:], [np.inf]]))[place]  # the next one is decided then
+        for source in set(taken["source"]) & set(spans):
+            here = known & (taken["source"] == source).to_numpy()
+            share = covered(starts[order][place[here]], until[here], *spans[str(source)])
+            np.add.at(beside, order[place[here]], share * size[here])
+    return replace(run, steps=steps.assign(posts=posts, posted=posted, beside=beside, sending=sending))
+
+
+def worked(steps: pd.DataFrame) -> dict[str, tuple[Array, Array]]:
+    """When the steps of each worker begin and end, in order, none before the one before it has ended."""
+    spans = {}
+    for worker, rows in steps.groupby("worker"):
+        ordered = rows.sort_values("start_s", kind="stable", ignore_index=True)
+        ends = seen_ends(ordered)
+        begins = np.maximum(ordered["start_s"].to_numpy(dtype=float), np.concatenate([[-np.inf], ends[:-1]]))
+        spans[str(worker)] = (begins, ends)
+    return spans
 
 
 def fit_posts(rows: pd.DataFrame, fitted: Fitted) -> PostCost | None:
@@ -82,11 +106,18 @@ def fit_posts(rows: pd.DataFrame, fitted: Fitted) -> PostCost | None:
     seen = rows[(rows["posts"] > 0) & (rows["posts"] >= WHOLE * rows["posted"])]
     if len(seen) < LEAST:
         return None
-    seconds, counts = seen["seconds"].to_numpy(dtype=float), seen["posts"].to_numpy(dtype=float)
+    seconds, counts, beside = (seen[name].to_numpy(dtype=float) for name in ("seconds", "posts", "beside"))
     left = seconds - predict(fitted.values, seen.assign(known_s=0.0))
     root = np.sqrt(counts)  # what a post is off by adds up over its descriptors
-    found, errors = robust_line(root[:, None], left / root)
-    return PostCost(max(found[0], 0.0), errors[0], len(seen))
+    share = beside / counts
+    if min((share < QUIET).sum(), (share > UNDER_WAY).sum()) < FEW:
+        found, errors = robust_line(root[:, None], left / root)
+        return PostCost(max(found[0], 0.0), errors[0], len(seen))
+    found, errors = robust_line(np.column_stack([counts, beside]) / root[:, None], left / root)
+    post_s = max(found[0], 0.0)
+    if not post_s or found[1] <= 0.0:
+        return PostCost(post_s, errors[0], len(seen))
+    return PostCost(post_s, errors[0], len(seen), 1.0 + found[1] / post_s, errors[1] / post_s)
 
 
 def fit_logs(design: Array, seconds: Array, known_s: Array) -> tuple[Array, Array]:
@@ -170,10 +201,7 @@ def bursts(run: Run, system: System) -> pd.DataFrame:
         **how, posts=("posts", "sum"), least=("posts", "min"), count=("posts", "size"), source=("source", "first")
     )
     busy = np.zeros(len(table))
-    for worker, own in run.steps.groupby("worker"):
-        ordered = own.sort_values("start_s", ignore_index=True)
-        ends = seen_ends(ordered)
-        begins = np.maximum(ordered["start_s"].to_numpy(dtype=float), np.concatenate([[-np.inf], ends[:-1]]))
+    for worker, (begins, ends) in worked(run.steps).items():
         start, end = table["start_s"].to_numpy(dtype=float), table["end_s"].to_numpy(dtype=float)
         here = (table["source"] == worker).to_numpy()
         busy[here] = (covered(start, end, begins, ends) * (end - start))[here]
@@ -209,7 +237,8 @@ def fit_wire(
         beside = 1.0 / max(1.0 - float(found[2]), LEAST_SPEED) if shown else 1.0
     else:
         posting = posting or PostCost(0.0, 0.0, 0)  # no step waited: few descriptors, or quick ones
-        found, errors = fit_logs(np.column_stack([ones, size]), seconds, posts * posting.post_s)
+        posted = posting.seconds(posts, posts * np.minimum(busy / seconds, 1.0))
+        found, errors = fit_logs(np.column_stack([ones, size]), seconds, posted)
         bandwidth = 1.0 / max(found[1], 1.0 / wire.bandwidth)
     law = WireLaw(bandwidth_gb_s=digits(1e-9 * bandwidth), connector=connector)
     return law, posting, float(found[0]), beside
@@ -224,6 +253,8 @@ def hand_over_of(
         return None
     wire, posts, look_s, beside = found
     values, errors = {"post_s": posts.post_s}, {"post_s": posts.error_s}
+    if posts.beside_error:
+        errors["pull_beside"] = posts.beside_error
     way = fit_way(runs)
     if way is None:
         notes.append("the way between the workers was not seen: too few lonely requests")
@@ -236,6 +267,7 @@ def hand_over_of(
         connector=wire.connector,
         slowing=digits(slowing or 1.0),
         beside=digits(beside),
+        pull_beside=digits(posts.beside),
         idle_look_s=digits(look_s),
         block_size=system.pools[-1].limits.block_size,
         tp=system.pools[-1].setup.tp,

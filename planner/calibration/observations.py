@@ -10,7 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from planner.calibration.chunks import single_tokens
-from planner.calibration.fitting import FitError, decode_seconds, observations
+from planner.calibration.fitting import POSTS, FitError, decode_seconds, observations
 from planner.calibration.launches import LONGER, LaunchFit, seen_ends
 from planner.engine.law import Steps, columns, graph_size
 
@@ -83,8 +83,8 @@ def from_steps(
     launch = launches.seconds(tokens, seqs)
     prefill_only = pd.Series(has_prompt).groupby(used["worker"].to_numpy()).transform("all").to_numpy(dtype=bool)
     if "posts" in used:
-        rows, last = _posted(rows.assign(posts=used["posts"].to_numpy(), posted=used["posted"].to_numpy()),
-                             used["worker"].to_numpy(), early, waited)  # fmt: skip
+        carried = {name: used[name].to_numpy() for name in POSTS}
+        rows, last = _posted(rows.assign(**carried), used["worker"].to_numpy(), early, waited)
         early, waited, launch, prefill_only = early[last], waited[last], launch[last], prefill_only[last]
     return _launched(rows, early, waited, launch, prefill_only, launches.head_s)
 
@@ -102,12 +102,11 @@ def _posted(
     felt = (rows["posts"].to_numpy() > 0) & (rows["mixed_steps"].to_numpy() == 0) & (before > CLEARLY_POSTED * usual)
     group = np.cumsum(~felt)
     last = np.concatenate([group[1:] != group[:-1], [True]])
-    counts = (rows[["posts", "posted"]].mul(felt, axis=0)).groupby(group).sum().to_numpy()
+    counts = rows[list(POSTS)].mul(felt, axis=0).groupby(group).sum().set_axis(rows.index[last])
     joined = rows[last].assign(
         seconds=rows["seconds"].groupby(group).sum().to_numpy(),
-        posts=counts[:, 0],
-        posted=counts[:, 1],
-        kind=np.where(counts[:, 0] > 0, "posting", rows["kind"][last]),
+        **{name: counts[name] for name in POSTS},
+        kind=np.where(counts["posts"] > 0, "posting", rows["kind"][last]),
     )
     return joined.reset_index(drop=True), last
 

@@ -82,6 +82,7 @@ class LinkPreset(Node):
     slowing: Factor = 1.0  # a prompt's step while KV is read from its GPU
     idle_look_ms: NonNegative = 0.0  # until an idle engine sees that a transfer has ended
     beside: Factor = 1.0  # push: a thread's posts while its engine computes
+    pull_beside: Factor = 1.0  # pull: posts while the GPU that is read from computes
     block_size: PositiveInt | None = None  # tokens of the KV blocks that hand-overs were measured with
     tp: PositiveInt | None = None  # of both engines
     source: Annotated[str, Field(min_length=1)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from planner.engine.checkpoint import Weights
 from planner.engine.law import StepLaw
@@ -112,6 +112,7 @@ class HandOverLaw(Node):
     slowing: Factor = 1.0  # a prompt's step while KV is read from its GPU
     idle_look_s: NonNegative = 0.0  # until an idle engine sees that a transfer has ended
     beside: Factor = 1.0  # push: a thread's posts while its engine computes
+    pull_beside: Factor = 1.0  # pull: posts while the GPU that is read from computes
     block_size: PositiveInt | None = None  # tokens of the KV blocks that it was measured with
     tp: PositiveInt | None = None  # of both workers
     errors: dict[str, NonNegative] = {}
@@ -162,6 +163,7 @@ class ProfileFile(Node):
     also: Annotated[tuple[str, ...], Field(strict=False)] | None = None  # profiles of this engine at other TP sizes
     measured: Measured | None = None
     step: StepLaw
+    connected: dict[str, NonNegative] | None = None  # terms of `step` in engines that keep their KV for a connector
     host: HostLaw = HostLaw()
     link: WireLaw | None = None
     hand_over: HandOverLaw | None = None
@@ -173,6 +175,21 @@ class ProfileFile(Node):
     fitted_to: str | None = None  # what a simulated profile was fitted to, where that is no measurement of steps
     fitted_on: Annotated[tuple[Source, ...], Field(strict=False)] = ()
     notes: Annotated[tuple[str, ...], Field(strict=False)] = ()
+
+    @field_validator("connected")
+    @classmethod
+    def _terms(cls, value: dict[str, float] | None) -> dict[str, float] | None:
+        unknown = sorted(set(value or ()) - set(StepLaw.model_fields))
+        if unknown:
+            raise ValueError(f"unknown terms {', '.join(unknown)}; allowed: terms of a step")
+        return value
+
+    @property
+    def in_a_pair(self) -> ProfileFile:
+        """The engine with a connector to another one."""
+        if not self.connected:
+            return self
+        return self.model_copy(update={"step": self.step.model_copy(update=self.connected), "connected": None})
 
     @property
     def types(self) -> tuple[str, str | None]:

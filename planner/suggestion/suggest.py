@@ -67,6 +67,7 @@ FINALISTS = 3  # of each mode at most
 SHORTLIST = 2  # of each mode, in a first look
 IN_RACE = 0.95  # of the best of its mode, by all seeds: below, a finalist's edge stays as its first rates have it
 FIRST_STEP, ROUNDS = 1.04, 24  # the first rates of a finalist around its rough one, and how often others are added
+RACE, RACE_LEFT = 0.9, 0.5  # of the stage's progress: the race itself; what each later one leaves of the rest
 ROUND_LEFT = 0.3  # of what is left of their progress, after each: how many rounds there will be is not known
 LOOK = 2  # seeds whose runs at the first rates tell which finalists the others are not worth
 OVERLOAD = 1.1  # how far past its highest rate a candidate is run to see what limits it
@@ -135,6 +136,16 @@ def contenders(rows: Sequence[Row], most: int, promised: Mapping[Split, float]) 
         kept += [row for row in of_mode[:most] if row.rate >= WITHIN * of_mode[0].rate]
     promising = sorted((row for row in rows if row.split in promised), key=lambda row: -promised[row.split])
     return kept + [row for row in promising[:most] if row not in kept]
+
+
+def unproven(rows: Sequence[Row], most: int) -> list[Split]:
+    """Up to `most` of each mode, highest first, whose rough rate is not below that of any which every seed has run."""
+    found: list[Split] = []
+    for mode in ("aggregated", "disaggregated"):
+        top = max((row.rate for row in rows if row.mode == mode and row.refined), default=0.0)
+        claims = [row for row in rows if row.mode == mode and not row.refined and row.rate >= top and row.rate > 0]
+        found += [row.split for row in sorted(claims, key=rank)[:most]]
+    return found
 
 
 def _racing(splits: Iterable[Split], edges: Mapping[Split, Edge]) -> list[Split]:
@@ -279,35 +290,51 @@ class _Session:
     def _refined(self, rows: list[Row]) -> list[Row]:
         """Rows with those near the best of their mode run by every seed, best first.
 
-        Those that the first seeds (LOOK) already show to be behind are not run by the others.
+        Then those whose rough rate is above what the best has come down to, until none claims what no seed but the
+        first has shown.
         """
         near = [*self._near(rows, "aggregated"), *self._near(rows, "disaggregated")]
-        finalists = [row for row in rows if row.split in near]
+        rows = self._raced(rows, near, LOOK, (0, RACE))
+        later = RACE
+        while claims := unproven(rows, 1 if self._quick else FINALISTS):
+            until = later + (1 - RACE_LEFT) * (1 - later)
+            rows, later = self._raced(rows, claims, len(self.seeds), (later, until)), until
+        if self._progress:
+            self._progress("all seeds", 1.0)
+        return sorted(rows, key=rank)
+
+    def _raced(self, rows: list[Row], racing: Sequence[Split], look: int, part: tuple[float, float]) -> list[Row]:
+        """Rows with these run by every seed; those that the first `look` seeds show to be behind, by these alone."""
+        finalists = [row for row in rows if row.split in racing]
         runs: dict[Split, list[list[Probe]]] = {row.split: [[] for _ in self.seeds] for row in finalists}
         rates = {row.split: [row.rate / FIRST_STEP, row.rate * FIRST_STEP] for row in finalists}
         every = range(len(self.seeds))
-        self._run_at(rates, runs, every[:LOOK], (0, 0.3))
-        looks = {split: Edge.of(of_split[:LOOK], self.spec.slo.attainment) for split, of_split in runs.items()}
-        staying = _racing(looks, looks) if every[LOOK:] else list(runs)
+        begin, length = part[0], part[1] - part[0]
+
+        def of_part(first: float, last: float) -> tuple[float, float]:
+            return begin + length * first, begin + length * last
+
+        self._run_at(rates, runs, every[:look], of_part(0, 0.3))
+        looks = {split: Edge.of(of_split[:look], self.spec.slo.attainment) for split, of_split in runs.items()}
+        staying = _racing(looks, looks) if every[look:] else list(runs)
         rates = {split: rates[split] for split in staying}
-        self._run_at(rates, runs, every[LOOK:], (0.3, 0.6))
+        self._run_at(rates, runs, every[look:], of_part(0.3, 0.6))
         for begun in range(ROUNDS):
             self._edges |= {split: Edge.of(runs[split], self.spec.slo.attainment) for split in rates}
             rates = {split: [rate] for split in _racing(rates, self._edges) if (rate := next_rate(self._edges[split]))}
             if not rates:
                 break
-            self._run_at(rates, runs, every, (1 - 0.4 * ROUND_LEFT**begun, 1 - 0.4 * ROUND_LEFT ** (begun + 1)))
-        if self._progress:
-            self._progress("all seeds", 1.0)
+            ends = [1 - 0.4 * ROUND_LEFT**number for number in (begun, begun + 1)]
+            self._run_at(rates, runs, every, of_part(*ends))
         refined = {
             row.split: refined_row(self.spec, self.gpus, row, runs[row.split], self._edges[row.split])
             if row.split in staying
             else replace(
-                refined_row(self.spec, self.gpus, row, runs[row.split][:LOOK], looks[row.split]), refined=False
+                refined_row(self.spec, self.gpus, row, runs[row.split][:look], looks[row.split]), refined=False
             )
             for row in finalists
         }
-        return sorted((refined.get(row.split, row) for row in rows), key=rank)
+        return [refined.get(row.split, row) for row in rows]
 
     def _run_at(
         self,

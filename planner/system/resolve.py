@@ -172,14 +172,15 @@ def _measured_kv(profile: LatencyProfile, setup: Setup, twin: str) -> int | None
     return file.kv_cache_tokens if mine == (file.model, file.hardware, file.tp, file.gpu_memory_utilization) else None
 
 
-def _latency(profile: str | MeasuredService | None, setup: Setup, model: str) -> LatencyProfile:
+def _latency(profile: str | MeasuredService | None, setup: Setup, model: str, role: Role) -> LatencyProfile:
     """What the spec names, at the TP nearest to the engine's that was measured, or the roofline. Raises SpecError."""
     if profile is None:
         return roofline(setup)
     found = read_profile(profile) if isinstance(profile, str) else profile
     if isinstance(found, MeasuredService):
         return of_service(found, setup, model)
-    return from_file(nearest(found, setup.tp))
+    file = nearest(found, setup.tp)
+    return from_file(file if role == "aggregated" else file.in_a_pair)
 
 
 def _with_room(setup: Setup, profile: LatencyProfile) -> Setup:
@@ -221,7 +222,7 @@ def _pool(spec: Spec, base: ModelShape, role: Role, pool: PoolSpec, key: str, mo
         raise SpecError("{key}.tp: {why}; allowed: {sizes}", key, why, allowed)
     name = pool.profile or spec.profile
     budget, seqs, _ = batch_sizes(setup)
-    measured = _latency(name, setup, spec.model)
+    measured = _latency(name, setup, spec.model, role)
     twin = _twin(measured, model)
     found = limits(_with_room(setup, measured), _measured_kv(measured, setup, twin), key, most)
     profile = at_tp(measured, setup).for_engine(engine, seqs, budget)

@@ -28,8 +28,9 @@ class HandOver:
     """What a hand-over costs the workers beside the bytes on the wire. Zero: not known.
 
     NIXL posts every descriptor of a transfer one after another: with pull inside a step of the decode worker, which
-    waits for it, with push on a thread of the prefill worker (vLLM's nixl-push-writer), which takes `beside` times as
-    long while a step runs. Prompts compute `slowing` times as long while KV is read from their GPU.
+    waits for it, with push on a thread of the prefill worker (vLLM's nixl-push-writer). Beside a step of the prefill
+    worker that takes `beside` times as long with push, `pull_beside` with pull. Prompts compute `slowing` times as long
+    while KV is read from their GPU.
     """
 
     post_s: float = 0.0  # a descriptor
@@ -39,6 +40,7 @@ class HandOver:
     cross_layer_blocks: bool = False
     slowing: float = 1.0
     beside: float = 1.0
+    pull_beside: float = 1.0
     idle_look_s: float = 0.0  # until an idle engine sees that a transfer has ended
     measured_block_size: int | None = None  # tokens of the KV blocks that these figures were measured with
     measured_tp: int | None = None  # of both engines
@@ -105,9 +107,12 @@ def _wire(layers: list[LinkClass], default: str, measured: WireLaw | None = None
 def connector_config(spec: Link) -> dict[str, object]:
     """What vLLM's --kv-transfer-config says of a link, whoever starts the servers."""
     config: dict[str, object] = {"kv_connector": spec.connector}
+    extra: dict[str, object] = {}
     if spec.cross_layer_blocks:
-        config["kv_connector_extra_config"] = {"enable_cross_layers_blocks": "True"}
-    return config
+        extra["enable_cross_layers_blocks"] = "True"
+    if spec.nixl_threads is not None:
+        extra["num_threads"] = spec.nixl_threads
+    return config | ({"kv_connector_extra_config": extra} if extra else {})
 
 
 def _hand_over(spec: Link, hardware: Hardware, measured: HandOverLaw | None) -> HandOver:
@@ -120,6 +125,7 @@ def _hand_over(spec: Link, hardware: Hardware, measured: HandOverLaw | None) -> 
         way_per_token_s=base.way_us_per_token * 1e-6,
         slowing=base.slowing,
         beside=base.beside,
+        pull_beside=base.pull_beside,
         idle_look_s=base.idle_look_ms * 1e-3,
         block_size=base.block_size,
         tp=base.tp,
@@ -132,6 +138,7 @@ def _hand_over(spec: Link, hardware: Hardware, measured: HandOverLaw | None) -> 
         cross_layer_blocks=spec.cross_layer_blocks,
         slowing=known.slowing,
         beside=known.beside,
+        pull_beside=known.pull_beside,
         idle_look_s=known.idle_look_s,
         measured_block_size=known.block_size,
         measured_tp=known.tp,
