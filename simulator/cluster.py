@@ -143,7 +143,7 @@ class SimulatedCluster:
         self.clock.clear()
         for pool in self.pools:
             for station in pool.stations:
-                station.engine.kv.let_go()
+                station.engine.let_go()
 
     def _run_watched(self, progress: Progress | None) -> None:
         expected = max(self.load.expected_requests, 1)
