@@ -128,6 +128,19 @@ def changed(value: Any, path: tuple[Any, ...], new: Any) -> Any:
     return copy
 
 
+WORK = re.compile(r"(^|\.)(requests|sessions|turns|num_users|num_rounds|time)$")
+
+
+def short(value: Any, key: str = "") -> Any:
+    """Without amounts of work that are allowed and take minutes: a long simulation is no fault."""
+    if isinstance(value, dict):
+        return {name: short(inner, str(name)) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [short(inner, key) for inner in value]
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return 20 if number and WORK.search(key) and 1_000 < value <= 10_000_000 else value
+
+
 def at(value: Any, path: tuple[Any, ...]) -> Any:
     return at(value[path[0]], path[1:]) if path else value
 
@@ -290,12 +303,13 @@ def fitting(node: dict[str, Any]) -> st.SearchStrategy[Any]:
 
 @st.composite
 def specs(draw: st.DrawFn) -> Case:
-    document = draw(broken(DOCUMENTS[draw(st.sampled_from(sorted(DOCUMENTS)))]))
+    document = short(draw(broken(DOCUMENTS[draw(st.sampled_from(sorted(DOCUMENTS)))])))
     data = draw(st.one_of(st.just(as_yaml(document)), damaged(as_yaml(document))))
     return Case("spec", ("simulate", "@DIR@/s.yaml", "--no-save", "--json"), {"s.yaml": data})
 
 
 def _set(key: str, value: Any) -> list[str]:
+    value = short(value, key)
     text = value if isinstance(value, str) else json.dumps(value)
     return ["--set", f"{key}={text}".replace("\x00", "\\0")]
 
@@ -668,7 +682,7 @@ GRID = {
 
 @st.composite
 def grids(draw: st.DrawFn) -> Case:
-    data = as_yaml(draw(broken(GRID)))
+    data = as_yaml(short(draw(broken(GRID))))
     words = ("sweep", "@DIR@/g.yaml", "--out", "@DIR@/out", "--processes", "1", "--json")
     return Case("sweep", words, {"g.yaml": draw(st.one_of(st.just(data), damaged(data)))})
 

@@ -144,10 +144,8 @@ def score(module: str, given: argparse.Namespace) -> int:
             survivors += 1
             lines = list(difflib.unified_diff(path.read_text().splitlines(), text.splitlines(), n=0, lineterm=""))
             print("\n".join([f"{module}: survived: {operator} {number}", *lines[2:]]), flush=True)
-    print(
-        f"{module}: {len(sample) - survivors} of {len(sample)} killed ({len(every)} mutants in all; its tests take {took_s:.0f} s)",
-        flush=True,
-    )
+    cost = f"{len(every)} mutants in all; its tests take {took_s:.0f} s"
+    print(f"{module}: {len(sample) - survivors} of {len(sample)} killed ({cost})", flush=True)
     return survivors
 
 

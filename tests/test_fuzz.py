@@ -22,6 +22,7 @@ from planner.run.tables import Run
 from planner.spec import SpecError, parse
 from planner.spec.csv_file import read_rows
 from planner.traffic.workload import build
+from planner.watching.scrape import read_recording
 
 
 @pytest.fixture(scope="module")
@@ -118,6 +119,7 @@ def test_turns_have_a_limit() -> None:
         ["simulate", "multi-round-qa", "--set", "workload.num_users=1e12"],
         ["simulate", "rag", "--set", "retrieval.search_ms=1e308", "--no-save"],
         ["simulate", "multi-round-qa", "--set", "workload.qps=1e-308", "--no-save"],
+        ["simulate", "disagg", "--set", "optimizations.transfer.layerwise.groups=28860", "--no-save"],
         ["simulate", "disagg", "--set", "deployment.link.setup_us=5.7e98", "--no-save"],
         ["replay", "traces/chat_azure.csv", "--no-save", "--config", ""],
         ["replay", "/proc/self/mem"],
@@ -226,3 +228,21 @@ def test_keys_of_a_dynamo_file_are_text(tmp_path: Path) -> None:
     path.write_text("Common: {model: a}\nFrontend: {}\nProcessor: {}\nVllmWorker: {common-configs: [model, 1]}\n")
     with pytest.raises(SpecError, match=r"VllmWorker.common-configs: \['model', 1\] is not a list of keys"):
         import_file(path)
+
+
+@pytest.mark.parametrize("every", ["often", 10**400, 0, True])
+def test_a_recordings_interval_is_a_time(every: object, tmp_path: Path) -> None:
+    path = tmp_path / "w.jsonl"
+    path.write_text(json.dumps({"schema": 1, "config": "{schema: 1}", "interval_s": every}))
+    with pytest.raises(SpecError, match="is no recording; allowed: "):
+        read_recording(path)
+
+
+@pytest.mark.parametrize("change", [{"t": 10**400}, {"gone": 5}, {"role": []}, {"v": {"a": "b"}}])
+def test_a_recording_is_checked_line_by_line(change: dict[str, object], tmp_path: Path) -> None:
+    row = {"engine": "aggregated-0", "round": 1.0, "t": 1.0, "role": "aggregated", "v": {}}
+    path = tmp_path / "w.jsonl"
+    path.write_text("\n".join(map(json.dumps, ({"schema": 1, "config": "{schema: 1}"}, row | change))))
+    _, rounds = read_recording(path)
+    with pytest.raises(SpecError, match=r"w.jsonl:2: .* allowed: "):
+        list(rounds)
