@@ -6,8 +6,8 @@
 
 FOLDER holds a folder a deployment, each with its calibration rounds: pair-agg (replicas: steps and host times, with
 prompts beside decodes), pair-pull (hand-overs, decode steps beside a connector),
-pair-push (what a thread's posts take beside a step). `planner
-calibrate` on a pair fits the same terms by the same code; a pair alone shows no step in which prompts join decodes.
+pair-push (how far servers are from each other). `planner calibrate` on a pair fits the same terms by the same code; a
+pair alone shows no step in which prompts join decodes.
 How far servers are from each other is that of the three and of RECORDs of the same engine (records with calibrations).
 Prompts beside up to 32 sequences do not tell what each sequence and its context add: with --beside those two terms are
 those of a record that has hundreds of such steps, at up to 256.
@@ -77,8 +77,6 @@ def main() -> None:
         assert pair.fit is not None
         print(pair.link, pair.hand_over, pair.fit.residuals, *pair.notes, sep="\n")
     assert pull.hand_over is not None, "the rounds with pull show no transfers"
-    assert push.hand_over is not None, "the rounds with push show no transfers"
-    hand_over = pull.hand_over.model_copy(update={"beside": push.hand_over.beside})
     servers = [replicas, pull, push, *(of(path, given.name) for path in given.servers)]
     beside = of(given.beside, given.name) if given.beside else None
     sources, notes = (*replicas.fitted_on, *pull.fitted_on, *push.fitted_on), replicas.notes
@@ -95,10 +93,10 @@ def main() -> None:
             "also": given.also and tuple(given.also),
             "connected": {name: value for name in CONNECTED if (value := getattr(pull.step, name))},
             "link": pull.link,
-            "hand_over": hand_over,
+            "hand_over": pull.hand_over,
             "spread": spread_of(servers, "servers"),
             "fitted_on": sources,
-            "notes": (*notes, told, "what a thread's posts take beside a step is that of a pair with push"),
+            "notes": (*notes, told),
         }
     )
     given.out.write_text(dump_profile(written), encoding="utf-8")

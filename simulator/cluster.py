@@ -26,7 +26,7 @@ from simulator.pool import SimulatedPool, SimulatedView, Station
 from simulator.retrieval import RetrievalStation
 from simulator.roles import RoleSwitcher
 from simulator.sharing import SharedCores, shares_cores
-from simulator.worker import ADMITTED, FINISHED, POSTED, PREFILLED, PROMPT_ENDING, Mode, Sequence
+from simulator.worker import ADMITTED, ASKED, FINISHED, POSTED, PREFILLED, PROMPT_ENDING, Mode, Sequence
 
 if TYPE_CHECKING:
     from simpy import Event
@@ -101,6 +101,7 @@ class SimulatedCluster:
         sharing = sum(len(pool.workers) for pool in system.pools if pool.hardware.kind == "cpu") > 1
         self._hand_over = system.wires.hand_over if system.wires is not None else HandOver()
         self._post_block_s = self._hand_over.post_s * system.block_descriptors
+        self._pushes = self._hand_over.push and self._post_block_s > 0.0 and self._layers is None
         self.pools = [
             SimulatedPool(
                 pool,
@@ -335,6 +336,8 @@ class SimulatedCluster:
                 self._prefilled(visit, sequence, station, time_s)
             elif kind == ADMITTED:
                 self._admitted(visit, sequence, station, time_s, now)
+            elif kind == ASKED:
+                self.at(max(time_s, now), partial(self._arrived, visit))
             elif kind == POSTED:
                 self.at(max(time_s, now), partial(self._transfer, visit))
             elif kind == PROMPT_ENDING and sequence.mode == "prefill_only":
@@ -410,11 +413,11 @@ class SimulatedCluster:
         return station.posted_s
 
     def _posting_s(self, sequence: Sequence, begin_s: float) -> float:
-        """How long posting takes what the request must read: slower beside a step of the worker that has it."""
+        """How long posting takes what the request must read: with pull slower beside a step of who has it."""
         station = self._by_id[sequence.request.request_id].worker
         assert station is not None
         work_s = self._post_block_s * sequence.remote_blocks
-        beside = self._hand_over.beside if self._hand_over.push else self._hand_over.pull_beside
+        beside = 1.0 if self._hand_over.push else self._hand_over.pull_beside
         beside_s = min(max(station.engine.busy_until_s - begin_s, 0.0), work_s * beside)
         return beside_s + work_s - beside_s / beside
 
@@ -440,7 +443,19 @@ class SimulatedCluster:
                 self.fabric, self.at, source, target.place, size, now, lambda then: self._pushed(visit, then)
             )
             return
-        visit.sent = self.fabric.send(source, target.place, size, now, partial(self._arrived, visit))
+        there = self._written if self._pushes else self._arrived
+        visit.sent = self.fabric.send(source, target.place, size, now, partial(there, visit))
+
+    def _written(self, visit: Visit, now: float) -> None:
+        """Push: all is there, which the decode worker is told once the prefill worker's connector is asked."""
+        assert visit.worker is not None
+        assert visit.prefill is not None
+        self._read(visit, -1, now)
+        known_s = visit.worker.engine.ask(visit.prefill, now)
+        if known_s is None:
+            self._plan(visit.worker)
+        else:
+            self.at(max(known_s, now), partial(self._arrived, visit))
 
     def _arrived(self, visit: Visit, now: float) -> None:
         assert visit.worker is not None
@@ -449,7 +464,8 @@ class SimulatedCluster:
         visit.transfer_end_s = now
         begin_s = visit.transfer_start_s  # posting counts, as it does where vLLM is watched
         self.transfers.append((visit.request.request_id, source.name, target.place.name, *visit.sent, begin_s, now))
-        self._read(visit, -1, now)
+        if not self._pushes:
+            self._read(visit, -1, now)
         self._release(visit, now)
         self._notice(visit, now)
 

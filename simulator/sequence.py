@@ -19,6 +19,7 @@ FINISHED: Final = "FINISHED"
 PREEMPTED: Final = "PREEMPTED"
 PROMPT_ENDING: Final = "PROMPT_ENDING"
 POSTED: Final = "POSTED"
+ASKED: Final = "ASKED"
 
 # Where a sequence is.
 WAITING: Final = 0  # in the queue

@@ -12,6 +12,7 @@ Contract used by simulator/cluster.py (the cluster owns time; a worker never run
 - `kv_arrived(sequence, now)`: the scheduler is told that the remote KV of a `remote` sequence has been read.
 - `kv_read(sequence, now)`: it has been read, and nobody has looked. A running engine asks its connector when it has
   launched a step, and its scheduler hears of it with that step's results (vLLM: get_finished, update_from_output).
+- `ask(sequence, now)`: KV that a `prefill_only` sequence left here has been written elsewhere: when is that known?
 - `release(sequence, now)`: frees the blocks of a `prefill_only` sequence that were held for the decode worker.
 - `cached_tokens(request)`: prompt tokens (whole blocks, at most prompt - 1) that a prefix lookup would hit now.
 - `refusal(request, mode)`: why the request can never run here, or None. Ask before `submit`.
@@ -24,7 +25,8 @@ Contract used by simulator/cluster.py (the cluster owns time; a worker never run
 Outcomes are `(time_s, kind, sequence)`: ADMITTED (remote only: blocks are allocated, the read may start), POSTED
 (descriptors of a transfer are posted, from then on its bytes flow; the time may lie ahead),
 PREFILLED (the step that ends the prompt, and samples the first token), FINISHED (last token sampled), PREEMPTED, and
-with `announce` PROMPT_ENDING (that step begins; it ends at `sequence.due_s`).
+with `announce` PROMPT_ENDING (that step begins; it ends at `sequence.due_s`), and after `ask` ASKED (the time may lie
+ahead).
 A `prefill_only` sequence is FINISHED with its first token. A `remote` one always has something to read, because the
 last token of a prompt never hits; `remote_blocks` is how much.
 
@@ -34,6 +36,9 @@ Where the law knows how long the host takes to launch a step, the host does one 
 results of step k, decides and launches step k+2 while the GPU runs step k+1, then waits for the results of step k+1.
 These are seen late by what the launch takes longer than the step: `Plan.end` is when they are seen, and the step after,
 on the GPU since the one before ended, is that much ahead.
+
+An engine asks its connector once a step, when it has launched it, and an engine with nothing to launch at once
+(vLLM: get_finished). A transfer that it writes (push) is over for the one that reads only then: `ask`.
 """
 
 from __future__ import annotations
@@ -51,6 +56,7 @@ from simulator.host_pace import HostPace
 from simulator.kv_cache import Keys
 from simulator.sequence import (
     ADMITTED,
+    ASKED,
     FINISHED,
     POSTED,
     PREEMPTED,
@@ -65,6 +71,7 @@ from simulator.sequence import (
 
 __all__ = [
     "ADMITTED",
+    "ASKED",
     "FINISHED",
     "POSTED",
     "PREEMPTED",
@@ -117,6 +124,7 @@ class Worker:
         self._laws: dict[int, tuple[float, float]] = {}
         self._record = record_steps
         self._announce = announce
+        self._written: list[Sequence] = []  # KV that was sent, which the connector has not been asked about since
         self._trace = trace
         self._early = limits.async_scheduling
         self._scheduler = Scheduler(limits, fast_forward, shared_content, kv_consumer)
@@ -189,8 +197,8 @@ class Worker:
         plan = self._plan
         if plan is None:
             when = self._wake
-        elif self._early and not self._decided and self._scheduler.waiting:
-            when = self._decision(plan)  # a remote sequence may be admitted there
+        elif self._early and not self._decided and (self._scheduler.waiting or self._written):
+            when = self._decision(plan)  # a remote sequence may be admitted there, or the connector asked
         else:
             when = plan.end
         return min(when, self._reads[0][0]) if self._reads else when
@@ -234,6 +242,18 @@ class Worker:
             self._unasked.append(sequence)
         else:
             asking.read = [*asking.read, sequence]
+
+    def ask(self, sequence: Sequence, now: float) -> float | None:
+        """When the connector is asked next, from `now` on; None: an outcome says so."""
+        self._catch_up(now)
+        if self._plan is None:
+            return max(now, self._busy_s)
+        launching = self._being_launched(now)
+        if launching is not None:
+            return launching.decided + launching.launch
+        self._written.append(sequence)
+        self._notice(now)
+        return None
 
     def _being_launched(self, now: float) -> Plan | None:
         """The plan whose last step the host is launching; the connector is asked at the end of that."""
@@ -294,7 +314,9 @@ class Worker:
                     break
                 start, self._wake = self._wake, math.inf
                 scheduler.flying = False
-                self._begin(self._decide(start, outcomes), start, outcomes)
+                plan = self._decide(start, outcomes)
+                self._ask(plan, start, outcomes)
+                self._begin(plan, start, outcomes)
                 continue
             if early and not self._decided and not self._decide_early(plan, now, outcomes):
                 if reads and self._read(until, outcomes):
@@ -313,6 +335,7 @@ class Worker:
             if follower is None:
                 scheduler.flying = False
                 follower = self._decide(end, outcomes)
+                self._ask(follower, end, outcomes)
             elif self._changed or (plan.ending and scheduler.blocked):
                 follower.count = 1
             self._next = None
@@ -344,9 +367,17 @@ class Worker:
         self._scheduler.retire(plan)
         self._next = follower = self._decide(decision, outcomes)
         self._decided, self._changed = True, False
+        if follower is not None:
+            self._ask(follower, decision, outcomes)
         if follower is not None and (follower.chunks or plan.chunks or follower.post):
             plan.end = max(plan.end, decision + follower.launch)
         return True
+
+    def _ask(self, plan: Plan | None, now: float, outcomes: list[Outcome]) -> None:
+        if self._written:
+            asked_s = now + (plan.launch if plan is not None else 0.0)
+            outcomes += [(asked_s, ASKED, sequence) for sequence in self._written]
+            self._written = []
 
     @staticmethod
     def _decision(plan: Plan) -> float:

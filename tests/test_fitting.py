@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from planner.calibration.calibrate import _fit_rows, one_pool
 from planner.calibration.cost_fits import fit_host, fit_link
 from planner.calibration.costs import host_of
 from planner.calibration.fitting import LAW, FitError, fit_step, law_of, observations, predict
@@ -15,6 +16,8 @@ from planner.calibration.observations import company, from_steps, from_tokens, h
 from planner.engine.law import AffineStep, StepLaw
 from planner.engine.profiles import capture_sizes
 from planner.run.tables import Run, frame
+from planner.spec import load
+from planner.system.resolve import resolve
 
 DATA = Path(__file__).parent / "data"
 
@@ -380,3 +383,14 @@ def test_few_sequences_beside_prompts_do_not_tell_what_each_costs() -> None:
     fitted = fit_step(rows.assign(seconds=rows["seconds"] + 0.04 * beside))
     assert fitted.values["mixed_per_seq_s"] == fitted.values["decode_per_seq_s"]
     assert fitted.values["decode_per_seq_s"] == pytest.approx(TRUTH.decode_per_seq_s, rel=0.05)
+
+
+def test_a_row_that_no_gpu_can_do_is_left_out() -> None:
+    # As it was recorded: a step of 3,200 prompt tokens in 1.6 ms, whose end was seen with that of another one.
+    pool = one_pool(resolve(load("agg")))
+    rows = synthetic()
+    long = rows[(rows["kind"] == "prefill") & (rows["prefill_tokens"] == 2048)]
+    fitted, spoiled = (
+        _fit_rows(pool, one, [], floored=True) for one in (rows, pd.concat([rows, long.head(1).assign(seconds=0.0016)]))
+    )
+    assert spoiled.values == fitted.values

@@ -151,13 +151,22 @@ def test_transfers_slow_the_prompts_of_the_gpu_that_they_read_from() -> None:
     assert _mean(free, "prefill_end_s", "arrival_s") < 0.97 * _mean(slowed, "prefill_end_s", "arrival_s")
 
 
-def test_a_thread_posts_more_slowly_beside_steps() -> None:
-    """Measured with push: 3.4 us a descriptor on an idle prefill worker, 5.5 on one that computes."""
+def test_with_push_a_transfer_is_over_once_the_worker_that_writes_has_launched_a_step() -> None:
+    """Measured: 56 ms beside no step (blocks of 16), 83 at the median under load, however short the posts are."""
     push = "deployment.link.connector=NixlPushConnector"
-    free, slowed = _times(push, beside=1.0, slowing=1.0), _times(push, beside=1.84, slowing=1.0)
-    assert _mean(free, "prefill_end_s", "arrival_s") == pytest.approx(_mean(slowed, "prefill_end_s", "arrival_s"))
-    quiet, busy = (_mean(run, "transfer_end_s", "transfer_start_s") for run in (free, slowed))
-    assert 1.3 < busy / quiet < 3
+    lone = _mean(_times(push, "workload.requests=1"), "transfer_end_s", "transfer_start_s")
+    assert lone == pytest.approx(12_032 * 3.29e-6, rel=0.2)
+    run = _times(push, slowing=1.0)
+    steps = run.steps[run.steps["worker"] == "prefill-0"].sort_values("start_s")
+    begins, ends = steps["start_s"].to_numpy(), (steps["start_s"] + steps["duration_s"]).to_numpy()
+    launch_s = resolve(load("disagg", [NIXL])).pools[0].profile.step.launch(3000, 0)
+    within = 0
+    for end_s in run.transfers["end_s"]:
+        beside = (begins < end_s - 1e-6) & (end_s + 1e-6 < ends)
+        if beside.any():  # in a step: not later than its launch has taken, on an uneven host
+            within += 1
+            assert end_s - begins[beside][0] < 2 * launch_s
+    assert within > 20
 
 
 def test_pull_posts_more_slowly_while_the_gpu_that_it_reads_from_computes() -> None:

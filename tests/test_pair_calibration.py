@@ -88,7 +88,7 @@ def test_posts_and_the_wire_are_found_again() -> None:
     assert posting.steps == len(PROMPTS)
     found = fit_wire(pair(), [run], posting, [])
     assert found is not None
-    wire, _, look_s, _ = found
+    wire, _, look_s = found
     assert 1e-9 / wire.bandwidth_gb_s == pytest.approx(WIRE_S, rel=0.15)
     assert look_s == pytest.approx(LOOK_S, rel=0.15)
 

@@ -168,7 +168,7 @@ def test_the_search_agrees_with_every_rate_tried(split: Split) -> None:
 def test_the_pick_is_that_of_exhaustive_search() -> None:
     """Every split of three GPUs at every rate of a grid, whole runs of every seed: the best one is suggested."""
     kept = ["engine.max_num_batched_tokens=8192", "engine.block_size=16"]
-    kept += ["deployment.link.connector=NixlConnector", "deployment.link.cross_layer_blocks=false"]
+    kept += ["deployment.link.connector=NixlConnector"]
     one = planner.load("disagg", ["slo.ttft_ms=1000", "slo.tpot_ms=15", *kept])
     found = suggest(one, 3, seeds=2, requests=300, processes=1)
     assert all(row.split.tuning == Tuning() for row in found.rows)
@@ -671,7 +671,12 @@ def test_worth_it_needs_more_where_hand_overs_were_not_measured() -> None:
     ("keys", "told"),
     [
         ([], None),
-        (["engine.block_size=128"], "hand-overs of block_size 128 (measured: 16)"),
+        (["engine.block_size=128"], None),
+        (["engine.block_size=32"], "hand-overs of block_size 32 (measured: 16, 64, 128)"),
+        (
+            ["engine.block_size=128", "deployment.link.connector=NixlPushConnector"],
+            "hand-overs of block_size 128 (measured: 16, 64)",
+        ),
         (["deployment.decode.tp=2"], "hand-overs at TP 1, 2 (measured: 1)"),
         (["deployment.link.cross_layer_blocks=true"], "hand-overs of cross-layer blocks"),
         (["deployment.link.preset=nvlink"], "what a hand-over over nvlink costs the workers"),

@@ -4,8 +4,7 @@ With pull the decode worker posts, inside the launch of a step: it decides that 
 takes in the results of the step before. Steps whose start is that of transfers carry their posts: what they and the
 step before took, less what the GPU computed in the later one, is how long that was. With push a thread of the prefill
 worker posts, and no step shows it: posting is then what transfers take beside the bytes at the bandwidth of the wire
-that the spec names. Posts take longer while the GPU that is read from computes: with pull steps tell, with push
-transfers do.
+that the spec names. Posts of pull take longer while the GPU that is read from computes.
 """
 
 from __future__ import annotations
@@ -29,7 +28,6 @@ from planner.system.resolve import System
 SAME_S = 1e-5  # a step and the transfers that it posts have one start
 LEAST = 5  # posts, ways or prompts of each kind that a fit takes
 FEW = 2  # prompts or bursts that a transfer was under way beside, at least
-LEAST_SPEED = 0.1  # of a thread beside a step, in its own speed
 WHOLE = 1000  # descriptors of a transfer from which what each transfer takes besides does not count
 QUIET, UNDER_WAY = 0.05, 0.5  # share of a prompt's step in which KV was read from its GPU
 
@@ -210,9 +208,11 @@ def bursts(run: Run, system: System) -> pd.DataFrame:
 
 def fit_wire(
     system: System, runs: Sequence[Run], posting: PostCost | None, notes: list[str]
-) -> tuple[WireLaw, PostCost, float, float] | None:
-    """The wire, the posts, seconds until an idle engine sees that all is there, and how much slower a thread posts
-    beside a step (times as long).
+) -> tuple[WireLaw, PostCost, float] | None:
+    """The wire, the posts, and seconds until an idle engine sees that all is there.
+
+    With push a transfer is seen to be over once the worker that writes has launched a step: of those beside its steps
+    nobody knows when they were.
 
     With one block size bytes grow with descriptors, so that one of the two must be known: posts (from steps, with
     pull), or the bandwidth. None where too few transfers show it.
@@ -221,27 +221,25 @@ def fit_wire(
     table = pd.concat([bursts(run, system) for run in runs if len(run.transfers)], ignore_index=True)
     lone = not system.wires.hand_over.push  # steps tell of the posts: what a lone transfer takes beside them is wanted
     table = table[(table["least"] >= WHOLE) & ((table["count"] == 1) | (not lone))]
+    table = table if lone else table[table["busy"] < QUIET * (table["end_s"] - table["start_s"])]
     if len(table) < LEAST or table["bytes"].nunique() < 3:
         notes.append(f"no link was fitted: {len(table)} transfers of {table['bytes'].nunique()} sizes show it")
         return None
     seconds = (table["end_s"] - table["start_s"]).to_numpy(dtype=float)
     size, posts, busy = (table[name].to_numpy(dtype=float) for name in ("bytes", "posts", "busy"))
     connector = getattr(system.spec.deployment, "link", Link()).connector
-    wire, beside, ones = system.wires.intra_node, 1.0, np.ones_like(size)
+    wire, ones = system.wires.intra_node, np.ones_like(size)
     if system.wires.hand_over.push:
-        shown = (busy > UNDER_WAY * seconds).sum() >= FEW
-        design = np.column_stack([ones, posts, busy] if shown else [ones, posts])
-        found, errors = fit_logs(design, seconds, size / wire.bandwidth)
+        found, errors = fit_logs(np.column_stack([ones, posts]), seconds, size / wire.bandwidth)
         notes.append(f"posting and bytes are not told apart: bandwidth is that of {wire.name}")
         posting, bandwidth = PostCost(float(found[1]), float(errors[1]), len(seconds)), wire.bandwidth
-        beside = 1.0 / max(1.0 - float(found[2]), LEAST_SPEED) if shown else 1.0
     else:
         posting = posting or PostCost(0.0, 0.0, 0)  # no step waited: few descriptors, or quick ones
         posted = posting.seconds(posts, posts * np.minimum(busy / seconds, 1.0))
         found, errors = fit_logs(np.column_stack([ones, size]), seconds, posted)
         bandwidth = 1.0 / max(found[1], 1.0 / wire.bandwidth)
     law = WireLaw(bandwidth_gb_s=digits(1e-9 * bandwidth), connector=connector)
-    return law, posting, float(found[0]), beside
+    return law, posting, float(found[0])
 
 
 def hand_over_of(
@@ -251,8 +249,9 @@ def hand_over_of(
     found = fit_wire(system, runs, posting, notes)
     if found is None:
         return None
-    wire, posts, look_s, beside = found
-    values, errors = {"post_s": posts.post_s}, {"post_s": posts.error_s}
+    wire, posts, look_s = found
+    values = {"post_s": posts.post_s}
+    errors = {"post_s": posts.error_s}
     if posts.beside_error:
         errors["pull_beside"] = posts.beside_error
     way = fit_way(runs)
@@ -261,17 +260,19 @@ def hand_over_of(
     else:
         for name, value, error in zip(("way_s", "way_per_token_s"), *way, strict=True):
             values[name], errors[name] = float(value), float(error)
+    assert system.wires is not None
+    known = system.wires.hand_over  # of the link that the spec names, where the rounds show nothing
     if slowing is None:
         notes.append("how a transfer slows the prompts of its GPU was not seen")
+    prices: dict[str, Any] = {name: digits(value) for name, value in values.items()}
     law = HandOverLaw(
         connector=wire.connector,
-        slowing=digits(slowing or 1.0),
-        beside=digits(beside),
-        pull_beside=digits(posts.beside),
+        slowing=digits(slowing or known.slowing),
+        pull_beside=digits(posts.beside if posts.beside_error else known.pull_beside),
         idle_look_s=digits(look_s),
         block_size=system.pools[-1].limits.block_size,
         tp=system.pools[-1].setup.tp,
         errors={name: digits(value) for name, value in errors.items()},
-        **{name: digits(value) for name, value in values.items()},
+        **prices,
     )
     return wire, law

@@ -81,9 +81,10 @@ class LinkPreset(Node):
     way_us_per_token: NonNegative = 0.0
     slowing: Factor = 1.0  # a prompt's step while KV is read from its GPU
     idle_look_ms: NonNegative = 0.0  # until an idle engine sees that a transfer has ended
-    beside: Factor = 1.0  # push: a thread's posts while its engine computes
     pull_beside: Factor = 1.0  # pull: posts while the GPU that is read from computes
     block_size: PositiveInt | None = None  # tokens of the KV blocks that hand-overs were measured with
+    pull_block_sizes: Annotated[tuple[PositiveInt, ...], Field(strict=False)] = ()  # more that pull was checked with
+    push_block_sizes: Annotated[tuple[PositiveInt, ...], Field(strict=False)] = ()  # or push
     tp: PositiveInt | None = None  # of both engines
     source: Annotated[str, Field(min_length=1)]
 

@@ -111,9 +111,10 @@ class HandOverLaw(Node):
     way_per_token_s: NonNegative = 0.0
     slowing: Factor = 1.0  # a prompt's step while KV is read from its GPU
     idle_look_s: NonNegative = 0.0  # until an idle engine sees that a transfer has ended
-    beside: Factor = 1.0  # push: a thread's posts while its engine computes
     pull_beside: Factor = 1.0  # pull: posts while the GPU that is read from computes
     block_size: PositiveInt | None = None  # tokens of the KV blocks that it was measured with
+    pull_block_sizes: Annotated[tuple[PositiveInt, ...], Field(strict=False)] = ()  # more that pull was checked with
+    push_block_sizes: Annotated[tuple[PositiveInt, ...], Field(strict=False)] = ()  # or push
     tp: PositiveInt | None = None  # of both workers
     errors: dict[str, NonNegative] = {}
 

@@ -185,9 +185,7 @@ def _posting(summary: Summary) -> Explanation | None:
         share = percent(found.share * found.block_size / LARGER)
         second = message("With engine.block_size {size}: {share}.", LARGER, share)
     else:
-        second = message(
-            "Fewer and larger pieces (link.cross_layer_blocks) or the other connector (link.connector) would free it."
-        )
+        second = message("The other connector (link.connector) would free it.")
     return Explanation("hand-over", found.role, (first, second))
 
 

@@ -197,8 +197,6 @@ def hand_overs(spec: Spec, split: Split) -> Iterator[tuple[str, Split]]:
     changes.pop(f"block_size {size}", None)
     other = CONNECTORS[0] if hand.push else CONNECTORS[1]
     changes[f"connector {other}"] = {"connector": other}
-    layout = not hand.cross_layer_blocks
-    changes[f"cross_layer_blocks {str(layout).lower()}"] = {"cross_layer_blocks": layout}
     for name, values in changes.items():
         yield name, replace(split, tuning=replace(split.tuning, **values))  # type: ignore[arg-type]
 

@@ -23,7 +23,6 @@ class Tuning:
     max_num_batched_tokens: int | None = None
     block_size: int | None = None
     connector: Connector | None = None
-    cross_layer_blocks: bool | None = None
 
     @property
     def text(self) -> str:
@@ -39,9 +38,7 @@ class Tuning:
             return spec.model_copy(update={"engine": engine.model_copy(update=budget)}) if budget else spec
         if self.block_size is not None:
             engine = engine.model_copy(update={"block_size": self.block_size})
-        link = {
-            name: value for name in ("connector", "cross_layer_blocks") if (value := getattr(self, name)) is not None
-        }
+        link = {} if self.connector is None else {"connector": self.connector}
         prefill = deployment.prefill
         if budget:
             own = (prefill.engine or Engine()).model_copy(update=budget)
@@ -77,8 +74,6 @@ def knobs(spec: Spec, posts: bool) -> Iterator[tuple[str, tuple[object, ...]]]:
             yield "connector", CONNECTORS
         if not _given(spec, "block_size"):
             yield "block_size", BLOCK_SIZES
-        if "cross_layer_blocks" not in link.model_fields_set:
-            yield "cross_layer_blocks", (False, True)
     if not _given(spec, "max_num_batched_tokens"):
         yield "max_num_batched_tokens", BUDGETS
 
@@ -87,9 +82,5 @@ def kept(spec: Spec) -> list[str]:
     """The knobs of a comparison that the file sets, which are therefore not searched."""
     found = [f"engine.{name}" for name in ("max_num_batched_tokens", "block_size") if _given(spec, name)]
     if isinstance(spec.deployment, Disaggregated):
-        found += [
-            f"deployment.link.{name}"
-            for name in ("connector", "cross_layer_blocks")
-            if name in spec.deployment.link.model_fields_set
-        ]
+        found += ["deployment.link.connector"] if "connector" in spec.deployment.link.model_fields_set else []
     return found

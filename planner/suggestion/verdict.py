@@ -91,9 +91,9 @@ def unmeasured(system: System) -> str | None:
     if hand.measured_tp is not None and tps != [hand.measured_tp]:
         return message("hand-overs at TP {sizes} (measured: {measured})", ", ".join(map(str, tps)), hand.measured_tp)
     sizes = sorted({pool.limits.block_size for pool in system.pools})
-    if hand.measured_block_size is not None and sizes != [hand.measured_block_size]:
-        asked = ", ".join(map(str, sizes))
-        return message("hand-overs of block_size {sizes} (measured: {measured})", asked, hand.measured_block_size)
+    if hand.measured_block_sizes and (len(sizes) > 1 or sizes[0] not in hand.measured_block_sizes):
+        asked, known = (", ".join(map(str, one)) for one in (sizes, hand.measured_block_sizes))
+        return message("hand-overs of block_size {sizes} (measured: {measured})", asked, known)
     return None
 
 

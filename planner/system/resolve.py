@@ -346,6 +346,13 @@ def knob_warnings(spec: Spec) -> list[str]:
         return warnings + [
             message("optimizations.{name}: nothing to do in an aggregated deployment", name) for name in idle
         ]
+    if deployment.link.cross_layer_blocks and spec.hardware != "cpu":
+        warnings.append(
+            message(
+                "deployment.link.cross_layer_blocks: simulated as asked for; vLLM 0.25.1 with FlashAttention took the "
+                "option and posted every layer by itself all the same (measured), and vLLM 0.32 has none for NIXL"
+            )
+        )
     if knobs.separation.role_switch is not None and deployment.router.decode_choice != "after_prefill":
         raise SpecError(
             "optimizations.separation.role_switch: a worker chosen at arrival could leave before its "

@@ -29,8 +29,8 @@ class HandOver:
 
     NIXL posts every descriptor of a transfer one after another: with pull inside a step of the decode worker, which
     waits for it, with push on a thread of the prefill worker (vLLM's nixl-push-writer). Beside a step of the prefill
-    worker that takes `beside` times as long with push, `pull_beside` with pull. Prompts compute `slowing` times as long
-    while KV is read from their GPU.
+    worker that takes `pull_beside` times as long with pull; with push the transfer is not seen to be over before that
+    step is (simulator.worker). Prompts compute `slowing` times as long while KV is read from their GPU.
     """
 
     post_s: float = 0.0  # a descriptor
@@ -39,10 +39,9 @@ class HandOver:
     push: bool = False  # the prefill worker posts
     cross_layer_blocks: bool = False
     slowing: float = 1.0
-    beside: float = 1.0
     pull_beside: float = 1.0
     idle_look_s: float = 0.0  # until an idle engine sees that a transfer has ended
-    measured_block_size: int | None = None  # tokens of the KV blocks that these figures were measured with
+    measured_block_sizes: tuple[int, ...] = ()  # tokens of the KV blocks that these figures were measured with
     measured_tp: int | None = None  # of both engines
 
     def way(self, prompt_tokens: int, hop_s: float) -> float:
@@ -124,23 +123,25 @@ def _hand_over(spec: Link, hardware: Hardware, measured: HandOverLaw | None) -> 
         way_s=base.way_ms * 1e-3,
         way_per_token_s=base.way_us_per_token * 1e-6,
         slowing=base.slowing,
-        beside=base.beside,
         pull_beside=base.pull_beside,
         idle_look_s=base.idle_look_ms * 1e-3,
         block_size=base.block_size,
+        pull_block_sizes=base.pull_block_sizes,
+        push_block_sizes=base.push_block_sizes,
         tp=base.tp,
     )
+    push = spec.connector == "NixlPushConnector"
+    checked = known.push_block_sizes if push else known.pull_block_sizes
     return HandOver(
         post_s=known.post_s if spec.post_us is None else spec.post_us * 1e-6,
         way_s=known.way_s if spec.way_ms is None else spec.way_ms * 1e-3,
         way_per_token_s=known.way_per_token_s if spec.way_us_per_token is None else spec.way_us_per_token * 1e-6,
-        push=spec.connector == "NixlPushConnector",
+        push=push,
         cross_layer_blocks=spec.cross_layer_blocks,
         slowing=known.slowing,
-        beside=known.beside,
         pull_beside=known.pull_beside,
         idle_look_s=known.idle_look_s,
-        measured_block_size=known.block_size,
+        measured_block_sizes=() if known.block_size is None else (known.block_size, *checked),
         measured_tp=known.tp,
     )
 

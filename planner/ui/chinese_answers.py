@@ -189,9 +189,7 @@ ANSWERS: dict[str, str] = {
     "prompt": "瓶颈是 KV 移交：{role}实例 {share} 的时间用于为每个提示词发起 {count:,.0f} 个描述符",
     "{posting}, of {busy} that they are busy": "{posting}（忙碌共 {busy}）",
     "With engine.block_size {size}: {share}.": "engine.block_size 为 {size} 时：{share}。",
-    "Fewer and larger pieces (link.cross_layer_blocks) or the other connector (link.connector) would free it.": (
-        "更少更大的分片（link.cross_layer_blocks）或另一种连接器（link.connector）可以释放它。"
-    ),
+    "The other connector (link.connector) would free it.": ("另一种连接器（link.connector）可以释放它。"),
     "Nothing is a bottleneck: there is headroom.": "没有瓶颈：尚有余量。",
     "Closest to its limit: {what}.": "最接近上限的是：{what}。",
     "prefill workers, busy {busy} of the time": "预填充实例，{busy} 的时间忙碌",

@@ -550,6 +550,11 @@ FAULTS: dict[str, str] = {
     ),
     "a worker process was killed, perhaps for want of memory; try again": "工作进程被终止，可能内存不足；请重试",
     # --- warnings of profiles and deployments ---
+    "deployment.link.cross_layer_blocks: simulated as asked for; vLLM 0.25.1 with FlashAttention took the "
+    "option and posted every layer by itself all the same (measured), and vLLM 0.32 has none for NIXL": (
+        "deployment.link.cross_layer_blocks：按所设的值模拟；使用 FlashAttention 的 vLLM 0.25.1 接受了该选项，"
+        "却仍逐层提交（实测），vLLM 0.32 的 NIXL 连接器则没有这个选项"
+    ),
     "profile {name}: {composed}": "性能档案 {name}：{composed}",
     "profile {name}: {what} reach {value}, measured only from {low} to {high}; this is an extrapolation": (
         "性能档案 {name}：{what}达到 {value}，只实测过 {low} 至 {high}；这是外推"
