@@ -32,14 +32,14 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 CLUSTER = "hand_over cluster dispatch worker"
 TESTS = {
-    "batching": "batching worker",
-    "kv_cache": "kv_cache worker",
+    "batching": "batching oracle worker",
+    "kv_cache": "kv_cache oracle worker",
     "link": "link",
     "fabric": "link hand_over cluster",
     "sharing": "sharing hand_over",
-    "decodes": "worker cluster",
-    "worker": "worker batching hand_over cluster",
-    "sequence": "batching worker dispatch",
+    "decodes": "oracle worker cluster",
+    "worker": "oracle worker batching hand_over cluster",
+    "sequence": "batching oracle worker dispatch",
     "pool": CLUSTER,
     "host_memory": "knobs memory",
     "cluster": f"{CLUSTER} queueing",

@@ -139,3 +139,15 @@ def test_places_limit_the_batch() -> None:
     assert plan is not None
     assert (plan.running, plan.waiting, len(plan.chunks)) == (2, 1, 2)
     assert [steps.chunks(), steps.chunks()] == [(), ((10, 0),)]
+
+
+def test_an_answer_is_found_by_the_turn_that_contains_it() -> None:
+    steps = Steps()
+    first = dataclasses.replace(request(32, 40, 1, content=7), output_shared=True)
+    steps.scheduler.enqueue(Sequence(first))
+    while steps.step() is not None:
+        pass
+    segments = ((7, 32), (first.output_content, 40), (9, 8))
+    second = dataclasses.replace(request(80, 1, 2, content=7), segments=segments)
+    steps.scheduler.enqueue(Sequence(second))
+    assert steps.chunks() == ((16, 64),), "the last answered token was never computed: 71 tokens are four blocks"
