@@ -11,17 +11,14 @@ import argparse
 import contextlib
 import functools
 import gzip
-import io
 import json
 import os
 import re
-import resource
 import shutil
 import signal
-import socket
+import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -37,6 +34,8 @@ ROOT = Path(__file__).resolve().parents[1]
 SECONDS = 60
 BYTES = 4 * 2**30
 SLOW = 10  # seconds of a case that is worth a line
+ENDED = {signal.SIGXCPU: f"{SECONDS} s of processor time", signal.SIGALRM: f"{3 * SECONDS} s"}
+DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 LINE = 1_500  # characters of a refusal
 SMALL = ["--set", "workload.requests=20"]
 
@@ -129,6 +128,40 @@ def changed(value: Any, path: tuple[Any, ...], new: Any) -> Any:
     return copy
 
 
+WORK = re.compile(r"(^|\.)(requests|sessions|turns|num_users|num_rounds|time)$")
+
+
+def short(value: Any, key: str = "") -> Any:
+    """Without amounts of work that are allowed and take minutes: a long simulation is no fault."""
+    if isinstance(value, dict):
+        return {name: short(inner, str(name)) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [short(inner, key) for inner in value]
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return 20 if number and WORK.search(key) and 1_000 < value <= 10_000_000 else value
+
+
+def at(value: Any, path: tuple[Any, ...]) -> Any:
+    return at(value[path[0]], path[1:]) if path else value
+
+
+def like(value: Any) -> st.SearchStrategy[Any]:
+    """Values of the same type, most of which a reader takes: what comes after reading is tried too."""
+    if isinstance(value, bool):
+        return st.just(not value)
+    if isinstance(value, int):
+        scaled = st.integers(-18, 18).map(lambda power: value * 10 ** max(power, 0) // 10 ** max(-power, 0))
+        return st.one_of(st.sampled_from([0, 1, 2, 3, value + 1, 2 * value]), scaled)
+    if isinstance(value, float):
+        scaled = st.integers(-18, 18).map(lambda power: value * 10.0**power)
+        return st.one_of(st.sampled_from([0.0, 1.0, value / 3, 1.5 * value]), scaled)
+    if isinstance(value, list):
+        return st.sampled_from([value[:1], value * 2, value[::-1], value[1:]])
+    if isinstance(value, str):
+        return st.sampled_from([value * 2, value[1:], value.upper(), value + "0"])
+    return VALUES
+
+
 @st.composite
 def broken(draw: st.DrawFn, value: Any) -> Any:
     """A JSON value with one to three places changed, taken out, or given an unknown neighbour."""
@@ -137,7 +170,7 @@ def broken(draw: st.DrawFn, value: Any) -> Any:
         if not all_places:
             return draw(VALUES)
         path = draw(st.sampled_from(all_places))
-        value = changed(value, path, draw(st.one_of(VALUES, st.just(...))))
+        value = changed(value, path, draw(st.one_of(VALUES, st.just(...), *2 * [like(at(value, path))])))
     return value
 
 
@@ -168,60 +201,142 @@ def as_json(value: Any) -> bytes:
 
 def as_yaml(value: Any) -> bytes:
     try:
-        return yaml.safe_dump(value, allow_unicode=True).encode("utf-8", "replace")
+        return yaml.dump(value, Dumper=DUMPER, allow_unicode=True).encode("utf-8", "replace")
     except yaml.YAMLError:
         return as_json(value)
 
 
 # --- what is read ------------------------------------------------------------------------------
 
+
+def _loaded(path: Path) -> Any:
+    """Of libyaml, where there is one: ten times as fast."""
+    return yaml.load(path.read_text(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+
+
 CONFIGS = sorted(path for path in (ROOT / "configs").glob("*.yaml") if not path.stem.startswith("cpu"))
-DOCUMENTS = {path.stem: yaml.safe_load(path.read_text()) for path in CONFIGS}
+DOCUMENTS = {path.stem: _loaded(path) for path in CONFIGS}
 
 
-def keys() -> list[str]:
-    """Every key of the YAML that the types know, dotted."""
+@functools.cache
+def _schema() -> dict[str, Any]:
     sys.path.insert(0, str(ROOT))
     from planner.spec import schema
 
-    found: set[str] = set()
-    whole = schema()
+    return schema()
 
-    def walk(node: Any, path: str, depth: int) -> None:
-        if "$ref" in node:
-            node = whole["$defs"][node["$ref"].rpartition("/")[2]]
-        for inner in [*node.get("anyOf", ()), *node.get("oneOf", ())]:
-            walk(inner, path, depth)
+
+def _resolved(node: dict[str, Any]) -> dict[str, Any]:
+    return _schema()["$defs"][node["$ref"].rpartition("/")[2]] if "$ref" in node else node
+
+
+@functools.cache
+def keys(name: str = "") -> dict[str, tuple[dict[str, Any], ...]]:
+    """Every key of the YAML that the types know, dotted, and the schemas of its values.
+
+    With a `name`, those of the kinds of deployment and workload that this configuration has.
+    """
+    found: dict[str, tuple[dict[str, Any], ...]] = {}
+
+    def walk(node: dict[str, Any], path: str, document: Any) -> None:
+        node = _resolved(node)
+        kinds = node.get("discriminator", {"mapping": {}})
+        kind = document.get(kinds.get("propertyName")) if isinstance(document, dict) else None
+        if kind in kinds["mapping"]:
+            walk({"$ref": kinds["mapping"][kind]}, path, document)
+        else:
+            for inner in [*node.get("anyOf", ()), *node.get("oneOf", ())]:
+                walk(inner, path, document)
+        found[path] = (*found.get(path, ()), node)
         for name, inner in node.get("properties", {}).items():
-            key = f"{path}.{name}" if path else name
-            found.add(key)
-            if depth < 5:
-                walk(inner, key, depth + 1)
+            if path.count(".") < 5:
+                below = document.get(name) if isinstance(document, dict) else None
+                walk(inner, f"{path}.{name}" if path else name, below)
 
-    walk(whole, "", 0)
-    return sorted(found)
+    walk(_schema(), "", DOCUMENTS.get(name))
+    del found[""]
+    return found
+
+
+@functools.cache
+def _names() -> tuple[str, ...]:
+    """Of all that ships: models, GPUs, profiles, links, policies."""
+    from planner.routing import POLICIES
+
+    return (*sorted({path.stem for path in (ROOT / "configs").rglob("*.yaml")}), *POLICIES)
+
+
+def fitting(node: dict[str, Any]) -> st.SearchStrategy[Any]:
+    """Values that a schema allows, from usual ones to the ends of what it says."""
+    node = _resolved(node)
+    inner = [*node.get("anyOf", ()), *node.get("oneOf", ())]
+    if inner:
+        return st.one_of([fitting(one) for one in inner])
+    if "enum" in node:
+        return st.sampled_from(node["enum"])
+    if "const" in node:
+        return st.just(node["const"])
+    most = node.get("maximum", node.get("le", node.get("exclusiveMaximum", 1e19)))
+    match node.get("type"):
+        case "boolean":
+            return st.booleans()
+        case "integer":
+            return st.one_of(st.integers(1, 64), st.floats(0, 19).map(lambda power: int(min(10**power, most))))
+        case "number":
+            usual = st.floats(0.001, 100)
+            extreme = st.floats(-20, 20).map(lambda power: 10.0**power)
+            return st.one_of(usual, extreme).map(lambda value: min(value, most))
+        case "string":
+            return st.sampled_from(_names())
+        case "null":
+            return st.none()
+        case "array":
+            return st.lists(fitting(node.get("items", {})), min_size=1, max_size=4)
+        case "object":
+            known = node.get("properties", {})
+            needed = {name for name, one in known.items() if "const" in one} | set(node.get("required", ()))
+            drawn = {name: fitting(one) for name, one in known.items() if name in needed}
+            others = {name: fitting(one) for name, one in known.items() if name not in needed}
+            return st.fixed_dictionaries(drawn, optional=others)
+    return VALUES
 
 
 @st.composite
 def specs(draw: st.DrawFn) -> Case:
-    document = draw(broken(DOCUMENTS[draw(st.sampled_from(sorted(DOCUMENTS)))]))
+    document = short(draw(broken(DOCUMENTS[draw(st.sampled_from(sorted(DOCUMENTS)))])))
     data = draw(st.one_of(st.just(as_yaml(document)), damaged(as_yaml(document))))
     return Case("spec", ("simulate", "@DIR@/s.yaml", "--no-save", "--json"), {"s.yaml": data})
 
 
-@functools.cache
-def _keys() -> tuple[str, ...]:
-    return tuple(keys())
+def _set(key: str, value: Any) -> list[str]:
+    value = short(value, key)
+    text = value if isinstance(value, str) else json.dumps(value)
+    return ["--set", f"{key}={text}".replace("\x00", "\\0")]
 
 
 @st.composite
 def sets(draw: st.DrawFn) -> Case:
     words = ["simulate", draw(st.sampled_from(sorted(DOCUMENTS))), "--no-save", "--json"]
     for _ in range(draw(st.integers(1, 3))):
-        value = draw(VALUES)
-        text = value if isinstance(value, str) else json.dumps(value)
-        words += ["--set", f"{draw(st.sampled_from(_keys()))}={text}"]
-    return Case("--set", tuple(word.replace("\x00", "\\0") for word in words))
+        words += _set(draw(st.sampled_from(sorted(keys()))), draw(VALUES))
+    return Case("--set", tuple(words))
+
+
+SECTIONS = ("deployment", "workload", "schema")  # whole, they are seldom complete
+
+
+@st.composite
+def values(draw: st.DrawFn) -> Case:
+    """Keys that a configuration knows with values that fit: what is simulated, not what is refused."""
+    name = draw(st.sampled_from(sorted(DOCUMENTS)))
+    words = ["simulate", name, "--no-save", "--json"]
+    if "requests" in DOCUMENTS[name]["workload"]:
+        words += SMALL
+    known = {key: plain for key, nodes in keys(name).items() if (plain := [node for node in nodes if "type" in node])}
+    for _ in range(draw(st.integers(1, 4))):
+        key = draw(st.sampled_from(sorted(known)))
+        words += _set(key, draw(fitting(draw(st.sampled_from(known[key])))))
+    return Case("values", tuple(words))
 
 
 OPTIONS: dict[str, tuple[str, ...]] = {
@@ -321,6 +436,20 @@ WINDOWS = "0,2.0,1.5,Gamma,0.4,1.0\n60,0,0,,0,0\n120,4.0,2.0,Weibull,0.6,1.0\n"
 
 
 @st.composite
+def _cells(draw: st.DrawFn, text: str) -> bytes:
+    """A CSV with a cell changed."""
+    lines = text.splitlines()
+    row = draw(st.integers(0, len(lines) - 1))
+    parts: list[Any] = lines[row].split(",")
+    place = draw(st.integers(0, len(parts) - 1))
+    with contextlib.suppress(ValueError):
+        parts[place] = float(parts[place])
+    parts[place] = str(draw(st.one_of(VALUES, like(parts[place]))))
+    lines[row] = ",".join(map(str, parts))
+    return "\n".join(lines).encode("utf-8", "replace")
+
+
+@st.composite
 def traces(draw: st.DrawFn) -> Case:
     form = draw(
         st.sampled_from(
@@ -353,12 +482,7 @@ def traces(draw: st.DrawFn) -> Case:
     elif form == "planner":
         data = Path(ROOT, "benchmarks/recorded").exists() and _table() or b""
     else:
-        cells = (AZURE if form == "azure" else BURST).splitlines()
-        row = draw(st.integers(0, len(cells) - 1))
-        parts = cells[row].split(",")
-        parts[draw(st.integers(0, len(parts) - 1))] = str(draw(VALUES))
-        cells[row] = ",".join(parts)
-        data = "\n".join(cells).encode("utf-8", "replace")
+        data = draw(_cells(AZURE if form == "azure" else BURST))
     name = "c-trace.csv" if form == "servegen" else "t"
     files[name] = draw(st.one_of(st.just(data), damaged(data)))
     which = draw(st.sampled_from(["auto", "auto", form]))
@@ -381,6 +505,12 @@ def _table() -> bytes:
     return found[0].read_bytes() if found else b"PAR1"
 
 
+LOOPS = (
+    b"for i in $(seq 1 2); do for j in {1..2}; do x=$x$i; vllm serve llama --port $j; done; done\n",
+    b"for ((i=0; i<4; i++)); do vllm serve llama --tensor-parallel-size 2 --port $((8000+i)); done\n",
+)
+
+
 @functools.cache
 def _deployments() -> tuple[bytes, ...]:
     """Files that `planner import` reads: what export writes, and the tests' own."""
@@ -391,7 +521,7 @@ def _deployments() -> tuple[bytes, ...]:
         for path in sorted(folder.rglob("*"))
         if path.suffix in (".yaml", ".yml", ".sh")
     ]
-    return tuple(text for text in texts if len(text) < 20_000) or (b"vllm serve llama --tensor-parallel-size 2\n",)
+    return (*LOOPS, *(text for text in texts if len(text) < 20_000))
 
 
 @st.composite
@@ -404,8 +534,9 @@ def imports(draw: st.DrawFn) -> Case:
     return Case("import", ("import", "@DIR@/f", "--json"), {"f": draw(damaged(data))})
 
 
+@functools.cache
 def _yaml_of(folder: str) -> dict[str, Any]:
-    return {path.stem: yaml.safe_load(path.read_text()) for path in sorted((ROOT / "configs" / folder).glob("*.yaml"))}
+    return {path.stem: _loaded(path) for path in sorted((ROOT / "configs" / folder).glob("*.yaml"))}
 
 
 @st.composite
@@ -473,8 +604,117 @@ def runs(draw: st.DrawFn) -> Case:
     return Case("runs", words, {f"run/{name}": data for name, data in files.items()})
 
 
+PERF = [
+    {
+        "start_time": 1.0,
+        "end_time": 3.0,
+        "info": {"input_tokens": 9, "response_metrics": {"output_tokens": 2, "output_token_times": [2.0, 3.0]}},
+        "error": None,
+    }
+]
+MEASURED: dict[str, Any] = {
+    "vllm_bench": BENCH | {"ttfts": [0.1, 0.2], "itls": [[0.1, 0.1], [0.1, 0.1, 0.2]], "errors": ["", ""]},
+    "aiperf": [
+        AIPERF[0]
+        | {
+            "metrics": AIPERF[0]["metrics"]
+            | {"time_to_first_token": {"value": 9.0}, "inter_chunk_latency": {"value": [5]}}
+        }
+    ],
+    "guidellm": {
+        "benchmarks": [
+            {
+                "config": {},
+                "metrics": {},
+                "requests": {
+                    "successful": [
+                        {
+                            "prompt_tokens": 9,
+                            "output_tokens": 2,
+                            "request_start_time": 1.0,
+                            "request_latency": 2.0,
+                            "time_to_first_token_ms": 40.0,
+                        }
+                    ],
+                    "incomplete": [],
+                    "errored": [{"request_start_time": 1.0, "error": "no"}],
+                },
+            }
+        ]
+    },
+    "inference_perf": PERF,
+}
+QA = (
+    "prompt_tokens,generation_tokens,ttft,generation_time,user_id,question_id,launch_time,finish_time\n"
+    "100,20,0.1,0.5,1,1,1.0,1.6\n120,20,0.1,0.5,2,1,1.5,2.1\n"
+)
+
+
+@st.composite
+def results(draw: st.DrawFn) -> Case:
+    """What other tools measured, as a run and as what a profile is fitted on."""
+    tool = draw(st.sampled_from([*MEASURED, "multi_round_qa"]))
+    if tool == "multi_round_qa":
+        data = draw(_cells(QA))
+    else:
+        rows = draw(broken(MEASURED[tool]))
+        lines = tool == "aiperf" and isinstance(rows, list)
+        data = b"\n".join(as_json(row) for row in rows) if lines else as_json(rows)
+    name = "r.csv" if tool == "multi_round_qa" else "r.json"
+    words = draw(
+        st.sampled_from(
+            [
+                ("results", f"@DIR@/{name}", "--out", "@DIR@/run", "--json"),
+                ("results", f"@DIR@/{name}", "agg", "--out", "@DIR@/run", "--json"),
+                ("calibrate", "agg", "--from", f"@DIR@/{name}", "--out", "@DIR@/p.yaml", "--json"),
+            ]
+        )
+    )
+    return Case("results", words, {name: draw(st.one_of(st.just(data), damaged(data)))})
+
+
+GRID = {
+    "base": "agg",
+    "set": {"workload.requests": [5, 6], "workload.rate": [8, 12], "deployment.replicas": [1]},
+    "seeds": [0, 1],
+}
+
+
+@st.composite
+def grids(draw: st.DrawFn) -> Case:
+    data = as_yaml(short(draw(broken(GRID))))
+    words = ("sweep", "@DIR@/g.yaml", "--out", "@DIR@/out", "--processes", "1", "--json")
+    return Case("sweep", words, {"g.yaml": draw(st.one_of(st.just(data), damaged(data)))})
+
+
+@functools.cache
+def _recording() -> tuple[Any, ...]:
+    """The beginning of a recorded stack."""
+    file = ROOT / "planner" / "watching" / "recordings" / "small-budget.jsonl.gz"
+    with gzip.open(file, "rt") as lines:
+        return tuple(json.loads(line) for line, _ in zip(lines, range(9), strict=False))
+
+
+@st.composite
+def recordings(draw: st.DrawFn) -> Case:
+    rows = draw(broken(list(_recording())))
+    data = b"\n".join(as_json(row) for row in rows) if isinstance(rows, list) else as_json(rows)
+    return Case(
+        "watch",
+        ("watch", "--replay", "@DIR@/w", "--no-save", "--json"),
+        {"w": draw(st.one_of(st.just(data), damaged(data)))},
+    )
+
+
+@st.composite
+def steps(draw: st.DrawFn) -> Case:
+    """Steps that a profile is fitted on."""
+    data = draw(_cells((ROOT / "tests" / "data" / "h200-async-steps.csv").read_text()))
+    words = ("calibrate", "agg", "--from", "@DIR@/s.csv", "--out", "@DIR@/p.yaml", "--json")
+    return Case("steps", words, {"s.csv": draw(st.one_of(st.just(data), damaged(data)))})
+
+
 CHUNK = {"choices": [{"index": 0, "text": "a", "delta": {"content": "a"}, "finish_reason": None}], "usage": None}
-MODELS = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nConnection: close\r\n\r\n" + b'{"data": [{"id": "m"}]}'
 LAST = {"choices": [], "usage": {"prompt_tokens": 5, "completion_tokens": 2, "total_tokens": 7}}
 
 
@@ -509,12 +749,17 @@ def endpoints(draw: st.DrawFn) -> Case:
 KINDS: dict[str, Callable[[], st.SearchStrategy[Case]]] = {
     "spec": specs,
     "--set": sets,
+    "values": values,
     "options": options,
     "traces": traces,
     "import": imports,
     "catalogues": catalogues,
     "checkpoints": checkpoints,
     "runs": runs,
+    "results": results,
+    "sweep": grids,
+    "watch": recordings,
+    "steps": steps,
     "endpoints": endpoints,
 }
 
@@ -531,73 +776,47 @@ class Outcome:
     err: str
 
 
-def _serve(answer: bytes) -> str:
-    """A server in this process; its URL."""
-    listener = socket.create_server(("127.0.0.1", 0))
-
-    def each() -> None:
-        while True:
-            connection, _ = listener.accept()
-            with contextlib.suppress(OSError), connection:
-                connection.settimeout(5)
-                models = connection.recv(65_536).startswith(b"GET /v1/models")
-                connection.sendall(MODELS if models else answer)
-
-    threading.Thread(target=each, daemon=True).start()
-    return f"http://127.0.0.1:{listener.getsockname()[1]}"
+@functools.cache
+def _server() -> subprocess.Popen[str]:
+    """The process whose forks run the cases; ends when this one does, which closes its input."""
+    command = [sys.executable, str(Path(__file__).with_name("fork_server.py"))]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    server = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
+    assert server.stdout is not None
+    if server.stdout.readline() != "{}\n":
+        raise RuntimeError("the fork server did not start")
+    return server
 
 
 def run(case: Case, seconds: int = SECONDS) -> Outcome:
     """Run it in a forked process, with its limits."""
+    server = _server()
+    assert server.stdin is not None
+    assert server.stdout is not None
     folder = Path(tempfile.mkdtemp(prefix="fuzz"))
     try:
         for name, data in case.files.items():
             path = folder / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(data)
+        asked = {
+            "words": [word.replace("@DIR@", str(folder)) for word in case.words],
+            "folder": str(folder),
+            "seconds": seconds,
+            "bytes": BYTES + 2 * 2**30,  # shared libraries count in it
+            "answer": None if case.answer is None else case.answer.decode("latin-1"),
+        }
         begun = time.monotonic()
-        child = os.fork()
-        if child == 0:
-            _child(case, folder, seconds)
-        _, status, usage = os.wait4(child, 0)
-        code = os.waitstatus_to_exitcode(status)
+        server.stdin.write(json.dumps(asked) + "\n")
+        server.stdin.flush()
+        told = json.loads(server.stdout.readline())
+        took = time.monotonic() - begun
         texts = [
             (folder / name).read_text(errors="replace") if (folder / name).exists() else "" for name in (".out", ".err")
         ]
-        return Outcome(code, time.monotonic() - begun, usage.ru_maxrss * 1024, *texts)
+        return Outcome(os.waitstatus_to_exitcode(told["status"]), took, told["bytes"], *texts)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def _stream(number: int) -> io.TextIOWrapper:
-    return io.TextIOWrapper(io.FileIO(number, "w", closefd=False), encoding="utf-8", errors="replace")
-
-
-def _child(case: Case, folder: Path, seconds: int) -> None:
-    code = 1
-    try:
-        os.chdir(folder)
-        resource.setrlimit(resource.RLIMIT_AS, (BYTES + 2 * 2**30, BYTES + 2 * 2**30))  # shared libraries count in it
-        resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
-        signal.alarm(3 * seconds)  # for what sleeps
-        for name, number in ((".out", 1), (".err", 2)):
-            os.dup2(os.open(name, os.O_CREAT | os.O_WRONLY | os.O_TRUNC), number)
-        sys.stdout, sys.stderr = (_stream(number) for number in (1, 2))  # a test runner puts its own there
-        url = _serve(case.answer) if case.answer is not None else ""
-        words = [word.replace("@DIR@", str(folder)).replace("{url}", url) for word in case.words]
-        from planner import cli
-
-        code = cli.run(words)
-    except SystemExit as error:
-        code = error.code if isinstance(error.code, int) else 1
-    except BaseException:  # noqa: BLE001 - told by its traceback
-        import traceback
-
-        traceback.print_exc()
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
 
 
 def _refuse(text: str) -> Any:
@@ -609,7 +828,7 @@ def judge(case: Case, outcome: Outcome) -> str | None:
     if "Traceback" in outcome.err or "Traceback" in outcome.out:
         return "traceback: " + outcome.err.strip().splitlines()[-1][:200]
     if outcome.code < 0:
-        return f"killed by signal {-outcome.code}"
+        return ENDED.get(-outcome.code) or f"killed by signal {-outcome.code}"
     if outcome.bytes > BYTES:
         return f"{outcome.bytes / 2**30:.1f} GiB"
     if outcome.code not in ((0, 1, 2) if case.kind == "endpoints" else (0, 2)):
@@ -622,7 +841,8 @@ def judge(case: Case, outcome: Outcome) -> str | None:
             return f"a line of {len(said[0])} characters"
     if outcome.code == 0 and "--json" in case.words and case.words[0] != "import":
         try:
-            json.loads(outcome.out, parse_constant=_refuse)
+            for text in outcome.out.splitlines() if case.kind == "watch" else [outcome.out]:  # it tells as it goes
+                json.loads(text, parse_constant=_refuse)
         except ValueError as error:
             return f"no JSON: {error}"
     return None
@@ -671,10 +891,23 @@ def _try(kind: str, cases: int, number: int, tally: Tally) -> None:
             print(f"{outcome.seconds:.0f} s: planner {' '.join(word[:200] for word in case.words)}", file=sys.stderr)
         fault = judge(case, outcome)
         if fault is not None:
-            print(f"{fault}: planner {' '.join(word[:200] for word in case.words)}", file=sys.stderr, flush=True)
-            tally.faults.setdefault(kind, []).append((case, fault))
+            faults = tally.faults.setdefault(kind, [])
+            if fault not in [known for _, known in faults]:
+                print(told(case, fault), file=sys.stderr, flush=True)
+            faults.append((case, fault))
 
     each()
+
+
+def told(case: Case, fault: str) -> str:
+    """A fault and what brings it about."""
+    lines = [f"{fault}: planner {' '.join(word[:200] for word in case.words)}"]
+    for name, data in case.files.items():
+        if len(data) < 3_000 and not name.endswith(".parquet"):
+            lines.append(f"  {name}: {data[:1500]!r}")
+    if case.answer is not None:
+        lines.append(f"  answer: {case.answer[:400]!r}")
+    return "\n".join(lines)
 
 
 def _row(kind: str, tally: Tally) -> str:
@@ -687,18 +920,11 @@ def main() -> int:
     parser.add_argument("--cases", type=int, default=20_000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--kinds", nargs="*", default=sorted(KINDS), choices=sorted(KINDS))
-    parser.add_argument("--show", type=int, default=5, help="cases of a kind to print")
     given_ = parser.parse_args()
     tally = fuzz(given_.cases, given_.kinds, given_.seed)
     for kind, faults in tally.faults.items():
-        for what, count in Counter(fault for _, fault in faults).most_common(given_.show):
-            case = next(case for case, fault in faults if fault == what)
-            print(f"\n{kind}: {count} x {what}\n  planner {' '.join(word[:200] for word in case.words)}")
-            for name, data in case.files.items():
-                if len(data) < 3_000 and not name.endswith(".parquet"):
-                    print(f"  {name}: {data[:1500]!r}")
-            if case.answer is not None:
-                print(f"  answer: {case.answer[:400]!r}")
+        for what, count in Counter(fault for _, fault in faults).most_common():
+            print(f"{kind}: {count} x {what}")
     print(f"\nSlowest {tally.slowest:.1f} s, largest {tally.largest / 2**20:.0f} MiB")
     return 1 if tally.faults else 0
 

@@ -139,3 +139,26 @@ def test_places_limit_the_batch() -> None:
     assert plan is not None
     assert (plan.running, plan.waiting, len(plan.chunks)) == (2, 1, 2)
     assert [steps.chunks(), steps.chunks()] == [(), ((10, 0),)]
+
+
+def test_an_answer_is_found_by_the_turn_that_contains_it() -> None:
+    steps = Steps()
+    first = dataclasses.replace(request(32, 40, 1, content=7), output_shared=True)
+    steps.scheduler.enqueue(Sequence(first))
+    while steps.step() is not None:
+        pass
+    segments = ((7, 32), (first.output_content, 40), (9, 8))
+    second = dataclasses.replace(request(80, 1, 2, content=7), segments=segments)
+    steps.scheduler.enqueue(Sequence(second))
+    assert steps.chunks() == ((16, 64),), "the last answered token was never computed: 71 tokens are four blocks"
+
+
+def test_what_is_read_from_another_worker_leaves_room_for_the_prompt_in_progress() -> None:
+    """Its 8 blocks, of which it has 2 after its first 32 tokens; 4 more are needed for what is read."""
+    for blocks, fits in ((12, True), (11, False)):
+        steps = Steps(max_num_batched_tokens=64, long_prefill_token_threshold=32, kv_blocks=blocks)
+        steps.add(128)
+        read = Sequence(request(64, 4, 9), "remote")
+        steps.scheduler.enqueue(read)
+        steps.step()
+        assert (read in steps.scheduler.loading) == fits

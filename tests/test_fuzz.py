@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 import importlib.util
+import json
+import re
 import sys
 import time
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+import yaml
 
 from planner import cli
+from planner.calibration.sources import read_source
+from planner.engine.model_config import load_model
+from planner.engine.profiles import read_profile
+from planner.interop.import_file import import_file
+from planner.run.tables import Run
 from planner.spec import SpecError, parse
+from planner.spec.csv_file import read_rows
 from planner.traffic.workload import build
+from planner.watching.scrape import read_recording
 
 
 @pytest.fixture(scope="module")
@@ -107,6 +117,11 @@ def test_turns_have_a_limit() -> None:
         ["simulate", "agg", "--set", "deployment.replicas=1000000000"],
         ["simulate", "agg", "--set", "deployment.router.state_age_s=1e-9"],
         ["simulate", "multi-round-qa", "--set", "workload.num_users=1e12"],
+        ["simulate", "rag", "--set", "retrieval.search_ms=1e308", "--no-save"],
+        ["simulate", "multi-round-qa", "--set", "workload.qps=1e-308", "--no-save"],
+        ["simulate", "disagg", "--set", "optimizations.transfer.layerwise.groups=28860", "--no-save"],
+        ["simulate", "disagg", "--set", "deployment.link.setup_us=5.7e98", "--no-save"],
+        ["replay", "traces/chat_azure.csv", "--no-save", "--config", ""],
         ["replay", "/proc/self/mem"],
         ["trace", "x" * 5000],
         ["trace", "/dev/null"],
@@ -122,3 +137,112 @@ def test_what_was_found_before_stays_one_line(
     assert code in (0, 2)
     assert len(said) <= 1
     assert all(len(line) < 1500 for line in said)
+
+
+def _config(root: Path, name: str, **changes: object) -> str:
+    """A shipped file with some keys changed, the others as they are."""
+    return yaml.safe_dump(yaml.safe_load((root / "configs" / name).read_text()) | changes)
+
+
+def test_a_model_has_a_limit_of_layers_and_digits(tmp_path: Path) -> None:
+    path = tmp_path / "config.json"
+    known = {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 64, "vocab_size": 99}
+    path.write_text(json.dumps(known | {"num_hidden_layers": 10**6, "num_attention_heads": 4}))
+    with pytest.raises(SpecError, match="1000000 layers; allowed: up to 10000"):
+        load_model(str(path))
+    path.write_text(json.dumps(known | {"num_hidden_layers": 2, "num_attention_heads": 10**12}))
+    with pytest.raises(SpecError, match="num_attention_heads: 1000000000000 is too large; allowed: up to 1000000000"):
+        load_model(str(path))
+    path.write_text('{"hidden_size": ' + "9" * 5000 + "}")
+    with pytest.raises(SpecError, match="not JSON that can be read .* allowed: a config.json"):
+        load_model(str(path))
+
+
+def test_a_fit_is_of_the_laws_parameters(tmp_path: Path, root: Path) -> None:
+    name = "profiles/h200x2-llama-3.1-8b-tp1.yaml"
+    fit = yaml.safe_load((root / "configs" / name).read_text())["fit"]
+    path = tmp_path / "p.yaml"
+    path.write_text(_config(root, name, fit=fit | {"parameters": ["nan", *fit["parameters"][1:]]}))
+    with pytest.raises(SpecError, match="parameters: 'nan' is none of the law's; allowed: "):
+        read_profile(str(path))
+    path.write_text(_config(root, name, fit=fit | {"covariance": fit["covariance"][1:]}))
+    with pytest.raises(SpecError, match="covariance: is not square; allowed: "):
+        read_profile(str(path))
+
+
+@pytest.mark.parametrize(
+    ("part", "value", "fault"),
+    [
+        ("spec", {"slo": {"ttft_ms": "x"}}, "spec.slo.ttft_ms: 'x' is not a number"),
+        ("spec", {"run": {"warmup_requests": 0.5}}, "spec.run.warmup_requests: 0.5 is not a whole number"),
+        ("spec", 1, "spec: 1 is not a section"),
+        ("workers", {"a": "cook"}, "workers"),
+        ("gpus", -1, "gpus: -1 is too small"),
+        ("links", {"nvlink": "fast"}, "links"),
+    ],
+)
+def test_a_manifest_is_checked_where_it_is_read(part: str, value: object, fault: str, tmp_path: Path) -> None:
+    (tmp_path / "manifest.json").write_text(json.dumps({"spec": {}, part: value}))
+    with pytest.raises(SpecError, match="damaged .manifest.json: " + re.escape(fault)):
+        Run.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("rows", "fault"),
+    [
+        ('0.01,16,1,0,"[[16, 0"', ":2: chunks: not pairs"),
+        ('1e300,16,1,0,"[[16, 0]]"', "not all from 0 to 1e\\+18"),
+        ("x,16,1,0,", "duration_s: not numbers"),
+    ],
+)
+def test_a_table_of_steps_holds_numbers(rows: str, fault: str, tmp_path: Path) -> None:
+    path = tmp_path / "s.csv"
+    path.write_text(f"duration_s,prefill_tokens,decode_seqs,context_tokens,chunks\n{rows}\n")
+    with pytest.raises(SpecError, match=fault):
+        read_source(path)
+
+
+def test_a_cell_has_a_limit(tmp_path: Path) -> None:
+    path = tmp_path / "s.csv"
+    path.write_text("duration_s,prefill_tokens,decode_seqs,context_tokens\n1,2,3," + "9" * 140_000)
+    with pytest.raises(SpecError, match="not CSV .field larger than field limit .131072..; allowed: cells of at most"):
+        read_rows(path)
+
+
+@pytest.mark.parametrize(
+    ("script", "fault"),
+    [
+        ('x=aaaa\nfor i in {1..9999999999}; do x="$x$x"; vllm serve llama; done', "words too long"),
+        ("for i in $(seq 1 99999999999); do for j in {1..999}; do x=1; done; vllm serve a; done", "too many lines"),
+    ],
+)
+def test_a_script_has_a_price_limit(script: str, fault: str, tmp_path: Path) -> None:
+    path = tmp_path / "start.sh"
+    path.write_text(script)
+    with pytest.raises(SpecError, match=fault):
+        import_file(path)
+
+
+def test_keys_of_a_dynamo_file_are_text(tmp_path: Path) -> None:
+    path = tmp_path / "d.yaml"
+    path.write_text("Common: {model: a}\nFrontend: {}\nProcessor: {}\nVllmWorker: {common-configs: [model, 1]}\n")
+    with pytest.raises(SpecError, match=r"VllmWorker.common-configs: \['model', 1\] is not a list of keys"):
+        import_file(path)
+
+
+@pytest.mark.parametrize("every", ["often", 10**400, 0, True])
+def test_a_recordings_interval_is_a_time(every: object, tmp_path: Path) -> None:
+    path = tmp_path / "w.jsonl"
+    path.write_text(json.dumps({"schema": 1, "config": "{schema: 1}", "interval_s": every}))
+    with pytest.raises(SpecError, match="is no recording; allowed: "):
+        read_recording(path)
+
+
+@pytest.mark.parametrize("change", [{"t": 10**400}, {"gone": 5}, {"role": []}, {"v": {"a": "b"}}])
+def test_a_recording_is_checked_line_by_line(change: dict[str, object], tmp_path: Path) -> None:
+    row = {"engine": "aggregated-0", "round": 1.0, "t": 1.0, "role": "aggregated", "v": {}}
+    path = tmp_path / "w.jsonl"
+    path.write_text("\n".join(map(json.dumps, ({"schema": 1, "config": "{schema: 1}"}, row | change))))
+    _, rounds = read_recording(path)
+    with pytest.raises(SpecError, match=r"w.jsonl:2: .* allowed: "):
+        list(rounds)

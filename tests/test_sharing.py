@@ -86,3 +86,12 @@ def test_unknown_slowing_is_said(tmp_path: object) -> None:
     several = resolve(load("cpu-agg", ["deployment.replicas=2"]))
     assert any("share one host's CPU" in warning for warning in several.warnings)
     assert not any("share one host's CPU" in warning for warning in resolve(load("cpu-agg")).warnings)
+
+
+def test_gpus_are_no_cores_that_are_shared() -> None:
+    """The figure is of a host's CPU: engines on GPUs of one node keep their pace."""
+    system = two_workers(2.0)
+    setups = [replace(pool.setup, hardware=pool.hardware.model_copy(update={"kind": "gpu"})) for pool in system.pools]
+    pools = tuple(replace(pool, setup=setup) for pool, setup in zip(system.pools, setups, strict=True))
+    table = served(replace(system, pools=pools), (0.0, 100, 1), (0.05, 100, 1)).requests
+    assert table["prefill_end_s"].tolist() == pytest.approx([0.1, 0.15])

@@ -13,6 +13,7 @@ from __future__ import annotations
 import csv
 import math
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +27,7 @@ from planner.messages import message
 from planner.run.results import is_result, read_results
 from planner.run.tables import Run
 from planner.spec import SpecError
+from planner.spec.csv_file import read_rows
 from planner.spec.faults import validate
 from planner.spec.service import MeasuredService, Point, TokenTime
 from planner.system.resolve import Pool, System
@@ -66,17 +68,16 @@ def is_points(path: Path) -> bool:
     """Whether a CSV holds end-to-end points."""
     if path.suffix != ".csv" or not path.is_file():
         return False
-    with path.open(encoding="utf-8", errors="replace", newline="") as file:
+    with path.open(encoding="utf-8", errors="replace", newline="") as file, suppress(csv.Error):
         return set(COLUMNS) <= set(next(csv.reader(file), []))
+    return False
 
 
 def read_points(path: Path, system: System) -> list[Point]:
     """Points of a CSV (COLUMNS, and WORKERS where they are not the deployment's), or of a result. Raises SpecError."""
     counts = tuple(len(pool.workers) for pool in (system.pools[0], system.pools[-1]))
     if is_points(path):
-        with path.open(encoding="utf-8", newline="") as file:
-            rows = list(csv.DictReader(file))
-        found = [_row(row, number, path, counts) for number, row in enumerate(rows, 2)]
+        found = [_row(row, number, path, counts) for number, row in enumerate(read_rows(path), 2)]
         if not found:
             raise SpecError("{path}: no points; allowed: a row for each", path)
         return found
@@ -85,7 +86,7 @@ def read_points(path: Path, system: System) -> list[Point]:
     raise SpecError("{path}: no points; allowed: a result, a .csv with {names}", path, ", ".join(COLUMNS))
 
 
-def _row(row: dict[str, str], line: int, path: Path, counts: tuple[int, ...]) -> Point:
+def _row(row: dict[str, str | None], line: int, path: Path, counts: tuple[int, ...]) -> Point:
     def number(name: str, otherwise: int | None = None) -> float | int:
         text = (row.get(name) or "").strip()
         if not text and otherwise is not None:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from planner.run.results import QA_COLUMNS, is_result, read_results
 from planner.run.tables import STEP_COLUMNS, Run, frame
 from planner.spec import SpecError
+from planner.spec.strict_yaml import MOST
 
 STEP_NEEDS = ("prefill_tokens", "decode_seqs", "context_tokens", "duration_s")
 
@@ -71,9 +74,22 @@ def _steps_csv(path: Path) -> Run:
             ", ".join(missing),
             ", ".join(STEP_NEEDS),
         )
-    wrong = [name for name in STEP_NEEDS if not pd.api.types.is_numeric_dtype(table[name])]
+    known = [name for name in (*STEP_COLUMNS, "prefill_pairs") if name in table and name != "worker"]
+    wrong = [name for name in known if not pd.api.types.is_numeric_dtype(table[name])]
     if wrong:
         raise SpecError("{path}: {wrong}: not numbers; allowed: numbers in every row", path, ", ".join(wrong))
+    counted = [name for name in known if name in STEP_NEEDS or STEP_COLUMNS.get(name) == "int64"]
+    numbers = table[counted].to_numpy(float)
+    if not (np.isfinite(numbers) & (numbers >= 0) & (numbers <= MOST)).all():
+        raise SpecError(
+            "{path}: {names}: not all from 0 to {most:g}; allowed: such numbers in every row",
+            path,
+            ", ".join(counted),
+            MOST,
+        )
+    for line, text in enumerate(table.get("chunks", ()), start=2):
+        if isinstance(text, str) and not _pairs(text):
+            raise SpecError("{path}:{line}: chunks: not pairs; allowed: [[new tokens, tokens before], ...]", path, line)
     count = len(table)
     defaults = {"worker": ["engine"] * count, "start_s": [1e4 * row for row in range(count)], "count": [1] * count}
     steps = frame(
@@ -82,3 +98,15 @@ def _steps_csv(path: Path) -> Run:
     )
     extra = [name for name in ("prefill_pairs", "chunks") if name in table]
     return _run(path, {"steps": steps.assign(**{name: table[name] for name in extra})})
+
+
+def _pairs(text: str) -> bool:
+    """Whether a text is the JSON of pairs of numbers."""
+    try:
+        return all(
+            isinstance(number, int | float) and abs(number) <= MOST
+            for new, had in json.loads(text)
+            for number in (new, had)
+        )
+    except (ValueError, TypeError, RecursionError):
+        return False

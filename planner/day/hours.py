@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from planner.spec import Empirical, Poisson, Spec, SpecError
+from planner.spec.csv_file import read_rows
 from planner.traffic.rows import TraceRequest
 from planner.traffic.trace_scan import Scan, Selection
 
@@ -132,14 +133,10 @@ REUSED = "reused"  # a column that may be there, after the others
 
 def of_profile(path: Path, hour_s: float, scale: float) -> list[Hour]:
     """A CSV of hours: hour, rate, prompt_tokens, output_tokens (means), maybe reused (a share). Raises SpecError."""
-    import csv
-
-    with path.open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
     found = []
-    for number, row in enumerate(rows, start=2):
+    for number, row in enumerate(read_rows(path), start=2):
         try:
-            rate, prompt, output = (float(row[name]) for name in COLUMNS[1:])
+            rate, prompt, output = (float(row[name] or "") for name in COLUMNS[1:])
             reused = float(row.get(REUSED) or 0.0)
         except (KeyError, TypeError, ValueError):
             raise SpecError(

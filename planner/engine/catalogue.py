@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from planner.messages import message
-from planner.spec import Node, NonNegative, NonNegativeInt, Positive, PositiveInt, SpecError, config_root
+from planner.spec import Factor, Node, NonNegative, NonNegativeInt, Positive, PositiveInt, SpecError, config_root
 from planner.spec.faults import unknown, validate
 from planner.spec.strict_yaml import read_mapping, read_text
 
@@ -79,9 +79,9 @@ class LinkPreset(Node):
     post_us: NonNegative = 0.0  # a descriptor, on the worker that posts; 0: not known, as of the two below
     way_ms: NonNegative = 0.0
     way_us_per_token: NonNegative = 0.0
-    slowing: Annotated[float, Field(ge=1)] = 1.0  # a prompt's step while KV is read from its GPU
+    slowing: Factor = 1.0  # a prompt's step while KV is read from its GPU
     idle_look_ms: NonNegative = 0.0  # until an idle engine sees that a transfer has ended
-    pull_beside: Annotated[float, Field(ge=1)] = 1.0  # pull: posts while the GPU that is read from computes
+    pull_beside: Factor = 1.0  # pull: posts while the GPU that is read from computes
     block_size: PositiveInt | None = None  # tokens of the KV blocks that hand-overs were measured with
     pull_block_sizes: Annotated[tuple[PositiveInt, ...], Field(strict=False)] = ()  # more that pull was checked with
     push_block_sizes: Annotated[tuple[PositiveInt, ...], Field(strict=False)] = ()  # or push

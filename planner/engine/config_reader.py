@@ -23,6 +23,10 @@ def text_config(config: dict[str, Any]) -> dict[str, Any]:
     return config
 
 
+MOST = 10**9  # of a width or a count
+MOST_LAYERS = 10_000  # each is looked at
+
+
 @dataclass(frozen=True)
 class Reader:
     """The keys of one language model. Every method raises SpecError for a value that cannot be."""
@@ -47,6 +51,8 @@ class Reader:
                 key,
                 value,
             )
+        if value > MOST:
+            raise SpecError("{where}: {key}: {value} is too large; allowed: up to {most}", self.where, key, value, MOST)
         return value
 
     def count(self, *keys: str) -> int:
@@ -90,7 +96,10 @@ class Reader:
             listed = self.config.get(key)
             if isinstance(listed, (list, str)) and listed and self.config.get("num_hidden_layers") is None:
                 return len(listed)
-        return self.whole("num_hidden_layers", "num_layers", "n_layer", "n_layers")
+        found = self.whole("num_hidden_layers", "num_layers", "n_layer", "n_layers")
+        if found > MOST_LAYERS:
+            raise SpecError("{where}: {count} layers; allowed: up to {most}", self.where, found, MOST_LAYERS)
+        return found
 
     @property
     def heads(self) -> int:

@@ -80,16 +80,23 @@ def _of_hub(hub_id: str) -> ModelConfig | None:
     return None if name is None else _catalogued(name)
 
 
-def _json(file: Path, kind: str) -> dict[str, Any]:
+def parsed(text: str, file: object, kind: str) -> dict[str, Any]:
+    """The JSON object that a file of a model holds; `kind` is what Hugging Face calls it. Raises SpecError."""
     try:
-        found = json.loads(read_text(file, message("a Hugging Face {file}", kind)))
+        found = json.loads(text)
     except json.JSONDecodeError as error:
         raise SpecError(
             "{file}: line {line}: not valid JSON ({fault}); allowed: a {kind}", file, error.lineno, error.msg, kind
         ) from None
+    except (ValueError, RecursionError) as error:  # a number of too many digits, or lists in lists
+        raise SpecError("{file}: not JSON that can be read ({fault}); allowed: a {kind}", file, error, kind) from None
     if not isinstance(found, dict):
         raise SpecError("{file}: holds no JSON object; allowed: a Hugging Face {kind}", file, kind)
     return found
+
+
+def _json(file: Path, kind: str) -> dict[str, Any]:
+    return parsed(read_text(file, message("a Hugging Face {file}", kind)), file, kind)
 
 
 def model_config(name_or_path: str) -> ModelConfig:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from planner.engine.checkpoint import Weights
 from planner.engine.law import StepLaw
-from planner.spec import Node, NonNegative, NonNegativeInt, Positive, PositiveInt
+from planner.messages import message
+from planner.spec import Factor, Fraction, Node, NonNegative, NonNegativeInt, Positive, PositiveInt
 
 
 class Residual(Node):
@@ -30,6 +31,24 @@ class Fit(Node):
     residuals: dict[str, Residual]  # by kind of row
     raised: Annotated[tuple[str, ...], Field(strict=False)] = ()  # parameters that were below the hardware's roofline
     ties: dict[str, str] = {}  # parameter -> the one it was set equal to, for want of rows that tell them apart
+
+    @model_validator(mode="after")
+    def _square(self) -> Self:
+        unknown = next((name for name in self.parameters if name not in StepLaw.model_fields), None)
+        if unknown is not None:
+            raise ValueError(
+                message(
+                    "parameters: {name!r} is none of the law's; allowed: {names}",
+                    unknown,
+                    ", ".join(StepLaw.model_fields),
+                )
+            )
+        count = len(self.parameters)
+        if len(self.covariance) != count or any(len(row) != count for row in self.covariance):
+            raise ValueError(
+                message("covariance: is not square; allowed: {count} rows of {count} numbers, as parameters", count)
+            )
+        return self
 
 
 Range = Annotated[tuple[NonNegativeInt, NonNegativeInt], Field(strict=False)]
@@ -90,9 +109,9 @@ class HandOverLaw(Node):
     post_s: NonNegative = 0.0  # a descriptor, on the worker that posts
     way_s: NonNegative = 0.0  # from the prefill worker's answer to the decode worker's queue
     way_per_token_s: NonNegative = 0.0
-    slowing: Annotated[float, Field(ge=1)] = 1.0  # a prompt's step while KV is read from its GPU
+    slowing: Factor = 1.0  # a prompt's step while KV is read from its GPU
     idle_look_s: NonNegative = 0.0  # until an idle engine sees that a transfer has ended
-    pull_beside: Annotated[float, Field(ge=1)] = 1.0  # pull: posts while the GPU that is read from computes
+    pull_beside: Factor = 1.0  # pull: posts while the GPU that is read from computes
     block_size: PositiveInt | None = None  # tokens of the KV blocks that it was measured with
     pull_block_sizes: Annotated[tuple[PositiveInt, ...], Field(strict=False)] = ()  # more that pull was checked with
     push_block_sizes: Annotated[tuple[PositiveInt, ...], Field(strict=False)] = ()  # or push
@@ -138,7 +157,7 @@ class ProfileFile(Node):
     hardware: str
     tp: PositiveInt = 1
     cuda_graphs: bool = True
-    gpu_memory_utilization: Annotated[float, Field(gt=0, le=1)] | None = None
+    gpu_memory_utilization: Fraction | None = None
     kv_cache_tokens: PositiveInt | None = None
     kv_cache_dtype: Literal["fp8", "bf16", "fp16"] | None = None  # of the engine that was measured; None: its dtype
     quantization: Weights | None = None  # of its weights, stored so or when they were loaded
@@ -151,7 +170,7 @@ class ProfileFile(Node):
     hand_over: HandOverLaw | None = None
     launches: Launches | None = None
     spread: Spread | None = None
-    interference: Annotated[float, Field(ge=1)] | None = None  # a step's time while another engine of the host works
+    interference: Factor | None = None  # a step's time while another engine of the host works
     validity: Validity | None = None
     fit: Fit | None = None
     fitted_to: str | None = None  # what a simulated profile was fitted to, where that is no measurement of steps

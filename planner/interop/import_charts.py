@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from planner.interop.import_pods import POD, count, hardware_of, name_role, servers_of
-from planner.interop.import_reading import Choices, ForeignKeys, Imported, Note, Role, section, unread
+from planner.interop.import_reading import Choices, ForeignKeys, Imported, Note, Role, digits, section, unread
 from planner.interop.import_script import _ROUTERS as ROUTERS
 from planner.interop.import_servers import assemble
 from planner.interop.import_vllm import Options, options
@@ -144,7 +144,7 @@ def read_production_stack(data: dict[str, Any], where: str, name: str, choices: 
             Server(
                 Options(given.values, str(one.get("modelURL") or "") or None), key, "vllm", environment, (), role,
                 count(one.get("replicaCount"), f"{where}: {key}.replicaCount"),
-                int(gpus) if str(gpus).isdigit() and int(gpus) > 0 else None, "pod",
+                digits(gpus) or None, "pod",
                 hardware_of(one.get("nodeSelectorTerms"), one.get("nodeName"), one.get("requestGPUType")),
                 role is not None,
             )

@@ -24,6 +24,7 @@ from planner.interop.import_reading import (
     Key,
     Note,
     Role,
+    digits,
     items,
     plain_name,
     section,
@@ -87,8 +88,8 @@ def _workers(source: ForeignKeys, base: tuple[Key, ...], key: str, role: Role | 
     nodes = source.integer(*base, "multinode", "nodeCount")
     limits = section(found.get("resources"), f"{source.where}: {key}.resources")
     own = next(
-        (int(part[name]) for part in (limits.get("limits"), limits.get("requests")) if isinstance(part, Mapping)
-         for name in GPU_LIMITS if str(part.get(name, "")).isdigit()), None,
+        (known for part in (limits.get("limits"), limits.get("requests")) if isinstance(part, Mapping)
+         for name in GPU_LIMITS if (known := digits(part.get(name))) is not None), None,
     )  # fmt: skip
     shared = environment(found.get("envs"))
     hardware = hardware_of(

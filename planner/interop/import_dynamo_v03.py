@@ -50,13 +50,26 @@ def _take(source: ForeignKeys, component: str, key: str, default: Any = None) ->
     own = source.get(component, key)
     if own is not None:
         return own
-    named = source.section(component).get("common-configs") or []
+    named = _named(source, component)
     return source.get("Common", key, default=default) if key in named else default
+
+
+def _named(source: ForeignKeys, component: str) -> list[str]:
+    """The keys of Common that a component takes. Raises SpecError."""
+    found = source.section(component).get("common-configs") or []
+    if not isinstance(found, list) or not all(isinstance(key, str) for key in found):
+        raise SpecError(
+            "{where}: {path}: {value!r} is not a list of keys; allowed: keys of Common",
+            source.where,
+            f"{component}.common-configs",
+            found,
+        )
+    return found
 
 
 def _workers(source: ForeignKeys, component: str, role: Role) -> tuple[Group, list[Note]]:
     own = {key for key in source.section(component) if key not in ("ServiceArgs", "common-configs")}
-    named = source.section(component).get("common-configs") or []
+    named = _named(source, component)
     structure = {
         "model", "remote-prefill", "conditional-disagg", "max-local-prefill-length", "max-prefill-queue-size", "router",
         "kv-transfer-config", "tensor-parallel-size",

@@ -10,7 +10,7 @@ from typing import Any
 
 from planner.interop import import_checks
 from planner.interop.import_pods import POD, count, environment, hardware_of, name_role, servers_of, words_of
-from planner.interop.import_reading import Choices, ForeignKeys, Imported, Note, Role, items, section, unread
+from planner.interop.import_reading import Choices, ForeignKeys, Imported, Note, Role, digits, items, section, unread
 from planner.interop.import_script import proxy_ports, router_of
 from planner.interop.import_servers import assemble
 from planner.interop.import_vllm import Options, options
@@ -47,8 +47,8 @@ def _devices(service: Mapping[str, Any]) -> int | None:
         if isinstance(device, Mapping):
             if isinstance(device.get("device_ids"), list):
                 return len(device["device_ids"])
-            if str(device.get("count", "")).isdigit():
-                return int(device["count"])
+            if (known := digits(device.get("count"))) is not None:
+                return known
     return None
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from planner.engine.catalogue import gpu_named
-from planner.interop.import_reading import ForeignKeys, Key, Note, Role
+from planner.interop.import_reading import ForeignKeys, Key, Note, Role, digits
 from planner.interop.import_servers import hinted
 from planner.interop.import_vllm import is_command, options, server_of, started
 from planner.interop.server import Server
@@ -62,8 +62,8 @@ def gpus_of(resources: Any) -> int | None:
         part = resources.get(section) if isinstance(resources, Mapping) else None
         for name in GPU_LIMITS:
             value = part.get(name) if isinstance(part, Mapping) else None
-            if value is not None and str(value).isdigit():
-                return int(value)
+            if (known := digits(value)) is not None:
+                return known
         custom = part.get("custom") if isinstance(part, Mapping) else None
         if isinstance(custom, Mapping) and custom:
             return gpus_of({section: custom})
@@ -155,8 +155,8 @@ def count(value: Any, where: str, default: int = 1) -> int:
     """A number of replicas; 0 is a section that is switched off. Raises SpecError."""
     if value is None:
         return default
-    if isinstance(value, str) and value.isdigit():
-        value = int(value)
+    if isinstance(value, str):
+        value = digits(value) if digits(value) is not None else value
     if isinstance(value, bool) or not isinstance(value, int) or value < 0:
         raise SpecError("{where}: {value!r} is not a count; allowed: whole numbers from 0", where, value)
     return value

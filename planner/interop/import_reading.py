@@ -35,6 +35,12 @@ class Note:
         return " ".join(f"{self.kind}: {self.key}: {self.text}".split())  # a line of a comment
 
 
+def digits(value: object) -> int | None:
+    """A number that is given as such or by its digits, at most 18 of them; None for everything else."""
+    text = str(value)
+    return int(text) if not isinstance(value, bool) and re.fullmatch(r"[0-9]{1,18}", text) else None
+
+
 @dataclass(frozen=True, slots=True)
 class Group:
     """Equal workers of a foreign deployment; `engine` holds planner's engine keys."""
@@ -111,8 +117,7 @@ class ForeignKeys:
     def integer(self, *path: Key, default: int = 1) -> int:
         """A count of at least 1. Raises SpecError."""
         value = self.get(*path, default=default)
-        if isinstance(value, str) and value.isdigit():
-            value = int(value)
+        value = digits(value) or value
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             raise SpecError(
                 "{where}: {path}: {value!r} is not a count; allowed: whole numbers from 1",

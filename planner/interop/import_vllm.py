@@ -113,8 +113,9 @@ def as_json(value: Any, where: str) -> dict[str, Any]:
             raise SpecError("{where}: holds a variable that is set nowhere; allowed: a JSON object", where)
         try:
             value = json.loads(value)
-        except json.JSONDecodeError as error:
-            raise SpecError("{where}: not JSON ({error}); allowed: a JSON object", where, error.msg) from None
+        except (ValueError, RecursionError) as error:
+            fault = error.msg if isinstance(error, json.JSONDecodeError) else str(error)
+            raise SpecError("{where}: not JSON ({error}); allowed: a JSON object", where, fault) from None
     if not isinstance(value, dict):
         raise SpecError("{where}: {value!r} is no section; allowed: a JSON object", where, value)
     return dict(value)

@@ -14,6 +14,10 @@ from planner.interop.shell_words import Branch, Function, Loop, Node, Parser, Si
 from planner.spec import SpecError
 
 MOST_COMMANDS = 10_000
+MOST_STEPS = 20_000  # assignments and commands, of loops each time
+MOST_TEXT = 1_000_000  # characters that the words of one command grow to
+MOST_COMMENTS = 200  # those nearest to a command
+WHOLE = "-?[0-9]{1,18}"
 _ASSIGN = re.compile(r"([A-Za-z_]\w*)(\+?=)(.*)", re.S)
 _SHELLS = {"sh", "bash", "zsh", "dash"}
 
@@ -45,6 +49,7 @@ class Shell:
     found: list[Command] = field(default_factory=list)
     comments: list[str] = field(default_factory=list)
     depth: int = 0
+    steps: int = 0
 
     # --- expansion ------------------------------------------------------------------------------
 
@@ -57,15 +62,11 @@ class Shell:
         if text.startswith("$("):
             words = [word for part in Parser(text[2:-1]).parse() if isinstance(part, Simple) for word in part.words]
             inner = self.expand(words, scope)
-            if (
-                inner[:1] == ["seq"]
-                and all(re.fullmatch(r"-?\d+", one) for one in inner[1:])
-                and len(inner) in (2, 3, 4)
-            ):
+            if inner[:1] == ["seq"] and all(re.fullmatch(WHOLE, one) for one in inner[1:]) and len(inner) in (2, 3, 4):
                 numbers = [int(one) for one in inner[1:]]
                 first, step, last = (1, 1, *numbers) if len(numbers) == 1 else (numbers[0], 1, numbers[-1])
                 step = numbers[1] if len(numbers) == 3 else step
-                return [str(number) for number in range(first, last + 1, step or 1)][:MOST_COMMANDS]
+                return [str(number) for number in range(first, last + 1, step or 1)[:MOST_COMMANDS]]
             return inner[1:] if inner[:1] == ["echo"] else [text]
         name = text[1:].strip("{}") if not text.startswith("${") else text[2:-1]
         match = re.fullmatch(r"([#!]?)(\w+|[@*])(?:\[([^\]]*)\])?(?:(:?[-=?+])(.*))?", name, re.S)
@@ -91,7 +92,7 @@ class Shell:
             return values
         if index:
             number = self._arithmetic(index, scope, index)
-            known = number.isdigit() and int(number) < len(values)
+            known = re.fullmatch(r"[0-9]{1,9}", number) and int(number) < len(values)
             return [values[int(number)]] if known else [text]
         return values if key in ("@", "*") else values[:1] or [""]
 
@@ -113,6 +114,7 @@ class Shell:
     def expand(self, words: Iterable[Word], scope: _Scope) -> list[str]:
         """The words that a shell would see."""
         done: list[str] = []
+        grown = 0
         for word in words:
             made: list[str] = [""]
             quoted = gone = False  # gone: a list without members, which is no word even in quotes
@@ -129,10 +131,13 @@ class Shell:
                     continue
                 made[-1] += values[0]
                 made += values[1:]
+                grown += sum(map(len, values))
+                if grown > MOST_TEXT:
+                    raise SpecError("{where}: words too long; allowed: up to {most} characters", self.where, MOST_TEXT)
             if made == [""] and (gone or not quoted):
                 continue
-            braces = re.fullmatch(r"\{(-?\d+)\.\.(-?\d+)\}", word.plain or "")
-            done += [str(n) for n in range(int(braces[1]), int(braces[2]) + 1)] if braces else made
+            braces = re.fullmatch(rf"\{{({WHOLE})\.\.({WHOLE})\}}", word.plain or "")
+            done += [str(n) for n in range(int(braces[1]), int(braces[2]) + 1)[:MOST_COMMANDS]] if braces else made
         return done
 
     # --- running --------------------------------------------------------------------------------
@@ -171,18 +176,22 @@ class Shell:
     def _counted(self, head: str, scope: _Scope) -> tuple[str, list[str] | None]:
         """Variable and values of `((i=0; i<4; i++))`; None when the bounds are not known."""
         parts = re.fullmatch(
-            r"\(\((?:int )?(\w+)=(.+?);\s*\1\s*(<=?)\s*(.+?);.*?(\+\+|\+=\s*\d+).*", head.replace("\n", "")
+            r"\(\((?:int )?(\w+)=(.+?);\s*\1\s*(<=?)\s*(.+?);.*?(\+\+|\+=\s*\d{1,9}).*", head.replace("\n", "")
         )
         if parts is None:
             return "", None
         name, first, than, last, step = parts.groups()
         numbers = [self._arithmetic(text, scope, "") for text in (first, last)]
-        if not all(re.fullmatch(r"-?\d+", number) for number in numbers):
+        if not all(re.fullmatch(WHOLE, number) for number in numbers):
             return name, None
         by = 1 if step == "++" else int(step[2:])
-        return name, [str(n) for n in range(int(numbers[0]), int(numbers[1]) + (than == "<="), max(by, 1))]
+        turns = range(int(numbers[0]), int(numbers[1]) + (than == "<="), max(by, 1))[:MOST_COMMANDS]
+        return name, [str(number) for number in turns]
 
     def _simple(self, node: Simple, scope: _Scope) -> None:
+        self.steps += 1
+        if self.steps > MOST_STEPS:
+            raise SpecError("{where}: runs too many lines; allowed: up to {most}", self.where, MOST_STEPS)
         self.comments += node.comments
         local: dict[str, list[str]] = {}
         words = list(node.words)
@@ -216,7 +225,7 @@ class Shell:
         environment = {name: value[0] for name, value in values.items() if value and not name.isdigit()}
         targets = self.expand(node.targets, scope)
         raw = [word.raw for word in node.words]
-        hints = (*targets, *raw, *scope.names, *reversed(self.comments))
+        hints = (*targets, *raw, *scope.names, *self.comments[: -MOST_COMMENTS - 1 : -1])
         inner = script_of(words)
         if inner is None and node.bodies and words[0].rsplit("/", 1)[-1] in {*_SHELLS, "ssh"}:
             inner = node.bodies[0], []

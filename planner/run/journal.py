@@ -73,7 +73,7 @@ def recover(folder: Path) -> Run:
             )
         columns = {name: [row.get(name) for row in rows] for name in REQUEST_COLUMNS}
         requests = frame("requests", columns)
-    except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
+    except (OSError, ValueError, KeyError, TypeError, IndexError, RecursionError) as error:
         if isinstance(error, SpecError):
             raise
         what = f"{type(error).__name__}: {error}"[:200]

@@ -49,7 +49,7 @@ def _number(row: Any, *keys: str, scale: float = 1.0) -> float | None:
             continue
         try:
             number = math.nan if isinstance(here, bool) else float(here)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):  # the last: a whole number of 400 digits
             number = math.nan
         if not math.isfinite(number) or abs(number) > MOST_NUMBER * 1e6:
             raise BadResult("{key}: {value!r} is no number; allowed: numbers", key, here)

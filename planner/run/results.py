@@ -11,6 +11,7 @@ import hashlib
 import io
 import json
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -70,7 +71,7 @@ def read_results(path: Path) -> Run:
     """A tool's result file (`FILE#2`: the third benchmark in it) as a run. Raises SpecError."""
     name, mark, number = str(path).partition("#")
     file = Path(name)
-    if mark and not number.isdigit():
+    if mark and not re.fullmatch(r"[0-9]{1,9}", number):
         raise SpecError("{path}: {number!r} is no number; allowed: FILE#0, FILE#1, ...", path, number)
     try:
         raw = file.read_bytes()

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
-from planner.messages import Message, message, packed, unpacked
+from planner.messages import Message, message, packed, said, unpacked
 from planner.run.columns import Columns, FrameColumns
 from planner.spec.strict_yaml import SpecError, shorten
 
@@ -131,33 +131,19 @@ def frame(table: str, columns: dict[str, Any] | None = None) -> pd.DataFrame:
 
 def _manifest(folder: Path) -> dict[str, Any]:
     """A run's manifest with what every reader takes for granted. Raises SpecError."""
-    fault = ""
+    from planner.run.manifest_shape import Manifest
+    from planner.spec.faults import validate
+
     try:
         manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:  # ValueError: not JSON, not UTF-8, or a number of too many digits
-        fault = shorten(" ".join(str(error).split()))
+        validate(Manifest, manifest, "manifest.json")
+    except SpecError as error:
+        fault = said(error)
+    except (ValueError, RecursionError) as error:  # not JSON, not UTF-8, or a number of too many digits
+        fault = message("manifest.json: {fault}", shorten(" ".join(str(error).split())))
     else:
-        spec = manifest.get("spec") if isinstance(manifest, dict) else None
-        if not isinstance(spec, dict):
-            fault = message("no section 'spec'")
-        elif wrong := [key for key in ("deployment", "slo", "run") if not isinstance(spec.get(key) or {}, dict)]:
-            fault = message("spec.{key} is not a section", wrong[0])
-        elif not _has_roles(manifest.get("workers")):
-            fault = message("workers have no roles")
-    if fault:
-        raise SpecError(
-            "{folder}: damaged (manifest.json: {fault}); allowed: a folder as a run wrote it", folder, fault
-        )
-    return _with_messages(manifest)
-
-
-def _has_roles(workers: Any) -> bool:
-    """{worker: role}, or nothing."""
-    if not workers:
-        return True
-    return isinstance(workers, dict) and all(
-        isinstance(role, str) and role in ("aggregated", "prefill", "decode") for role in workers.values()
-    )
+        return _with_messages(manifest)
+    raise SpecError("{folder}: damaged ({fault}); allowed: a folder as a run wrote it", folder, fault)
 
 
 STOPPED = "stopped before it ended"  # the error of a request that was in flight when a run was told to stop

@@ -17,7 +17,16 @@ from planner.spec.deployment import (
 )
 from planner.spec.document import RunOptions, Slo, Spec, config_root, dump, find_config, load, parse, schema, spec_hash
 from planner.spec.optimizations import Optimizations
-from planner.spec.strict_yaml import Fraction, Node, NonNegative, NonNegativeInt, Positive, PositiveInt, SpecError
+from planner.spec.strict_yaml import (
+    Factor,
+    Fraction,
+    Node,
+    NonNegative,
+    NonNegativeInt,
+    Positive,
+    PositiveInt,
+    SpecError,
+)
 from planner.spec.workload import (
     Concurrency,
     Constant,
@@ -52,6 +61,7 @@ __all__ = [
     "Duration",
     "Empirical",
     "Engine",
+    "Factor",
     "Fixed",
     "Fraction",
     "Gamma",

@@ -8,7 +8,16 @@ from pydantic import AfterValidator, Field
 
 from planner.messages import message
 from planner.spec.service import MeasuredService
-from planner.spec.strict_yaml import MOST_NAME, Fraction, Node, NonNegative, NonNegativeInt, Positive, PositiveInt
+from planner.spec.strict_yaml import (
+    MOST_NAME,
+    Factor,
+    Fraction,
+    Node,
+    NonNegative,
+    NonNegativeInt,
+    Positive,
+    PositiveInt,
+)
 
 MOST_WORKERS = 4096  # of a pool, GPUs of a worker and of a node
 LEAST_AGE_S = 1e-3  # the simulator renews the router's view this often
@@ -50,7 +59,7 @@ class Engine(Node):
     watermark: Annotated[float, Field(ge=0, lt=1)] = 0.0  # share of the KV blocks that admissions leave free
     scheduler: Literal["v1", "prefill_first"] = "v1"  # prefill_first: vLLM V0, prompts before decodes
     enable_expert_parallel: bool = False  # each of a worker's tp x dp GPUs holds whole experts, not a share of each
-    expert_imbalance: Annotated[float, Field(ge=1)] = 1.0  # expert parallelism: the busiest GPU's work over the mean
+    expert_imbalance: Factor = 1.0  # expert parallelism: the busiest GPU's work over the mean
     vllm_release: Annotated[str, Field(pattern=r"^\d+\.\d+(\.\d+)?$")] | None = None  # "0.19": its memory; else 0.32
     load_format: Literal["auto", "dummy"] = "auto"  # dummy: random weights, nothing is downloaded (live)
 

@@ -130,7 +130,7 @@ def find_config(name: str | Path) -> Path:
         if candidate.is_file():
             return candidate
     shipped = sorted(file.stem for file in root.glob("*.yaml"))
-    fault = unknown(str(inner.with_suffix("")), shipped)
+    fault = unknown(str(inner).removesuffix(".yaml"), shipped)
     raise SpecError("{name}: no such file: {fault}, or the path of a YAML file", shorten(str(name)), fault)
 
 

@@ -58,7 +58,7 @@ class Compression(Node):
 class Layerwise(Node):
     """KV leaves in `groups` of layers as they are computed, while the prompt's last step still runs."""
 
-    groups: PositiveInt = 8
+    groups: Annotated[PositiveInt, Field(le=1000)] = 8  # each is a transfer; no model has as many layers
 
 
 class Transfer(Node):

@@ -14,13 +14,14 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from planner.messages import Fault, message, system
 
 MOST_TEXT = 4 * 2**20  # characters of one file: a minute of reading
 MOST_VALUES = 100_000  # of one file, those of an alias counted each time that it is used
 MOST_WHOLE = 10**18  # what arrays of 64-bit numbers hold, with room for sums
+MOST, LEAST = 1e18, 1e-18  # of other numbers: their products and quotients stay finite
 LEAST_PERIOD_S = 1e-3  # the simulator looks this often at what has a period
 MOST_SHOWN = 200  # characters of a refused value
 MOST_NAME = 200
@@ -51,11 +52,26 @@ def _whole(value: Any) -> Any:
     return whole
 
 
+def _finite(value: float) -> float:
+    """Raises ValueError for what can only lead to infinities, or to times that no step of a clock changes."""
+    if value > MOST:
+        raise ValueError(message("{value:g} is too large; allowed: numbers up to {most:g}", value, MOST))
+    return value
+
+
+def _divisor(value: float) -> float:
+    """As `_finite`, for what may be divided by."""
+    if value < LEAST:
+        raise ValueError(message("{value:g} is too small; allowed: numbers from {least:g}", value, LEAST))
+    return _finite(value)
+
+
 PositiveInt = Annotated[int, Field(gt=0), BeforeValidator(_whole)]
 NonNegativeInt = Annotated[int, Field(ge=0), BeforeValidator(_whole)]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Fraction = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False), AfterValidator(_divisor)]
+NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False), AfterValidator(_finite)]
+Fraction = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False), AfterValidator(_divisor)]
+Factor = Annotated[float, Field(ge=1, allow_inf_nan=False), AfterValidator(_finite)]
 
 
 class _Loader(yaml.SafeLoader):

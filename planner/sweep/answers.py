@@ -108,7 +108,7 @@ class Rows:
             parsed = [json.loads(line) for line in whole]
             ours = not parsed or parsed[0] == self.head
             rows = {str(row["question"]): dict(row["row"]) for row in parsed[1:]} if ours else {}
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise SpecError(
                 "{path}: damaged ({fault}); allowed: rows as a sweep wrote them", self.path, error
             ) from None

@@ -30,6 +30,7 @@ FAULTS: dict[str, str] = {
     "{one} {two}": "{one} {two}",
     "{one}, {two}": "{one}、{two}",
     "{one} and {two}": "{one} 和 {two}",
+    "a CSV file": "CSV 文件",
     "a YAML file": "YAML 文件",
     "the path of a trace file": "轨迹文件的路径",
     "a whole number, at least 1": "不小于 1 的整数",
@@ -73,6 +74,8 @@ FAULTS: dict[str, str] = {
     "{value} is too small; allowed: {takes}": "{value} 太小；可用：{takes}",
     "{value} is too large; allowed: {takes}": "{value} 太大；可用：{takes}",
     "{value} is too large; allowed: whole numbers up to {most}": "{value} 太大；可用：不超过 {most} 的整数",
+    "{value:g} is too large; allowed: numbers up to {most:g}": "{value:g} 太大；可用：不超过 {most:g} 的数",
+    "{value:g} is too small; allowed: numbers from {least:g}": "{value:g} 太小；可用：不小于 {least:g} 的数",
     "{value} is too long; allowed: {takes}": "{value} 太长；可用：{takes}",
     "{value} is not finite; allowed: {takes}": "{value} 不是有限数；可用：{takes}",
     "{where}: {value} is not finite; allowed: finite numbers": "{where}：{value} 不是有限数；可用：有限数",
@@ -145,6 +148,11 @@ FAULTS: dict[str, str] = {
     # --- a model, a GPU, an engine ---
     "{path}: config or source is missing; allowed: Hugging Face keys, and where they are from": (
         "{path}：缺少 config 或 source；可用：Hugging Face 的键及其来源"
+    ),
+    "{where}: {key}: {value} is too large; allowed: up to {most}": "{where}：{key}：{value} 太大；可用：不超过 {most}",
+    "{where}: {count} layers; allowed: up to {most}": "{where}：{count} 层；可用：不超过 {most}",
+    "{file}: not JSON that can be read ({fault}); allowed: a {kind}": (
+        "{file}：无法读取的 JSON（{fault}）；可用：{kind}"
     ),
     "{file}: line {line}: not valid JSON ({fault}); allowed: a {kind}": (
         "{file}：第 {line} 行：不是合法的 JSON（{fault}）；可用：{kind}"
@@ -466,13 +474,18 @@ FAULTS: dict[str, str] = {
     "(workload.dequantise=false sends them in bursts).": (
         "轨迹的发送时间落在 {grid:g} 秒的网格上；请求已在其中均匀散开（workload.dequantise=false 则成批发送）。"
     ),
-    # --- runs ---
-    "{folder}: damaged (manifest.json: {fault}); allowed: a folder as a run wrote it": (
-        "{folder}：已损坏（manifest.json：{fault}）；可用：运行所写的文件夹"
+    "parameters: {name!r} is none of the law's; allowed: {names}": "parameters：{name!r} 不是定律的参数；可用：{names}",
+    "covariance: is not square; allowed: {count} rows of {count} numbers, as parameters": (
+        "covariance：不是方阵；可用：{count} 行，每行 {count} 个数，与 parameters 一致"
     ),
-    "no section 'spec'": "没有 'spec' 一节",
-    "workers have no roles": "workers 没有角色",
-    "spec.{key} is not a section": "spec.{key} 不是一节",
+    "{path}: not CSV ({error}); allowed: cells of at most {most} characters": (
+        "{path}：不是 CSV（{error}）；可用：每格不超过 {most} 个字符"
+    ),
+    # --- runs ---
+    "{folder}: damaged ({fault}); allowed: a folder as a run wrote it": (
+        "{folder}：已损坏（{fault}）；可用：运行所写的文件夹"
+    ),
+    "manifest.json: {fault}": "manifest.json：{fault}",
     "manifest.json: key 'spec' is missing; allowed: a manifest written by planner": (
         "manifest.json：缺少键 'spec'；可用：planner 所写的 manifest"
     ),

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from planner.engine.catalogue import names
-from planner.engine.model_config import published_as
+from planner.engine.model_config import parsed, published_as
 from planner.spec import SpecError
 from planner.suggestion.splits import tp_sizes
 from planner.ui.scenario import Scenario, profile_for
@@ -44,15 +44,7 @@ def standing(model: str, hardware: str, gpus: int) -> Standing:
 
 def pasted(text: str) -> str:
     """Keep a pasted config.json under its content; returns the folder, for the spec's `model`. Raises SpecError."""
-    try:
-        config = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise SpecError(
-            "{file}: line {line}: not valid JSON ({fault}); allowed: a {kind}",
-            "config.json", error.lineno, error.msg, "config.json",
-        ) from None  # fmt: skip
-    if not isinstance(config, dict):
-        raise SpecError("{file}: holds no JSON object; allowed: a Hugging Face {kind}", "config.json", "config.json")
+    config = parsed(text, "config.json", "config.json")
     kept = json.dumps(config, indent=1, sort_keys=True)
     said = str(config.get("_name_or_path") or config.get("model_type") or "model").rsplit("/", 1)[-1]
     name = "".join(letter if letter.isalnum() or letter in "._-" else "-" for letter in said).strip(".-") or "model"

@@ -20,6 +20,7 @@ Role = Literal["aggregated", "prefill", "decode"]
 ROLES: tuple[Role, ...] = ("aggregated", "prefill", "decode")
 Values = Mapping[str, float]
 SCHEMA = 1
+LONGEST_S = 1e7  # of an interval: months
 MOST_LINE = 2**22  # characters; an engine has some 20,000
 RECORDINGS = Path(__file__).parent / "recordings"  # that ship, by name
 
@@ -106,9 +107,17 @@ def read_recording(path: Path) -> tuple[Head, Iterator[Round | Plan]]:
         )
     lines = _lines(path)
     first = next(lines, None)
-    if first is None or first[1].get("schema") != SCHEMA or not isinstance(first[1].get("config"), str):
+    every_s = first[1].get("interval_s", 60.0) if first is not None else None
+    if (
+        first is None
+        or first[1].get("schema") != SCHEMA
+        or not isinstance(first[1].get("config"), str)
+        or isinstance(every_s, bool)
+        or not isinstance(every_s, int | float)
+        or not 0 < every_s <= LONGEST_S
+    ):
         raise SpecError("--replay {path}: is no recording; allowed: a file that planner watch --record wrote", path)
-    head = Head(first[1]["config"], float(first[1].get("interval_s", 60.0)), str(first[1].get("source", "")))
+    head = Head(first[1]["config"], float(every_s), str(first[1].get("source", "")))
     return head, _rounds(path, lines)
 
 
@@ -126,15 +135,15 @@ def _rounds(path: Path, lines: Iterable[tuple[int, dict[str, Any]]]) -> Iterator
                 continue
             name, at, role = str(data["engine"]), float(data["round"]), data["role"]
             values = {key: float(value) for key, value in data["v"].items()}
-            one = Scrape(float(data["t"]), name, role, known.get(name, {}) | values)
-        except (KeyError, TypeError, ValueError, AttributeError):
+            gone = set(data.get("gone", ()))
+            now = {key: value for key, value in (known.get(name, {}) | values).items() if key not in gone}
+            one = Scrape(float(data["t"]), name, role, now)
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
             raise SpecError(
                 "{path}:{number}: is no line of a recording; allowed: lines as they were written", path, number
             ) from None
         if role not in ROLES:
             raise SpecError("{path}:{number}: role {role!r}; allowed: {roles}", path, number, role, ", ".join(ROLES))
-        for gone in data.get("gone", ()):
-            one.values.pop(gone, None)  # type: ignore[attr-defined]
         known[name] = dict(one.values)
         if time_s is not None and at != time_s:
             yield Round(time_s, tuple(engines))
@@ -155,7 +164,7 @@ def _lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
                     raise SpecError("{path}:{fault}: is not JSON; allowed: lines as they were written", path, fault)
                 try:
                     data = json.loads(line)
-                except ValueError:
+                except (ValueError, RecursionError):
                     fault = number
                     continue
                 if not isinstance(data, dict):

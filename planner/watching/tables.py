@@ -142,7 +142,7 @@ def read_watch(folder: Path) -> tuple[pd.DataFrame, Said]:
     try:
         said = Said.of(json.loads((folder / SAID).read_text()))
         parts = [pd.read_parquet(path) for path in sorted(folder.glob("intervals-*.parquet"))]
-    except (OSError, KeyError, TypeError, ValueError) as error:
+    except (OSError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise SpecError("{path}: is no watch ({error}); allowed: a folder of planner watch", folder, error) from None
     return pd.concat(parts, ignore_index=True), said
 
