@@ -164,11 +164,6 @@ class Worker:
 
     # --- what the cluster asks ---
 
-    def let_go(self) -> None:
-        """The run is over: refer to nothing that refers to this."""
-        self._posting = None
-        self.kv.let_go()
-
     def observe(self, now: float) -> None:
         plan = self._plan
         if plan is not None and plan.settled < plan.count and not self._decided:
