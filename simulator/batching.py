@@ -43,7 +43,7 @@ class Scheduler(Decodes):
     ) -> None:
         super().__init__(limits)
         self.host = HostMemory.of(limits)
-        if self.host is not None:
+        if self.host is not None and limits.tiers:
             self.kv.on_evict = self.host.evicted
         # A decode worker's transfers are not ordered with its steps, so with asynchronous scheduling the blocks of a
         # request that is in a running step are neither freed nor preempted (vLLM's defer_block_free).
@@ -104,6 +104,20 @@ class Scheduler(Decodes):
     def has_work(self) -> bool:
         """There is something to compute, or someone to let in."""
         return bool(self.batch or self.partial or self.waiting or self.ready)
+
+    def settle(self, plan: Plan, steps: int) -> None:
+        if self.host is not None and self.blocks_of(steps - plan.settled) > self.kv.blank:
+            while plan.settled < steps:  # what a step pushes down the tiers leaves when that step is decided
+                self.host.now = plan.decision(plan.settled + 1, self.limits.async_scheduling)
+                super().settle(plan, plan.settled + 1)
+        else:
+            super().settle(plan, steps)
+
+    def restless(self, plan: Plan) -> bool:
+        """What follows the plan may admit or preempt."""
+        return bool(self.waiting or self.ready) or (
+            plan.count > 1 and self.blocks_of(plan.count - plan.settled + 1) > self.kv.free
+        )
 
     # --- one step ---
 

@@ -87,6 +87,7 @@ class SimulatedPool:
             self.stations.append(Station(place, pool, engine, stages.get(server)))
         # Ranks of one server: a router sees servers, and vLLM gives its requests to ranks, unless it looks at caches.
         self.ranks = pool.dp if pool.router.policy not in NEEDS_OVERLAP else 1
+        self.counts_blocks = pool.router.policy in NEEDS_OVERLAP or self.ranks > 1
         self._turns = [0] * (len(self.stations) // self.ranks)
         if pool.in_lockstep:
             step = pool.profile.step
@@ -102,9 +103,13 @@ class SimulatedPool:
 
     def refresh(self, now: float) -> None:
         """The router reads the workers' state and works on that copy until it reads again."""
+        self.observe(now)
+        self.seen = [dataclasses.replace(load) for load in self.loads]
+
+    def observe(self, now: float) -> None:
+        """Bring what the workers show up to `now`."""
         for station in self.stations:
             station.engine.observe(now)
-        self.seen = [dataclasses.replace(load) for load in self.loads]
 
     def station(self, index: int) -> Station:
         """Who gets a request that the router gave to worker `index` of its view."""
@@ -137,8 +142,8 @@ class SimulatedPool:
         self.loads = [station.engine.load for station in self.stations]
         self.seen = [dataclasses.replace(load) for load in self.loads] if self.router.state_age_s else self.loads
 
-    def overlap(self, request: Request, now: float) -> list[int]:
-        """Known leading prompt tokens that each worker has cached, its state brought up to `now`."""
+    def overlap(self, request: Request) -> list[int]:
+        """Known leading prompt tokens that each worker has cached, as of the latest `observe`."""
         prompt = request.prompt_tokens
         known = prompt if request.known_prefix_tokens is None else request.known_prefix_tokens
         keys, size = self.keys_engine.prompt_keys(request), self.resolved.limits.block_tokens(prompt)
@@ -146,7 +151,6 @@ class SimulatedPool:
         overlap = []
         for station in self.stations:
             engine = station.engine
-            engine.observe(now)
             if station.pool is not self.resolved:  # a lent one may have blocks of another size
                 cached = engine.cached_tokens(request)
             elif keys and keys[0] in engine.kv.table:
@@ -170,11 +174,13 @@ class SimulatedView:
         queued: int = 0,
         distance_s: Callable[[WorkerPlace], float] | None = None,
     ) -> None:
+        if pool.counts_blocks:
+            pool.observe(now)
         self.loads, self.seen, self.queued = pool.servers(pool.loads), pool.servers(pool.seen), queued
         self._pool, self._request, self._now, self._distance_s = pool, request, now, distance_s
 
     def overlap(self) -> Sequence[int]:
-        return self._pool.overlap(self._request, self._now)
+        return self._pool.overlap(self._request)
 
     def cached(self, index: int) -> int:
         size, found = self._pool.ranks, []

@@ -109,6 +109,10 @@ class Plan:
         """When the first `steps` steps have ended."""
         return self.start + (steps * self.first + self.growth * (steps * (steps - 1) // 2))
 
+    def decision(self, step: int, early: bool) -> float:
+        """When step number `step` is decided (from 2 on): as it begins, or `early` as the one before does."""
+        return self.boundary(step - 1 - early)
+
     def steps_begun(self, now: float) -> int:
         """Steps that have begun at `now`: the fewest whose end lies after it, at least 1. May exceed `count`."""
         x = now - self.start

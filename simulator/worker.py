@@ -16,8 +16,8 @@ Contract used by simulator/cluster.py (the cluster owns time; a worker never run
 - `release(sequence, now)`: frees the blocks of a `prefill_only` sequence that were held for the decode worker.
 - `cached_tokens(request)`: prompt tokens (whole blocks, at most prompt - 1) that a prefix lookup would hit now.
 - `refusal(request, mode)`: why the request can never run here, or None. Ask before `submit`.
-- `observe(now)`: count the steps that have begun by `now`. Call it before `load.active_blocks` or `cached_tokens` are
-  used in the middle of a run of steps; nothing else needs it.
+- `observe(now)`: take the decisions that are due by `now` and count the steps of a run that have begun. Call it before
+  `load.active_blocks` or `cached_tokens` are used; nothing else needs it.
 - `set_pace(pace, now)`: others take their share of the host's cores (simulator/sharing.py), or of the GPU's memory
   while KV is read from it. Then ask for `next_event_s` again.
 - `load`: a `planner.routing.WorkerLoad`, kept current (`active_blocks`: as of the latest `observe`, or outcome).
@@ -165,10 +165,19 @@ class Worker:
     # --- what the cluster asks ---
 
     def observe(self, now: float) -> None:
+        if self._catch_up(now):
+            self._show()
         plan = self._plan
         if plan is not None and plan.settled < plan.count and not self._decided:
             self._scheduler.settle(plan, min(plan.count, plan.steps_begun(now) + self._early))
         self.load.active_blocks = self.kv.total - self.kv.free
+
+    def _show(self) -> None:
+        load, scheduler = self.load, self._scheduler
+        load.running = len(scheduler.running)
+        load.waiting = scheduler.queue_length()
+        load.queued_tokens = scheduler.queued_tokens
+        load.active_blocks = self.kv.total - self.kv.free
 
     def refusal(self, request: Request, mode: Mode = "full") -> str | None:
         """One line: why the request can never run here. None: it can."""
@@ -200,8 +209,8 @@ class Worker:
         plan = self._plan
         if plan is None:
             when = self._wake
-        elif self._early and not self._decided and (self._scheduler.waiting or self._written):
-            when = self._decision(plan)  # a remote sequence may be admitted there, or the connector asked
+        elif self._early and not self._decided and (self._scheduler.restless(plan) or self._written):
+            when = self._decision(plan)  # some may be admitted or preempted there, or the connector asked
         else:
             when = plan.end
         return min(when, self._reads[0][0]) if self._reads else when
@@ -378,11 +387,7 @@ class Worker:
                 follower.count = 1
             self._next = None
             self._begin(follower, end, outcomes)
-        load = self.load
-        load.running = len(scheduler.running)
-        load.waiting = len(scheduler.waiting) + len(scheduler.loading) + len(scheduler.ready)
-        load.queued_tokens = scheduler.queued_tokens
-        load.active_blocks = self.kv.total - self.kv.free
+        self._show()
         return outcomes
 
     def _read(self, now: float, outcomes: list[Outcome]) -> bool:
@@ -423,10 +428,11 @@ class Worker:
         begin = plan.boundary(plan.count - 1) if plan.count > 1 else plan.start
         return begin if begin > plan.ready else plan.ready
 
-    def _catch_up(self, now: float) -> None:
-        """A decision that was due by `now` is taken before it can see what happens at `now`."""
-        if self._early and self._plan is not None and not self._decided:
-            self._decide_early(self._plan, now, self._late)
+    def _catch_up(self, now: float) -> bool:
+        """A decision that was due by `now` is taken before it can see what happens at `now`. False: none was."""
+        if not self._early or self._plan is None or self._decided:
+            return False
+        return self._decide_early(self._plan, now, self._late)
 
     def _decide(self, now: float, outcomes: list[Outcome]) -> Plan | None:
         before = len(outcomes)

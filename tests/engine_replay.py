@@ -114,8 +114,14 @@ class Replay:
         }
 
 
-def replay(case: Case, *, fast_forward: bool = False, check: Callable[[Worker, float], None] | None = None) -> Replay:
-    """Play a case through one Worker. `check(worker, now)` is called after every event."""
+def replay(
+    case: Case,
+    *,
+    fast_forward: bool = False,
+    check: Callable[[Worker, float], None] | None = None,
+    looks: Sequence[float] = (),
+) -> Replay:
+    """Play a case through one Worker. `check(worker, now)` is called after every event, and at the times of `looks`."""
     decisions: list[Decision] = []
     consumer = any(job.mode == "remote" for job in case.jobs)
     worker = Worker("w", case.limits, case.law, fast_forward=fast_forward, trace=decisions, kv_consumer=consumer)
@@ -126,6 +132,7 @@ def replay(case: Case, *, fast_forward: bool = False, check: Callable[[Worker, f
     events: list[tuple[float, int, str, EngineSequence]] = [
         (job.time_s, next(order), "submit", seq) for seq, job in zip(sequences, case.jobs, strict=True)
     ]
+    events += [(time_s, next(order), "look", sequences[0]) for time_s in looks]
     heapq.heapify(events)
 
     def step(now: float) -> None:
@@ -145,6 +152,7 @@ def replay(case: Case, *, fast_forward: bool = False, check: Callable[[Worker, f
             step(inner)
         else:
             now, _, what, seq = heapq.heappop(events)
-            {"submit": worker.submit, "arrived": worker.kv_arrived, "release": worker.release}[what](seq, now)
+            if what != "look":
+                {"submit": worker.submit, "arrived": worker.kv_arrived, "release": worker.release}[what](seq, now)
         if check is not None:
             check(worker, min(inner, outer))

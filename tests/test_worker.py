@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import random
 
 import pytest
 from hypothesis import given
@@ -44,6 +45,35 @@ def test_fast_forward_equals_stepping(seed: int, kind: str) -> None:
         for steps in (slow.worker.steps, fast.worker.steps)
     ]
     assert totals[0] == totals[1]
+
+
+@given(st.integers(0, 10**6), KINDS, st.booleans())
+def test_a_router_sees_a_run_of_steps_as_it_sees_each_by_itself(seed: int, kind: str, tiers: bool) -> None:
+    case, rng = case_of(seed, kind), random.Random(seed)
+    if tiers:
+        room = (rng.randint(1, 60), 0.003, rng.choice((1e-4, 0.004)))
+        case = dataclasses.replace(case, limits=dataclasses.replace(case.limits, tiers=(room, (30, 0.01, 0.01))))
+    end = max(job.time_s for job in case.jobs) + 1.0
+    looks = [rng.uniform(0.0, end) for _ in range(30)]
+
+    def seen(fast_forward: bool) -> list[tuple[object, ...]]:
+        found: list[tuple[object, ...]] = []
+
+        def look(worker: Worker, now: float) -> None:
+            if now in looks:
+                load = worker.load
+                queue = (load.running, load.waiting, load.queued_tokens)
+                worker.observe(now)
+                cached = [worker.cached_tokens(job.request) for job in case.jobs]
+                found.append((now, queue, dataclasses.astuple(load), cached, worker.kv.evicted))
+
+        played = replay(case, fast_forward=fast_forward, check=look, looks=looks)
+        unseen = replay(case, fast_forward=fast_forward)
+        assert [outcome[:2] for outcome in played.outcomes] == [outcome[:2] for outcome in unseen.outcomes]
+        return found
+
+    for a,b in zip(seen(True),seen(False)):
+        assert a==b, f"{a}\n{b}"
 
 
 @given(st.integers(0, 10**6), KINDS, st.booleans())
