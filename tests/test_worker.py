@@ -51,29 +51,35 @@ def test_fast_forward_equals_stepping(seed: int, kind: str) -> None:
 def test_a_router_sees_a_run_of_steps_as_it_sees_each_by_itself(seed: int, kind: str, tiers: bool) -> None:
     case, rng = case_of(seed, kind), random.Random(seed)
     if tiers:
-        room = (rng.randint(1, 60), 0.003, rng.choice((1e-4, 0.004)))
-        case = dataclasses.replace(case, limits=dataclasses.replace(case.limits, tiers=(room, (30, 0.01, 0.01))))
-    end = max(job.time_s for job in case.jobs) + 1.0
-    looks = [rng.uniform(0.0, end) for _ in range(30)]
+        below = ((rng.randint(1, 60), 0.003, rng.choice((1e-4, 0.004))), (30, 0.01, 0.01))
+        case = dataclasses.replace(case, limits=dataclasses.replace(case.limits, tiers=below))
+    looks = [rng.uniform(0.0, case.jobs[-1].time_s + 1.0) for _ in range(30)]
 
-    def seen(fast_forward: bool) -> list[tuple[object, ...]]:
-        found: list[tuple[object, ...]] = []
+    def seen(fast_forward: bool) -> tuple[list[object], list[float], list[tuple[str, int]]]:
+        states: list[object] = []
+        written: list[float] = []
 
         def look(worker: Worker, now: float) -> None:
-            if now in looks:
-                load = worker.load
-                queue = (load.running, load.waiting, load.queued_tokens)
-                worker.observe(now)
-                cached = [worker.cached_tokens(job.request) for job in case.jobs]
-                found.append((now, queue, dataclasses.astuple(load), cached, worker.kv.evicted))
+            if now not in looks:
+                return
+            load, host = worker.load, worker._scheduler.host
+            states.append((load.running, load.waiting, load.queued_tokens))
+            worker.observe(now)
+            states.append((dataclasses.astuple(load), [worker.cached_tokens(job.request) for job in case.jobs]))
+            tier = host._tier if host is not None else None
+            while tier is not None:
+                states.append(list(tier._ready))
+                written.extend(tier._ready.values())
+                tier = tier.below
 
-        played = replay(case, fast_forward=fast_forward, check=look, looks=looks)
-        unseen = replay(case, fast_forward=fast_forward)
-        assert [outcome[:2] for outcome in played.outcomes] == [outcome[:2] for outcome in unseen.outcomes]
-        return found
+        outcomes = replay(case, fast_forward=fast_forward, check=look, looks=looks).outcomes
+        return states, written, [(kind, sequence.request.request_id) for _, kind, sequence in outcomes]
 
-    for a,b in zip(seen(True),seen(False)):
-        assert a==b, f"{a}\n{b}"
+    fast, slow = seen(True), seen(False)
+    assert fast[0] == slow[0]
+    assert fast[1] == pytest.approx(slow[1], abs=1e-9)
+    unseen = [(kind, sequence.request.request_id) for _, kind, sequence in replay(case, fast_forward=True).outcomes]
+    assert fast[2] == slow[2] == unseen
 
 
 @given(st.integers(0, 10**6), KINDS, st.booleans())
