@@ -115,9 +115,9 @@ class Scheduler(Decodes):
 
     def restless(self, plan: Plan) -> bool:
         """What follows the plan may admit or preempt."""
-        return bool(self.waiting or self.ready) or (
-            plan.count > 1 and self.blocks_of(plan.count - plan.settled + 1) > self.kv.free
-        )
+        if self.waiting or self.ready:
+            return True
+        return plan.count > 1 and not self.fits(plan.count - plan.settled + 1)
 
     # --- one step ---
 

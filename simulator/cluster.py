@@ -255,12 +255,12 @@ class SimulatedCluster:
         decoders = entry if self.split is None else self._view(self.decoders, visit, now)
         place = self._dispatch.place(request, entry, decoders)
         if place.decode is not None:
-            visit.decode_worker = self.decoders.station(place.decode)
+            visit.decode_worker = self.decoders.station(place.decode, now)
         if place.local and visit.decode_worker is not None:
             visit.worker = visit.decode_worker
             self._submit(visit, visit.worker, "full", now)
         elif place.prefill is not None:
-            self._assign(visit, self.entry.station(place.prefill), now)
+            self._assign(visit, self.entry.station(place.prefill, now), now)
         else:
             visit.shared_queued_s = now
             self._shared_queue.append(visit)
@@ -407,7 +407,7 @@ class SimulatedCluster:
         if visit.decode_worker is not None:
             return visit.decode_worker
         view = SimulatedView(self.decoders, visit.request, now, distance_s=partial(self._distance_s, visit))
-        return self.decoders.station(self._dispatch.decoder(visit.request, view))
+        return self.decoders.station(self._dispatch.decoder(visit.request, view), now)
 
     def _distance_s(self, visit: Visit, place: WorkerPlace) -> float:
         """How long the prompt's KV would take, alone on the wires, from where it was prefilled."""

@@ -97,9 +97,9 @@ class Decodes:
         while ends[0][2].state != DECODE or ends[0][2].last != ends[0][0]:
             heappop(ends)
         more = ends[0][0] - self.clock
-        free, size, period = self.kv.free, self.limits.block_size, self.period
-        if self.batch * (more // size + 1) <= free or self.blocks_of(more) <= free:
+        if self.fits(more):
             return 1 + more
+        free, period = self.kv.free, self.period
         cycles = free // self.per_period
         more = cycles * period
         free -= cycles * self.per_period
@@ -109,6 +109,11 @@ class Decodes:
                 break
             more += 1
         return 1 + more
+
+    def fits(self, steps: int) -> bool:
+        """Whether the blocks that the next `steps` decode-only steps take are free."""
+        free = self.kv.free
+        return self.batch * (steps // self.limits.block_size + 1) <= free or self.blocks_of(steps) <= free
 
     def blocks_of(self, steps: int) -> int:
         """Blocks that the next `steps` decode-only steps take."""

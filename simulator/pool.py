@@ -87,7 +87,6 @@ class SimulatedPool:
             self.stations.append(Station(place, pool, engine, stages.get(server)))
         # Ranks of one server: a router sees servers, and vLLM gives its requests to ranks, unless it looks at caches.
         self.ranks = pool.dp if pool.router.policy not in NEEDS_OVERLAP else 1
-        self.counts_blocks = pool.router.policy in NEEDS_OVERLAP or self.ranks > 1
         self._turns = [0] * (len(self.stations) // self.ranks)
         if pool.in_lockstep:
             step = pool.profile.step
@@ -111,7 +110,7 @@ class SimulatedPool:
         for station in self.stations:
             station.engine.observe(now)
 
-    def station(self, index: int) -> Station:
+    def station(self, index: int, now: float) -> Station:
         """Who gets a request that the router gave to worker `index` of its view."""
         if self.ranks == 1:
             return self.stations[index]
@@ -119,6 +118,8 @@ class SimulatedPool:
         ranks = self.stations[first : first + self.ranks]
         turn = self._turns[index]
         self._turns[index] = (turn + 1) % self.ranks
+        for one in ranks:
+            one.engine.observe(now)
         return ranks[rank_of([one.engine.load for one in ranks], turn)]
 
     def servers(self, loads: Sequence[WorkerLoad]) -> Sequence[WorkerLoad]:
@@ -164,7 +165,7 @@ class SimulatedPool:
 class SimulatedView:
     """A pool as one request finds it (planner.dispatch.View); `distance_s` is how long its KV takes to a place."""
 
-    __slots__ = ("_distance_s", "_now", "_request", "_pool", "loads", "queued", "seen")
+    __slots__ = ("_distance_s", "_now", "_observed", "_request", "_pool", "loads", "queued")
 
     def __init__(
         self,
@@ -174,12 +175,24 @@ class SimulatedView:
         queued: int = 0,
         distance_s: Callable[[WorkerPlace], float] | None = None,
     ) -> None:
-        if pool.counts_blocks:
-            pool.observe(now)
-        self.loads, self.seen, self.queued = pool.servers(pool.loads), pool.servers(pool.seen), queued
+        self.loads, self.queued = pool.servers(pool.loads), queued
         self._pool, self._request, self._now, self._distance_s = pool, request, now, distance_s
+        self._observed = False  # the workers' state is that of now
+
+    @property
+    def seen(self) -> Sequence[WorkerLoad]:
+        pool = self._pool
+        if pool.router.policy in NEEDS_OVERLAP:  # which counts blocks, too
+            self._observe()
+        return pool.servers(pool.seen)
+
+    def _observe(self) -> None:
+        if not self._observed:
+            self._observed = True
+            self._pool.observe(self._now)
 
     def overlap(self) -> Sequence[int]:
+        self._observe()
         return self._pool.overlap(self._request)
 
     def cached(self, index: int) -> int:

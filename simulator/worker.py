@@ -165,10 +165,10 @@ class Worker:
     # --- what the cluster asks ---
 
     def observe(self, now: float) -> None:
+        plan = self._plan
         if self._catch_up(now):
             self._show()
-        plan = self._plan
-        if plan is not None and plan.settled < plan.count and not self._decided:
+        elif plan is not None and plan.settled < plan.count and not self._decided:
             self._scheduler.settle(plan, min(plan.count, plan.steps_begun(now) + self._early))
         self.load.active_blocks = self.kv.total - self.kv.free
 

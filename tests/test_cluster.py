@@ -18,9 +18,12 @@ from planner.run.metrics import summarise
 from planner.run.tables import Run
 from planner.spec import load, parse
 from planner.system.resolve import resolve
+from planner.traffic.requests import Request
 from planner.traffic.workload import build
 from simulator.backend import SimulatorBackend
 from simulator.cluster import SimulatedCluster
+from simulator.pool import SimulatedView
+from simulator.worker import Sequence
 
 ROOT = Path(__file__).parent.parent
 ORDER = [
@@ -131,6 +134,26 @@ def test_fast_forward_equals_stepping(deployment: str, workload: str, engine: st
     assert fast.requests["worker"].equals(slow.requests["worker"])
     for column in [*ORDER, "first_token_s"]:
         assert np.allclose(fast.requests[column], slow.requests[column], atol=1e-9, rtol=0, equal_nan=True), column
+
+
+@pytest.mark.parametrize(
+    "deployment",
+    ["{mode: disaggregated, decode: {replicas: 2}, router: {policy: prefix_aware}}", "{mode: aggregated, dp: 2}"],
+)
+def test_whoever_counts_blocks_sees_those_of_that_moment(deployment: str) -> None:
+    spec, request = parse(text(deployment, WORKLOADS[0]), "test"), Request(1, 1, 100, 900, 900, ((1, 100),), 0, -1)
+
+    def blocks(fast_forward: bool) -> int:
+        pool = SimulatedCluster(resolve(spec), build(spec), fast_forward=fast_forward).decoders
+        engine = pool.stations[0].engine
+        engine.submit(Sequence(request), 0.0)
+        while engine.next_event_s() < 1.0:
+            engine.advance(engine.next_event_s())
+        assert len(SimulatedView(pool, request, 1.0).seen) > 0
+        pool.station(0, 1.0)
+        return engine.load.active_blocks
+
+    assert blocks(True) == blocks(False) > 10
 
 
 @pytest.mark.parametrize("name", ["disagg", "multi-turn-disagg", "rag-disagg"])
