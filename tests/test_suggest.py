@@ -207,18 +207,18 @@ def test_the_pick_is_that_of_exhaustive_search() -> None:
 
 @pytest.mark.parametrize("name", ["2 agg", "1P1D"])
 def test_knobs_are_tuned_as_well_as_by_trying_all(name: str) -> None:
-    """Every budget, and of P/D every block size, connector and layout, searched from scratch."""
+    """Every budget, and of P/D every block size and connector, searched from scratch."""
     one = planner.load("disagg", ["slo.tpot_ms=15", EARLIER])
     split = next(split for split in splits(2, [1]) if split.name == name)
     system = system_of(apply(one, split))
     guess = first_guess(system, 0)
     plain = highest_rate(lambda rate: probe(system, rate, 0), guess, tolerance=GAIN)
     tuned = tune(TuneTask(one, split, 0, plain.rate, guess, None))
-    pieces = [*itertools.product(BLOCK_SIZES, CONNECTORS, (False, True))] if split.second else [(None, None, None)]
+    pieces = [*itertools.product(BLOCK_SIZES, CONNECTORS)] if split.second else [(None, None)]
     budgets = (1024, 8192) if split.second else BUDGETS  # a few seconds
     best = 0.0
-    for budget, (block, connector, cross) in itertools.product(budgets, pieces):
-        every = replace(split, tuning=Tuning(budget, block, connector, cross))
+    for budget, (block, connector) in itertools.product(budgets, pieces):
+        every = replace(split, tuning=Tuning(budget, block, connector))
         built = system_of(apply(one, every))
         best = max(best, highest_rate(partial(_rate_of, built), guess, tolerance=GAIN).rate)
     assert tuned.found is not None
