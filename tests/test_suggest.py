@@ -130,6 +130,13 @@ def test_giving_up_early_never_changes_a_verdict(split: Split, rate: float) -> N
         assert early == whole
 
 
+def test_a_probe_in_whose_time_nobody_comes_judges_the_first_request() -> None:
+    """A search may begin at a rate far below the edge: at one request in 20 minutes, half a minute is empty."""
+    found = probe(system_of(spec()), 1 / 1200, 0, period=Period(30.0, 3.0))
+    assert found.passed
+    assert sum(sent for sent, _ in found.blocks) == 1
+
+
 def test_a_probe_agrees_with_the_metrics_of_a_run() -> None:
     one = spec("workload.rate=12", "workload.requests=400")
     found = probe(system_of(one), 12.0, 0, early=False)
