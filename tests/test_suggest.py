@@ -695,10 +695,7 @@ def test_worth_it_needs_more_where_hand_overs_were_not_measured() -> None:
         ([], None),
         (["engine.block_size=128"], None),
         (["engine.block_size=32"], "hand-overs of block_size 32 (measured: 16, 64, 128)"),
-        (
-            ["engine.block_size=128", "deployment.link.connector=NixlPushConnector"],
-            "hand-overs of block_size 128 (measured: 16, 64)",
-        ),
+        (["engine.block_size=128", "deployment.link.connector=NixlPushConnector"], None),
         (["deployment.decode.tp=2"], "hand-overs at TP 1, 2 (measured: 1)"),
         (["deployment.link.cross_layer_blocks=true"], "hand-overs of cross-layer blocks"),
         (["deployment.link.preset=nvlink"], "what a hand-over over nvlink costs the workers"),
