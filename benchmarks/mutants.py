@@ -35,7 +35,7 @@ TESTS = {
     "batching": "batching oracle worker",
     "kv_cache": "kv_cache oracle worker",
     "link": "link",
-    "fabric": "link hand_over cluster",
+    "fabric": "link knobs hand_over cluster",
     "sharing": "sharing hand_over",
     "decodes": "oracle worker cluster",
     "worker": "oracle worker batching hand_over cluster",

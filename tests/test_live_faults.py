@@ -164,7 +164,9 @@ def test_silent_and_stalled_workers_are_left_out(monkeypatch: pytest.MonkeyPatch
 
 
 CLI = """
+import signal
 import sys
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # whoever runs the tests may ignore it (nohup)
 sys.path[:0] = {paths!r}
 import pytest
 from stand_in import use_fake_engines

@@ -11,13 +11,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from planner import summarise
 from planner.calibration.fitting import fit_step, predict
 from planner.calibration.launches import fit_launches, launch_rows
 from planner.calibration.observations import from_steps
 from planner.engine.catalogue import hardware
 from planner.engine.law import AffineStep, StepLaw, at_least, bounds, guess, touched
 from planner.engine.model_config import load_model
-from planner.engine.profiles import capture_sizes, load_profile
+from planner.engine.profiles import capture_sizes, dump_profile, load_profile
 from planner.engine.roof import Roof
 from planner.engine.setup import Setup
 from planner.engine.tp_scaling import at_tp
@@ -25,7 +26,8 @@ from planner.run.tables import Run
 from planner.spec import Engine, SpecError, load
 from planner.system.resolve import resolve
 from planner.traffic.requests import Request
-from planner.validation.recorded import judge, read_record
+from planner.validation.intervals import prediction_intervals
+from planner.validation.recorded import read_record, replay_spec
 from simulator.sequence import Sequence
 from simulator.worker import Worker
 
@@ -193,11 +195,21 @@ def test_a_prompt_that_reads_every_expert_is_not_taken_for_the_launch_after_it()
     assert alone["seconds"].median() < 4e-3
 
 
-def test_the_two_loads_are_predicted_as_well_as_live_repeats_itself() -> None:
-    """Blind: fitted on the calibration alone. Live's own repeats differ by 12 to 15 % in median TPOT."""
-    for one in judge(read_record(RECORD)):
-        assert one.comparison.label == "predicted"
-        for metric, statistic in (("ttft", "p50"), ("tpot", "p50"), ("e2e", "p50"), ("throughput", "requests")):
-            found = one.comparison.error(metric, statistic)
-            assert found.spread is not None
-            assert abs(found.error) < max(found.spread * 2, 0.012), (one.load, metric)
+def test_the_two_loads_are_predicted_as_well_as_live_repeats_itself(tmp_path: Path) -> None:
+    """Blind: fitted on the calibration alone. Live differs by 12 to 21 % from itself: its host launches unevenly.
+
+    A prediction differs from draw to draw for the same reason: it is their middle that is judged.
+    """
+    record = read_record(RECORD)
+    file = record.profiles["calibration"]
+    assert file is not None
+    path = tmp_path / "profile.yaml"
+    path.write_text(dump_profile(file))
+    metrics = ("ttft_p50_ms", "tpot_p50_ms", "e2e_p50_ms", "output_tokens_per_s")
+    for load_, runs in record.loads.items():
+        drawn = prediction_intervals(replay_spec(runs[0], str(path)), metrics, draws=16, vary_seed=False)
+        for metric in metrics:
+            measured = [summarise(run).number(metric) for run in runs]
+            mean = sum(measured) / len(measured)
+            spread = (max(measured) - min(measured)) / mean
+            assert abs(drawn[metric].median / mean - 1.0) < max(2 * spread, 0.025), (load_, metric)

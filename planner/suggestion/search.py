@@ -164,6 +164,7 @@ def probes(
         shares = [1 - one.missed / max(one.decided, 1) for one in misses]
         return [Probe(rate, False, share, 0.0, 0.0, 0.0, 0.0, True) for share in shares]
     last_s = judged.end_s if cluster.stopped else min(max(one.arrival_s for one in visits), judged.end_s)
+    last_s = max(last_s, first_s)  # at a rate so low that nobody comes in the period, the first one is judged
     visits = [one for one in visits if one.arrival_s <= last_s]
     return [_judged(rate, visits, Window(judged.start_s, last_s), slo) for slo in slos]
 
