@@ -28,7 +28,7 @@ from planner.ui import compute, jobs, models, uploads
 from planner.ui.answer import command
 from planner.ui.chinese import CHINESE, PAGES
 from planner.ui.frame import doubts
-from planner.ui.scenario import CARDS, Scenario, read
+from planner.ui.scenario import CARDS, Scenario, profile_for, read
 from planner.ui.texts import chinese
 from ui_pages import HANGS_S, SMALL, page, small_machine  # noqa: F401 (small_machine is a fixture of every test here)
 
@@ -484,3 +484,9 @@ def test_a_token_is_never_in_a_command(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "secret" not in " ".join(parts)
     assert parts[-2:] == ["--endpoint", "http://127.0.0.1:1"]
     assert "ray=127.0.0.1:6379" in parts
+
+
+def test_a_question_has_the_profile_of_the_files_that_ship() -> None:
+    """That of served engines with their hand-overs, not the first by name."""
+    found = profile_for("llama-3.1-8b", "h200")
+    assert found == load("disagg").profile == load("agg").profile

@@ -35,6 +35,8 @@ def sentence(rows: Sequence[Row], verdict: Verdict | None, gpus: int) -> str:
     """2P6D serves 31.2 req/s within the targets, 12 % (9 to 15 %) more than eight aggregated engines: worth it."""
     ours, theirs = best_of(rows, "disaggregated"), best_of(rows, "aggregated")
     if ours is None and theirs is None:
+        if gpus == 1:
+            return message("One GPU meets the targets at no rate.")
         return message("No use of {gpus} GPUs meets the targets at any rate.", gpus)
     if verdict is None or ours is None or theirs is None:
         only = ours or theirs

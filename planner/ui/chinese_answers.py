@@ -239,6 +239,7 @@ ANSWERS: dict[str, str] = {
     "{count} agg TP{tp}": "{count} 聚合 TP{tp}",
     "{engines} serve {rate} req/s within the targets": "{engines} 在目标内每秒可服务 {rate} 个请求",
     "{engines} serves {rate} req/s within the targets": "{engines} 在目标内每秒可服务 {rate} 个请求",
+    "One GPU meets the targets at no rate.": "1 个 GPU 在任何速率下都达不到目标。",
     "No use of {gpus} GPUs meets the targets at any rate.": "{gpus} 个 GPU 的任何用法在任何速率下都达不到目标。",
     "{gpus} GPUs can only run aggregated: {serves}.": "{gpus} 个 GPU 只能聚合部署：{serves}。",
     "{serves}; no aggregated deployment meets them at any rate.": "{serves}；聚合部署在任何速率下都达不到目标。",

@@ -248,12 +248,17 @@ def _value(name: str, kind: str, text: str) -> int | float | str:
 
 @lru_cache(maxsize=1)
 def _profiles() -> dict[tuple[str, str], str]:
-    found: dict[tuple[str, str], str] = {}
+    """By model and hardware the one that knows most: hand-overs of a pair, else launches, which served engines show."""
+    found: dict[tuple[str, str], tuple[tuple[bool, bool], str]] = {}
     for name in names("profiles"):
         file = load_profile(name).file
-        if file is not None and file.tp == 1 and file.provenance == "calibrated":
-            found.setdefault((file.model, file.hardware), name)
-    return found
+        if file is None or file.tp != 1 or file.provenance != "calibrated" or file.types != ("auto", None):
+            continue
+        known = (file.hand_over is not None, file.step.launch_eager_s > 0)
+        place = (file.model, file.hardware)
+        if place not in found or known > found[place][0]:
+            found[place] = (known, name)
+    return {place: name for place, (_, name) in found.items()}
 
 
 def profile_for(model: str, hardware: str) -> str | None:
