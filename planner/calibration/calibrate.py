@@ -242,7 +242,10 @@ def _fit_rows(pool: Pool, rows: pd.DataFrame, notes: list[str], floored: bool) -
     bound = bounds(roof) if pool.hardware.kind == "gpu" else None
     given = shapes(roof)
     if bound is not None:
-        rows = rows[rows["seconds"] > HALF * predict(bound.model_dump() | given, rows)]
+        possible = rows["seconds"] > HALF * predict(bound.model_dump() | given, rows)
+        rows = rows[possible]
+        if not possible.all():
+            notes.append(f"{int((~possible).sum())} steps left out: quicker than {pool.hardware.name} can be")
     try:
         fitted = fit_step(rows, bound=bound, floored=floored, given=given)
     except FitError:

@@ -263,7 +263,9 @@ def hand_over_of(
     assert system.wires is not None
     known = system.wires.hand_over  # of the link that the spec names, where the rounds show nothing
     if slowing is None:
-        notes.append("how a transfer slows the prompts of its GPU was not seen")
+        notes.append(
+            f"how a transfer slows the prompts of its GPU was not seen: {known.slowing:g} times, as the link says"
+        )
     prices: dict[str, Any] = {name: digits(value) for name, value in values.items()}
     law = HandOverLaw(
         connector=wire.connector,
