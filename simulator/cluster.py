@@ -142,6 +142,7 @@ class SimulatedCluster:
     def _let_go(self) -> None:
         """Nothing refers to itself any more: the memory is free as soon as nobody uses it."""
         self.clock.clear()
+        self.fabric = None  # transfers of a run that was stopped know what comes after them
         for pool in self.pools:
             for station in pool.stations:
                 station.engine.let_go()

@@ -169,6 +169,20 @@ def test_a_run_leaves_no_reference_cycles(name: str) -> None:
     assert gc.isenabled()
 
 
+def test_a_run_that_is_stopped_while_kv_is_on_its_way_leaves_none_either() -> None:
+    spec = load(ROOT / "configs/disagg.yaml", ["deployment.link.bandwidth_gb_s=1"])
+
+    def on_their_way(one: SimulatedCluster) -> bool:
+        return one.fabric is not None and one.fabric.network.in_flight > 0
+
+    cluster = SimulatedCluster(resolve(spec), build(spec), stop=on_their_way)
+    cluster.run()
+    assert cluster.stopped
+    gc.collect()
+    del cluster
+    assert gc.collect() < 20
+
+
 def parquet_bytes(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
 
