@@ -27,6 +27,8 @@ NAN = float("nan")
 WIDEST = 4.0  # a bracket grows by at most this factor a step
 FURTHER = 1.08  # and by at least this one after the first
 HOPELESS = 256.0  # below guess / this the rate counts as zero
+OPEN = 0.5  # of as many judged requests as may miss: still at work, they end a run of sessions (the longest answers)
+SPREAD = 6.0  # standard deviations of a count, which no count is beyond
 BLOCKS = 4  # equal parts of the judged time: how much goodput varies within a run
 
 
@@ -44,6 +46,7 @@ class Probe:
     abandoned: bool
     kept_up: bool = True  # the line of waiting requests does not grow
     blocks: tuple[tuple[int, int], ...] = ()  # (judged, within the targets) of each part of the judged time
+    took_s: float = NAN  # mean seconds from sending a judged request to its end
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,19 +111,22 @@ class Misses:
 
 
 class Settled:
-    """Whether all requests up to the last judged one have ended: a `stop` rule where others follow, not judged."""
+    """Whether all judged requests but a `few` (a share) have ended: a `stop` rule where others follow, not judged."""
 
-    def __init__(self, end_s: float) -> None:
-        self._end_s = end_s
+    def __init__(self, judged: Window, few: float) -> None:
+        self._judged, self._few = judged, few
         self._open: list[Visit] | None = None
+        self._enough = 0.0
 
     def __call__(self, cluster: SimulatedCluster) -> bool:
-        now = cluster.clock.now
-        if now <= self._end_s:
+        now, judged = cluster.clock.now, self._judged
+        if now <= judged.end_s:
             return False
-        known = cluster.visits if self._open is None else self._open
-        self._open = [one for one in known if one.arrival_s <= self._end_s and not one.finish_s <= now]
-        return not self._open
+        if self._open is None:
+            self._open = [one for one in cluster.visits if judged.start_s <= one.arrival_s <= judged.end_s]
+            self._enough = self._few * len(self._open)
+        self._open = [one for one in self._open if not one.finish_s <= now]
+        return len(self._open) <= self._enough
 
 
 def system_of(spec: Spec) -> System:
@@ -149,9 +155,12 @@ def probes(
     follow = len(known) < count
     if not follow:  # what is judged is known beforehand
         count = sum(judged.start_s <= one.time_s <= judged.end_s for one in known)
+    elif math.isfinite(judged.end_s):
+        likely = rate * judged.length_s
+        count = min(count, math.ceil(likely + SPREAD * math.sqrt(likely)))
     misses = [Misses(slo, judged, (1 - slo.attainment) * count * (1 + 1e-9)) for slo in slos]
     system = replace(system, spec=seeded(spec, seed))
-    settled = Settled(judged.end_s)
+    settled = Settled(judged, OPEN * (1 - max(slo.attainment for slo in slos)))
     rules: list[Callable[[SimulatedCluster], bool]] = []
     if early:
         rules.append(lambda cluster: all(one(cluster) for one in misses))
@@ -166,17 +175,23 @@ def probes(
     last_s = judged.end_s if cluster.stopped else min(max(one.arrival_s for one in visits), judged.end_s)
     last_s = max(last_s, first_s)  # at a rate so low that nobody comes in the period, the first one is judged
     visits = [one for one in visits if one.arrival_s <= last_s]
-    return [_judged(rate, visits, Window(judged.start_s, last_s), slo) for slo in slos]
+    until_s = cluster.clock.now if cluster.stopped else None
+    return [_judged(rate, visits, Window(judged.start_s, last_s), slo, until_s) for slo in slos]
 
 
-def _judged(rate: float, visits: list[Visit], window: Window, slo: Slo) -> Probe:
-    """`visits`: all that began by the end of the judged time, each of them to its own end."""
+def _judged(rate: float, visits: list[Visit], window: Window, slo: Slo, until_s: float | None) -> Probe:
+    """`visits`: all that began by the end of the judged time.
+
+    What had not ended when a run was stopped, at `until_s`, ends there: it kept its targets unless it had missed them.
+    """
 
     def column(value: Callable[[Visit], float]) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
         return np.fromiter(map(value, visits), dtype=np.float64, count=len(visits))
 
     arrival, first = column(lambda v: v.arrival_s), column(lambda v: v.first_token_s)
     end, tokens = column(lambda v: v.finish_s), column(lambda v: v.request.output_tokens)
+    if until_s is not None:
+        first, end = (np.where(np.isnan(times), until_s, times) for times in (first, end))
     ok = np.array([visit.finish_reason != "rejected" for visit in visits])
     ttft, e2e = first - arrival, end - arrival
     tpot = np.where(tokens > 1, (end - first) / np.maximum(tokens - 1, 1), 0.0)
@@ -200,6 +215,7 @@ def _judged(rate: float, visits: list[Visit], window: Window, slo: Slo) -> Probe
         abandoned=False,
         kept_up=kept_up,
         blocks=blocks,
+        took_s=float(e2e[ok & judged].mean()) if (ok & judged).any() else NAN,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from planner.report.explain import Explanation, explain
@@ -11,9 +12,11 @@ from planner.suggestion.probe import COUNTED, Period, load_at, request_s, traffi
 from planner.suggestion.search import Found, Probe, first_guess, highest_rate, probe, system_of
 
 SHORT = 1500  # requests that long runs begin their search with, and that changes are searched with
-TURNAROUNDS = 3  # of a request that just meets its targets: the least seconds of a run, the first of them warm-up
-TURNS = 2  # of a session that just meet their targets: the least seconds that a short run judges
+TURNAROUNDS = 3  # of a request: the least seconds of a run, the first of them warm-up
+LEAST, ENOUGH = 2, 3000  # the same where so many requests are judged before that
+TURNS = 2  # of a session: the least seconds that a short run judges
 WARMUP = 0.1  # of the seconds of a run, at least
+HALF = 0.5  # of the best rate: below, a candidate says nothing about how long the answers of the others take
 LOST = 0.1  # width of the bracket that the search of a candidate ends with that is not in the race
 
 
@@ -46,6 +49,12 @@ class ProbeTask:
 def guessed(task: SearchTask) -> float:
     """The closed form. Raises SpecError when the candidate cannot be built."""
     return first_guess(system_of(task.spec), task.seed)
+
+
+def slowest(found: Sequence[Found]) -> float | None:
+    """Mean seconds of a request on the slowest of those that serve HALF as much as the best; None: none serves any."""
+    best = max((one.rate for one in found), default=0.0)
+    return max((one.best.took_s for one in found if one.best is not None and one.rate >= HALF * best), default=None)
 
 
 def promised(task: SearchTask) -> float | None:
@@ -115,20 +124,24 @@ def why(task: ProbeTask) -> Explanation:
 # --- how long requests are sent ------------------------------------------------------------------------
 
 
-def period_of(spec: Spec, requests: int | None, rate: float, *, least: int = TURNAROUNDS) -> Period | None:
+def period_of(
+    spec: Spec, requests: int | None, rate: float, *, each_s: float | None = None, first_look: bool = False
+) -> Period | None:
     """How long to send requests, where `rate` is the best candidate's. None: the workload has a length of its own.
 
-    However few `requests` are asked for, they are sent for `least` times what one takes that just meets its targets:
-    in less, hardly any would end while others begin.
+    However few `requests` are asked for, they are sent for several times what one takes: in less, hardly any would end
+    while others begin. `each_s`: the seconds of one; None: as long as it may take. A first look may be too short.
     """
     if spec.workload.kind not in COUNTED or not rate > 0:
         return None
-    turnaround = turnaround_s(spec, spec.run.seed)
+    turnaround = turnaround_s(spec, spec.run.seed, each_s)
     count = requests or traffic_of(spec, spec.run.seed)[0].expected_requests
-    seconds = max(count / rate, least * turnaround)
+    judged = min(max(ENOUGH / rate, (LEAST - 1) * turnaround), (TURNAROUNDS - 1) * turnaround)
+    seconds = max(count / rate, 0.0 if first_look else turnaround + judged)
     warmup_s = min(max(WARMUP * seconds, turnaround), seconds / 2)
     if isinstance(spec.workload, Sessions):  # it takes one to fill the system, and then it is turns that are judged
-        return Period(seconds, warmup_s, min(warmup_s, TURNS * request_s(spec, spec.run.seed)))
+        turn_s = request_s(spec, spec.run.seed) if each_s is None else each_s
+        return Period(seconds, warmup_s, min(warmup_s, TURNS * turn_s))
     return Period(seconds, warmup_s)
 
 
