@@ -6,7 +6,7 @@ clock at which each ends. So a run of equal decode-only steps is counted at once
 
 from __future__ import annotations
 
-from heapq import heappop, heappush
+from heapq import heappop, heappush, heapreplace
 
 from planner.system.resolve import EngineLimits
 from simulator.kv_cache import KvCache
@@ -27,7 +27,8 @@ class Decodes:
         self.starts = [0] * self.period  # decodes that need a new block when clock % period is the index
         self.per_period = 0  # their sum
         self.running: dict[Sequence, None] = {}  # in order of admission
-        self.ends: list[tuple[int, int, Sequence]] = []  # heap of (clock, order of admission, who)
+        # Heap of (clock, order of admission, who). Who was delayed meanwhile ends later than its entry says.
+        self.ends: list[tuple[int, int, Sequence]] = []
 
     def join(self, plan: Plan, seq: Sequence) -> None:
         """The step samples a token, the next one decodes; unless that token was its last."""
@@ -89,14 +90,22 @@ class Decodes:
         seq.last += 1
         seq.lagged = self.clock
         self._count_starts(seq, 1)
-        heappush(self.ends, (seq.last, seq.index, seq))
+
+    def _next_end(self) -> int:
+        """The clock of the first entry of `ends`, which then says when its sequence ends; there is one that decodes."""
+        ends = self.ends
+        while True:
+            last, index, seq = ends[0]
+            if seq.state != DECODE or seq.index != index:
+                heappop(ends)  # preempted meanwhile
+            elif seq.last != last:
+                heapreplace(ends, (seq.last, index, seq))
+            else:
+                return last
 
     def run_length(self) -> int:
         """Equal decode-only steps, the one just decided included, until one ends or blocks run out."""
-        ends = self.ends
-        while ends[0][2].state != DECODE or ends[0][2].last != ends[0][0]:
-            heappop(ends)
-        more = ends[0][0] - self.clock
+        more = self._next_end() - self.clock
         if self.fits(more):
             return 1 + more
         free, period = self.kv.free, self.period
@@ -143,9 +152,12 @@ class Decodes:
             return
         ending = list(plan.ending)
         while ends and ends[0][0] <= clock:
-            last, _, seq = heappop(ends)
-            if seq.state != DECODE or seq.last != last:
-                continue  # preempted or delayed meanwhile
+            last, index, seq = heappop(ends)
+            if seq.state != DECODE or seq.index != index:
+                continue  # preempted meanwhile
+            if seq.last != last:
+                heappush(ends, (seq.last, index, seq))
+                continue
             if not seq.wasted:
                 ending.append(seq)
                 if self.unforeseen(seq):
