@@ -162,3 +162,19 @@ def test_what_is_read_from_another_worker_leaves_room_for_the_prompt_in_progress
         steps.scheduler.enqueue(read)
         steps.step()
         assert (read in steps.scheduler.loading) == fits
+
+
+def test_a_delayed_decode_ends_so_many_steps_later_by_its_one_entry() -> None:
+    steps = Steps()
+    sequence = steps.add(8, 10)
+    entries = []
+    for number in range(1, 20):
+        plan = steps.step()
+        assert plan is not None
+        if plan.ending:
+            break
+        if number in (3, 4, 9):
+            steps.scheduler.delay(sequence)
+        entries.append(len(steps.scheduler.ends))
+    assert number == 10 + 3
+    assert set(entries) == {1}
