@@ -19,7 +19,7 @@ from planner.spec import Disaggregated
 from planner.system.resolve import System, WorkerPlace
 from planner.system.wires import HandOver
 from planner.traffic.requests import Arrival, Load, Request
-from simulator.clock import Clock, no_cycles
+from simulator.clock import Action, Clock, no_cycles
 from simulator.fabric import Fabric
 from simulator.layers import Push
 from simulator.pool import SimulatedPool, SimulatedView, Station
@@ -235,7 +235,7 @@ class SimulatedCluster:
 
     def _door(self, visit: Visit, now: float) -> float:
         """When a request that is complete at `now` reaches the router: after HTTP and tokenisation."""
-        return now + self._host.request_s + self._host.request_per_token_s * visit.request.prompt_tokens
+        return now + (1.0 - self._host.request_shared) * self._host.request(visit.request.prompt_tokens)
 
     def _retrieve(self, visit: Visit, now: float) -> None:
         assert self._central is not None
@@ -305,6 +305,42 @@ class SimulatedCluster:
         self._submit(visit, station, mode, now)
 
     def _submit(self, visit: Visit, station: Station, mode: Mode, now: float) -> None:
+        """Through the worker's API server to its engine."""
+        host, prompt = station.pool.profile.host, visit.request.prompt_tokens
+        if mode == "remote":
+            visit.decode_worker = station
+        if not host.request_shared or (mode == "remote" and visit.push is not None):
+            self._queue(visit, station, mode, now)
+            return
+        seconds = self._hand_over.way(prompt, host.hop_s) if mode == "remote" else host.request(prompt)
+        station.engine.expect(1)
+        station.intake.coming.append((host.request_shared * seconds, partial(self._taken_in, visit, station, mode)))
+        self._take_in(station, now)
+
+    def _take_in(self, station: Station, now: float) -> None:
+        """The API server turns to the first request that has come since."""
+        intake = station.intake
+        if intake.coming and not intake.busy:
+            intake.busy = True
+            self.at(now + intake.coming[0][0], partial(self._closed, station))
+
+    def _closed(self, station: Station, now: float) -> None:
+        """Work on the first one is done, but what has come meanwhile is begun, too."""
+        together, station.intake.coming = station.intake.coming, []
+        more_s = sum(seconds for seconds, _ in together[1:])
+        self.at(now + more_s, partial(self._out, station, [action for _, action in together]))
+
+    def _out(self, station: Station, actions: list[Action], now: float) -> None:
+        station.intake.busy = False
+        for action in actions:
+            action(now)
+        self._take_in(station, now)
+
+    def _taken_in(self, visit: Visit, station: Station, mode: Mode, now: float) -> None:
+        station.engine.expect(-1)
+        self._queue(visit, station, mode, now)
+
+    def _queue(self, visit: Visit, station: Station, mode: Mode, now: float) -> None:
         sequence = Sequence(visit.request, mode)
         if mode != "remote":
             visit.prefill = sequence
@@ -358,7 +394,7 @@ class SimulatedCluster:
         host = station.pool.profile.host
         if sequence.mode == "prefill_only":
             way_s = self._hand_over.way(visit.request.prompt_tokens, host.hop_s)
-            self.at(now + way_s, lambda then: self._hand_off(visit, then))
+            self.at(now + (1.0 - host.request_shared) * way_s, lambda then: self._hand_off(visit, then))
             return
         visit.finish_s = now + host.response_s + sequence.answer_s
         visit.finish_reason = "length" if visit.request.output_tokens >= visit.request.max_tokens else "stop"

@@ -9,16 +9,27 @@ from planner.routing import WorkerLoad
 from planner.spec import Retrieval
 from planner.system.resolve import Pool, WorkerPlace
 from planner.traffic.requests import Request
+from simulator.clock import Action
 from simulator.host_pace import HostPace
 from simulator.retrieval import RetrievalStation
 from simulator.sequence import Posting
 from simulator.worker import Worker
 
 
+class Intake:
+    """A worker's API server, one process: requests that come while it takes one in come out together with that one."""
+
+    __slots__ = ("coming", "busy")
+
+    def __init__(self) -> None:
+        self.coming: list[tuple[float, Action]] = []  # seconds of its work, and what follows
+        self.busy = False
+
+
 class Station:
     """A worker in the cluster: its engine, its place, its own retrieval stage, and when it is woken."""
 
-    __slots__ = ("place", "pool", "engine", "wake_s", "retrieval", "assigned", "read_by", "posted_s")
+    __slots__ = ("place", "pool", "engine", "wake_s", "retrieval", "assigned", "read_by", "posted_s", "intake")
 
     def __init__(self, place: WorkerPlace, pool: Pool, engine: Worker, retrieval: RetrievalStation | None) -> None:
         self.place = place
@@ -28,6 +39,7 @@ class Station:
         self.retrieval = retrieval
         self.assigned = 0  # requests sent here that the engine has not seen yet (they are retrieving)
         self.read_by = 0  # transfers of KV from here that are under way
+        self.intake = Intake()
         self.posted_s = 0.0  # push: when the thread that posts is done with all so far
 
 

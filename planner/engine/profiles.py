@@ -30,10 +30,15 @@ class HostCosts:
 
     request_s: float = 0.0  # client send to engine queue: HTTP, tokenisation, routing
     request_per_token_s: float = 0.0
+    request_shared: float = 0.0  # of both: one process's work, which requests that come together share
     response_s: float = 0.0  # end of a step to the chunk at the client
     response_per_seq_s: float = 0.0  # the API server hands out a step's tokens one sequence after another
     response_per_token_s: float = 0.0  # and takes longer for a step that ends prompts, by their tokens
     hop_s: float = 0.0  # P/D: prefill's answer to the decode engine's queue
+
+    def request(self, prompt_tokens: int) -> float:
+        """Seconds from the client to the engine's queue of a request that comes alone."""
+        return self.request_s + self.request_per_token_s * prompt_tokens
 
 
 def capture_sizes(

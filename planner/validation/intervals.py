@@ -108,7 +108,7 @@ def other_server(file: ProfileFile, rng: np.random.Generator) -> ProfileFile:
     host: dict[str, float] = {}
     for start, deviation in (("request", between.requests), ("response", between.responses)):
         factor = math.exp(rng.normal(0.0, deviation))
-        host |= {name: factor * value for name, value in file.host.model_dump().items() if name.startswith(start)}
+        host |= {name: factor * value for name, value in file.host.model_dump().items() if name.startswith(start) and name.endswith("_s")}
     return file.model_copy(
         update={"step": file.step.model_copy(update=step), "host": file.host.model_copy(update=host)}
     )
