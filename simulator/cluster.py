@@ -14,6 +14,7 @@ from itertools import repeat
 from typing import TYPE_CHECKING, Final
 
 from planner.dispatch import Dispatch, Held, turns
+from planner.engine.profiles import TOGETHER_S
 from planner.run.tables import Progress
 from planner.spec import Disaggregated
 from planner.system.resolve import System, WorkerPlace
@@ -322,13 +323,13 @@ class SimulatedCluster:
         intake = station.intake
         if intake.coming and not intake.busy:
             intake.busy = True
-            self.at(now + intake.coming[0][0], partial(self._closed, station))
+            self.at(now + min(TOGETHER_S, intake.coming[0][0]), partial(self._closed, station, now))
 
-    def _closed(self, station: Station, now: float) -> None:
-        """Work on the first one is done, but what has come meanwhile is begun, too."""
+    def _closed(self, station: Station, begun_s: float, now: float) -> None:
+        """What has come by now goes to the engine when the work of all is done."""
         together, station.intake.coming = station.intake.coming, []
-        more_s = sum(seconds for seconds, _ in together[1:])
-        self.at(now + more_s, partial(self._out, station, [action for _, action in together]))
+        done_s = max(begun_s + sum(seconds for seconds, _ in together), now)
+        self.at(done_s, partial(self._out, station, [action for _, action in together]))
 
     def _out(self, station: Station, actions: list[Action], now: float) -> None:
         station.intake.busy = False

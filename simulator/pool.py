@@ -17,7 +17,7 @@ from simulator.worker import Worker
 
 
 class Intake:
-    """A worker's API server, one process: requests that come while it takes one in come out together with that one."""
+    """A worker's API server, one process: what comes within TOGETHER_S leaves it together, after the work of all."""
 
     __slots__ = ("coming", "busy")
 

@@ -1,8 +1,8 @@
 """What share of a request's way to the engine is the API server's own work, from requests that were sent together.
 
-It is one process. Requests that come while it takes one in come out together with that one, after the work of all, as
-in the simulator (`simulator.pool.Intake`); the rest of the way each goes by itself. The engines that say so are idle:
-the first of such requests that an engine has in its queue has waited for nothing else.
+It is one process. Requests that come within TOGETHER_S leave it together, after the work of all, as in the simulator
+(`simulator.pool.Intake`); the rest of the way each goes by itself. The engines that say so are idle: the first of such
+requests that an engine has in its queue has waited for nothing else.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import pandas as pd
 from planner.calibration.fitting import Array
 from planner.calibration.launches import seen_ends
 from planner.engine.profile_file import HostLaw
+from planner.engine.profiles import TOGETHER_S
 from planner.run.tables import Run
 
 APART_S = 0.03  # a request that comes later than so after the one before it was not sent together with it
@@ -38,7 +39,7 @@ class Together:
         reached = self.arrival_s + (1.0 - share) * way
         order = np.argsort(reached, kind="stable")
         reached, work = reached[order], share * way[order]
-        return float(reached[0] + work[reached <= reached[0] + work[0]].sum())
+        return float(reached[0] + work[reached <= reached[0] + min(TOGETHER_S, work[0])].sum())
 
 
 def together(run: Run) -> Iterator[Together]:

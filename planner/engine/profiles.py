@@ -23,6 +23,10 @@ from planner.spec import Engine, SpecError
 from planner.spec.faults import validate
 from planner.spec.service import MeasuredService
 
+# Requests that come to an idle API server within so many seconds reach the engine together. Of 101 such groups in the
+# calibration rounds of four H200 deployments this tells best which came alone (76 %), and errs as often either way.
+TOGETHER_S = 0.95e-3
+
 
 @dataclass(frozen=True, slots=True)
 class HostCosts:
