@@ -1,8 +1,8 @@
 """axe-core over every page in headless Chromium, in both themes and languages: what it finds of serious impact.
 
-    python scripts/accessibility.py --axe axe.min.js [--pages ask,answer] [--themes light,dark] [--languages en,zh]
+    python scripts/accessibility.py [--axe axe.min.js] [--pages ask,answer] [--themes light,dark] [--languages en,zh]
 
-axe.min.js is in the npm package axe-core (npm pack axe-core), and nothing else of it is needed. Exit 1: something was
+Of axe-core only axe.min.js is needed: that of axe-playwright-python, unless another one is named. Exit 1: something was
 found.
 """
 
@@ -13,12 +13,14 @@ import sys
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
 from screenshots import PAGES, PATIENCE_S, browser, server, settle
 
+AXE = Path(str(files("axe_playwright_python") / "axe.min.js"))
 WEIGHTY = ("serious", "critical")
 QUESTION = "gpus=2&requests=60&seeds=1"  # one that is answered soon
 
@@ -70,7 +72,7 @@ def walk(
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--axe", type=Path, required=True, help="axe.min.js")
+    parser.add_argument("--axe", type=Path, default=AXE, help="axe.min.js")
     for name, default in (("pages", ",".join(PAGES)), ("themes", "light,dark"), ("languages", "en,zh")):
         parser.add_argument(f"--{name}", default=default)
     parser.add_argument("--url", help="a server that runs already")

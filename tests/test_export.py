@@ -201,7 +201,8 @@ def test_yaml_is_valid(target: str, config: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("target", "name"), [("dynamo", "dynamo.yaml"), ("llm-d", "llm-d-values.yaml"), ("kserve", "kserve.yaml")]
+    ("target", "name"),
+    [("dynamo", "dynamo.yaml"), ("llm-d", "llm-d-values.yaml"), ("kserve", "kserve.yaml"), ("lws", "lws.yaml")],
 )
 @pytest.mark.parametrize("config", ["agg", "disagg"])
 def test_what_is_exported_can_be_imported(target: str, name: str, config: str, tmp_path: Path) -> None:
@@ -219,7 +220,7 @@ def test_what_is_exported_can_be_imported(target: str, name: str, config: str, t
 
 MAIN = {
     "vllm": "launch.sh", "compose": "compose.yaml", "dynamo": "dynamo.yaml", "llm-d": "llm-d-values.yaml",
-    "kserve": "kserve.yaml",
+    "kserve": "kserve.yaml", "lws": "lws.yaml",
 }  # fmt: skip
 SHIPPED = sorted(
     str(path.relative_to(planner.spec.config_root()))
@@ -396,7 +397,7 @@ def test_the_load_is_said_in_options_or_replayed(tmp_path: Path) -> None:
 
 def test_what_cannot_be_exported_is_said() -> None:
     out = Path("unused")
-    with pytest.raises(SpecError, match=r"--to swarm: is unknown; allowed: vllm, compose, dynamo, llm-d, kserve"):
+    with pytest.raises(SpecError, match=r"--to swarm: is unknown; allowed: vllm, compose, dynamo, llm-d, kserve, lws"):
         export(planner.load("agg"), "swarm", out)
     with pytest.raises(SpecError, match="its vLLM workers need GPUs"):
         export(planner.load("cpu-agg"), "dynamo", out)
@@ -409,7 +410,7 @@ def test_hub_ids() -> None:
     assert hub_id("llama-3.1-8b") == "meta-llama/Llama-3.1-8B"
     assert hub_id("small") is None
     assert hub_id("someone/a-model") == "someone/a-model"
-    assert sorted(TARGETS) == ["compose", "dynamo", "kserve", "llm-d", "vllm"]
+    assert sorted(TARGETS) == ["compose", "dynamo", "kserve", "llm-d", "lws", "vllm"]
 
 
 # --- for real ------------------------------------------------------------------------------------

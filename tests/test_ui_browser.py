@@ -214,25 +214,12 @@ def test_a_click_on_the_trade_off_brings_its_deployment_beside_the_answer(tab: A
     keep(tab, "clicked.png")
 
 
-def axe() -> Path | None:
-    """axe.min.js of the npm package axe-core, where AXE names it or npm has installed it."""
-    named = os.environ.get("AXE")
-    places = [Path(named)] if named else [
-        folder / "node_modules" / "axe-core" / "axe.min.js"
-        for folder in (ROOT, Path("/usr/lib"), Path("/usr/local/lib"))
-    ]  # fmt: skip
-    return next((place for place in places if place.is_file()), None)
-
-
 def test_nobody_is_kept_out(tab: Any) -> None:
     """axe-core over a page of fields and a page of charts, dark and in Chinese."""
-    found = axe()
-    if found is None:
-        pytest.skip("no axe-core here (npm install --global axe-core, or AXE=/path/axe.min.js)")
     accessibility = _script("accessibility")
     tab.emulate_media(color_scheme="dark")
     home = tab.url.split("/?")[0]
     for name in ("", "watch"):
         tab.goto(f"{home}/{name}?lang=zh")
         shots.settle(tab)
-        assert accessibility.findings(tab, found, name or "ask") == []
+        assert accessibility.findings(tab, accessibility.AXE, name or "ask") == []

@@ -42,6 +42,7 @@ OWN_NOISE_ROWS = 200  # a kind of rows with at least so many has its own noise
 SHORT_PROMPT = 64  # tokens; a floor shows at such prompts if there is one
 LEAST_NOISE = 1e-3  # no clock and no machine repeats a step more exactly
 NEARER = 0.98  # what else may be noise
+TOLD = 2  # standard errors from nothing, for a term that has a tie to fall back on
 LEAST_PARTLY = 5  # rows that show a stretch's parameter: partly filled waves
 PRIOR_WIDTH = 1.0  # relative standard deviation of a parameter that is taken from a prior
 
@@ -267,12 +268,21 @@ def _decode_errors(values: Mapping[str, float], rows: pd.DataFrame) -> Array:
 def _fit(
     rows: pd.DataFrame, prior: StepLaw | None, bound: StepLaw | None, floored: bool, given: Mapping[str, float]
 ) -> Fitted:
-    """A fit, and another one with those terms tied that came out beyond what they can be (`Term.most`)."""
+    """A fit, and another one with those terms tied that the rows do not tell.
+
+    They came out beyond what they can be (`Term.most`), or their own error leaves nearly anything possible: a load
+    would multiply them by batches many times as large as those that the calibration had beside its prompts.
+    """
     found = _fit_tied(rows, prior, bound, floored, given, ())
+    errors = found.standard_errors
     far = [
         name
         for name, term in TERMS.items()
-        if term.tie and found.values.get(name, 0.0) > term.most * found.values[term.tie[0]]
+        if term.tie
+        and (
+            found.values.get(name, 0.0) > term.most * found.values[term.tie[0]]
+            or found.values.get(name, 0.0) < TOLD * errors.get(name, 0.0)
+        )
     ]
     return _fit_tied(rows, prior, bound, floored, given, far) if far else found
 

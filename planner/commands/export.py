@@ -1,4 +1,4 @@
-"""`planner export`: a deployment as the files of vLLM, Docker Compose, Dynamo, llm-d or KServe."""
+"""`planner export`: a deployment as the files of vLLM, Docker Compose, Dynamo, llm-d, KServe or LeaderWorkerSets."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ from planner.commands import Config, Set, overrides
 
 def export(
     config: Config = None,
-    to: Annotated[str, typer.Option("--to", metavar="STACK", help="vllm, compose, dynamo, llm-d or kserve.")] = "vllm",
+    to: Annotated[
+        str, typer.Option("--to", metavar="STACK", help="vllm, compose, dynamo, llm-d, kserve or lws.")
+    ] = "vllm",
     assignments: Set = None,
     out: Annotated[
         Optional[Path],  # noqa: UP045 - typer reads the annotation when the command is built

@@ -347,6 +347,7 @@ class StepLaw(Node):
             scaling=BY_RATIO,
             reduced=True,
             tie=("decode_per_seq_s", _several),
+            most=8.0,  # a row of the step's products; what few rows say beyond that does not grow with the batch
         ),
     ]
     mixed_per_context_s: Annotated[

@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from planner.interop import compose, dynamo, kserve, llmd, load_commands, remainder, vllm_script
+from planner.interop import compose, dynamo, kserve, llmd, load_commands, lws, remainder, vllm_script
 from planner.interop.import_file import import_text
 from planner.interop.workers import VLLM, hub_id
 from planner.spec import Spec, SpecError, dump
@@ -17,8 +17,22 @@ from planner.traffic import workload
 from planner.traffic.traces import write_mooncake
 
 
-def _dump(data: dict[str, Any], note: str) -> str:
-    return f"# {note}\n" + yaml.safe_dump(data, sort_keys=False, width=110)
+class _Plain(yaml.SafeDumper):
+    """No anchors, and texts of several lines as they are: files that people read and edit."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
+def _text(dumper: _Plain, text: str) -> yaml.ScalarNode:
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="|" if "\n" in text else None)
+
+
+_Plain.add_representer(str, _text)
+
+
+def _dump(note: str, *data: dict[str, Any]) -> str:
+    return f"# {note}\n" + yaml.dump_all(data, Dumper=_Plain, sort_keys=False, width=110)
 
 
 def _proxy() -> str:
@@ -36,22 +50,27 @@ def _vllm(system: System, out: Path) -> dict[str, str]:
 
 def _compose(system: System, out: Path) -> dict[str, str]:
     note = f"{system.spec.name}: docker compose up; vLLM {VLLM}; the service is on 127.0.0.1:8000"
-    return {"compose.yaml": _dump(compose.compose(system), note), "proxy.py": _proxy()}
+    return {"compose.yaml": _dump(note, compose.compose(system)), "proxy.py": _proxy()}
 
 
 def _dynamo(system: System, out: Path) -> dict[str, str]:
     note = f"{system.spec.name}: kubectl apply -f dynamo.yaml; {dynamo.API}, checked against Dynamo 1.6"
-    return {"dynamo.yaml": _dump(dynamo.graph(system), note)}
+    return {"dynamo.yaml": _dump(note, dynamo.graph(system))}
 
 
 def _llmd(system: System, out: Path) -> dict[str, str]:
     note = f"{system.spec.name}: values for {llmd.CHART}"
-    return {"llm-d-values.yaml": _dump(llmd.values(system), note)}
+    return {"llm-d-values.yaml": _dump(note, llmd.values(system))}
 
 
 def _kserve(system: System, out: Path) -> dict[str, str]:
     note = f"{system.spec.name}: kubectl apply -f kserve.yaml; {kserve.API}; options are those of vLLM {VLLM}"
-    return {"kserve.yaml": _dump(kserve.service(system), note)}
+    return {"kserve.yaml": _dump(note, kserve.service(system))}
+
+
+def _lws(system: System, out: Path) -> dict[str, str]:
+    note = f"{system.spec.name}: kubectl apply -f lws.yaml; {lws.API}; options are those of vLLM {VLLM}"
+    return {"lws.yaml": _dump(note, *lws.objects(system, _proxy()))}
 
 
 TARGETS: dict[str, Callable[[System, Path], dict[str, str]]] = {
@@ -60,6 +79,7 @@ TARGETS: dict[str, Callable[[System, Path], dict[str, str]]] = {
     "dynamo": _dynamo,
     "llm-d": _llmd,
     "kserve": _kserve,
+    "lws": _lws,
 }
 
 

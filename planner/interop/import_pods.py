@@ -80,6 +80,12 @@ def _expanded(words: Sequence[str], env: Mapping[str, str]) -> list[str]:
     return [re.sub(r"\$\((\w+)\)", lambda match: env.get(match[1], match[0]), word) for word in words]
 
 
+def _program_of_its_own(words: Sequence[str]) -> bool:
+    """A Python file that is given no model: a proxy, say, that only borrows the image's Python."""
+    python = bool(words) and re.fullmatch(r"(.*/)?python[\d.]*", words[0]) is not None
+    return python and any(word.endswith(".py") for word in words[1:2]) and not any("--model" in word for word in words)
+
+
 def servers_of(
     container: Mapping[str, Any],
     where: str,
@@ -114,7 +120,7 @@ def servers_of(
             "sglang" if "sglang" in image else "vllm" if re.search(r"vllm", image) and "router" not in image else None
         )
         server = server_of(words)
-        if server is None and (engine or (of_image and (words or image))):
+        if server is None and not _program_of_its_own(words) and (engine or (of_image and (words or image))):
             start = next((i for i, word in enumerate(words) if word.startswith("-") and word != "-m"), len(words))
             flat = [
                 part

@@ -86,6 +86,7 @@ class Link(LinkClass):
     inter_rack: LinkClass | None = None
     connector: Literal["NixlConnector", "NixlPushConnector"] = "NixlConnector"  # decode reads, or prefill writes
     cross_layer_blocks: bool = False  # one descriptor a block instead of one for K and one for V of every layer
+    nixl_threads: PositiveInt | None = None  # of a NIXL agent; left out: vLLM's number. No term of the law: served only
     post_us: NonNegative | None = None  # a descriptor: pull, inside a step; push, on a thread beside the steps
     way_ms: NonNegative | None = None  # prefill's answer to decode's queue; over the profile's hop_s
     way_us_per_token: NonNegative | None = None  # more for each prompt token: it is parsed twice

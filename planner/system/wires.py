@@ -107,9 +107,12 @@ def _wire(layers: list[LinkClass], default: str, measured: WireLaw | None = None
 def connector_config(spec: Link) -> dict[str, object]:
     """What vLLM's --kv-transfer-config says of a link, whoever starts the servers."""
     config: dict[str, object] = {"kv_connector": spec.connector}
+    extra: dict[str, object] = {}
     if spec.cross_layer_blocks:
-        config["kv_connector_extra_config"] = {"enable_cross_layers_blocks": "True"}
-    return config
+        extra["enable_cross_layers_blocks"] = "True"
+    if spec.nixl_threads is not None:
+        extra["num_threads"] = spec.nixl_threads
+    return config | ({"kv_connector_extra_config": extra} if extra else {})
 
 
 def _hand_over(spec: Link, hardware: Hardware, measured: HandOverLaw | None) -> HandOver:

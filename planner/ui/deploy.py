@@ -19,7 +19,10 @@ from planner.ui.frame import badge, failed, guarded, link, scenario, title
 from planner.ui.texts import say, t
 
 WHOLE = "planner"
-TITLES = {"vllm": "vLLM", "compose": "Docker Compose", "dynamo": "Dynamo", "llm-d": "llm-d", "kserve": "KServe"}
+TITLES = {
+    "vllm": "vLLM", "compose": "Docker Compose", "dynamo": "Dynamo", "llm-d": "llm-d", "kserve": "KServe",
+    "lws": "LeaderWorkerSet",
+}  # fmt: skip
 LANGUAGES = {".sh": "bash", ".yaml": "yaml", ".py": "python", ".jsonl": "json"}
 
 
