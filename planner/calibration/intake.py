@@ -19,7 +19,7 @@ from planner.engine.profile_file import HostLaw
 from planner.engine.profiles import TOGETHER_S
 from planner.run.tables import Run
 
-APART_S = 0.03  # a request that comes later than so after the one before it was not sent together with it
+APART_S = 0.005  # a request that comes later than so after the one before it was not sent together with it
 LEAST = 5  # groups that a fit takes
 SHARES = np.linspace(0.0, 1.0, 101)  # tried
 DRAWS = 200  # of groups, for the standard error
@@ -67,9 +67,9 @@ def fit_shared(runs: Sequence[Run], host: HostLaw) -> tuple[float, float] | None
     wrong = np.array(
         [[abs(group.predicted_s(host, share) - group.first_queued_s) for share in SHARES] for group in groups]
     )
-    best = int(np.argmin(wrong.mean(axis=0)))
+    best = int(np.argmin(np.median(wrong, axis=0)))
     if not best:
         return None
     index = np.random.default_rng(0).integers(0, len(groups), size=(DRAWS, len(groups)))
-    drawn = SHARES[np.argmin(wrong[index].mean(axis=1), axis=1)]
+    drawn = SHARES[np.argmin(np.median(wrong[index], axis=1), axis=1)]
     return float(SHARES[best]), float(np.std(drawn))
