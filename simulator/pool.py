@@ -10,6 +10,7 @@ from planner.routing import NEEDS_OVERLAP, WorkerLoad, rank_of, together
 from planner.spec import Retrieval
 from planner.system.resolve import Pool, WorkerPlace
 from planner.traffic.requests import Request
+from simulator.clock import Action
 from simulator.host_pace import HostPace
 from simulator.lockstep import Lockstep
 from simulator.retrieval import RetrievalStation
@@ -17,10 +18,20 @@ from simulator.sequence import Posting
 from simulator.worker import Worker
 
 
+class Intake:
+    """A worker's API server, one process: what comes within TOGETHER_S leaves it together, after the work of all."""
+
+    __slots__ = ("coming", "busy")
+
+    def __init__(self) -> None:
+        self.coming: list[tuple[float, Action]] = []  # seconds of its work, and what follows
+        self.busy = False
+
+
 class Station:
     """A worker in the cluster: its engine, its place, its own retrieval stage, and when it is woken."""
 
-    __slots__ = ("place", "pool", "engine", "wake_s", "retrieval", "assigned", "read_by", "posted_s", "group")
+    __slots__ = ("place", "pool", "engine", "wake_s", "retrieval", "assigned", "read_by", "posted_s", "group", "intake")
 
     def __init__(self, place: WorkerPlace, pool: Pool, engine: Worker, retrieval: RetrievalStation | None) -> None:
         self.place = place
@@ -30,6 +41,7 @@ class Station:
         self.retrieval = retrieval
         self.assigned = 0  # requests sent here that the engine has not seen yet (they are retrieving)
         self.read_by = 0  # transfers of KV from here that are under way
+        self.intake = Intake()
         self.posted_s = 0.0  # push: when the thread that posts is done with all so far
         self.group: Group | None = None  # the ranks that take every step with it
 

@@ -59,6 +59,8 @@ def sample_files(file: ProfileFile, count: int, rng: np.random.Generator) -> lis
             name: max(0.0, float(rng.normal(getattr(file.host, name), error)))
             for name, error in file.fit.host_errors.items()
         }
+        if "request_shared" in host:
+            host["request_shared"] = min(host["request_shared"], 1.0)
         drawn_parts = {"step": file.step.model_copy(update=values), "host": file.host.model_copy(update=host)}
         files.append(file.model_copy(update=drawn_parts))
     return files
@@ -108,7 +110,11 @@ def other_server(file: ProfileFile, rng: np.random.Generator) -> ProfileFile:
     host: dict[str, float] = {}
     for start, deviation in (("request", between.requests), ("response", between.responses)):
         factor = math.exp(rng.normal(0.0, deviation))
-        host |= {name: factor * value for name, value in file.host.model_dump().items() if name.startswith(start)}
+        host |= {
+            name: factor * value
+            for name, value in file.host.model_dump().items()
+            if name.startswith(start) and name.endswith("_s")
+        }
     return file.model_copy(
         update={"step": file.step.model_copy(update=step), "host": file.host.model_copy(update=host)}
     )
