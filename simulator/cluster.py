@@ -14,13 +14,12 @@ from itertools import repeat
 from typing import TYPE_CHECKING, Final
 
 from planner.dispatch import Dispatch, Held, turns
-from planner.engine.profiles import TOGETHER_S
 from planner.run.tables import Progress
 from planner.spec import Disaggregated
 from planner.system.resolve import System, WorkerPlace
 from planner.system.wires import HandOver
 from planner.traffic.requests import Arrival, Load, Request
-from simulator.clock import Action, Clock, no_cycles
+from simulator.clock import Clock, no_cycles
 from simulator.fabric import Fabric
 from simulator.layers import Push
 from simulator.pool import Group, SimulatedPool, SimulatedView, Station
@@ -238,7 +237,8 @@ class SimulatedCluster:
 
     def _door(self, visit: Visit, now: float) -> float:
         """When a request that is complete at `now` reaches the router: after HTTP and tokenisation."""
-        return now + (1.0 - self._host.request_shared) * self._host.request(visit.request.prompt_tokens)
+        prompt = visit.request.prompt_tokens
+        return now + self._host.request(prompt) - self._host.work(prompt)
 
     def _retrieve(self, visit: Visit, now: float) -> None:
         assert self._central is not None
@@ -309,35 +309,34 @@ class SimulatedCluster:
 
     def _submit(self, visit: Visit, station: Station, mode: Mode, now: float) -> None:
         """Through the worker's API server to its engine."""
-        host, prompt = station.pool.profile.host, visit.request.prompt_tokens
         if mode == "remote":
             visit.decode_worker = station
-        if not host.request_shared or (mode == "remote" and visit.push is not None):
+        work_s = self._host.work(visit.request.prompt_tokens) if mode != "remote" else self._parsed_again(visit)
+        if not work_s:
             self._queue(visit, station, mode, now)
             return
-        seconds = self._hand_over.way(prompt, host.hop_s) if mode == "remote" else host.request(prompt)
         station.engine.expect(1)
-        station.intake.coming.append((host.request_shared * seconds, partial(self._taken_in, visit, station, mode)))
-        self._take_in(station, now)
+        if station.intake.add(work_s, partial(self._taken_in, visit, station, mode), now):
+            self.at(station.intake.end_s, partial(self._through, station))
 
-    def _take_in(self, station: Station, now: float) -> None:
-        """The API server turns to the first request that has come since."""
+    def _parsed_again(self, visit: Visit) -> float:
+        """Seconds of the decode worker's API server, a part of the way between workers.
+
+        Push: the decode worker was asked when the prefill worker was, and has waited since.
+        """
+        if visit.push is not None:
+            return 0.0
+        prompt = visit.request.prompt_tokens
+        return min(self._host.work(prompt), self._hand_over.way(prompt, self._host.hop_s))
+
+    def _through(self, station: Station, now: float) -> None:
+        """The API server is done with those inside, unless more have come."""
         intake = station.intake
-        if intake.coming and not intake.busy:
-            intake.busy = True
-            self.at(now + min(TOGETHER_S, intake.coming[0][0]), partial(self._closed, station, now))
-
-    def _closed(self, station: Station, begun_s: float, now: float) -> None:
-        """What has come by now goes to the engine when the work of all is done."""
-        together, station.intake.coming = station.intake.coming, []
-        done_s = max(begun_s + sum(seconds for seconds, _ in together), now)
-        self.at(done_s, partial(self._out, station, [action for _, action in together]))
-
-    def _out(self, station: Station, actions: list[Action], now: float) -> None:
-        station.intake.busy = False
-        for action in actions:
-            action(now)
-        self._take_in(station, now)
+        if now >= intake.end_s:
+            for action in intake.leave(now):
+                action(now)
+        if intake.inside:
+            self.at(intake.end_s, partial(self._through, station))
 
     def _taken_in(self, visit: Visit, station: Station, mode: Mode, now: float) -> None:
         station.engine.expect(-1)
@@ -422,8 +421,8 @@ class SimulatedCluster:
     def _engine_finished(self, visit: Visit, sequence: Sequence, station: Station, now: float) -> None:
         host = station.pool.profile.host
         if sequence.mode == "prefill_only":
-            way_s = self._hand_over.way(visit.request.prompt_tokens, host.hop_s)
-            self.at(now + (1.0 - host.request_shared) * way_s, lambda then: self._hand_off(visit, then))
+            way_s = self._hand_over.way(visit.request.prompt_tokens, self._host.hop_s)
+            self.at(now + way_s - self._parsed_again(visit), lambda then: self._hand_off(visit, then))
             return
         visit.finish_s = now + host.response_s + sequence.answer_s
         visit.finish_reason = "length" if visit.request.output_tokens >= visit.request.max_tokens else "stop"

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Callable, Sequence
 
 from planner.engine.law import AffineStep
+from planner.engine.profiles import MOST_TOGETHER
 from planner.routing import NEEDS_OVERLAP, WorkerLoad, rank_of, together
 from planner.spec import Retrieval
 from planner.system.resolve import Pool, WorkerPlace
@@ -19,13 +20,33 @@ from simulator.worker import Worker
 
 
 class Intake:
-    """A worker's API server, one process: what comes within TOGETHER_S leaves it together, after the work of all."""
+    """A worker's API server, one process: what comes while it works leaves it together, MOST_TOGETHER at a time."""
 
-    __slots__ = ("coming", "busy")
+    __slots__ = ("end_s", "inside", "behind")
 
     def __init__(self) -> None:
-        self.coming: list[tuple[float, Action]] = []  # seconds of its work, and what follows
-        self.busy = False
+        self.end_s = 0.0  # of the work on those inside
+        self.inside: list[Action] = []  # what follows when a request is through
+        self.behind: list[tuple[float, Action]] = []  # seconds of work, and what follows
+
+    def add(self, work_s: float, action: Action, now: float) -> bool:
+        """Whether this begins its work: then somebody has to call `leave` at `end_s`."""
+        if not self.inside:
+            self.inside, self.end_s = [action], now + work_s
+            return True
+        if self.behind or len(self.inside) == MOST_TOGETHER:
+            self.behind.append((work_s, action))
+        else:
+            self.inside.append(action)
+            self.end_s += work_s
+        return False
+
+    def leave(self, now: float) -> list[Action]:
+        """What follows for those that are through; those behind are inside then, if there are any."""
+        through, coming = self.inside, self.behind[:MOST_TOGETHER]
+        self.behind = self.behind[MOST_TOGETHER:]
+        self.inside, self.end_s = [action for _, action in coming], now + sum(work_s for work_s, _ in coming)
+        return through
 
 
 class Station:

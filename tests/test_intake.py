@@ -1,4 +1,4 @@
-"""Requests that come together share their API server: simulated, and found again in a calibration round."""
+"""Requests that come together share their API server, one process a worker."""
 
 from __future__ import annotations
 
@@ -9,10 +9,7 @@ import pytest
 
 from planner import load
 from planner.backends import backend
-from planner.calibration.intake import fit_shared, together
-from planner.calibration.load import Phase, PhasedLoad, plan
-from planner.engine.profile_file import HostLaw
-from planner.engine.profiles import TOGETHER_S
+from planner.engine.profiles import MOST_TOGETHER, HostCosts
 from planner.run.tables import Run
 from planner.system.resolve import System, resolve
 from planner.traffic.requests import Arrival, Load, Request
@@ -56,39 +53,26 @@ def test_a_lone_request_takes_as_long_with_any_share(mode: str) -> None:
     assert ends == pytest.approx([ends[0]] * 3, abs=1e-9)
 
 
-def test_what_comes_within_a_moment_leaves_together_after_the_work_of_all() -> None:
+def test_what_comes_while_it_works_leaves_together_after_the_work_of_all() -> None:
     system = sharing(0.5, AGG)
-    way = system.pools[0].profile.host.request(1000)
-    near, far = 0.5 * TOGETHER_S, 1.5 * TOGETHER_S
-    queued = run(system, Sent([0.0, near, far])).requests["queued_s"].to_numpy()
-    assert queued[:2] == pytest.approx([1.5 * way] * 2)
-    assert queued[2] == pytest.approx(2.0 * way)  # begun when the process was done with those two
-    apart = run(sharing(0.0, AGG), Sent([0.0, near, far])).requests["queued_s"].to_numpy()
-    assert apart == pytest.approx(np.array([0.0, near, far]) + way)
+    host: HostCosts = system.pools[0].profile.host
+    way, work = host.request(1000), host.work(1000)
+    times = [0.0, 0.9 * work, 2.1 * work]  # the third when the process has been idle again
+    queued = run(system, Sent(times)).requests["queued_s"].to_numpy()
+    assert queued == pytest.approx([way + work, way + work, way + 2.1 * work])
+    apart = run(sharing(0.0, AGG), Sent(times)).requests["queued_s"].to_numpy()
+    assert apart == pytest.approx(np.array(times) + way)
+
+
+def test_no_more_than_a_few_leave_together_and_no_work_is_lost() -> None:
+    system = sharing(0.5, AGG)
+    host: HostCosts = system.pools[0].profile.host
+    count = 2 * MOST_TOGETHER + 1
+    queued = run(system, Sent([0.0] * count)).requests["queued_s"].to_numpy()
+    ends = [MOST_TOGETHER] * MOST_TOGETHER + [2 * MOST_TOGETHER] * MOST_TOGETHER + [count]
+    assert sorted(queued) == pytest.approx([host.request(1000) + (end - 1) * host.work(1000) for end in ends])
 
 
 def test_a_router_knows_of_requests_that_are_taken_in() -> None:
     system = sharing(0.5, "deployment={mode: aggregated, replicas: 2, router: {policy: least_loaded}}")
     assert run(system, Sent([0.0, 0.0])).requests["worker"].nunique() == 2
-
-
-@pytest.mark.parametrize("overrides", [(AGG,), ()])
-def test_the_share_is_found_again(overrides: tuple[str, ...]) -> None:
-    system = sharing(0.4, *overrides)
-    host = system.pools[0].profile.host
-    law = HostLaw(request_s=host.request_s, request_per_token_s=host.request_per_token_s)
-    round_ = run(system, PhasedLoad(plan(system, 30.0)))
-    found = fit_shared([round_], law)
-    assert found is not None
-    assert found[0] == pytest.approx(0.4, abs=0.02)
-    unshared = run(sharing(0.0, *overrides), PhasedLoad(plan(system, 30.0)))
-    assert fit_shared([unshared], law) is None
-
-
-def test_only_idle_engines_say_so() -> None:
-    """The second group waits for the first one's step."""
-    phase = Phase("decode", "two", (request(0), request(1)), (), 0.0)
-    system = sharing(0.5, AGG)
-    assert len(list(together(run(system, PhasedLoad((phase,)))))) == 1
-    assert len(list(together(run(system, Sent([0.0, 0.0, 0.04, 0.04]))))) == 1
-    assert fit_shared([run(system, PhasedLoad((phase,)))], HostLaw()) is None

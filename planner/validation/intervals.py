@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from planner.engine.law import SHAPES, of_part
-from planner.engine.profile_file import GROUPS, ProfileFile, Spread
+from planner.engine.profile_file import GROUPS, HostLaw, ProfileFile, Spread
 from planner.engine.profiles import LatencyProfile, from_file
 from planner.engine.provenance import comparable
 from planner.run.tables import Run
@@ -59,8 +59,6 @@ def sample_files(file: ProfileFile, count: int, rng: np.random.Generator) -> lis
             name: max(0.0, float(rng.normal(getattr(file.host, name), error)))
             for name, error in file.fit.host_errors.items()
         }
-        if "request_shared" in host:
-            host["request_shared"] = min(host["request_shared"], 1.0)
         drawn_parts = {"step": file.step.model_copy(update=values), "host": file.host.model_copy(update=host)}
         files.append(file.model_copy(update=drawn_parts))
     return files
@@ -110,11 +108,8 @@ def other_server(file: ProfileFile, rng: np.random.Generator) -> ProfileFile:
     host: dict[str, float] = {}
     for start, deviation in (("request", between.requests), ("response", between.responses)):
         factor = math.exp(rng.normal(0.0, deviation))
-        host |= {
-            name: factor * value
-            for name, value in file.host.model_dump().items()
-            if name.startswith(start) and name.endswith("_s")
-        }
+        seconds = [name for name in HostLaw.model_fields if name.startswith(start) and name.endswith("_s")]
+        host |= {name: factor * getattr(file.host, name) for name in seconds}
     return file.model_copy(
         update={"step": file.step.model_copy(update=step), "host": file.host.model_copy(update=host)}
     )
