@@ -1,8 +1,8 @@
 """Recorded live runs judged again: what each calibration predicts of loads that it has not seen.
 
 A record is a folder. `calibration-1/`, `calibration-2/`, ... are the runs that a profile is fitted on; `profile.yaml`
-or `profile-NAME.yaml` are profiles as they are, judged too, like those that ship and that `record.yaml` names. Every other `LOAD-1/`, `LOAD-2/`, ... is one load,
-served again and again, whose repeats give live's own spread. `record.yaml` may hold a title, notes and how to read it.
+or `profile-NAME.yaml` are profiles as they are, judged too, like those that ship and that `record.yaml` names. Every
+other `LOAD-1/`, `LOAD-2/`, ... is one load, served again and again, whose repeats give live's own spread. `record.yaml` may hold a title, notes and how to read it.
 A run folder by itself is a record of one load under the profile that its spec names.
 """
 
@@ -42,7 +42,7 @@ class Reading(Node):
     notes: Annotated[tuple[str, ...], Field(strict=False)] = ()
     against: str | None = None  # a record that serves the same loads in another way
     wire: str | None = None  # what carried the KV: the record belongs to the table of wires
-    profiles: dict[str, str | None] = {}  # judged too: name -> one that ships, or null: the one that the run's spec names
+    profiles: dict[str, str | None] = {}  # judged too: name -> one that ships; null: the run's spec's
     replay: bool = False  # send the recorded requests at their times instead of the spec's workload
     slices: dict[str, Annotated[tuple[int, int], Field(strict=False)]] = {}  # name -> first and last request to compare
 
