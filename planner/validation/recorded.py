@@ -42,7 +42,7 @@ class Reading(Node):
     notes: Annotated[tuple[str, ...], Field(strict=False)] = ()
     against: str | None = None  # a record that serves the same loads in another way
     wire: str | None = None  # what carried the KV: the record belongs to the table of wires
-    profiles: dict[str, str | None] = {}  # judged too: name -> one that ships; null: the run's spec's
+    profiles: dict[str, str | None] = {}  # judged too: name -> one that ships, null: the spec's
     replay: bool = False  # send the recorded requests at their times instead of the spec's workload
     slices: dict[str, Annotated[tuple[int, int], Field(strict=False)]] = {}  # name -> first and last request to compare
 
