@@ -2,8 +2,9 @@
 
 A record is a folder. `calibration-1/`, `calibration-2/`, ... are the runs that a profile is fitted on; `profile.yaml`
 or `profile-NAME.yaml` are profiles as they are, judged too, like those that ship and that `record.yaml` names. Every
-other `LOAD-1/`, `LOAD-2/`, ... is one load, served again and again, whose repeats give live's own spread. `record.yaml` may hold a title, notes and how to read it.
-A run folder by itself is a record of one load under the profile that its spec names.
+other `LOAD-1/`, `LOAD-2/`, ... is one load, served again and again, whose repeats give live's own spread.
+`record.yaml` may hold a title, notes and how to read it. A run folder by itself is a record of one load under the
+profile that its spec names.
 """
 
 from __future__ import annotations
