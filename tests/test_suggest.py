@@ -37,7 +37,7 @@ from planner.suggestion.rows import rough_row
 from planner.suggestion.search import BLOCKS, Found, Probe, first_guess, highest_rate, probe, probes, system_of
 from planner.suggestion.splits import PoolSize, Split, apply, splits
 from planner.suggestion.suggest import ROUNDS, SearchTask, search, suggest, unproven
-from planner.suggestion.tasks import ENOUGH, LEAST, TURNAROUNDS, Searched, period_of
+from planner.suggestion.tasks import TURNAROUNDS, Searched, period_of
 from planner.suggestion.tune import GAIN, Tuned, TuneTask, tune
 from planner.suggestion.tuning import BLOCK_SIZES, BUDGETS, CONNECTORS, Tuning
 from planner.suggestion.verdict import Advantage, advantage, decide, profile_error, unmeasured
@@ -112,13 +112,10 @@ def test_a_run_lasts_longer_than_its_requests() -> None:
     )
     turnaround = turnaround_s(one, 0)
     assert turnaround == pytest.approx(0.5 + 1500 * 0.03)
-    found = period_of(one, None, 20.0)
+    found = period_of(one, None, 40.0)
     assert found == Period(TURNAROUNDS * turnaround, turnaround)
-    assert period_of(one, 400, 20.0) == found  # 20 s would see no request end
-    assert period_of(one, 400, 20.0, first_look=True) == Period(20.0, 10.0)
-    assert period_of(one, None, 40.0) == Period(turnaround + ENOUGH / 40.0, turnaround)
-    assert period_of(one, None, 100.0) == Period(LEAST * turnaround, turnaround)  # but no less
-    assert period_of(one, None, 20.0, each_s=30.0) == Period(TURNAROUNDS * 30.0, 30.0)
+    assert period_of(one, 400, 40.0) == found  # 10 s would see no request end
+    assert period_of(one, 400, 40.0, least=0) == Period(10.0, 5.0)
     assert period_of(one, 8000, 40.0) == Period(200.0, turnaround)
     assert period_of(planner.load("multi-round-qa"), None, 40.0) is None
 
@@ -291,9 +288,7 @@ def test_the_answer(answer: Suggestion) -> None:
     assert all(row.per_gpu == row.rate / 2 for row in answer.rows)
     assert all(row.low <= row.rate <= row.high for row in answer.rows)
     assert {row.name for row in answer.rows if row.refined} >= {answer.best.name, "1P1D"}
-    assert answer.seconds is not None
-    assert answer.warmup_s == pytest.approx(answer.seconds / TURNAROUNDS)
-    assert 150 / answer.best.rate < answer.seconds < TURNAROUNDS * (1.0 + 100 * 0.03)  # they end before they must
+    assert answer.seconds == pytest.approx(TURNAROUNDS * (1.0 + 100 * 0.03))  # 150 requests would be sent sooner
     best = answer.best
     assert best.cost_per_million_output_tokens == pytest.approx(2 / 3600 / best.output_tokens_s_gpu * 1e6)
     assert planner.spec.parse(answer.yaml).deployment.mode == "aggregated"

@@ -107,9 +107,9 @@ def request_s(spec: Spec, seed: int) -> float:
     return (first_ms + token_ms * output) / 1e3
 
 
-def turnaround_s(spec: Spec, seed: int, each_s: float | None = None) -> float:
-    """What a request takes, `each_s` or `request_s`; of sessions: a whole one, with its thinking."""
-    seconds = request_s(spec, seed) if each_s is None else each_s
+def turnaround_s(spec: Spec, seed: int) -> float:
+    """As `request_s`; of sessions: a whole one, with its thinking."""
+    seconds = request_s(spec, seed)
     if not isinstance(spec.workload, Sessions):
         return seconds
     turns = workload.mean_turns(spec.workload, seed)

@@ -23,10 +23,11 @@ from planner.suggestion.answer import EqualRate, Row, Suggestion, Verdict, best_
 from planner.suggestion.edge import Edge, interval, next_rate
 from planner.suggestion.probe import Period, traffic_of
 from planner.suggestion.rows import refined_row, rough_row
-from planner.suggestion.search import Found, Probe, system_of
+from planner.suggestion.search import Probe, system_of
 from planner.suggestion.splits import Split, apply, rank_sizes, splits, tp_sizes, variants
 from planner.suggestion.spread import Spread, cores, spread
 from planner.suggestion.tasks import (
+    TURNAROUNDS,
     ProbeTask,
     Searched,
     SearchTask,
@@ -37,7 +38,6 @@ from planner.suggestion.tasks import (
     promised,
     search,
     shortened,
-    slowest,
     why,
 )
 from planner.suggestion.tune import CLEAR_GAIN, GAIN, Tuned, TuneTask, tune
@@ -190,7 +190,6 @@ class _Session:
         self.spec, self.gpus, self.asked, self.sweep, self._pool = spec, gpus, requests, sweep, pool
         self.seeds = [spec.run.seed + offset for offset in range(seeds)]
         self.period: Period | None = None
-        self._each_s: float | None = None  # of a request, once some have been simulated
         self._edges: dict[Split, Edge] = {}
         self._promised: dict[Split, float] = {}
         self._progress, self._quick = progress, quick
@@ -259,16 +258,8 @@ class _Session:
         found = dict(zip(first, self._map(stage, search, [tasks[at] for at in first], (0, share)), strict=True))
         bars = self._bars([(candidates[at], one) for at, one in found.items()])  # type: ignore[misc]
         told = _told([(candidates[at].mode, one) for at, one in found.items()])  # type: ignore[misc]
-        of_first: list[Found] = [one.found for one in found.values()]  # type: ignore[attr-defined]
-        self._each_s = self._each_s or slowest(of_first)
-        period = self._period(max(one.rate for one in of_first)) or period
         later = [
-            replace(
-                tasks[at],
-                bar=bars[candidates[at].mode],
-                of_guess=told.get(candidates[at].mode, 1.0),
-                period=halved(period),
-            )
+            replace(tasks[at], bar=bars[candidates[at].mode], of_guess=told.get(candidates[at].mode, 1.0))
             for at in rest
         ]
         found |= dict(zip(rest, self._map(stage, search, later, (share, 1)), strict=True))
@@ -287,7 +278,7 @@ class _Session:
 
     def _period(self, rate: float) -> Period | None:
         """As many seconds as `rate` takes; a first look may be too short for its interval to hold."""
-        return period_of(self.spec, self.asked, rate, each_s=self._each_s, first_look=self._quick)
+        return period_of(self.spec, self.asked, rate, least=0 if self._quick else TURNAROUNDS)
 
     def _near(self, rows: list[Row], mode: str) -> list[Split]:
         most = 1 if self._quick else FINALISTS
@@ -373,7 +364,7 @@ class _Session:
     ) -> None:
         """Adds to `runs` one run of each split at each of its rates with the lists of these places in `seeds`."""
         tasks = [
-            (split, index, ProbeTask(apply(self.spec, split), self.seeds[index], rate, self.period))
+            (split, index, ProbeTask(apply(self.spec, split), self.seeds[index], rate, self.period, whole=False))
             for split, wanted in rates.items()
             for rate in wanted
             for index in lists

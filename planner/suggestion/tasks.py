@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from planner.report.explain import Explanation, explain
@@ -12,11 +11,10 @@ from planner.suggestion.probe import COUNTED, Period, load_at, request_s, traffi
 from planner.suggestion.search import Found, Probe, first_guess, highest_rate, probe, system_of
 
 SHORT = 1500  # requests that long runs begin their search with, and that changes are searched with
-TURNAROUNDS = 3  # of a request: the least seconds of a run, the first of them warm-up
-LEAST, ENOUGH = 2, 3000  # the same where so many requests are judged before that
-TURNS = 2  # of a session: the least seconds that a short run judges
+TURNAROUNDS = 3  # of a request that just meets its targets: the least seconds of a run, the first of them warm-up
+TURNS = 2  # of a session that just meet their targets: the least seconds that a short run judges
 WARMUP = 0.1  # of the seconds of a run, at least
-HALF = 0.5  # of the best rate: below, a candidate says nothing about how long the answers of the others take
+PLENTY = 0.1  # share of misses, at least, with which a run around the edge may end
 LOST = 0.1  # width of the bracket that the search of a candidate ends with that is not in the race
 
 
@@ -44,17 +42,12 @@ class ProbeTask:
     seed: int
     rate: float
     period: Period | None = None
+    whole: bool = True  # to its end, however much has missed
 
 
 def guessed(task: SearchTask) -> float:
     """The closed form. Raises SpecError when the candidate cannot be built."""
     return first_guess(system_of(task.spec), task.seed)
-
-
-def slowest(found: Sequence[Found]) -> float | None:
-    """Mean seconds of a request on the slowest of those that serve HALF as much as the best; None: none serves any."""
-    best = max((one.rate for one in found), default=0.0)
-    return max((one.best.took_s for one in found if one.best is not None and one.rate >= HALF * best), default=None)
 
 
 def promised(task: SearchTask) -> float | None:
@@ -101,8 +94,13 @@ def search(task: SearchTask) -> Searched:
 
 
 def attained(task: ProbeTask) -> Probe:
-    """One whole run at one rate."""
-    return probe(system_of(task.spec), task.rate, task.seed, early=False, period=task.period)
+    """One run at one rate.
+
+    One that is not to be whole ends when its misses are more than halfway, by their logarithm, from as many as may miss
+    to all: it is sure to be beyond the edge, which runs closer to it will tell.
+    """
+    halfway = max((1 - task.spec.slo.attainment) ** 0.5, PLENTY)
+    return probe(system_of(task.spec), task.rate, task.seed, early=not task.whole, period=task.period, may_miss=halfway)
 
 
 FURTHER = (1.0, 1.1, 1.25, 1.5)  # times the rate, until something is short
@@ -124,24 +122,20 @@ def why(task: ProbeTask) -> Explanation:
 # --- how long requests are sent ------------------------------------------------------------------------
 
 
-def period_of(
-    spec: Spec, requests: int | None, rate: float, *, each_s: float | None = None, first_look: bool = False
-) -> Period | None:
+def period_of(spec: Spec, requests: int | None, rate: float, *, least: int = TURNAROUNDS) -> Period | None:
     """How long to send requests, where `rate` is the best candidate's. None: the workload has a length of its own.
 
-    However few `requests` are asked for, they are sent for several times what one takes: in less, hardly any would end
-    while others begin. `each_s`: the seconds of one; None: as long as it may take. A first look may be too short.
+    However few `requests` are asked for, they are sent for `least` times what one takes that just meets its targets:
+    in less, hardly any would end while others begin.
     """
     if spec.workload.kind not in COUNTED or not rate > 0:
         return None
-    turnaround = turnaround_s(spec, spec.run.seed, each_s)
+    turnaround = turnaround_s(spec, spec.run.seed)
     count = requests or traffic_of(spec, spec.run.seed)[0].expected_requests
-    judged = min(max(ENOUGH / rate, (LEAST - 1) * turnaround), (TURNAROUNDS - 1) * turnaround)
-    seconds = max(count / rate, 0.0 if first_look else turnaround + judged)
+    seconds = max(count / rate, least * turnaround)
     warmup_s = min(max(WARMUP * seconds, turnaround), seconds / 2)
     if isinstance(spec.workload, Sessions):  # it takes one to fill the system, and then it is turns that are judged
-        turn_s = request_s(spec, spec.run.seed) if each_s is None else each_s
-        return Period(seconds, warmup_s, min(warmup_s, TURNS * turn_s))
+        return Period(seconds, warmup_s, min(warmup_s, TURNS * request_s(spec, spec.run.seed)))
     return Period(seconds, warmup_s)
 
 
