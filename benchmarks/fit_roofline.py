@@ -30,10 +30,11 @@ from scipy.optimize import least_squares
 
 from planner.backends import backend
 from planner.engine import profiles, rates, roof
-from planner.engine.law import Steps, graph_size, guess, more_per_token, of_part
+from planner.engine.law import Steps, guess, more_per_token, of_part
 from planner.engine.profiles import capture_sizes
 from planner.engine.roof import Roof
 from planner.engine.setup import Setup
+from planner.engine.step_time import graph_size
 from planner.spec import SpecError
 from planner.system.resolve import resolve
 from planner.traffic import workload

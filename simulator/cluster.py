@@ -19,7 +19,7 @@ from planner.spec import Disaggregated
 from planner.system.resolve import System, WorkerPlace
 from planner.system.wires import HandOver
 from planner.traffic.requests import Arrival, Load, Request
-from simulator.clock import Clock, no_cycles
+from simulator.clock import NEVER, NOT_YET, Call, Clock, no_cycles
 from simulator.fabric import Fabric
 from simulator.layers import Push
 from simulator.pool import Group, SimulatedPool, SimulatedView, Station
@@ -33,8 +33,6 @@ if TYPE_CHECKING:
 
     from simulator.processes import Processes
 
-NEVER: Final = math.inf
-NAN: Final = math.nan
 WATCH_EVERY: Final = 2048  # calls between two looks at progress and at the stop rule
 
 
@@ -52,15 +50,58 @@ class Visit:
         self.arrival_s = arrival_s
         self.worker: Station | None = None
         self.decode_worker: Station | None = None
-        self.retrieval_start_s = self.retrieval_end_s = self.shared_queued_s = NAN
+        self.retrieval_start_s = self.retrieval_end_s = self.shared_queued_s = NOT_YET
         self.prefill: Sequence | None = None
         self.decode: Sequence | None = None
-        self.transfer_start_s = self.transfer_end_s = NAN
-        self.first_token_s = self.finish_s = NAN
+        self.transfer_start_s = self.transfer_end_s = NOT_YET
+        self.first_token_s = self.finish_s = NOT_YET
         self.finish_reason: str | None = None
         self.error: str | None = None
         self.push: Push | None = None  # its KV goes ahead, layer by layer
         self.sent: tuple[str, int] = ("", 0)  # else: the wire its KV goes over, and bytes
+
+
+# What is due for a visit.
+ROUTE: Final = 0
+HAND_OFF: Final = 1
+TRANSFER: Final = 2
+WRITTEN: Final = 3
+ARRIVED: Final = 4
+KV_SEEN: Final = 5
+PUSHED: Final = 6
+ENDED: Final = 7
+
+
+class _Due(Call):
+    __slots__ = ("_cluster", "_visit", "_what")
+
+    def __init__(self, cluster: SimulatedCluster, visit: Visit, what: int) -> None:
+        self._cluster, self._visit, self._what = cluster, visit, what
+
+    def __call__(self, now: float) -> None:
+        self._cluster.happen(self._what, self._visit, now)
+
+
+class _Entering(Call):
+    """A visit comes, and after it the next one that is known."""
+
+    __slots__ = ("_cluster", "_coming", "_visit")
+
+    def __init__(self, cluster: SimulatedCluster, visit: Visit, coming: Iterator[tuple[float, Visit]]) -> None:
+        self._cluster, self._visit, self._coming = cluster, visit, coming
+
+    def __call__(self, now: float) -> None:
+        self._cluster.enter(self._visit, self._coming, now)
+
+
+class _Wake(Call):
+    __slots__ = ("_cluster", "_station")
+
+    def __init__(self, cluster: SimulatedCluster, station: Station) -> None:
+        self._cluster, self._station = cluster, station
+
+    def __call__(self, now: float) -> None:
+        self._cluster.wake(self._station, now)
 
 
 class SimulatedCluster:
@@ -80,7 +121,6 @@ class SimulatedCluster:
     ) -> None:
         spec = system.spec
         self.clock = Clock()
-        self.at = self.clock.at
         self.load = load
         self.visits: list[Visit] = []  # in the order in which they became known
         self.transfers: list[tuple[int, str, str, str, int, float, float]] = []
@@ -100,6 +140,7 @@ class SimulatedCluster:
         # Every step by itself where a neighbour may slow it: what it does then depends on when each begins.
         sharing = sum(len(pool.workers) for pool in system.pools if pool.hardware.kind == "cpu") > 1
         self._hand_over = system.wires.hand_over if system.wires is not None else HandOver()
+        self._idle_look_s, self._slowing = self._hand_over.idle_look_s, self._hand_over.slowing
         self._post_block_s = self._hand_over.post_s * system.block_descriptors
         self._pushes = self._hand_over.push and self._post_block_s > 0.0 and self._layers is None
         self.pools = [
@@ -115,11 +156,12 @@ class SimulatedCluster:
             for pool in system.pools
         ]
         self.entry, self.decoders = self.pools[0], self.pools[-1]
-        self._host = self.entry.resolved.profile.host
+        host = self.entry.resolved.profile.host
+        self._request_s, self._request_per_token_s = host.request_s, host.request_per_token_s
         shares = sharing and any(shares_cores(pool) for pool in system.pools)
         self._cores = SharedCores([one for pool in self.pools for one in pool.stations]) if shares else None
         self.split = spec.deployment if isinstance(spec.deployment, Disaggregated) else None
-        self.fabric = Fabric(system, self.at, both_ways=switch is not None) if self.split else None
+        self.fabric = Fabric(system, self.clock, both_ways=switch is not None) if self.split else None
         self._dispatch = Dispatch(system)
         self._shared_queue: deque[Visit] = deque()  # of visits that wait for an idle prefill worker
         self._switcher = RoleSwitcher(switch, self.entry, self.decoders) if switch and self.split else None
@@ -145,7 +187,7 @@ class SimulatedCluster:
         for pool in self.pools:
             for station in pool.stations:
                 station.engine.let_go()
-                station.group = None
+                station.wake = station.group = None
 
     def _run_watched(self, progress: Progress | None) -> None:
         expected = max(self.load.expected_requests, 1)
@@ -213,9 +255,9 @@ class SimulatedCluster:
         following = next(coming, None)
         if following is not None:
             time_s, visit = following
-            self.at(time_s, partial(self._enter, visit, coming))
+            self.clock.at(time_s, _Entering(self, visit, coming))
 
-    def _enter(self, visit: Visit, coming: Iterator[tuple[float, Visit]], now: float) -> None:
+    def enter(self, visit: Visit, coming: Iterator[tuple[float, Visit]], now: float) -> None:
         self._inside += 1
         while self._asleep:
             self._asleep.pop().succeed()
@@ -237,12 +279,31 @@ class SimulatedCluster:
 
     def _door(self, visit: Visit, now: float) -> float:
         """When a request that is complete at `now` reaches the router: after HTTP and tokenisation."""
-        return now + self._host.request_s + self._host.request_per_token_s * visit.request.prompt_tokens
+        return now + self._request_s + self._request_per_token_s * visit.request.prompt_tokens
+
+    def happen(self, what: int, visit: Visit, now: float) -> None:
+        """What was due for a visit now."""
+        if what == HAND_OFF:
+            self._hand_off(visit, now)
+        elif what == ARRIVED:
+            self._arrived(visit, now)
+        elif what == TRANSFER:
+            self._transfer(visit, now)
+        elif what == WRITTEN:
+            self._written(visit, now)
+        elif what == KV_SEEN:
+            self._kv_seen(visit, now)
+        elif what == ENDED:
+            self._ended(visit, now)
+        elif what == PUSHED:
+            self._pushed(visit, now)
+        else:
+            self._route(visit, now)
 
     def _retrieve(self, visit: Visit, now: float) -> None:
         assert self._central is not None
         visit.retrieval_start_s, visit.retrieval_end_s = self._central.serve(now)
-        self.at(self._door(visit, visit.retrieval_end_s), lambda then: self._route(visit, then))
+        self.clock.at(self._door(visit, visit.retrieval_end_s), _Due(self, visit, ROUTE))
 
     def _route(self, visit: Visit, now: float) -> None:
         request, entry = visit.request, self._view(self.entry, visit, now)
@@ -300,7 +361,7 @@ class SimulatedCluster:
             return
         station.assigned += 1
         visit.retrieval_start_s, visit.retrieval_end_s = station.retrieval.serve(now)
-        self.at(visit.retrieval_end_s, partial(self._retrieved, visit, station, mode))
+        self.clock.at(visit.retrieval_end_s, partial(self._retrieved, visit, station, mode))
 
     def _retrieved(self, visit: Visit, station: Station, mode: Mode, now: float) -> None:
         station.assigned -= 1
@@ -326,9 +387,11 @@ class SimulatedCluster:
         if when != station.wake_s:
             station.wake_s = when
             if when != NEVER:
-                self.at(when, partial(self._wake, station))
+                if station.wake is None:
+                    station.wake = _Wake(self, station)
+                self.clock.at(when, station.wake)
 
-    def _wake(self, station: Station, now: float) -> None:
+    def wake(self, station: Station, now: float) -> None:
         if station.wake_s != now:
             return  # planned before something else changed the worker's plan
         station.wake_s = -1.0
@@ -345,7 +408,7 @@ class SimulatedCluster:
         if when != group.clock.wake_s:
             group.clock.wake_s = when
             if when != NEVER:
-                self.at(when, partial(self._wake_group, group))
+                self.clock.at(when, partial(self._wake_group, group))
 
     def _wake_group(self, group: Group, now: float) -> None:
         """Ranks in lockstep: their next step has begun before anything is done about what the last one brought."""
@@ -368,9 +431,9 @@ class SimulatedCluster:
             elif kind == ADMITTED:
                 self._admitted(visit, sequence, station, time_s, now)
             elif kind == ASKED:
-                self.at(max(time_s, now), partial(self._arrived, visit))
+                self.clock.at(max(time_s, now), _Due(self, visit, ARRIVED))
             elif kind == POSTED:
-                self.at(max(time_s, now), partial(self._transfer, visit))
+                self.clock.at(max(time_s, now), _Due(self, visit, TRANSFER))
             elif kind == PROMPT_ENDING and sequence.mode == "prefill_only":
                 self._push(visit, sequence, time_s)
 
@@ -380,21 +443,20 @@ class SimulatedCluster:
             if self.split.first_token == "decode":
                 return
         if visit.first_token_s != visit.first_token_s:  # NaN: nothing has been streamed yet
-            visit.first_token_s = now + station.pool.profile.host.response_s + sequence.answer_s
+            visit.first_token_s = now + station.response_s + sequence.answer_s
 
     def _engine_finished(self, visit: Visit, sequence: Sequence, station: Station, now: float) -> None:
-        host = station.pool.profile.host
         if sequence.mode == "prefill_only":
-            way_s = self._hand_over.way(visit.request.prompt_tokens, host.hop_s)
-            self.at(now + way_s, lambda then: self._hand_off(visit, then))
+            way_s = self._hand_over.way(visit.request.prompt_tokens, station.hop_s)
+            self.clock.at(now + way_s, _Due(self, visit, HAND_OFF))
             return
-        visit.finish_s = now + host.response_s + sequence.answer_s
+        visit.finish_s = now + station.response_s + sequence.answer_s
         visit.finish_reason = "length" if visit.request.output_tokens >= visit.request.max_tokens else "stop"
         if self._open_loop:
             self.outstanding -= 1
             self._inside -= 1
         else:
-            self.at(visit.finish_s, lambda then: self._ended(visit, then))
+            self.clock.at(visit.finish_s, _Due(self, visit, ENDED))
 
     def _hand_off(self, visit: Visit, now: float) -> None:
         if visit.push is None:
@@ -427,7 +489,7 @@ class SimulatedCluster:
         if not self._post_block_s or visit.push is not None:
             self._transfer(visit, admitted_s)
         elif self._hand_over.push:
-            self.at(max(self._thread_posts(visit, sequence, admitted_s), now), partial(self._transfer, visit))
+            self.clock.at(max(self._thread_posts(visit, sequence, admitted_s), now), _Due(self, visit, TRANSFER))
 
     def _thread_posts(self, visit: Visit, sequence: Sequence, now: float) -> float:
         """When a thread of the prefill worker has posted: one transfer after another."""
@@ -451,8 +513,8 @@ class SimulatedCluster:
         station = visit.worker
         assert station is not None
         station.read_by += more
-        if self._hand_over.slowing > 1.0 and self._switcher is None and station.read_by == (more > 0):
-            station.engine.set_pace(self._hand_over.slowing if more > 0 else 1.0, now)
+        if self._slowing > 1.0 and self._switcher is None and station.read_by == (more > 0):
+            station.engine.set_pace(self._slowing if more > 0 else 1.0, now)
             self._plan(station)
 
     def _transfer(self, visit: Visit, now: float) -> None:
@@ -464,12 +526,10 @@ class SimulatedCluster:
         source, target = visit.worker.place, visit.decode_worker
         size = visit.decode.remote_blocks * self.fabric.block_bytes
         if visit.push is not None:
-            visit.push.send(
-                self.fabric, self.at, source, target.place, size, now, lambda then: self._pushed(visit, then)
-            )
+            visit.push.send(self.fabric, self.clock, source, target.place, size, now, _Due(self, visit, PUSHED))
             return
-        there = self._written if self._pushes else self._arrived
-        visit.sent = self.fabric.send(source, target.place, size, now, partial(there, visit))
+        there = _Due(self, visit, WRITTEN if self._pushes else ARRIVED)
+        visit.sent = self.fabric.send(source, target.place, size, now, there)
 
     def _written(self, visit: Visit, now: float) -> None:
         """Push: all is there, which the decode worker is told once the prefill worker's connector is asked."""
@@ -480,7 +540,7 @@ class SimulatedCluster:
         if known_s is None:
             self._plan(visit.worker)
         else:
-            self.at(max(known_s, now), partial(self._arrived, visit))
+            self.clock.at(max(known_s, now), _Due(self, visit, ARRIVED))
 
     def _arrived(self, visit: Visit, now: float) -> None:
         assert visit.worker is not None
@@ -497,10 +557,10 @@ class SimulatedCluster:
     def _notice(self, visit: Visit, now: float) -> None:
         """KV is there, and its engine has not looked yet: it does with a step's results, or when it looks next."""
         assert visit.decode_worker is not None
-        if visit.decode_worker.engine.in_step or not self._hand_over.idle_look_s:
+        if visit.decode_worker.engine.in_step or not self._idle_look_s:
             self._kv_seen(visit, now)
         else:
-            self.at(now + self._hand_over.idle_look_s, partial(self._kv_seen, visit))
+            self.clock.at(now + self._idle_look_s, _Due(self, visit, KV_SEEN))
 
     def _kv_seen(self, visit: Visit, now: float) -> None:
         assert visit.decode is not None

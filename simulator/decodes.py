@@ -34,7 +34,7 @@ class Decodes:
         clock = seq.join = self.clock
         steps = seq.target - seq.sampled - 1
         if steps <= 0:
-            plan.ending = (*plan.ending, seq)
+            plan.ending += (seq,)
             if not self.unforeseen(seq):
                 seq.state = ENDING
                 return

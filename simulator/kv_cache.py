@@ -242,18 +242,23 @@ class KvCache:
         The last run may hold more blocks than are found.
         """
         runs: list[BlockRun] = []
-        found, last = 0, min(limit, len(keys))
+        return self.found(keys, limit, runs), runs
+
+    def found(self, keys: Keys, limit: int, runs: list[BlockRun] | None = None) -> int:
+        """How many blocks `lookup` finds; their runs are added to `runs`."""
+        table, found, last = self.table, 0, min(limit, len(keys))
         while found < last:
-            copies = self.table.get(keys[found])
+            copies = table.get(keys[found])
             if copies is None:
                 break
             run = copies if isinstance(copies, BlockRun) else copies[0]
-            runs.append(run)
+            if runs is not None:
+                runs.append(run)
             end = run.end if run.end < last else last
             if run.keys[end - run.start - 1] != keys[end - 1]:
-                return self._common(run, keys, end), runs
+                return self._common(run, keys, end)
             found = end
-        return found, runs
+        return found
 
     def _common(self, run: BlockRun, keys: Keys, end: int) -> int:
         """Where `keys` part from a run with which they begin, at the latest before `end`: a key tells all before it."""

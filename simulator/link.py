@@ -13,9 +13,11 @@ import heapq
 from bisect import insort
 from collections import deque
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
-DONE_BYTES = 1e-6  # a residue of float arithmetic, not data
+from simulator.clock import NEVER
+
+DONE_BYTES: Final = 1e-6  # a residue of float arithmetic, not data
 
 
 class Path(NamedTuple):
@@ -86,7 +88,7 @@ class Network:
     def next_event_s(self) -> float:
         """When the next transfer ends if nothing else starts; inf when the wires are idle."""
         if self._end is None:
-            self._end = float("inf")
+            self._end = NEVER
             for group in self._busy:
                 end = self.now + max(group.active[0][0] - group.virtual, 0.0) / group.rate
                 if end < self._end:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Sequence
 
-from planner.engine.law import AffineStep
+from planner.engine.step_time import AffineStep
 from planner.routing import NEEDS_OVERLAP, WorkerLoad, rank_of, together
 from planner.spec import Retrieval
 from planner.system.resolve import Pool, WorkerPlace
 from planner.traffic.requests import Request
+from simulator.clock import NEVER, Call
 from simulator.host_pace import HostPace
 from simulator.lockstep import Lockstep
 from simulator.retrieval import RetrievalStation
@@ -20,13 +21,18 @@ from simulator.worker import Worker
 class Station:
     """A worker in the cluster: its engine, its place, its own retrieval stage, and when it is woken."""
 
-    __slots__ = ("place", "pool", "engine", "wake_s", "retrieval", "assigned", "read_by", "posted_s", "group")
+    __slots__ = (
+        "place", "pool", "engine", "wake_s", "wake", "retrieval", "assigned", "read_by", "posted_s", "group", "hop_s",
+        "response_s",
+    )  # fmt: skip
 
     def __init__(self, place: WorkerPlace, pool: Pool, engine: Worker, retrieval: RetrievalStation | None) -> None:
         self.place = place
         self.pool = pool
         self.engine = engine
-        self.wake_s = float("inf")
+        self.wake_s = NEVER
+        self.wake: Call | None = None  # what the cluster does then
+        self.hop_s, self.response_s = pool.profile.host.hop_s, pool.profile.host.response_s
         self.retrieval = retrieval
         self.assigned = 0  # requests sent here that the engine has not seen yet (they are retrieving)
         self.read_by = 0  # transfers of KV from here that are under way
@@ -154,10 +160,8 @@ class SimulatedPool:
             engine = station.engine
             if station.pool is not self.resolved:  # a lent one may have blocks of another size
                 cached = engine.cached_tokens(request)
-            elif keys and keys[0] in engine.kv.table:
-                cached = engine.kv.lookup(keys, limit)[0] * size
             else:
-                cached = 0
+                cached = engine.kv.found(keys, limit) * size
             overlap.append(cached if cached < whole else whole)
         return overlap
 

@@ -13,8 +13,9 @@ from planner.calibration.cost_fits import fit_host, fit_link
 from planner.calibration.costs import host_of
 from planner.calibration.fitting import LAW, FitError, fit_step, law_of, observations, predict
 from planner.calibration.observations import company, from_steps, from_tokens, host_samples
-from planner.engine.law import AffineStep, StepLaw
+from planner.engine.law import StepLaw
 from planner.engine.profiles import capture_sizes
+from planner.engine.step_time import AffineStep
 from planner.run.tables import Run, frame
 from planner.spec import load
 from planner.system.resolve import resolve

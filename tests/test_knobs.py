@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from planner import simulate
-from planner.engine.law import AffineStep, StepLaw
-from planner.engine.limits import EngineLimits
+from planner.engine.engine_limits import EngineLimits
+from planner.engine.law import StepLaw
+from planner.engine.step_time import AffineStep
 from planner.routing import Query, RouterState, WorkerLoad, topology_aware
 from planner.run.metrics import Summary, summarise
 from planner.run.tables import Run

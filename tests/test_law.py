@@ -11,11 +11,12 @@ from hypothesis import strategies as st
 from planner.calibration.fitting import predict
 from planner.calibration.observations import from_steps
 from planner.engine.catalogue import hardware
-from planner.engine.law import FLOOR, TERMS, AffineStep, StepLaw, at_least, bounds, guess, launch_seconds, scaled
+from planner.engine.law import FLOOR, TERMS, StepLaw, at_least, bounds, guess, launch_seconds, scaled
 from planner.engine.model_config import load_model
 from planner.engine.profiles import capture_sizes
 from planner.engine.roof import Roof
 from planner.engine.setup import Setup
+from planner.engine.step_time import AffineStep
 from planner.spec import Engine
 
 SIZES = capture_sizes()

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import planner
-from planner.engine.law import AffineStep, Share
 from planner.engine.ledger import ledger
+from planner.engine.step_time import AffineStep, Share
 from planner.routing import WorkerLoad, rank_of
 from planner.spec import Spec, SpecError
 from planner.system.resolve import System, resolve

@@ -14,10 +14,11 @@ import yaml
 
 from planner.core import installed
 from planner.engine.catalogue import find, read_entry
-from planner.engine.law import AffineStep, StepTime, guess
+from planner.engine.law import guess
 from planner.engine.profile_file import HostLaw, Launches, ProfileFile
 from planner.engine.roof import Roof
 from planner.engine.setup import Setup
+from planner.engine.step_time import AffineStep, StepTime
 from planner.messages import message
 from planner.spec import Engine, SpecError
 from planner.spec.faults import validate
