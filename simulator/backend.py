@@ -9,14 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from planner.core import installed
+from planner.core import installed, no_cycles
 from planner.engine.provenance import origin
 from planner.run.columns import Columns, by_worker
 from planner.run.tables import STEP_COLUMNS, Progress, Run, columns
 from planner.system.capacity import mean_lengths, pool_rates
 from planner.system.resolve import System
 from planner.traffic.requests import Load, warnings_of
-from simulator.clock import no_cycles
 from simulator.cluster import SimulatedCluster, Visit
 
 MOST_SAMPLES = 100_000  # rows of a run

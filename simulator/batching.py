@@ -80,9 +80,9 @@ class Scheduler(Decodes):
     # --- queues ---
 
     def enqueue(self, seq: Sequence) -> None:
-        """Behind all that wait."""
+        """Behind all that wait. Its keys may be known."""
         seq.block_tokens = self.limits.block_tokens(seq.request.prompt_tokens)
-        if self.shared_content:
+        if self.shared_content and not seq.keys:
             seq.keys = self.prompt_keys(seq.request)
         if seq.mode != "remote":
             self.queued_tokens += seq.length

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import gc
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from heapq import heappop, heappush
 from typing import Final
 
@@ -70,27 +68,14 @@ class Clock:
 
     def step(self) -> None:
         """The next call."""
-        self.now, _, time_s, call = heappop(self._calls)
-        call(time_s)
+        entry = heappop(self._calls)
+        self.now = entry[0]
+        entry[3](entry[2])
 
     def run(self) -> None:
         """All calls, until none is left."""
         calls = self._calls
         while calls:
-            self.now, _, time_s, call = heappop(calls)
-            call(time_s)
-
-
-@contextmanager
-def no_cycles() -> Iterator[None]:
-    """What runs here leaves no reference cycles (a test counts), so Python need not spend time on looking for them.
-
-    Where the results of a run are made inside too, they are gone before Python looks again.
-    """
-    looked = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if looked:
-            gc.enable()
+            entry = heappop(calls)
+            self.now = entry[0]
+            entry[3](entry[2])

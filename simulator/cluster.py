@@ -8,18 +8,20 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator
 from functools import partial
 from itertools import repeat
 from typing import TYPE_CHECKING, Final
 
+from planner.core import no_cycles
 from planner.dispatch import Dispatch, Held, turns
+from planner.routing import NEEDS_DISTANCE
 from planner.run.tables import Progress
 from planner.spec import Disaggregated
 from planner.system.resolve import System, WorkerPlace
 from planner.system.wires import HandOver
 from planner.traffic.requests import Arrival, Load, Request
-from simulator.clock import NEVER, NOT_YET, Call, Clock, no_cycles
+from simulator.clock import NEVER, NOT_YET, Call, Clock
 from simulator.fabric import Fabric
 from simulator.layers import Push
 from simulator.pool import Group, SimulatedPool, SimulatedView, Station
@@ -83,15 +85,23 @@ class _Due(Call):
 
 
 class _Entering(Call):
-    """A visit comes, and after it the next one that is known."""
+    """Visits known beforehand come in, the last one first, one at a time: the queue of calls stays short."""
 
     __slots__ = ("_cluster", "_coming", "_visit")
 
-    def __init__(self, cluster: SimulatedCluster, visit: Visit, coming: Iterator[tuple[float, Visit]]) -> None:
-        self._cluster, self._visit, self._coming = cluster, visit, coming
+    def __init__(self, cluster: SimulatedCluster, coming: list[tuple[float, Visit]]) -> None:
+        self._cluster, self._coming = cluster, coming
+        self._visit: Visit | None = None
+
+    def expect(self) -> None:
+        if self._coming:
+            time_s, self._visit = self._coming.pop()
+            self._cluster.clock.at(time_s, self)
 
     def __call__(self, now: float) -> None:
-        self._cluster.enter(self._visit, self._coming, now)
+        if self._visit is not None:
+            self._cluster.enter(self._visit, now)
+        self.expect()
 
 
 class _Wake(Call):
@@ -161,19 +171,26 @@ class SimulatedCluster:
         shares = sharing and any(shares_cores(pool) for pool in system.pools)
         self._cores = SharedCores([one for pool in self.pools for one in pool.stations]) if shares else None
         self.split = spec.deployment if isinstance(spec.deployment, Disaggregated) else None
+        self._first_by_decode = self.split is not None and self.split.first_token == "decode"
         self.fabric = Fabric(system, self.clock, both_ways=switch is not None) if self.split else None
         self._dispatch = Dispatch(system)
+        limits = [pool.limits for pool in system.pools]
+        rules = [(one.block_size, one.keys_above_tokens, one.prefix_caching) for one in limits]
+        self._same_keys = switch is None and rules[0] == rules[-1]  # both pools have the same keys for a prompt
+        self._far = self.decoders.router.policy in NEEDS_DISTANCE
         self._shared_queue: deque[Visit] = deque()  # of visits that wait for an idle prefill worker
         self._switcher = RoleSwitcher(switch, self.entry, self.decoders) if switch and self.split else None
 
     # --- running --------------------------------------------------------------------------------
 
     def run(self, progress: Progress | None = None) -> list[Visit]:
-        arrivals = self.load.start()
-        self._open_loop = len(arrivals) >= self.load.expected_requests
-        self._start_processes()
-        self._feed(sorted((self._entrance(arrival) for arrival in arrivals), key=lambda entrance: entrance[0]))
         with no_cycles():
+            arrivals = self.load.start()
+            self._open_loop = len(arrivals) >= self.load.expected_requests
+            self._start_processes()
+            known = sorted((self._entrance(arrival) for arrival in arrivals), key=lambda entrance: entrance[0])
+            known.reverse()
+            _Entering(self, known).expect()
             if progress is None and self._stop is None:
                 self.clock.run()
             else:
@@ -246,18 +263,8 @@ class SimulatedCluster:
 
     # --- a request's way to an engine ---------------------------------------------------------------
 
-    def _feed(self, entrances: Iterable[tuple[float, Visit]]) -> None:
-        """Let requests in that are known beforehand, one at a time: the event queue stays short."""
-        coming = iter(entrances)
-        self._expect(coming)
-
-    def _expect(self, coming: Iterator[tuple[float, Visit]]) -> None:
-        following = next(coming, None)
-        if following is not None:
-            time_s, visit = following
-            self.clock.at(time_s, _Entering(self, visit, coming))
-
-    def enter(self, visit: Visit, coming: Iterator[tuple[float, Visit]], now: float) -> None:
+    def enter(self, visit: Visit, now: float) -> None:
+        """A request reaches its first stage."""
         self._inside += 1
         while self._asleep:
             self._asleep.pop().succeed()
@@ -267,7 +274,6 @@ class SimulatedCluster:
             self._reject(visit, self._overloaded(), now)
         else:
             self._retrieve(visit, now)
-        self._expect(coming)
 
     def _entrance(self, arrival: Arrival) -> tuple[float, Visit]:
         """A new visit, and when it reaches its first stage: retrieval, else the router."""
@@ -371,6 +377,8 @@ class SimulatedCluster:
         sequence = Sequence(visit.request, mode)
         if mode != "remote":
             visit.prefill = sequence
+        elif self._same_keys and visit.prefill is not None:
+            sequence.keys = visit.prefill.keys
         if mode != "prefill_only":
             visit.decode = sequence
             visit.decode_worker = station
@@ -438,10 +446,8 @@ class SimulatedCluster:
                 self._push(visit, sequence, time_s)
 
     def _prefilled(self, visit: Visit, sequence: Sequence, station: Station, now: float) -> None:
-        if sequence.mode == "prefill_only":
-            assert self.split is not None
-            if self.split.first_token == "decode":
-                return
+        if sequence.mode == "prefill_only" and self._first_by_decode:
+            return
         if visit.first_token_s != visit.first_token_s:  # NaN: nothing has been streamed yet
             visit.first_token_s = now + station.response_s + sequence.answer_s
 
@@ -468,7 +474,8 @@ class SimulatedCluster:
     def _decoder(self, visit: Visit, now: float) -> Station:
         if visit.decode_worker is not None:
             return visit.decode_worker
-        view = SimulatedView(self.decoders, visit.request, now, distance_s=partial(self._distance_s, visit))
+        distance_s = partial(self._distance_s, visit) if self._far else None
+        view = SimulatedView(self.decoders, visit.request, now, distance_s=distance_s)
         return self.decoders.station(self._dispatch.decoder(visit.request, view), now)
 
     def _distance_s(self, visit: Visit, place: WorkerPlace) -> float:
@@ -603,4 +610,4 @@ class SimulatedCluster:
         self.outstanding -= 1
         self._inside -= 1
         for arrival in self.load.finished(visit.request, now):
-            self._feed([self._entrance(arrival)])
+            _Entering(self, [self._entrance(arrival)]).expect()

@@ -118,7 +118,10 @@ class Decodes:
     def blocks_of(self, steps: int) -> int:
         """Blocks that the next `steps` decode-only steps take."""
         period, starts = self.period, self.starts
-        cycles, rest = divmod(steps, period)
+        cycles = steps // period
+        rest = steps - cycles * period
+        if not rest:
+            return cycles * self.per_period
         at = self.clock % period
         blocks = sum(starts[at : at + rest])
         if at + rest > period:

@@ -93,6 +93,7 @@ class SimulatedPool:
             self.stations.append(Station(place, pool, engine, stages.get(server)))
         # Ranks of one server: a router sees servers, and vLLM gives its requests to ranks, unless it looks at caches.
         self.ranks = pool.dp if pool.router.policy not in NEEDS_OVERLAP else 1
+        self.counts_blocks = pool.router.policy in NEEDS_OVERLAP  # its router does
         self._turns = [0] * (len(self.stations) // self.ranks)
         if pool.in_lockstep:
             step = pool.profile.step
@@ -186,7 +187,7 @@ class SimulatedView:
     @property
     def seen(self) -> Sequence[WorkerLoad]:
         pool = self._pool
-        if pool.router.policy in NEEDS_OVERLAP:  # which counts blocks, too
+        if pool.counts_blocks:
             self._observe()
         return pool.servers(pool.seen)
 

@@ -13,6 +13,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
+from planner.core import no_cycles
 from planner.messages import message, system
 from planner.spec import SpecError, Trace
 from planner.spec.strict_yaml import shorten
@@ -216,7 +217,8 @@ def to_requests(trace: TraceFile) -> Sendable:
 
 @lru_cache(maxsize=8)
 def _kept(path: str, format: str, block_tokens: int | None, selection: Selection, stamp: tuple[int, int]) -> Sendable:
-    return to_requests(read(path, format, block_tokens, None, selection))
+    with no_cycles():
+        return to_requests(read(path, format, block_tokens, None, selection))
 
 
 def selection_of(workload: Trace) -> Selection:
