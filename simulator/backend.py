@@ -66,9 +66,8 @@ def _extrapolations(cluster: SimulatedCluster) -> list[str]:
     longest = max((request.prompt_tokens + request.output_tokens for request in served), default=0)
     warnings: list[str] = []
     for pool in cluster.pools:
-        steps = [row for station in pool.stations for row in station.engine.steps]
-        prefill_tokens = max((row[2] for row in steps), default=0)
-        batch = max((row[3] for row in steps), default=0)
+        steps = [station.engine.steps for station in pool.stations]
+        prefill_tokens, batch = (max(int(rows[:, at].max(initial=0)) for rows in steps) for at in (2, 3))
         warnings += pool.resolved.profile.outside(batch, longest if batch else 0, prefill_tokens)
     return list(dict.fromkeys(warnings))
 
@@ -190,15 +189,15 @@ def _requests(visits: list[Visit]) -> Columns:
 
 
 def _steps(cluster: SimulatedCluster) -> Columns:
-    names, rows = [], []
-    for pool in cluster.pools:
-        for station in pool.stations:
-            steps = station.engine.steps
-            names += [station.place.name] * len(steps)
-            rows += steps
+    stations = [station for pool in cluster.pools for station in pool.stations]
+    found = [station.engine.steps for station in stations]
+    names = [name for station, rows in zip(stations, found, strict=True) for name in [station.place.name] * len(rows)]
     measured = [name for name in STEP_COLUMNS if name != "worker"]
-    values = list(zip(*rows, strict=True)) if rows else [()] * len(measured)
-    return columns("steps", {"worker": names, **dict(zip(measured, values, strict=True))})
+    cells = {
+        name: np.concatenate([rows[:, at] for rows in found]).astype(STEP_COLUMNS[name])
+        for at, name in enumerate(measured)
+    }
+    return columns("steps", {"worker": names, **cells})
 
 
 def _transfers(cluster: SimulatedCluster) -> Columns:

@@ -43,8 +43,13 @@ An engine asks its connector once a step, when it has launched it, and an engine
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Sequence as Items
 from heapq import heappop
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
 
 from planner.engine.step_time import StepTime
 from planner.routing import WorkerLoad
@@ -84,7 +89,7 @@ __all__ = [
 ]
 
 # start_s, duration_s, prefill_tokens, decode_seqs, context_tokens, count, growth_s, running, waiting, kv_used_fraction
-StepRow = tuple[float, float, int, int, int, int, float, int, int, float]
+STEP_ROW: Final = 10
 # (chunks as (new, computed)), decodes, their context, running, waiting, free blocks, preempted in this step
 Decision = tuple[tuple[tuple[int, int], ...], int, int, int, int, int, int]
 
@@ -121,7 +126,7 @@ class Worker:
     ) -> None:
         self.name = name
         self.limits = limits
-        self.steps: list[StepRow] = []
+        self._rows = array("d")  # STEP_ROW numbers for each step, or run of equal steps
         self._step = step
         self._laws: dict[int, tuple[float, float, float]] = {}
         self._record = record_steps
@@ -164,6 +169,11 @@ class Worker:
         self.kv.let_go()
 
     # --- what the cluster asks ---
+
+    @property
+    def steps(self) -> NDArray[np.float64]:
+        """What was recorded: a row for each step, or run of equal steps; columns as at STEP_ROW. Ask after the run."""
+        return np.asarray(self._rows).reshape(-1, STEP_ROW)
 
     def observe(self, now: float) -> None:
         plan = self._plan
@@ -592,7 +602,7 @@ class Worker:
         self._free_s = plan.boundary(plan.count)
         answer_s = self._hand_out(plan) if self._answers else 0.0
         if self._record:
-            self.steps.append(
+            self._rows.extend(
                 (plan.start, end - plan.start, plan.tokens, plan.batch, plan.context, plan.count,
                  plan.growth, plan.running, plan.waiting, plan.used / self.limits.kv_blocks)
             )  # fmt: skip

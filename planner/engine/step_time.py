@@ -136,7 +136,7 @@ class AffineStep:
         tokens = [sum(new for new, _ in rank.chunks) for rank in ranks]
         launch = max(self.launch(new, rank.batch) for new, rank in zip(tokens, ranks, strict=True))
         if not any(tokens):
-            base = self.decode(max(1, *(rank.batch for rank in ranks)))[0]
+            base = self.decode(max(1, *[rank.batch for rank in ranks]))[0]
             seconds = base + max(self.decode(rank.batch)[1] * rank.context for rank in ranks)
         else:
             everyone = sum(tokens) + sum(max(rank.batch, 0) for rank in ranks)

@@ -190,7 +190,7 @@ def _rag(spec: Spec, workload: Rag) -> Load:
             sum(tokens for _, tokens in segments[:run]), content_id(ANSWER, index), False, known, tuple(row),
         )
         for index, (segments, run, output, row) in enumerate(
-            zip(prompts, shared_runs(prompts), outputs, found, strict=True)
+            zip(prompts, shared_runs([[one for one, _ in parts] for parts in prompts]), outputs, found, strict=True)
         )
     ]  # fmt: skip
     return _open_loop(arrival_times(count, workload.rate, workload.burstiness, seed), requests)
