@@ -67,7 +67,7 @@ def _extrapolations(cluster: SimulatedCluster) -> list[str]:
     warnings: list[str] = []
     for pool in cluster.pools:
         steps = [station.engine.steps for station in pool.stations]
-        prefill_tokens, batch = (max(int(rows[:, at].max(initial=0)) for rows in steps) for at in (2, 3))
+        prefill_tokens, batch = (max((int(rows[:, at].max(initial=0)) for rows in steps), default=0) for at in (2, 3))
         warnings += pool.resolved.profile.outside(batch, longest if batch else 0, prefill_tokens)
     return list(dict.fromkeys(warnings))
 
