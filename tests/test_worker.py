@@ -191,7 +191,7 @@ def test_decode_worker_allocates_then_computes_one_prompt_token() -> None:
     worker.kv_arrived(remote, 2.5)
     assert run(worker) == [(3.5, PREFILLED, 1), (5.5, FINISHED, 1)]
     assert remote.decode_start_s == 2.5
-    assert [row[2:5] for row in worker.steps] == [(1, 0, 0), (0, 1, 40)]
+    assert worker.steps[:, 2:5].tolist() == [[1, 0, 0], [0, 1, 40]]
 
 
 def test_decode_worker_reads_only_what_it_lacks() -> None:
@@ -259,9 +259,9 @@ def test_steps_table_has_one_row_a_run() -> None:
     worker = Worker("w", limits_of(), law)
     worker.submit(Sequence(request(100, 11)), 0.0)
     run(worker)
-    prefill, decode = worker.steps
-    assert prefill[2:6] == (100, 0, 0, 1)
-    assert decode[2:7] == (0, 1, 100, 10, law.per_context)
+    prefill, decode = worker.steps.tolist()
+    assert prefill[2:6] == [100, 0, 0, 1]
+    assert decode[2:7] == [0, 1, 100, 10, law.per_context]
     expected = sum(law.duration((), 1, 100 + step) for step in range(10))
     assert decode[1] == pytest.approx(expected, abs=1e-12)
 
