@@ -166,8 +166,7 @@ class SimulatedCluster:
             for pool in system.pools
         ]
         self.entry, self.decoders = self.pools[0], self.pools[-1]
-        host = self.entry.resolved.profile.host
-        self._request_s, self._request_per_token_s = host.request_s, host.request_per_token_s
+        self._host = self.entry.resolved.profile.host
         shares = sharing and any(shares_cores(pool) for pool in system.pools)
         self._cores = SharedCores([one for pool in self.pools for one in pool.stations]) if shares else None
         self.split = spec.deployment if isinstance(spec.deployment, Disaggregated) else None
@@ -285,7 +284,8 @@ class SimulatedCluster:
 
     def _door(self, visit: Visit, now: float) -> float:
         """When a request that is complete at `now` reaches the router: after HTTP and tokenisation."""
-        return now + self._request_s + self._request_per_token_s * visit.request.prompt_tokens
+        prompt = visit.request.prompt_tokens
+        return now + self._host.request(prompt) - self._host.work(prompt)
 
     def happen(self, what: int, visit: Visit, now: float) -> None:
         """What was due for a visit now."""
@@ -374,6 +374,41 @@ class SimulatedCluster:
         self._submit(visit, station, mode, now)
 
     def _submit(self, visit: Visit, station: Station, mode: Mode, now: float) -> None:
+        """Through the worker's API server to its engine."""
+        if mode == "remote":
+            visit.decode_worker = station
+        work_s = self._host.work(visit.request.prompt_tokens) if mode != "remote" else self._parsed_again(visit)
+        if not work_s:
+            self._queue(visit, station, mode, now)
+            return
+        station.engine.expect(1)
+        if station.intake.add(work_s, partial(self._taken_in, visit, station, mode), now):
+            self.clock.at(station.intake.end_s, partial(self._through, station))
+
+    def _parsed_again(self, visit: Visit) -> float:
+        """Seconds of the decode worker's API server, a part of the way between workers.
+
+        Push: the decode worker was asked when the prefill worker was, and has waited since.
+        """
+        if visit.push is not None:
+            return 0.0
+        prompt = visit.request.prompt_tokens
+        return min(self._host.work(prompt), self._hand_over.way(prompt, self._host.hop_s))
+
+    def _through(self, station: Station, now: float) -> None:
+        """The API server is done with those inside, unless more have come."""
+        intake = station.intake
+        if now >= intake.end_s:
+            for action in intake.leave(now):
+                action(now)
+        if intake.inside:
+            self.clock.at(intake.end_s, partial(self._through, station))
+
+    def _taken_in(self, visit: Visit, station: Station, mode: Mode, now: float) -> None:
+        station.engine.expect(-1)
+        self._queue(visit, station, mode, now)
+
+    def _queue(self, visit: Visit, station: Station, mode: Mode, now: float) -> None:
         sequence = Sequence(visit.request, mode)
         if mode != "remote":
             visit.prefill = sequence
@@ -453,8 +488,8 @@ class SimulatedCluster:
 
     def _engine_finished(self, visit: Visit, sequence: Sequence, station: Station, now: float) -> None:
         if sequence.mode == "prefill_only":
-            way_s = self._hand_over.way(visit.request.prompt_tokens, station.hop_s)
-            self.clock.at(now + way_s, _Due(self, visit, HAND_OFF))
+            way_s = self._hand_over.way(visit.request.prompt_tokens, self._host.hop_s)
+            self.clock.at(now + way_s - self._parsed_again(visit), _Due(self, visit, HAND_OFF))
             return
         visit.finish_s = now + station.response_s + sequence.answer_s
         visit.finish_reason = "length" if visit.request.output_tokens >= visit.request.max_tokens else "stop"
