@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Sequence
 
-from planner.engine.profiles import MOST_TOGETHER
+from planner.engine.host_costs import MOST_TOGETHER
 from planner.engine.step_time import AffineStep
 from planner.routing import NEEDS_OVERLAP, WorkerLoad, rank_of, together
 from planner.spec import Retrieval
