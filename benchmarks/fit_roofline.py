@@ -45,7 +45,7 @@ PRIOR, TIE, TTFT, ROBUST = 0.3, 0.4, 0.6, 0.12
 # (module or generation, name, entry): what is fitted.
 FITTED: list[tuple[str, str, Any]] = [
     *((major, name, None) for major in ("9", "10") for name in ("kv", "attention", "layer_s", "launch_layer_s")),
-    *((major, "all_reduce_s", None) for major in ("9", "10")),
+    *((major, name, None) for major in ("9", "10") for name in ("all_reduce_s", "all_reduce")),
     *((major, "products", dtype) for major in ("9", "10") for dtype in ("fp8",)),
     ("10", "products", "fp4"),
     *((major, "weights", kind) for major in ("9", "10") for kind in ("fp8",)),
@@ -53,8 +53,7 @@ FITTED: list[tuple[str, str, Any]] = [
     *((major, name, kind) for name in ("experts", "expert_products") for major in ("9", "10")
       for kind in ("fp8", "int4", "mxfp4")),
     *(("10", name, "fp4") for name in ("experts", "expert_products")),
-    *(("roof", name, None) for name in ("STEP_S", "SEQUENCE_S", "DOUBLED_S", "EARLY_EXPERTS", "ALL_REDUCE_EFFICIENCY",
-                                        "LAUNCH_RANKS")),
+    *(("roof", name, None) for name in ("STEP_S", "SEQUENCE_S", "DOUBLED_S", "EARLY_EXPERTS", "LAUNCH_RANKS")),
     ("profiles", "REQUEST_PER_TOKEN_S", None),
     *(("roof", name, at) for name in ("EXPERTS_S", "LATENT_S", "BLOCKS_S") for at in (0, 1)),
 ]  # fmt: skip
@@ -63,7 +62,7 @@ FITTED: list[tuple[str, str, Any]] = [
 # (planner.engine.rates has them from operator tables).
 ROUGH: dict[str, float] = {
     "kv": 0.75, "layer_s": 10e-6, "launch_layer_s": 0.4e-3, "all_reduce_s": 15e-6, "STEP_S": 0.4e-3,
-    "SEQUENCE_S": 10e-6, "DOUBLED_S": 5e-6, "EARLY_EXPERTS": 1.2, "ALL_REDUCE_EFFICIENCY": 0.3, "LAUNCH_RANKS": 0.2,
+    "SEQUENCE_S": 10e-6, "DOUBLED_S": 5e-6, "EARLY_EXPERTS": 1.2, "LAUNCH_RANKS": 0.2,
     "REQUEST_PER_TOKEN_S": 3e-6,
 }  # fmt: skip
 ROUGH_PAIRS = {"EXPERTS_S": (15e-6, 60e-6), "LATENT_S": (10e-6, 60e-6), "BLOCKS_S": (30e-6, 120e-6)}
@@ -80,6 +79,7 @@ OPERATORS: dict[tuple[str, str, Any], float] = {
     ("10", "experts", "int4"): 0.55, ("10", "experts", "mxfp4"): 0.9, ("10", "experts", "fp4"): 0.8,
     ("10", "expert_products", "fp8"): 0.14, ("10", "expert_products", "int4"): 0.075,
     ("10", "expert_products", "mxfp4"): 0.55, ("10", "expert_products", "fp4"): 0.14,
+    ("9", "all_reduce", None): 0.48, ("10", "all_reduce", None): 0.4,
 }  # fmt: skip
 MODULES = {"roof": roof, "profiles": profiles}
 

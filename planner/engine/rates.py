@@ -30,11 +30,12 @@ class Rates:
     layer_s: float  # of a layer in any step
     launch_layer_s: float  # the host's to launch its kernels one by one: felt where the GPU is done before
     all_reduce_s: float  # a small one among two GPUs
+    all_reduce: float  # share of NVLink's bandwidth that a large one reaches
 
 
 _SAME: dict[Kind, float] = {"plain": 0.8, "fp8": 0.8, "fp4": 0.8, "int4": 0.8, "mxfp4": 0.8}
 _HALF: dict[Dtype, float] = {"bf16": 0.6, "fp16": 0.6, "fp32": 0.6, "fp8": 0.6, "int8": 0.6, "fp4": 0.6}
-OTHER = Rates(_SAME, _SAME, 0.8, _HALF, dict.fromkeys(_SAME, 0.3), 0.5, 0.0, 0.1e-3, 15e-6)
+OTHER = Rates(_SAME, _SAME, 0.8, _HALF, dict.fromkeys(_SAME, 0.3), 0.5, 0.0, 0.1e-3, 15e-6, 0.48)
 
 
 def _of(
@@ -52,30 +53,33 @@ def _of(
         layer_s=HOPPER.layer_s,
         launch_layer_s=prompts,
         all_reduce_s=HOPPER.all_reduce_s,
+        all_reduce=HOPPER.all_reduce,
     )
 
 
 HOPPER = Rates(
-    weights={"plain": 0.79, "fp8": 0.823, "fp4": 0.79, "int4": 0.79, "mxfp4": 0.79},
-    experts={"plain": 0.8, "fp8": 0.886, "fp4": 0.6, "int4": 0.584, "mxfp4": 0.969},
-    kv=0.803,
-    products={"bf16": 0.705, "fp16": 0.705, "fp32": 0.705, "fp8": 0.821, "int8": 0.8},
-    expert_products={"plain": 0.36, "fp8": 0.0905, "fp4": 0.18, "int4": 0.149, "mxfp4": 0.178},
-    attention=0.758,
-    layer_s=1.75e-05,
-    launch_layer_s=0.000279,
-    all_reduce_s=1.87e-05,
+    weights={"plain": 0.79, "fp8": 0.85, "fp4": 0.79, "int4": 0.79, "mxfp4": 0.79},
+    experts={"plain": 0.8, "fp8": 0.887, "fp4": 0.6, "int4": 0.586, "mxfp4": 0.998},
+    kv=0.763,
+    products={"bf16": 0.705, "fp16": 0.705, "fp32": 0.705, "fp8": 0.635, "int8": 0.635},
+    expert_products={"plain": 0.36, "fp8": 0.0844, "fp4": 0.18, "int4": 0.138, "mxfp4": 0.16},
+    attention=0.838,
+    layer_s=2.2e-05,
+    launch_layer_s=0.000275,
+    all_reduce_s=1.83e-05,
+    all_reduce=0.325,
 )
 BLACKWELL = Rates(
-    weights={"plain": 0.64, "fp8": 0.674, "fp4": 0.467, "int4": 0.64, "mxfp4": 0.64},
-    experts={"plain": 0.8, "fp8": 1.0, "fp4": 0.855, "int4": 0.346, "mxfp4": 1.0},
-    kv=0.821,
-    products={"bf16": 0.76, "fp16": 0.76, "fp32": 0.76, "fp8": 0.409, "int8": 0.5, "fp4": 0.353},
-    expert_products={"plain": 0.36, "fp8": 0.0878, "fp4": 0.096, "int4": 0.0696, "mxfp4": 0.452},
-    attention=0.487,
-    layer_s=2.18e-05,
-    launch_layer_s=0.000747,
-    all_reduce_s=1.21e-05,
+    weights={"plain": 0.64, "fp8": 0.689, "fp4": 0.482, "int4": 0.64, "mxfp4": 0.64},
+    experts={"plain": 0.8, "fp8": 1.0, "fp4": 0.88, "int4": 0.349, "mxfp4": 1.0},
+    kv=0.829,
+    products={"bf16": 0.76, "fp16": 0.76, "fp32": 0.76, "fp8": 0.417, "int8": 0.5, "fp4": 0.359},
+    expert_products={"plain": 0.36, "fp8": 0.0889, "fp4": 0.101, "int4": 0.0705, "mxfp4": 0.465},
+    attention=0.627,
+    layer_s=2.64e-05,
+    launch_layer_s=0.000728,
+    all_reduce_s=1.09e-05,
+    all_reduce=0.224,
 )
 
 # By the major part of the compute capability, and all of it where that says more.

@@ -21,23 +21,22 @@ MATMUL_EFFICIENCY = 0.6
 ALL_REDUCE_S = 15e-6  # a small all-reduce over NVLink
 
 # Seconds of every step, and of each of its sequences, that no kernel takes; fitted as `planner.engine.rates` is.
-STEP_S = 0.000173
+STEP_S = 0.00013
 CPU_STEP_S = 1e-3  # assumed
-SEQUENCE_S = 1.37e-05
+SEQUENCE_S = 1.43e-05
 # Kernels that a layer has beside an ordinary one's: seconds of a step, and of the host to launch them one by one.
-EXPERTS_S = 1.91e-05, 5.1e-05  # routing tokens to experts, and their results together again
-LATENT_S = 8.46e-06, 7.9e-05  # MLA's projections
-BLOCKS_S = 4.01e-05, 0.000627  # weights with a scale a block: inputs are quantised by kernels of their own
-EARLY, EARLY_EXPERTS = (0, 18), 1.16  # before this release kernels of a layer of a mixture took so many times as long
+EXPERTS_S = 1.87e-05, 5.69e-05  # routing tokens to experts, and their results together again
+LATENT_S = 9.43e-06, 7.01e-05  # MLA's projections
+BLOCKS_S = 3.95e-05, 0.000601  # weights with a scale a block: inputs are quantised by kernels of their own
+EARLY, EARLY_EXPERTS = (0, 18), 1.13  # before this release kernels of a layer of a mixture took so many times as long
 
 LAUNCH_S = 2.4e-3  # the host's for any step; this and PIECEWISE: H200 profiles of Llama-3.1-8B and Qwen3-1.7B
-LAUNCH_RANKS = 0.0974  # more for each doubling of tp: the slowest of its processes is waited for
+LAUNCH_RANKS = 0.0906  # more for each doubling of tp: the slowest of its processes is waited for
 PIECEWISE = 0.37  # of launching kernel by kernel: graphs between the layers' attention
 
 # Two all-reduces a layer when tp > 1.
-DOUBLED_S = 3.11e-06  # more for each doubling of tp beyond 2
+DOUBLED_S = 2.89e-06  # more for each doubling of tp beyond 2
 PCIE_S = 7e-6  # more for each GPU beyond 2 where there is no NVLink
-ALL_REDUCE_EFFICIENCY = 0.223  # share of NVLink's bandwidth that a large one reaches
 PCIE_EFFICIENCY = 0.2  # of PCIe's: from 0.3 at tp 2 down to 0.05 at 8 in operator tables of L40S
 
 # Two exchanges a layer of experts between ranks: all tokens to all of them, and their results back. NCCL 2.29's
@@ -344,7 +343,7 @@ class Roof:
         switched = bool(nvlink and capability and int(capability.partition(".")[0]) >= 9)
         sent = 1.0 if switched else 2 * (self.tp - 1) / self.tp
         size = 2 * self.model.layers * self.model.hidden * self.model.dtype_bytes * sent
-        return size / (self._link_gb_s(ALL_REDUCE_EFFICIENCY) * 1e9)
+        return size / (self._link_gb_s(self.rates.all_reduce) * 1e9)
 
     @property
     def wave_seqs(self) -> float:
