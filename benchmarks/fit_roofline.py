@@ -55,7 +55,7 @@ FITTED: list[tuple[str, str, Any]] = [
     *(("10", name, "fp4") for name in ("experts", "expert_products")),
     *(("roof", name, None) for name in ("STEP_S", "SEQUENCE_S", "DOUBLED_S", "EARLY_EXPERTS", "LAUNCH_RANKS")),
     ("profiles", "REQUEST_PER_TOKEN_S", None),
-    *(("roof", name, at) for name in ("EXPERTS_S", "LATENT_S", "BLOCKS_S") for at in (0, 1)),
+    *(("roof", name, at) for name in ("EXPERTS_S", "LATENT_S", "BLOCKS_S", "NORMS_S") for at in (0, 1)),
 ]  # fmt: skip
 # Where a fit that leaves rows out starts, and what its prior pulls to, for what `OPERATORS` does not say: round figures
 # that no row has seen, the same for both generations. Bf16 products and plain weights are not fitted
@@ -65,21 +65,25 @@ ROUGH: dict[str, float] = {
     "SEQUENCE_S": 10e-6, "DOUBLED_S": 5e-6, "EARLY_EXPERTS": 1.2, "LAUNCH_RANKS": 0.2,
     "REQUEST_PER_TOKEN_S": 3e-6,
 }  # fmt: skip
-ROUGH_PAIRS = {"EXPERTS_S": (15e-6, 60e-6), "LATENT_S": (10e-6, 60e-6), "BLOCKS_S": (30e-6, 120e-6)}
-# What kernels alone reach: vLLM 0.24's operator tables in aiconfigurator-core 0.12.0 (NVIDIA, Apache-2.0), medians of
-# H100 and H200, and of B200 and B300. Products of 4,096 to 8,192 rows; slopes of reading by at most 16; experts at TP 4
-# to 8 with a skewed draw, by least squares of reading, products and a constant; attention of 8,192 tokens.
+ROUGH_PAIRS = {
+    "EXPERTS_S": (40e-6, 60e-6), "LATENT_S": (10e-6, 60e-6), "BLOCKS_S": (10e-6, 60e-6), "NORMS_S": (30e-6, 120e-6)
+}  # fmt: skip
+# What kernels alone reach: operator tables of vLLM in aiconfigurator-core 0.12.0 (NVIDIA, Apache-2.0) of H100 and H200,
+# and of B200 and B300. Dense: Llama-70B's products of 1,024 to 8,192 rows at TP 1 to 8 by their operations; slopes of
+# reading by at most 16 rows; attention of 8,192 tokens; NCCL. Experts: MiniMax's, Kimi's and gpt-oss's at TP 2 to 8
+# with a skewed draw, by least squares of reading, products, a constant and `roof.ROUTED_BYTES`, of the kernels that
+# the rows' scripts ask for: Triton's of 0.19 for fp8 on Hopper with whole experts, between it and 0.24's TensorRT-LLM
+# on Blackwell; Marlin for int4, and for mxfp4 on Hopper; TensorRT-LLM's for the rest.
 OPERATORS: dict[tuple[str, str, Any], float] = {
-    ("9", "weights", "fp8"): 0.77, ("9", "products", "fp8"): 0.55, ("9", "attention", None): 0.63,
-    ("9", "experts", "fp8"): 0.9, ("9", "experts", "int4"): 0.85, ("9", "experts", "mxfp4"): 0.75,
-    ("9", "expert_products", "fp8"): 0.19, ("9", "expert_products", "int4"): 0.157,
-    ("9", "expert_products", "mxfp4"): 0.33,
-    ("10", "weights", "fp8"): 0.68, ("10", "weights", "fp4"): 0.72, ("10", "products", "fp8"): 0.46,
-    ("10", "products", "fp4"): 0.4, ("10", "attention", None): 0.6, ("10", "experts", "fp8"): 0.88,
-    ("10", "experts", "int4"): 0.55, ("10", "experts", "mxfp4"): 0.9, ("10", "experts", "fp4"): 0.8,
-    ("10", "expert_products", "fp8"): 0.14, ("10", "expert_products", "int4"): 0.075,
-    ("10", "expert_products", "mxfp4"): 0.55, ("10", "expert_products", "fp4"): 0.14,
-    ("9", "all_reduce", None): 0.48, ("10", "all_reduce", None): 0.4,
+    ("9", "weights", "fp8"): 0.77, ("9", "products", "fp8"): 0.6, ("9", "attention", None): 0.63,
+    ("9", "experts", "fp8"): 0.95, ("9", "experts", "int4"): 0.78, ("9", "experts", "mxfp4"): 0.85,
+    ("9", "expert_products", "fp8"): 0.18, ("9", "expert_products", "int4"): 0.21,
+    ("9", "expert_products", "mxfp4"): 0.2, ("9", "all_reduce", None): 0.48,
+    ("10", "weights", "fp8"): 0.68, ("10", "weights", "fp4"): 0.72, ("10", "products", "fp8"): 0.47,
+    ("10", "products", "fp4"): 0.41, ("10", "attention", None): 0.6, ("10", "experts", "fp8"): 0.85,
+    ("10", "experts", "int4"): 0.57, ("10", "experts", "mxfp4"): 0.9, ("10", "experts", "fp4"): 0.92,
+    ("10", "expert_products", "fp8"): 0.12, ("10", "expert_products", "int4"): 0.095,
+    ("10", "expert_products", "mxfp4"): 0.9, ("10", "expert_products", "fp4"): 0.43, ("10", "all_reduce", None): 0.4,
 }  # fmt: skip
 MODULES = {"roof": roof, "profiles": profiles}
 
@@ -91,15 +95,8 @@ def rough(place: tuple[str, str, Any]) -> float:
 
 
 def ties() -> Array:
-    """Pairs of `FITTED` whose shares of their tables are expected alike, of shape (pairs, 2).
-
-    Not mxfp4's: Hopper expands the weights, Blackwell multiplies them as they are.
-    """
-    places = [
-        (name, number)
-        for number, (_, name, entry) in enumerate(FITTED)
-        if name in ("experts", "expert_products") and entry != "mxfp4"
-    ]
+    """Pairs of `FITTED` whose shares of their tables are expected alike, of shape (pairs, 2)."""
+    places = [(name, number) for number, (_, name, _) in enumerate(FITTED) if name in ("experts", "expert_products")]
     return np.array([(one, two) for name, one in places for same, two in places if name == same and two < one])
 
 

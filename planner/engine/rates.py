@@ -29,13 +29,15 @@ class Rates:
     attention: float
     layer_s: float  # of a layer in any step
     launch_layer_s: float  # the host's to launch its kernels one by one: felt where the GPU is done before
+    expert_kernels: Mapping[Kind, float]  # how much of planner.engine.roof.EXPERTS_S a step takes: fused kernels less
     all_reduce_s: float  # a small one among two GPUs
     all_reduce: float  # share of NVLink's bandwidth that a large one reaches
 
 
 _SAME: dict[Kind, float] = {"plain": 0.8, "fp8": 0.8, "fp4": 0.8, "int4": 0.8, "mxfp4": 0.8}
 _HALF: dict[Dtype, float] = {"bf16": 0.6, "fp16": 0.6, "fp32": 0.6, "fp8": 0.6, "int8": 0.6, "fp4": 0.6}
-OTHER = Rates(_SAME, _SAME, 0.8, _HALF, dict.fromkeys(_SAME, 0.3), 0.5, 0.0, 0.1e-3, 15e-6, 0.48)
+_ONE: dict[Kind, float] = dict.fromkeys(_SAME, 1.0)
+OTHER = Rates(_SAME, _SAME, 0.8, _HALF, dict.fromkeys(_SAME, 0.3), 0.5, 0.0, 0.1e-3, _ONE, 15e-6, 0.48)
 
 
 def _of(
@@ -52,6 +54,7 @@ def _of(
         attention=attention,
         layer_s=HOPPER.layer_s,
         launch_layer_s=prompts,
+        expert_kernels=_ONE,
         all_reduce_s=HOPPER.all_reduce_s,
         all_reduce=HOPPER.all_reduce,
     )
@@ -66,6 +69,7 @@ HOPPER = Rates(
     attention=0.838,
     layer_s=2.2e-05,
     launch_layer_s=0.000275,
+    expert_kernels=_ONE,
     all_reduce_s=1.83e-05,
     all_reduce=0.325,
 )
@@ -78,6 +82,7 @@ BLACKWELL = Rates(
     attention=0.627,
     layer_s=2.64e-05,
     launch_layer_s=0.000728,
+    expert_kernels={"plain": 1.0, "fp8": 0.55, "fp4": 0.42, "int4": 1.0, "mxfp4": 0.55},
     all_reduce_s=1.09e-05,
     all_reduce=0.224,
 )

@@ -27,7 +27,8 @@ SEQUENCE_S = 1.43e-05
 # Kernels that a layer has beside an ordinary one's: seconds of a step, and of the host to launch them one by one.
 EXPERTS_S = 1.87e-05, 5.69e-05  # routing tokens to experts, and their results together again
 LATENT_S = 9.43e-06, 7.01e-05  # MLA's projections
-BLOCKS_S = 3.95e-05, 0.000601  # weights with a scale a block: inputs are quantised by kernels of their own
+BLOCKS_S = 2e-05, 0.0003  # weights with a scale a block: inputs are quantised by kernels of their own
+NORMS_S = 2e-05, 0.0003  # q and k normed over heads of all GPUs, which add up their squares
 EARLY, EARLY_EXPERTS = (0, 18), 1.13  # before this release kernels of a layer of a mixture took so many times as long
 
 LAUNCH_S = 2.4e-3  # the host's for any step; this and PIECEWISE: H200 profiles of Llama-3.1-8B and Qwen3-1.7B
@@ -38,6 +39,10 @@ PIECEWISE = 0.37  # of launching kernel by kernel: graphs between the layers' at
 DOUBLED_S = 2.89e-06  # more for each doubling of tp beyond 2
 PCIE_S = 7e-6  # more for each GPU beyond 2 where there is no NVLink
 PCIE_EFFICIENCY = 0.2  # of PCIe's: from 0.3 at tp 2 down to 0.05 at 8 in operator tables of L40S
+
+# Bytes of memory that a token passes between matrix products, whole on every GPU: of each number of a layer's hidden
+# state in its norms, sums and quantisation, and of each such number for each of its experts, sent there and back.
+MOVED_BYTES, ROUTED_BYTES = 22.0, 8.0
 
 # Two exchanges a layer of experts between ranks: all tokens to all of them, and their results back. NCCL 2.29's
 # all_gather and reduce_scatter in aiconfigurator-core 0.12.0's tables (Apache-2.0) of 2, 4 and 8 H100, H200 and B200:
@@ -179,8 +184,10 @@ class Roof:
         if not own.layer_s:
             return layer * model.layers
         layer += LATENT_S[at] if model.latent_dim else 0.0
-        layer += EXPERTS_S[at] if model.experts else 0.0
+        if model.experts:
+            layer += EXPERTS_S[at] * (1.0 if launched else own.expert_kernels[self._kind(model.bits.routed)])
         layer += BLOCKS_S[at] if model.checkpoint is not None and model.checkpoint.block is not None else 0.0
+        layer += NORMS_S[at] * model.wide_norms / model.layers if self.tp > 1 else 0.0
         early = bool(model.experts) and not launched and release_of(self.setup.options) < EARLY
         return layer * model.layers * (EARLY_EXPERTS if early else 1.0)
 
@@ -287,7 +294,17 @@ class Roof:
     @property
     def likely_token_s(self) -> float:
         """Assumed: `token_s`."""
-        return sum(self._products_s(2.0 * count, of) for count, of in self._dense) + self._experts_token_s
+        products = sum(self._products_s(2.0 * count, of) for count, of in self._dense)
+        return products + self._experts_token_s + self._moved_token_s
+
+    @property
+    def _moved_token_s(self) -> float:
+        """Of kernels between the products, which tensor parallelism does not share out."""
+        if self.hardware.kind == "cpu":
+            return 0.0
+        routed = sum(self.model.moe_layers) * self.model.experts_per_token
+        size = self.model.hidden * (MOVED_BYTES * self.model.layers + ROUTED_BYTES * routed)
+        return size / self.hardware.memory_bandwidth
 
     @property
     def _experts_token_s(self) -> float:
