@@ -4,11 +4,11 @@
 
 In a closed loop which steps run depends on lengths, hardly on how long steps take: every row is simulated once, its
 steps are kept with the weight that each has in the mean TTFT and TPOT, and the fit sums them under other rates. The
-loss is robust (soft L1 from 12 %), TTFT counts 0.6, and every model, GPU, precision and TP counts alike. A weak prior
-keeps what rows do not tell at its present value. Prints the values, and errors over all rows, or over those whose GPU
-or model was left out of the fit: such a fit starts from operator tables (`OPERATORS`) and round figures (`ROUGH`), so
-that nothing of those rows is in it but which steps they run; how far experts are from their tables is held alike over
-generations and kinds of weights. A step with prompts ends with the launch of its kernels where the GPU is done before.
+loss is robust (soft L1 from 12 %), TTFT and TPOT count alike, and so does every model, GPU, precision and TP. A weak
+prior keeps what rows do not tell at operator tables (`OPERATORS`) and round figures (`ROUGH`); how far experts are from
+their tables is held alike over generations and kinds of weights. Prints the values, and errors over all rows, or over
+those whose GPU or model was left out of the fit: nothing of these is in it but which steps they run. A step with
+prompts ends with the launch of its kernels where the GPU is done before.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from planner.traffic import workload
 from planner.validation.public import PublicRow, read_rows, shipped_rows, spec_of
 
 Array = NDArray[np.float64]
-PRIOR, TIE, TTFT, ROBUST = 0.3, 0.4, 0.6, 0.12
+PRIOR, TIE, ROBUST = 0.3, 0.4, 0.12
 
 # (module or generation, name, entry): what is fitted.
 FITTED: list[tuple[str, str, Any]] = [
@@ -57,8 +57,8 @@ FITTED: list[tuple[str, str, Any]] = [
     ("profiles", "REQUEST_PER_TOKEN_S", None),
     *(("roof", name, at) for name in ("EXPERTS_S", "LATENT_S", "BLOCKS_S", "NORMS_S") for at in (0, 1)),
 ]  # fmt: skip
-# Where a fit that leaves rows out starts, and what its prior pulls to, for what `OPERATORS` does not say: round figures
-# that no row has seen, the same for both generations. Bf16 products and plain weights are not fitted
+# Where a fit starts, and what its prior pulls to, for what `OPERATORS` does not say: round figures that no row has
+# seen, the same for both generations. Bf16 products and plain weights are not fitted
 # (planner.engine.rates has them from operator tables).
 ROUGH: dict[str, float] = {
     "kv": 0.75, "layer_s": 10e-6, "launch_layer_s": 0.4e-3, "all_reduce_s": 15e-6, "STEP_S": 0.4e-3,
@@ -89,7 +89,7 @@ MODULES = {"roof": roof, "profiles": profiles}
 
 
 def rough(place: tuple[str, str, Any]) -> float:
-    """Where a fit starts that must not know what was fitted."""
+    """Where a fit starts, and what its prior pulls to."""
     _, name, entry = place
     return OPERATORS.get(place) or (ROUGH_PAIRS[name][entry] if name in ROUGH_PAIRS else ROUGH[name])
 
@@ -258,8 +258,9 @@ def fifth(seen: Seen) -> int:
     return crc32(repr(cell(seen)).encode()) % 5
 
 
-def fit(those: list[Seen], start: Array) -> Array:
+def fit(those: list[Seen]) -> Array:
     """The values of FITTED, which are left set."""
+    start = np.array([rough(place) for place in FITTED])
     sizes = Counter(map(cell, those))
     weight = np.array([sizes[cell(seen)] ** -0.5 for seen in those])
     weight /= weight.mean()
@@ -268,7 +269,7 @@ def fit(those: list[Seen], start: Array) -> Array:
 
     def residuals(shift: Array) -> Array:
         put(FITTED, start * np.exp(shift))
-        off = logs(those) * weight[:, None] * (TTFT, 1.0)
+        off = logs(those) * weight[:, None]
         return np.concatenate([off.ravel(), PRIOR * shift, TIE * (shift[one] - shift[two])])
 
     best = least_squares(residuals, np.zeros(len(start)), loss="soft_l1", f_scale=ROBUST, max_nfev=12, diff_step=1e-3)
@@ -299,18 +300,17 @@ def main() -> None:
     start = np.array([value(place) for place in FITTED])
     report("as shipped", logs(those))
     if asked.leave_out is None:
-        values = fit(those, start)
+        values = fit(those)
         for (owner, name, entry), old, new in zip(FITTED, start, values, strict=True):
             print(f"{owner:9} {name:22} {'' if entry is None else entry!s:6} {old:10.4g} -> {new:10.4g}")
         report("fitted", logs(those))
         return
-    blind = np.array([rough(place) for place in FITTED])
     unseen: list[Array] = []
     of = {"gpu": lambda seen: seen.row.gpu, "model": lambda seen: seen.row.model, "fifth": fifth}[asked.leave_out]
     for out in sorted({of(seen) for seen in those}):
         judged = [seen for seen in those if of(seen) == out]
         kept = [seen for seen in those if of(seen) != out]
-        fit(kept, blind)
+        fit(kept)
         off = logs(judged)
         report(f"without {out}", off)
         unseen.append(off)
