@@ -21,22 +21,22 @@ MATMUL_EFFICIENCY = 0.6
 ALL_REDUCE_S = 15e-6  # a small all-reduce over NVLink
 
 # Seconds of every step, and of each of its sequences, that no kernel takes; fitted as `planner.engine.rates` is.
-STEP_S = 0.000312
+STEP_S = 0.000311
 CPU_STEP_S = 1e-3  # assumed
-SEQUENCE_S = 1.47e-05
+SEQUENCE_S = 1.49e-05
 # Kernels that a layer has beside an ordinary one's: seconds of a step, and of the host to launch them one by one.
-EXPERTS_S = 1.72e-05, 5.63e-05  # routing tokens to experts, and their results together again
-LATENT_S = 1.18e-05, 5.8e-05  # MLA's projections
-BLOCKS_S = 1.73e-05, 0.000249  # weights with a scale a block: inputs are quantised by kernels of their own
-NORMS_S = 1.94e-05, 0.000253  # q and k normed over heads of all GPUs, which add up their squares
-EARLY, EARLY_EXPERTS = (0, 18), 1.42  # before this release kernels of a layer of a mixture took so many times as long
+EXPERTS_S = 1.71e-05, 5.63e-05  # routing tokens to experts, and their results together again
+LATENT_S = 1.21e-05, 5.77e-05  # MLA's projections
+BLOCKS_S = 1.8e-05, 0.000267  # weights with a scale a block: inputs are quantised by kernels of their own
+NORMS_S = 1.95e-05, 0.00024  # q and k normed over heads of all GPUs, which add up their squares
+EARLY, EARLY_EXPERTS = (0, 18), 1.4  # before this release kernels of a layer of a mixture took so many times as long
 
 LAUNCH_S = 2.4e-3  # the host's for any step; this and PIECEWISE: H200 profiles of Llama-3.1-8B and Qwen3-1.7B
-LAUNCH_RANKS = 0.106  # more for each doubling of tp: the slowest of its processes is waited for
+LAUNCH_RANKS = 0.105  # more for each doubling of tp: the slowest of its processes is waited for
 PIECEWISE = 0.37  # of launching kernel by kernel: graphs between the layers' attention
 
 # Two all-reduces a layer when tp > 1.
-DOUBLED_S = 3.42e-06  # more for each doubling of tp beyond 2
+DOUBLED_S = 3.39e-06  # more for each doubling of tp beyond 2
 PCIE_S = 7e-6  # more for each GPU beyond 2 where there is no NVLink
 PCIE_EFFICIENCY = 0.2  # of PCIe's: from 0.3 at tp 2 down to 0.05 at 8 in operator tables of L40S
 
