@@ -260,7 +260,7 @@ class RayServers(Servers):
     async def _start_on(self, server: RemoteServer, host: str, gpus: list[int]) -> None:
         if host != HOST and self._token is None:
             raise SpecError("--cluster ray: servers on {host} can be reached from elsewhere; give a --token", host)
-        if self.trace_of(server.name) is None:
+        if self.trace_of(server.name) is None or server.pool.dp > 1:  # one file comes home, and ranks have one each
             server.trace = None
         wires = self.system.wires
         options = {

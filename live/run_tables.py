@@ -17,7 +17,7 @@ from live.step_table import EXTRA_COLUMNS, EngineTimes, EngineTrace
 from planner.run.tables import STEP_COLUMNS, frame
 from planner.system.resolve import System
 
-Traces = Mapping[str, EngineTrace]  # by worker
+Traces = Mapping[str, EngineTrace]  # by server
 _UNSEEN = FrontendRecord(received_s=float("nan"))  # never reached the frontend
 
 
@@ -44,12 +44,19 @@ def requests_table(
     """
     columns = {name: list(values) for name, values in client.items()}
     seen = [engine_times(records.get(header, _UNSEEN), header, traces) for header in headers]
-    starts = {name: trace.steps["start_s"] for name, trace in traces.items()}
+    starts: dict[str, list[float]] = {}
+    for trace in traces.values():
+        for worker, start in zip(trace.steps["worker"], trace.steps["start_s"], strict=True):
+            starts.setdefault(worker, []).append(start)
 
     def fill(name: str, values: Sequence[Any]) -> None:
         before = columns.get(name, [None] * len(headers))
         columns[name] = [old if new is None else new for old, new in zip(before, values, strict=True)]
 
+    fill(
+        "worker", [prefill.worker if prefill else None for prefill, _ in seen]
+    )  # of ranks the frontend sees the server
+    fill("decode_worker", [decode.worker if decode else None for _, decode in seen])
     fill("queued_s", [_since(prefill.queued_s if prefill else None, start_s) for prefill, _ in seen])
     fill("prefill_start_s", [_since(prefill.start_s if prefill else None, start_s) for prefill, _ in seen])
     fill("prefill_end_s", [_since(prefill.prefilled_s if prefill else None, start_s) for prefill, _ in seen])
@@ -81,7 +88,7 @@ def _decode_start(
         return _since(decode.start_s, start_s)
     if decode.prefilled_s is None:
         return None
-    steps = starts[decode.worker]
+    steps = starts.get(decode.worker, [])
     index = bisect.bisect_left(steps, decode.prefilled_s - start_s)
     return steps[index] if index < len(steps) and steps[index] <= decode.end_s - start_s else None
 

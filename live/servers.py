@@ -215,7 +215,7 @@ class Servers:
 
     def _start(self, pool: Pool, name: str, gpus: tuple[int, ...], ports: Ports) -> LocalServer:
         system, runtime = self.system, self.runtime
-        trace = self.trace_of(name) if pool.dp == 1 else None  # ranks are processes, and would share the file
+        trace = self.trace_of(name)
         log = self.folder / f"{name}.log"
         command = server_command(system, pool, runtime, self.model, ports, kv_events=self._kv_events, extra=self._extra)
         wire = system.wires.intra_node.name if system.wires else None

@@ -31,7 +31,7 @@ from live.restarts import Restarts
 from live.results import ClientResult, Outcome, row_of
 from live.run_tables import requests_table, steps_table, transfers_table
 from live.servers import ReadyServer, Servers
-from live.step_table import EngineTrace, read_trace
+from live.step_table import EngineTrace, read_ranks
 from live.stop_signal import Stopped, stop_on_signals
 from live.telemetry import Telemetry
 from live.warmup import NoAnswer, warm_up
@@ -365,8 +365,10 @@ class LiveSession:
         traces: dict[str, EngineTrace] = {}
         for worker in self.workers:
             if worker.trace is not None:
-                traces[worker.name] = read_trace(
-                    worker.trace, worker.name, worker.kv_blocks, result.start_s, worker.clock_offset_s
+                places = [place for pool in self.system.pools for place in pool.workers]
+                ranks = [place.name for place in places if worker.name in (place.name, place.server)]
+                traces[worker.name] = read_ranks(
+                    worker.trace, ranks, worker.kv_blocks, result.start_s, worker.clock_offset_s
                 )
         records = self._frontend.records() if self._frontend else {}
         if isinstance(self._servers, DynamoServers):

@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from live.trace_file import of_rank
 
 # vLLM makes `cmpl-<x-request-id>-<prompt index>-<8 hex>` and `chatcmpl-<x-request-id>-<8 hex>` of the header's id.
 _ENGINE_ID = re.compile(r"^(?:cmpl-(?P<plain>.+)-\d+|chatcmpl-(?P<chat>.+))-[0-9a-f]{8}$")
@@ -41,6 +43,16 @@ class EngineTrace:
     steps: dict[str, list[Any]]
     requests: dict[str, EngineTimes]  # by x-request-id
     broken_lines: int  # a server that was killed leaves a part of a line
+
+
+def read_ranks(path: Path, ranks: Sequence[str], kv_blocks: int, start_s: float, offset_s: float = 0.0) -> EngineTrace:
+    """The traces of a server's ranks as one, each named as in `ranks`; `read_trace` says the rest."""
+    found = [read_trace(of_rank(path, at), name, kv_blocks, start_s, offset_s) for at, name in enumerate(ranks)]
+    return EngineTrace(
+        {name: [value for one in found for value in one.steps[name]] for name in found[0].steps},
+        {header: times for one in found for header, times in one.requests.items()},
+        sum(one.broken_lines for one in found),
+    )
 
 
 def header_id(engine_id: str) -> str:

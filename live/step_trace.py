@@ -2,7 +2,7 @@
 
 Loaded by the server process only (`live.step_trace.tracing_scheduler`): a subclass of the scheduler that the server
 would have used, synchronous or asynchronous, whose results are passed on unchanged. It appends JSON lines to the file
-named by PLANNER_STEP_TRACE:
+named by PLANNER_STEP_TRACE (ranks in data parallel each in its own, `live.trace_file.of_rank`):
 
     a step     {"t", "d", "pf": [[new tokens, tokens already there], ...], "dec", "ctx", "run", "wait", "free", "pre"}
     a request  {"r": vLLM's id, "queued", "start", "prefilled", "cached", "kv0", "kv1", "kv_blocks", "pre", "end"}
@@ -27,7 +27,7 @@ from vllm.v1.core.sched.async_scheduler import AsyncScheduler
 from vllm.v1.core.sched.scheduler import Scheduler
 from vllm.v1.request import RequestStatus
 
-from live.trace_file import TraceFile
+from live.trace_file import TraceFile, of_rank
 
 TRACE_VARIABLE = "PLANNER_STEP_TRACE"
 FLUSH_S = 0.5
@@ -40,7 +40,9 @@ class _Tracing:
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._trace = TraceFile(Path(os.environ[TRACE_VARIABLE]))
+        # The index stays where vLLM makes independent servers of a dense model's ranks; their rank is then 0.
+        rank = self.vllm_config.parallel_config.data_parallel_index  # type: ignore[attr-defined]
+        self._trace = TraceFile(of_rank(Path(os.environ[TRACE_VARIABLE]), rank))
         self._steps: dict[int, tuple[float, dict[str, Any] | None]] = {}  # by id() of the scheduler's output
         self._open: dict[str, dict[str, Any]] = {}
         self._last_result = 0.0
@@ -164,7 +166,9 @@ class TracingAsyncScheduler(_Tracing, AsyncScheduler):
 
 
 def tracing_scheduler(*args: Any, **kwargs: Any) -> Any:
-    """The traced form of the scheduler that vLLM itself would take for this configuration."""
+    """The traced form of the scheduler that vLLM itself would take for this configuration; untraced without a file."""
     config = kwargs["vllm_config"] if "vllm_config" in kwargs else args[0]
     asynchronous = bool(config.scheduler_config.async_scheduling)
+    if TRACE_VARIABLE not in os.environ:
+        return (AsyncScheduler if asynchronous else Scheduler)(*args, **kwargs)
     return (TracingAsyncScheduler if asynchronous else TracingScheduler)(*args, **kwargs)

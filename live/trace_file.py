@@ -10,6 +10,11 @@ from typing import Any
 log = logging.getLogger("vllm.planner")  # goes to the server's log
 
 
+def of_rank(path: Path, rank: int) -> Path:
+    """The file of one of a server's ranks, which are processes of their own; the first has the server's."""
+    return path if rank == 0 else path.with_name(f"{path.name}.{rank}")
+
+
 class TraceFile:
     """Lines in memory until `flush`. A disk that is full ends the recording, never the engine that it is about."""
 

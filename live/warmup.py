@@ -46,6 +46,7 @@ async def warm_up(
         pairs = [(None, worker) for worker in workers]
     rng = random.Random("warm up")
     low, high = token_range(vocab)
+    ranks = max(pool.dp for pool in system.pools)  # vLLM spreads what comes together over them
     longest = min(pool.limits.max_model_len for pool in system.pools)
     timeout = aiohttp.ClientTimeout(total=TIMEOUT_S)
     headers = {"authorization": f"Bearer {token}"} if token else {}
@@ -62,7 +63,7 @@ async def warm_up(
                         "ignore_eos": True,
                         "temperature": 0,
                     }
-                    for _ in range(together)
+                    for _ in range(together * ranks)
                 ]
                 await asyncio.gather(*(_serve(session, prefill, worker, body) for body in bodies))
             progress((done + 1) / len(pairs))

@@ -11,13 +11,15 @@ from typing import Any
 
 import pytest
 
+from live.step_table import read_ranks
 from live.trace_file import TraceFile
 
 
 class Scheduler:
     """As much of vLLM's as the trace looks at: it hands out the outputs that it is given."""
 
-    def __init__(self, outputs: list[Any]) -> None:
+    def __init__(self, outputs: list[Any], rank: int = 0) -> None:
+        self.vllm_config = SimpleNamespace(parallel_config=SimpleNamespace(data_parallel_index=rank))
         self.outputs = outputs
         self.requests: dict[str, Any] = {}
         self.running, self.waiting = [1], list[int]()
@@ -78,6 +80,26 @@ def test_a_prompt_of_two_chunks_ends_with_the_results_of_the_second(trace: Any, 
     lines = [json.loads(line) for line in (tmp_path / "trace").read_text().splitlines()]
     assert [line["pf"] for line in lines if "pf" in line] == [[[8192, 0]], [[808, 8192]]]
     assert "last" not in lines[-1]
+
+
+def test_ranks_write_files_of_their_own_that_are_read_as_one_server(trace: Any, tmp_path: Path) -> None:
+    for rank, tokens in ((0, 5), (1, 9)):
+        step = output(True, tokens, 0)
+        scheduler = trace.TracingAsyncScheduler([step], rank)
+        scheduler.add_request(SimpleNamespace(request_id="r", num_prompt_tokens=tokens))
+        scheduler.schedule()
+        scheduler.update_from_output(step, None)
+        scheduler._trace.flush()
+    found = read_ranks(tmp_path / "trace", ["a-rank-0", "a-rank-1"], 10, 0.0)
+    assert found.steps["worker"] == ["a-rank-0", "a-rank-1"]
+    assert found.steps["prefill_tokens"] == [5, 9]
+
+
+def test_without_a_file_the_scheduler_is_vllms_own(trace: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PLANNER_STEP_TRACE")
+    config = SimpleNamespace(scheduler_config=SimpleNamespace(async_scheduling=True))
+    monkeypatch.setattr(trace, "AsyncScheduler", lambda vllm_config: vllm_config)
+    assert trace.tracing_scheduler(vllm_config=config) is config
 
 
 def test_a_full_disk_ends_the_recording_only(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
