@@ -258,7 +258,7 @@ def dump_profile(file: ProfileFile) -> str:
 # HTTP and streaming of one request: H200 profiles of Llama-3.1-8B and Qwen3-30B-A3B. Tokenisation: fitted as
 # planner.engine.rates.
 REQUEST_S, RESPONSE_S, RESPONSE_PER_SEQ_S = 3.1e-3, 1.8e-3, 1.2e-4
-REQUEST_PER_TOKEN_S = 4.2e-06
+REQUEST_PER_TOKEN_S = 3.02e-06
 HOP_S = 2e-3  # a proxy between the pools
 
 
