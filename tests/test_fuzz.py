@@ -202,6 +202,13 @@ def test_a_table_of_steps_holds_numbers(rows: str, fault: str, tmp_path: Path) -
         read_source(path)
 
 
+def test_steps_of_a_table_belong_to_a_worker_that_has_a_name(tmp_path: Path) -> None:
+    path = tmp_path / "s.csv"
+    path.write_text("worker,duration_s,prefill_tokens,decode_seqs,context_tokens\na,0.01,16,1,0\n,0.01,16,1,0\n")
+    with pytest.raises(SpecError, match=":3: worker: no name; allowed: a name in every row"):
+        read_source(path)
+
+
 def test_a_cell_has_a_limit(tmp_path: Path) -> None:
     path = tmp_path / "s.csv"
     path.write_text("duration_s,prefill_tokens,decode_seqs,context_tokens\n1,2,3," + "9" * 140_000)
