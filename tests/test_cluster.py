@@ -241,3 +241,28 @@ def test_prefix_aware_routing_finds_the_cache() -> None:
         return float(requests["cached_tokens"].sum() / requests["prompt_tokens"].sum())
 
     assert hit_share("prefix_aware") > hit_share("round_robin") + 0.05
+
+
+def test_progress_goes_from_nothing_to_all() -> None:
+    spec = load("agg", ["workload={kind: poisson, rate: 50, requests: 1500, prompt_tokens: 40, output_tokens: 4}"])
+    shares: list[float] = []
+    cluster = SimulatedCluster(resolve(spec), build(spec))
+    cluster.run(lambda _, share: shares.append(share))
+    assert len(shares) > 2
+    assert shares == sorted(shares)
+    assert 0 <= shares[0] < 0.6 < shares[-1] <= 1
+
+
+@pytest.mark.parametrize("length", [40, 48, 49])
+def test_a_pool_says_of_its_workers_what_they_say_themselves(length: int) -> None:
+    spec = load("agg", ["deployment.replicas=2", "deployment.router.policy=prefix_aware", "workload.requests=1"])
+    cluster = SimulatedCluster(resolve(spec), build(spec))
+    [pool] = cluster.pools
+    engine = pool.stations[1].engine
+    asked = Request(7, 7, length, 2, 2, ((5, length),), length, -7)
+    assert pool.overlap(asked) == [0, 0]
+    engine.submit(Sequence(asked), 0.0)
+    while engine.next_event_s() < float("inf"):
+        engine.advance(engine.next_event_s())
+    size = engine.limits.block_size
+    assert pool.overlap(asked) == [0, engine.cached_tokens(asked)] == [0, (length - 1) // size * size]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from planner import simulate
 from planner.engine.law import AffineStep, StepLaw
@@ -310,6 +312,33 @@ def test_swap_room_is_given_back() -> None:
     memory.forget(second)
     memory.swap_out(first, 12)
     assert first.swapped == 12
+
+
+@given(st.lists(st.integers(1, 40), min_size=1, max_size=5), st.integers(0, 12))
+def test_a_swap_takes_whole_blocks_and_gives_them_back(sizes: list[int], found: int) -> None:
+    """Copies are of the blocks that tokens fill, less those found on the GPU; the last token is computed."""
+    room = sum(-(-tokens // 4) for tokens in sizes)
+    memory = HostMemory(limits(swap_blocks=room, swap_s_per_block=1.0))
+    for _ in range(2):  # the second time: all the room is free again
+        for tokens in sizes:
+            seq, blocks = Sequence(run_request()), -(-tokens // 4)
+            seq.block_tokens, seq.length = 4, tokens
+            memory.swap_out(seq, tokens)
+            assert (seq.swapped, memory.claim()) == (tokens, blocks)
+            assert memory.restorable(seq, 0) == tokens - 1
+            seq.length = tokens + 1
+            assert memory.restorable(seq, 0) == tokens
+            memory.swap_in(seq, found)
+            assert (seq.swapped, memory.claim()) == (0, max(0, blocks - found))
+    held = [Sequence(run_request()) for _ in sizes]
+    for seq, tokens in zip(held, sizes, strict=True):
+        seq.block_tokens = 4
+        memory.swap_out(seq, tokens)
+    assert [seq.swapped for seq in held] == sizes
+    late = Sequence(run_request())
+    late.block_tokens = 4
+    memory.swap_out(late, 1)
+    assert late.swapped == 0
 
 
 def run_request():  # type: ignore[no-untyped-def]

@@ -99,6 +99,8 @@ def test_invariants(seed: int, kind: str, fast: bool) -> None:
         assert scheduler.queued_tokens >= 0
         there = len(scheduler.running) + scheduler.queue_length()
         assert worker.load.requests == there or worker.next_event_s() <= now
+        for seq in scheduler.running:  # who has a token already had its prompt done then
+            assert seq.mode != "full" or not seq.sampled or seq.prefill_end_s <= now
 
     again = replay(case, fast_forward=fast, check=check)
     kv = again.worker._scheduler.kv
@@ -179,6 +181,7 @@ def test_prefill_worker_keeps_blocks_until_released() -> None:
     assert worker.load.active_blocks == 3
     assert (worker.load.running, worker.load.waiting) == (0, 1)
     worker.release(first, 5.0)
+    assert worker.load.active_blocks == 0
     assert run(worker) == [(6.0, PREFILLED, 2), (6.0, FINISHED, 2)]
 
 
@@ -213,6 +216,45 @@ def test_one_whole_block_in_common_is_found(shared: int, cached: int) -> None:
     worker.submit(Sequence(common), 0.0)
     run(worker)
     assert worker.cached_tokens(dataclasses.replace(common, request_id=2)) == cached
+
+
+@given(st.lists(st.integers(1, 100), min_size=2, max_size=6))
+def test_a_request_finds_what_the_worker_says_that_it_has_cached(prompts: list[int]) -> None:
+    """All begin alike. The last token of a prompt is computed, and with it its block."""
+    worker, longest = worker_of(), 0
+    for number, prompt in enumerate(prompts, start=1):
+        known = Request(number, number, prompt, 1, 1, ((7, prompt),), prompt, -number)
+        said = worker.cached_tokens(known)
+        assert said == min(longest // 16, (prompt - 1) // 16) * 16
+        sequence = Sequence(known)
+        worker.submit(sequence, 1000.0 * number)
+        run(worker)
+        assert sequence.cached_tokens == said
+        longest = max(longest, prompt)
+
+
+def test_keys_alone_cost_what_was_computed_before_each_part_of_a_prompt() -> None:
+    limits = limits_of(keys_above_tokens=1000, keys_chunk_s=0.01, keys_decode_s=0.001)
+    worker = Worker("w", limits, LAW, fast_forward=False)
+    for number, prompt in enumerate((1100, 1000)):  # the shorter one keeps values too
+        worker.submit(Sequence(request(prompt, 3, number)), 100.0 * number)
+        run(worker)
+    costs = [row[1] - 1.0 for row in worker.steps]
+    assert costs[:5] == pytest.approx([0.0, 5.12, 10.24, 1.100, 1.101], abs=1e-9)
+    assert costs[5:] == pytest.approx([0.0] * 4, abs=1e-9)
+
+
+def test_a_rank_says_what_it_adds_to_the_step_of_all() -> None:
+    """The posts of whom it admits, and values computed from keys; not the step's own work."""
+    limits = limits_of(keys_above_tokens=0, keys_decode_s=0.25)
+    worker = Worker("w", limits, LAW, in_lockstep=True, kv_consumer=True, posting=lambda *_: 0.125)
+    worker.submit(Sequence(request(40, 9, 1)), 0.0)
+    worker.advance(0.0)
+    assert worker.beside_s == 0.0
+    worker.end_with_others(3.0)
+    worker.submit(Sequence(request(40, 9, 2), "remote"), 2.0)
+    worker.advance(3.0)
+    assert worker.beside_s == pytest.approx(40 * 0.25 + 0.125)
 
 
 def test_loaded_requests_go_ahead_of_the_queue() -> None:
