@@ -18,7 +18,8 @@ from planner.run.metrics import summarise
 from planner.run.tables import Run
 from planner.spec import load, parse
 from planner.system.resolve import resolve
-from planner.traffic.requests import Request
+from planner.traffic.loads import Chained
+from planner.traffic.requests import Arrival, Request
 from planner.traffic.workload import build
 from simulator.backend import SimulatorBackend
 from simulator.cluster import SimulatedCluster
@@ -266,3 +267,26 @@ def test_a_pool_says_of_its_workers_what_they_say_themselves(length: int) -> Non
         engine.advance(engine.next_event_s())
     size = engine.limits.block_size
     assert pool.overlap(asked) == [0, engine.cached_tokens(asked)] == [0, (length - 1) // size * size]
+
+
+@given(st.sampled_from([0.7, 3.0, 4.0]), st.floats(8.0, 30.0), st.lists(st.floats(0.01, 3.0), min_size=3, max_size=8))
+@settings(max_examples=25, deadline=None)
+def test_a_router_reads_at_multiples_of_its_period_also_after_nobody_was_there(
+    period_s: float, begin_s: float, gaps: list[float]
+) -> None:
+    """One request that is long gone, then some that stay: each goes where the latest reading shows the fewest."""
+    router = f"deployment.router={{policy: least_loaded, state_age_s: {period_s}}}"
+    spec = load("agg", ["deployment.replicas=2", router])
+    times = [0.01, *(begin_s + gap for gap in np.cumsum(gaps))]
+    made = [Request(n, n, 20, out, out, ((n, 20),), 0, -n) for n, out in enumerate([1] + [20_000] * len(gaps))]
+    arrivals = tuple(Arrival(time_s, one) for time_s, one in zip(times, made, strict=True))
+    cluster = SimulatedCluster(resolve(spec), Chained(arrivals, {}))
+    places = [visit.worker.place.name for visit in cluster.run() if visit.worker]
+    expected: list[str] = []
+    for turn, time_s in enumerate(times):
+        read_s = time_s // period_s * period_s
+        there = [name for sent_s, name in zip(times[1:turn], expected[1:], strict=True) if sent_s < read_s]
+        counts = [there.count("aggregated-0"), there.count("aggregated-1")]
+        chosen = turn % 2 if counts[0] == counts[1] else int(counts[1] < counts[0])
+        expected.append(f"aggregated-{chosen}")
+    assert places == expected
