@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 import random
 
@@ -15,6 +16,7 @@ from engine_replay import Case, Job, LinearLaw, replay
 from planner.system.resolve import EngineLimits
 from planner.traffic.requests import Request
 from simulator.kv_cache import BlockRun, Holding
+from simulator.sequence import Plan
 from simulator.worker import ADMITTED, FINISHED, PREFILLED, Sequence, Worker
 
 KINDS = st.sampled_from(["sync", "decode", "prefill", "async", "async-decode", "async-prefill", "first"])
@@ -172,6 +174,15 @@ def test_requests_of_one_instant_share_the_first_step() -> None:
     assert worker.steps[0][2] == 60
 
 
+@given(st.integers(1, 64), st.integers(0, 8), st.integers(0, 4000))
+def test_the_step_that_runs_is_the_first_that_ends_later(first: int, growth: int, now: int) -> None:
+    plan = Plan()
+    plan.start, plan.first, plan.growth = 2.0, first / 8, growth / 1024  # binary fractions: ends are exact
+    now_s = 2.0 + now / 64
+    ends = (plan.boundary(steps) for steps in itertools.count(1))
+    assert plan.steps_begun(now_s) == next(number for number, end in enumerate(ends, start=1) if end > now_s)
+
+
 def test_prefill_worker_keeps_blocks_until_released() -> None:
     worker = worker_of(kv_blocks=4)
     first, second = Sequence(request(40, 9, 1), "prefill_only"), Sequence(request(40, 9, 2), "prefill_only")
@@ -181,8 +192,18 @@ def test_prefill_worker_keeps_blocks_until_released() -> None:
     assert worker.load.active_blocks == 3
     assert (worker.load.running, worker.load.waiting) == (0, 1)
     worker.release(first, 5.0)
-    assert worker.load.active_blocks == 0
     assert run(worker) == [(6.0, PREFILLED, 2), (6.0, FINISHED, 2)]
+
+
+def test_a_release_is_seen_at_once() -> None:
+    worker = worker_of(kv_blocks=7)
+    first, second = Sequence(request(40, 9, 1), "prefill_only"), Sequence(request(20, 9, 2), "prefill_only")
+    for seq in (first, second):
+        worker.submit(seq, 0.0)
+    run(worker)
+    assert worker.load.active_blocks == 5
+    worker.release(first, 5.0)
+    assert worker.load.active_blocks == 2
 
 
 def test_decode_worker_allocates_then_computes_one_prompt_token() -> None:
