@@ -265,6 +265,19 @@ def test_keys_alone_cost_what_was_computed_before_each_part_of_a_prompt() -> Non
     assert costs[5:] == pytest.approx([0.0] * 4, abs=1e-9)
 
 
+@given(st.integers(0, 10**6), KINDS)
+def test_values_are_computed_for_every_token_that_a_step_attends_to(seed: int, kind: str) -> None:
+    """Where every sequence keeps keys alone: also with delayed decodes, preemptions and steps decided early."""
+    case = case_of(seed, kind)
+    decode_s, chunk_s = 2**-20, 2**-16
+    limits = dataclasses.replace(case.limits, keys_above_tokens=0, keys_decode_s=decode_s, keys_chunk_s=chunk_s)
+    again = replay(dataclasses.replace(case, limits=limits))
+    for decision, row in zip(again.decisions, again.worker.steps, strict=True):
+        chunks, batch, context, *_ = decision
+        extra = decode_s * context + sum((chunk_s if tokens > 1 else decode_s) * done for tokens, done in chunks)
+        assert row[1] == pytest.approx(case.law.duration(chunks, batch, context) + extra, abs=1e-9)
+
+
 def test_a_rank_says_what_it_adds_to_the_step_of_all() -> None:
     """The posts of whom it admits, and values computed from keys; not the step's own work."""
     limits = limits_of(keys_above_tokens=0, keys_decode_s=0.25)
