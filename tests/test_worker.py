@@ -16,16 +16,20 @@ from engine_replay import Case, Job, LinearLaw, replay
 from planner.system.resolve import EngineLimits
 from planner.traffic.requests import Request
 from simulator.kv_cache import BlockRun, Holding
-from simulator.sequence import Plan
+from simulator.sequence import DECODE, Plan
 from simulator.worker import ADMITTED, FINISHED, PREFILLED, Sequence, Worker
 
-KINDS = st.sampled_from(["sync", "decode", "prefill", "async", "async-decode", "async-prefill", "first"])
+KINDS = st.sampled_from(["sync", "decode", "prefill", "async", "async-decode", "async-prefill", "first", "keys"])
 
 
 def case_of(seed: int, kind: str) -> Case:
     case = random_case(seed, kind)
     if kind == "first":
         limits = dataclasses.replace(case.limits, prefill_first=True, max_num_batched_tokens=2048)
+        case = dataclasses.replace(case, limits=limits)
+    if kind == "keys":  # blocks of two sizes, and none shared
+        middle = sorted(job.request.prompt_tokens for job in case.jobs)[len(case.jobs) // 2]
+        limits = dataclasses.replace(case.limits, keys_above_tokens=middle, prefix_caching=False)
         case = dataclasses.replace(case, limits=limits)
     return case
 
@@ -103,6 +107,12 @@ def test_invariants(seed: int, kind: str, fast: bool) -> None:
         assert worker.load.requests == there or worker.next_event_s() <= now
         for seq in scheduler.running:  # who has a token already had its prompt done then
             assert seq.mode != "full" or not seq.sampled or seq.prefill_end_s <= now
+        if kind == "keys" and not fast:
+            held = 0
+            for seq in scheduler.running:
+                tokens = seq.length + scheduler.clock - seq.join if seq.state == DECODE else seq.computed
+                held += -(-tokens // limits.block_tokens(seq.request.prompt_tokens))
+            assert kv.total - kv.free == held
 
     again = replay(case, fast_forward=fast, check=check)
     kv = again.worker._scheduler.kv
@@ -174,12 +184,12 @@ def test_requests_of_one_instant_share_the_first_step() -> None:
     assert worker.steps[0][2] == 60
 
 
-@given(st.integers(1, 64), st.integers(0, 8), st.integers(0, 4000))
-def test_the_step_that_runs_is_the_first_that_ends_later(first: int, growth: int, now: int) -> None:
+@given(st.integers(1, 64), st.integers(0, 8), st.integers(1, 60), st.integers(-1, 1))
+def test_the_step_that_runs_is_the_first_that_ends_later(first: int, growth: int, steps: int, beside: int) -> None:
     plan = Plan()
     plan.start, plan.first, plan.growth = 2.0, first / 8, growth / 1024  # binary fractions: ends are exact
-    now_s = 2.0 + now / 64
-    ends = (plan.boundary(steps) for steps in itertools.count(1))
+    now_s = plan.boundary(steps) + beside / 64
+    ends = (plan.boundary(number) for number in itertools.count(1))
     assert plan.steps_begun(now_s) == next(number for number, end in enumerate(ends, start=1) if end > now_s)
 
 
