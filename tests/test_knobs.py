@@ -16,6 +16,8 @@ from planner.spec import SpecError, parse
 from planner.spec.optimizations import Optimizations
 from planner.system.knobs import MicroBatches, Resident, TwoStreams, pairs, selected_pairs
 from planner.system.resolve import resolve
+from simulator.clock import Clock
+from simulator.fabric import Fabric
 from simulator.host_memory import HostMemory, HostTier
 from simulator.sequence import Sequence
 
@@ -65,6 +67,28 @@ def test_staged_copies_cost_two_pcie_copies_and_queue_there() -> None:
     assert effect(PD, "ttft_mean_ms", (NVLINK,), "transfer.staging=host") > 1.05
     busy = effect(PD, "ttft_mean_ms", (), "transfer.staging=host")  # beside a slow wire it hardly shows
     assert 1.0 < busy < 1.05
+
+
+@pytest.mark.parametrize(("sends", "takes"), [(2, 1), (1, 2)])
+def test_every_stage_of_a_transfer_is_as_wide_as_its_worker_has_gpus(sends: int, takes: int) -> None:
+    """Down PCIe, over the wire, up PCIe; the codecs around all. Alone, one stage after the other."""
+    sizes = f"deployment={{mode: disaggregated, prefill: {{tp: {sends}}}, decode: {{tp: {takes}}}}}"
+    knobs = "optimizations.transfer={staging: host, compression: {queue: 0, compress_gb_s: 30, expand_gb_s: 20}}"
+    system = resolve(parse(PD, overrides=["profile=null", sizes, NVLINK, knobs]))
+    clock, ends = Clock(), []
+    fabric = Fabric(system, clock.at)
+    (source,), (target,) = (pool.workers for pool in system.pools)
+    wire, packed = fabric.send(source, target, 10**9, 0.0, ends.append)
+    clock.run()
+    codec = system.spec.optimizations.transfer.compression
+    assert codec is not None
+    assert (wire, packed) == ("nvlink", int(10**9 / codec.ratio))
+    over = system.wires.intra_node if system.wires else None
+    assert over is not None
+    pcie_s = packed / (64e9 * 0.8 * sends) + packed / (64e9 * 0.8 * takes)
+    codec_s = 1e9 / (30e9 * sends) + 1e9 / (20e9 * takes)
+    wire_s = over.setup_s + packed / (over.bandwidth * min(sends, takes)) + over.latency_s
+    assert ends == [pytest.approx(codec_s + pcie_s + wire_s, rel=1e-9)]
 
 
 def test_compression_helps_a_slow_wire_and_costs_on_a_fast_one() -> None:
