@@ -370,6 +370,7 @@ def serve(drill: Drill, bench: Bench, folder: Path) -> Seen:
             send([command.process.pid], signal.SIGINT)
         seen.code = command.end()
         seen.must(seen.code == {"KILL": -9, "STOP": 0, "HUP": 0, "TERM": 0}[drill.fault], "its exit code")
+        seen.said = f"exit code {seen.code}"
     else:
         victims = server_pids(command, bench.roles, drill.victim, drill.fault)
         send(victims, number)
