@@ -42,7 +42,7 @@ TESTS = {
     "sequence": "batching oracle worker dispatch",
     "pool": f"{CLUSTER} lockstep",
     "host_memory": "knobs memory",
-    "cluster": f"{CLUSTER} queueing retrieval launches",
+    "cluster": f"{CLUSTER} queueing knobs",
 }
 # Annotations are never evaluated (`from __future__ import annotations`): changes of `X | None` there change nothing.
 IN_ANNOTATIONS = "core/ReplaceBinaryOperator_BitOr_"

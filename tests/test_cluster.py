@@ -290,3 +290,18 @@ def test_a_router_reads_at_multiples_of_its_period_also_after_nobody_was_there(
         chosen = turn % 2 if counts[0] == counts[1] else int(counts[1] < counts[0])
         expected.append(f"aggregated-{chosen}")
     assert places == expected
+
+
+@pytest.mark.parametrize(("at", "stations"), [("frontend", 1), ("prefill_worker", 2)])
+def test_there_is_one_place_to_retrieve_or_one_at_each_server(at: str, stations: int) -> None:
+    """Each searches for one request at a time; together they are busy all the time while requests wait."""
+    retrieval = f"retrieval={{workers: 1, at: {at}, service_cv: 0, embed_ms: 100}}"
+    arrivals = "workload={kind: constant, rate: 100, requests: 30, prompt_tokens: 3000, output_tokens: 2}"
+    spec = load(
+        "agg", ["deployment={mode: aggregated, replicas: 2, router: {policy: round_robin}}", retrieval, arrivals]
+    )
+    done = simulate(spec).requests
+    searches = done[["retrieval_start_s", "retrieval_end_s"]].to_numpy()
+    overlapping = max(int(((searches[:, 0] <= start) & (searches[:, 1] > start + 1e-9)).sum()) for start, _ in searches)
+    assert overlapping == stations
+    assert searches.max() == pytest.approx(searches.min() + 30 / stations * (searches[0, 1] - searches[0, 0]), rel=0.02)

@@ -74,23 +74,22 @@ def test_every_stage_of_a_transfer_is_as_wide_as_its_worker_has_gpus(sends: int,
     """Down PCIe, over the wire, up PCIe; the codecs around all. Alone, one stage after the other."""
     sizes = f"deployment={{mode: disaggregated, prefill: {{tp: {sends}}}, decode: {{tp: {takes}}}}}"
     knobs = "optimizations.transfer={staging: host, compression: {queue: 0, compress_gb_s: 30, expand_gb_s: 20}}"
-    system = resolve(parse(PD, overrides=["profile=null", sizes, NVLINK, knobs]))
+    system = resolve(parse(PD, overrides=["profile=null", sizes, NVLINK, "deployment.link.setup_us=300", knobs]))
     clock, ends = Clock(), []
     fabric = Fabric(system, clock.at)
     (source,), (target,) = (pool.workers for pool in system.pools)
     sent = []
     clock.at(5.0, lambda now: sent.append(fabric.send(source, target, 10**9, now, ends.append)))
     clock.run()
-    [(wire, packed)] = sent
+    [(_, packed)] = sent
     codec = system.spec.optimizations.transfer.compression
     assert codec is not None
-    assert (wire, packed) == ("nvlink", int(10**9 / codec.ratio))
+    assert packed == int(10**9 / codec.ratio)
     over = system.wires.intra_node if system.wires else None
     assert over is not None
     pcie_s = packed / (64e9 * 0.8 * sends) + packed / (64e9 * 0.8 * takes)
     codec_s = 1e9 / (30e9 * sends) + 1e9 / (20e9 * takes)
-    wire_s = over.setup_s + packed / (over.bandwidth * min(sends, takes)) + over.latency_s
-    assert over.setup_s > 0
+    wire_s = 300e-6 + packed / (over.bandwidth * min(sends, takes)) + over.latency_s
     assert ends == [pytest.approx(5.0 + codec_s + pcie_s + wire_s, abs=1e-9)]
 
 
