@@ -176,6 +176,16 @@ def test_async_wastes_a_step_on_a_request_that_stops_early() -> None:
         assert sum(row[3] * row[5] for row in worker.steps) == decodes
 
 
+def test_who_comes_as_a_run_of_steps_ends_makes_it_no_longer() -> None:
+    worker = worker_of()
+    worker.submit(Sequence(request(40, 4, 1)), 0.0)
+    worker.advance(0.0)
+    worker.advance(1.0)  # decides three equal steps
+    assert worker.next_event_s() == 4.0
+    worker.submit(Sequence(request(40, 1, 2)), 4.0)
+    assert run(worker) == [(4.0, FINISHED, 1), (5.0, PREFILLED, 2), (5.0, FINISHED, 2)]
+
+
 def test_requests_of_one_instant_share_the_first_step() -> None:
     worker = worker_of()
     for number in (1, 2, 3):
