@@ -53,6 +53,10 @@ def requests_table(
         before = columns.get(name, [None] * len(headers))
         columns[name] = [old if new is None else new for old, new in zip(before, values, strict=True)]
 
+    fill(
+        "worker", [prefill.worker if prefill else None for prefill, _ in seen]
+    )  # of ranks the frontend sees the server
+    fill("decode_worker", [decode.worker if decode else None for _, decode in seen])
     fill("queued_s", [_since(prefill.queued_s if prefill else None, start_s) for prefill, _ in seen])
     fill("prefill_start_s", [_since(prefill.start_s if prefill else None, start_s) for prefill, _ in seen])
     fill("prefill_end_s", [_since(prefill.prefilled_s if prefill else None, start_s) for prefill, _ in seen])

@@ -237,7 +237,8 @@ class SimulatedCluster:
 
     def _door(self, visit: Visit, now: float) -> float:
         """When a request that is complete at `now` reaches the router: after HTTP and tokenisation."""
-        return now + self._host.request_s + self._host.request_per_token_s * visit.request.prompt_tokens
+        prompt = visit.request.prompt_tokens
+        return now + self._host.request(prompt) - self._host.work(prompt)
 
     def _retrieve(self, visit: Visit, now: float) -> None:
         assert self._central is not None
@@ -307,6 +308,41 @@ class SimulatedCluster:
         self._submit(visit, station, mode, now)
 
     def _submit(self, visit: Visit, station: Station, mode: Mode, now: float) -> None:
+        """Through the worker's API server to its engine."""
+        if mode == "remote":
+            visit.decode_worker = station
+        work_s = self._host.work(visit.request.prompt_tokens) if mode != "remote" else self._parsed_again(visit)
+        if not work_s:
+            self._queue(visit, station, mode, now)
+            return
+        station.engine.expect(1)
+        if station.intake.add(work_s, partial(self._taken_in, visit, station, mode), now):
+            self.at(station.intake.end_s, partial(self._through, station))
+
+    def _parsed_again(self, visit: Visit) -> float:
+        """Seconds of the decode worker's API server, a part of the way between workers.
+
+        Push: the decode worker was asked when the prefill worker was, and has waited since.
+        """
+        if visit.push is not None:
+            return 0.0
+        prompt = visit.request.prompt_tokens
+        return min(self._host.work(prompt), self._hand_over.way(prompt, self._host.hop_s))
+
+    def _through(self, station: Station, now: float) -> None:
+        """The API server is done with those inside, unless more have come."""
+        intake = station.intake
+        if now >= intake.end_s:
+            for action in intake.leave(now):
+                action(now)
+        if intake.inside:
+            self.at(intake.end_s, partial(self._through, station))
+
+    def _taken_in(self, visit: Visit, station: Station, mode: Mode, now: float) -> None:
+        station.engine.expect(-1)
+        self._queue(visit, station, mode, now)
+
+    def _queue(self, visit: Visit, station: Station, mode: Mode, now: float) -> None:
         sequence = Sequence(visit.request, mode)
         if mode != "remote":
             visit.prefill = sequence
@@ -385,8 +421,8 @@ class SimulatedCluster:
     def _engine_finished(self, visit: Visit, sequence: Sequence, station: Station, now: float) -> None:
         host = station.pool.profile.host
         if sequence.mode == "prefill_only":
-            way_s = self._hand_over.way(visit.request.prompt_tokens, host.hop_s)
-            self.at(now + way_s, lambda then: self._hand_off(visit, then))
+            way_s = self._hand_over.way(visit.request.prompt_tokens, self._host.hop_s)
+            self.at(now + way_s - self._parsed_again(visit), lambda then: self._hand_off(visit, then))
             return
         visit.finish_s = now + host.response_s + sequence.answer_s
         visit.finish_reason = "length" if visit.request.output_tokens >= visit.request.max_tokens else "stop"

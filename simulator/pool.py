@@ -6,10 +6,12 @@ import dataclasses
 from collections.abc import Callable, Sequence
 
 from planner.engine.law import AffineStep
+from planner.engine.profiles import MOST_TOGETHER
 from planner.routing import NEEDS_OVERLAP, WorkerLoad, rank_of, together
 from planner.spec import Retrieval
 from planner.system.resolve import Pool, WorkerPlace
 from planner.traffic.requests import Request
+from simulator.clock import Action
 from simulator.host_pace import HostPace
 from simulator.lockstep import Lockstep
 from simulator.retrieval import RetrievalStation
@@ -17,10 +19,40 @@ from simulator.sequence import Posting
 from simulator.worker import Worker
 
 
+class Intake:
+    """A worker's API server, one process: what comes while it works leaves it together, MOST_TOGETHER at a time."""
+
+    __slots__ = ("end_s", "inside", "behind")
+
+    def __init__(self) -> None:
+        self.end_s = 0.0  # of the work on those inside
+        self.inside: list[Action] = []  # what follows when a request is through
+        self.behind: list[tuple[float, Action]] = []  # seconds of work, and what follows
+
+    def add(self, work_s: float, action: Action, now: float) -> bool:
+        """Whether this begins its work: then somebody has to call `leave` at `end_s`."""
+        if not self.inside:
+            self.inside, self.end_s = [action], now + work_s
+            return True
+        if self.behind or len(self.inside) == MOST_TOGETHER:
+            self.behind.append((work_s, action))
+        else:
+            self.inside.append(action)
+            self.end_s += work_s
+        return False
+
+    def leave(self, now: float) -> list[Action]:
+        """What follows for those that are through; those behind are inside then, if there are any."""
+        through, coming = self.inside, self.behind[:MOST_TOGETHER]
+        self.behind = self.behind[MOST_TOGETHER:]
+        self.inside, self.end_s = [action for _, action in coming], now + sum(work_s for work_s, _ in coming)
+        return through
+
+
 class Station:
     """A worker in the cluster: its engine, its place, its own retrieval stage, and when it is woken."""
 
-    __slots__ = ("place", "pool", "engine", "wake_s", "retrieval", "assigned", "read_by", "posted_s", "group")
+    __slots__ = ("place", "pool", "engine", "wake_s", "retrieval", "assigned", "read_by", "posted_s", "group", "intake")
 
     def __init__(self, place: WorkerPlace, pool: Pool, engine: Worker, retrieval: RetrievalStation | None) -> None:
         self.place = place
@@ -30,6 +62,7 @@ class Station:
         self.retrieval = retrieval
         self.assigned = 0  # requests sent here that the engine has not seen yet (they are retrieving)
         self.read_by = 0  # transfers of KV from here that are under way
+        self.intake = Intake()
         self.posted_s = 0.0  # push: when the thread that posts is done with all so far
         self.group: Group | None = None  # the ranks that take every step with it
 

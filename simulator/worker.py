@@ -150,6 +150,7 @@ class Worker:
         self._host_pace = pace
         self._free_s = -math.inf  # when the GPU is done with all that has ended
         self._posting = posting
+        self._coming = 0  # requests that its API server is taking in
         self._busy_s = -math.inf  # until when posting keeps an engine with nothing to compute
         self._unasked: list[Sequence] = []  # their KV has been read since the last launch
         self._answer_s = answer_s
@@ -175,7 +176,7 @@ class Worker:
     def _show(self) -> None:
         load, scheduler = self.load, self._scheduler
         load.running = len(scheduler.running)
-        load.waiting = scheduler.queue_length()
+        load.waiting = scheduler.queue_length() + self._coming
         load.queued_tokens = scheduler.queued_tokens
         load.active_blocks = self.kv.total - self.kv.free
 
@@ -227,6 +228,11 @@ class Worker:
         return math.inf if self._scheduler.waiting or self._next is not None else self._plan.end
 
     # --- what happens to it ---
+
+    def expect(self, more: int) -> None:
+        """So many more requests than before are on their way through its API server."""
+        self._coming += more
+        self.load.waiting += more
 
     def submit(self, sequence: Sequence, now: float) -> None:
         self._catch_up(now)

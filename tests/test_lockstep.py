@@ -217,7 +217,7 @@ def test_answers_say_that_lockstep_is_not_measured() -> None:
 
     system = resolve(spec("deployment.dp=2", "profile=h200-qwen3-30b-a3b-tp1-served"))
     assert system.pools[0].profile.stretched
-    assert origin([system.pools[0].profile]).endswith("ranks in lockstep are not measured")
+    assert origin([system.pools[0].profile]).endswith("ranks in lockstep are measured with one model only")
     assert any(line.startswith("deployment.dp: 2 ranks in lockstep") for line in system.warnings)
 
 

@@ -38,7 +38,7 @@ from planner.suggestion.search import BLOCKS, Found, Probe, first_guess, highest
 from planner.suggestion.splits import PoolSize, Split, apply, splits
 from planner.suggestion.suggest import ROUNDS, SearchTask, search, suggest, unproven
 from planner.suggestion.tasks import TURNAROUNDS, Searched, period_of
-from planner.suggestion.tune import GAIN, TuneTask, tune
+from planner.suggestion.tune import GAIN, Tuned, TuneTask, tune
 from planner.suggestion.tuning import BLOCK_SIZES, BUDGETS, CONNECTORS, Tuning
 from planner.suggestion.verdict import Advantage, advantage, decide, profile_error, unmeasured
 from planner.suggestion.verify import Here, checked, largest_part, refusal
@@ -238,15 +238,33 @@ def test_knobs_are_tuned_as_well_as_by_trying_all(name: str) -> None:
 
 
 def test_a_split_that_posts_hold_back_is_tuned() -> None:
-    """One decode worker that posts for three others serves 17 requests/s; by push over twice as many."""
+    """One decode worker that posts for three others serves 17 requests/s; with blocks of 128 over twice as many."""
     one = planner.load("disagg", ["slo.ttft_ms=1000"])
     found = suggest(one, 4, seeds=2, requests=200, processes=1, quick=True)
     ours = best_of(found.rows, "disaggregated")
     assert ours is not None
     assert ours.name == "3P1D"
-    assert ours.split.tuning.connector == "NixlPushConnector"
+    assert ours.split.tuning.block_size == 128
     others = [row.rate for row in found.rows if row.mode == "disaggregated" and row is not ours]
     assert ours.rate > 1.2 * max(others)
+
+
+def test_who_posts_is_chosen_for_the_size_of_the_blocks() -> None:
+    """With blocks of 16 push serves more, with blocks of 128 pull does: of both knobs neither can be settled first."""
+    split, period = Split(PoolSize(3, 1), PoolSize(1, 1)), Period(8.0, 1.6)
+
+    def tuned(*given: str) -> Tuned:
+        asked = ("slo.ttft_ms=300", "slo.tpot_ms=10", "engine.max_num_batched_tokens=4096")
+        one = planner.load("disagg", [*asked, *given])
+        return tune(TuneTask(one, split, 0, 7.0, first_guess(system_of(apply(one, split)), 0), period))
+
+    small, large, both = tuned("engine.block_size=16"), tuned("engine.block_size=128"), tuned()
+    assert small.split.tuning.connector == "NixlPushConnector"
+    assert both.split.tuning == Tuning(block_size=128, connector="NixlConnector")
+    assert small.found is not None
+    assert large.found is not None
+    assert both.found is not None
+    assert both.found.rate > 0.98 * large.found.rate > 1.02 * small.found.rate
 
 
 def _rate_of(system: System, rate: float) -> Probe:

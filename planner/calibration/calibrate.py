@@ -34,7 +34,7 @@ from planner.calibration.observations import from_steps, from_tokens
 from planner.calibration.spread import spread_of
 from planner.engine.law import StepLaw, bounds, guess, shapes
 from planner.engine.profile_file import Launches, Measured, ProfileFile, Source, Spread, Validity
-from planner.engine.profiles import capture_sizes
+from planner.engine.profiles import REQUEST_SHARED, capture_sizes
 from planner.engine.roof import Roof
 from planner.messages import Failure
 from planner.report.explain import explain
@@ -161,6 +161,8 @@ def _profile(system: System, runs: Sequence[Run], name: str | None) -> tuple[Pro
     fitted, rows, notes = apart.fitted, apart.rows, apart.notes
     kv, weights = pool.model.types(pool.engine)
     host, host_errors = host_of(runs, rows, fitted.values, notes)
+    if pool.hardware.kind == "gpu" and host.request_s:  # on a CPU the engines take the API server's cores as well
+        host = host.model_copy(update={"request_shared": REQUEST_SHARED})
     on_gpus = system.wires is not None and pool.hardware.kind == "gpu"
     pair = hand_over_of(system, runs, apart.posting, apart.sending, notes) if on_gpus else None
     file = ProfileFile(

@@ -30,7 +30,7 @@ from typing import Annotated, Any, Literal, NamedTuple, Protocol, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from planner.engine.roof import Roof
+from planner.engine.roof import EXCHANGES_LAUNCHED, Roof
 from planner.spec import Node, NonNegative
 
 Array = NDArray[np.float64]
@@ -144,6 +144,12 @@ def difference(of: str) -> Callable[[Scaling], float]:
 def same(at: Scaling) -> float:
     """TP does not change it."""
     return at.value
+
+
+def launched(at: Scaling) -> float:
+    """As it is, but for the exchanges between ranks that the host launches as well."""
+    here, there = (1.0 + EXCHANGES_LAUNCHED * (values["ranks"] > 0) for values in (at.here, at.there))
+    return at.value * here / there
 
 
 def own(of: Callable[[Roof], float]) -> Callable[[Scaling], float]:
@@ -445,6 +451,7 @@ class StepLaw(Node):
             "a step with prompts that CUDA graphs still cover",
             GRAPH_PROMPTS,
             guess=lambda roof: roof.launch_graph_s,
+            scale=launched,
             measured="launches",
         ),
     ] = 0.0
@@ -455,6 +462,7 @@ class StepLaw(Node):
             "a step of more tokens than the largest graph",
             EAGER,
             guess=lambda roof: roof.launch_eager_s,
+            scale=launched,
             measured="launches",
         ),
     ] = 0.0

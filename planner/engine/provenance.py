@@ -77,7 +77,7 @@ def origin(profiles: Sequence[LatencyProfile]) -> str:
     """Where the step times of a deployment are from, and of a roofline how far off such times were."""
     found = _origin(profiles)
     if any(profile.file is not None and profile.file.step.ranks for profile in profiles):
-        return message("{origin}; ranks in lockstep are not measured", found)
+        return message("{origin}; ranks in lockstep are measured with one model only", found)
     return found
 
 

@@ -45,6 +45,10 @@ PCIE_EFFICIENCY = 0.2  # of PCIe's: from 0.3 at tp 2 down to 0.05 at 8 in operat
 # 6 to 9, 8 to 13 and 10 to 19 us for few bytes; from 0.45 to 0.7 of NVLink's bandwidth for 16 to 128 MiB.
 EXCHANGE_S, EXCHANGE_DOUBLED_S = 7e-6, 3.5e-6  # a small one among two GPUs, and more for each doubling
 EXCHANGE_EFFICIENCY = 0.55
+# Qwen3-30B-A3B on two H200s of one host (`benchmarks/recorded/h200x2-ranks`): a step in lockstep takes so much longer
+# than its kernels and these, and launching a layer's exchanges this share of its other kernels (73 to 94 ms a step).
+LOCKSTEP_S = 0.85e-3
+EXCHANGES_LAUNCHED = 0.28
 NETWORK_S = 2e-5  # assumed: more for each where the ranks stand on several nodes
 NETWORK_EFFICIENCY = 0.8  # assumed: share of the nodes' NICs that they reach
 
@@ -203,7 +207,8 @@ class Roof:
     @property
     def _kernels_s(self) -> float:
         ranks = 1.0 + LAUNCH_RANKS * math.log2(self.shards)
-        return 0.0 if self.hardware.kind == "cpu" else self._layers_s(launched=True) * ranks
+        exchanges = 1.0 + EXCHANGES_LAUNCHED * (self.ranks > 0)
+        return 0.0 if self.hardware.kind == "cpu" else self._layers_s(launched=True) * ranks * exchanges
 
     @property
     def _prompts_s(self) -> float:
@@ -222,7 +227,7 @@ class Roof:
 
     @property
     def exchanges_s(self) -> float:
-        """Assumed: the small exchanges of a step between ranks."""
+        """Assumed: the small exchanges of a step between ranks, and agreeing to take it."""
         if not self.ranks:
             return 0.0
         each = EXCHANGE_S + EXCHANGE_DOUBLED_S * math.log2(self.shards / 2)
@@ -230,7 +235,7 @@ class Roof:
             each += PCIE_S * (self.shards - 2)
         if self.setup.parallel.nodes > 1:
             each += NETWORK_S
-        return 2 * sum(self.model.moe_layers) * each
+        return 2 * sum(self.model.moe_layers) * each + LOCKSTEP_S
 
     @property
     def exchanged_token_s(self) -> float:

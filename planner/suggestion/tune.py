@@ -45,16 +45,19 @@ class Tuned:
 def tune(task: TuneTask) -> Tuned:
     """One knob after the other, each at the best values of those before it."""
     split, rate, best = task.split, task.rate, None
-    for name, values in knobs(apply(task.spec, split), _posts(system_of(apply(task.spec, split)))):
-        start = split
+    spec = apply(task.spec, split)
+    system = system_of(spec)
+    tried = {_sizes(system)}
+    for values in knobs(spec, _posts(system)):
         for value in values:
-            other = replace(split, tuning=replace(start.tuning, **{name: value}))  # type: ignore[arg-type]
+            other = replace(split, tuning=replace(split.tuning, **value))  # type: ignore[arg-type]
             try:
                 system = system_of(apply(task.spec, other))
             except SpecError:  # vLLM would refuse it, or it does not fit
                 continue
-            if _sizes(system) == _sizes(system_of(apply(task.spec, split))):  # the same engines
+            if _sizes(system) in tried:  # the same engines
                 continue
+            tried.add(_sizes(system))
             found = _challenge(system, task, rate)
             if found is not None:
                 split, rate, best = other, found.rate, found

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields
+from itertools import product
 from typing import Literal
 
 from planner.spec import Aggregated, Disaggregated, Engine, PoolSpec, Spec
@@ -62,20 +63,24 @@ def _given(spec: Spec, name: str) -> bool:
     return any(name in engine.model_fields_set for engine in (spec.engine, *own))
 
 
-def knobs(spec: Spec, posts: bool) -> Iterator[tuple[str, tuple[object, ...]]]:
-    """(knob, values to try) for this spec's deployment, in the order in which they are tried; not those it sets.
+def knobs(spec: Spec, posts: bool) -> Iterator[list[dict[str, object]]]:
+    """The values to try of each knob for this spec's deployment, as fields of a `Tuning`; not those that the file sets.
 
-    `posts`: hand-overs cost a worker time for each piece, so that pieces and who posts them matter. They go first:
-    while posts hold a split back, a budget that helps a little may be one that costs much later.
+    `posts`: hand-overs cost a worker time for each piece, so that pieces and who posts them matter. These are one knob,
+    since who should post depends on how many pieces there are: pull stops the decode worker for each of them, push
+    makes a prompt wait for the step under way on the prefill worker. It goes first: while posts hold a split back, a
+    budget that helps a little may be one that costs much later. Large blocks are seldom beaten: others are run once.
     """
     if isinstance(spec.deployment, Disaggregated) and posts:
-        link = spec.deployment.link
-        if "connector" not in link.model_fields_set:
-            yield "connector", CONNECTORS
-        if not _given(spec, "block_size"):
-            yield "block_size", BLOCK_SIZES
-    if not _given(spec, "max_num_batched_tokens"):
-        yield "max_num_batched_tokens", BUDGETS
+        blocks = _values("block_size", BLOCK_SIZES[::-1], _given(spec, "block_size"))
+        connectors = _values("connector", CONNECTORS, "connector" in spec.deployment.link.model_fields_set)
+        yield [block | connector for block, connector in product(blocks, connectors)]
+    yield _values("max_num_batched_tokens", BUDGETS, _given(spec, "max_num_batched_tokens"))
+
+
+def _values(name: str, values: Iterable[object], given: bool) -> list[dict[str, object]]:
+    """One that changes nothing where the file gives it."""
+    return [{}] if given else [{name: value} for value in values]
 
 
 def kept(spec: Spec) -> list[str]:

@@ -263,7 +263,7 @@ def _pool(spec: Spec, base: ModelShape, role: Role, pool: PoolSpec, key: str, mo
     if setup.ranks > 1:
         warnings.append(
             message(
-                "{key}.dp: {ranks} ranks in lockstep; their exchange and their wait for the slowest are not measured",
+                "{key}.dp: {ranks} ranks in lockstep; what that adds was measured with one model on two H200s",
                 key,
                 setup.ranks,
             )

@@ -231,7 +231,7 @@ ANSWERS: dict[str, str] = {
     "1 aggregated engine": "1 个聚合引擎",
     "{n} aggregated engines": "{n} 个聚合引擎",
     "{engines} of {size}": "{size} 的 {engines}",
-    "{origin}; ranks in lockstep are not measured": "{origin}；步调一致的 rank 未实测",
+    "{origin}; ranks in lockstep are measured with one model only": "{origin}；步调一致的 rank 仅用一个模型实测过",
     "{count} agg {size}": "{count} 聚合 {size}",
     "{engines} of TP {tp}": "TP {tp} 的 {engines}",
     "{engines} with {router}": "使用 {router} 的 {engines}",

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from planner.engine.law import SHAPES, of_part
-from planner.engine.profile_file import GROUPS, ProfileFile, Spread
+from planner.engine.profile_file import GROUPS, HostLaw, ProfileFile, Spread
 from planner.engine.profiles import LatencyProfile, from_file
 from planner.engine.provenance import comparable
 from planner.run.tables import Run
@@ -108,7 +108,8 @@ def other_server(file: ProfileFile, rng: np.random.Generator) -> ProfileFile:
     host: dict[str, float] = {}
     for start, deviation in (("request", between.requests), ("response", between.responses)):
         factor = math.exp(rng.normal(0.0, deviation))
-        host |= {name: factor * value for name, value in file.host.model_dump().items() if name.startswith(start)}
+        seconds = [name for name in HostLaw.model_fields if name.startswith(start) and name.endswith("_s")]
+        host |= {name: factor * getattr(file.host, name) for name in seconds}
     return file.model_copy(
         update={"step": file.step.model_copy(update=step), "host": file.host.model_copy(update=host)}
     )

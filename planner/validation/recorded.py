@@ -1,9 +1,10 @@
 """Recorded live runs judged again: what each calibration predicts of loads that it has not seen.
 
 A record is a folder. `calibration-1/`, `calibration-2/`, ... are the runs that a profile is fitted on; `profile.yaml`
-or `profile-NAME.yaml` are profiles as they are, judged too. Every other `LOAD-1/`, `LOAD-2/`, ... is one load,
-served again and again, whose repeats give live's own spread. `record.yaml` may hold a title, notes and how to read it.
-A run folder by itself is a record of one load under the profile that its spec names.
+or `profile-NAME.yaml` are profiles as they are, judged too, like those that ship and that `record.yaml` names. Every
+other `LOAD-1/`, `LOAD-2/`, ... is one load, served again and again, whose repeats give live's own spread.
+`record.yaml` may hold a title, notes and how to read it. A run folder by itself is a record of one load under the
+profile that its spec names.
 """
 
 from __future__ import annotations
@@ -42,6 +43,7 @@ class Reading(Node):
     notes: Annotated[tuple[str, ...], Field(strict=False)] = ()
     against: str | None = None  # a record that serves the same loads in another way
     wire: str | None = None  # what carried the KV: the record belongs to the table of wires
+    profiles: dict[str, str | None] = {}  # judged too: name -> one that ships, null: the spec's
     replay: bool = False  # send the recorded requests at their times instead of the spec's workload
     slices: dict[str, Annotated[tuple[int, int], Field(strict=False)]] = {}  # name -> first and last request to compare
 
@@ -128,21 +130,24 @@ def read_record(folder: Path, profiles: dict[str, ProfileFile | None] | None = N
         )
     path = folder / "record.yaml"
     reading = checked(Reading, read_mapping(read_text(path), str(path)), str(path)) if path.is_file() else Reading()
-    profiles = profiles or _profiles(folder, rounds)
+    profiles = profiles or _profiles(folder, rounds, reading)
     if not profiles:
         raise SpecError(
-            "{folder}: holds no calibration-1 and no profile.yaml; allowed: one of them beside the loads", folder
+            "{folder}: holds no calibration-1 and no profile.yaml, and record.yaml names no profiles; allowed: one of "
+            "them beside the loads",
+            folder,
         )
     return Record(folder.name, reading, profiles, rounds, ordered)
 
 
-def _profiles(folder: Path, rounds: tuple[Run, ...]) -> dict[str, ProfileFile | None]:
-    """The calibration fitted again, and the profiles that the folder holds."""
+def _profiles(folder: Path, rounds: tuple[Run, ...], reading: Reading) -> dict[str, ProfileFile | None]:
+    """The calibration fitted again, the profiles that the folder holds, and those that its record names."""
     fitted: dict[str, ProfileFile | None] = {}
     if rounds:
         fitted["calibration"] = fit(resolve(replay_spec(rounds[0])), rounds, folder.name)
     files = {path.stem.partition("-")[2] or "profile": path for path in sorted(folder.glob("profile*.yaml"))}
-    return fitted | {name: load_profile(str(path)).file for name, path in files.items()}
+    named = {name: str(path) for name, path in files.items()} | reading.profiles
+    return fitted | {name: None if of is None else load_profile(of).file for name, of in named.items()}
 
 
 def replay_spec(run: Run, profile: str | None = None, keep: bool = False) -> Spec:
