@@ -66,6 +66,8 @@ def _steps_csv(path: Path) -> Run:
         table = pd.read_csv(path)
     except (ValueError, pd.errors.ParserError) as error:
         raise SpecError("{path}: not a table ({error}); allowed: CSV with a header", path, error) from None
+    if not isinstance(table.index, pd.RangeIndex):  # pandas would take the first column for names of rows
+        raise SpecError("{path}: rows have more cells than the header; allowed: CSV with a header", path)
     missing = [name for name in STEP_NEEDS if name not in table]
     if missing:
         raise SpecError(
