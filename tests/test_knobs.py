@@ -77,7 +77,7 @@ def test_every_stage_of_a_transfer_is_as_wide_as_its_worker_has_gpus(sends: int,
     knobs = "optimizations.transfer={staging: host, compression: {queue: 0, compress_gb_s: 30, expand_gb_s: 20}}"
     system = resolve(parse(PD, overrides=["profile=null", sizes, NVLINK, "deployment.link.setup_us=300", knobs]))
     clock, ends = Clock(), []
-    fabric = Fabric(system, clock.at)
+    fabric = Fabric(system, clock)
     (source,), (target,) = (pool.workers for pool in system.pools)
     sent = []
     clock.at(5.0, lambda now: sent.append(fabric.send(source, target, 10**9, now, ends.append)))
