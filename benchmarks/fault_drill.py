@@ -200,7 +200,8 @@ def look(seen: Seen, command: Command, folder: Path, *, left_s: float = 2.0, row
     seen.must(not left, f"{len(left)} processes are left: {[command_of(pid)[:60] for pid in left]}")
     send(left, signal.SIGKILL)
     text = "".join([*command.out, *command.err])
-    seen.must("Traceback" not in text, "a traceback")
+    trace = re.search(r"Traceback.*?^(\w\S*(?:Error|Exception|Interrupt)\b.*?)$", text, re.S | re.M)
+    seen.must("Traceback" not in text, f"a traceback{f': {trace[1]}' if trace else ''}")
     seen.must(seen.code is not None, f"it did not end within {LIMIT_S:.0f} s")
     seen.said = seen.said or command.headline()
     with contextlib.suppress(SpecError, FileNotFoundError):
@@ -369,6 +370,7 @@ def serve(drill: Drill, bench: Bench, folder: Path) -> Seen:
             send([command.process.pid], signal.SIGINT)
         seen.code = command.end()
         seen.must(seen.code == {"KILL": -9, "STOP": 0, "HUP": 0, "TERM": 0}[drill.fault], "its exit code")
+        seen.said = f"exit code {seen.code}"
     else:
         victims = server_pids(command, bench.roles, drill.victim, drill.fault)
         send(victims, number)

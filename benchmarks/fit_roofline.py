@@ -4,11 +4,11 @@
 
 In a closed loop which steps run depends on lengths, hardly on how long steps take: every row is simulated once, its
 steps are kept with the weight that each has in the mean TTFT and TPOT, and the fit sums them under other rates. The
-loss is robust (soft L1 from 12 %), TTFT counts 0.6, and every model, GPU, precision and TP counts alike. A weak prior
-keeps what rows do not tell at its present value. Prints the values, and errors over all rows, or over those whose GPU
-or model was left out of the fit: such a fit starts from operator tables (`OPERATORS`) and round figures (`ROUGH`), so
-that nothing of those rows is in it but which steps they run; how far experts are from their tables is held alike over
-generations and kinds of weights. A step with prompts ends with the launch of its kernels where the GPU is done before.
+loss is robust (soft L1 from 12 %), TTFT and TPOT count alike, and so does every model, GPU, precision and TP. A weak
+prior keeps what rows do not tell at operator tables (`OPERATORS`) and round figures (`ROUGH`); how far experts are from
+their tables is held alike over generations and kinds of weights. Prints the values, and errors over all rows, or over
+those whose GPU or model was left out of the fit: nothing of these is in it but which steps they run. A step with
+prompts ends with the launch of its kernels where the GPU is done before.
 """
 
 from __future__ import annotations
@@ -30,22 +30,23 @@ from scipy.optimize import least_squares
 
 from planner.backends import backend
 from planner.engine import profiles, rates, roof
-from planner.engine.law import Steps, graph_size, guess, more_per_token, of_part
+from planner.engine.law import Steps, guess, more_per_token, of_part
 from planner.engine.profiles import capture_sizes
 from planner.engine.roof import Roof
 from planner.engine.setup import Setup
+from planner.engine.step_time import graph_size
 from planner.spec import SpecError
 from planner.system.resolve import resolve
 from planner.traffic import workload
 from planner.validation.public import PublicRow, read_rows, shipped_rows, spec_of
 
 Array = NDArray[np.float64]
-PRIOR, TIE, TTFT, ROBUST = 0.3, 0.4, 0.6, 0.12
+PRIOR, TIE, ROBUST = 0.3, 0.4, 0.12
 
 # (module or generation, name, entry): what is fitted.
 FITTED: list[tuple[str, str, Any]] = [
     *((major, name, None) for major in ("9", "10") for name in ("kv", "attention", "layer_s", "launch_layer_s")),
-    *((major, "all_reduce_s", None) for major in ("9", "10")),
+    *((major, name, None) for major in ("9", "10") for name in ("all_reduce_s", "all_reduce")),
     *((major, "products", dtype) for major in ("9", "10") for dtype in ("fp8",)),
     ("10", "products", "fp4"),
     *((major, "weights", kind) for major in ("9", "10") for kind in ("fp8",)),
@@ -53,53 +54,50 @@ FITTED: list[tuple[str, str, Any]] = [
     *((major, name, kind) for name in ("experts", "expert_products") for major in ("9", "10")
       for kind in ("fp8", "int4", "mxfp4")),
     *(("10", name, "fp4") for name in ("experts", "expert_products")),
-    *(("roof", name, None) for name in ("STEP_S", "SEQUENCE_S", "DOUBLED_S", "EARLY_EXPERTS", "ALL_REDUCE_EFFICIENCY",
-                                        "LAUNCH_RANKS")),
+    *(("roof", name, None) for name in ("STEP_S", "SEQUENCE_S", "DOUBLED_S", "EARLY_EXPERTS", "LAUNCH_RANKS")),
     ("profiles", "REQUEST_PER_TOKEN_S", None),
-    *(("roof", name, at) for name in ("EXPERTS_S", "LATENT_S", "BLOCKS_S") for at in (0, 1)),
+    *(("roof", name, at) for name in ("EXPERTS_S", "LATENT_S", "BLOCKS_S", "NORMS_S") for at in (0, 1)),
 ]  # fmt: skip
-# Where a fit that leaves rows out starts, and what its prior pulls to, for what `OPERATORS` does not say: round figures
-# that no row has seen, the same for both generations. Bf16 products and plain weights are not fitted
+# Where a fit starts, and what its prior pulls to, for what `OPERATORS` does not say: round figures that no row has
+# seen, the same for both generations. Bf16 products and plain weights are not fitted
 # (planner.engine.rates has them from operator tables).
 ROUGH: dict[str, float] = {
     "kv": 0.75, "layer_s": 10e-6, "launch_layer_s": 0.4e-3, "all_reduce_s": 15e-6, "STEP_S": 0.4e-3,
-    "SEQUENCE_S": 10e-6, "DOUBLED_S": 5e-6, "EARLY_EXPERTS": 1.2, "ALL_REDUCE_EFFICIENCY": 0.3, "LAUNCH_RANKS": 0.2,
+    "SEQUENCE_S": 10e-6, "DOUBLED_S": 5e-6, "EARLY_EXPERTS": 1.2, "LAUNCH_RANKS": 0.2,
     "REQUEST_PER_TOKEN_S": 3e-6,
 }  # fmt: skip
-ROUGH_PAIRS = {"EXPERTS_S": (15e-6, 60e-6), "LATENT_S": (10e-6, 60e-6), "BLOCKS_S": (30e-6, 120e-6)}
-# What kernels alone reach: vLLM 0.24's operator tables in aiconfigurator-core 0.12.0 (NVIDIA, Apache-2.0), medians of
-# H100 and H200, and of B200 and B300. Products of 4,096 to 8,192 rows; slopes of reading by at most 16; experts at TP 4
-# to 8 with a skewed draw, by least squares of reading, products and a constant; attention of 8,192 tokens.
+ROUGH_PAIRS = {
+    "EXPERTS_S": (40e-6, 60e-6), "LATENT_S": (10e-6, 60e-6), "BLOCKS_S": (10e-6, 60e-6), "NORMS_S": (30e-6, 120e-6)
+}  # fmt: skip
+# What kernels alone reach: operator tables of vLLM in aiconfigurator-core 0.12.0 (NVIDIA, Apache-2.0) of H100 and H200,
+# and of B200 and B300. Dense: Llama-70B's products of 1,024 to 8,192 rows at TP 1 to 8 by their operations; slopes of
+# reading by at most 16 rows; attention of 8,192 tokens; NCCL. Experts: MiniMax's, Kimi's and gpt-oss's at TP 2 to 8
+# with a skewed draw, by least squares of reading, products, a constant and `roof.ROUTED_BYTES`, of the kernels that
+# the rows' newest scripts lead to: Triton's of 0.19 with whole experts for fp8 on Hopper; Marlin's for int4, and for
+# mxfp4 on Hopper; TensorRT-LLM's for the rest.
 OPERATORS: dict[tuple[str, str, Any], float] = {
-    ("9", "weights", "fp8"): 0.77, ("9", "products", "fp8"): 0.55, ("9", "attention", None): 0.63,
-    ("9", "experts", "fp8"): 0.9, ("9", "experts", "int4"): 0.85, ("9", "experts", "mxfp4"): 0.75,
-    ("9", "expert_products", "fp8"): 0.19, ("9", "expert_products", "int4"): 0.157,
-    ("9", "expert_products", "mxfp4"): 0.33,
-    ("10", "weights", "fp8"): 0.68, ("10", "weights", "fp4"): 0.72, ("10", "products", "fp8"): 0.46,
-    ("10", "products", "fp4"): 0.4, ("10", "attention", None): 0.6, ("10", "experts", "fp8"): 0.88,
-    ("10", "experts", "int4"): 0.55, ("10", "experts", "mxfp4"): 0.9, ("10", "experts", "fp4"): 0.8,
-    ("10", "expert_products", "fp8"): 0.14, ("10", "expert_products", "int4"): 0.075,
-    ("10", "expert_products", "mxfp4"): 0.55, ("10", "expert_products", "fp4"): 0.14,
+    ("9", "weights", "fp8"): 0.77, ("9", "products", "fp8"): 0.6, ("9", "attention", None): 0.63,
+    ("9", "experts", "fp8"): 0.95, ("9", "experts", "int4"): 0.78, ("9", "experts", "mxfp4"): 0.85,
+    ("9", "expert_products", "fp8"): 0.18, ("9", "expert_products", "int4"): 0.21,
+    ("9", "expert_products", "mxfp4"): 0.2, ("9", "all_reduce", None): 0.48,
+    ("10", "weights", "fp8"): 0.68, ("10", "weights", "fp4"): 0.72, ("10", "products", "fp8"): 0.47,
+    ("10", "products", "fp4"): 0.41, ("10", "attention", None): 0.6, ("10", "experts", "fp8"): 0.94,
+    ("10", "experts", "int4"): 0.57, ("10", "experts", "mxfp4"): 0.9, ("10", "experts", "fp4"): 0.92,
+    ("10", "expert_products", "fp8"): 0.175, ("10", "expert_products", "int4"): 0.095,
+    ("10", "expert_products", "mxfp4"): 0.9, ("10", "expert_products", "fp4"): 0.43, ("10", "all_reduce", None): 0.4,
 }  # fmt: skip
 MODULES = {"roof": roof, "profiles": profiles}
 
 
 def rough(place: tuple[str, str, Any]) -> float:
-    """Where a fit starts that must not know what was fitted."""
+    """Where a fit starts, and what its prior pulls to."""
     _, name, entry = place
     return OPERATORS.get(place) or (ROUGH_PAIRS[name][entry] if name in ROUGH_PAIRS else ROUGH[name])
 
 
 def ties() -> Array:
-    """Pairs of `FITTED` whose shares of their tables are expected alike, of shape (pairs, 2).
-
-    Not mxfp4's: Hopper expands the weights, Blackwell multiplies them as they are.
-    """
-    places = [
-        (name, number)
-        for number, (_, name, entry) in enumerate(FITTED)
-        if name in ("experts", "expert_products") and entry != "mxfp4"
-    ]
+    """Pairs of `FITTED` whose shares of their tables are expected alike, of shape (pairs, 2)."""
+    places = [(name, number) for number, (_, name, _) in enumerate(FITTED) if name in ("experts", "expert_products")]
     return np.array([(one, two) for name, one in places for same, two in places if name == same and two < one])
 
 
@@ -261,8 +259,9 @@ def fifth(seen: Seen) -> int:
     return crc32(repr(cell(seen)).encode()) % 5
 
 
-def fit(those: list[Seen], start: Array) -> Array:
+def fit(those: list[Seen]) -> Array:
     """The values of FITTED, which are left set."""
+    start = np.array([rough(place) for place in FITTED])
     sizes = Counter(map(cell, those))
     weight = np.array([sizes[cell(seen)] ** -0.5 for seen in those])
     weight /= weight.mean()
@@ -271,7 +270,7 @@ def fit(those: list[Seen], start: Array) -> Array:
 
     def residuals(shift: Array) -> Array:
         put(FITTED, start * np.exp(shift))
-        off = logs(those) * weight[:, None] * (TTFT, 1.0)
+        off = logs(those) * weight[:, None]
         return np.concatenate([off.ravel(), PRIOR * shift, TIE * (shift[one] - shift[two])])
 
     best = least_squares(residuals, np.zeros(len(start)), loss="soft_l1", f_scale=ROBUST, max_nfev=12, diff_step=1e-3)
@@ -302,18 +301,17 @@ def main() -> None:
     start = np.array([value(place) for place in FITTED])
     report("as shipped", logs(those))
     if asked.leave_out is None:
-        values = fit(those, start)
+        values = fit(those)
         for (owner, name, entry), old, new in zip(FITTED, start, values, strict=True):
             print(f"{owner:9} {name:22} {'' if entry is None else entry!s:6} {old:10.4g} -> {new:10.4g}")
         report("fitted", logs(those))
         return
-    blind = np.array([rough(place) for place in FITTED])
     unseen: list[Array] = []
     of = {"gpu": lambda seen: seen.row.gpu, "model": lambda seen: seen.row.model, "fifth": fifth}[asked.leave_out]
     for out in sorted({of(seen) for seen in those}):
         judged = [seen for seen in those if of(seen) == out]
         kept = [seen for seen in those if of(seen) != out]
-        fit(kept, blind)
+        fit(kept)
         off = logs(judged)
         report(f"without {out}", off)
         unseen.append(off)

@@ -38,11 +38,11 @@ TESTS = {
     "fabric": "link knobs hand_over cluster",
     "sharing": "sharing hand_over",
     "decodes": "oracle worker cluster",
-    "worker": "oracle worker batching hand_over cluster",
+    "worker": "oracle worker batching lockstep knobs hand_over cluster",
     "sequence": "batching oracle worker dispatch",
-    "pool": CLUSTER,
+    "pool": f"{CLUSTER} lockstep",
     "host_memory": "knobs memory",
-    "cluster": f"{CLUSTER} queueing",
+    "cluster": f"{CLUSTER} queueing knobs",
 }
 # Annotations are never evaluated (`from __future__ import annotations`): changes of `X | None` there change nothing.
 IN_ANNOTATIONS = "core/ReplaceBinaryOperator_BitOr_"

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from planner import load
+from planner.core import no_cycles
 from planner.suggestion.spread import processes
 from planner.system.resolve import resolve
 from planner.traffic import workload
@@ -36,6 +37,7 @@ class Result:
     tpot_mean_ms: float
 
 
+@no_cycles()
 def serve(task: Task) -> Result:
     start = time.process_time()
     spec = load(

@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from planner.calibration.launches import seen_ends
-from planner.engine.profiles import MOST_TOGETHER, REQUEST_SHARED
+from planner.engine.host_costs import MOST_TOGETHER, REQUEST_SHARED
 from planner.run.tables import Run
 
 APART_S = 0.005

@@ -327,6 +327,9 @@ class Frontend:
             what = f"{request.method} {request.path}: {error.reason}"
             refused = ApiError(error.status, what, error_type(error.status))
             return web.json_response(refused.body, status=error.status)
+        except ConnectionError:  # the client's, noticed while it was written to: nobody is there to be told
+            request.protocol.force_close()
+            return web.Response(status=CLIENT_GONE)
         finally:
             self._serving.discard(request.protocol)
             self._served.add(request.protocol)

@@ -7,11 +7,13 @@ them run interpreted, and a warning says so. PLANNER_INTERPRETED=1 leaves compil
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import os
 import sys
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.machinery import EXTENSION_SUFFIXES, ModuleSpec
@@ -85,6 +87,21 @@ def installed(package: str) -> str:
     said = metadata.distribution(package).read_text("METADATA") or ""
     found = next((line for line in said.splitlines() if line.startswith("Version: ")), None)
     return metadata.version(package) if found is None else found.removeprefix("Version: ").strip()
+
+
+@contextmanager
+def no_cycles() -> Iterator[None]:
+    """What runs here leaves no reference cycles (a test counts), so Python need not spend time on looking for them.
+
+    Where the results of a run are made inside too, they are gone before Python looks again.
+    """
+    looked = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if looked:
+            gc.enable()
 
 
 def install() -> None:

@@ -65,19 +65,32 @@ class Ask(Protocol):
     def prompt_tokens(self) -> int: ...
 
 
-class Place(NamedTuple):
+class Place:
     """Who takes a request, as indexes into the views' workers."""
 
-    prefill: int | None  # computes the prompt; None: a decode worker does, or whoever takes it from the shared queue
-    decode: int | None  # None: chosen after prefill, or there is one kind of worker
-    local: bool = False  # the decode worker computes the prompt too
+    __slots__ = ("decode", "local", "prefill")
+
+    def __init__(self, prefill: int | None, decode: int | None, local: bool = False) -> None:
+        self.prefill = prefill  # computes the prompt; None: a decode worker does, or who takes it from the shared queue
+        self.decode = decode  # None: chosen after prefill, or there is one kind of worker
+        self.local = local  # the decode worker computes the prompt too
 
 
-class _Door(NamedTuple):
-    """The router in front of one pool, and what it remembers."""
+class _Door:
+    """The router in front of one pool, and what it remembers. Random policies draw from `seed`."""
 
-    pool: Pool
-    state: RouterState
+    __slots__ = ("_distances", "_holds_blocks", "_overlap", "_policy", "_size", "_state", "pool")
+
+    def __init__(self, pool: Pool, seed: int) -> None:
+        name, role = pool.router.policy, pool.role
+        self.pool = pool
+        self._state = _memory(pool, seed)
+        self._policy = POLICIES[name]
+        # A decode worker is sent the whole prompt's KV; what it has cached of it saves no prefill.
+        self._overlap = name in NEEDS_OVERLAP and role != "decode"
+        self._distances = name in NEEDS_DISTANCE
+        self._holds_blocks = role != "prefill"
+        self._size = pool.limits.block_size
 
     def choose(self, ask: Ask, view: View) -> int:
         workers = len(view.loads)
@@ -85,13 +98,10 @@ class _Door(NamedTuple):
             raise NoWorker(self.pool.role)
         if workers == 1:
             return 0
-        name, role = self.pool.router.policy, self.pool.role
-        # A decode worker is sent the whole prompt's KV; what it has cached of it saves no prefill.
-        overlap = view.overlap() if name in NEEDS_OVERLAP and role != "decode" else [0] * workers
-        far = view.distances_s() if name in NEEDS_DISTANCE else ()
-        size = self.pool.limits.block_size
-        query = Query(ask.session_id, ask.prompt_tokens, size, overlap, far, holds_blocks=role != "prefill")
-        return POLICIES[name](query, view.seen, self.state)
+        overlap = view.overlap() if self._overlap else [0] * workers
+        far = view.distances_s() if self._distances else ()
+        query = Query(ask.session_id, ask.prompt_tokens, self._size, overlap, far, self._holds_blocks)
+        return self._policy(query, view.seen, self._state)
 
 
 class Dispatch:
@@ -99,7 +109,7 @@ class Dispatch:
 
     def __init__(self, system: System) -> None:
         deployment, seed = system.spec.deployment, system.spec.run.seed
-        doors = [_Door(pool, _memory(pool, seed)) for pool in system.pools]
+        doors = [_Door(pool, seed) for pool in system.pools]
         self._entry, self._decoders = doors[0], doors[-1]
         split = deployment if isinstance(deployment, Disaggregated) else None
         self.most_waiting = self._entry.pool.router.max_queue  # at each worker that takes prompts; None: any number

@@ -10,7 +10,7 @@ import math
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Final
 
 
 @dataclass(slots=True)
@@ -33,15 +33,30 @@ class WorkerLoad:
         return self.active_blocks / self.total_blocks
 
 
-class Query(NamedTuple):
-    """What the router knows of a request. `overlap_tokens[i]` of its prompt are cached on worker i (0s if unused)."""
+class Query:
+    """What the router knows of a request. `overlap_tokens[i]` of its prompt are cached on worker i (0s if unused).
 
-    session_id: int
-    prompt_tokens: int
-    block_size: int
-    overlap_tokens: Sequence[int]
-    distance_s: Sequence[float] = ()  # to move its KV to each worker; empty: not known, or nothing to move
-    holds_blocks: bool = True  # False: for a prefill pool, whose workers hold KV until it is fetched only
+    `distance_s`: to move its KV to each worker; empty: not known, or nothing to move. `holds_blocks` is False for a
+    prefill pool, whose workers hold KV until it is fetched only.
+    """
+
+    __slots__ = ("block_size", "distance_s", "holds_blocks", "overlap_tokens", "prompt_tokens", "session_id")
+
+    def __init__(
+        self,
+        session_id: int,
+        prompt_tokens: int,
+        block_size: int,
+        overlap_tokens: Sequence[int],
+        distance_s: Sequence[float] = (),
+        holds_blocks: bool = True,
+    ) -> None:
+        self.session_id = session_id
+        self.prompt_tokens = prompt_tokens
+        self.block_size = block_size
+        self.overlap_tokens = overlap_tokens
+        self.distance_s = distance_s
+        self.holds_blocks = holds_blocks
 
 
 @dataclass(slots=True)
@@ -54,6 +69,7 @@ class RouterState:
     temperature: float = 0.0
 
 
+_MOST: Final = math.inf
 Policy = Callable[[Query, Sequence[WorkerLoad], RouterState], int]
 
 
@@ -72,13 +88,14 @@ def least_loaded(query: Query, workers: Sequence[WorkerLoad], state: RouterState
     """Fewest requests, then fewest prompt tokens queued; ties in turn, so that idle workers share the load."""
     state.turn += 1
     n = len(workers)
-    best, best_key = 0, (math.inf, math.inf)
-    for step in range(n):
-        index = (state.turn - 1 + step) % n
+    index = best = (state.turn - 1) % n
+    requests, tokens = workers[best].requests, workers[best].queued_tokens
+    for _ in range(n - 1):
+        index = (index + 1) % n
         worker = workers[index]
-        key = (worker.running + worker.waiting, worker.queued_tokens)
-        if key < best_key:
-            best, best_key = index, key
+        many = worker.running + worker.waiting
+        if many < requests or (many == requests and worker.queued_tokens < tokens):
+            best, requests, tokens = index, many, worker.queued_tokens
     return best
 
 
@@ -99,19 +116,23 @@ def prefix_aware(query: Query, workers: Sequence[WorkerLoad], state: RouterState
     In P/D its prefill router leaves out the blocks in use, and its decode router what is cached: that is
     benchmarks/dynamo_router.py, against version 1.4.2.
     """
-    _, tokens, size, overlap, _, holds = query
-    blocks, weight = math.ceil(tokens / size), state.overlap_weight
-    costs = [
-        (worker.queued_tokens + tokens - weight * cached) / size + (worker.active_blocks + blocks if holds else 0)
-        for worker, cached in zip(workers, overlap, strict=True)
-    ]
-    low = min(costs)
+    tokens, size, overlap, weight = query.prompt_tokens, query.block_size, query.overlap_tokens, state.overlap_weight
+    new_blocks = -(-tokens // size)
+    costs: list[float] = []
+    low, best, ties = _MOST, 0, 0
+    for index, worker in enumerate(workers):
+        cost = (worker.queued_tokens + tokens - weight * overlap[index]) / size
+        if query.holds_blocks:
+            cost += worker.active_blocks + new_blocks
+        costs.append(cost)
+        if cost < low:
+            low, best, ties = cost, index, 1
+        elif cost == low:
+            ties += 1
     if state.temperature > 0 and (high := max(costs)) > low:
         weights = [math.exp(-(cost - low) / (high - low) / state.temperature) for cost in costs]
         return state.rng.choices(range(len(workers)), weights)[0]
-    if costs.count(low) == 1:
-        return costs.index(low)
-    return state.rng.choice([index for index, cost in enumerate(costs) if cost == low])
+    return best if ties == 1 else state.rng.choice([index for index, cost in enumerate(costs) if cost == low])
 
 
 def session_affinity(query: Query, workers: Sequence[WorkerLoad], state: RouterState) -> int:

@@ -9,14 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from planner.core import installed
+from planner.core import installed, no_cycles
 from planner.engine.provenance import origin
 from planner.run.columns import Columns, by_worker
 from planner.run.tables import STEP_COLUMNS, Progress, Run, columns
 from planner.system.capacity import mean_lengths, pool_rates
 from planner.system.resolve import System
 from planner.traffic.requests import Load, warnings_of
-from simulator.clock import no_cycles
 from simulator.cluster import SimulatedCluster, Visit
 
 MOST_SAMPLES = 100_000  # rows of a run
@@ -67,9 +66,8 @@ def _extrapolations(cluster: SimulatedCluster) -> list[str]:
     longest = max((request.prompt_tokens + request.output_tokens for request in served), default=0)
     warnings: list[str] = []
     for pool in cluster.pools:
-        steps = [row for station in pool.stations for row in station.engine.steps]
-        prefill_tokens = max((row[2] for row in steps), default=0)
-        batch = max((row[3] for row in steps), default=0)
+        steps = [station.engine.steps for station in pool.stations]
+        prefill_tokens, batch = (max((int(rows[:, at].max(initial=0)) for rows in steps), default=0) for at in (2, 3))
         warnings += pool.resolved.profile.outside(batch, longest if batch else 0, prefill_tokens)
     return list(dict.fromkeys(warnings))
 
@@ -191,15 +189,15 @@ def _requests(visits: list[Visit]) -> Columns:
 
 
 def _steps(cluster: SimulatedCluster) -> Columns:
-    names, rows = [], []
-    for pool in cluster.pools:
-        for station in pool.stations:
-            steps = station.engine.steps
-            names += [station.place.name] * len(steps)
-            rows += steps
+    stations = [station for pool in cluster.pools for station in pool.stations]
+    found = [station.engine.steps for station in stations]
+    names = [name for station, rows in zip(stations, found, strict=True) for name in [station.place.name] * len(rows)]
     measured = [name for name in STEP_COLUMNS if name != "worker"]
-    values = list(zip(*rows, strict=True)) if rows else [()] * len(measured)
-    return columns("steps", {"worker": names, **dict(zip(measured, values, strict=True))})
+    cells = {
+        name: np.concatenate([rows[:, at] for rows in found]).astype(STEP_COLUMNS[name])
+        for at, name in enumerate(measured)
+    }
+    return columns("steps", {"worker": names, **cells})
 
 
 def _transfers(cluster: SimulatedCluster) -> Columns:

@@ -14,6 +14,7 @@ ends a request; it decides nothing.
 from __future__ import annotations
 
 from collections import deque
+from typing import Final
 
 from planner.system.resolve import EngineLimits
 from planner.traffic.requests import Request, Segments
@@ -33,6 +34,20 @@ from simulator.sequence import (
     Plan,
     Sequence,
 )
+
+
+class _Latest:
+    """Whose keys were asked for last: a router asks, then the engine that it chose."""
+
+    __slots__ = ("keys", "plain", "request", "size")
+
+    def __init__(self) -> None:
+        self.request: Request | None = None
+        self.keys: Keys = ()
+        self.size = self.plain = 0  # of its blocks, and of blocks that hold keys and values
+
+
+LATEST: Final = _Latest()
 
 
 class Scheduler(Decodes):
@@ -65,9 +80,9 @@ class Scheduler(Decodes):
     # --- queues ---
 
     def enqueue(self, seq: Sequence) -> None:
-        """Behind all that wait."""
+        """Behind all that wait. Its keys may be known."""
         seq.block_tokens = self.limits.block_tokens(seq.request.prompt_tokens)
-        if self.shared_content:
+        if self.shared_content and not seq.keys:
             seq.keys = self.prompt_keys(seq.request)
         if seq.mode != "remote":
             self.queued_tokens += seq.length
@@ -79,9 +94,15 @@ class Scheduler(Decodes):
         shared, segments = request.shared_tokens, request.segments
         if shared < size:
             return ()
+        latest = LATEST
+        if latest.request is request and latest.size == size and latest.plain == self.limits.block_size:
+            return latest.keys
+        kept = segments
         if request.prompt_tokens - segments[-1][1] == shared:
-            segments = segments[:-1]  # without their private tails many prompts are the same
-        return self._keys(segments, shared, size)
+            kept = segments[:-1]  # without their private tails many prompts are the same
+        latest.request, latest.size, latest.plain = request, size, self.limits.block_size
+        latest.keys = self._keys(kept, shared, size)
+        return latest.keys
 
     def _keys(self, segments: Segments, tokens: int, size: int) -> Keys:
         """Blocks that hold keys alone, and so twice the tokens, are no copies of others."""
@@ -372,8 +393,8 @@ class Scheduler(Decodes):
     def _chunk(self, plan: Plan, seq: Sequence, tokens: int) -> None:
         """`tokens` of the prompt are in this step; the blocks they fill can be hit at once."""
         done = seq.computed
-        plan.chunks = (*plan.chunks, (tokens, done))
-        plan.members = (*plan.members, seq)
+        plan.chunks += ((tokens, done),)
+        plan.members += (seq,)
         plan.tokens += tokens
         seq.turn = self.turn
         seq.computed = done = done + tokens
@@ -382,7 +403,7 @@ class Scheduler(Decodes):
         if seq.mode != "remote" or seq.preemptions:
             self.queued_tokens -= tokens
         if done == seq.length:
-            plan.completed = (*plan.completed, seq)
+            plan.completed += (seq,)
             self.join(plan, seq)
 
     # --- leaving the batch ---

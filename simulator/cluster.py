@@ -8,18 +8,20 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator
 from functools import partial
 from itertools import repeat
 from typing import TYPE_CHECKING, Final
 
+from planner.core import no_cycles
 from planner.dispatch import Dispatch, Held, turns
+from planner.routing import NEEDS_DISTANCE
 from planner.run.tables import Progress
 from planner.spec import Disaggregated
 from planner.system.resolve import System, WorkerPlace
 from planner.system.wires import HandOver
 from planner.traffic.requests import Arrival, Load, Request
-from simulator.clock import Clock, no_cycles
+from simulator.clock import NEVER, NOT_YET, Call, Clock
 from simulator.fabric import Fabric
 from simulator.layers import Push
 from simulator.pool import Group, SimulatedPool, SimulatedView, Station
@@ -33,8 +35,6 @@ if TYPE_CHECKING:
 
     from simulator.processes import Processes
 
-NEVER: Final = math.inf
-NAN: Final = math.nan
 WATCH_EVERY: Final = 2048  # calls between two looks at progress and at the stop rule
 
 
@@ -52,15 +52,66 @@ class Visit:
         self.arrival_s = arrival_s
         self.worker: Station | None = None
         self.decode_worker: Station | None = None
-        self.retrieval_start_s = self.retrieval_end_s = self.shared_queued_s = NAN
+        self.retrieval_start_s = self.retrieval_end_s = self.shared_queued_s = NOT_YET
         self.prefill: Sequence | None = None
         self.decode: Sequence | None = None
-        self.transfer_start_s = self.transfer_end_s = NAN
-        self.first_token_s = self.finish_s = NAN
+        self.transfer_start_s = self.transfer_end_s = NOT_YET
+        self.first_token_s = self.finish_s = NOT_YET
         self.finish_reason: str | None = None
         self.error: str | None = None
         self.push: Push | None = None  # its KV goes ahead, layer by layer
         self.sent: tuple[str, int] = ("", 0)  # else: the wire its KV goes over, and bytes
+
+
+# What is due for a visit.
+ROUTE: Final = 0
+HAND_OFF: Final = 1
+TRANSFER: Final = 2
+WRITTEN: Final = 3
+ARRIVED: Final = 4
+KV_SEEN: Final = 5
+PUSHED: Final = 6
+ENDED: Final = 7
+
+
+class _Due(Call):
+    __slots__ = ("_cluster", "_visit", "_what")
+
+    def __init__(self, cluster: SimulatedCluster, visit: Visit, what: int) -> None:
+        self._cluster, self._visit, self._what = cluster, visit, what
+
+    def __call__(self, now: float) -> None:
+        self._cluster.happen(self._what, self._visit, now)
+
+
+class _Entering(Call):
+    """Visits known beforehand come in, the last one first, one at a time: the queue of calls stays short."""
+
+    __slots__ = ("_cluster", "_coming", "_visit")
+
+    def __init__(self, cluster: SimulatedCluster, coming: list[tuple[float, Visit]]) -> None:
+        self._cluster, self._coming = cluster, coming
+        self._visit: Visit | None = None
+
+    def expect(self) -> None:
+        if self._coming:
+            time_s, self._visit = self._coming.pop()
+            self._cluster.clock.at(time_s, self)
+
+    def __call__(self, now: float) -> None:
+        if self._visit is not None:
+            self._cluster.enter(self._visit, now)
+        self.expect()
+
+
+class _Wake(Call):
+    __slots__ = ("_cluster", "_station")
+
+    def __init__(self, cluster: SimulatedCluster, station: Station) -> None:
+        self._cluster, self._station = cluster, station
+
+    def __call__(self, now: float) -> None:
+        self._cluster.wake(self._station, now)
 
 
 class SimulatedCluster:
@@ -80,7 +131,6 @@ class SimulatedCluster:
     ) -> None:
         spec = system.spec
         self.clock = Clock()
-        self.at = self.clock.at
         self.load = load
         self.visits: list[Visit] = []  # in the order in which they became known
         self.transfers: list[tuple[int, str, str, str, int, float, float]] = []
@@ -100,6 +150,7 @@ class SimulatedCluster:
         # Every step by itself where a neighbour may slow it: what it does then depends on when each begins.
         sharing = sum(len(pool.workers) for pool in system.pools if pool.hardware.kind == "cpu") > 1
         self._hand_over = system.wires.hand_over if system.wires is not None else HandOver()
+        self._idle_look_s, self._slowing = self._hand_over.idle_look_s, self._hand_over.slowing
         self._post_block_s = self._hand_over.post_s * system.block_descriptors
         self._pushes = self._hand_over.push and self._post_block_s > 0.0 and self._layers is None
         self.pools = [
@@ -119,19 +170,26 @@ class SimulatedCluster:
         shares = sharing and any(shares_cores(pool) for pool in system.pools)
         self._cores = SharedCores([one for pool in self.pools for one in pool.stations]) if shares else None
         self.split = spec.deployment if isinstance(spec.deployment, Disaggregated) else None
-        self.fabric = Fabric(system, self.at, both_ways=switch is not None) if self.split else None
+        self._first_by_decode = self.split is not None and self.split.first_token == "decode"
+        self.fabric = Fabric(system, self.clock, both_ways=switch is not None) if self.split else None
         self._dispatch = Dispatch(system)
+        limits = [pool.limits for pool in system.pools]
+        rules = [(one.block_size, one.keys_above_tokens, one.prefix_caching) for one in limits]
+        self._same_keys = switch is None and rules[0] == rules[-1]  # both pools have the same keys for a prompt
+        self._far = self.decoders.router.policy in NEEDS_DISTANCE
         self._shared_queue: deque[Visit] = deque()  # of visits that wait for an idle prefill worker
         self._switcher = RoleSwitcher(switch, self.entry, self.decoders) if switch and self.split else None
 
     # --- running --------------------------------------------------------------------------------
 
     def run(self, progress: Progress | None = None) -> list[Visit]:
-        arrivals = self.load.start()
-        self._open_loop = len(arrivals) >= self.load.expected_requests
-        self._start_processes()
-        self._feed(sorted((self._entrance(arrival) for arrival in arrivals), key=lambda entrance: entrance[0]))
         with no_cycles():
+            arrivals = self.load.start()
+            self._open_loop = len(arrivals) >= self.load.expected_requests
+            self._start_processes()
+            known = sorted((self._entrance(arrival) for arrival in arrivals), key=lambda entrance: entrance[0])
+            known.reverse()
+            _Entering(self, known).expect()
             if progress is None and self._stop is None:
                 self.clock.run()
             else:
@@ -146,7 +204,7 @@ class SimulatedCluster:
         for pool in self.pools:
             for station in pool.stations:
                 station.engine.let_go()
-                station.group = None
+                station.wake = station.group = None
 
     def _run_watched(self, progress: Progress | None) -> None:
         expected = max(self.load.expected_requests, 1)
@@ -205,18 +263,8 @@ class SimulatedCluster:
 
     # --- a request's way to an engine ---------------------------------------------------------------
 
-    def _feed(self, entrances: Iterable[tuple[float, Visit]]) -> None:
-        """Let requests in that are known beforehand, one at a time: the event queue stays short."""
-        coming = iter(entrances)
-        self._expect(coming)
-
-    def _expect(self, coming: Iterator[tuple[float, Visit]]) -> None:
-        following = next(coming, None)
-        if following is not None:
-            time_s, visit = following
-            self.at(time_s, partial(self._enter, visit, coming))
-
-    def _enter(self, visit: Visit, coming: Iterator[tuple[float, Visit]], now: float) -> None:
+    def enter(self, visit: Visit, now: float) -> None:
+        """A request reaches its first stage."""
         self._inside += 1
         while self._asleep:
             self._asleep.pop().succeed()
@@ -226,7 +274,6 @@ class SimulatedCluster:
             self._reject(visit, self._overloaded(), now)
         else:
             self._retrieve(visit, now)
-        self._expect(coming)
 
     def _entrance(self, arrival: Arrival) -> tuple[float, Visit]:
         """A new visit, and when it reaches its first stage: retrieval, else the router."""
@@ -241,10 +288,29 @@ class SimulatedCluster:
         prompt = visit.request.prompt_tokens
         return now + self._host.request(prompt) - self._host.work(prompt)
 
+    def happen(self, what: int, visit: Visit, now: float) -> None:
+        """What was due for a visit now."""
+        if what == HAND_OFF:
+            self._hand_off(visit, now)
+        elif what == ARRIVED:
+            self._arrived(visit, now)
+        elif what == TRANSFER:
+            self._transfer(visit, now)
+        elif what == WRITTEN:
+            self._written(visit, now)
+        elif what == KV_SEEN:
+            self._kv_seen(visit, now)
+        elif what == ENDED:
+            self._ended(visit, now)
+        elif what == PUSHED:
+            self._pushed(visit, now)
+        else:
+            self._route(visit, now)
+
     def _retrieve(self, visit: Visit, now: float) -> None:
         assert self._central is not None
         visit.retrieval_start_s, visit.retrieval_end_s = self._central.serve(now)
-        self.at(self._door(visit, visit.retrieval_end_s), lambda then: self._route(visit, then))
+        self.clock.at(self._door(visit, visit.retrieval_end_s), _Due(self, visit, ROUTE))
 
     def _route(self, visit: Visit, now: float) -> None:
         request, entry = visit.request, self._view(self.entry, visit, now)
@@ -302,7 +368,7 @@ class SimulatedCluster:
             return
         station.assigned += 1
         visit.retrieval_start_s, visit.retrieval_end_s = station.retrieval.serve(now)
-        self.at(visit.retrieval_end_s, partial(self._retrieved, visit, station, mode))
+        self.clock.at(visit.retrieval_end_s, partial(self._retrieved, visit, station, mode))
 
     def _retrieved(self, visit: Visit, station: Station, mode: Mode, now: float) -> None:
         station.assigned -= 1
@@ -318,7 +384,7 @@ class SimulatedCluster:
             return
         station.engine.expect(1)
         if station.intake.add(work_s, partial(self._taken_in, visit, station, mode), now):
-            self.at(station.intake.end_s, partial(self._through, station))
+            self.clock.at(station.intake.end_s, partial(self._through, station))
 
     def _parsed_again(self, visit: Visit) -> float:
         """Seconds of the decode worker's API server, a part of the way between workers.
@@ -337,7 +403,7 @@ class SimulatedCluster:
             for action in intake.leave(now):
                 action(now)
         if intake.inside:
-            self.at(intake.end_s, partial(self._through, station))
+            self.clock.at(intake.end_s, partial(self._through, station))
 
     def _taken_in(self, visit: Visit, station: Station, mode: Mode, now: float) -> None:
         station.engine.expect(-1)
@@ -347,6 +413,8 @@ class SimulatedCluster:
         sequence = Sequence(visit.request, mode)
         if mode != "remote":
             visit.prefill = sequence
+        elif self._same_keys and visit.prefill is not None:
+            sequence.keys = visit.prefill.keys
         if mode != "prefill_only":
             visit.decode = sequence
             visit.decode_worker = station
@@ -363,9 +431,11 @@ class SimulatedCluster:
         if when != station.wake_s:
             station.wake_s = when
             if when != NEVER:
-                self.at(when, partial(self._wake, station))
+                if station.wake is None:
+                    station.wake = _Wake(self, station)
+                self.clock.at(when, station.wake)
 
-    def _wake(self, station: Station, now: float) -> None:
+    def wake(self, station: Station, now: float) -> None:
         if station.wake_s != now:
             return  # planned before something else changed the worker's plan
         station.wake_s = -1.0
@@ -382,7 +452,7 @@ class SimulatedCluster:
         if when != group.clock.wake_s:
             group.clock.wake_s = when
             if when != NEVER:
-                self.at(when, partial(self._wake_group, group))
+                self.clock.at(when, partial(self._wake_group, group))
 
     def _wake_group(self, group: Group, now: float) -> None:
         """Ranks in lockstep: their next step has begun before anything is done about what the last one brought."""
@@ -405,33 +475,30 @@ class SimulatedCluster:
             elif kind == ADMITTED:
                 self._admitted(visit, sequence, station, time_s, now)
             elif kind == ASKED:
-                self.at(max(time_s, now), partial(self._arrived, visit))
+                self.clock.at(max(time_s, now), _Due(self, visit, ARRIVED))
             elif kind == POSTED:
-                self.at(max(time_s, now), partial(self._transfer, visit))
+                self.clock.at(max(time_s, now), _Due(self, visit, TRANSFER))
             elif kind == PROMPT_ENDING and sequence.mode == "prefill_only":
                 self._push(visit, sequence, time_s)
 
     def _prefilled(self, visit: Visit, sequence: Sequence, station: Station, now: float) -> None:
-        if sequence.mode == "prefill_only":
-            assert self.split is not None
-            if self.split.first_token == "decode":
-                return
+        if sequence.mode == "prefill_only" and self._first_by_decode:
+            return
         if visit.first_token_s != visit.first_token_s:  # NaN: nothing has been streamed yet
-            visit.first_token_s = now + station.pool.profile.host.response_s + sequence.answer_s
+            visit.first_token_s = now + station.response_s + sequence.answer_s
 
     def _engine_finished(self, visit: Visit, sequence: Sequence, station: Station, now: float) -> None:
-        host = station.pool.profile.host
         if sequence.mode == "prefill_only":
             way_s = self._hand_over.way(visit.request.prompt_tokens, self._host.hop_s)
-            self.at(now + way_s - self._parsed_again(visit), lambda then: self._hand_off(visit, then))
+            self.clock.at(now + way_s - self._parsed_again(visit), _Due(self, visit, HAND_OFF))
             return
-        visit.finish_s = now + host.response_s + sequence.answer_s
+        visit.finish_s = now + station.response_s + sequence.answer_s
         visit.finish_reason = "length" if visit.request.output_tokens >= visit.request.max_tokens else "stop"
         if self._open_loop:
             self.outstanding -= 1
             self._inside -= 1
         else:
-            self.at(visit.finish_s, lambda then: self._ended(visit, then))
+            self.clock.at(visit.finish_s, _Due(self, visit, ENDED))
 
     def _hand_off(self, visit: Visit, now: float) -> None:
         if visit.push is None:
@@ -443,7 +510,8 @@ class SimulatedCluster:
     def _decoder(self, visit: Visit, now: float) -> Station:
         if visit.decode_worker is not None:
             return visit.decode_worker
-        view = SimulatedView(self.decoders, visit.request, now, distance_s=partial(self._distance_s, visit))
+        distance_s = partial(self._distance_s, visit) if self._far else None
+        view = SimulatedView(self.decoders, visit.request, now, distance_s=distance_s)
         return self.decoders.station(self._dispatch.decoder(visit.request, view), now)
 
     def _distance_s(self, visit: Visit, place: WorkerPlace) -> float:
@@ -464,7 +532,7 @@ class SimulatedCluster:
         if not self._post_block_s or visit.push is not None:
             self._transfer(visit, admitted_s)
         elif self._hand_over.push:
-            self.at(max(self._thread_posts(visit, sequence, admitted_s), now), partial(self._transfer, visit))
+            self.clock.at(max(self._thread_posts(visit, sequence, admitted_s), now), _Due(self, visit, TRANSFER))
 
     def _thread_posts(self, visit: Visit, sequence: Sequence, now: float) -> float:
         """When a thread of the prefill worker has posted: one transfer after another."""
@@ -488,8 +556,8 @@ class SimulatedCluster:
         station = visit.worker
         assert station is not None
         station.read_by += more
-        if self._hand_over.slowing > 1.0 and self._switcher is None and station.read_by == (more > 0):
-            station.engine.set_pace(self._hand_over.slowing if more > 0 else 1.0, now)
+        if self._slowing > 1.0 and self._switcher is None and station.read_by == (more > 0):
+            station.engine.set_pace(self._slowing if more > 0 else 1.0, now)
             self._plan(station)
 
     def _transfer(self, visit: Visit, now: float) -> None:
@@ -501,12 +569,10 @@ class SimulatedCluster:
         source, target = visit.worker.place, visit.decode_worker
         size = visit.decode.remote_blocks * self.fabric.block_bytes
         if visit.push is not None:
-            visit.push.send(
-                self.fabric, self.at, source, target.place, size, now, lambda then: self._pushed(visit, then)
-            )
+            visit.push.send(self.fabric, self.clock, source, target.place, size, now, _Due(self, visit, PUSHED))
             return
-        there = self._written if self._pushes else self._arrived
-        visit.sent = self.fabric.send(source, target.place, size, now, partial(there, visit))
+        there = _Due(self, visit, WRITTEN if self._pushes else ARRIVED)
+        visit.sent = self.fabric.send(source, target.place, size, now, there)
 
     def _written(self, visit: Visit, now: float) -> None:
         """Push: all is there, which the decode worker is told once the prefill worker's connector is asked."""
@@ -517,7 +583,7 @@ class SimulatedCluster:
         if known_s is None:
             self._plan(visit.worker)
         else:
-            self.at(max(known_s, now), partial(self._arrived, visit))
+            self.clock.at(max(known_s, now), _Due(self, visit, ARRIVED))
 
     def _arrived(self, visit: Visit, now: float) -> None:
         assert visit.worker is not None
@@ -534,10 +600,10 @@ class SimulatedCluster:
     def _notice(self, visit: Visit, now: float) -> None:
         """KV is there, and its engine has not looked yet: it does with a step's results, or when it looks next."""
         assert visit.decode_worker is not None
-        if visit.decode_worker.engine.in_step or not self._hand_over.idle_look_s:
+        if visit.decode_worker.engine.in_step or not self._idle_look_s:
             self._kv_seen(visit, now)
         else:
-            self.at(now + self._hand_over.idle_look_s, partial(self._kv_seen, visit))
+            self.clock.at(now + self._idle_look_s, _Due(self, visit, KV_SEEN))
 
     def _kv_seen(self, visit: Visit, now: float) -> None:
         assert visit.decode is not None
@@ -580,4 +646,4 @@ class SimulatedCluster:
         self.outstanding -= 1
         self._inside -= 1
         for arrival in self.load.finished(visit.request, now):
-            self._feed([self._entrance(arrival)])
+            _Entering(self, [self._entrance(arrival)]).expect()

@@ -35,7 +35,7 @@ class Decodes:
         clock = seq.join = self.clock
         steps = seq.target - seq.sampled - 1
         if steps <= 0:
-            plan.ending = (*plan.ending, seq)
+            plan.ending += (seq,)
             if not self.unforeseen(seq):
                 seq.state = ENDING
                 return
@@ -127,7 +127,10 @@ class Decodes:
     def blocks_of(self, steps: int) -> int:
         """Blocks that the next `steps` decode-only steps take."""
         period, starts = self.period, self.starts
-        cycles, rest = divmod(steps, period)
+        cycles = steps // period
+        rest = steps - cycles * period
+        if not rest:
+            return cycles * self.per_period
         at = self.clock % period
         blocks = sum(starts[at : at + rest])
         if at + rest > period:

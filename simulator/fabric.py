@@ -6,30 +6,63 @@ before the wire and one up the receiver's after it; with compression the sender'
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 
 from planner.spec.optimizations import Compression
 from planner.system.knobs import PCIE_EFFICIENCY
 from planner.system.resolve import Pool, System, Wire, WorkerPlace
-from simulator.clock import Action
+from simulator.clock import NEVER, Action, Call, Clock
 from simulator.link import Network, Path
 
-Schedule = Callable[[float, Action], None]
+
+class _Start(Call):
+    """A flow begins: its set-up is over."""
+
+    __slots__ = ("_done", "_fabric", "_path", "_size")
+
+    def __init__(self, fabric: Fabric, path: Path, size: int, done: Action) -> None:
+        self._fabric, self._path, self._size, self._done = fabric, path, size, done
+
+    def __call__(self, now: float) -> None:
+        self._fabric.start(self._path, self._size, self._done, now)
+
+
+class _Drained(Call):
+    """The last byte is on the wire; it arrives `latency_s` later."""
+
+    __slots__ = ("_clock", "_done", "_latency_s")
+
+    def __init__(self, clock: Clock, latency_s: float, done: Action) -> None:
+        self._clock, self._latency_s, self._done = clock, latency_s, done
+
+    def __call__(self, now: float) -> None:
+        self._clock.at(now + self._latency_s, self._done)
+
+
+class _Moved(Call):
+    """The next transfer ends."""
+
+    __slots__ = ("_fabric",)
+
+    def __init__(self, fabric: Fabric) -> None:
+        self._fabric = fabric
+
+    def __call__(self, now: float) -> None:
+        self._fabric.moved(now)
 
 
 class Fabric:
-    """All transfers of a cluster. `at` is the cluster's clock: it calls an action at a time.
+    """All transfers of a cluster, on its clock.
 
     `both_ways`: any worker may send to any other, because roles change.
     """
 
-    def __init__(self, system: System, at: Schedule, both_ways: bool = False) -> None:
+    def __init__(self, system: System, clock: Clock, both_ways: bool = False) -> None:
         assert system.wires is not None, "an aggregated deployment has no KV transfers"
         self._wires = system.wires
-        self._at = at
+        self._clock = clock
         self._paths: dict[tuple[str, str], Path] = {}
-        self._wake = float("inf")
+        self._wake = NEVER
         prefill, decode = system.pools
         knobs = system.spec.optimizations.transfer
         self._staged = knobs.staging == "host"
@@ -76,25 +109,24 @@ class Fabric:
 
     def _flow(self, path: Path, size: int, now: float, done: Action) -> None:
         if path.setup_s:
-            self._at(now + path.setup_s, partial(self._start, path, size, done))
+            self._clock.at(now + path.setup_s, _Start(self, path, size, done))
         else:
-            self._start(path, size, done, now)
+            self.start(path, size, done, now)
 
-    def _start(self, path: Path, size: int, done: Action, now: float) -> None:
-        self.network.start(path, size, now, partial(self._drained, path.latency_s, done) if path.latency_s else done)
+    def start(self, path: Path, size: int, done: Action, now: float) -> None:
+        """Bytes begin to flow."""
+        self.network.start(path, size, now, _Drained(self._clock, path.latency_s, done) if path.latency_s else done)
         self._plan()
-
-    def _drained(self, latency_s: float, done: Action, now: float) -> None:
-        self._at(now + latency_s, done)
 
     def _plan(self) -> None:
         when = self.network.next_event_s()
         if when != self._wake:
             self._wake = when
-            if when != float("inf"):
-                self._at(when, self._moved)
+            if when != NEVER:
+                self._clock.at(when, _Moved(self))
 
-    def _moved(self, now: float) -> None:
+    def moved(self, now: float) -> None:
+        """Transfers that end at `now` are over."""
         if self._wake != now:
             return  # planned before another transfer changed the rates
         self._wake = -1.0

@@ -111,12 +111,13 @@ class BlockRun(Entry):
     in its `parts`, which its users find through it.
     """
 
-    __slots__ = ("end", "keys", "parts", "start", "users")
+    __slots__ = ("end", "keys", "last", "parts", "start", "users")
 
     def __init__(self, keys: Keys, start: int, users: int) -> None:
         self.keys = keys
         self.start = start
         self.end = start + len(keys)
+        self.last = keys[-1]
         self.users = users
         self.parts: tuple[BlockRun, BlockRun] | None = None
 
@@ -146,7 +147,7 @@ class KvCache:
         self.block_size = block_size
         self.caching = caching
         # By the key of their first block; a list: copies, oldest first.
-        self.table: dict[int, BlockRun | list[BlockRun]] = {}
+        self.table: dict[object, BlockRun | list[BlockRun]] = {}
         self.root = Entry()  # between the last one to be evicted and the next victim (its `later`)
         self.root.earlier = self.root.later = self.root
         self.on_evict: Callable[[int], None] | None = None  # told the key of a block that no copy is left of
@@ -216,6 +217,7 @@ class KvCache:
                 return 0
             lost = run.keys[-blocks:]
             run.keys = run.keys[:-blocks]
+            run.last = run.keys[-1]
             run.end -= blocks
             size = blocks
         else:
@@ -242,18 +244,29 @@ class KvCache:
         The last run may hold more blocks than are found.
         """
         runs: list[BlockRun] = []
-        found, last = 0, min(limit, len(keys))
+        return self.found(keys, limit, runs), runs
+
+    def found(self, keys: Keys, limit: int, runs: list[BlockRun] | None = None) -> int:
+        """How many blocks `lookup` finds; their runs are added to `runs`."""
+        table, found, last = self.table, 0, min(limit, len(keys))
+        objects: tuple[object, ...] = keys  # as they are: compiled, an int would be taken apart and put together again
         while found < last:
-            copies = self.table.get(keys[found])
+            copies = table.get(objects[found])
             if copies is None:
                 break
             run = copies if isinstance(copies, BlockRun) else copies[0]
-            runs.append(run)
-            end = run.end if run.end < last else last
-            if run.keys[end - run.start - 1] != keys[end - 1]:
-                return self._common(run, keys, end), runs
+            if runs is not None:
+                runs.append(run)
+            end = run.end
+            if end <= last:
+                differs = run.last != keys[end - 1]
+            else:
+                end = last
+                differs = run.keys[end - run.start - 1] != keys[end - 1]
+            if differs:
+                return self._common(run, keys, end)
             found = end
-        return found, runs
+        return found
 
     def _common(self, run: BlockRun, keys: Keys, end: int) -> int:
         """Where `keys` part from a run with which they begin, at the latest before `end`: a key tells all before it."""

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from functools import partial
 
 from planner.system.resolve import WorkerPlace
-from simulator.clock import Action
-from simulator.fabric import Fabric, Schedule
+from simulator.clock import NEVER, NOT_YET, Action, Clock
+from simulator.fabric import Fabric
 
 
 class Push:
@@ -22,8 +21,8 @@ class Push:
         self.start_s = start_s
         self.due_s = due_s
         self.groups = self.left = groups  # all, and those that have not arrived
-        self.handed_s = math.nan  # the decode engine knows that the prefill is over
-        self.first_s, self.last_s = math.inf, math.nan  # of the bytes
+        self.handed_s = NOT_YET  # the decode engine knows that the prefill is over
+        self.first_s, self.last_s = NEVER, NOT_YET  # of the bytes
         self.moved = 0
         self.wire = ""
 
@@ -34,7 +33,7 @@ class Push:
     def send(
         self,
         fabric: Fabric,
-        at: Schedule,
+        clock: Clock,
         source: WorkerPlace,
         target: WorkerPlace,
         size: int,
@@ -47,7 +46,7 @@ class Push:
         for g in range(n):
             ready_s = self.start_s + (g + 1) / n * (self.due_s - self.start_s)
             part = size * (g + 1) // n - size * g // n
-            at(max(ready_s, now), partial(self._leave, fabric, source, target, part, landed))
+            clock.at(max(ready_s, now), partial(self._leave, fabric, source, target, part, landed))
 
     def _leave(
         self, fabric: Fabric, source: WorkerPlace, target: WorkerPlace, part: int, landed: Action, now: float

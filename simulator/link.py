@@ -9,13 +9,15 @@ transfers, not bytes. First-come groups serve one transfer at a time.
 
 from __future__ import annotations
 
-import heapq
 from bisect import insort
 from collections import deque
 from collections.abc import Callable
-from typing import NamedTuple
+from heapq import heappop, heappush
+from typing import Final, NamedTuple
 
-DONE_BYTES = 1e-6  # a residue of float arithmetic, not data
+from simulator.clock import NEVER
+
+DONE_BYTES: Final = 1e-6  # a residue of float arithmetic, not data
 
 
 class Path(NamedTuple):
@@ -76,7 +78,7 @@ class Network:
         elif path.fifo:
             group.queue.append((size_bytes, self._number))
             return
-        heapq.heappush(group.active, (group.virtual + size_bytes, self._number))
+        heappush(group.active, (group.virtual + size_bytes, self._number))
         self._share()
 
     @property
@@ -86,7 +88,7 @@ class Network:
     def next_event_s(self) -> float:
         """When the next transfer ends if nothing else starts; inf when the wires are idle."""
         if self._end is None:
-            self._end = float("inf")
+            self._end = NEVER
             for group in self._busy:
                 end = self.now + max(group.active[0][0] - group.virtual, 0.0) / group.rate
                 if end < self._end:
@@ -111,18 +113,19 @@ class Network:
 
     def _finish(self, now: float) -> None:
         # The transfer that set the end time ends by definition; others within the residue end with it.
-        ended = []
+        ended: list[int] = []
         for group in self._busy:
-            limit = group.virtual + max(DONE_BYTES, group.virtual * 1e-12, group.rate * now * 1e-15)
+            limit = group.virtual + max(DONE_BYTES, max(group.virtual * 1e-12, group.rate * now * 1e-15))
             while group.active and group.active[0][0] <= limit:
-                ended.append(heapq.heappop(group.active)[1])
+                ended.append(heappop(group.active)[1])
             if not group.active:
                 group.virtual = 0.0
                 if group.queue:
-                    heapq.heappush(group.active, group.queue.popleft())
+                    heappush(group.active, group.queue.popleft())
         self._busy = [group for group in self._busy if group.active]
         self._share()
-        for number in sorted(ended):
+        ended.sort()
+        for number in ended:
             self._callbacks.pop(number)(now)
 
     def _share(self) -> None:

@@ -9,10 +9,10 @@ on with up to 16 dummy steps when no rank has work any more: here a request that
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence as Items
 
-from planner.engine.law import AffineStep, Share
+from planner.engine.step_time import AffineStep, Share
+from simulator.clock import NEVER
 from simulator.worker import Outcome, Worker
 
 
@@ -24,8 +24,8 @@ class Lockstep:
     def __init__(self, ranks: Items[Worker], step: AffineStep) -> None:
         self._ranks = ranks
         self._step = step
-        self.end_s = -math.inf  # of the running step, or of the latest
-        self.wake_s = math.inf  # when the cluster wakes it
+        self.end_s = -NEVER  # of the running step, or of the latest
+        self.wake_s = NEVER  # when the cluster wakes it
 
     def next_event_s(self) -> float:
         return min(rank.next_event_s() for rank in self._ranks)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Sequence
 
-from planner.engine.law import AffineStep
-from planner.engine.profiles import MOST_TOGETHER
+from planner.engine.host_costs import MOST_TOGETHER
+from planner.engine.step_time import AffineStep
 from planner.routing import NEEDS_OVERLAP, WorkerLoad, rank_of, together
 from planner.spec import Retrieval
 from planner.system.resolve import Pool, WorkerPlace
 from planner.traffic.requests import Request
-from simulator.clock import Action
+from simulator.clock import NEVER, Action, Call
 from simulator.host_pace import HostPace
 from simulator.lockstep import Lockstep
 from simulator.retrieval import RetrievalStation
@@ -52,13 +52,18 @@ class Intake:
 class Station:
     """A worker in the cluster: its engine, its place, its own retrieval stage, and when it is woken."""
 
-    __slots__ = ("place", "pool", "engine", "wake_s", "retrieval", "assigned", "read_by", "posted_s", "group", "intake")
+    __slots__ = (
+        "place", "pool", "engine", "wake_s", "wake", "retrieval", "assigned", "read_by", "posted_s", "group", "intake",
+        "response_s",
+    )  # fmt: skip
 
     def __init__(self, place: WorkerPlace, pool: Pool, engine: Worker, retrieval: RetrievalStation | None) -> None:
         self.place = place
         self.pool = pool
         self.engine = engine
-        self.wake_s = float("inf")
+        self.wake_s = NEVER
+        self.wake: Call | None = None  # what the cluster does then
+        self.response_s = pool.profile.host.response_s
         self.retrieval = retrieval
         self.assigned = 0  # requests sent here that the engine has not seen yet (they are retrieving)
         self.read_by = 0  # transfers of KV from here that are under way
@@ -120,6 +125,7 @@ class SimulatedPool:
             self.stations.append(Station(place, pool, engine, stages.get(server)))
         # Ranks of one server: a router sees servers, and vLLM gives its requests to ranks, unless it looks at caches.
         self.ranks = pool.dp if pool.router.policy not in NEEDS_OVERLAP else 1
+        self.counts_blocks = pool.router.policy in NEEDS_OVERLAP  # its router does
         self._turns = [0] * (len(self.stations) // self.ranks)
         if pool.in_lockstep:
             step = pool.profile.step
@@ -187,10 +193,8 @@ class SimulatedPool:
             engine = station.engine
             if station.pool is not self.resolved:  # a lent one may have blocks of another size
                 cached = engine.cached_tokens(request)
-            elif keys and keys[0] in engine.kv.table:
-                cached = engine.kv.lookup(keys, limit)[0] * size
             else:
-                cached = 0
+                cached = engine.kv.found(keys, limit) * size
             overlap.append(cached if cached < whole else whole)
         return overlap
 
@@ -215,7 +219,7 @@ class SimulatedView:
     @property
     def seen(self) -> Sequence[WorkerLoad]:
         pool = self._pool
-        if pool.router.policy in NEEDS_OVERLAP:  # which counts blocks, too
+        if pool.counts_blocks:
             self._observe()
         return pool.servers(pool.seen)
 

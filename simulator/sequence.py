@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Final, Literal
 
 from planner.traffic.requests import Request
+from simulator.clock import NOT_YET
 from simulator.kv_cache import Holding
 
 Mode = Literal["full", "prefill_only", "remote"]
@@ -49,8 +50,8 @@ class Sequence(Holding):
     def __init__(self, request: Request, mode: Mode = "full") -> None:
         self.request = request
         self.mode: Mode = mode
-        self.queued_s = self.prefill_start_s = self.prefill_end_s = math.nan
-        self.decode_start_s = self.last_token_s = math.nan
+        self.queued_s = self.prefill_start_s = self.prefill_end_s = NOT_YET
+        self.decode_start_s = self.last_token_s = NOT_YET
         self.cached_tokens = self.preemptions = self.remote_tokens = self.remote_blocks = 0
         self.finished = self.wasted = False
         self.state = WAITING
@@ -67,7 +68,7 @@ class Sequence(Holding):
         self.blocks = 0  # blocks held while in prefill
         self.swapped = 0  # tokens whose KV is on the host since the latest preemption
         self.answer_s = 0.0  # from its latest token in the engine until the API server has handed it out
-        self.due_s = math.nan  # when the step that ends its prompt ends
+        self.due_s = NOT_YET  # when the step that ends its prompt ends
         self.index = 0  # order of admission
         self.join = 0  # decode clock at which it starts to decode
         self.last = 0  # decode clock at which it leaves the decodes

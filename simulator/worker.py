@@ -43,15 +43,20 @@ An engine asks its connector once a step, when it has launched it, and an engine
 
 from __future__ import annotations
 
-import math
+from array import array
 from collections.abc import Sequence as Items
 from heapq import heappop
+from typing import Final
 
-from planner.engine.law import StepTime
+import numpy as np
+from numpy.typing import NDArray
+
+from planner.engine.step_time import StepTime
 from planner.routing import WorkerLoad
 from planner.system.resolve import EngineLimits
 from planner.traffic.requests import Request
 from simulator.batching import Scheduler
+from simulator.clock import NEVER
 from simulator.host_pace import HostPace
 from simulator.kv_cache import Keys
 from simulator.sequence import (
@@ -84,7 +89,7 @@ __all__ = [
 ]
 
 # start_s, duration_s, prefill_tokens, decode_seqs, context_tokens, count, growth_s, running, waiting, kv_used_fraction
-StepRow = tuple[float, float, int, int, int, int, float, int, int, float]
+STEP_ROW: Final = 10
 # (chunks as (new, computed)), decodes, their context, running, waiting, free blocks, preempted in this step
 Decision = tuple[tuple[tuple[int, int], ...], int, int, int, int, int, int]
 
@@ -121,9 +126,9 @@ class Worker:
     ) -> None:
         self.name = name
         self.limits = limits
-        self.steps: list[StepRow] = []
+        self._rows = array("d")  # STEP_ROW numbers for each step, or run of equal steps
         self._step = step
-        self._laws: dict[int, tuple[float, float]] = {}
+        self._laws: dict[int, tuple[float, float, float]] = {}
         self._record = record_steps
         self._announce = announce
         self._written: list[Sequence] = []  # KV that was sent, which the connector has not been asked about since
@@ -141,20 +146,21 @@ class Worker:
             limits.kv_blocks * limits.block_size + 1,
             limits.max_num_batched_tokens if whole else limits.max_model_len,
         )
-        self._wake = math.inf  # when an idle worker looks at its queue
+        self._wake = NEVER  # when an idle worker looks at its queue
         self._plan: Plan | None = None  # running
         self._next: Plan | None = None  # asynchronous: decided, begins when the plan ends
         self._decided = False  # asynchronous: what follows the plan, if anything, is decided
         self._pace = 1.0
         self._launches = step.launch(1 << 20, 0) > 0.0 and not in_lockstep
         self._host_pace = pace
-        self._free_s = -math.inf  # when the GPU is done with all that has ended
+        self._free_s = -NEVER  # when the GPU is done with all that has ended
         self._posting = posting
         self._coming = 0  # requests that its API server is taking in
-        self._busy_s = -math.inf  # until when posting keeps an engine with nothing to compute
+        self._busy_s = -NEVER  # until when posting keeps an engine with nothing to compute
         self._unasked: list[Sequence] = []  # their KV has been read since the last launch
         self._answer_s = answer_s
-        self._answered_s = -math.inf  # when the API server has handed out all tokens so far
+        self._answers = answer_s[0] != 0.0 or answer_s[1] != 0.0
+        self._answered_s = -NEVER  # when the API server has handed out all tokens so far
         self._late: list[Outcome] = []  # preemptions of decisions that were taken outside `advance`
         self._changed = False  # something happened since then that the step after the next must see
 
@@ -164,6 +170,11 @@ class Worker:
         self.kv.let_go()
 
     # --- what the cluster asks ---
+
+    @property
+    def steps(self) -> NDArray[np.float64]:
+        """What was recorded: a row for each step, or run of equal steps; columns as at STEP_ROW. Ask after the run."""
+        return np.asarray(self._rows).reshape(-1, STEP_ROW)
 
     def observe(self, now: float) -> None:
         plan = self._plan
@@ -204,7 +215,7 @@ class Worker:
 
     def cached_tokens(self, request: Request) -> int:
         size = self.limits.block_tokens(request.prompt_tokens)
-        return self.kv.lookup(self.prompt_keys(request), (request.prompt_tokens - 1) // size)[0] * size
+        return self.kv.found(self.prompt_keys(request), (request.prompt_tokens - 1) // size) * size
 
     def next_event_s(self) -> float:
         plan = self._plan
@@ -224,8 +235,8 @@ class Worker:
     def busy_until_s(self) -> float:
         """When it will have nothing to compute, as far as it is known: -inf idle, inf while something waits."""
         if self._plan is None:
-            return -math.inf
-        return math.inf if self._scheduler.waiting or self._next is not None else self._plan.end
+            return -NEVER
+        return NEVER if self._scheduler.waiting or self._next is not None else self._plan.end
 
     # --- what happens to it ---
 
@@ -282,7 +293,7 @@ class Worker:
         if plan is None or plan.count == 1 or self._decided:
             return None
         begun = plan.boundary(plan.count - 2) if plan.count > 2 else plan.start
-        return plan if now <= begun + self._step.launch(0, plan.batch) else None
+        return plan if now <= begun + self._law(plan.batch)[2] else None
 
     def release(self, sequence: Sequence, now: float) -> None:
         self._catch_up(now)
@@ -298,7 +309,7 @@ class Worker:
     @property
     def awaits_others(self) -> bool:
         """Whether a step has begun of which only the group knows when it ends."""
-        return self._plan is not None and self._plan.end == math.inf
+        return self._plan is not None and self._plan.end == NEVER
 
     def share(self) -> tuple[list[tuple[int, int]], int, int]:
         """What it has of the group's step: chunks of several tokens, decodes, the tokens that these hold."""
@@ -365,7 +376,7 @@ class Worker:
                     if reads and self._read(until, outcomes):
                         continue
                     break
-                start, self._wake = self._wake, math.inf
+                start, self._wake = self._wake, NEVER
                 scheduler.flying = False
                 plan = self._decide(start, outcomes)
                 self._ask(plan, start, outcomes)
@@ -467,11 +478,11 @@ class Worker:
                 if self._host_pace is not None and not decodes:  # decode steps hide theirs at any pace
                     plan.launch *= self._host_pace.at(now)
         else:
-            base, slope = self._law(plan.batch)
+            base, slope, launch = self._law(plan.batch)
             plan.first = base + slope * plan.context
             plan.growth = slope * plan.batch
             if self._launches:
-                plan.launch = self._step.launch(0, plan.batch)
+                plan.launch = launch
         law_s = plan.first
         if post_s:
             plan.post = post_s
@@ -513,10 +524,11 @@ class Worker:
             if sequence.block_tokens != limits.block_size:
                 plan.first += (limits.keys_chunk_s if tokens > 1 else limits.keys_decode_s) * done
 
-    def _law(self, batch: int) -> tuple[float, float]:
+    def _law(self, batch: int) -> tuple[float, float, float]:
+        """Of a decode-only step: base, more for each token of context, and the host's time to launch it."""
         law = self._laws.get(batch)
         if law is None:
-            law = self._laws[batch] = self._step.decode(batch)
+            law = self._laws[batch] = (*self._step.decode(batch), self._step.launch(0, batch))
         return law
 
     def _mixed(self, chunks: Items[tuple[int, int]], batch: int, context: int) -> float:
@@ -528,7 +540,7 @@ class Worker:
             batch += len(chunks) - len(wide)
             context += sum(done for tokens, done in chunks if tokens == 1)
             if not wide:
-                base, slope = self._law(batch)
+                base, slope, _ = self._law(batch)
                 return base + slope * context
         return self._step.mixed(wide, batch, context)
 
@@ -539,7 +551,7 @@ class Worker:
             return
         plan.start = now
         if self._in_lockstep:
-            plan.end = math.inf
+            plan.end = NEVER
         else:
             if self._launches or plan.post:
                 self._time_launch(plan, now)
@@ -561,9 +573,9 @@ class Worker:
         if not self._early:
             plan.first = max(plan.first + plan.post, plan.launch) if plan.chunks else plan.first + plan.post
             return
+        head_s = self._law(plan.batch)[2]  # inputs are made ready; then the first kernels run
         if plan.decided == now:  # nothing ran: what follows is decided once this is launched
-            plan.ready = now + max(plan.launch, self._step.launch(0, plan.batch) + plan.post)
-        head_s = self._step.launch(0, plan.batch)  # inputs are made ready; then the first kernels run
+            plan.ready = now + max(plan.launch, head_s + plan.post)
         if plan.post:  # that long ago, where the GPU waits for the posts
             head_s = plan.post if plan.decided < now else head_s + plan.post
         begin = max(self._free_s, plan.decided + head_s)
@@ -594,9 +606,9 @@ class Worker:
         """The last step of the plan has ended: its tokens are there."""
         end = plan.end
         self._free_s = plan.boundary(plan.count)
-        answer_s = self._hand_out(plan) if any(self._answer_s) else 0.0
+        answer_s = self._hand_out(plan) if self._answers else 0.0
         if self._record:
-            self.steps.append(
+            self._rows.extend(
                 (plan.start, end - plan.start, plan.tokens, plan.batch, plan.context, plan.count,
                  plan.growth, plan.running, plan.waiting, plan.used / self.limits.kv_blocks)
             )  # fmt: skip

@@ -14,6 +14,7 @@ from typing import Any
 from aiohttp import web
 
 from live.address import ServerAddress
+from planner.engine.engine_limits import EngineLimits
 from planner.spec import Router, Spec
 
 
@@ -264,13 +265,13 @@ class FakeEngine:
 def system_of(deployment: dict[str, Any], max_model_len: int = 100_000, **top: Any) -> Any:
     """The parts of a resolved System that the frontend reads, without a catalogue."""
     spec = Spec.model_validate({"schema": 1, "name": "test", "model": "llama-3.1-8b", "deployment": deployment} | top)
-    limits = SimpleNamespace(block_size=16, kv_blocks=1000, prefix_caching=True, max_model_len=max_model_len)
+    limits = EngineLimits(2048, 64, 16, 1000, max_model_len)
     split = deployment["mode"] == "disaggregated"
     pools = []
     for role in ("prefill", "decode") if split else ("aggregated",):
         own = getattr(spec.deployment, role, None)
         router = (own.router if own is not None else None) or spec.deployment.router or Router()
-        pools.append(SimpleNamespace(role=role, limits=limits, router=router))
+        pools.append(SimpleNamespace(role=role, limits=limits, router=router, dp=1))
     return SimpleNamespace(spec=spec, pools=tuple(pools), disaggregated=split)
 
 

@@ -18,7 +18,8 @@ from planner.run.metrics import summarise
 from planner.run.tables import Run
 from planner.spec import load, parse
 from planner.system.resolve import resolve
-from planner.traffic.requests import Request
+from planner.traffic.loads import Chained
+from planner.traffic.requests import Arrival, Request
 from planner.traffic.workload import build
 from simulator.backend import SimulatorBackend
 from simulator.cluster import SimulatedCluster
@@ -255,3 +256,66 @@ def test_prefix_aware_routing_finds_the_cache() -> None:
         return float(requests["cached_tokens"].sum() / requests["prompt_tokens"].sum())
 
     assert hit_share("prefix_aware") > hit_share("round_robin") + 0.05
+
+
+def test_progress_goes_from_nothing_to_all() -> None:
+    spec = load("agg", ["workload={kind: poisson, rate: 50, requests: 1500, prompt_tokens: 40, output_tokens: 4}"])
+    shares: list[float] = []
+    cluster = SimulatedCluster(resolve(spec), build(spec))
+    cluster.run(lambda _, share: shares.append(share))
+    assert len(shares) > 2
+    assert shares == sorted(shares)
+    assert 0 <= shares[0] < 0.6 < shares[-1] <= 1
+
+
+@pytest.mark.parametrize("length", [40, 48, 49])
+def test_a_pool_says_of_its_workers_what_they_say_themselves(length: int) -> None:
+    spec = load("agg", ["deployment.replicas=2", "deployment.router.policy=prefix_aware", "workload.requests=1"])
+    cluster = SimulatedCluster(resolve(spec), build(spec))
+    [pool] = cluster.pools
+    engine = pool.stations[1].engine
+    asked = Request(7, 7, length, 2, 2, ((5, length),), length, -7)
+    assert pool.overlap(asked) == [0, 0]
+    engine.submit(Sequence(asked), 0.0)
+    while engine.next_event_s() < float("inf"):
+        engine.advance(engine.next_event_s())
+    size = engine.limits.block_size
+    assert pool.overlap(asked) == [0, engine.cached_tokens(asked)] == [0, (length - 1) // size * size]
+
+
+@given(st.sampled_from([0.7, 3.0, 4.0]), st.floats(8.0, 30.0), st.lists(st.floats(0.01, 3.0), min_size=3, max_size=8))
+@settings(max_examples=25, deadline=None)
+def test_a_router_reads_at_multiples_of_its_period_also_after_nobody_was_there(
+    period_s: float, begin_s: float, gaps: list[float]
+) -> None:
+    """One request that is long gone, then some that stay: each goes where the latest reading shows the fewest."""
+    router = f"deployment.router={{policy: least_loaded, state_age_s: {period_s}}}"
+    spec = load("agg", ["deployment.replicas=2", router])
+    times = [0.01, *(begin_s + gap for gap in np.cumsum(gaps))]
+    made = [Request(n, n, 20, out, out, ((n, 20),), 0, -n) for n, out in enumerate([1] + [20_000] * len(gaps))]
+    arrivals = tuple(Arrival(time_s, one) for time_s, one in zip(times, made, strict=True))
+    cluster = SimulatedCluster(resolve(spec), Chained(arrivals, {}))
+    places = [visit.worker.place.name for visit in cluster.run() if visit.worker]
+    expected: list[str] = []
+    for turn, time_s in enumerate(times):
+        read_s = time_s // period_s * period_s
+        there = [name for sent_s, name in zip(times[1:turn], expected[1:], strict=True) if sent_s < read_s]
+        counts = [there.count("aggregated-0"), there.count("aggregated-1")]
+        chosen = turn % 2 if counts[0] == counts[1] else int(counts[1] < counts[0])
+        expected.append(f"aggregated-{chosen}")
+    assert places == expected
+
+
+@pytest.mark.parametrize(("at", "stations"), [("frontend", 1), ("prefill_worker", 2)])
+def test_there_is_one_place_to_retrieve_or_one_at_each_server(at: str, stations: int) -> None:
+    """Each searches for one request at a time; together they are busy all the time while requests wait."""
+    retrieval = f"retrieval={{workers: 1, at: {at}, service_cv: 0, embed_ms: 100}}"
+    arrivals = "workload={kind: constant, rate: 100, requests: 30, prompt_tokens: 3000, output_tokens: 2}"
+    spec = load(
+        "agg", ["deployment={mode: aggregated, replicas: 2, router: {policy: round_robin}}", retrieval, arrivals]
+    )
+    done = simulate(spec).requests
+    searches = done[["retrieval_start_s", "retrieval_end_s"]].to_numpy()
+    overlapping = max(int(((searches[:, 0] <= start) & (searches[:, 1] > start + 1e-9)).sum()) for start, _ in searches)
+    assert overlapping == stations
+    assert searches.max() == pytest.approx(searches.min() + 30 / stations * (searches[0, 1] - searches[0, 0]), rel=0.02)

@@ -11,10 +11,11 @@ import pytest
 from planner.calibration.calibrate import _fit_rows, one_pool
 from planner.calibration.cost_fits import fit_host, fit_link
 from planner.calibration.costs import host_of
-from planner.calibration.fitting import LAW, FitError, fit_step, law_of, observations, predict
+from planner.calibration.fitting import LAW, FitError, covariance_of, fit_step, law_of, observations, predict
 from planner.calibration.observations import company, from_steps, from_tokens, host_samples
-from planner.engine.law import AffineStep, StepLaw
+from planner.engine.law import StepLaw
 from planner.engine.profiles import capture_sizes
+from planner.engine.step_time import AffineStep
 from planner.run.tables import Run, frame
 from planner.spec import load
 from planner.system.resolve import resolve
@@ -394,3 +395,19 @@ def test_a_row_that_no_gpu_can_do_is_left_out() -> None:
         _fit_rows(pool, one, [], floored=True) for one in (rows, pd.concat([rows, long.head(1).assign(seconds=0.0016)]))
     )
     assert spoiled.values == fitted.values
+
+
+def test_terms_that_can_hardly_be_told_apart_are_refused_or_have_errors() -> None:
+    """Squares of what is nearly a sum of others lose all digits: no variance is negative then, and none is NaN."""
+    refused = 0
+    for seed in range(150):
+        rng = np.random.default_rng(seed)
+        clear, gap = rng.random((40, 3)), 10.0 ** rng.uniform(-14, -5)
+        design = np.column_stack([clear, clear @ rng.random(3) + gap * rng.random(40)])
+        try:
+            variances = np.diag(covariance_of(design, rng.normal(size=40)))
+        except FitError:
+            refused += 1
+        else:
+            assert (variances >= 0).all(), seed
+    assert 20 < refused < 130

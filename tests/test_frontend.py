@@ -11,6 +11,7 @@ from typing import Any
 
 import aiohttp
 import pytest
+from aiohttp import web
 
 from fake_engine import FakeEngine, system_of, until
 from live.client import ClientOptions, run_load
@@ -146,8 +147,6 @@ def test_prefill_without_connector_is_an_error() -> None:
     engines[0]._answer = engines[0]._stream  # type: ignore[method-assign]  # an engine that hands nothing over
 
     async def plain(request: Any, body: dict[str, Any], arrived: float) -> Any:
-        from aiohttp import web
-
         return web.json_response({"choices": [{"text": "x"}], "usage": {"prompt_tokens": 1, "completion_tokens": 1}})
 
     engines[0]._answer = plain  # type: ignore[method-assign]
@@ -318,6 +317,32 @@ def test_a_client_that_leaves_stops_its_request() -> None:
 
     frontend = served(test, [engine], {"mode": "aggregated"})
     assert [record.status for record in frontend.records().values()] == [499, 499]
+
+
+def test_a_client_found_gone_while_it_is_written_to_is_no_error(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its connection is closing, and the handler has not been told yet."""
+    engine = FakeEngine("aggregated-0", itl_s=0.01)
+    write = web.StreamResponse.write
+
+    async def test(frontend: Frontend, session: aiohttp.ClientSession) -> None:
+        async def closing(response: web.StreamResponse, data: bytes) -> None:
+            if "x-request-id" in response.headers:  # the frontend's own
+                for one in frontend._serving:
+                    one.transport.close()
+            await write(response, data)
+
+        monkeypatch.setattr(web.StreamResponse, "write", closing)
+        body = PROMPT | {"max_tokens": 100_000, "ignore_eos": True, "stream": True}
+        with pytest.raises(aiohttp.ClientError):
+            await post(session, body)
+        await until(lambda: engine.abandoned == 1 and not engine.running)
+        await until(lambda: not frontend._serving)
+
+    frontend = served(test, [engine], {"mode": "aggregated"})
+    assert [record.status for record in frontend.records().values()] == [499]
+    assert not [line for line in caplog.records if line.levelname == "ERROR"]
 
 
 def test_loads_return_to_zero_and_metrics_count(caplog: pytest.LogCaptureFixture) -> None:

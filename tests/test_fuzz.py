@@ -17,6 +17,7 @@ from planner import cli
 from planner.calibration.sources import read_source
 from planner.engine.model_config import load_model
 from planner.engine.profiles import read_profile
+from planner.interop.dialects.multi_round_qa import summary_of_csv
 from planner.interop.import_file import import_file
 from planner.run.tables import Run
 from planner.spec import SpecError, parse
@@ -193,6 +194,7 @@ def test_a_manifest_is_checked_where_it_is_read(part: str, value: object, fault:
         ('0.01,16,1,0,"[[16, 0"', ":2: chunks: not pairs"),
         ('1e300,16,1,0,"[[16, 0]]"', "not all from 0 to 1e\\+18"),
         ("x,16,1,0,", "duration_s: not numbers"),
+        ("a,0.01,16,1,0,\na,0.01,16,1,0,", "rows have more cells than the header"),
     ],
 )
 def test_a_table_of_steps_holds_numbers(rows: str, fault: str, tmp_path: Path) -> None:
@@ -200,6 +202,28 @@ def test_a_table_of_steps_holds_numbers(rows: str, fault: str, tmp_path: Path) -
     path.write_text(f"duration_s,prefill_tokens,decode_seqs,context_tokens,chunks\n{rows}\n")
     with pytest.raises(SpecError, match=fault):
         read_source(path)
+
+
+def test_steps_of_a_table_belong_to_a_worker_that_has_a_name(tmp_path: Path) -> None:
+    path = tmp_path / "s.csv"
+    path.write_text("worker,duration_s,prefill_tokens,decode_seqs,context_tokens\na,0.01,16,1,0\n,0.01,16,1,0\n")
+    with pytest.raises(SpecError, match=":3: worker: no name; allowed: a name in every row"):
+        read_source(path)
+
+
+@pytest.mark.parametrize(
+    ("row", "fault"),
+    [
+        ("9,4,x,1,0,1", ":2: ttft: no number; allowed: a number"),
+        ("9,4,0.1,1,0,", ":2: finish_time: no number"),
+        ("9,4,0.1,1,5,5", "it takes no time; allowed: requests that finish after"),
+    ],
+)
+def test_a_summary_of_multi_round_qa_is_of_numbers(row: str, fault: str, tmp_path: Path) -> None:
+    path = tmp_path / "qa.csv"
+    path.write_text(f"prompt_tokens,generation_tokens,ttft,generation_time,launch_time,finish_time\n{row}\n")
+    with pytest.raises(SpecError, match=fault):
+        summary_of_csv(path)
 
 
 def test_a_cell_has_a_limit(tmp_path: Path) -> None:

@@ -178,6 +178,14 @@ def test_pull_posts_more_slowly_while_the_gpu_that_it_reads_from_computes() -> N
     assert 1.2 < busy / quiet < 3
 
 
+def test_posts_wait_for_no_more_than_the_step_beside_them() -> None:
+    """However slow they are in it: they are as quick as alone once it has ended."""
+    run = _times("workload.rate=2", "workload.requests=60", pull_beside=1000.0)
+    took = run.transfers["end_s"] - run.transfers["start_s"]
+    alone_s, longest_s = took.min(), run.steps.loc[run.steps["worker"] == "prefill-0", "duration_s"].max()
+    assert 2 * alone_s < took.max() < 2 * (alone_s + longest_s)
+
+
 def test_engines_with_a_connector_have_decode_steps_of_their_own() -> None:
     """Those of a measured pair differ from those of replicas on the same host, as its profile says."""
     named = "profile=h200x2-llama-3.1-8b-tp1"

@@ -9,7 +9,7 @@ import pytest
 
 from planner import load
 from planner.backends import backend
-from planner.engine.profiles import MOST_TOGETHER, HostCosts
+from planner.engine.host_costs import MOST_TOGETHER, HostCosts
 from planner.run.tables import Run
 from planner.system.resolve import System, resolve
 from planner.traffic.requests import Arrival, Load, Request

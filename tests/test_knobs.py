@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from planner import simulate
-from planner.engine.law import AffineStep, StepLaw
-from planner.engine.limits import EngineLimits
+from planner.engine.engine_limits import EngineLimits
+from planner.engine.law import StepLaw
+from planner.engine.step_time import AffineStep
 from planner.routing import Query, RouterState, WorkerLoad, topology_aware
 from planner.run.metrics import Summary, summarise
 from planner.run.tables import Run
@@ -14,6 +17,8 @@ from planner.spec import SpecError, parse
 from planner.spec.optimizations import Optimizations
 from planner.system.knobs import MicroBatches, Resident, TwoStreams, pairs, selected_pairs
 from planner.system.resolve import resolve
+from simulator.clock import Clock
+from simulator.fabric import Fabric
 from simulator.host_memory import HostMemory, HostTier
 from simulator.sequence import Sequence
 
@@ -63,6 +68,30 @@ def test_staged_copies_cost_two_pcie_copies_and_queue_there() -> None:
     assert effect(PD, "ttft_mean_ms", (NVLINK,), "transfer.staging=host") > 1.05
     busy = effect(PD, "ttft_mean_ms", (), "transfer.staging=host")  # beside a slow wire it hardly shows
     assert 1.0 < busy < 1.05
+
+
+@pytest.mark.parametrize(("sends", "takes"), [(2, 1), (1, 2)])
+def test_every_stage_of_a_transfer_is_as_wide_as_its_worker_has_gpus(sends: int, takes: int) -> None:
+    """Down PCIe, over the wire, up PCIe; the codecs around all. Alone, one stage after the other."""
+    sizes = f"deployment={{mode: disaggregated, prefill: {{tp: {sends}}}, decode: {{tp: {takes}}}}}"
+    knobs = "optimizations.transfer={staging: host, compression: {queue: 0, compress_gb_s: 30, expand_gb_s: 20}}"
+    system = resolve(parse(PD, overrides=["profile=null", sizes, NVLINK, "deployment.link.setup_us=300", knobs]))
+    clock, ends = Clock(), []
+    fabric = Fabric(system, clock)
+    (source,), (target,) = (pool.workers for pool in system.pools)
+    sent = []
+    clock.at(5.0, lambda now: sent.append(fabric.send(source, target, 10**9, now, ends.append)))
+    clock.run()
+    [(_, packed)] = sent
+    codec = system.spec.optimizations.transfer.compression
+    assert codec is not None
+    assert packed == int(10**9 / codec.ratio)
+    over = system.wires.intra_node if system.wires else None
+    assert over is not None
+    pcie_s = packed / (64e9 * 0.8 * sends) + packed / (64e9 * 0.8 * takes)
+    codec_s = 1e9 / (30e9 * sends) + 1e9 / (20e9 * takes)
+    wire_s = 300e-6 + packed / (over.bandwidth * min(sends, takes)) + over.latency_s
+    assert ends == [pytest.approx(5.0 + codec_s + pcie_s + wire_s, abs=1e-9)]
 
 
 def test_compression_helps_a_slow_wire_and_costs_on_a_fast_one() -> None:
@@ -310,6 +339,33 @@ def test_swap_room_is_given_back() -> None:
     memory.forget(second)
     memory.swap_out(first, 12)
     assert first.swapped == 12
+
+
+@given(st.lists(st.integers(1, 40), min_size=1, max_size=5), st.integers(0, 12))
+def test_a_swap_takes_whole_blocks_and_gives_them_back(sizes: list[int], found: int) -> None:
+    """Copies are of the blocks that tokens fill, less those found on the GPU; the last token is computed."""
+    room = sum(-(-tokens // 4) for tokens in sizes)
+    memory = HostMemory(limits(swap_blocks=room, swap_s_per_block=1.0))
+    for _ in range(2):  # the second time: all the room is free again
+        for tokens in sizes:
+            seq, blocks = Sequence(run_request()), -(-tokens // 4)
+            seq.block_tokens, seq.length = 4, tokens
+            memory.swap_out(seq, tokens)
+            assert (seq.swapped, memory.claim()) == (tokens, blocks)
+            assert memory.restorable(seq, 0) == tokens - 1
+            seq.length = tokens + 1
+            assert memory.restorable(seq, 0) == tokens
+            memory.swap_in(seq, found)
+            assert (seq.swapped, memory.claim()) == (0, max(0, blocks - found))
+    held = [Sequence(run_request()) for _ in sizes]
+    for seq, tokens in zip(held, sizes, strict=True):
+        seq.block_tokens = 4
+        memory.swap_out(seq, tokens)
+    assert [seq.swapped for seq in held] == sizes
+    late = Sequence(run_request())
+    late.block_tokens = 4
+    memory.swap_out(late, 1)
+    assert late.swapped == 0
 
 
 def run_request():  # type: ignore[no-untyped-def]

@@ -11,11 +11,12 @@ from hypothesis import strategies as st
 from planner.calibration.fitting import predict
 from planner.calibration.observations import from_steps
 from planner.engine.catalogue import hardware
-from planner.engine.law import FLOOR, TERMS, AffineStep, StepLaw, at_least, bounds, guess, launch_seconds, scaled
+from planner.engine.law import FEATURES, FLOOR, TERMS, StepLaw, Steps, at_least, bounds, guess, launch_seconds, scaled
 from planner.engine.model_config import load_model
 from planner.engine.profiles import capture_sizes
 from planner.engine.roof import Roof
 from planner.engine.setup import Setup
+from planner.engine.step_time import AMOUNTS, AffineStep
 from planner.spec import Engine
 
 SIZES = capture_sizes()
@@ -95,3 +96,11 @@ def test_a_law_at_another_tp_and_back_is_the_law() -> None:
     for name, value in law.model_dump().items():
         if not TERMS[name].reduced:  # the bytes of all-reduces come on top, and are no part of a ratio
             assert getattr(back, name) == pytest.approx(value), name
+
+
+def test_plain_features_are_amounts_of_a_step_with_prompts() -> None:
+    step = Steps(1.0, tokens=300.0, pairs=7e4, seqs=12.0, padded=16.0, context=5e4)
+    plain = {feature.plain: feature for feature in FEATURES.values() if feature.plain}
+    assert set(plain) == set(AMOUNTS)
+    for name, feature in plain.items():
+        assert feature.count(step, {}) == getattr(step, name)

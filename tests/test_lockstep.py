@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from itertools import pairwise
 
 import pytest
@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import planner
-from planner.engine.law import AffineStep, Share
 from planner.engine.ledger import ledger
+from planner.engine.step_time import AffineStep, Share
 from planner.routing import WorkerLoad, rank_of
 from planner.spec import Spec, SpecError
 from planner.system.resolve import System, resolve
@@ -107,6 +107,15 @@ def test_steps_of_a_group_begin_and_end_together(dp: int, replicas: int, rate: i
     assert tokens_in_lockstep(cluster.pools[0]) == 40 * (400 + 20 - 1)
     assert all(visit.finish_reason == "length" for visit in cluster.visits)
     assert not any(station.engine.kv.total - station.engine.kv.free for station in cluster.pools[0].stations)
+    servers = Counter(visit.worker.place.server for visit in cluster.visits if visit.worker)
+    assert len(servers) == replicas  # each has some of them
+
+
+def test_ranks_without_work_take_turns() -> None:
+    changes = ["deployment.dp=3", "deployment.replicas=1", "workload={kind: constant, rate: 0.5, requests: 9}"]
+    names = [visit.worker.place.name for visit in served(resolve(spec(*changes))).visits if visit.worker]
+    assert names == names[:3] * 3
+    assert len(set(names)) == 3
 
 
 def test_pools_of_ranks_hand_their_kv_over() -> None:

@@ -16,11 +16,12 @@ from planner.calibration.fitting import fit_step, predict
 from planner.calibration.launches import fit_launches, launch_rows
 from planner.calibration.observations import from_steps
 from planner.engine.catalogue import hardware
-from planner.engine.law import AffineStep, StepLaw, at_least, bounds, guess, touched
+from planner.engine.law import StepLaw, at_least, bounds, guess, touched
 from planner.engine.model_config import load_model
 from planner.engine.profiles import capture_sizes, dump_profile, load_profile
 from planner.engine.roof import Roof
 from planner.engine.setup import Setup
+from planner.engine.step_time import AffineStep
 from planner.engine.tp_scaling import at_tp
 from planner.run.tables import Run
 from planner.spec import Engine, SpecError, load

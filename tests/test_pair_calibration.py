@@ -204,7 +204,7 @@ def test_a_profile_brings_its_hand_over_where_the_spec_names_no_link() -> None:
 
 
 def test_two_gpus_are_predicted_by_the_profile_that_was_measured_at_two() -> None:
-    """The load was not fitted. Scaled from one GPU, TPOT is 10 to 35 % too long."""
+    """The load was not fitted. Scaled from one GPU, TPOT is 9 % too long."""
     if not RECORDED.is_dir():
         pytest.skip(f"{RECORDED} is not there")
     run = Run.load(RECORDED / "tp2" / "3000-100-r10-open-1")

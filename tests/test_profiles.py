@@ -9,11 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from planner.engine.catalogue import hardware
-from planner.engine.law import AffineStep, StepLaw, at_least, bounds
+from planner.engine.law import StepLaw, at_least, bounds
 from planner.engine.model_config import load_model
 from planner.engine.profiles import capture_sizes, dump_profile, load_profile, roofline
 from planner.engine.roof import Roof
 from planner.engine.setup import Setup
+from planner.engine.step_time import AffineStep
 from planner.spec import Engine, SpecError
 
 SHIPPED = "h200-llama-3.1-8b-tp1"

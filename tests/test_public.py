@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import csv
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from planner import cli
 from planner.engine.catalogue import hardware
+from planner.engine.law import scaled
 from planner.engine.model_config import load_model
 from planner.engine.profiles import LatencyProfile, load_profile, roofline
 from planner.engine.provenance import comparable, origin
+from planner.engine.roof import Roof
 from planner.engine.setup import Setup
 from planner.spec import Engine, SpecError
 from planner.validation import public
@@ -107,6 +110,24 @@ def test_the_roofline_is_near_profiles_it_was_not_fitted_to(name: str, aim: floa
 
     assert decode_s(guessed) == pytest.approx(decode_s(measured), rel=aim)
     assert guessed.file.step.prefill_per_token_s == pytest.approx(measured.file.step.prefill_per_token_s, rel=0.3)
+
+
+def test_all_reduces_are_near_those_of_two_gpus_that_were_not_fitted() -> None:
+    """A prompt token of a profile measured on one GPU, scaled, beside the one measured at TP 2."""
+    one, two = (load_profile(f"h200x2-llama-3.1-8b-tp{tp}").file for tp in (1, 2))
+    assert one is not None and two is not None
+    alone = Setup.of(load_model(one.model), hardware(one.hardware), Engine())
+    law = scaled(one.step, Roof(alone), Roof(alone.at(2)))
+    assert law.prefill_per_token_s == pytest.approx(two.step.prefill_per_token_s, rel=0.1)
+
+
+def test_norms_over_all_heads_take_time_only_where_gpus_share_the_heads() -> None:
+    """MiniMax-M2's are; Qwen3's are of one head."""
+    wide = load_model("minimax-m2.5")
+    assert (wide.wide_norms, load_model("qwen3-32b").wide_norms) == (wide.layers, 0)
+    ours, narrow = (Setup.of(model, hardware("h200"), Engine()) for model in (wide, replace(wide, wide_norms=0)))
+    assert Roof(ours).fixed_s == Roof(narrow).fixed_s
+    assert Roof(ours.at(4)).fixed_s > Roof(narrow.at(4)).fixed_s
 
 
 def test_an_answer_says_how_far_such_predictions_were_off() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 import random
 
@@ -15,15 +16,20 @@ from engine_replay import Case, Job, LinearLaw, replay
 from planner.system.resolve import EngineLimits
 from planner.traffic.requests import Request
 from simulator.kv_cache import BlockRun, Holding
+from simulator.sequence import DECODE, Plan
 from simulator.worker import ADMITTED, FINISHED, PREFILLED, Sequence, Worker
 
-KINDS = st.sampled_from(["sync", "decode", "prefill", "async", "async-decode", "async-prefill", "first"])
+KINDS = st.sampled_from(["sync", "decode", "prefill", "async", "async-decode", "async-prefill", "first", "keys"])
 
 
 def case_of(seed: int, kind: str) -> Case:
     case = random_case(seed, kind)
     if kind == "first":
         limits = dataclasses.replace(case.limits, prefill_first=True, max_num_batched_tokens=2048)
+        case = dataclasses.replace(case, limits=limits)
+    if kind == "keys":  # blocks of two sizes, and none shared
+        middle = sorted(job.request.prompt_tokens for job in case.jobs)[len(case.jobs) // 2]
+        limits = dataclasses.replace(case.limits, keys_above_tokens=middle, prefix_caching=False)
         case = dataclasses.replace(case, limits=limits)
     return case
 
@@ -99,6 +105,14 @@ def test_invariants(seed: int, kind: str, fast: bool) -> None:
         assert scheduler.queued_tokens >= 0
         there = len(scheduler.running) + scheduler.queue_length()
         assert worker.load.requests == there or worker.next_event_s() <= now
+        for seq in scheduler.running:  # who has a token already had its prompt done then
+            assert seq.mode != "full" or not seq.sampled or seq.prefill_end_s <= now
+        if kind == "keys" and not fast:
+            held = 0
+            for seq in scheduler.running:
+                tokens = seq.length + scheduler.clock - seq.join if seq.state == DECODE else seq.computed
+                held += -(-tokens // limits.block_tokens(seq.request.prompt_tokens))
+            assert kv.total - kv.free == held
 
     again = replay(case, fast_forward=fast, check=check)
     kv = again.worker._scheduler.kv
@@ -162,12 +176,31 @@ def test_async_wastes_a_step_on_a_request_that_stops_early() -> None:
         assert sum(row[3] * row[5] for row in worker.steps) == decodes
 
 
+def test_who_comes_as_a_run_of_steps_ends_makes_it_no_longer() -> None:
+    worker = worker_of()
+    worker.submit(Sequence(request(40, 4, 1)), 0.0)
+    worker.advance(0.0)
+    worker.advance(1.0)  # decides three equal steps
+    assert worker.next_event_s() == 4.0
+    worker.submit(Sequence(request(40, 1, 2)), 4.0)
+    assert run(worker) == [(4.0, FINISHED, 1), (5.0, PREFILLED, 2), (5.0, FINISHED, 2)]
+
+
 def test_requests_of_one_instant_share_the_first_step() -> None:
     worker = worker_of()
     for number in (1, 2, 3):
         worker.submit(Sequence(request(20, 2, number)), 1.0)
     assert run(worker)[:3] == [(2.0, PREFILLED, 1), (2.0, PREFILLED, 2), (2.0, PREFILLED, 3)]
     assert worker.steps[0][2] == 60
+
+
+@given(st.integers(1, 64), st.integers(0, 8), st.integers(1, 60), st.integers(-1, 1))
+def test_the_step_that_runs_is_the_first_that_ends_later(first: int, growth: int, steps: int, beside: int) -> None:
+    plan = Plan()
+    plan.start, plan.first, plan.growth = 2.0, first / 8, growth / 1024  # binary fractions: ends are exact
+    now_s = plan.boundary(steps) + beside / 64
+    ends = (plan.boundary(number) for number in itertools.count(1))
+    assert plan.steps_begun(now_s) == next(number for number, end in enumerate(ends, start=1) if end > now_s)
 
 
 def test_prefill_worker_keeps_blocks_until_released() -> None:
@@ -182,6 +215,17 @@ def test_prefill_worker_keeps_blocks_until_released() -> None:
     assert run(worker) == [(6.0, PREFILLED, 2), (6.0, FINISHED, 2)]
 
 
+def test_a_release_is_seen_at_once() -> None:
+    worker = worker_of(kv_blocks=7)
+    first, second = Sequence(request(40, 9, 1), "prefill_only"), Sequence(request(20, 9, 2), "prefill_only")
+    for seq in (first, second):
+        worker.submit(seq, 0.0)
+    run(worker)
+    assert worker.load.active_blocks == 5
+    worker.release(first, 5.0)
+    assert worker.load.active_blocks == 2
+
+
 def test_decode_worker_allocates_then_computes_one_prompt_token() -> None:
     worker = worker_of()
     remote = Sequence(request(40, 3, 1), "remote")
@@ -191,7 +235,7 @@ def test_decode_worker_allocates_then_computes_one_prompt_token() -> None:
     worker.kv_arrived(remote, 2.5)
     assert run(worker) == [(3.5, PREFILLED, 1), (5.5, FINISHED, 1)]
     assert remote.decode_start_s == 2.5
-    assert [row[2:5] for row in worker.steps] == [(1, 0, 0), (0, 1, 40)]
+    assert worker.steps[:, 2:5].tolist() == [[1, 0, 0], [0, 1, 40]]
 
 
 def test_decode_worker_reads_only_what_it_lacks() -> None:
@@ -213,6 +257,58 @@ def test_one_whole_block_in_common_is_found(shared: int, cached: int) -> None:
     worker.submit(Sequence(common), 0.0)
     run(worker)
     assert worker.cached_tokens(dataclasses.replace(common, request_id=2)) == cached
+
+
+@given(st.lists(st.integers(1, 100), min_size=2, max_size=6))
+def test_a_request_finds_what_the_worker_says_that_it_has_cached(prompts: list[int]) -> None:
+    """All begin alike. The last token of a prompt is computed, and with it its block."""
+    worker, longest = worker_of(), 0
+    for number, prompt in enumerate(prompts, start=1):
+        known = Request(number, number, prompt, 1, 1, ((7, prompt),), prompt, -number)
+        said = worker.cached_tokens(known)
+        assert said == min(longest // 16, (prompt - 1) // 16) * 16
+        sequence = Sequence(known)
+        worker.submit(sequence, 1000.0 * number)
+        run(worker)
+        assert sequence.cached_tokens == said
+        longest = max(longest, prompt)
+
+
+def test_keys_alone_cost_what_was_computed_before_each_part_of_a_prompt() -> None:
+    limits = limits_of(keys_above_tokens=1000, keys_chunk_s=0.01, keys_decode_s=0.001)
+    worker = Worker("w", limits, LAW, fast_forward=False)
+    for number, prompt in enumerate((1100, 1000)):  # the shorter one keeps values too
+        worker.submit(Sequence(request(prompt, 3, number)), 100.0 * number)
+        run(worker)
+    costs = [row[1] - 1.0 for row in worker.steps]
+    assert costs[:5] == pytest.approx([0.0, 5.12, 10.24, 1.100, 1.101], abs=1e-9)
+    assert costs[5:] == pytest.approx([0.0] * 4, abs=1e-9)
+
+
+@given(st.integers(0, 10**6), KINDS)
+def test_values_are_computed_for_every_token_that_a_step_attends_to(seed: int, kind: str) -> None:
+    """Where every sequence keeps keys alone: also with delayed decodes, preemptions and steps decided early."""
+    case = case_of(seed, kind)
+    decode_s, chunk_s = 2**-20, 2**-16
+    limits = dataclasses.replace(case.limits, keys_above_tokens=0, keys_decode_s=decode_s, keys_chunk_s=chunk_s)
+    again = replay(dataclasses.replace(case, limits=limits))
+    for decision, row in zip(again.decisions, again.worker.steps, strict=True):
+        chunks, batch, context, *_ = decision
+        extra = decode_s * context + sum((chunk_s if tokens > 1 else decode_s) * done for tokens, done in chunks)
+        assert row[1] == pytest.approx(case.law.duration(chunks, batch, context) + extra, abs=1e-9)
+
+
+def test_a_rank_says_what_it_adds_to_the_step_of_all() -> None:
+    """The posts of whom it admits, and values computed from keys; not the step's own work."""
+    limits = limits_of(keys_above_tokens=0, keys_decode_s=0.25)
+    worker = Worker("w", limits, LAW, in_lockstep=True, kv_consumer=True, posting=lambda *_: 0.125)
+    worker.submit(Sequence(request(40, 9, 1)), 0.0)
+    worker.advance(0.0)
+    assert worker.beside_s == 0.0
+    worker.end_with_others(3.0)
+    worker.submit(Sequence(request(40, 9, 2), "remote"), 2.0)
+    worker.advance(3.0)
+    assert worker.beside_s == pytest.approx(40 * 0.25 + 0.125)
 
 
 def test_loaded_requests_go_ahead_of_the_queue() -> None:
@@ -259,9 +355,9 @@ def test_steps_table_has_one_row_a_run() -> None:
     worker = Worker("w", limits_of(), law)
     worker.submit(Sequence(request(100, 11)), 0.0)
     run(worker)
-    prefill, decode = worker.steps
-    assert prefill[2:6] == (100, 0, 0, 1)
-    assert decode[2:7] == (0, 1, 100, 10, law.per_context)
+    prefill, decode = worker.steps.tolist()
+    assert prefill[2:6] == [100, 0, 0, 1]
+    assert decode[2:7] == [0, 1, 100, 10, law.per_context]
     expected = sum(law.duration((), 1, 100 + step) for step in range(10))
     assert decode[1] == pytest.approx(expected, abs=1e-12)
 

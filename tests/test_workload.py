@@ -223,8 +223,7 @@ def test_nothing_beyond_shared_tokens_occurs_in_another_request(given_spec: Spec
 
 
 def test_shared_runs_follow_the_prefix_not_single_segments() -> None:
-    prompts = [((1, 5), (2, 5), (3, 5)), ((1, 5), (3, 5)), ((2, 5), (3, 5)), ((1, 5), (2, 5))]
-    assert shared_runs(prompts) == [2, 1, 0, 2]
+    assert shared_runs([(1, 2, 3), (1, 3), (2, 3), (1, 2), (4, 4)]) == [2, 1, 0, 2, 0]
 
 
 def test_one_request_shares_nothing() -> None:

@@ -32,9 +32,10 @@ from planner.calibration.launches import LaunchFit, fit_launches, fit_levels
 from planner.calibration.load import PhasedLoad, plan
 from planner.calibration.observations import from_steps, from_tokens
 from planner.calibration.spread import spread_of
+from planner.engine.host_costs import REQUEST_SHARED
 from planner.engine.law import StepLaw, bounds, guess, shapes
 from planner.engine.profile_file import Launches, Measured, ProfileFile, Source, Spread, Validity
-from planner.engine.profiles import REQUEST_SHARED, capture_sizes
+from planner.engine.profiles import capture_sizes
 from planner.engine.roof import Roof
 from planner.messages import Failure
 from planner.report.explain import explain

@@ -179,16 +179,23 @@ def covariance_of(design: Array, z: Array, pull: Array | None = None) -> Array:
     count = design.shape[1]
     prior = np.zeros((0, count)) if pull is None else pull
     scale = np.linalg.norm(np.vstack([design, prior]), axis=0)
+    unclear = FitError("the rows do not determine every parameter; measure more lengths and batches, or give a prior")
     if (scale == 0).any() or np.linalg.matrix_rank(np.vstack([design, prior]) / scale) < count:
-        raise FitError("the rows do not determine every parameter; measure more lengths and batches, or give a prior")
+        raise unclear
     u = z / ROBUST_FROM
     psi, slopes = z / np.sqrt(1.0 + u * u), (1.0 + u * u) ** -1.5
     slope = float(np.mean(slopes))
     few = 1.0 + count / len(z) * float(np.var(slopes)) / slope**2  # Huber's correction for few rows
     data, held = (design / scale).T @ (design / scale), (prior / scale).T @ (prior / scale)
-    bread = np.linalg.inv(slope * data + held)
+    try:
+        bread = np.linalg.inv(slope * data + held)
+    except np.linalg.LinAlgError:
+        raise unclear from None
     meat = few**2 * float(np.sum(psi * psi)) / max(len(z) - count, 1) * data + held
-    return np.asarray(bread @ meat @ bread / np.outer(scale, scale))
+    found = np.asarray(bread @ meat @ bread / np.outer(scale, scale))
+    if not (np.diag(found) >= 0).all():  # nearly so: all that is left of a variance is rounding
+        raise unclear
+    return found
 
 
 def _noise(kinds: pd.Series, wrong: Array) -> Array:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import Literal
 
-from planner.engine.law import StepTime
+from planner.engine.step_time import StepTime
 from planner.spec import SpecError
 from planner.system.resolve import System
 from planner.traffic.requests import Arrival, Request

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from planner.calibration.chunks import single_tokens
 from planner.calibration.fitting import POSTS, FitError, decode_seconds, observations
 from planner.calibration.launches import LONGER, LaunchFit, seen_ends
-from planner.engine.law import Steps, columns, graph_size
+from planner.engine.law import Steps, columns
+from planner.engine.step_time import graph_size
 
 SAME_STEP_S = 0.0015  # tokens of one step reach the client within this time
 LOOP_S = 0.005  # a longer pause between two steps is idling, not the loop's own work

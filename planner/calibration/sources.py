@@ -66,6 +66,8 @@ def _steps_csv(path: Path) -> Run:
         table = pd.read_csv(path)
     except (ValueError, pd.errors.ParserError) as error:
         raise SpecError("{path}: not a table ({error}); allowed: CSV with a header", path, error) from None
+    if not isinstance(table.index, pd.RangeIndex):  # pandas would take the first column for names of rows
+        raise SpecError("{path}: rows have more cells than the header; allowed: CSV with a header", path)
     missing = [name for name in STEP_NEEDS if name not in table]
     if missing:
         raise SpecError(
@@ -90,6 +92,12 @@ def _steps_csv(path: Path) -> Run:
     for line, text in enumerate(table.get("chunks", ()), start=2):
         if isinstance(text, str) and not _pairs(text):
             raise SpecError("{path}:{line}: chunks: not pairs; allowed: [[new tokens, tokens before], ...]", path, line)
+    if "worker" in table and table["worker"].isna().any():
+        raise SpecError(
+            "{path}:{line}: worker: no name; allowed: a name in every row, or no such column",
+            path,
+            int(table["worker"].isna().to_numpy().argmax()) + 2,
+        )
     count = len(table)
     defaults = {"worker": ["engine"] * count, "start_s": [1e4 * row for row in range(count)], "count": [1] * count}
     steps = frame(

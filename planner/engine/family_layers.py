@@ -14,7 +14,8 @@ def together(*found: Layer) -> Layer:
     """One layer of several parts side by side."""
     kv = next((layer.kv for layer in found if layer.kv), None)
     state = next((layer.state for layer in found if layer.state != NO_STATE), NO_STATE)
-    return Layer(tuple(matrix for layer in found for matrix in layer.matrices), kv, state)
+    matrices = tuple(matrix for layer in found for matrix in layer.matrices)
+    return Layer(matrices, kv, state, any(layer.wide_norms for layer in found))
 
 
 def beside(*builders: Builder) -> Builder:

@@ -6,9 +6,9 @@ A step takes the sum of its terms, each a parameter times a feature of the step:
     with prompts   max(floor term, line terms) + prompt terms
 
 `StepLaw` is the table. A term says what it multiplies, what the hardware bounds it to, what is assumed of it where
-nothing was measured, what becomes of it at another TP, and how a calibration finds it. One step (`AffineStep`), rows of
-many (planner.calibration.fitting), bounds, roofline, TP, the keys of a profile and docs/law.md are read off it, so that
-a new term is a field here.
+nothing was measured, what becomes of it at another TP, and how a calibration finds it. One step
+(planner.engine.step_time), rows of many (planner.calibration.fitting), bounds, roofline, TP, the keys of a profile and
+docs/law.md are read off it, so that a new term is a field here.
 
 Only context terms grow with the context, and in proportion: at one batch a run of decode-only steps is an arithmetic
 progression, which the simulator uses. A decode-only step runs at the next CUDA graph size (`Steps.padded`); a step with
@@ -22,10 +22,9 @@ takes in the results of a step after it has launched the next one (simulator/wor
 from __future__ import annotations
 
 import math
-from bisect import bisect_left
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, NamedTuple, Protocol, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,7 +38,6 @@ Values: TypeAlias = Mapping[str, float]  # parameters of a law by name
 
 WIDE = 128  # rows of a matrix product that one tile holds
 FEW = 0.8  # of the most experts that steps touch
-TABLED = 1025  # batches whose times are computed ahead
 
 
 @dataclass(slots=True)
@@ -97,12 +95,16 @@ class Stretch:
 
 @dataclass(frozen=True, slots=True)
 class Feature:
-    """What a term multiplies. A row of measurements holds its sum over the row's steps, as `column`."""
+    """What a term multiplies. A row of measurements holds its sum over the row's steps, as `column`.
+
+    Where it is an amount of the step as it stands, if that holds prompts, `plain` names the field of `Steps`.
+    """
 
     column: str
     what: str
     count: Callable[[Steps, Values], Amount]
     stretch: Stretch | None = None
+    plain: str = ""
 
     def of(self, steps: Steps, values: Values) -> Amount:
         """The feature of each step under a law's `values`."""
@@ -254,11 +256,13 @@ DECODE_EXPERTS = Feature(
     "experts of a layer that its padded sequences are sent to",
     lambda steps, values: _touched(_padded(steps, values), values) * (1.0 - steps.prompts),
 )
-PROMPTS = Feature("mixed_steps", "a step with prompts", lambda steps, _: steps.prompts)
-TOKENS = Feature("prefill_tokens", "its new prompt tokens", lambda steps, _: steps.tokens)
-PAIRS = Feature("prefill_pairs", "its query-key pairs", lambda steps, _: steps.pairs)
-BESIDE = Feature("mixed_seqs", "its decode sequences", lambda steps, _: steps.seqs * steps.prompts)
-BESIDE_CONTEXT = Feature("mixed_context", "tokens that those hold", lambda steps, _: steps.context * steps.prompts)
+PROMPTS = Feature("mixed_steps", "a step with prompts", lambda steps, _: steps.prompts, plain="prompts")
+TOKENS = Feature("prefill_tokens", "its new prompt tokens", lambda steps, _: steps.tokens, plain="tokens")
+PAIRS = Feature("prefill_pairs", "its query-key pairs", lambda steps, _: steps.pairs, plain="pairs")
+BESIDE = Feature("mixed_seqs", "its decode sequences", lambda steps, _: steps.seqs * steps.prompts, plain="seqs")
+BESIDE_CONTEXT = Feature(
+    "mixed_context", "tokens that those hold", lambda steps, _: steps.context * steps.prompts, plain="context"
+)
 MIXED_EXPERTS = Feature(
     "mixed_experts",
     "experts of a layer that its tokens and sequences are sent to",
@@ -583,108 +587,6 @@ def launch_seconds(prompt_tokens: Amount, batch: Amount, largest: int, values: V
     tokens, seqs = np.asarray(prompt_tokens, dtype=float), np.asarray(batch, dtype=float)
     steps = Steps(1.0 * (tokens > 0), tokens, seqs=seqs, graph=1.0 * (tokens + seqs <= largest))
     return np.asarray(total(of_part("launch"), steps, values) + np.zeros(seqs.shape))
-
-
-class StepTime(Protocol):
-    """Seconds that one engine step takes."""
-
-    def decode(self, batch: int) -> tuple[float, float]:
-        """(base, per context token) of a decode-only step of `batch` sequences: base + per_context * context."""
-        ...
-
-    def mixed(self, chunks: Sequence[tuple[int, int]], batch: int, context: int) -> float:
-        """A step with prompt chunks (new tokens, tokens already computed) beside `batch` decodes of `context`."""
-        ...
-
-    def launch(self, tokens: int, batch: int) -> float:
-        """The host's time to launch a step of `tokens` prompt tokens beside `batch` decodes."""
-        ...
-
-
-class Share(NamedTuple):
-    """What one rank has of a step: prompt chunks of more than one token, decodes, and the tokens that they hold."""
-
-    chunks: Sequence[tuple[int, int]] = ()  # (new tokens, tokens already computed)
-    batch: int = 0
-    context: int = 0
-
-
-def graph_size(batch: int, sizes: Sequence[int]) -> int:
-    """The CUDA graph size that a decode batch runs at; the batch itself when no graph covers it."""
-    return sizes[bisect_left(sizes, batch)] if sizes and batch <= sizes[-1] else batch
-
-
-class AffineStep:
-    """`StepTime` of a `StepLaw`. `sizes` are the CUDA graph sizes; empty when the engine runs eagerly.
-
-    `floor_s` is the least that a decode-only step takes without a graph: launching its kernels one by one.
-    """
-
-    __slots__ = ("_decodes", "_launches", "_line", "_prompt", "_values", "floor_s", "law", "sizes")
-
-    def __init__(self, law: StepLaw, sizes: tuple[int, ...] = (), *, floor_s: float = 0.0) -> None:
-        self.law = law
-        self.sizes = sizes
-        self.floor_s = floor_s
-        self._values: Values = law.model_dump()
-        self._line, self._prompt = (
-            tuple((self._values[name], found.of) for name, found in of_part(part).items() if self._values[name])
-            for part in ("line", "prompt")
-        )
-        self._decodes = self._tabled(range(TABLED))
-        self._launches = self._launched(np.arange(TABLED, dtype=float))
-
-    def _tabled(self, batches: Sequence[int]) -> list[tuple[float, float]]:
-        padded = np.array([graph_size(batch, self.sizes) for batch in batches], dtype=float)
-        steps = Steps(np.zeros(len(padded)), seqs=np.array(batches, dtype=float), padded=padded, context=1.0)
-        graph = padded <= (self.sizes[-1] if self.sizes else 0)
-        base, slope = (total(of_part(part), steps, self._values) + np.zeros(len(padded)) for part in PROGRESSION)
-        return list(zip(np.where(graph, base, np.maximum(base, self.floor_s)).tolist(), slope.tolist(), strict=True))
-
-    def _launched(self, batches: Array) -> tuple[list[float], ...]:
-        """Of a decode step in a CUDA graph, of one with prompts in a graph, and of any beyond it, by batch."""
-        kinds = (Steps(prompts, seqs=batches, graph=graph) for prompts, graph in ((0.0, 1.0), (1.0, 1.0), (1.0, 0.0)))
-        nothing = np.zeros(len(batches))
-        return tuple((total(of_part("launch"), kind, self._values) + nothing).tolist() for kind in kinds)
-
-    def decode(self, batch: int) -> tuple[float, float]:
-        return self._decodes[batch] if batch < TABLED else self._tabled([batch])[0]
-
-    def mixed(self, chunks: Sequence[tuple[int, int]], batch: int, context: int, everyone: int = 0) -> float:
-        tokens = 0
-        pairs = 0.0
-        for new, done in chunks:
-            tokens += new
-            pairs += new * (done + 0.5 * new)
-        steps, values = Steps(1.0, tokens, pairs, batch, batch, context, everyone=everyone), self._values
-        seconds = 0.0
-        for value, feature in self._line:
-            seconds += value * feature(steps, values)
-        if seconds < values[FLOOR]:
-            seconds = values[FLOOR]
-        for value, feature in self._prompt:
-            seconds += value * feature(steps, values)
-        return seconds
-
-    def launch(self, tokens: int, batch: int) -> float:
-        kind = 2 if tokens + batch > (self.sizes[-1] if self.sizes else 0) else 1 if tokens else 0
-        return self._launches[kind][batch] if batch < TABLED else self._launched(np.array([float(batch)]))[kind][0]
-
-    def together(self, ranks: Sequence[Share]) -> float:
-        """A step that all `ranks` take: the slowest one's attention, and experts that have all ranks' tokens.
-
-        Ranks without requests compute as many dummy tokens as their CUDA graph has. Without prompts on any rank all
-        are padded to the largest one's graph; the host's longest launch bounds the step.
-        """
-        tokens = [sum(new for new, _ in rank.chunks) for rank in ranks]
-        launch = max(self.launch(new, rank.batch) for new, rank in zip(tokens, ranks, strict=True))
-        if not any(tokens):
-            base = self.decode(max(1, *(rank.batch for rank in ranks)))[0]
-            seconds = base + max(self.decode(rank.batch)[1] * rank.context for rank in ranks)
-        else:
-            everyone = sum(tokens) + sum(max(rank.batch, 0) for rank in ranks)
-            seconds = max(self.mixed(rank.chunks, rank.batch, rank.context, everyone) for rank in ranks)
-        return max(seconds, launch)
 
 
 PROGRESSION = ("decode", "context")  # of a run of decode-only steps: its first value, its growth by the context

@@ -61,6 +61,7 @@ class Layer:
     matrices: tuple[Matrix, ...]
     kv: KvLayer | None = None
     state: State = NO_STATE
+    wide_norms: bool = False  # q and k are normed over all heads, which GPUs share
 
 
 Builder = Callable[[Reader, int], Layer]
@@ -145,7 +146,8 @@ class Attention:
         wide, kv_k, kv_v = size.heads * size.dim, size.kv_heads * size.dim, size.kv_heads * size.value
         switched = self.bias_key is not None and read.flag(self.bias_key)
         small = (wide + kv_k + kv_v) * (self.qkv_bias or switched) + hidden * (self.output_bias or switched)
-        if self.norms and (self.norm_key is None or read.flag(self.norm_key)):
+        normed = bool(self.norms) and (self.norm_key is None or read.flag(self.norm_key))
+        if normed:
             small += 2 * size.dim if self.norms == "head" else wide + kv_k
         gate = {"": 0, "query": hidden * wide, "head": hidden * size.heads}[self.gate]
         matrices = (
@@ -155,7 +157,8 @@ class Attention:
             Matrix("attention", f"{self.path}.o_proj", size.heads * size.value * hidden),
             Matrix("norms", self.path, small + size.heads * self.sinks),
         )
-        return Layer(matrices, KvLayer(size.kv_heads, size.dim + size.value, self.window(read, layer)))
+        kv = KvLayer(size.kv_heads, size.dim + size.value, self.window(read, layer))
+        return Layer(matrices, kv, wide_norms=normed and self.norms == "width")
 
 
 def latent(read: Reader, layer: int) -> Layer:

@@ -253,6 +253,7 @@ def shape(name: str, config: dict[str, Any], where: str) -> ModelShape:
         state_dtype=str(of_memory),
         kv_dtype_bytes=plain / 8,
         checkpoint=sums.checkpoint,
+        wide_norms=sum(layer.wide_norms for layer in layers),
     )
 
 

@@ -89,6 +89,7 @@ class ModelShape:
     state_dtype: str = "bfloat16"  # of the memory; the convolution's is the model's
     kv_dtype_bytes: float = 2.0
     checkpoint: Checkpoint | None = None  # how its weights are quantised as stored
+    wide_norms: int = 0  # layers whose q and k are normed over all heads, which GPUs share
 
     @property
     def active_parameters(self) -> int:

@@ -87,7 +87,7 @@ class HostLaw(Node):
 
     request_s: NonNegative = 0.0
     request_per_token_s: NonNegative = 0.0
-    request_shared: Annotated[float, Field(ge=0, le=1)] = 0.0  # of request_s: see planner.engine.profiles.HostCosts
+    request_shared: Annotated[float, Field(ge=0, le=1)] = 0.0  # of request_s: see planner.engine.host_costs.HostCosts
     response_s: NonNegative = 0.0
     response_per_seq_s: NonNegative = 0.0
     response_per_token_s: NonNegative = 0.0

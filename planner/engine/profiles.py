@@ -14,44 +14,16 @@ import yaml
 
 from planner.core import installed
 from planner.engine.catalogue import find, read_entry
-from planner.engine.law import AffineStep, StepTime, guess
+from planner.engine.host_costs import HostCosts
+from planner.engine.law import guess
 from planner.engine.profile_file import HostLaw, Launches, ProfileFile
 from planner.engine.roof import Roof
 from planner.engine.setup import Setup
+from planner.engine.step_time import AffineStep, StepTime
 from planner.messages import message
 from planner.spec import Engine, SpecError
 from planner.spec.faults import validate
 from planner.spec.service import MeasuredService
-
-# An API server of vLLM 0.25.1 is one process. Requests that come while it works leave it together, after the work of
-# all, MOST_TOGETHER at a time; its work on one is this share of `request_s` and all of `request_per_token_s`. The share
-# is measured: ones, twos and fours, 0 to 15 ms apart, to an idle engine (`benchmarks/together.py`). How many, by the
-# calibration rounds of the two H200s of the shipped profiles; rounds of other hosts say four.
-REQUEST_SHARED = 0.2
-MOST_TOGETHER = 3
-
-
-@dataclass(frozen=True, slots=True)
-class HostCosts:
-    """Seconds spent outside the engine's steps."""
-
-    request_s: float = 0.0  # client send to engine queue: HTTP, tokenisation, routing
-    request_per_token_s: float = 0.0
-    request_shared: float = 0.0  # share of `request_s` that is the API server's own work; 0: it works at no cost
-    response_s: float = 0.0  # end of a step to the chunk at the client
-    response_per_seq_s: float = 0.0  # the API server hands out a step's tokens one sequence after another
-    response_per_token_s: float = 0.0  # and takes longer for a step that ends prompts, by their tokens
-    hop_s: float = 0.0  # P/D: prefill's answer to the decode engine's queue
-
-    def request(self, prompt_tokens: int) -> float:
-        """Seconds from the client to the engine's queue of a request that comes alone."""
-        return self.request_s + self.request_per_token_s * prompt_tokens
-
-    def work(self, prompt_tokens: int) -> float:
-        """Seconds of these in which the API server can do nothing else."""
-        if not self.request_shared:
-            return 0.0
-        return self.request_shared * self.request_s + self.request_per_token_s * prompt_tokens
 
 
 def capture_sizes(
@@ -286,7 +258,7 @@ def dump_profile(file: ProfileFile) -> str:
 # HTTP and streaming of one request: H200 profiles of Llama-3.1-8B and Qwen3-30B-A3B. Tokenisation: fitted as
 # planner.engine.rates.
 REQUEST_S, RESPONSE_S, RESPONSE_PER_SEQ_S = 3.1e-3, 1.8e-3, 1.2e-4
-REQUEST_PER_TOKEN_S = 4.2e-06
+REQUEST_PER_TOKEN_S = 3.02e-06
 HOP_S = 2e-3  # a proxy between the pools
 
 

@@ -29,12 +29,15 @@ class Rates:
     attention: float
     layer_s: float  # of a layer in any step
     launch_layer_s: float  # the host's to launch its kernels one by one: felt where the GPU is done before
+    expert_kernels: Mapping[Kind, float]  # how much of planner.engine.roof.EXPERTS_S a step takes: fused kernels less
     all_reduce_s: float  # a small one among two GPUs
+    all_reduce: float  # share of NVLink's bandwidth that a large one reaches
 
 
 _SAME: dict[Kind, float] = {"plain": 0.8, "fp8": 0.8, "fp4": 0.8, "int4": 0.8, "mxfp4": 0.8}
 _HALF: dict[Dtype, float] = {"bf16": 0.6, "fp16": 0.6, "fp32": 0.6, "fp8": 0.6, "int8": 0.6, "fp4": 0.6}
-OTHER = Rates(_SAME, _SAME, 0.8, _HALF, dict.fromkeys(_SAME, 0.3), 0.5, 0.0, 0.1e-3, 15e-6)
+_ONE: dict[Kind, float] = dict.fromkeys(_SAME, 1.0)
+OTHER = Rates(_SAME, _SAME, 0.8, _HALF, dict.fromkeys(_SAME, 0.3), 0.5, 0.0, 0.1e-3, _ONE, 15e-6, 0.48)
 
 
 def _of(
@@ -51,31 +54,37 @@ def _of(
         attention=attention,
         layer_s=HOPPER.layer_s,
         launch_layer_s=prompts,
+        expert_kernels=_ONE,
         all_reduce_s=HOPPER.all_reduce_s,
+        all_reduce=HOPPER.all_reduce,
     )
 
 
 HOPPER = Rates(
-    weights={"plain": 0.79, "fp8": 0.823, "fp4": 0.79, "int4": 0.79, "mxfp4": 0.79},
-    experts={"plain": 0.8, "fp8": 0.886, "fp4": 0.6, "int4": 0.584, "mxfp4": 0.969},
-    kv=0.803,
-    products={"bf16": 0.705, "fp16": 0.705, "fp32": 0.705, "fp8": 0.821, "int8": 0.8},
-    expert_products={"plain": 0.36, "fp8": 0.0905, "fp4": 0.18, "int4": 0.149, "mxfp4": 0.178},
-    attention=0.758,
-    layer_s=1.75e-05,
-    launch_layer_s=0.000279,
-    all_reduce_s=1.87e-05,
+    weights={"plain": 0.79, "fp8": 0.808, "fp4": 0.79, "int4": 0.79, "mxfp4": 0.79},
+    experts={"plain": 0.8, "fp8": 0.921, "fp4": 0.6, "int4": 0.661, "mxfp4": 0.925},
+    kv=0.751,
+    products={"bf16": 0.705, "fp16": 0.705, "fp32": 0.705, "fp8": 0.63, "int8": 0.63},
+    expert_products={"plain": 0.55, "fp8": 0.0973, "fp4": 0.18, "int4": 0.14, "mxfp4": 0.166},
+    attention=0.749,
+    layer_s=1.86e-05,
+    launch_layer_s=0.000394,
+    expert_kernels=_ONE,
+    all_reduce_s=1.63e-05,
+    all_reduce=0.455,
 )
 BLACKWELL = Rates(
-    weights={"plain": 0.64, "fp8": 0.674, "fp4": 0.467, "int4": 0.64, "mxfp4": 0.64},
-    experts={"plain": 0.8, "fp8": 1.0, "fp4": 0.855, "int4": 0.346, "mxfp4": 1.0},
-    kv=0.821,
-    products={"bf16": 0.76, "fp16": 0.76, "fp32": 0.76, "fp8": 0.409, "int8": 0.5, "fp4": 0.353},
-    expert_products={"plain": 0.36, "fp8": 0.0878, "fp4": 0.096, "int4": 0.0696, "mxfp4": 0.452},
-    attention=0.487,
-    layer_s=2.18e-05,
-    launch_layer_s=0.000747,
-    all_reduce_s=1.21e-05,
+    weights={"plain": 0.64, "fp8": 0.654, "fp4": 0.458, "int4": 0.64, "mxfp4": 0.64},
+    experts={"plain": 0.8, "fp8": 0.865, "fp4": 0.794, "int4": 0.432, "mxfp4": 0.994},
+    kv=0.889,
+    products={"bf16": 0.76, "fp16": 0.76, "fp32": 0.76, "fp8": 0.434, "int8": 0.5, "fp4": 0.384},
+    expert_products={"plain": 0.45, "fp8": 0.106, "fp4": 0.218, "int4": 0.0719, "mxfp4": 0.526},
+    attention=0.478,
+    layer_s=2.17e-05,
+    launch_layer_s=0.000697,
+    expert_kernels={"plain": 1.0, "fp8": 0.55, "fp4": 0.42, "int4": 1.0, "mxfp4": 0.55},
+    all_reduce_s=9.83e-06,
+    all_reduce=0.233,
 )
 
 # By the major part of the compute capability, and all of it where that says more.

@@ -21,24 +21,28 @@ MATMUL_EFFICIENCY = 0.6
 ALL_REDUCE_S = 15e-6  # a small all-reduce over NVLink
 
 # Seconds of every step, and of each of its sequences, that no kernel takes; fitted as `planner.engine.rates` is.
-STEP_S = 0.000173
+STEP_S = 0.000311
 CPU_STEP_S = 1e-3  # assumed
-SEQUENCE_S = 1.37e-05
+SEQUENCE_S = 1.49e-05
 # Kernels that a layer has beside an ordinary one's: seconds of a step, and of the host to launch them one by one.
-EXPERTS_S = 1.91e-05, 5.1e-05  # routing tokens to experts, and their results together again
-LATENT_S = 8.46e-06, 7.9e-05  # MLA's projections
-BLOCKS_S = 4.01e-05, 0.000627  # weights with a scale a block: inputs are quantised by kernels of their own
-EARLY, EARLY_EXPERTS = (0, 18), 1.16  # before this release kernels of a layer of a mixture took so many times as long
+EXPERTS_S = 1.71e-05, 5.63e-05  # routing tokens to experts, and their results together again
+LATENT_S = 1.21e-05, 5.77e-05  # MLA's projections
+BLOCKS_S = 1.8e-05, 0.000267  # weights with a scale a block: inputs are quantised by kernels of their own
+NORMS_S = 1.95e-05, 0.00024  # q and k normed over heads of all GPUs, which add up their squares
+EARLY, EARLY_EXPERTS = (0, 18), 1.4  # before this release kernels of a layer of a mixture took so many times as long
 
 LAUNCH_S = 2.4e-3  # the host's for any step; this and PIECEWISE: H200 profiles of Llama-3.1-8B and Qwen3-1.7B
-LAUNCH_RANKS = 0.0974  # more for each doubling of tp: the slowest of its processes is waited for
+LAUNCH_RANKS = 0.105  # more for each doubling of tp: the slowest of its processes is waited for
 PIECEWISE = 0.37  # of launching kernel by kernel: graphs between the layers' attention
 
 # Two all-reduces a layer when tp > 1.
-DOUBLED_S = 3.11e-06  # more for each doubling of tp beyond 2
+DOUBLED_S = 3.39e-06  # more for each doubling of tp beyond 2
 PCIE_S = 7e-6  # more for each GPU beyond 2 where there is no NVLink
-ALL_REDUCE_EFFICIENCY = 0.223  # share of NVLink's bandwidth that a large one reaches
 PCIE_EFFICIENCY = 0.2  # of PCIe's: from 0.3 at tp 2 down to 0.05 at 8 in operator tables of L40S
+
+# Bytes of memory that a token passes between matrix products, whole on every GPU: of each number of a layer's hidden
+# state in its norms, sums and quantisation, and of each such number for each of its experts, sent there and back.
+MOVED_BYTES, ROUTED_BYTES = 22.0, 8.0
 
 # Two exchanges a layer of experts between ranks: all tokens to all of them, and their results back. NCCL 2.29's
 # all_gather and reduce_scatter in aiconfigurator-core 0.12.0's tables (Apache-2.0) of 2, 4 and 8 H100, H200 and B200:
@@ -184,8 +188,10 @@ class Roof:
         if not own.layer_s:
             return layer * model.layers
         layer += LATENT_S[at] if model.latent_dim else 0.0
-        layer += EXPERTS_S[at] if model.experts else 0.0
+        if model.experts:
+            layer += EXPERTS_S[at] * (1.0 if launched else own.expert_kernels[self._kind(model.bits.routed)])
         layer += BLOCKS_S[at] if model.checkpoint is not None and model.checkpoint.block is not None else 0.0
+        layer += NORMS_S[at] * model.wide_norms / model.layers if self.tp > 1 else 0.0
         early = bool(model.experts) and not launched and release_of(self.setup.options) < EARLY
         return layer * model.layers * (EARLY_EXPERTS if early else 1.0)
 
@@ -293,7 +299,17 @@ class Roof:
     @property
     def likely_token_s(self) -> float:
         """Assumed: `token_s`."""
-        return sum(self._products_s(2.0 * count, of) for count, of in self._dense) + self._experts_token_s
+        products = sum(self._products_s(2.0 * count, of) for count, of in self._dense)
+        return products + self._experts_token_s + self._moved_token_s
+
+    @property
+    def _moved_token_s(self) -> float:
+        """Of kernels between the products, which tensor parallelism does not share out."""
+        if self.hardware.kind == "cpu":
+            return 0.0
+        routed = sum(self.model.moe_layers) * self.model.experts_per_token
+        size = self.model.hidden * (MOVED_BYTES * self.model.layers + ROUTED_BYTES * routed)
+        return size / self.hardware.memory_bandwidth
 
     @property
     def _experts_token_s(self) -> float:
@@ -349,7 +365,7 @@ class Roof:
         switched = bool(nvlink and capability and int(capability.partition(".")[0]) >= 9)
         sent = 1.0 if switched else 2 * (self.tp - 1) / self.tp
         size = 2 * self.model.layers * self.model.hidden * self.model.dtype_bytes * sent
-        return size / (self._link_gb_s(ALL_REDUCE_EFFICIENCY) * 1e9)
+        return size / (self._link_gb_s(self.rates.all_reduce) * 1e9)
 
     @property
     def wave_seqs(self) -> float:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from planner.engine.law import AffineStep, StepLaw
+from planner.engine.host_costs import HostCosts
+from planner.engine.law import StepLaw
 from planner.engine.profile_file import HostLaw, ProfileFile, Validity
-from planner.engine.profiles import HostCosts, LatencyProfile
+from planner.engine.profiles import LatencyProfile
 from planner.engine.setup import Setup
+from planner.engine.step_time import AffineStep
 from planner.messages import message
 from planner.spec.service import MeasuredService
 

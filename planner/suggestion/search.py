@@ -14,13 +14,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from planner.core import no_cycles
 from planner.run import targets
 from planner.run.facts import LEAST_GROWTH, SATURATED, STEADY_START, Window, growth
 from planner.spec import Slo, Spec
 from planner.suggestion.probe import Period, load_at, seeded, traffic_of
 from planner.system.capacity import guessed_rate
 from planner.system.resolve import System, resolve
-from simulator.clock import no_cycles
 from simulator.cluster import SimulatedCluster, Visit
 
 NAN = float("nan")

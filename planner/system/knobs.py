@@ -8,11 +8,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from planner.engine.law import StepTime, bounds
-from planner.engine.limits import EngineLimits
+from planner.engine.engine_limits import EngineLimits
+from planner.engine.law import bounds
 from planner.engine.profiles import LatencyProfile
 from planner.engine.roof import ALL_REDUCE_S, MATMUL_EFFICIENCY, MEMORY_EFFICIENCY, Roof
 from planner.engine.setup import Setup
+from planner.engine.step_time import StepTime
 from planner.spec import SpecError
 from planner.spec.optimizations import Optimizations, Tier
 

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from planner.engine.catalogue import Hardware, hardware, names
-from planner.engine.limits import EngineLimits, batch_sizes, divides, limits, uneven
+from planner.engine.engine_limits import EngineLimits
+from planner.engine.limits import batch_sizes, divides, limits, uneven
 from planner.engine.model_config import load_model
 from planner.engine.model_shape import ModelShape
 from planner.engine.parallel import Parallel

@@ -7,7 +7,10 @@ of different kinds never meet.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import chain
 from typing import Final
+
+import numpy as np
 
 from planner.traffic.requests import Segments
 
@@ -29,17 +32,23 @@ def segments_of(*parts: tuple[int, int]) -> Segments:
     return tuple(part for part in parts if part[1] > 0)
 
 
-def shared_runs(prompts: Sequence[Segments]) -> list[int]:
-    """For each prompt, how many leading segments at least one other prompt begins with too.
+def shared_runs(prompts: Sequence[Sequence[int]]) -> list[int]:
+    """For each prompt, how many leading segments at least one other prompt begins with too. Prompts are content ids.
 
-    Prompts are walked as a prefix tree of content ids. Equal ids of different lengths count as shared: an upper bound.
+    They are walked as a prefix tree, as far as a segment's id occurs twice at all. Equal ids of different lengths count
+    as shared: an upper bound.
     """
+    ids, often = np.unique(np.fromiter(chain.from_iterable(prompts), dtype=np.int64), return_counts=True)
+    repeated: set[int] = set(ids[often > 1].tolist())
     children: dict[tuple[int, int], int] = {}
     visits = [0]
-    paths = []
-    for segments in prompts:
-        node, path = 0, []
-        for content, _ in segments:
+    paths: list[list[int]] = []
+    for prompt in prompts:
+        node = 0
+        path: list[int] = []
+        for content in prompt:
+            if content not in repeated:
+                break
             child = children.setdefault((node, content), len(visits))
             if child == len(visits):
                 visits.append(0)

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from planner.traffic.requests import Arrival, Request
-from planner.traffic.traces import Sendable
+
+if TYPE_CHECKING:
+    from planner.traffic.traces import Sendable
 
 
 @dataclass(frozen=True)

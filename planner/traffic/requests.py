@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 Segments = tuple[tuple[int, int], ...]
 
@@ -41,8 +41,7 @@ class Request:
         return Request, tuple(getattr(self, field.name) for field in fields(self))  # compiled: has no other way
 
 
-@dataclass(frozen=True, slots=True)
-class Arrival:
+class Arrival(NamedTuple):
     """`request` is sent at `time_s`, in seconds after the run's start."""
 
     time_s: float

@@ -13,6 +13,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
+from planner.core import no_cycles
 from planner.messages import message, system
 from planner.spec import SpecError, Trace
 from planner.spec.strict_yaml import shorten
@@ -172,29 +173,28 @@ class Sendable:
         return (self.requests - 1) / duration_s if duration_s > 0 and self.starts in ("recorded", "drawn") else None
 
 
-def _block_segments(row: TraceRequest, block_tokens: int) -> Segments:
-    """Blocks of the prompt; what the last one leaves over, or lacks, is the last segment's."""
-    ids = row.hash_ids
-    if len(ids) * block_tokens <= row.prompt_tokens:
-        return tuple((block, block_tokens) for block in ids)
-    last = row.prompt_tokens - (len(ids) - 1) * block_tokens
-    return (*((block, block_tokens) for block in ids[:-1]), (ids[-1], last))
+def _shared_segments(row: TraceRequest, run: int, block_tokens: int) -> Segments:
+    """The first `run` blocks of the prompt; the last one of all may be less than whole."""
+    ids = row.hash_ids[:run]
+    if run * block_tokens <= row.prompt_tokens:
+        return tuple([(block, block_tokens) for block in ids])
+    last = row.prompt_tokens - (run - 1) * block_tokens
+    return (*[(block, block_tokens) for block in ids[:-1]], (ids[-1], last))
 
 
 def to_requests(trace: TraceFile) -> Sendable:
     """The requests of a trace. Blocks that no other request begins with become one private segment."""
-    prompts = [_block_segments(row, trace.block_tokens) for row in trace.requests]
-    runs = shared_runs(prompts)
+    runs = shared_runs([row.hash_ids for row in trace.requests])
     sessions: dict[str, int] = {}
     latest: dict[str, int] = {}  # session -> its newest request
     steps: dict[str, int] = {}  # step -> its request
     arrivals = []
     followers: dict[int, list[tuple[float, Request]]] = {}
     waits: dict[int, int] = {}
-    for index, (row, blocks, run) in enumerate(zip(trace.requests, prompts, runs, strict=True)):
+    for index, (row, run) in enumerate(zip(trace.requests, runs, strict=True)):
         prompt, output = row.prompt_tokens, row.output_tokens
-        segments = blocks[:run]
-        shared = sum(size for _, size in segments)
+        segments = _shared_segments(row, run, trace.block_tokens)
+        shared = min(prompt, run * trace.block_tokens)
         if shared < prompt:
             segments += ((content_id(PROMPT, index), prompt - shared),)
         session = index if row.session is None else sessions.setdefault(row.session, index)
@@ -216,7 +216,8 @@ def to_requests(trace: TraceFile) -> Sendable:
 
 @lru_cache(maxsize=8)
 def _kept(path: str, format: str, block_tokens: int | None, selection: Selection, stamp: tuple[int, int]) -> Sendable:
-    return to_requests(read(path, format, block_tokens, None, selection))
+    with no_cycles():
+        return to_requests(read(path, format, block_tokens, None, selection))
 
 
 def selection_of(workload: Trace) -> Selection:

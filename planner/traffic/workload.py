@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from planner.core import no_cycles
 from planner.spec import (
     Concurrency,
     Constant,
@@ -25,11 +26,13 @@ from planner.spec import (
     SpecError,
     Trace,
 )
-from planner.traffic import multi_round_qa, traces
 from planner.traffic.contents import ANSWER, DOCUMENT, PROMPT, SYSTEM, content_id, segments_of, shared_runs
 from planner.traffic.loads import Chained, ClosedLoop, Woven
 from planner.traffic.random_streams import arrival_times, draw, draw_tokens, stream
 from planner.traffic.requests import Arrival, Load, Request
+
+if TYPE_CHECKING:
+    from planner.traffic.traces import Sendable
 
 MOST_TURNS = 2_000_000  # each costs about a kilobyte
 MOST_HISTORY = 20_000_000  # pieces of prompts, about 100 bytes each
@@ -187,17 +190,21 @@ def _rag(spec: Spec, workload: Rag) -> Load:
             sum(tokens for _, tokens in segments[:run]), content_id(ANSWER, index), False, known, tuple(row),
         )
         for index, (segments, run, output, row) in enumerate(
-            zip(prompts, shared_runs(prompts), outputs, found, strict=True)
+            zip(prompts, shared_runs([[one for one, _ in parts] for parts in prompts]), outputs, found, strict=True)
         )
     ]  # fmt: skip
     return _open_loop(arrival_times(count, workload.rate, workload.burstiness, seed), requests)
 
 
 def _multi_round_qa(spec: Spec, workload: MultiRoundQa) -> Load:
+    from planner.traffic import multi_round_qa
+
     return multi_round_qa.MultiRoundQaLoad(workload)
 
 
-def _sendable(workload: Trace) -> traces.Sendable:
+def _sendable(workload: Trace) -> Sendable:
+    from planner.traffic import traces  # the formats of traces: most specs need none
+
     return traces.requests_of(workload.path, workload.format, workload.block_tokens, traces.selection_of(workload))
 
 
@@ -220,7 +227,7 @@ def _trace(spec: Spec, workload: Trace) -> Load:
     return Chained(arrivals, single, sent.warnings)
 
 
-def _speedup(workload: Trace, sent: traces.Sendable) -> float:
+def _speedup(workload: Trace, sent: Sendable) -> float:
     if workload.rate is None:
         return workload.speedup
     if sent.rate is None:
@@ -244,7 +251,8 @@ KINDS: dict[str, Callable[[Spec, Any], Load]] = {
 
 def build(spec: Spec) -> Load:
     """The load of a spec: the same spec and seed give the same requests. Raises SpecError for an unusable trace."""
-    return KINDS[spec.workload.kind](spec, spec.workload)
+    with no_cycles():
+        return KINDS[spec.workload.kind](spec, spec.workload)
 
 
 # --- rates -------------------------------------------------------------------------------------
@@ -263,6 +271,8 @@ def offered_rate(spec: Spec) -> float | None:
         case Sessions() as workload:
             return workload.rate * mean_turns(workload, spec.run.seed)
         case MultiRoundQa() as workload:
+            from planner.traffic import multi_round_qa
+
             return multi_round_qa.steady_rate(workload)
         case Trace() as workload:
             natural = _sendable(workload).rate
@@ -287,6 +297,8 @@ def at_rate(spec: Spec, rate: float) -> Spec:
         case Sessions():
             change: dict[str, float] = {"rate": workload.rate * factor}
         case MultiRoundQa():
+            from planner.traffic import multi_round_qa
+
             change = multi_round_qa.sped_up(workload, factor)
         case Trace(rate=None):
             change = {"speedup": workload.speedup * factor}

@@ -84,6 +84,13 @@ def summary_of_csv(path: Path) -> str:
         )
     if rows.empty:
         raise SpecError("{path}: holds no requests; allowed: at least one row", path)
+    rows = rows.reset_index()[wanted].apply(pd.to_numeric, errors="coerce")
+    wrong = ~np.isfinite(rows.to_numpy(np.float64))
+    if wrong.any():
+        line, column = (int(index) for index in np.argwhere(wrong)[0])
+        raise SpecError("{path}:{line}: {column}: no number; allowed: a number", path, line + 2, wanted[column])
+    if not rows["finish_time"].max() > rows["launch_time"].min():
+        raise SpecError("{path}: it takes no time; allowed: requests that finish after the first was launched", path)
     return _text(csv_figures(rows), colour=False)
 
 
