@@ -262,17 +262,7 @@ class _Session:
             replace(tasks[at], bar=bars[candidates[at].mode], of_guess=told.get(candidates[at].mode, 1.0))
             for at in rest
         ]
-        rough: list[Searched] = self._map(stage, search, later, (share, (1 + share) / 2))  # type: ignore[assignment]
-        found |= dict(zip(rest, rough, strict=True))
-        bars = self._bars([(candidates[at], one) for at, one in found.items()])  # type: ignore[misc]
-        again = {
-            at: replace(task, near=one.found)
-            for at, task, one in zip(rest, later, rough, strict=True)
-            if task.bar and one.found.above > bars[candidates[at].mode]
-        }
-        found |= dict(zip(again, self._map(stage, search, [*again.values()], ((1 + share) / 2, 1)), strict=True))
-        if self._progress:
-            self._progress(stage, 1.0)
+        found |= dict(zip(rest, self._map(stage, search, later, (share, 1)), strict=True))
         rows = [rough_row(self.spec, self.gpus, candidates[at], found[at]) for at in sorted(found)]  # type: ignore[arg-type]
         self.period = self._period(max(row.rate for row in rows)) or period
         return rows

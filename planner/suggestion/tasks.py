@@ -26,9 +26,8 @@ class SearchTask:
     tolerance: float
     step: float
     period: Period | None = None  # None: the whole list of requests at any rate
-    bar: float = 0.0  # what others of the mode serve, where those are known: a rough rate is looked for first
+    bar: float = 0.0  # a candidate that does not serve this rate cannot be among the best: a rough rate will do
     of_guess: float = 1.0  # where to begin without a start, as others of the mode tell: this part of the closed form
-    near: Found | None = None  # the rough rate that it ended with before; None, and a bar: end with one
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,14 +69,14 @@ def search(task: SearchTask) -> Searched:
     brief = shortened(task.period, max(start, task.bar))
     known: tuple[Probe, ...] = ()
     if task.start is None and (task.bar or brief != task.period):  # begin where the first seconds lead
-        near = task.near or highest_rate(
+        near = highest_rate(
             lambda rate: probe(system, rate, task.seed, period=brief),
             start,
             tolerance=LOST if task.bar else 2 * task.tolerance,
             step=step,
             missing=missing,
         )
-        if task.bar and task.near is None:
+        if near.above <= task.bar:
             return Searched(guess, near)
         if brief == task.period:
             known = near.probes
