@@ -37,7 +37,7 @@ from planner.suggestion.rows import rough_row
 from planner.suggestion.search import BLOCKS, Found, Probe, first_guess, highest_rate, probe, probes, system_of
 from planner.suggestion.splits import PoolSize, Split, apply, splits
 from planner.suggestion.suggest import ROUNDS, SearchTask, search, suggest, unproven
-from planner.suggestion.tasks import TURNAROUNDS, ProbeTask, Searched, attained, period_of
+from planner.suggestion.tasks import TURNAROUNDS, Searched, period_of
 from planner.suggestion.tune import GAIN, Tuned, TuneTask, tune
 from planner.suggestion.tuning import BLOCK_SIZES, BUDGETS, CONNECTORS, Tuning
 from planner.suggestion.verdict import Advantage, advantage, decide, profile_error, unmeasured
@@ -103,20 +103,6 @@ def test_equal_seconds_serve_the_head_of_one_list(kind: str) -> None:
     alike = [a.request.segments == b.request.segments and a.request.output_tokens == b.request.output_tokens
              for a, b in zip(short, far, strict=False)]  # fmt: skip
     assert all(alike)
-
-
-def test_a_run_far_beyond_the_edge_ends_early_and_its_parts_miss_alike() -> None:
-    one = apply(spec("workload.requests=600"), Split(PoolSize(1, 1), PoolSize(1, 1)))
-    system = system_of(one)
-    near, far = (attained(ProbeTask(one, 0, rate, whole=False)) for rate in (5.0, 40.0))
-    assert near == probe(system, 5.0, 0, early=False)
-    assert far.abandoned
-    assert not far.passed
-    assert len(set(far.blocks)) == 1
-    judged, good = (sum(column) for column in zip(*far.blocks, strict=True))
-    assert judged == pytest.approx(540, abs=BLOCKS)
-    assert 1 - good / judged > (1 - one.slo.attainment) ** 0.5
-    assert attained(ProbeTask(one, 0, 40.0)) == probe(system, 40.0, 0, early=False)
 
 
 @pytest.mark.parametrize("rate", [6.0, 12.0, 40.0])

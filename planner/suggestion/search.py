@@ -140,13 +140,9 @@ def probe(
     *,
     early: bool = True,
     period: Period | None = None,
-    may_miss: float | None = None,
 ) -> Probe:
-    """Serve the spec's requests at `rate` and judge them. `period` None: the whole list, less the first tenth.
-
-    `early`: it is abandoned when more than a share of `may_miss` has missed; None: than the targets allow.
-    """
-    return probes(system, rate, seed, (system.spec.slo,), early=early, period=period, may_miss=may_miss)[0]
+    """Serve the spec's requests at `rate` and judge them. `period` None: the whole list, less the first tenth."""
+    return probes(system, rate, seed, (system.spec.slo,), early=early, period=period)[0]
 
 
 @no_cycles()
@@ -158,7 +154,6 @@ def probes(
     *,
     early: bool = True,
     period: Period | None = None,
-    may_miss: float | None = None,
 ) -> list[Probe]:
     """As `probe`, one run judged by several targets; it is abandoned when it could pass by none of them."""
     spec = system.spec
@@ -170,14 +165,12 @@ def probes(
         judged = Window(min(period.warmup_s, last_s), period.seconds)
     count = load.expected_requests
     follow = len(known) < count
-    likely: float = count
     if not follow:  # what is judged is known beforehand
-        likely = count = sum(judged.start_s <= one.time_s <= judged.end_s for one in known)
+        count = sum(judged.start_s <= one.time_s <= judged.end_s for one in known)
     elif math.isfinite(judged.end_s):
         likely = rate * judged.length_s
         count = min(count, math.ceil(likely + SPREAD * math.sqrt(likely)))
-    shares = [1 - slo.attainment if may_miss is None else may_miss for slo in slos]
-    misses = [Misses(slo, judged, share * count * (1 + 1e-9)) for slo, share in zip(slos, shares, strict=True)]
+    misses = [Misses(slo, judged, (1 - slo.attainment) * count * (1 + 1e-9)) for slo in slos]
     system = replace(system, spec=seeded(spec, seed))
     settled = Settled(judged, OPEN * (1 - max(slo.attainment for slo in slos)))
     rules: list[Callable[[SimulatedCluster], bool]] = []
@@ -189,20 +182,13 @@ def probes(
     cluster = SimulatedCluster(system, load, record_steps=False, stop=stop)
     visits = cluster.run()
     if cluster.stopped and all(one.hopeless for one in misses):
-        return [_abandoned(rate, one, likely) for one in misses]
+        shares = [1 - one.missed / max(one.decided, 1) for one in misses]
+        return [Probe(rate, False, share, 0.0, 0.0, 0.0, 0.0, True) for share in shares]
     last_s = judged.end_s if cluster.stopped else min(max(one.arrival_s for one in visits), judged.end_s)
     last_s = max(last_s, first_s)  # at a rate so low that nobody comes in the period, the first one is judged
     visits = [one for one in visits if one.arrival_s <= last_s]
     until_s = cluster.clock.now if cluster.stopped else None
     return [_judged(rate, visits, Window(judged.start_s, last_s), slo, until_s) for slo in slos]
-
-
-def _abandoned(rate: float, misses: Misses, judged: float) -> Probe:
-    """A run that was given up: its misses so far, as if no part of the judged time had more of them than another."""
-    share = 1 - misses.missed / max(misses.decided, 1)
-    of_part, missed = round(judged / BLOCKS), round(misses.missed / BLOCKS)
-    blocks = ((of_part, max(of_part - missed, 0)),) * BLOCKS
-    return Probe(rate, False, share, 0.0, 0.0, 0.0, 0.0, True, blocks=blocks)
 
 
 def _judged(rate: float, visits: list[Visit], window: Window, slo: Slo, until_s: float | None) -> Probe:

@@ -364,7 +364,7 @@ class _Session:
     ) -> None:
         """Adds to `runs` one run of each split at each of its rates with the lists of these places in `seeds`."""
         tasks = [
-            (split, index, ProbeTask(apply(self.spec, split), self.seeds[index], rate, self.period, whole=False))
+            (split, index, ProbeTask(apply(self.spec, split), self.seeds[index], rate, self.period))
             for split, wanted in rates.items()
             for rate in wanted
             for index in lists

@@ -14,7 +14,6 @@ SHORT = 1500  # requests that long runs begin their search with, and that change
 TURNAROUNDS = 3  # of a request that just meets its targets: the least seconds of a run, the first of them warm-up
 TURNS = 2  # of a session that just meet their targets: the least seconds that a short run judges
 WARMUP = 0.1  # of the seconds of a run, at least
-PLENTY = 0.1  # share of misses, at least, with which a run around the edge may end
 LOST = 0.1  # width of the bracket that the search of a candidate ends with that is not in the race
 
 
@@ -42,7 +41,6 @@ class ProbeTask:
     seed: int
     rate: float
     period: Period | None = None
-    whole: bool = True  # to its end, however much has missed
 
 
 def guessed(task: SearchTask) -> float:
@@ -94,13 +92,8 @@ def search(task: SearchTask) -> Searched:
 
 
 def attained(task: ProbeTask) -> Probe:
-    """One run at one rate.
-
-    One that is not to be whole ends when its misses are more than halfway, by their logarithm, from as many as may miss
-    to all: it is sure to be beyond the edge, which runs closer to it will tell.
-    """
-    halfway = max((1 - task.spec.slo.attainment) ** 0.5, PLENTY)
-    return probe(system_of(task.spec), task.rate, task.seed, early=not task.whole, period=task.period, may_miss=halfway)
+    """One whole run at one rate."""
+    return probe(system_of(task.spec), task.rate, task.seed, early=False, period=task.period)
 
 
 FURTHER = (1.0, 1.1, 1.25, 1.5)  # times the rate, until something is short
