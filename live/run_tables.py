@@ -53,9 +53,8 @@ def requests_table(
         before = columns.get(name, [None] * len(headers))
         columns[name] = [old if new is None else new for old, new in zip(before, values, strict=True)]
 
-    fill(
-        "worker", [prefill.worker if prefill else None for prefill, _ in seen]
-    )  # of ranks the frontend sees the server
+    # Of ranks the frontend sees their server only.
+    fill("worker", [prefill.worker if prefill else None for prefill, _ in seen])
     fill("decode_worker", [decode.worker if decode else None for _, decode in seen])
     fill("queued_s", [_since(prefill.queued_s if prefill else None, start_s) for prefill, _ in seen])
     fill("prefill_start_s", [_since(prefill.start_s if prefill else None, start_s) for prefill, _ in seen])
