@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import deque
 from collections.abc import Callable, Sequence
 
 from planner.engine.host_costs import MOST_TOGETHER
@@ -27,7 +28,7 @@ class Intake:
     def __init__(self) -> None:
         self.end_s = 0.0  # of the work on those inside
         self.inside: list[Action] = []  # what follows when a request is through
-        self.behind: list[tuple[float, Action]] = []  # seconds of work, and what follows
+        self.behind: deque[tuple[float, Action]] = deque()  # seconds of work, and what follows
 
     def add(self, work_s: float, action: Action, now: float) -> bool:
         """Whether this begins its work: then somebody has to call `leave` at `end_s`."""
@@ -43,8 +44,8 @@ class Intake:
 
     def leave(self, now: float) -> list[Action]:
         """What follows for those that are through; those behind are inside then, if there are any."""
-        through, coming = self.inside, self.behind[:MOST_TOGETHER]
-        self.behind = self.behind[MOST_TOGETHER:]
+        through = self.inside
+        coming = [self.behind.popleft() for _ in range(min(MOST_TOGETHER, len(self.behind)))]
         self.inside, self.end_s = [action for _, action in coming], now + sum(work_s for work_s, _ in coming)
         return through
 

@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 
 from planner import core
+from planner.spec import load
+from planner.system.resolve import resolve
 from planner.traffic.requests import Request
 from simulator.compile import MODULES
 
@@ -41,6 +43,18 @@ def test_compiled_modules_of_other_sources_are_not_used(tmp_path: Path) -> None:
 def test_a_request_survives_pickling() -> None:
     request = Request(1, 2, 30, 4, 5, ((7, 30),), 30, -1, documents=(3,))
     assert pickle.loads(pickle.dumps(request)) == request
+
+
+@pytest.mark.parametrize("config", ["disagg", "cpu-1p1d"])
+def test_a_system_survives_pickling(config: str) -> None:
+    """It goes to other nodes of a Ray cluster."""
+    system = resolve(load(config))
+    again = pickle.loads(pickle.dumps(system))
+    for pool, other in zip(system.pools, again.pools, strict=True):
+        assert other.limits == pool.limits
+        assert other.profile.host == pool.profile.host
+        assert other.profile.step.decode(7) == pool.profile.step.decode(7)
+    assert again.spec == system.spec
 
 
 def test_both_cores_fill_the_same_tables(root: Path) -> None:

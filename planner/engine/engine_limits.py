@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,3 +32,6 @@ class EngineLimits:
         """Tokens in one block of a sequence with such a prompt."""
         keys = self.keys_above_tokens is not None and prompt_tokens > self.keys_above_tokens
         return 2 * self.block_size if keys else self.block_size
+
+    def __reduce__(self) -> tuple[type[EngineLimits], tuple[object, ...]]:
+        return EngineLimits, tuple(getattr(self, field.name) for field in fields(self))  # compiled: has no other way

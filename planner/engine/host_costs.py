@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Final
 
 # An API server of vLLM 0.25.1 is one process. Requests that come while it works leave it together, after the work of
@@ -34,3 +34,6 @@ class HostCosts:
         if not self.request_shared:
             return 0.0
         return self.request_shared * self.request_s + self.request_per_token_s * prompt_tokens
+
+    def __reduce__(self) -> tuple[type[HostCosts], tuple[object, ...]]:
+        return HostCosts, tuple(getattr(self, field.name) for field in fields(self))  # compiled: has no other way

@@ -76,6 +76,9 @@ class AffineStep:
         self._decodes = self._tabled(range(TABLED))
         self._launches = self._launched(np.arange(TABLED, dtype=float))
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _step, (self.law, self.sizes, self.floor_s)  # features are functions, which are not to be pickled
+
     def _read(self, part: str) -> list[Read]:
         return [
             (self._values[name], AMOUNTS.index(found.plain) if found.plain else -1, found.of)
@@ -142,3 +145,7 @@ class AffineStep:
             everyone = sum(tokens) + sum(max(rank.batch, 0) for rank in ranks)
             seconds = max(self.mixed(rank.chunks, rank.batch, rank.context, everyone) for rank in ranks)
         return max(seconds, launch)
+
+
+def _step(law: StepLaw, sizes: tuple[int, ...], floor_s: float) -> AffineStep:
+    return AffineStep(law, sizes, floor_s=floor_s)
