@@ -133,27 +133,14 @@ def system_of(spec: Spec) -> System:
     return resolve(spec)
 
 
-def probe(
-    system: System,
-    rate: float,
-    seed: int,
-    *,
-    early: bool = True,
-    period: Period | None = None,
-) -> Probe:
+def probe(system: System, rate: float, seed: int, *, early: bool = True, period: Period | None = None) -> Probe:
     """Serve the spec's requests at `rate` and judge them. `period` None: the whole list, less the first tenth."""
     return probes(system, rate, seed, (system.spec.slo,), early=early, period=period)[0]
 
 
 @no_cycles()
 def probes(
-    system: System,
-    rate: float,
-    seed: int,
-    slos: Sequence[Slo],
-    *,
-    early: bool = True,
-    period: Period | None = None,
+    system: System, rate: float, seed: int, slos: Sequence[Slo], *, early: bool = True, period: Period | None = None
 ) -> list[Probe]:
     """As `probe`, one run judged by several targets; it is abandoned when it could pass by none of them."""
     spec = system.spec
