@@ -32,9 +32,13 @@ class SpecError(Fault):
 
 
 class Node(BaseModel):
-    """Base of every type read from YAML: immutable, and strict about keys and types."""
+    """Base of every type read from YAML: immutable, and strict about keys and types.
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+    What checks a type is made when it is first needed, and of the types inside it only there: a start-up needs few of
+    them. So a default is `model_construct()`, which is not checked.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False, defer_build=True)
 
 
 def shorten(text: str) -> str:
