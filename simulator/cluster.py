@@ -182,6 +182,34 @@ class _Wake(Call):
         self._cluster.wake(self._station, now)
 
 
+class _Through(Call):
+    """A station's API server is done with those inside."""
+
+    __slots__ = ("_cluster", "_station")
+
+    def __init__(self, cluster: SimulatedCluster, station: Station) -> None:
+        self._cluster, self._station = cluster, station
+
+    def __call__(self, now: float) -> None:
+        self._cluster.through(self._station, now)
+
+
+class _Onwards(Call):
+    """A visit leaves a station's retrieval stage, or else its API server."""
+
+    __slots__ = ("_cluster", "_mode", "_retrieved", "_station", "_visit")
+
+    def __init__(self, cluster: SimulatedCluster, visit: Visit, station: Station, mode: Mode, retrieved: bool) -> None:
+        self._cluster, self._visit, self._station, self._mode = cluster, visit, station, mode
+        self._retrieved = retrieved
+
+    def __call__(self, now: float) -> None:
+        if self._retrieved:
+            self._cluster.retrieved(self._visit, self._station, self._mode, now)
+        else:
+            self._cluster.taken_in(self._visit, self._station, self._mode, now)
+
+
 class SimulatedCluster:
     """One simulated run of `load` on `system`.
 
@@ -442,9 +470,9 @@ class SimulatedCluster:
             return
         station.assigned += 1
         visit.retrieval_start_s, visit.retrieval_end_s = station.retrieval.serve(now)
-        self.clock.at(visit.retrieval_end_s, partial(self._retrieved, visit, station, mode))
+        self.clock.at(visit.retrieval_end_s, _Onwards(self, visit, station, mode, retrieved=True))
 
-    def _retrieved(self, visit: Visit, station: Station, mode: Mode, now: float) -> None:
+    def retrieved(self, visit: Visit, station: Station, mode: Mode, now: float) -> None:
         station.assigned -= 1
         self._submit(visit, station, mode, now)
 
@@ -457,8 +485,8 @@ class SimulatedCluster:
             self._queue(visit, station, mode, now)
             return
         station.engine.expect(1)
-        if station.intake.add(work_s, partial(self._taken_in, visit, station, mode), now):
-            self.clock.at(station.intake.end_s, partial(self._through, station))
+        if station.intake.add(work_s, _Onwards(self, visit, station, mode, retrieved=False), now):
+            self.clock.at(station.intake.end_s, _Through(self, station))
 
     def _parsed_again(self, visit: Visit) -> float:
         """Seconds of the decode worker's API server, a part of the way between workers.
@@ -470,16 +498,16 @@ class SimulatedCluster:
         prompt = visit.request.prompt_tokens
         return min(self._host.work(prompt), self._hand_over.way(prompt, self._host.hop_s))
 
-    def _through(self, station: Station, now: float) -> None:
+    def through(self, station: Station, now: float) -> None:
         """The API server is done with those inside, unless more have come."""
         intake = station.intake
         if now >= intake.end_s:
-            for action in intake.leave(now):
-                action(now)
+            for call in intake.leave(now):
+                call(now)
         if intake.inside:
-            self.clock.at(intake.end_s, partial(self._through, station))
+            self.clock.at(intake.end_s, _Through(self, station))
 
-    def _taken_in(self, visit: Visit, station: Station, mode: Mode, now: float) -> None:
+    def taken_in(self, visit: Visit, station: Station, mode: Mode, now: float) -> None:
         station.engine.expect(-1)
         self._queue(visit, station, mode, now)
 
