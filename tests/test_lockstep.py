@@ -127,10 +127,10 @@ def test_pools_of_ranks_hand_their_kv_over() -> None:
     system = resolve(config)
     cluster = served(system)
     assert system.gpus == 2 * sum(len(pool.servers) * pool.tp for pool in system.pools)
-    assert len(cluster.transfers) == 40
+    assert len(cluster.transfers.bytes) == 40
     prompts = sum(visit.request.prompt_tokens for visit in cluster.visits)
     assert [tokens_in_lockstep(pool) for pool in cluster.pools] == [prompts, 40 * 20]
-    assert {row[1] for row in cluster.transfers} == {place.name for place in system.pools[0].workers}
+    assert set(cluster.transfers.source) == {place.name for place in system.pools[0].workers}
 
 
 def test_ranks_of_a_dense_model_go_their_own_way() -> None:

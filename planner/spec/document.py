@@ -79,13 +79,13 @@ class Spec(Node):
     hardware: str = "h200"  # a name in configs/hardware
     profile: str | MeasuredService | None = None  # step times: a name in configs/profiles, a file, or a black box's law
     deployment: Deployment
-    cluster: Cluster = Cluster()
-    engine: Engine = Engine()
+    cluster: Cluster = Cluster.model_construct()
+    engine: Engine = Engine.model_construct()
     retrieval: Retrieval | None = None
-    workload: Workload = Poisson()
-    slo: Slo = Slo()
-    run: RunOptions = RunOptions()
-    optimizations: Optimizations = Optimizations()
+    workload: Workload = Poisson.model_construct()
+    slo: Slo = Slo.model_construct()
+    run: RunOptions = RunOptions.model_construct()
+    optimizations: Optimizations = Optimizations.model_construct()
 
     @model_validator(mode="after")
     def _consistent(self) -> Spec:
