@@ -232,6 +232,10 @@ class Worker:
         return self._plan is not None
 
     @property
+    def launches_ahead(self) -> bool:
+        return self._early
+
+    @property
     def busy_until_s(self) -> float:
         """When it will have nothing to compute, as far as it is known: -inf idle, inf while something waits."""
         if self._plan is None:
