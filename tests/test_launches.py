@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from planner.calibration.fitting import fit_step, law_of, with_launches
-from planner.calibration.launches import LaunchFit, fit_launches, fit_levels, launch_rows
+from planner.calibration.launches import USUAL_STAY_S, LaunchFit, fit_launches, fit_levels, launch_rows
 from planner.calibration.observations import from_steps
 from planner.engine.law import StepLaw, waves
 from planner.engine.profiles import capture_sizes
@@ -124,6 +124,41 @@ def test_errors_of_launches_cover_what_they_were_made_of() -> None:
     assert inside >= 34
 
 
+def test_a_prompt_soon_after_another_shows_its_launch_too() -> None:
+    """Two decode steps lie between them: whatever the first one did has ended when the second one is decided."""
+    usual: list[Step] = [(0, 4, 4 * (1024 + step)) for step in range(6)]
+    close: list[Step] = [(2048, 4, 5000), (0, 5, 8000), (0, 5, 8005), (2048, 5, 8010), (0, 6, 11_000), (0, 6, 11_006)]
+    steps = table([[*usual, *close], [(0, 5, 5 * (1024 + step)) for step in range(6)]], AffineStep(LAW, SIZES))
+    found = launch_rows(steps, LARGEST).query("kind == 'launch_eager_s'")
+    assert found["seconds"].tolist() == pytest.approx(
+        [LAW.launch_eager_s + count * LAW.launch_per_seq_s for count in (4, 5)], rel=0.01
+    )
+
+
+def test_a_launch_that_compiles_is_left_out_and_named() -> None:
+    class Compiling(Scattered):
+        def launch(self, tokens: int, batch: int) -> float:
+            return 1.5 if (tokens, batch) == (2048, 16) else self._law.launch(tokens, batch)
+
+    law = AffineStep(LAW, SIZES)
+    found = fit_launches([table(bursts(), Compiling(law, np.random.default_rng(1)))], SIZES)
+    assert found is not None
+    assert found.compiled_s == pytest.approx([1.5] * 3)  # beside 16 decodes of each context
+    assert found.values["launch_eager_s"] == pytest.approx(LAW.launch_eager_s, rel=0.02)
+
+
+def test_launches_of_one_stay_tell_one_level() -> None:
+    """The same launches are known less well close together in time than ten seconds apart."""
+    far = table(bursts(), Scattered(AffineStep(LAW, SIZES), np.random.default_rng(2)))
+    near = far.assign(start_s=far["start_s"] - 9.5 * (far["start_s"] // 10.0))
+    one, other = (fit_launches([steps], SIZES) for steps in (far, near))
+    assert one is not None
+    assert other is not None
+    assert one.values == pytest.approx(other.values)
+    assert 1.1 * one.errors["launch_eager_s"] < other.errors["launch_eager_s"]
+    assert other.errors["launch_decode_s"] == pytest.approx(one.errors["launch_decode_s"])
+
+
 class Scattered:
     """Each launch takes up to 17 % more or less (10 % standard deviation) than the law says."""
 
@@ -212,6 +247,19 @@ def test_waves_are_found_where_they_are_and_not_where_they_are_not() -> None:
             assert found.values["decode_per_context_s"] == pytest.approx(LAW.decode_per_context_s, rel=0.01)
 
 
+def test_slower_kernels_of_wider_batches_are_found_where_batches_tell() -> None:
+    """As fp8 products on Hopper: one more 2 ms for 17 to 64 sequences, none where every batch is that wide."""
+    given = {"decode_tile_rows": 16.0}
+    law = AffineStep(LAW.model_copy(update=given | {"decode_tile_s": 2e-3}), SIZES)
+    assert law.decode(17)[0] - law.decode(16)[0] == pytest.approx(2e-3 + 8 * LAW.decode_per_seq_s)
+    assert law.decode(65)[0] < law.decode(64)[0]
+    steps = table(bursts(), law)
+    rows = from_steps(steps, SIZES, launches=fit_launches([steps], SIZES), given=given)
+    assert fit_step(rows, floored=False, given=given).values["decode_tile_s"] == pytest.approx(2e-3, rel=0.03)
+    wide = rows[(rows["mixed_steps"] > 0) | (rows["decode_tiled"] > 0)]
+    assert "decode_tile_s" not in fit_step(wide, floored=False, given=given).names
+
+
 def test_waves_are_found_where_no_prompt_joins_decodes() -> None:
     """As on a pair, whose terms of sequences beside prompts are tied to those of decodes."""
     law = AffineStep(LAW.model_copy(update={"decode_wave_seqs": 16.5, "decode_wave_tail": 0.6}), SIZES)
@@ -259,6 +307,9 @@ def test_levels_and_how_long_they_stay_are_found_in_steps() -> None:
     assert found is not None
     assert found.levels == pytest.approx(levels, rel=0.01)
     assert found.stays_s == pytest.approx(0.4, rel=0.35)
+    few = fit_levels([steps.iloc[:40]], LaunchFit({"launch_graph_s": law_s}, {}, LARGEST))
+    assert few is not None
+    assert few.stays_s == USUAL_STAY_S
     assert fit_levels([steps.iloc[:10]], LaunchFit({"launch_graph_s": law_s}, {}, LARGEST)) is None
 
 

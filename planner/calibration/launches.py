@@ -49,11 +49,11 @@ COMPILED = 4.0  # times the median of its kind: host levels are up to twice as l
 MANY = 4  # sequences: fewer do not tell what each takes
 LEVELS = (10, 30, 50, 70, 90)  # percentiles: the middles of five equal parts
 ENOUGH = 20  # launches that show how uneven they are
-PAIRS, NEAR_S = 300, 1.0  # so many pairs that close in time show how long a level stays
+PAIRS, NEAR_S = 1000, 1.0  # so many pairs that close in time show how long a level stays
 STAYS_S = np.geomspace(0.05, 10.0, 60)  # tried
-# Where a calibration's tens of launches do not show it: they said 0.05 to 1 s of ten H200 servers, the servers' loads,
-# with hundreds of launches, 0.2 to 0.8 s, the median 0.4.
-USUAL_STAY_S = 0.4
+# Where a calibration's tens of launches do not show it: they said 0.05 to 1 s of 13 H200 servers, the servers' loads,
+# with hundreds of launches each, 0.2 to 0.8 s, the median 0.33.
+USUAL_STAY_S = 0.33
 KINDS = ("launch_decode_s", "launch_graph_s", "launch_eager_s")
 
 Array = NDArray[np.float64]
@@ -182,7 +182,7 @@ def fit_launches(runs: Sequence[pd.DataFrame], sizes: Sequence[int]) -> LaunchFi
 
 
 def _warm_rows(runs: Sequence[pd.DataFrame], largest: int) -> tuple[pd.DataFrame, tuple[float, ...]]:
-    """`launch_rows` of runs, with the column `run`, without those in which kernels were compiled: the seconds of these."""
+    """`launch_rows` of runs, with the column `run`, but those in which kernels were compiled: the seconds of these."""
     tables = [launch_rows(steps, largest).assign(run=number) for number, steps in enumerate(runs) if len(steps)]
     if not tables:
         return launch_rows(pd.DataFrame({"worker": []}), largest).assign(run=0), ()
