@@ -182,8 +182,11 @@ def test_synchronous_steps_show_no_launch() -> None:
     assert fit_launches([steps], SIZES) is None
 
 
-def simulated(law: AffineStep, fast: bool) -> tuple[list[Sequence], list[Decision]]:
-    """Two requests decode; prompts of 600 and of 100 tokens come 0.1 ms apart, in time for two steps."""
+def simulated(law: AffineStep, fast: bool) -> tuple[list[Sequence], list[Decision], list[float]]:
+    """Two requests decode; prompts of 600 and of 100 tokens come 0.1 ms apart, in time for two steps.
+
+    Also what each step took, from the recorded rows.
+    """
     trace: list[Decision] = []
     worker = Worker("w", LIMITS, law, fast_forward=fast, trace=None if fast else trace)
     lengths = ((16, 40, 0.0), (16, 40, 0.0), (600, 4, 0.0412), (100, 4, 0.0413))
@@ -197,12 +200,17 @@ def simulated(law: AffineStep, fast: bool) -> tuple[list[Sequence], list[Decisio
         worker.submit(sequence, time_s)
     while worker.next_event_s() < math.inf:
         worker.advance(worker.next_event_s())
-    return sequences, trace
+    gaps = [
+        seconds / count + growth_s * (step - (count - 1) / 2)
+        for _, seconds, _, _, _, count, growth_s, *_ in worker.steps
+        for step in range(int(count))
+    ]
+    return sequences, trace, gaps
 
 
 def test_the_simulator_takes_the_times_of_the_engine_written_out() -> None:
     law = AffineStep(LAW, SIZES)
-    sequences, trace = simulated(law, fast=False)
+    sequences, trace, gaps = simulated(law, fast=False)
     chunks = {sum(new for new, _ in row[0]): row[0] for row in trace}
 
     def gpu(step: Step) -> float:
@@ -214,7 +222,9 @@ def test_the_simulator_takes_the_times_of_the_engine_written_out() -> None:
     assert sequences[0].prefill_end_s == pytest.approx(ends[((16, 0), (16, 0))], abs=1e-9)
     assert sequences[2].prefill_end_s == pytest.approx(ends[((600, 0), (100, 0))], abs=1e-9)
     assert sequences[0].last_token_s == pytest.approx(seen[-1], abs=1e-9)
-    for one, other in zip(sequences, simulated(law, fast=True)[0], strict=True):
+    quick, _, same = simulated(law, fast=True)
+    assert same == pytest.approx(gaps, abs=1e-9)  # the step that waits for a launch is not spread over its run
+    for one, other in zip(sequences, quick, strict=True):
         assert one.prefill_end_s == pytest.approx(other.prefill_end_s, abs=1e-9)
         assert one.last_token_s == pytest.approx(other.last_token_s, abs=1e-9)
 
