@@ -151,7 +151,7 @@ class Worker:
         self._next: Plan | None = None  # asynchronous: decided, begins when the plan ends
         self._decided = False  # asynchronous: what follows the plan, if anything, is decided
         self._pace = 1.0
-        self._launches = step.launch(1 << 20, 0) > 0.0 and not in_lockstep
+        self._launches = max(step.launch(1, 0), step.launch(1 << 20, 0)) > 0.0 and not in_lockstep
         self._host_pace = pace
         self._free_s = -NEVER  # when the GPU is done with all that has ended
         self._posting = posting

@@ -229,6 +229,18 @@ def test_the_simulator_takes_the_times_of_the_engine_written_out() -> None:
         assert one.last_token_s == pytest.approx(other.last_token_s, abs=1e-9)
 
 
+def test_launches_within_graphs_count_where_none_beyond_was_seen() -> None:
+    """As of an engine whose budget is the largest graph: no step of it is launched kernel by kernel."""
+    law = AffineStep(LAW.model_copy(update={"launch_eager_s": 0.0, "launch_per_seq_s": 0.0}), SIZES)
+    worker = Worker("w", LIMITS, law)
+    sequence = Sequence(Request(0, 0, 100, 1, 1, ((1, 100),), 0, -1))
+    worker.submit(sequence, 0.0)
+    while worker.next_event_s() < math.inf:
+        worker.advance(worker.next_event_s())
+    assert law.mixed([(100, 0)], 0, 0) + LAW.launch_decode_s < LAW.launch_graph_s
+    assert sequence.prefill_end_s == pytest.approx(LAW.launch_graph_s)
+
+
 def test_waves_of_attention() -> None:
     """16.5 sequences fill the GPU once: 17 take as long as one and six tenths of a wave, 33 as long as two."""
     assert waves(33, 16.5, 0.6)[0] == pytest.approx(1.0)
