@@ -438,9 +438,7 @@ ANSWERS: dict[str, str] = {
     "client send to first token at the client.": "客户端发送到客户端收到首 token。",
     "client send to last token at the client.": "客户端发送到客户端收到最后一个 token。",
     "(E2E - TTFT) / (output tokens - 1), one value a request.": "(E2E - TTFT) / (输出 token - 1)，每个请求一个值。",
-    "gaps between tokens, pooled over all requests. On GPUs simulations tell its mean and median, not its tails.": (
-        "全部请求合并的 token 间隔。在 GPU 上，模拟只预测其平均值和中位数，不预测尾部。"
-    ),
+    "gaps between tokens, pooled over all requests.": "全部请求合并的 token 间隔。",
     "TTFT without retrieval": "不含检索的 TTFT",
     "TTFT less the wait for retrieval and the retrieval itself.": "TTFT 减去检索等待与检索本身。",
     "Retrieval": "检索",
