@@ -116,6 +116,10 @@ def test_impossible_targets_are_answered() -> None:
     app = page("answer", ttft_ms="1", tpot_ms="1")
     assert not app.exception
     assert "No use of 2 GPUs meets the targets at any rate." in texts(app)
+    least = {one.label: (one.value, one.delta) for one in app.metric}  # what would have to be allowed
+    assert set(least) == {"TTFT p99", "TPOT p99"}
+    assert all(float(value.removesuffix(" ms")) > 1 and "missed" in delta for value, delta in least.values())
+    assert [one.key for one in app.button] == ["answer_ask"]  # there is nothing to deploy
 
 
 def test_a_model_that_does_not_fit_is_one_line() -> None:
@@ -163,6 +167,16 @@ def test_own_trace_becomes_the_workload() -> None:
     assert found.spec().workload.kind == "trace"
 
 
+def test_a_trace_is_read_before_the_click() -> None:
+    good, bad = (uploads.stored("a.jsonl", data) for data in (b"".join(ROW % (100 * n, 50) for n in range(9)), b"no\n"))
+    app = fine(page("ask", traffic="trace", trace=good))
+    assert "9 requests at " in texts(app)
+    assert "ask_button" in [one.key for one in app.button]
+    app = page("ask", traffic="trace", trace=bad)
+    assert len(app.error) == 2  # where it stands, and in the place of the button
+    assert "ask_button" not in [one.key for one in app.button]
+
+
 def test_traces_outside_the_folders_are_out_of_reach() -> None:
     found, faults = read({"traffic": "trace", "trace": "../../etc/passwd"})
     assert found.trace == ""
@@ -201,6 +215,7 @@ def test_workbench_tools() -> None:
     app = page("workbench")
     app.segmented_control(key="bench_view").set_value("Sweep")
     fine(app.run())
+    assert re.fullmatch(r"[\d.]+ %", app.dataframe[0].value["Attainment"][0])
     app.text_input(key="bench_values").set_value(",,")
     app.run()
     assert len(app.error) == 1

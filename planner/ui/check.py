@@ -311,8 +311,8 @@ def _compared(simulated: Path, measured: Path) -> None:
         rows = [
             {
                 t("Metric"): charts.name_of(e, say),
-                t("simulated"): number(e.predicted),
-                t("measured"): number(e.measured),
+                t("simulated"): charts.valued(e, e.predicted),
+                t("measured"): charts.valued(e, e.measured),
                 t("error"): _signed(e.error),
             }
             for e in comparison.errors

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pandas as pd
 import streamlit as st
 
+from planner.report import printing
 from planner.report.printing import shown
 from planner.report.words import number
 from planner.run.metrics import METRICS, Summary
@@ -157,3 +159,10 @@ def alternatives(found: Suggestion, made: list[Option], rate: float) -> None:
         row[t("US dollars per million tokens")] = "–" if one.cost is None else number(one.cost)
         rows.append(row)
     st.table(pd.DataFrame(rows).set_index(t("What it is best in")))
+    warned([one.summary for one in made])
+
+
+def warned(summaries: Sequence[Summary]) -> None:
+    """What a reader must know of these runs before using their numbers."""
+    for warning in dict.fromkeys(text for summary in summaries for text in printing.warnings(summary)):
+        st.caption(f":material/warning: {say(warning)}")

@@ -12,6 +12,7 @@ from planner import charts
 from planner.engine.catalogue import names
 from planner.engine.profiles import load_profile
 from planner.engine.provenance import origin
+from planner.messages import message
 from planner.report import printing
 from planner.report.explain import explain
 from planner.run.metrics import METRICS, Summary, summarise
@@ -145,11 +146,17 @@ def _sweep() -> None:
     with right:
         with st.spinner(t("Simulating …")):
             table = compute.sweep_of(dump(parse(text, "YAML")), key, values)
-        st.altair_chart(charts.how_it_varies(table, metric, say(METRICS[metric].label)), alt=t("A metric over a key"))
+        st.altair_chart(charts.how_it_varies(table, key, metric, say), alt=t("A metric over a key"))
         read_this(t("Each point is one simulated run with that value; everything else stays as in the YAML."))
-        shown = table.rename(columns={"value": key, "meets_targets": t("meets the targets")})
-        labels = {name: say(METRICS[name].label) for name in curves.SWEPT}
-        st.dataframe(shown.rename(columns=labels), hide_index=True)
+        rows = [
+            {
+                key: row["value"],
+                t("meets the targets"): row["meets_targets"],
+                **{say(METRICS[name].label): printing.shown(METRICS[name], row[name]) for name in curves.SWEPT},
+            }
+            for row in table.to_dict("records")
+        ]
+        st.dataframe(pd.DataFrame(rows), hide_index=True)
 
 
 def _runs() -> dict[str, Path]:
@@ -190,12 +197,17 @@ def _read(folder: Path) -> Summary:
         ) from None
 
 
+def shown(value: float | bool | None) -> str:
+    """A parameter of the law, seconds down to 1e-12; a dash where there is none."""
+    return "–" if value is None else f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
 def _calibration() -> None:
     name = st.selectbox(t("Profile"), names("profiles"), key="bench_profile")
     profile = load_profile(name)
     file = profile.file
     assert file is not None
-    badge(f"[{origin([profile])}]")
+    badge(message("[{origin}]", origin([profile])))
     if file.measured is not None:
         st.caption(f"{file.measured.gpu}, vLLM {file.measured.vllm}, {file.measured.date}. {file.measured.how}")
     if file.fit is not None and file.fit.residuals:
@@ -222,6 +234,7 @@ def _calibration() -> None:
         st.caption(note)
     errors = {} if file.fit is None else file.fit.standard_errors
     law = [
-        {t("Parameter"): key, t("Value"): value, "±": errors.get(key)} for key, value in file.step.model_dump().items()
+        {t("Parameter"): key, t("Value"): shown(value), "±": shown(errors.get(key))}
+        for key, value in file.step.model_dump().items()
     ]
     st.dataframe(pd.DataFrame(law), hide_index=True)
