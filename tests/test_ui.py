@@ -22,7 +22,7 @@ from planner.engine.model_config import load_model, model_config
 from planner.messages import names
 from planner.run.facts import STAGES
 from planner.run.metrics import METRICS
-from planner.spec import SpecError, dump, load
+from planner.spec import SpecError, dump, load, parse
 from planner.suggestion.suggest import suggest
 from planner.ui import compute, jobs, models, uploads
 from planner.ui.answer import command
@@ -225,6 +225,24 @@ def test_workbench_tools() -> None:
     app = page("workbench")
     app.segmented_control(key="bench_view").set_value("Calibration")
     fine(app.run())
+
+
+def test_a_command_and_a_file_reach_the_workbench() -> None:
+    app = page("workbench")
+    app.text_area(key="bench_pasted").set_value("vllm serve Qwen/Qwen3-32B --tensor-parallel-size 2 --max-num-seqs 99")
+    app.button(key="bench_bring").set_value(True)
+    fine(app.run())
+    text = app.text_area(key="bench_text").value
+    assert "max_num_seqs: 99" in text
+    assert parse(text, "YAML").deployment.tp == 2
+    own = "name: mine\ndeployment: {mode: aggregated, replicas: 1}\n"
+    app.file_uploader(key="bench_upload").set_value(("mine.yaml", own.encode(), "application/yaml"))
+    app.button(key="bench_bring").set_value(True)
+    assert fine(app.run()).text_area(key="bench_text").value == own
+    app.file_uploader(key="bench_upload").set_value(("x.bin", b"\xff\x00\x01", "application/octet-stream"))
+    app.button(key="bench_bring").set_value(True)
+    app.run()
+    assert [one.value.startswith("x.bin: ") for one in app.error] == [True]
 
 
 def test_a_watch_is_shown_from_a_recording_and_from_its_folder(tmp_path: Path) -> None:

@@ -83,7 +83,7 @@ def how_latency_spreads(
 def how_it_varies(table: pd.DataFrame, key: str, metric: str, say: Say = plain) -> Chart:
     """A metric over the values of a swept key (planner.suggestion.curves.sweep)."""
     order, shown = table["value"].tolist(), METRICS[metric]
-    title, form = say(shown.label), "%" if shown.unit == "share" else ""
+    title, share = say(shown.label), shown.unit == "share"
     if shown.unit not in ("", "share", "price"):
         title = f"{title}, {shown.unit}"
     return (
@@ -91,10 +91,10 @@ def how_it_varies(table: pd.DataFrame, key: str, metric: str, say: Say = plain) 
         .mark_line(point=alt.OverlayMarkDef(filled=False, fill="transparent", size=70), color=COLOURS["decode"])
         .encode(
             x=alt.X("value:N", sort=order, title=key, axis=alt.Axis(labelAngle=0)),
-            y=alt.Y(f"{metric}:Q", title=title, axis=alt.Axis(format=form)),
+            y=alt.Y(f"{metric}:Q", title=title, axis=alt.Axis(format="%") if share else alt.Axis()),
             tooltip=[
                 alt.Tooltip("value:N", title=key),
-                alt.Tooltip(f"{metric}:Q", title=title, format=".1%" if form else ".4g"),
+                alt.Tooltip(f"{metric}:Q", title=title, format=".1%" if share else ".4g"),
             ],
         )
         .properties(height=240)

@@ -126,7 +126,7 @@ def _model(now: Scenario) -> None:
     left, right = st.columns([3, 1], vertical_alignment="bottom")
     with right, st.popover(t("My own model"), icon=":material/upload_file:", width="stretch"):
         text = st.text_area(t("Its config.json, pasted"), key="ask_config", height=160)
-        if st.button(t("Use this model"), key="ask_config_use", disabled=not text.strip()):
+        if st.button(t("Use this model"), key="ask_config_use"):
             _use_pasted(text)
     chosen = st.session_state["ask_model"]
     with left:

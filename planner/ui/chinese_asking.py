@@ -118,4 +118,13 @@ ASKING: dict[str, str] = {
     "Measured steps": "实测步数",
     "Mean error, %": "平均误差，%",
     "Largest error, %": "最大误差，%",
+    "From a file or a command": "来自文件或命令",
+    "YAML of this planner, or what starts your servers: scripts and commands of vLLM, SGLang, "
+    "TensorRT-LLM, Docker Compose, Kubernetes, KServe, Dynamo, llm-d, production-stack, Ray Serve.": (
+        "本工具的 YAML，或启动您服务的文件：vLLM、SGLang、TensorRT-LLM 的脚本与命令，"
+        "Docker Compose、Kubernetes、KServe、Dynamo、llm-d、production-stack、Ray Serve。"
+    ),
+    "Upload a file": "上传文件",
+    "Or paste it": "或粘贴到这里",
+    "Put it into the editor": "放入编辑框",
 }

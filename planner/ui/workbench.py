@@ -12,12 +12,14 @@ from planner import charts
 from planner.engine.catalogue import names
 from planner.engine.profiles import load_profile
 from planner.engine.provenance import origin
+from planner.interop.import_file import import_text
 from planner.messages import message
 from planner.report import printing
 from planner.report.explain import explain
 from planner.run.metrics import METRICS, Summary, summarise
 from planner.run.tables import Run
 from planner.spec import SpecError, config_root, dump, load, parse
+from planner.spec.strict_yaml import read_mapping
 from planner.suggestion import curves
 from planner.ui import compute
 from planner.ui.frame import badge, failed, guarded, help_of, read_this, scenario, title
@@ -63,9 +65,43 @@ def _text() -> str:
         t("Start from"), [QUESTION, *_shipped()], key="bench_file", on_change=replace,
         format_func=lambda name: asked if name == QUESTION else name,
     )  # fmt: skip
+    _bring()
     text = str(st.text_area(t("YAML"), key="bench_text", height=330))
     st.session_state["bench_kept"] = text
     return text
+
+
+def _bring() -> None:
+    """A file of the user's in the editor, or a command."""
+    with st.popover(t("From a file or a command"), icon=":material/upload_file:", width="stretch"):
+        st.caption(
+            t(
+                "YAML of this planner, or what starts your servers: scripts and commands of vLLM, SGLang, "
+                "TensorRT-LLM, Docker Compose, Kubernetes, KServe, Dynamo, llm-d, production-stack, Ray Serve."
+            )
+        )
+        upload = st.file_uploader(t("Upload a file"), key="bench_upload")
+        pasted = st.text_area(
+            t("Or paste it"), key="bench_pasted", height=100,
+            placeholder="vllm serve Qwen/Qwen3-32B --tensor-parallel-size 2 --max-num-seqs 256",
+        )  # fmt: skip
+        if st.button(t("Put it into the editor"), key="bench_bring"):
+            text, name = (
+                (pasted, "command") if upload is None else (upload.getvalue().decode(errors="replace"), upload.name)
+            )
+            try:
+                st.session_state["bench_text"] = brought(text, name)
+            except SpecError as error:
+                failed(error)
+
+
+def brought(text: str, name: str) -> str:
+    """YAML of this planner as it is, another stack's file as `planner import` turns it into one. Raises SpecError."""
+    try:
+        own = "deployment" in read_mapping(text, name)
+    except SpecError:
+        own = False
+    return text if own else import_text(text, name, Path(name).stem).yaml
 
 
 def _edit() -> None:
