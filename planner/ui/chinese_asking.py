@@ -124,6 +124,7 @@ ASKING: dict[str, str] = {
         "本工具的 YAML，或启动您服务的文件：vLLM、SGLang、TensorRT-LLM 的脚本与命令，"
         "Docker Compose、Kubernetes、KServe、Dynamo、llm-d、production-stack、Ray Serve。"
     ),
+    "Type the address of a server first.": "请先填写服务器地址。",
     "Upload a file": "上传文件",
     "Or paste it": "或粘贴到这里",
     "Put it into the editor": "放入编辑框",
