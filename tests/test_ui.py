@@ -21,13 +21,14 @@ from planner.engine.catalogue import names as catalogue
 from planner.engine.model_config import load_model, model_config
 from planner.messages import names
 from planner.run.facts import STAGES
-from planner.run.metrics import METRICS
+from planner.run.metrics import METRICS, summarise
 from planner.spec import SpecError, dump, load, parse
 from planner.suggestion.suggest import suggest
 from planner.ui import compute, jobs, models, uploads
 from planner.ui.answer import command
 from planner.ui.chinese import CHINESE, PAGES
 from planner.ui.frame import doubts
+from planner.ui.lead import edge
 from planner.ui.scenario import CARDS, Scenario, profile_for, read
 from planner.ui.texts import chinese
 from ui_pages import HANGS_S, SMALL, page, small_machine  # noqa: F401 (small_machine is a fixture of every test here)
@@ -329,6 +330,13 @@ def test_users_become_requests() -> None:
 def test_how_few_is_answered_for_that_many() -> None:
     app = fine(page("answer", want="fewest", rate="4", gpus="8"))
     assert "4 requests/s needs 1 GPU: run one aggregated engine" in app.subheader[0].value
+
+
+def test_an_answer_on_the_edge_says_so() -> None:
+    calm, busy = (summarise(compute.run_of(dump(Scenario(gpus=2).spec()), rate, 200)) for rate in (2.0, 60.0))
+    assert edge(calm) == ""
+    assert "edge" in edge(busy)
+    assert "99 % should" in edge(busy)
 
 
 def test_models_are_marked_before_the_click() -> None:

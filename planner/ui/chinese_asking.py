@@ -125,6 +125,9 @@ ASKING: dict[str, str] = {
         "Docker Compose、Kubernetes、KServe、Dynamo、llm-d、production-stack、Ray Serve。"
     ),
     "Type the address of a server first.": "请先填写服务器地址。",
+    "This is the edge: {share} of the requests meet the targets, {target} should.": (
+        "这已是边缘：{share} 的请求达标，应为 {target}。"
+    ),
     "Upload a file": "上传文件",
     "Or paste it": "或粘贴到这里",
     "Put it into the editor": "放入编辑框",

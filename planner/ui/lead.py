@@ -10,7 +10,7 @@ import streamlit as st
 
 from planner.report import printing
 from planner.report.printing import shown
-from planner.report.words import number
+from planner.report.words import number, percent
 from planner.run.metrics import METRICS, Summary
 from planner.run.tables import Progress
 from planner.spec import dump
@@ -75,9 +75,19 @@ def _needs(now: Scenario, found: Suggestion, best: Row, rate: float) -> str:
         "{rate} requests/s needs {count}: run {name}; {figures}.",
         rate=number(rate), count=_count(cheapest.gpus), name=cheapest.name, figures=t(", ").join(figures),
     )  # fmt: skip
+    text += edge(cheapest.summary)
     if found.gpus > cheapest.gpus:
         text += " " + t("All {gpus} would reach {most} requests/s.", gpus=found.gpus, most=number(best.rate))
     return text
+
+
+def edge(summary: Summary) -> str:
+    """That a run under the load misses its targets by a little, which other lists of requests met; else nothing."""
+    share = summary["attainment"]
+    if share is None or share >= summary.slo.attainment:
+        return ""
+    told = {"share": percent(share), "target": percent(summary.slo.attainment)}
+    return " " + t("This is the edge: {share} of the requests meet the targets, {target} should.", **told)
 
 
 LATENCIES = ("ttft_p99_ms", "tpot_p99_ms")
