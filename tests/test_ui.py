@@ -30,7 +30,7 @@ from planner.ui.chinese import CHINESE, PAGES
 from planner.ui.frame import doubts
 from planner.ui.lead import edge
 from planner.ui.scenario import CARDS, Scenario, profile_for, read
-from planner.ui.texts import chinese
+from planner.ui.texts import chinese, fault
 from ui_pages import HANGS_S, SMALL, page, small_machine  # noqa: F401 (small_machine is a fixture of every test here)
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -517,6 +517,11 @@ def test_controls_are_off_beyond_loopback(monkeypatch: pytest.MonkeyPatch) -> No
     assert not jobs.allowed("")
     monkeypatch.setenv(jobs.ALLOW, "1")
     assert jobs.allowed("0.0.0.0")
+
+
+def test_an_address_in_a_fault_ends_where_it_ends() -> None:
+    assert fault("endpoint http://127.0.0.1:9：无法连接") == "endpoint http://127.0.0.1:9 ：无法连接"
+    assert fault("http://127.0.0.1:9: cannot connect") == "http://127.0.0.1:9: cannot connect"
 
 
 def test_a_token_is_never_in_a_command(monkeypatch: pytest.MonkeyPatch) -> None:
