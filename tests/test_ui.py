@@ -121,6 +121,11 @@ def test_impossible_targets_are_answered() -> None:
     assert set(least) == {"TTFT p99", "TPOT p99"}
     assert all(float(value.removesuffix(" ms")) > 1 and "missed" in delta for value, delta in least.values())
     assert [one.key for one in app.button] == ["answer_ask"]  # there is nothing to deploy
+    files = page("deploy", ttft_ms="1", tpot_ms="1")
+    assert [one.value for one in files.warning] == ["No use of 2 GPUs meets the targets at any rate."]
+    page("answer", rate="3000")
+    files = page("deploy", rate="3000")
+    assert ["cannot be served" in one.value for one in files.warning] == [True]
 
 
 def test_a_model_that_does_not_fit_is_one_line() -> None:
@@ -140,6 +145,7 @@ def test_first_look_is_replaced_by_the_sure_answer() -> None:
     assert quick.verdict is not None
     assert quick.verdict.why == ()
     assert f"**{sure.sentence.removesuffix(sure.provenance).strip()}**" in texts(app)
+    assert "off by" in texts(app)  # of the profile, in sight of its name
 
 
 def test_one_gpu_has_an_answer_and_reasons() -> None:

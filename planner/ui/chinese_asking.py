@@ -128,6 +128,9 @@ ASKING: dict[str, str] = {
     "This is the edge: {share} of the requests meet the targets, {target} should.": (
         "这已是边缘：{share} 的请求达标，应为 {target}。"
     ),
+    "Simulated with these step times, which are off by {error} on average.": (
+        "按这些步时仿真，步时的平均误差为 {error}。"
+    ),
     "Upload a file": "上传文件",
     "Or paste it": "或粘贴到这里",
     "Put it into the editor": "放入编辑框",

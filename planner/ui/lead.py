@@ -51,19 +51,24 @@ def lead(now: Scenario, found: Suggestion, rate: float | None) -> None:
         st.subheader(verdict, anchor=False)
         return
     if not serves(found, rate):
-        reached = {"rate": number(rate), "most": number(best.rate), "engines": say(engines(best))}
-        text = (
-            t("{rate} requests/s cannot be served within the targets: 1 GPU reaches {most}, as {engines}.", **reached)
-            if found.gpus == 1
-            else t(
-                "{rate} requests/s cannot be served within the targets: all {gpus} GPUs reach {most}, as {engines}.",
-                gpus=found.gpus, **reached,
-            )
-        )  # fmt: skip
-        st.subheader(f":material/block: {text}", anchor=False)
+        st.subheader(f":material/block: {too_much(found, rate)}", anchor=False)
     else:
         st.subheader(_needs(now, found, best, rate), anchor=False)
     st.markdown(f"**{verdict}**")
+
+
+def too_much(found: Suggestion, rate: float) -> str:
+    """That these GPUs do not serve the load, and what they reach."""
+    best = pick(found.rows, found.verdict)
+    reached = {"rate": number(rate), "most": number(best.rate), "engines": say(engines(best))}
+    if found.gpus == 1:
+        return t(
+            "{rate} requests/s cannot be served within the targets: 1 GPU reaches {most}, as {engines}.", **reached
+        )
+    return t(
+        "{rate} requests/s cannot be served within the targets: all {gpus} GPUs reach {most}, as {engines}.",
+        gpus=found.gpus, **reached,
+    )  # fmt: skip
 
 
 def _needs(now: Scenario, found: Suggestion, best: Row, rate: float) -> str:
