@@ -212,7 +212,12 @@ def _reasons(found: Suggestion) -> None:
         st.subheader(t("What would change it"), anchor=False)
         st.markdown(say(found.verdict.change))
         st.altair_chart(charts.what_would_change(found, say), alt=t("P/D's advantage under changes of 20 %"))
-        read_this(t("Right of the dashed line P/D is worth it; around it, it is too close to call."))
+        read_this(
+            t(
+                "Worth it is right of the dashed line by more than its interval "
+                "and the profile's error; nearer is too close to call."
+            )
+        )
     for note in found.notes:
         st.caption(say(note))
 
