@@ -128,8 +128,8 @@ ASKING: dict[str, str] = {
     "This is the edge: {share} of the requests meet the targets, {target} should.": (
         "这已是边缘：{share} 的请求达标，应为 {target}。"
     ),
-    "Simulated with these step times, which are off by {error} on average.": (
-        "按这些步时仿真，步时的平均误差为 {error}。"
+    "Simulated. The profile's own error, of its fit to measured steps, is {error}.": (
+        "仿真结果。性能档案自身的误差（对实测步时的拟合）为 {error}。"
     ),
     "Upload a file": "上传文件",
     "Or paste it": "或粘贴到这里",
