@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pandas as pd
 import streamlit as st
 
+from planner.report import printing
 from planner.report.printing import shown
-from planner.report.words import number
+from planner.report.words import number, percent
 from planner.run.metrics import METRICS, Summary
 from planner.run.tables import Progress
 from planner.spec import dump
@@ -49,19 +51,24 @@ def lead(now: Scenario, found: Suggestion, rate: float | None) -> None:
         st.subheader(verdict, anchor=False)
         return
     if not serves(found, rate):
-        reached = {"rate": number(rate), "most": number(best.rate), "engines": say(engines(best))}
-        text = (
-            t("{rate} requests/s cannot be served within the targets: 1 GPU reaches {most}, as {engines}.", **reached)
-            if found.gpus == 1
-            else t(
-                "{rate} requests/s cannot be served within the targets: all {gpus} GPUs reach {most}, as {engines}.",
-                gpus=found.gpus, **reached,
-            )
-        )  # fmt: skip
-        st.subheader(f":material/block: {text}", anchor=False)
+        st.subheader(f":material/block: {too_much(found, rate)}", anchor=False)
     else:
         st.subheader(_needs(now, found, best, rate), anchor=False)
     st.markdown(f"**{verdict}**")
+
+
+def too_much(found: Suggestion, rate: float) -> str:
+    """That these GPUs do not serve the load, and what they reach."""
+    best = pick(found.rows, found.verdict)
+    reached = {"rate": number(rate), "most": number(best.rate), "engines": say(engines(best))}
+    if found.gpus == 1:
+        return t(
+            "{rate} requests/s cannot be served within the targets: 1 GPU reaches {most}, as {engines}.", **reached
+        )
+    return t(
+        "{rate} requests/s cannot be served within the targets: all {gpus} GPUs reach {most}, as {engines}.",
+        gpus=found.gpus, **reached,
+    )  # fmt: skip
 
 
 def _needs(now: Scenario, found: Suggestion, best: Row, rate: float) -> str:
@@ -73,9 +80,19 @@ def _needs(now: Scenario, found: Suggestion, best: Row, rate: float) -> str:
         "{rate} requests/s needs {count}: run {name}; {figures}.",
         rate=number(rate), count=_count(cheapest.gpus), name=cheapest.name, figures=t(", ").join(figures),
     )  # fmt: skip
+    text += edge(cheapest.summary)
     if found.gpus > cheapest.gpus:
         text += " " + t("All {gpus} would reach {most} requests/s.", gpus=found.gpus, most=number(best.rate))
     return text
+
+
+def edge(summary: Summary) -> str:
+    """That a run under the load misses its targets by a little, which other lists of requests met; else nothing."""
+    share = summary["attainment"]
+    if share is None or share >= summary.slo.attainment:
+        return ""
+    told = {"share": percent(share), "target": percent(summary.slo.attainment)}
+    return " " + t("This is the edge: {share} of the requests meet the targets, {target} should.", **told)
 
 
 LATENCIES = ("ttft_p99_ms", "tpot_p99_ms")
@@ -157,3 +174,10 @@ def alternatives(found: Suggestion, made: list[Option], rate: float) -> None:
         row[t("US dollars per million tokens")] = "–" if one.cost is None else number(one.cost)
         rows.append(row)
     st.table(pd.DataFrame(rows).set_index(t("What it is best in")))
+    warned([one.summary for one in made])
+
+
+def warned(summaries: Sequence[Summary]) -> None:
+    """What a reader must know of these runs before using their numbers."""
+    for warning in dict.fromkeys(text for summary in summaries for text in printing.warnings(summary)):
+        st.caption(f":material/warning: {say(warning)}")
