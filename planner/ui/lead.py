@@ -18,7 +18,6 @@ from planner.suggestion.answer import Row, Suggestion
 from planner.suggestion.splits import Split, apply
 from planner.suggestion.words import engines, pick, sentence
 from planner.ui import compute
-from planner.ui.prices import cost_per_million
 from planner.ui.scenario import Scenario
 from planner.ui.texts import say, t
 
@@ -34,7 +33,11 @@ class Option:
     gpus: int
     highest: float | None
     summary: Summary
-    cost: float | None  # US dollars per million tokens, read and written
+
+    @property
+    def cost(self) -> float | None:
+        """US dollars per million tokens, read and written; None without a price."""
+        return self.summary["cost_per_million_tokens"]
 
 
 def serves(found: Suggestion, rate: float) -> bool:
@@ -119,13 +122,12 @@ def options(now: Scenario, found: Suggestion, rate: float, progress: Progress | 
 
     def option(why: str, row: Row) -> Option:
         summary = runs[texts[row.name]]
-        return Option(why, say(engines(row)), found.gpus, row.rate, summary, _cost(now, found.gpus, rate, summary))
+        return Option(why, say(engines(row)), found.gpus, row.rate, summary)
 
     made: list[Option] = []
     if smaller and fewest and fewest.gpus:
         name, summary = _named(compute.fewest_split(now, fewest)), runs[smaller]
-        cost = _cost(now, fewest.gpus, rate, summary)
-        made.append(Option(t("cheapest"), name, fewest.gpus, None, summary, cost))
+        made.append(Option(t("cheapest"), name, fewest.gpus, None, summary))
     elif best.rate > 0:
         made.append(option(t("cheapest"), best))
     if room is not None:
@@ -144,12 +146,6 @@ def _named(split: Split) -> str:
 
 def _text(now: Scenario, found: Suggestion, row: Row) -> str:
     return found.yaml if row == pick(found.rows, found.verdict) else dump(apply(now.spec(), row.split))
-
-
-def _cost(now: Scenario, gpus: int, rate: float, summary: Summary) -> float | None:
-    price = now.price_per_gpu_hour
-    served, tokens = summary["requests_per_s"], summary["total_tokens_per_s"]
-    return cost_per_million(price, gpus, rate * tokens / served) if price and served and tokens else None
 
 
 def alternatives(found: Suggestion, made: list[Option], rate: float) -> None:
