@@ -13,10 +13,14 @@ ANSWERS: dict[str, str] = {
     "mocked: routing and queueing are measured, step times are not": "模拟引擎：路由与排队为实测，步时不是",
     "calibrated: {profiles}": "已校准：{profiles}",
     "roofline: not measured, and no public rows are comparable": "屋顶线模型：未实测，也没有可比的公开数据",
-    "roofline: not measured on your GPU; on {rows} public rows of {gpus} with this kind of model TPOT was off by "
-    "{mean:.0f} % (90 %: {p90:.0f} %; its rates were fitted to them)": "屋顶线模型：未在你的 GPU 上实测；"
-    "在 {gpus} 的 {rows} 条同类模型公开数据上，"
+    "roofline: not measured on your GPU; on {rows} public rows of {model} on {gpus} TPOT was off by {mean:.0f} % "
+    "(90 %: {p90:.0f} %; its rates were fitted to them)": "屋顶线模型：未在你的 GPU 上实测；"
+    "在 {gpus} 上 {model} 的 {rows} 条公开数据上，"
     "TPOT 误差为 {mean:.0f} %（90 %：{p90:.0f} %；其速率即拟合自这些数据）",
+    "roofline: not measured on your GPU; on {rows} public rows of configurations that no fit had seen TPOT was "
+    "off by {tpot:.0f} % (90 %: {tpot_p90:.0f} %), TTFT by {ttft:.0f} % (90 %: {ttft_p90:.0f} %)": "屋顶线模型："
+    "未在你的 GPU 上实测；在拟合未见过的配置的 {rows} 条公开数据上，"
+    "TPOT 误差为 {tpot:.0f} %（90 %：{tpot_p90:.0f} %），TTFT 误差为 {ttft:.0f} %（90 %：{ttft_p90:.0f} %）",
     "no TTFT or TPOT was measured": "没有实测 TTFT 或 TPOT",
     "no request can run there": "没有请求能在那里运行",
     "most requests wait for a place, and the row does not say how many there are": (
