@@ -110,6 +110,43 @@ def read_compose(data: dict[str, Any], where: str, name: str, choices: Choices) 
     return Imported(made_.dialect, made_.data, (*made_.notes, *remarks))
 
 
+# --- SkyPilot ------------------------------------------------------------------------------------------------
+
+
+def is_skypilot(data: dict[str, Any]) -> bool:
+    return isinstance(data.get("run"), str) and isinstance(data.get("resources"), dict) and "kind" not in data
+
+
+def read_skypilot(data: dict[str, Any], where: str, name: str, choices: Choices) -> Imported:
+    """A SkyPilot task or service: what `run` starts on each of its replicas. Raises SpecError."""
+    given = data["resources"].get("accelerators")
+    kinds = given if isinstance(given, list) else [given]
+    kind, _, number = str(next(iter(kinds[0])) if isinstance(kinds[0], dict) else kinds[0]).partition(":")
+    gpus = kinds[0].get(kind) if isinstance(kinds[0], dict) else digits(number or "1")
+    if count(data.get("num_nodes"), f"{where}: num_nodes") > 1:
+        raise SpecError("{where}: num_nodes: one engine over several nodes is not read; allowed: 1", where)
+    service = section(data.get("service"), f"{where}: service")
+    policy = section(service.get("replica_policy"), f"{where}: service.replica_policy")
+    copies = count(service.get("replicas", policy.get("min_replicas")), f"{where}: service.replicas")
+    known = {"SKYPILOT_NUM_GPUS_PER_NODE": str(gpus), "SKYPILOT_NODE_RANK": "0", **environment(data.get("envs"))}
+    container = {"command": ["bash", "-c", data["run"]]}
+    servers = servers_of(
+        container,
+        where,
+        "run",
+        replicas=copies,
+        place="host",
+        gpus=digits(gpus),
+        hardware=hardware_of(kind),
+        known=known,
+    )
+    most = policy.get("max_replicas", copies)
+    notes = [] if most == copies else [
+        Note("loss", "service.replica_policy", f"scaled from {copies} to {most}; {copies} count")
+    ]  # fmt: skip
+    return assemble("SkyPilot", str(data.get("name") or name), where, servers, choices, notes=notes)
+
+
 # --- Ray Serve LLM -------------------------------------------------------------------------------------------
 
 
@@ -203,6 +240,9 @@ def read_ray(data: dict[str, Any], where: str, name: str, choices: Choices) -> I
 # --- vLLM's own config file ------------------------------------------------------------------------------------
 
 
+_SWITCHES = {"yes": True, "on": True, "no": False, "off": False}  # vLLM reads YAML 1.1
+
+
 def is_vllm_config(data: dict[str, Any]) -> bool:
     """`vllm serve --config FILE`: options by their names, all at the top."""
     if {"deployment", "workload", "services"} & set(data) or any(isinstance(key, int) for key in data):
@@ -216,6 +256,7 @@ def read_vllm_config(data: dict[str, Any], where: str, name: str, choices: Choic
     """A file for `vllm serve --config`. Raises SpecError."""
     words: list[str] = []
     for key, value in data.items():
+        value = _SWITCHES.get(value.lower(), value) if isinstance(value, str) else value
         if isinstance(value, bool):
             words.append(f"--{key}" if value else f"--no-{key}")
         elif value is not None:

@@ -15,6 +15,7 @@ from planner.interop.import_offload import tiers
 from planner.interop.import_reading import Choices, Group, Imported, Note, Role, deployment, plain_name
 from planner.interop.import_vllm import engine, whole
 from planner.interop.server import CONNECTORS, Server, connectors
+from planner.interop.vllm_options import meant
 from planner.spec import SpecError
 
 ROLE_OF = {"kv_producer": "prefill", "kv_consumer": "decode"}
@@ -129,6 +130,16 @@ def _other_engine(server: Server) -> list[Note]:
     return [Note("loss", server.key or "engine", text)]
 
 
+def _misspelt(server: Server) -> list[Note]:
+    """Options that vLLM does not have but for a slip: it would not start, and their values are lost."""
+    found = [(name, meant(name)) for name in server.values] if server.engine == "vllm" else []
+    return [
+        Note("mistake", server.note_key(name), f"vLLM has no such option (perhaps --{close})", grave=True)
+        for name, close in found
+        if close is not None
+    ]
+
+
 def _without_ranks(servers: Sequence[Server], where: str) -> tuple[list[Server], list[Note]]:
     """Without the servers that are the other nodes of one engine: headless ones, and node ranks above 0."""
     own = [one for one in servers if not one.values.get("headless") and whole(one.values.get("node-rank"), 0) == 0]
@@ -155,10 +166,13 @@ def _groups(servers: Sequence[Server], found: Sequence[Role], model: str, where:
         experts = server.values.get("enable-expert-parallel") or whole(server.values.get("expert-parallel-size"), 1) > 1
         own = {"enable_expert_parallel": True} if experts else {}
         ranks = server.copies
-        lockstep = ranks > 1 and server.balances_ranks and (bool(experts) or _mixture(model))
+        tied = bool(experts) or _mixture(model)
+        if server.engine == "sglang":  # without it its ranks are engines of their own
+            tied = server.values.get("enable-dp-attention") is True
+        lockstep = ranks > 1 and server.balances_ranks and tied
         workers, dp = (1, ranks) if lockstep else (ranks, 1)
         groups.append(Group(role, server.replicas * workers, size, {**keys, **longer, **own}, dp))
-        notes += [*remarks, *more, *parallel, *_other_engine(server)]
+        notes += [*remarks, *more, *parallel, *_other_engine(server), *_misspelt(server)]
         if str(server.values.get("runner", server.values.get("task", "generate"))) not in ("generate", "auto"):
             raise SpecError(
                 "{where}: {runner}: answers are no tokens; allowed: generate", where, server.note_key("runner")

@@ -129,6 +129,8 @@ def find_config(name: str | Path) -> Path:
     for candidate in (root / inner, root / f"{inner}.yaml"):
         if candidate.is_file():
             return candidate
+    if path.is_dir():
+        raise SpecError("{name}: is a folder; allowed: the path of a YAML file", shorten(str(name)))
     shipped = sorted(file.stem for file in root.glob("*.yaml"))
     fault = unknown(str(inner).removesuffix(".yaml"), shipped)
     raise SpecError("{name}: no such file: {fault}, or the path of a YAML file", shorten(str(name)), fault)
