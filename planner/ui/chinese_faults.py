@@ -372,8 +372,10 @@ FAULTS: dict[str, str] = {
     "retrieval.top_k: {top_k} chunks of {documents} documents; at most one chunk each": (
         "retrieval.top_k：从 {documents} 个文档取 {top_k} 块；每个文档最多一块"
     ),
-    "{path}: line {line}: unknown format; workload.format must be one of {formats}": (
-        "{path}：第 {line} 行：无法识别的格式；workload.format 须为其中之一：{formats}"
+    "{path}: line {line}: unknown format; workload.format must be one of {formats} (CSV or JSON lines with a time, "
+    "prompt_tokens and output_tokens)": (
+        "{path}：第 {line} 行：无法识别的格式；workload.format 须为其中之一：{formats}（含时间、prompt_tokens 和 "
+        "output_tokens 的 CSV 或 JSON 行）"
     ),
     "{path}: the trace is empty; it must hold at least one request": "{path}：轨迹为空；至少须有一个请求",
     "{path}: only {count} of {all} requests have their own send time; a closed loop or sessions cannot be written as a "
@@ -415,9 +417,13 @@ FAULTS: dict[str, str] = {
     "not JSON ({error}); must be one object a line": "不是 JSON（{error}）；须为每行一个对象",
     "nested too deeply; must be one object a line": "嵌套太深；须为每行一个对象",
     "{counts}; must be equally many": "{counts}；个数须相同",
-    "TIMESTAMP is {text}; must be a date and time such as 2023-11-16 18:15:46.68": (
-        "TIMESTAMP 是 {text}；须为日期和时间，如 2023-11-16 18:15:46.68"
+    "{key} is {text}; must be a date and time such as 2023-11-16 18:15:46.68": (
+        "{key} 是 {text}；须为日期和时间，如 2023-11-16 18:15:46.68"
     ),
+    "no columns of a time, prompt tokens and output tokens; must have all three": (
+        "没有时间、提示词词元数和输出词元数这三列；三列都须有"
+    ),
+    "{key} is missing; must be in every row": "缺少 {key}；每一行都须有",
     "no list {key!r}; must be the result of `vllm bench serve --save-result --save-detailed`": (
         "没有列表 {key!r}；须为 `vllm bench serve --save-result --save-detailed` 的结果"
     ),
@@ -467,6 +473,9 @@ FAULTS: dict[str, str] = {
     ),
     "{count} more": "另有 {count} 行",
     "{count} requests that had failed when they were recorded were left out.": "记录时已失败的 {count} 个请求未采用。",
+    "The columns were told by their names: times are seconds where those name no other unit.": (
+        "各列由列名判定：列名未注明单位时，时间以秒计。"
+    ),
     "The trace holds text: lengths are estimated at a token for every 4 characters.": (
         "轨迹中是文本：长度按每 4 个字符 1 个 token 估计。"
     ),
