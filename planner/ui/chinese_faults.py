@@ -188,6 +188,9 @@ FAULTS: dict[str, str] = {
     "{where}: {key}: {value!r} is not covered; allowed: {allowed}": (
         "{where}：{key}：不支持 {value!r}；可用：{allowed}"
     ),
+    "fp8_e4m3, int8 or fp4 beside the same input_tensors, int4 beside none": (
+        "fp8_e4m3、int8 或 fp4，input_tensors 与之相同；int4 则无 input_tensors"
+    ),
     "num_bits 8 of type float, or none": "num_bits 为 8 的 float，或不设",
     "{where}: holds no group; allowed: config_groups with num_bits": (
         "{where}：不含任何组；可用：带 num_bits 的 config_groups"
