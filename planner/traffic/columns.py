@@ -1,4 +1,4 @@
-"""Any table of requests (CSV or JSON lines): a time, prompt tokens, output tokens, by the names that people give them."""
+"""Any table of requests, CSV or JSON lines: a time, prompt and output tokens, by the names that people give them."""
 
 from __future__ import annotations
 
