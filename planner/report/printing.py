@@ -39,6 +39,7 @@ COMPARED = (
 
 
 EQUAL = 0.001  # two goodputs closer than this are called equal
+SAME_RATE = 0.1  # two draws of one rate seldom differ by more
 
 # --- words -------------------------------------------------------------------------------------
 
@@ -320,6 +321,9 @@ def compared(a: Summary, b: Summary) -> str:
     past = [name for name, run in (("A", a), ("B", b)) if run.saturation.saturated]
     if past:
         verdict = message("{verdict} ({which} past saturation)", verdict, joined(" and ", past))
+    sent, other = (run["offered_requests_per_s"] for run in (a, b))
+    if sent and other and abs(sent / other - 1) > SAME_RATE:
+        verdict = message("{verdict}, but A was sent {x} req/s and B {z}", verdict, number(sent), number(other))
     rate = message("{rate} req/s per GPU", number(first)) if known else message("{rate} req/s", number(first))
     return message(
         "A ({a}) has a goodput of {rate} and B ({b}) of {y}: {verdict}. A {of_a}, B {of_b}",
