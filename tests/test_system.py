@@ -118,8 +118,8 @@ def test_a_profile_of_something_else_is_warned_of() -> None:
     profile = "profile: h200-llama-3.1-8b-tp1\n"
     assert agg(rest=profile).warnings == ()
     assert agg(rest=profile + "model: deepseek-r1-distill-llama-8b").warnings == ()  # the same shape
-    assert any("hardware h200, used for h100" in line for line in agg(rest=profile + "hardware: h100").warnings)
-    assert any("model llama-3.1-8b, used for phi-4" in line for line in agg(rest=profile + "model: phi-4").warnings)
+    assert any("hardware h200, not h100" in line for line in agg(rest=profile + "hardware: h100").warnings)
+    assert any("model llama-3.1-8b, not phi-4" in line for line in agg(rest=profile + "model: phi-4").warnings)
     assert any("measured at TP 1; TP 2 is scaled from it" in line for line in agg("tp: 2", profile).warnings)
 
 
@@ -127,7 +127,7 @@ def test_types_that_a_profile_may_not_cover_are_warned_of() -> None:
     quantised = agg(rest="profile: h200-llama-3.1-8b-tp1\nengine: {quantization: fp8}")
     assert quantised.warnings == (
         "profile h200-llama-3.1-8b-tp1 is for kv_cache_dtype auto, quantization none, "
-        "used for kv_cache_dtype auto, quantization fp8; times are not to be trusted",
+        "not kv_cache_dtype auto, quantization fp8: step times are the roofline's",
     )
     assert agg(rest="engine: {quantization: fp8}").warnings == ()  # a roofline knows
 
@@ -138,7 +138,7 @@ def test_a_quantised_checkpoint_is_not_what_a_plain_profile_measured(tmp_path: P
     system = agg(rest=f"model: {tmp_path}\nprofile: h200-llama-3.1-8b-tp1")
     assert system.warnings == (
         "profile h200-llama-3.1-8b-tp1 is for kv_cache_dtype auto, quantization none, "
-        "used for kv_cache_dtype auto, quantization fp8; times are not to be trusted",
+        "not kv_cache_dtype auto, quantization fp8: step times are the roofline's",
     )
     same = agg(rest="engine: {quantization: fp8}\nprofile: h200-llama-3.1-8b-tp1")
     assert system.pools[0].limits == same.pools[0].limits  # not the blocks that the plain model left room for
@@ -164,7 +164,7 @@ def test_a_profile_of_an_fp8_cache_is_for_that_cache() -> None:
     assert other.pools[0].limits.kv_blocks < 0.6 * same.pools[0].limits.kv_blocks
     assert other.warnings == (
         "profile h200-llama-3.1-8b-tp1-fp8-kv-served is for kv_cache_dtype fp8, quantization none, "
-        "used for kv_cache_dtype auto, quantization none; times are not to be trusted",
+        "not kv_cache_dtype auto, quantization none: step times are the roofline's",
     )
 
 

@@ -116,17 +116,16 @@ class LatencyProfile:
         ]
 
     def mismatches(self, setup: Setup, model: str) -> list[str]:
-        """Warnings when it is used for another GPU or TP than its own, or if `model`, the engine's, is not its own."""
+        """Why it is none of this engine's: another GPU, or `model`, the engine's, is not its own. TP sizes are scaled."""
         if self.file is None:
             return []
         asked = (
             (message("model"), model, self.file.model),
             (message("hardware"), setup.hardware.name, self.file.hardware),
-            (message("tp"), setup.tp, self.file.tp),
         )
         return [
             message(
-                "profile {name} is for {what} {mine}, used for {yours}; times are not to be trusted",
+                "profile {name} is for {what} {mine}, not {yours}: step times are the roofline's",
                 self.name,
                 what,
                 mine,

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from planner.engine.provenance import ROOFLINE
 from planner.messages import Message, joined, message
 from planner.report.explain import Explanation, explain, failures, refused, waterfall
 from planner.report.words import number, percent
@@ -69,7 +70,7 @@ def provenance(summary: Summary) -> str:
         return message("[{origin}]", message("measured"))
     if summary.provenance == "mocked":
         return message("[{origin}]", message("mocked: routing and queueing are measured, step times are not"))
-    if summary.provenance == "calibrated":
+    if summary.provenance == "calibrated" and summary.origin == ROOFLINE:  # a run of before it had an origin
         return message("[{origin}]", message("calibrated: {profiles}", summary.profile))
     return message("[{origin}]", summary.origin)
 

@@ -593,15 +593,14 @@ FAULTS: dict[str, str] = {
     "batch": "批大小",
     "context tokens of a sequence": "一条序列的上下文 token",
     "prompt tokens of a step": "一步的提示词 token",
-    "profile {name} is for {what} {mine}, used for {yours}; times are not to be trusted": (
-        "性能档案 {name} 的{what}是 {mine}，却用于 {yours}；时间不可信"
+    "profile {name} is for {what} {mine}, not {yours}: step times are the roofline's": (
+        "性能档案 {name} 的{what}是 {mine}，不是 {yours}：步时间取自屋顶线"
     ),
-    "profile {name} is for {theirs}, used for {ours}; times are not to be trusted": (
-        "性能档案 {name} 用于 {theirs}，却用在 {ours}；时间不可信"
+    "profile {name} is for {theirs}, not {ours}: step times are the roofline's": (
+        "性能档案 {name} 用于 {theirs}，不是 {ours}：步时间取自屋顶线"
     ),
     "model": "模型",
     "hardware": "硬件",
-    "tp": "TP",
     "profile {name} was measured on vLLM {mine}, and {here} is installed here; times may differ": (
         "性能档案 {name} 在 vLLM {mine} 上实测，而本机安装的是 {here}；时间可能不同"
     ),
