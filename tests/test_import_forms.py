@@ -245,6 +245,16 @@ def test_ranks_of_sglangs_attention_share_the_gpus_of_tp() -> None:
         read(line.format(3, "--enable-dp-attention"))
 
 
+def test_tensorrt_llms_pair_and_options_in_its_other_files() -> None:
+    sides = "model: Qwen/Qwen3-32B\ncontext_servers: {num_instances: 2, tensor_parallel_size: 1}\n"
+    found = read(sides + "generation_servers: {tensor_parallel_size: 4, max_batch_size: 64}\n")
+    assert (found.dialect, shape(found)) == ("TensorRT-LLM", ((2, 1), (1, 4)))
+    line = "trtllm-serve Qwen/Qwen3-32B --extra_llm_api_options more.yaml {}\n"
+    assert "more.yaml: options in another file" in said(read(line.format("--tp_size 2")), "loss")
+    with pytest.raises(SpecError, match="options in another file"):
+        read(line.format(""))
+
+
 def test_a_misspelt_option_is_no_option() -> None:
     with pytest.raises(SpecError, match=r"--tensor-paralel-size: vLLM has no such option \(perhaps --tensor-parallel"):
         read("vllm serve Qwen/Qwen3-32B --tensor-paralel-size 4\n")

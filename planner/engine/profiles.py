@@ -116,7 +116,7 @@ class LatencyProfile:
         ]
 
     def mismatches(self, setup: Setup, model: str) -> list[str]:
-        """Why it is none of this engine's: another GPU, or `model`, the engine's, is not its own. TP sizes are scaled."""
+        """Why it is none of this engine's: another GPU, or `model`, the engine's, is not its own. TP is scaled."""
         if self.file is None:
             return []
         asked = (

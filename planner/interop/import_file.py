@@ -39,6 +39,7 @@ FORMS: tuple[tuple[Callable[[dict[str, Any]], bool], Callable[[dict[str, Any], s
     (import_other.is_ray, import_other.read_ray),
     (import_other.is_compose, import_other.read_compose),
     (import_other.is_skypilot, import_other.read_skypilot),
+    (import_other.is_trtllm_pair, import_other.read_trtllm_pair),
     (import_other.is_vllm_config, import_other.read_vllm_config),
 )
 

@@ -237,6 +237,34 @@ def read_ray(data: dict[str, Any], where: str, name: str, choices: Choices) -> I
     return assemble("Ray Serve LLM", title, where, servers, choices, router=router, notes=notes)
 
 
+# --- TensorRT-LLM's pair ---------------------------------------------------------------------------------------
+
+_SIDES: dict[str, Role] = {"context_servers": "prefill", "generation_servers": "decode"}
+
+
+def is_trtllm_pair(data: dict[str, Any]) -> bool:
+    return all(isinstance(data.get(side), dict) for side in _SIDES)
+
+
+def read_trtllm_pair(data: dict[str, Any], where: str, name: str, choices: Choices) -> Imported:
+    """What `trtllm-serve disaggregated -c` reads. Raises SpecError."""
+    servers = []
+    for side, role in _SIDES.items():
+        given = {**data, **data[side]}  # a side's own win
+        cache = section(given.get("kv_cache_config"), f"{where}: {side}.kv_cache_config")
+        sizes = {
+            "tp-size": given.get("tensor_parallel_size"), "pp-size": given.get("pipeline_parallel_size"),
+            "ep-size": given.get("moe_expert_parallel_size"), "max-batch-size": given.get("max_batch_size"),
+            "max-num-tokens": given.get("max_num_tokens"), "max-seq-len": given.get("max_seq_len"),
+            "free-gpu-memory-fraction": cache.get("free_gpu_memory_fraction", given.get("free_gpu_memory_fraction")),
+        }  # fmt: skip
+        words = [f"--{option}={value}" for option, value in sizes.items() if value is not None]
+        copies = count(given.get("num_instances"), f"{where}: {side}.num_instances")
+        found = Options(options(words, f"{where}: {side}", "trtllm").values, given.get("model"))
+        servers.append(Server(found, side, "trtllm", role=role, replicas=copies, place="managed", named=True))
+    return assemble("TensorRT-LLM", name, where, servers, choices)
+
+
 # --- vLLM's own config file ------------------------------------------------------------------------------------
 
 

@@ -23,6 +23,7 @@ _ROLE_WORDS: dict[Role, str] = {
     "prefill": r"prefill|producer|\bsender\b",
     "decode": r"decod|consumer|\brecv?er\b|receiver",
 }
+OTHER_FILES = {"extra-llm-api-options", "extra-engine-args"}  # TensorRT-LLM's
 OTHER_ENGINES = {"sglang": "SGLang", "trtllm": "TensorRT-LLM"}
 
 
@@ -116,8 +117,13 @@ def _parallel(server: Server, where: str) -> tuple[int, list[Note]]:
         if wide and not server.balances_ranks:
             notes.append(Note("loss", server.note_key("enable-expert-parallel"), text, grave=True))
     used = size * (server.copies if server.values.get("data-parallel-rank") is None else 1)
+    for name in OTHER_FILES & server.values.keys():
+        unsure = server.gpus != used if server.gpus is not None else "tensor-parallel-size" not in server.values
+        text = f"{server.values[name]}: options in another file, which is not read; sizes there count"
+        notes.append(Note("loss", server.note_key(name), text, grave=unsure))
     if server.gpus is not None and server.gpus != used:
-        text = f"{server.gpus} GPUs for an engine that uses {used} (tp {size}, {server.copies} copies); {used} count"
+        per = f"tp {size}" if server.copies == 1 else f"{server.copies} copies of tp {size}"
+        text = f"{server.gpus} GPU{'s' * (server.gpus != 1)} for an engine that uses {used} ({per}); {used} count"
         notes.append(Note("loss", server.note_key("gpus"), text))
     return size, notes
 
@@ -174,8 +180,9 @@ def _groups(servers: Sequence[Server], found: Sequence[Role], model: str, where:
         groups.append(Group(role, server.replicas * workers, size, {**keys, **longer, **own}, dp))
         notes += [*remarks, *more, *parallel, *_other_engine(server), *_misspelt(server)]
         if str(server.values.get("runner", server.values.get("task", "generate"))) not in ("generate", "auto"):
+            given = "runner" if "runner" in server.values else "task"
             raise SpecError(
-                "{where}: {runner}: answers are no tokens; allowed: generate", where, server.note_key("runner")
+                "{where}: {runner}: answers are no tokens; allowed: generate", where, server.note_key(given)
             )
         if server.options.unknown:
             text = "set nowhere; whatever options it stands for are left out"

@@ -36,8 +36,7 @@ DIALECTS: dict[str, dict[str, str]] = {
     "trtllm": {
         "model-path": "model", "tp-size": "tensor-parallel-size", "pp-size": "pipeline-parallel-size",
         "ep-size": "expert-parallel-size", "max-batch-size": "max-num-seqs", "max-num-tokens": "max-num-batched-tokens",
-        "max-seq-len": "max-model-len", "kv-cache-free-gpu-memory-fraction": "gpu-memory-utilization",
-        "free-gpu-memory-fraction": "gpu-memory-utilization",
+        "max-seq-len": "max-model-len", "kv-cache-free-gpu-memory-fraction": "free-gpu-memory-fraction",
     },
     "dynamo": {"model-path": "model"},
     "kserve": {"model-id": "model", "model-name": "served-model-name", "model-dir": "model"},
@@ -53,7 +52,7 @@ STRUCTURE = COUNTS | {
     "data-parallel-external-lb", "data-parallel-multi-port-external-lb", "enable-expert-parallel", "hf-overrides",
     "rope-scaling", "rope-theta", "rope-parameters", "kv-offloading-size", "kv-offloading-backend", "quantization",
     "kv-cache-dtype", "runner", "nnodes", "task", "config", "load-format", "connector", "port",
-    "disable-hybrid-kv-cache-manager", "enable-dp-attention",
+    "disable-hybrid-kv-cache-manager", "enable-dp-attention", "extra-llm-api-options", "extra-engine-args",
 }  # fmt: skip
 SILENT = "says nothing about speed"
 ALIKE = 0.89  # of difflib's ratio: `max-model-length` is one slip, `schedule-policy` is SGLang's own
@@ -71,7 +70,7 @@ _SILENT = re.compile(
     |enable-request-id.*|default-.*|max-logprobs|logprobs-mode|dyn-.*|backend|enable-multimodal|route-to-.*|name
     |skip-server-warmup|watchdog-timeout|device|schedule-conservativeness|data-parallel-backend|data-parallel-rpc.*
     |kv-cache-metrics.*|fail-on.*|renderer-.*|disaggregation-bootstrap.*|disaggregation-ib.*|publish-events-.*
-    |sglang-backend|base-gpu-id|gpu-id-step|.*-ib-device|dist-init-.*|served-.*|hf-.*token|nccl-port""",
+    |sglang-backend|base-gpu-id|gpu-id-step|.*-ib-device|dist-init-.*|served-.*|hf-.*token|nccl-port|calculate-kv-scales""",
     re.X,
 )
 # What changes speed and has no counterpart, and what it is.
@@ -91,6 +90,7 @@ SLOWS: dict[str, str] = {
         "scheduling is first come first served"
     ),
     r"max-num-queued.*": "see deployment.router.max_queue",
+    r"free-gpu-memory-fraction": "of what weights leave free; engine.gpu_memory_utilization is a share of all memory",
     r"disable-custom-all-reduce": "all-reduces are the profile's",
 }
 # Method names of checkpoints: what they store the weights in, and None where only the checkpoint's own config says it.

@@ -226,9 +226,7 @@ def _other_types(profile: LatencyProfile, model: ModelShape, engine: Engine) -> 
         return []
     theirs, ours = (f"kv_cache_dtype {kv}, quantization {weights or 'none'}" for kv, weights in (measured, mine))
     return [
-        message(
-            "profile {name} is for {theirs}, not {ours}: step times are the roofline's", profile.name, theirs, ours
-        )
+        message("profile {name} is for {theirs}, not {ours}: step times are the roofline's", profile.name, theirs, ours)
     ]
 
 
