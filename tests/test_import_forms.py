@@ -241,6 +241,7 @@ def test_ranks_of_sglangs_attention_share_the_gpus_of_tp() -> None:
     found = read(line.format(4, "--enable-dp-attention"))
     assert (shape(found), found.spec.deployment.dp) == (((1, 2),), 4)
     assert shape(read(line.format(2, ""))) == ((2, 8),)  # engines of their own
+    assert read(line.format(8, "--enable-dp-attention --moe-a2a-backend deepep")).spec.engine.enable_expert_parallel
     with pytest.raises(SpecError, match="does not divide --tp-size 8"):
         read(line.format(3, "--enable-dp-attention"))
 

@@ -89,8 +89,11 @@ def options(words: Iterable[str], where: str, engine: str = "vllm") -> Options:
             raise SpecError(
                 "{where}: --{key}: {value!r} is not a count; allowed: whole numbers from 1", where, name, value
             )
-    if engine == "sglang" and found.values.get("enable-dp-attention"):
-        _ranks_within(found.values, where)
+    if engine == "sglang":
+        if found.values.get("enable-dp-attention"):
+            _ranks_within(found.values, where)
+        if found.values.get("moe-a2a-backend", "none") != "none":  # it makes --ep-size that of tp
+            found.values["enable-expert-parallel"] = True
     return found
 
 
