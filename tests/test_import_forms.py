@@ -238,7 +238,8 @@ def test_docker_run_is_a_server() -> None:
 
 def test_ranks_of_sglangs_attention_share_the_gpus_of_tp() -> None:
     line = "python -m sglang.launch_server --model-path deepseek-ai/DeepSeek-V3 --tp 8 --dp {} {}\n"
-    found = read(line.format(4, "--enable-dp-attention"))
+    found = read(line.format(4, "--enable-dp-attention --chunked-prefill-size 32768"))
+    assert found.spec.engine.max_num_batched_tokens == 8192
     assert (shape(found), found.spec.deployment.dp) == (((1, 2),), 4)
     assert shape(read(line.format(2, ""))) == ((2, 8),)  # engines of their own
     assert read(line.format(8, "--enable-dp-attention --moe-a2a-backend deepep")).spec.engine.enable_expert_parallel

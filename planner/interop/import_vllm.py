@@ -108,6 +108,9 @@ def _ranks_within(values: dict[str, Any], where: str) -> None:
             size,
         )
     values["tensor-parallel-size"] = size // ranks
+    for limit in ("max-num-batched-tokens", "max-num-seqs"):  # of all ranks there, of one in vLLM
+        if isinstance(values.get(limit), int):
+            values[limit] = max(1, values[limit] // ranks)
 
 
 def _option(word: str) -> bool:
