@@ -127,7 +127,7 @@ def test_types_that_a_profile_may_not_cover_are_warned_of() -> None:
     quantised = agg(rest="profile: h200-llama-3.1-8b-tp1\nengine: {quantization: fp8}")
     assert quantised.warnings == (
         "profile h200-llama-3.1-8b-tp1 is for kv_cache_dtype auto, quantization none, "
-        "not kv_cache_dtype auto, quantization fp8: step times are the roofline's",
+        "used for kv_cache_dtype auto, quantization fp8; times are not to be trusted",
     )
     assert agg(rest="engine: {quantization: fp8}").warnings == ()  # a roofline knows
 
@@ -138,7 +138,7 @@ def test_a_quantised_checkpoint_is_not_what_a_plain_profile_measured(tmp_path: P
     system = agg(rest=f"model: {tmp_path}\nprofile: h200-llama-3.1-8b-tp1")
     assert system.warnings == (
         "profile h200-llama-3.1-8b-tp1 is for kv_cache_dtype auto, quantization none, "
-        "not kv_cache_dtype auto, quantization fp8: step times are the roofline's",
+        "used for kv_cache_dtype auto, quantization fp8; times are not to be trusted",
     )
     same = agg(rest="engine: {quantization: fp8}\nprofile: h200-llama-3.1-8b-tp1")
     assert system.pools[0].limits == same.pools[0].limits  # not the blocks that the plain model left room for
@@ -164,7 +164,7 @@ def test_a_profile_of_an_fp8_cache_is_for_that_cache() -> None:
     assert other.pools[0].limits.kv_blocks < 0.6 * same.pools[0].limits.kv_blocks
     assert other.warnings == (
         "profile h200-llama-3.1-8b-tp1-fp8-kv-served is for kv_cache_dtype fp8, quantization none, "
-        "not kv_cache_dtype auto, quantization none: step times are the roofline's",
+        "used for kv_cache_dtype auto, quantization none; times are not to be trusted",
     )
 
 

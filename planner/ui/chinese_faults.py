@@ -596,8 +596,11 @@ FAULTS: dict[str, str] = {
     "profile {name} is for {what} {mine}, not {yours}: step times are the roofline's": (
         "性能档案 {name} 的{what}是 {mine}，不是 {yours}：步时间取自屋顶线"
     ),
-    "profile {name} is for {theirs}, not {ours}: step times are the roofline's": (
-        "性能档案 {name} 用于 {theirs}，不是 {ours}：步时间取自屋顶线"
+    "profile {name} is for {what} {mine}, used for {yours}; times are not to be trusted": (
+        "性能档案 {name} 的{what}是 {mine}，却用于 {yours}；时间不可信"
+    ),
+    "profile {name} is for {theirs}, used for {ours}; times are not to be trusted": (
+        "性能档案 {name} 用于 {theirs}，却用在 {ours}；时间不可信"
     ),
     "model": "模型",
     "hardware": "硬件",
