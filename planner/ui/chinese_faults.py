@@ -141,6 +141,9 @@ FAULTS: dict[str, str] = {
         "{path}：无法读取（{fault}）；可用：可读取的{wanted}"
     ),
     "{path}: not UTF-8 text; allowed: {wanted}": "{path}：不是 UTF-8 文本；可用：{wanted}",
+    "{where}: is another stack's file; allowed: the YAML that `planner import` makes of it": (
+        "{where}：是其他系统的文件；可用：由 `planner import` 转换成的 YAML"
+    ),
     "{name}: is a folder; allowed: the path of a YAML file": "{name}：是文件夹；可用：YAML 文件的路径",
     "{name}: no such file: {fault}, or the path of a YAML file": ("{name}：没有这个文件：{fault}，或 YAML 文件的路径"),
     "--set {text}: not an assignment; allowed: --set key.inner=value": (
