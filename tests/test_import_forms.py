@@ -257,6 +257,26 @@ def test_tensorrt_llms_pair_and_options_in_its_other_files() -> None:
         read(line.format(""))
 
 
+def test_the_load_of_a_script_is_its_workload() -> None:
+    script = "vllm serve Qwen/Qwen3-32B -tp 2 &\nvllm bench serve --model Qwen/Qwen3-32B --dataset-name {}\n"
+    load = read(
+        script.format("random --random-input-len 2000 --random-output-len 100 --request-rate 4 --num-prompts 50")
+    ).spec.workload
+    assert (load.kind, load.rate, load.requests, load.prompt_tokens, load.output_tokens) == (
+        "poisson",
+        4,
+        50,
+        2000,
+        100,
+    )
+    closed = read(
+        script.format("random --max-concurrency 8 --random-prefix-len 100 --random-range-ratio 0.5")
+    ).spec.workload
+    assert (closed.kind, closed.concurrency, closed.shared_prefix_tokens) == ("concurrency", 8, 100)
+    assert (closed.prompt_tokens.low, closed.prompt_tokens.high) == (612, 1636)
+    assert "sharegpt: its lengths are in another file" in said(read(script.format("sharegpt --dataset-path x")), "loss")
+
+
 def test_a_misspelt_option_is_no_option() -> None:
     with pytest.raises(SpecError, match=r"--tensor-paralel-size: vLLM has no such option \(perhaps --tensor-parallel"):
         read("vllm serve Qwen/Qwen3-32B --tensor-paralel-size 4\n")
