@@ -239,6 +239,12 @@ def test_rows_before_the_first_one_are_kept(tmp_path: Path) -> None:
     assert [row.arrival_s for row in trace.requests] == list(range(8))
 
 
+def test_a_trace_that_is_one_pause_is_doubted(tmp_path: Path) -> None:
+    rows = "".join(f"{at},100,5\n" for at in range(30))
+    trace = read(write(tmp_path, "t", f"time,prompt_tokens,output_tokens\n{rows}31536000,100,5\n"))
+    assert "Nothing is sent for 8760 of the trace's 8760 hours" in trace.warnings[1]
+
+
 # --- telling them apart ------------------------------------------------------------------------
 
 

@@ -479,6 +479,10 @@ FAULTS: dict[str, str] = {
     ),
     "{count} more": "另有 {count} 行",
     "{count} requests that had failed when they were recorded were left out.": "记录时已失败的 {count} 个请求未采用。",
+    "Nothing is sent for {pause:.0f} of the trace's {span:.0f} hours: are its dates right? workload.start_s and "
+    "end_s choose a part.": (
+        "轨迹的 {span:.0f} 小时中有 {pause:.0f} 小时没有请求：日期是否正确？用 workload.start_s 和 end_s 选取其中一段。"
+    ),
     "The columns were told by their names: times are seconds where those name no other unit.": (
         "各列由列名判定：列名未注明单位时，时间以秒计。"
     ),
