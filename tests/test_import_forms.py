@@ -242,6 +242,7 @@ def test_ranks_of_sglangs_attention_share_the_gpus_of_tp() -> None:
     assert found.spec.engine.max_num_batched_tokens == 8192
     assert (shape(found), found.spec.deployment.dp) == (((1, 2),), 4)
     assert shape(read(line.format(2, ""))) == ((2, 8),)  # engines of their own
+    assert shape(read(line.format(2, "").replace("sglang.", "sglang_router."))) == ((2, 8),)
     assert read(line.format(8, "--enable-dp-attention --moe-a2a-backend deepep")).spec.engine.enable_expert_parallel
     with pytest.raises(SpecError, match="does not divide --tp-size 8"):
         read(line.format(3, "--enable-dp-attention"))

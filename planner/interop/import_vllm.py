@@ -225,7 +225,7 @@ def _quantization(values: Mapping[str, Any], key: str) -> tuple[dict[str, Any], 
 
 _COMMAND = re.compile(
     r"\bvllm[ \t\\\n]+serve\b|\bvllm\.entrypoints\.\S*api_server\b|\bdynamo\.(?:vllm|sglang|trtllm|mocker)\b"
-    r"|\bsglang(?:\.launch_server|[ \t]+serve)\b|\btrtllm-serve\b|\bvllm/vllm-\S+"
+    r"|\bsglang(?:(?:_router)?\.launch_server|[ \t]+serve)\b|\btrtllm-serve\b|\bvllm/vllm-\S+"
     r"|\b(?:docker|podman|nerdctl)\s+run\b.*?/(?:[\w.]+[-_])?vllm\b",
     re.S,
 )
@@ -235,7 +235,7 @@ _NO_SERVER = {
 }  # fmt: skip
 _MODULES = {
     "dynamo.vllm": "dynamo", "dynamo.mocker": "dynamo", "dynamo.sglang": "sglang", "dynamo.trtllm": "trtllm",
-    "sglang.launch_server": "sglang",
+    "sglang.launch_server": "sglang", "sglang_router.launch_server": "sglang",
 }  # fmt: skip
 _RUNNERS = {"docker", "podman", "nerdctl"}
 _IMAGE = re.compile(r"(?:[\w.:-]+/)*(?:[\w.]+[-_])*vllm(?:[-_][\w.-]+)?(?:[:@]\S+)?")
