@@ -86,7 +86,8 @@ def run(arguments: list[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except UsageError as error:
-        return _say(f"{getattr(error, 'format_message', error.__str__)()} (planner --help shows what is allowed)", 2)
+        command = getattr(getattr(error, "ctx", None), "command_path", "planner")
+        return _say(f"{getattr(error, 'format_message', error.__str__)()} ({command} --help shows what is allowed)", 2)
     except FileNotFoundError as error:
         return _say(f"{error.filename}: no such file or folder" if error.filename else str(error), 2)
     except ValueError as error:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from planner.core import no_cycles
-from planner.messages import message, system
+from planner.messages import Message, message, system
 from planner.spec import SpecError, Trace
 from planner.spec.strict_yaml import shorten
 from planner.traffic.contents import ANSWER, PROMPT, content_id, shared_runs
@@ -35,6 +35,7 @@ MOST_REQUESTS = 2_000_000  # kept at once; each costs about a kilobyte when it i
 MOST_BLOCKS = 50_000_000  # hash ids kept at once
 COARSE_S = 0.1  # stamps of a grid this wide or wider make bursts that nobody sent
 CROWDED = 1.2  # requests per stamp from which a grid counts as coarse
+IDLE = 0.9  # of a trace's time in one pause, from which its dates are doubted
 LEAST = 20  # stamps below which nothing is said about a grid
 
 
@@ -81,7 +82,7 @@ def read(
             )
         raise SpecError("{path}: the trace is empty; it must hold at least one request", scan.path)
     _put_in_order(rows)
-    warnings = scan.warnings
+    warnings = [*scan.warnings, *_pause([row.arrival_s for row in rows if row.arrival_s is not None])]
     if selection.dequantise:
         rows, grid_s = _spread(rows)
         if grid_s is not None:
@@ -95,6 +96,23 @@ def read(
     if selection.closed_loop:
         rows = _waiting(rows)
     return TraceFile(scan.path, scan.format, scan.block_tokens, tuple(rows), scan.starts, tuple(warnings))
+
+
+def _pause(times: Sequence[float]) -> list[Message]:
+    """What to say of times of which nearly all is one pause: a date that is wrong, or two recordings in one file."""
+    if len(times) < LEAST:
+        return []
+    pause_s, span_s = float(np.max(np.diff(times))), times[-1] - times[0]
+    if pause_s < 3600 or pause_s < IDLE * span_s:
+        return []
+    return [
+        message(
+            "Nothing is sent for {pause:.0f} of the trace's {span:.0f} hours: are its dates right? "
+            "workload.start_s and end_s choose a part.",
+            pause_s / 3600,
+            span_s / 3600,
+        )
+    ]
 
 
 def _put_in_order(rows: list[TraceRequest]) -> None:

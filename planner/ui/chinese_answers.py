@@ -88,6 +88,7 @@ ANSWERS: dict[str, str] = {
         "A（{a}）的有效吞吐为{rate}，B（{b}）为 {y}：{verdict}。A {of_a}，B {of_b}"
     ),
     "{rate} req/s per GPU": ("每 GPU 每秒 {rate} 个请求"),
+    "{verdict}, but A was sent {x} req/s and B {z}": "{verdict}，但发给 A 的是 {x} req/s，发给 B 的是 {z}",
     "{verdict} ({which} past saturation)": "{verdict}（{which} 已过饱和）",
     "neither is ahead": "不分先后",
     "they are within {share} of each other": "两者相差不到 {share}",
