@@ -37,6 +37,7 @@ class ModelConfig:
 
 DTYPES = {"bfloat16": 2, "float16": 2, "float32": 4}  # bytes
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")  # ORGANISATION/NAME
+PUBLISHED = re.compile(r"(?:model card|config\.json) of ([\w.-]+/[\w.-]*\w)")  # of an entry's source
 
 
 def _entry(name: str) -> tuple[Path, dict[str, Any]]:
@@ -46,8 +47,38 @@ def _entry(name: str) -> tuple[Path, dict[str, Any]]:
 
 def published_as(name: str) -> str | None:
     """The hub id whose figures a catalogue entry holds; None for a model without published weights."""
-    match = re.search(r"model card of (\S+/\S+)", str(_entry(name)[1].get("source", "")))
+    match = PUBLISHED.search(str(_entry(name)[1].get("source", "")))
     return match.group(1) if match else None
+
+
+@dataclass(frozen=True)
+class Shipped:
+    """A hub model whose figures ship: the catalogue's entry, and the keys in which its config.json differs."""
+
+    hub_id: str
+    entry: str
+    changes: dict[str, Any]
+
+    @property
+    def model(self) -> str:
+        """What a spec calls it: the entry, unless only the hub id says it all."""
+        return self.hub_id if self.changes else self.entry
+
+
+@lru_cache(maxsize=1)
+def all_shipped() -> dict[str, Shipped]:
+    """By hub id in small letters: the entries' own, and those under an entry's `also`."""
+    found = {}
+    for name in names("models"):
+        own = published_as(name)
+        also = {} if own is None else {own: {}, **_entry(name)[1].get("also", {})}
+        found.update({hub_id.lower(): Shipped(hub_id, name, changes) for hub_id, changes in also.items()})
+    return found
+
+
+def known(model: str) -> bool:
+    """Whether the catalogue has a model's figures, by its name there or by its hub id."""
+    return model in names("models") or model.lower() in all_shipped()
 
 
 def _catalogued(name: str) -> ModelConfig:
@@ -76,8 +107,13 @@ def _of_hub(hub_id: str) -> ModelConfig | None:
     if file is not None:
         found = model_config(str(file))
         return ModelConfig(hub_id.partition("/")[2].lower(), found.config, found.where)
-    name = next((name for name in names("models") if (published_as(name) or "").lower() == hub_id.lower()), None)
-    return None if name is None else _catalogued(name)
+    ours = all_shipped().get(hub_id.lower())
+    if ours is None:
+        return None
+    entry = _catalogued(ours.entry)
+    if not ours.changes:
+        return entry
+    return ModelConfig(hub_id.partition("/")[2].lower(), entry.config | ours.changes, entry.where)
 
 
 def parsed(text: str, file: object, kind: str) -> dict[str, Any]:

@@ -7,17 +7,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from planner.engine.catalogue import names
-from planner.engine.model_config import load_model, published_as
+from planner.engine.model_config import all_shipped, known, load_model, published_as
 from planner.interop.import_reading import Choices, Note
 from planner.interop.import_vllm import as_json, placeholder
 from planner.interop.vllm_options import NAMED
 from planner.spec import SpecError
 
-# Models whose config.json has the figures of one of the catalogue.
-SAME_SHAPE = {
-    "llama-3.3-70b": "llama-3.1-70b", "deepseek-r1-distill-llama-70b": "llama-3.1-70b", "deepseek-r1": "deepseek-v3",
-    "deepseek-v3-0324": "deepseek-v3", "deepseek-r1-0528": "deepseek-v3", "deepseek-v3.1": "deepseek-v3",
-}  # fmt: skip
 _QUANT = re.compile(
     r"[-_.](?:quantized\.)?(?:(?:nv|mx)?fp[48](?:[-_](?:dynamic|kv|block|static|ar|dynamic-kv|scaled))*|w\d+a\d+"
     r"|awq(?:[-_]int4|[-_]4bit|-marlin)?|gptq(?:[-_]int[48]|[-_]4bit)?|int[48]|[348]bit|bnb-4bit|gguf)(?=$|[-_.])",
@@ -26,14 +21,13 @@ _QUANT = re.compile(
 
 
 def _catalogued(stem: str) -> str | None:
-    """The catalogue's name of a lower-case stem without its quantisation."""
-    known = names("models")
+    """What a spec calls the model of a lower-case stem without its quantisation."""
+    ours = {hub_id.rpartition("/")[2]: one.model for hub_id, one in all_shipped().items()}
+    ours |= {name: name for name in names("models")}
     plain = re.sub(r"^(meta-|nvidia-)", "", stem)
     for candidate in (plain, re.sub(r"-(instruct|chat|it|hf|base)(-.*)?$", "", plain)):
-        if candidate in known:
-            return candidate
-        if candidate in SAME_SHAPE:
-            return SAME_SHAPE[candidate]
+        if candidate in ours:
+            return ours[candidate]
     return None
 
 
@@ -51,9 +45,9 @@ def model_name(
             foreign,
         )
     last = foreign.split("://")[-1].rstrip("/").rsplit("/", 1)[-1].lower()
-    published = next((name for name in names("models") if (published_as(name) or "").lower() == foreign.lower()), None)
-    if published is not None:
-        return published, {}, []
+    ours = all_shipped().get(foreign.lower())
+    if ours is not None and (ours.changes or ours.hub_id == published_as(ours.entry)):
+        return ours.model, {}, []
     tag = _QUANT.search(last)
     found = _catalogued(_QUANT.sub("", last))
     if found is None or foreign.startswith(("/", ".", "~")):
@@ -100,7 +94,7 @@ def positions(
     ]  # fmt: skip
     wanted = values.get("max-model-len")
     factor, original = rope.get("factor"), rope.get("original_max_position_embeddings")
-    own = load_model(model).max_position if model in names("models") else None
+    own = load_model(model).max_position if known(model) else None
     if longest is None and isinstance(factor, int | float):
         base = original if isinstance(original, int) else own
         longest = None if base is None else int(base * factor)

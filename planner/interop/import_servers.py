@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from planner.engine.catalogue import names
-from planner.engine.model_config import load_model
+from planner.engine.model_config import known, load_model
 from planner.interop import import_checks
 from planner.interop.import_model import chosen, positions
 from planner.interop.import_offload import tiers
@@ -160,7 +160,7 @@ def _without_ranks(servers: Sequence[Server], where: str) -> tuple[list[Server],
 
 def _mixture(model: str) -> bool:
     """Whether a model is known to have experts, which tie the ranks of a server together."""
-    return model in names("models") and load_model(model).experts > 0
+    return known(model) and load_model(model).experts > 0
 
 
 def _groups(servers: Sequence[Server], found: Sequence[Role], model: str, where: str) -> tuple[list[Group], list[Note]]:
