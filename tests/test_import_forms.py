@@ -190,6 +190,8 @@ def test_ranks_that_share_experts_are_one_worker() -> None:
         ("hugging-quants/Meta-Llama-3.1-8B-Instruct-AWQ-INT4", "llama-3.1-8b", "int4"),
         ("RedHatAI/Meta-Llama-3.1-8B-Instruct-quantized.w8a8", "llama-3.1-8b", "int8"),
         ("Qwen/Qwen3-32B-AWQ", "qwen3-32b", "int4"),
+        ("Qwen/Qwen3-30B-A3B-FP8", "Qwen/Qwen3-30B-A3B-FP8", None),  # its config.json's own figures ship
+        ("RedHatAI/Qwen3-4B-Instruct-2507-FP8-dynamic", "Qwen/Qwen3-4B-Instruct-2507", "fp8"),
         ("Qwen/Qwen2.5-7B-Instruct-GPTQ-Int4", "qwen2.5-7b", "int4"),
         ("openai/gpt-oss-20b", "gpt-oss-20b", None),
     ],
@@ -227,6 +229,8 @@ def test_other_engines_are_read_as_far_as_they_go() -> None:
     found = read(line.format(2, "prefill") + line.format(4, "decode"))
     assert (found.dialect, shape(found), found.spec.engine.block_size) == ("SGLang", ((1, 2), (1, 4)), 64)
     assert "times are those of vLLM" in said(found, "loss")
+    pages = read("python3 -m sglang.launch_server --model-path Qwen/Qwen3-32B --page-size 1\n")
+    assert pages.spec.engine.block_size is None and "--page-size: 1" in said(pages, "loss")
     other = read("trtllm-serve Qwen/Qwen3-32B --tp_size 2 --max_batch_size 64 --max_num_tokens 4096\n")
     assert (other.dialect, shape(other), other.spec.engine.max_num_seqs) == ("TensorRT-LLM", ((1, 2),), 64)
 

@@ -12,7 +12,7 @@ from live.models import served_model
 from planner.engine.catalogue import hardware, names
 from planner.engine.law import StepLaw, bounds
 from planner.engine.limits import uneven
-from planner.engine.model_config import load_model, model_config, shape
+from planner.engine.model_config import HUB_ID, all_shipped, load_model, model_config, published_as, shape
 from planner.engine.parallel import Parallel
 from planner.engine.profiles import LatencyProfile, roofline
 from planner.engine.roof import Roof
@@ -39,6 +39,18 @@ PUBLISHED = {
     "gpt-oss-20b": (20_914_757_184, 49_152),
     "deepseek-v3": (671_026_419_200, 70_272),
 }
+# Parameters in thousand millions as the cards say, or as the hub counts where a card rounds harder than to 2 %.
+SIZES = {
+    "deepseek-r1-distill-llama-8b": 8.03, "deepseek-v3": 671, "deepseek-v3.2": 671, "gemma-2-9b": 9.24,
+    "gemma-3-4b": 4.3, "gemma-3-12b": 12.2, "gemma-3-27b": 27.4, "glm-4.5": 355, "glm-4.5-air": 106, "glm-5": 744,
+    "gpt-oss-120b": 117, "gpt-oss-20b": 21, "kimi-k2": 1026, "kimi-k2.5": 1026, "llama-3.1-405b": 405,
+    "llama-3.1-70b": 70.6, "llama-3.1-8b": 8.03, "llama-3.2-1b": 1.23, "llama-3.2-3b": 3.21, "llama-4-maverick": 400,
+    "llama-4-scout": 109, "minimax-m2.5": 230, "mistral-7b-v0.1": 7.24, "mistral-small-24b": 23.6,
+    "mixtral-8x22b": 141, "mixtral-8x7b": 46.7, "phi-3-mini": 3.8, "phi-4": 14.7, "phi-4-mini": 3.8,
+    "qwen2.5-0.5b": 0.49, "qwen2.5-1.5b": 1.54, "qwen2.5-3b": 3.09, "qwen2.5-7b": 7.61, "qwen2.5-14b": 14.7,
+    "qwen2.5-32b": 32.5, "qwen2.5-72b": 72.7, "qwen3-0.6b": 0.6, "qwen3-1.7b": 1.7, "qwen3-4b": 4.0, "qwen3-8b": 8.2,
+    "qwen3-14b": 14.8, "qwen3-32b": 32.8, "qwen3-30b-a3b": 30.5, "qwen3-235b-a22b": 235, "qwen3-coder-480b-a35b": 480,
+}  # fmt: skip
 # What the model cards call active parameters, in thousand millions.
 ACTIVE = {"mixtral-8x7b": 12.9, "qwen3-30b-a3b": 3.3, "deepseek-v3": 37.0}
 
@@ -65,6 +77,35 @@ def test_every_entry_reads(name: str) -> None:
     assert len(model.windows) == model.layers
     assert 0 < model.active_parameters <= model.parameters.total
     assert model.step_weight_bytes <= model.weight_bytes
+
+
+def test_sizes_are_those_published() -> None:
+    assert set(SIZES) == {name for name in names("models") if published_as(name)}
+    assert {name: load_model(name).parameters.total / 1e9 for name in SIZES} == pytest.approx(SIZES, rel=0.02)
+
+
+@pytest.mark.parametrize("hub_id", all_shipped())
+def test_every_hub_id_reads(hub_id: str) -> None:
+    """Its own keys over the entry's: the shape is the entry's but for what a checkpoint may change."""
+    ours = all_shipped()[hub_id]
+    assert HUB_ID.fullmatch(ours.hub_id)
+    model, entry = load_model(hub_id), load_model(ours.entry)
+    assert ours.changes.keys() <= {
+        "max_position_embeddings", "vocab_size", "sliding_window", "tie_word_embeddings", "quantization_config",
+        "vision_config",
+    }  # fmt: skip
+    assert (model.layers, model.kv_bytes_per_token) == (entry.layers, entry.kv_bytes_per_token)
+    for key, mine in (("max_position_embeddings", model.max_position), ("vocab_size", model.vocab)):
+        assert mine == ours.changes.get(key, mine)
+
+
+def test_what_a_checkpoint_changes_counts() -> None:
+    distilled, small = load_model("deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B"), load_model("qwen2.5-1.5b")
+    assert distilled.parameters.total == 1_777_088_000  # its head is its own
+    assert distilled.parameters.total - small.parameters.total == 151_936 * 1536
+    assert load_model("mistralai/Mistral-7B-Instruct-v0.3").windows == (None,) * 32
+    plain, stored = load_model("Qwen/Qwen3-32B"), load_model("Qwen/Qwen3-32B-FP8")
+    assert stored.weight_bytes < 0.55 * plain.weight_bytes
 
 
 def test_small_models_of_the_cpu() -> None:

@@ -291,7 +291,7 @@ def test_changing_the_mode_drops_the_old_modes_keys() -> None:
         ("slo.ttft=1", "x.yaml: slo.ttft: unknown key; did you mean 'ttft_ms'? allowed: ttft_ms,"),
         ("workload.kind=concurrency", "x.yaml: workload.concurrency: is missing; allowed: whole numbers from 1"),
         ("workload.kind=[1]", "x.yaml: workload.kind: a list is unknown; allowed: poisson, gamma,"),
-        ("model.name=1", "x.yaml: model: a section is not text; allowed: text"),
+        ("model.name=1", "x.yaml: model: a section is not text; allowed: one model: a name in configs/models"),
         # A key of the wrong kind that the user asked for is an error, not dropped.
         ("workload.burstiness=2", "x.yaml: workload.burstiness: unknown key; allowed: "),
     ],

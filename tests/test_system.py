@@ -89,6 +89,9 @@ def test_blocks_follow_what_the_engine_says() -> None:
     assert limits("engine: {max_model_len: 9000}").max_model_len == 9000
     assert limits("engine: {watermark: 0.01, num_gpu_blocks_override: 1000}").watermark_blocks == 10
     assert limits("engine: {scheduler: prefill_first}").prefill_first
+    assert limits("engine: {block_size: 48}").block_size == 48
+    with pytest.raises(SpecError, match=r"^engine.block_size: 17 is no multiple of 16.* h200 needs; allowed: 32$"):
+        limits("engine: {block_size: 17}")
 
 
 def test_tp_splits_weights_and_kv() -> None:

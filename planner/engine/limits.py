@@ -10,6 +10,10 @@ from planner.engine.setup import Setup
 from planner.messages import Message, message
 from planner.spec import SpecError
 
+# Tokens: every attention backend that vLLM 0.32 has for CUDA takes blocks of a multiple of it (some of a larger one, for
+# which vLLM then takes another backend). Its CPU kernels only prefer theirs; AMD's MLA takes any.
+KERNEL_BLOCK = 16
+
 
 def batch_defaults(setup: Setup) -> tuple[int, int]:
     """(max_num_batched_tokens, max_num_seqs) of `vllm serve`."""
@@ -137,6 +141,14 @@ def limits(setup: Setup, measured: int | None, where: str, most: int) -> EngineL
     """The scheduler's limits of one pool; `where` is its key. Raises SpecError."""
     model, engine = setup.model, setup.options
     budget, seqs, block_size = batch_sizes(setup)
+    if setup.hardware.compute_capability is not None and block_size % KERNEL_BLOCK:
+        raise SpecError(
+            "engine.block_size: {size} is no multiple of {kernel}, as vLLM's attention on {gpu} needs; allowed: {near}",
+            block_size,
+            KERNEL_BLOCK,
+            setup.hardware.name,
+            -(-block_size // KERNEL_BLOCK) * KERNEL_BLOCK,
+        )
     if budget < seqs:
         raise SpecError(
             "engine.max_num_batched_tokens: {budget} is below max_num_seqs {seqs}; allowed: at least max_num_seqs",

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from planner.engine.limits import KERNEL_BLOCK
 from planner.interop import shell
 from planner.interop.import_reading import Note
 from planner.interop.vllm_options import (
@@ -94,6 +95,9 @@ def options(words: Iterable[str], where: str, engine: str = "vllm") -> Options:
             _ranks_within(found.values, where)
         if found.values.get("moe-a2a-backend", "none") != "none":  # it makes --ep-size that of tp
             found.values["enable-expert-parallel"] = True
+        pages = found.values.get("block-size")
+        if isinstance(pages, int) and pages % KERNEL_BLOCK:  # no block of vLLM's: its default, and a note
+            found.values["page-size"] = found.values.pop("block-size")
     return found
 
 

@@ -76,8 +76,14 @@ class Spec(Node):
             "text of letters, digits, '.', '_' and '-', no spaces, at most {most} characters", MOST_NAME
         ),
     )
-    model: str = "llama-3.1-8b"  # a name in configs/models, a folder with a config.json, or a hub id
-    hardware: str = "h200"  # a name in configs/hardware
+    model: str = Field(
+        default="llama-3.1-8b",
+        description=message("one model: a name in configs/models, a hub id or a folder; `planner sweep` compares several"),
+    )
+    hardware: str = Field(
+        default="h200",
+        description=message("one GPU: a name in configs/hardware as h100 is, or a path; `planner sweep` compares several"),
+    )
     profile: str | MeasuredService | None = None  # step times: a name in configs/profiles, a file, or a black box's law
     deployment: Deployment
     cluster: Cluster = Cluster.model_construct()

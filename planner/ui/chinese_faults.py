@@ -16,6 +16,12 @@ FAULTS: dict[str, str] = {
     "a value": "一个值",
     "true or false": "true 或 false",
     "text": "文本",
+    "one model: a name in configs/models, a hub id or a folder; `planner sweep` compares several": (
+        "一个模型：configs/models 中的名称、hub id 或文件夹；比较多个请用 `planner sweep`"
+    ),
+    "one GPU: a name in configs/hardware as h100 is, or a path; `planner sweep` compares several": (
+        "一种 GPU：configs/hardware 中的名称（如 h100）或路径；比较多种请用 `planner sweep`"
+    ),
     "text of letters, digits, '.', '_' and '-', no spaces, at most {most} characters": (
         "由字母、数字、“.”、“_”和“-”组成的文本，无空格，最多 {most} 个字符"
     ),
@@ -276,6 +282,9 @@ FAULTS: dict[str, str] = {
     "groups": "组",
     "blocks": "块",
     "another checkpoint": "另一个检查点",
+    "engine.block_size: {size} is no multiple of {kernel}, as vLLM's attention on {gpu} needs; allowed: {near}": (
+        "engine.block_size：{size} 不是 {kernel} 的倍数，而 vLLM 在 {gpu} 上的注意力要求如此；可用：{near}"
+    ),
     "engine.max_num_batched_tokens: {budget} is below max_num_seqs {seqs}; allowed: at least max_num_seqs": (
         "engine.max_num_batched_tokens：{budget} 小于 max_num_seqs {seqs}；可用：不小于 max_num_seqs"
     ),
