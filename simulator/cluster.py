@@ -7,6 +7,7 @@ reacts to it. Times that callbacks carry are exact; `clock.now` may differ from 
 from __future__ import annotations
 
 import math
+import random
 from collections import deque
 from collections.abc import Callable, Generator
 from functools import partial
@@ -20,7 +21,7 @@ from planner.run.tables import Progress
 from planner.spec import Disaggregated
 from planner.system.resolve import System, WorkerPlace
 from planner.system.wires import HandOver
-from planner.traffic.requests import Arrival, Load, Request
+from planner.traffic.requests import Arrival, Load, Request, underway
 from simulator.clock import NEVER, NOT_YET, Call, Clock
 from simulator.fabric import Fabric
 from simulator.layers import Push
@@ -178,6 +179,8 @@ class SimulatedCluster:
         self._same_keys = switch is None and rules[0] == rules[-1]  # both pools have the same keys for a prompt
         self._far = self.decoders.router.policy in NEEDS_DISTANCE
         self._shared_queue: deque[Visit] = deque()  # of visits that wait for an idle prefill worker
+        self._underway = underway(load)
+        self._rng = random.Random(f"{spec.run.seed}/underway")
         self._switcher = RoleSwitcher(switch, self.entry, self.decoders) if switch and self.split else None
 
     # --- running --------------------------------------------------------------------------------
@@ -266,6 +269,9 @@ class SimulatedCluster:
     def enter(self, visit: Visit, now: float) -> None:
         """A request reaches its first stage."""
         self._inside += 1
+        if visit.request.request_id in self._underway:
+            for pool in self.pools:
+                pool.recall(visit.request, self._rng)
         while self._asleep:
             self._asleep.pop().succeed()
         if self._central is None:

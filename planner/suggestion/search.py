@@ -144,7 +144,7 @@ def probes(
 ) -> list[Probe]:
     """As `probe`, one run judged by several targets; it is abandoned when it could pass by none of them."""
     spec = system.spec
-    load = load_at(spec, seed, rate, None if period is None else period.seconds)
+    load = load_at(spec, seed, rate) if period is None else load_at(spec, seed, rate, period.seconds, period.warmup_s)
     known = load.start()
     first_s, last_s = known[0].time_s, known[-1].time_s
     judged = Window(first_s + STEADY_START * (last_s - first_s), math.inf)

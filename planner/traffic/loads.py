@@ -32,6 +32,30 @@ class Chained:
         return [] if follower is None else [Arrival(time_s + follower[0], follower[1])]
 
 
+@dataclass(frozen=True)
+class Underway:
+    """Traffic that has long gone on: `load`, of whose first requests those in `underway` go on with older sessions.
+
+    Such requests come for `entering_s` seconds as often as all later turns together, and what would follow from any
+    request in that time is left out, since they stand for it: as many requests come as ever, however long answers take.
+    After it sessions go on by themselves.
+    """
+
+    load: Chained
+    underway: frozenset[int]
+    entering_s: float
+
+    @property
+    def expected_requests(self) -> int:
+        return self.load.expected_requests
+
+    def start(self) -> list[Arrival]:
+        return self.load.start()
+
+    def finished(self, request: Request, time_s: float) -> list[Arrival]:
+        return [one for one in self.load.finished(request, time_s) if one.time_s >= self.entering_s]
+
+
 class Woven:
     """As `Chained`, but several requests may follow one, and one may wait for several (agents and their sub-agents)."""
 

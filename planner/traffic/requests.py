@@ -66,6 +66,12 @@ class Load(Protocol):
     def finished(self, request: Request, time_s: float) -> list[Arrival]: ...
 
 
+def underway(load: Load) -> frozenset[int]:
+    """Ids of requests whose sessions began before the run: workers have what was said before in their caches."""
+    found: frozenset[int] = getattr(load, "underway", frozenset())
+    return found
+
+
 def warnings_of(load: Load) -> tuple[str, ...]:
     """What a reader of a load's results must know: its `warnings`; most have none."""
     found: tuple[str, ...] = getattr(load, "warnings", ())
