@@ -21,7 +21,7 @@ from planner.run.tables import Progress
 from planner.spec import Disaggregated
 from planner.system.resolve import System, WorkerPlace
 from planner.system.wires import HandOver
-from planner.traffic.requests import Arrival, Load, Request, underway
+from planner.traffic.requests import Arrival, Load, Request, continued, resumed
 from simulator.clock import NEVER, NOT_YET, Call, Clock
 from simulator.fabric import Fabric
 from simulator.layers import Push
@@ -179,7 +179,7 @@ class SimulatedCluster:
         self._same_keys = switch is None and rules[0] == rules[-1]  # both pools have the same keys for a prompt
         self._far = self.decoders.router.policy in NEEDS_DISTANCE
         self._shared_queue: deque[Visit] = deque()  # of visits that wait for an idle prefill worker
-        self._underway = underway(load)
+        self._continued, self._resumed = continued(load), resumed(load)
         self._rng = random.Random(f"{spec.run.seed}/underway")
         self._switcher = RoleSwitcher(switch, self.entry, self.decoders) if switch and self.split else None
 
@@ -269,7 +269,7 @@ class SimulatedCluster:
     def enter(self, visit: Visit, now: float) -> None:
         """A request reaches its first stage."""
         self._inside += 1
-        if visit.request.request_id in self._underway:
+        if visit.request.request_id in self._continued:
             for pool in self.pools:
                 pool.recall(visit.request, self._rng)
         while self._asleep:
@@ -424,6 +424,8 @@ class SimulatedCluster:
         if mode != "prefill_only":
             visit.decode = sequence
             visit.decode_worker = station
+        if visit.request.request_id in self._resumed:
+            station.engine.recall(visit.request)
         station.engine.submit(sequence, now)
         self._plan(station)
 

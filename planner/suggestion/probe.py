@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
 
 from planner.spec import Aggregated, Sessions, Spec, dump, parse
+from planner.system.capacity import MeanLengths, mean_lengths
 from planner.traffic import workload
 from planner.traffic.loads import Chained, Underway
 from planner.traffic.random_streams import draw, stream
@@ -28,6 +29,7 @@ COUNTED = {
     "sessions": "sessions",
 }
 
+DRAWS_EACH = 8  # of one answer that nobody has drawn before
 FEW = 4  # sessions of unequal length, of which one is met at a later turn
 
 
@@ -43,6 +45,14 @@ class Period:
     def least_s(self) -> float:
         """The seconds that a shorter run takes at least."""
         return self.warmup_s + (self.warmup_s if self.least_judged_s is None else self.least_judged_s)
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """How a run of traffic that has long gone on begins."""
+
+    entering_s: float  # so long sessions come that began before
+    token_s: float  # that answers took which have begun
 
 
 @lru_cache(maxsize=32)
@@ -62,15 +72,15 @@ def traffic_of(spec: Spec, seed: int) -> tuple[Load, float | None]:
     return _base_load(dump(plain), seed)
 
 
-def load_at(spec: Spec, seed: int, rate: float, seconds: float | None = None, entering_s: float = 0.0) -> Load:
+def load_at(spec: Spec, seed: int, rate: float, seconds: float | None = None, start: Start | None = None) -> Load:
     """The requests of `spec` at another rate; the same objects at another time where the load allows it.
 
     `seconds`: those that are sent within so long, of a list that is as long as that needs. None: the spec's own list.
-    `entering_s`: sessions have begun before, and come in so long.
+    `start`: others have begun before. None: nobody has.
     """
     if seconds is not None:
-        if entering_s and isinstance(spec.workload, Sessions):
-            return _underway(spec, seed, rate, seconds, entering_s)
+        if start is not None:
+            return _underway(spec, seed, rate, seconds, start)
         spec = _long_enough(spec, rate * seconds)
     load, offered = traffic_of(spec, seed)
     if isinstance(load, Chained) and offered is not None:
@@ -109,46 +119,90 @@ def _following(load: Chained, arrivals: Iterable[Arrival]) -> dict[int, tuple[fl
     return followers
 
 
-def _underway(spec: Spec, seed: int, rate: float, seconds: float, entering_s: float) -> Load:
-    """Sessions as if they had come for ever: those that begin within `seconds`, and others at a later turn.
+def _underway(spec: Spec, seed: int, rate: float, seconds: float, start: Start) -> Load:
+    """Requests as if they had come for ever: those that are sent within `seconds`, and those that began before.
 
-    Of every few sessions of the list the first begins in the run and the others before it, so that all rates and
-    lengths send the same ones. A session is met at any of its turns equally often, and at one of its later turns the
-    more often the more it has.
+    Of every few sessions of the list one begins in the run and the others before it, so that all rates and lengths
+    send the same ones. A session is met at any of its turns equally often, and at one of its later turns the more
+    often the more it has.
     """
-    assert isinstance(spec.workload, Sessions)
-    each = workload.mean_turns(spec.workload, seed)
-    few = 1 if isinstance(spec.workload.turns, int) else FEW
-    share = 1 + math.ceil(1.2 * few * (each - 1) * entering_s / seconds)
-    spec = _long_enough(spec, rate * seconds * share)
-    load, offered = traffic_of(spec, seed)
+    entering, least_s = 0, request_s(spec, seed)
+    each = workload.mean_turns(spec.workload, seed) if isinstance(spec.workload, Sessions) else 1.0
+    few = FEW if isinstance(spec.workload, Sessions) and not isinstance(spec.workload.turns, int) else 1
+    if each > 1:
+        entering = math.ceil(1.2 * few * (each - 1) * start.entering_s / seconds)
+    answering = math.ceil(2 * each * least_s / seconds)
+    share = 1 + entering + answering
+    load, offered = traffic_of(_long_enough(spec, rate * seconds * share), seed)
     assert isinstance(load, Chained) and offered is not None
-    factor = offered / rate
-    sessions = load.arrivals
+    factor, sessions = offered / rate, load.arrivals
     begins = [
         Arrival(when.time_s * factor, what.request)
         for when, what in zip(sessions, sessions[::share], strict=False)
         if when.time_s * factor <= seconds
     ]
-    older = [one for place, one in enumerate(sessions) if place % share]
+    older = [one for place, one in enumerate(sessions) if 1 <= place % share <= entering]
     later_s = each / (each - 1) / rate if each > 1 else math.inf  # between later turns
     draws = stream(seed, "underway")
     times = np.cumsum(draws.standard_exponential(len(older) // few)) * later_s
     chances = draws.random((len(times), 2)).tolist()
     entries = []
     for place, (time_s, (which, turn)) in enumerate(zip(times.tolist(), chances, strict=True)):
-        if time_s > entering_s:
+        if time_s > start.entering_s:
             break
         met = _met(load, older[place * few : (place + 1) * few], which, turn)
         if met is not None:
             entries.append(Arrival(time_s, met))
-    arrivals = sorted([*begins, *entries], key=lambda arrival: arrival.time_s) or [sessions[0]]
+    halfway = _halfway(load, [one for place, one in enumerate(sessions) if place % share > entering], rate, start, seed)
+    arrivals = sorted([*halfway, *begins, *entries], key=lambda arrival: arrival.time_s) or [sessions[0]]
+    resumed = frozenset(arrival.request.request_id for arrival in halfway)
+    continued = resumed | frozenset(arrival.request.request_id for arrival in entries)
     whole = Chained(tuple(arrivals), _following(load, arrivals))
-    return Underway(whole, frozenset(arrival.request.request_id for arrival in entries), entering_s)
+    return Underway(whole, continued if each > 1 else frozenset(), resumed, start.entering_s)
+
+
+def _halfway(load: Chained, sessions: Sequence[Arrival], rate: float, start: Start, seed: int) -> list[Arrival]:
+    """Answers that had begun: as many as come in the time that one takes, each the likelier the longer it is."""
+    turns = [(one.request, place) for place, one in enumerate(sessions)]
+    for place, one in enumerate(sessions):
+        last = one.request.request_id
+        while last in load.followers:
+            turns.append((load.followers[last][1], place))
+            last = turns[-1][0].request_id
+    if not turns:
+        return []
+    reached = np.cumsum([one.output_tokens for one, _ in turns])
+    count = round(rate * start.token_s * float(reached[-1]) / len(turns))
+    draws = stream(seed, "answering").random((DRAWS_EACH * count, 2))
+    found: list[Arrival] = []
+    used: set[int] = set()
+    for at, part in zip(np.searchsorted(reached, draws[:, 0] * reached[-1], side="right"), draws[:, 1], strict=True):
+        request, place = turns[at]
+        if len(found) == count:
+            break
+        if place not in used:
+            used.add(place)
+            found.append(Arrival(0.0, _resumed(request, int(part * request.output_tokens))))
+    return found
+
+
+def _resumed(request: Request, tokens: int) -> Request:
+    """A request whose answer has so many tokens already: they belong to its prompt."""
+    if tokens == 0:
+        return request
+    prompt = request.prompt_tokens + tokens
+    return replace(
+        request,
+        prompt_tokens=prompt,
+        output_tokens=request.output_tokens - tokens,
+        max_tokens=request.max_tokens - tokens,
+        segments=(*request.segments, (request.output_content, tokens)),
+        shared_tokens=prompt,
+    )
 
 
 def _met(load: Chained, sessions: Sequence[Arrival], which: float, turn: float) -> Request | None:
-    """One later turn of these sessions: of session `which`, the likelier the more it has, at `turn` of it (both 0 to 1).
+    """One later turn of these sessions: of `which`, the likelier the more it has, at `turn` of it (both 0 to 1).
 
     None: they have none.
     """
@@ -175,6 +229,16 @@ def request_s(spec: Spec, seed: int) -> float:
     first_ms = 1000.0 if spec.slo.ttft_ms is None else spec.slo.ttft_ms
     token_ms = 50.0 if spec.slo.tpot_ms is None else spec.slo.tpot_ms
     return (first_ms + token_ms * output) / 1e3
+
+
+def lengths_of(spec: Spec, seed: int) -> MeanLengths:
+    """Mean lengths of the requests of a spec's own list; what the history of a session adds is taken as cached."""
+    load, _ = traffic_of(spec, seed)
+    requests = [arrival.request for arrival in load.start()]
+    if isinstance(load, Chained):
+        requests += [request for _, request in load.followers.values()]
+    computed = sum(one.segments[-1][1] if one.history else one.prompt_tokens for one in requests) / len(requests)
+    return replace(mean_lengths(requests), computed=computed)
 
 
 def turn_s(spec: Spec, seed: int) -> float:

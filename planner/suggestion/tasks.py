@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from planner.report.explain import Explanation, explain
 from planner.run.metrics import summarise
 from planner.spec import Sessions, Spec
-from planner.suggestion.probe import COUNTED, Period, load_at, request_s, traffic_of, turn_s, turnaround_s
-from planner.suggestion.search import Found, Probe, first_guess, highest_rate, probe, system_of
+from planner.suggestion.probe import COUNTED, Period, request_s, traffic_of, turn_s, turnaround_s
+from planner.suggestion.search import Found, Probe, first_guess, highest_rate, probe, sent, system_of
 
 SHORT = 1500  # requests that long runs begin their search with, and that changes are searched with
 TURNAROUNDS = 3  # of a request that just meets its targets: the least seconds of a run, the first of them warm-up
@@ -104,10 +104,10 @@ def why(task: ProbeTask) -> Explanation:
     """What limits a candidate from this rate on: the first thing that falls short when more is sent."""
     from simulator.backend import SimulatorBackend
 
-    system, period = system_of(task.spec), task.period
+    system = system_of(task.spec)
     for factor in FURTHER:
         rate = factor * task.rate
-        load = load_at(task.spec, task.seed, rate, *(() if period is None else (period.seconds, period.warmup_s)))
+        load = sent(system, task.seed, rate, task.period)
         found = explain(summarise(SimulatorBackend().run(system, load)))
         if found.kind != "none":
             break

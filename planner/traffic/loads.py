@@ -34,15 +34,17 @@ class Chained:
 
 @dataclass(frozen=True)
 class Underway:
-    """Traffic that has long gone on: `load`, of whose first requests those in `underway` go on with older sessions.
+    """Traffic that has long gone on. Of the first requests of `load` those in `continued` go on with older sessions,
+    and those in `resumed` with an answer: their prompts hold what it had come to when the run began.
 
-    Such requests come for `entering_s` seconds as often as all later turns together, and what would follow from any
-    request in that time is left out, since they stand for it: as many requests come as ever, however long answers take.
-    After it sessions go on by themselves.
+    Turns of older sessions come for `entering_s` seconds as often as all later turns together, and what would follow
+    from any request in that time is left out, since they stand for it: as many requests come as ever, however long
+    answers take. After it sessions go on by themselves.
     """
 
     load: Chained
-    underway: frozenset[int]
+    continued: frozenset[int]
+    resumed: frozenset[int]
     entering_s: float
 
     @property

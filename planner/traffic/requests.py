@@ -66,9 +66,15 @@ class Load(Protocol):
     def finished(self, request: Request, time_s: float) -> list[Arrival]: ...
 
 
-def underway(load: Load) -> frozenset[int]:
+def continued(load: Load) -> frozenset[int]:
     """Ids of requests whose sessions began before the run: workers have what was said before in their caches."""
-    found: frozenset[int] = getattr(load, "underway", frozenset())
+    found: frozenset[int] = getattr(load, "continued", frozenset())
+    return found
+
+
+def resumed(load: Load) -> frozenset[int]:
+    """Ids of requests whose answers began before the run: whoever is given one has the KV of its prompt."""
+    found: frozenset[int] = getattr(load, "resumed", frozenset())
     return found
 
 
