@@ -180,6 +180,7 @@ class SimulatedCluster:
         self._far = self.decoders.router.policy in NEEDS_DISTANCE
         self._shared_queue: deque[Visit] = deque()  # of visits that wait for an idle prefill worker
         self._continued, self._resumed = continued(load), resumed(load)
+        self._turn = 0  # of the workers that go on with answers
         self._rng = random.Random(f"{spec.run.seed}/underway")
         self._switcher = RoleSwitcher(switch, self.entry, self.decoders) if switch and self.split else None
 
@@ -274,12 +275,22 @@ class SimulatedCluster:
                 pool.recall(visit.request, self._rng)
         while self._asleep:
             self._asleep.pop().succeed()
-        if self._central is None:
+        if visit.request.request_id in self._resumed:
+            self._resume(visit, now)
+        elif self._central is None:
             self._route(visit, now)
         elif self._dispatch.sheds(self._view(self.entry, visit, now)):
             self._reject(visit, self._overloaded(), now)
         else:
             self._retrieve(visit, now)
+
+    def _resume(self, visit: Visit, now: float) -> None:
+        """An answer that began before the run: it decodes on, on each worker in turn."""
+        stations = self.decoders.stations
+        station = visit.worker = stations[self._turn % len(stations)]
+        self._turn += 1
+        station.engine.recall(visit.request)
+        self._queue(visit, station, "full", now)
 
     def _entrance(self, arrival: Arrival) -> tuple[float, Visit]:
         """A new visit, and when it reaches its first stage: retrieval, else the router."""
@@ -424,8 +435,6 @@ class SimulatedCluster:
         if mode != "prefill_only":
             visit.decode = sequence
             visit.decode_worker = station
-        if visit.request.request_id in self._resumed:
-            station.engine.recall(visit.request)
         station.engine.submit(sequence, now)
         self._plan(station)
 

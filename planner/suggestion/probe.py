@@ -237,8 +237,9 @@ def lengths_of(spec: Spec, seed: int) -> MeanLengths:
     requests = [arrival.request for arrival in load.start()]
     if isinstance(load, Chained):
         requests += [request for _, request in load.followers.values()]
-    computed = sum(one.segments[-1][1] if one.history else one.prompt_tokens for one in requests) / len(requests)
-    return replace(mean_lengths(requests), computed=computed)
+    if isinstance(spec.workload, Sessions):
+        return replace(mean_lengths(requests), computed=sum(one.segments[-1][1] for one in requests) / len(requests))
+    return mean_lengths(requests)
 
 
 def turn_s(spec: Spec, seed: int) -> float:

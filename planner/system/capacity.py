@@ -11,6 +11,7 @@ from planner.traffic.requests import Request
 
 TRIES = 30  # of a pace that agrees with the batch that it leads to
 LEAST_LEFT = 0.1  # of a worker's time for decodes, whatever prompts take
+EASE = 0.6  # of the TPOT target: what most tokens take where few answers miss it
 UNHURRIED_S = 1.0  # seconds a token where no TPOT target says less
 
 
@@ -59,13 +60,18 @@ def token_s(system: System, rate: float, lengths: MeanLengths, slo: Slo) -> floa
     pool = system.pools[-1]
     slowest_s = slo.tpot_ms / 1e3 if slo.tpot_ms is not None else UNHURRIED_S
     each = rate / len(pool.workers)
-    aside_s = _post_s(system, lengths.prompt) if system.disaggregated else _prefill_s(pool, lengths.computed)
+    chunk = (max(1, round(lengths.computed)), round(lengths.prompt - lengths.computed))
     found = 0.0
     for _ in range(TRIES):
         batch = max(1, min(round(each * lengths.output * found), pool.limits.max_num_seqs))
         base, per_context = pool.profile.step.decode(batch)
-        left = max(1 - each * aside_s, LEAST_LEFT)
-        found = min((base + per_context * batch * (lengths.prompt + lengths.output / 2)) / left, slowest_s)
+        context = round(batch * (lengths.prompt + lengths.output / 2))
+        step_s = base + per_context * context
+        if system.disaggregated:
+            aside_s = _post_s(system, lengths.prompt)
+        else:  # a prompt shares its step with decodes
+            aside_s = max(pool.profile.step.mixed([chunk], batch, context) - step_s, 0.0)
+        found = min(step_s / max(1 - each * aside_s, LEAST_LEFT), EASE * slowest_s)
     return found
 
 
