@@ -6,7 +6,7 @@ All rates of a seed share one list of requests and gaps (common random numbers),
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -29,7 +29,7 @@ COUNTED = {
     "sessions": "sessions",
 }
 
-DRAWS_EACH = 8  # of one answer that nobody has drawn before
+ALIKE = {"deployment": Aggregated(mode="aggregated"), "name": "traffic"}  # what says nothing about traffic
 FEW = 4  # sessions of unequal length, of which one is met at a later turn
 
 
@@ -68,18 +68,17 @@ def seeded(spec: Spec, seed: int) -> Spec:
 
 def traffic_of(spec: Spec, seed: int) -> tuple[Load, float | None]:
     """(load, its offered rate), shared by all specs with the same traffic."""
-    plain = spec.model_copy(update={"deployment": Aggregated(mode="aggregated"), "name": "traffic"})
-    return _base_load(dump(plain), seed)
+    return _base_load(dump(spec.model_copy(update=ALIKE)), seed)
 
 
 def load_at(spec: Spec, seed: int, rate: float, seconds: float | None = None, start: Start | None = None) -> Load:
     """The requests of `spec` at another rate; the same objects at another time where the load allows it.
 
     `seconds`: those that are sent within so long, of a list that is as long as that needs. None: the spec's own list.
-    `start`: others have begun before. None: nobody has.
+    `start`: sessions have begun before. None: nobody has.
     """
     if seconds is not None:
-        if start is not None:
+        if start is not None and isinstance(spec.workload, Sessions):
             return _underway(spec, seed, rate, seconds, start)
         spec = _long_enough(spec, rate * seconds)
     load, offered = traffic_of(spec, seed)
@@ -104,11 +103,6 @@ def _long_enough(spec: Spec, requests: float) -> Spec:
 def _cut(load: Chained, seconds: float) -> Chained:
     """What begins within `seconds`, at least one request, and all that follows from it."""
     arrivals = tuple(arrival for arrival in load.arrivals if arrival.time_s <= seconds) or load.arrivals[:1]
-    return Chained(arrivals, _following(load, arrivals))
-
-
-def _following(load: Chained, arrivals: Iterable[Arrival]) -> dict[int, tuple[float, Request]]:
-    """All that follows from these requests of a load."""
     followers = {}
     if load.followers:
         for arrival in arrivals:
@@ -116,74 +110,106 @@ def _following(load: Chained, arrivals: Iterable[Arrival]) -> dict[int, tuple[fl
             while last in load.followers:
                 followers[last] = load.followers[last]
                 last = followers[last][1].request_id
-    return followers
+    return Chained(arrivals, followers)
+
+
+@dataclass(frozen=True)
+class _Cast:
+    """Who of a list of sessions does what, in order: the same at all rates."""
+
+    load: Chained
+    offered: float
+    begins: tuple[Request, ...]  # first turns of those that begin in the run
+    continues: tuple[tuple[float, Request], ...]  # when, one a second on average, and a later turn of an older session
+    resumes: tuple[Request, ...]  # turns whose answers had begun
+    output_tokens: float  # mean of an answer
 
 
 def _underway(spec: Spec, seed: int, rate: float, seconds: float, start: Start) -> Load:
-    """Requests as if they had come for ever: those that are sent within `seconds`, and those that began before.
+    """Sessions as if they had come for ever: those that begin within `seconds`, and those that began before.
 
-    Of every few sessions of the list one begins in the run and the others before it, so that all rates and lengths
-    send the same ones. A session is met at any of its turns equally often, and at one of its later turns the more
-    often the more it has.
+    Of every few sessions of the list one begins in the run and the others before it, so that all rates send the same
+    ones. A session is met at any of its later turns equally often, and the more often the more it has.
     """
-    entering, least_s = 0, request_s(spec, seed)
-    each = workload.mean_turns(spec.workload, seed) if isinstance(spec.workload, Sessions) else 1.0
-    few = FEW if isinstance(spec.workload, Sessions) and not isinstance(spec.workload.turns, int) else 1
-    if each > 1:
-        entering = math.ceil(1.2 * few * (each - 1) * start.entering_s / seconds)
-    answering = math.ceil(2 * each * least_s / seconds)
-    share = 1 + entering + answering
-    load, offered = traffic_of(_long_enough(spec, rate * seconds * share), seed)
-    assert isinstance(load, Chained) and offered is not None
-    factor, sessions = offered / rate, load.arrivals
-    begins = [
-        Arrival(when.time_s * factor, what.request)
-        for when, what in zip(sessions, sessions[::share], strict=False)
+    assert isinstance(spec.workload, Sessions)
+    each = workload.mean_turns(spec.workload, seed)
+    few = 1 if isinstance(spec.workload.turns, int) else FEW
+    entering = math.ceil(1.2 * few * (each - 1) * start.entering_s / seconds)
+    answering = math.ceil(2 * each * request_s(spec, seed) / seconds)
+    long_enough = _long_enough(spec, rate * seconds * (1 + entering + answering))
+    cast = _cast(dump(long_enough.model_copy(update=ALIKE)), seed, entering, answering, few)
+    factor = cast.offered / rate
+    arrivals = [
+        Arrival(when.time_s * factor, request)
+        for when, request in zip(cast.load.arrivals, cast.begins, strict=False)
         if when.time_s * factor <= seconds
     ]
-    older = [one for place, one in enumerate(sessions) if 1 <= place % share <= entering]
     later_s = each / (each - 1) / rate if each > 1 else math.inf  # between later turns
-    draws = stream(seed, "underway")
-    times = np.cumsum(draws.standard_exponential(len(older) // few)) * later_s
-    chances = draws.random((len(times), 2)).tolist()
-    entries = []
-    for place, (time_s, (which, turn)) in enumerate(zip(times.tolist(), chances, strict=True)):
-        if time_s > start.entering_s:
-            break
-        met = _met(load, older[place * few : (place + 1) * few], which, turn)
-        if met is not None:
-            entries.append(Arrival(time_s, met))
-    halfway = _halfway(load, [one for place, one in enumerate(sessions) if place % share > entering], rate, start, seed)
-    arrivals = sorted([*halfway, *begins, *entries], key=lambda arrival: arrival.time_s) or [sessions[0]]
+    older = [Arrival(time_s * later_s, one) for time_s, one in cast.continues if time_s * later_s <= start.entering_s]
+    halfway = [Arrival(0.0, one) for one in cast.resumes[: round(rate * start.token_s * cast.output_tokens)]]
     resumed = frozenset(arrival.request.request_id for arrival in halfway)
-    continued = resumed | frozenset(arrival.request.request_id for arrival in entries)
-    whole = Chained(tuple(arrivals), _following(load, arrivals))
-    return Underway(whole, continued if each > 1 else frozenset(), resumed, start.entering_s)
+    continued = resumed | frozenset(arrival.request.request_id for arrival in older)
+    every = sorted([*halfway, *arrivals, *older], key=lambda arrival: arrival.time_s) or cast.load.arrivals[:1]
+    return Underway(Chained(tuple(every), cast.load.followers), continued, resumed, start.entering_s)
 
 
-def _halfway(load: Chained, sessions: Sequence[Arrival], rate: float, start: Start, seed: int) -> list[Arrival]:
-    """Answers that had begun: as many as come in the time that one takes, each the likelier the longer it is."""
-    turns = [(one.request, place) for place, one in enumerate(sessions)]
-    for place, one in enumerate(sessions):
-        last = one.request.request_id
-        while last in load.followers:
-            turns.append((load.followers[last][1], place))
-            last = turns[-1][0].request_id
+@lru_cache(maxsize=8)
+def _cast(spec_key: str, seed: int, entering: int, answering: int, few: int) -> _Cast:
+    """Of 1 + `entering` + `answering` sessions so many each; a later turn is met in one of `few`."""
+    load, offered = _base_load(spec_key, seed)
+    assert isinstance(load, Chained)
+    assert offered is not None
+    share = 1 + entering + answering
+    turns = [_turns(load, one.request) for one in load.arrivals]
+    older = [one[1:] for place, one in enumerate(turns) if 1 <= place % share <= entering]
+    draws = stream(seed, "underway")
+    times = np.cumsum(draws.standard_exponential(len(older) // few)).tolist()
+    chances = draws.random((len(times), 2)).tolist()
+    continues = []
+    for place, (time_s, (which, turn)) in enumerate(zip(times, chances, strict=True)):
+        met = _met(older[place * few : (place + 1) * few], which, turn)
+        if met is not None:
+            continues.append((time_s, met))
+    lengths = [one.output_tokens for of_session in turns for one in of_session]
+    resumes = _halfway([one for place, one in enumerate(turns) if place % share > entering], seed)
+    begins = tuple(one[0] for one in turns[::share])
+    return _Cast(load, offered, begins, tuple(continues), tuple(resumes), sum(lengths) / len(lengths))
+
+
+def _turns(load: Chained, first: Request) -> list[Request]:
+    """A whole session."""
+    found = [first]
+    while found[-1].request_id in load.followers:
+        found.append(load.followers[found[-1].request_id][1])
+    return found
+
+
+def _met(sessions: Sequence[Sequence[Request]], which: float, turn: float) -> Request | None:
+    """One of these turns: of session `which`, the likelier the more it has, at `turn` of it (both 0 to 1).
+
+    None: there are none.
+    """
+    left = which * sum(map(len, sessions))
+    for session in sessions:
+        if left < len(session):
+            return session[int(turn * len(session))]
+        left -= len(session)
+    return None
+
+
+def _halfway(sessions: Sequence[Sequence[Request]], seed: int) -> list[Request]:
+    """Answers that had begun, of any turn, each the likelier the longer it is: one of a session, for half of them."""
+    turns = [(one, place) for place, session in enumerate(sessions) for one in session]
     if not turns:
         return []
     reached = np.cumsum([one.output_tokens for one, _ in turns])
-    count = round(rate * start.token_s * float(reached[-1]) / len(turns))
-    draws = stream(seed, "answering").random((DRAWS_EACH * count, 2))
-    found: list[Arrival] = []
-    used: set[int] = set()
+    draws = stream(seed, "answering").random((len(sessions), 2))
+    found: dict[int, Request] = {}
     for at, part in zip(np.searchsorted(reached, draws[:, 0] * reached[-1], side="right"), draws[:, 1], strict=True):
         request, place = turns[at]
-        if len(found) == count:
-            break
-        if place not in used:
-            used.add(place)
-            found.append(Arrival(0.0, _resumed(request, int(part * request.output_tokens))))
-    return found
+        if place not in found:
+            found[place] = _resumed(request, int(part * request.output_tokens))
+    return list(found.values())
 
 
 def _resumed(request: Request, tokens: int) -> Request:
@@ -201,26 +227,6 @@ def _resumed(request: Request, tokens: int) -> Request:
     )
 
 
-def _met(load: Chained, sessions: Sequence[Arrival], which: float, turn: float) -> Request | None:
-    """One later turn of these sessions: of `which`, the likelier the more it has, at `turn` of it (both 0 to 1).
-
-    None: they have none.
-    """
-    chains: list[list[Request]] = []
-    for session in sessions:
-        chain, last = [], session.request.request_id
-        while last in load.followers:
-            chain.append(load.followers[last][1])
-            last = chain[-1].request_id
-        chains.append(chain)
-    left = which * sum(map(len, chains))
-    for chain in chains:
-        if left < len(chain):
-            return chain[int(turn * len(chain))]
-        left -= len(chain)
-    return None
-
-
 def request_s(spec: Spec, seed: int) -> float:
     """Seconds that a request takes when it just meets its targets; nominal without them."""
     load, _ = traffic_of(spec, seed)
@@ -232,14 +238,17 @@ def request_s(spec: Spec, seed: int) -> float:
 
 
 def lengths_of(spec: Spec, seed: int) -> MeanLengths:
-    """Mean lengths of the requests of a spec's own list; what the history of a session adds is taken as cached."""
-    load, _ = traffic_of(spec, seed)
+    """Mean lengths of the requests of a spec's own list of sessions; what comes before a question is cached."""
+    return _lengths(dump(spec.model_copy(update=ALIKE)), seed)
+
+
+@lru_cache(maxsize=32)
+def _lengths(spec_key: str, seed: int) -> MeanLengths:
+    load, _ = _base_load(spec_key, seed)
     requests = [arrival.request for arrival in load.start()]
     if isinstance(load, Chained):
         requests += [request for _, request in load.followers.values()]
-    if isinstance(spec.workload, Sessions):
-        return replace(mean_lengths(requests), computed=sum(one.segments[-1][1] for one in requests) / len(requests))
-    return mean_lengths(requests)
+    return replace(mean_lengths(requests), computed=sum(one.segments[-1][1] for one in requests) / len(requests))
 
 
 def turn_s(spec: Spec, seed: int) -> float:

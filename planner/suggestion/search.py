@@ -17,7 +17,7 @@ import numpy as np
 from planner.core import no_cycles
 from planner.run import targets
 from planner.run.facts import LEAST_GROWTH, SATURATED, STEADY_START, Window, growth
-from planner.spec import Slo, Spec
+from planner.spec import Sessions, Slo, Spec
 from planner.suggestion.probe import Period, Start, lengths_of, load_at, seeded, traffic_of
 from planner.system.capacity import guessed_rate, token_s
 from planner.system.resolve import System, resolve
@@ -130,9 +130,11 @@ class Settled:
 
 
 def sent(system: System, seed: int, rate: float, period: Period | None) -> Load:
-    """What is sent at `rate` for a period, or the whole list: with a period as if it had gone on for ever."""
+    """What is sent at `rate` for a period, or the whole list. For a period sessions have gone on for ever."""
     if period is None:
         return load_at(system.spec, seed, rate)
+    if not isinstance(system.spec.workload, Sessions):
+        return load_at(system.spec, seed, rate, period.seconds)
     lengths = lengths_of(system.spec, seed)
     pace = token_s(system, rate, lengths, system.spec.slo)
     return load_at(system.spec, seed, rate, period.seconds, Start(period.warmup_s, pace))
