@@ -12,16 +12,13 @@ from functools import lru_cache
 
 import numpy as np
 
-from planner.routing import STAYS
 from planner.spec import Aggregated, Sessions, Spec, dump, parse
 from planner.system.capacity import MeanLengths, mean_lengths
-from planner.system.resolve import System
 from planner.traffic import workload
 from planner.traffic.loads import Chained, Underway
 from planner.traffic.random_streams import draw, stream
 from planner.traffic.requests import Arrival, Load, Request
 from planner.traffic.workload import at_rate, offered_rate
-from simulator.pool import turns_before
 
 # Kinds of workload whose lists can be made longer, and the key that says how long they are.
 COUNTED = {
@@ -240,41 +237,18 @@ def request_s(spec: Spec, seed: int) -> float:
     return (first_ms + token_ms * output) / 1e3
 
 
-def lengths_of(system: System, seed: int) -> MeanLengths:
-    """Mean lengths of the requests of a system's own list; of sessions without what workers have cached of them."""
-    spec = system.spec
-    if not isinstance(spec.workload, Sessions):
-        load, _ = traffic_of(spec, seed)
-        return mean_lengths([arrival.request for arrival in load.start()])
-    key = dump(spec.model_copy(update=ALIKE))
-    entry, decoders = system.pools[0], system.pools[-1]
-    stays = entry.router.policy in STAYS
-    found = _session_lengths(key, seed, 1 if stays else len(entry.workers), not system.disaggregated)
-    if not system.disaggregated:
-        return found
-    stays = decoders.router.policy == "session_affinity"  # else its router looks at no cache
-    return replace(found, moved=_session_lengths(key, seed, 1 if stays else len(decoders.workers), True).computed)
+def lengths_of(spec: Spec, seed: int) -> MeanLengths:
+    """Mean lengths of the requests of a spec's own list of sessions; what comes before a question is cached."""
+    return _lengths(dump(spec.model_copy(update=ALIKE)), seed)
 
 
-@lru_cache(maxsize=64)
-def _session_lengths(spec_key: str, seed: int, workers: int, answers: bool) -> MeanLengths:
-    """With turns that are spread evenly over so many workers, which keep prompts and, where they say so, answers.
-
-    The latest turn that a worker had is what it has cached, and a system prompt in any case.
-    """
+@lru_cache(maxsize=32)
+def _lengths(spec_key: str, seed: int) -> MeanLengths:
     load, _ = _base_load(spec_key, seed)
-    assert isinstance(load, Chained)
-    requests = [arrival.request for arrival in load.arrivals] + [one for _, one in load.followers.values()]
-    traffic = parse(spec_key).workload
-    assert isinstance(traffic, Sessions)
-    system_tokens, elsewhere, computed = traffic.system_tokens, 1 - 1 / workers, 0.0
-    for one in requests:
-        left, cached = 1.0, 0.0
-        for asked, answered in reversed(turns_before(one)):
-            cached += left / workers * (answered if answers else asked)
-            left *= elsewhere
-        computed += one.prompt_tokens - cached - left * system_tokens
-    return replace(mean_lengths(requests), computed=computed / len(requests))
+    requests = [arrival.request for arrival in load.start()]
+    if isinstance(load, Chained):
+        requests += [request for _, request in load.followers.values()]
+    return replace(mean_lengths(requests), computed=sum(one.segments[-1][1] for one in requests) / len(requests))
 
 
 def turn_s(spec: Spec, seed: int) -> float:
