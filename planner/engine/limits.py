@@ -10,8 +10,8 @@ from planner.engine.setup import Setup
 from planner.messages import Message, message
 from planner.spec import SpecError
 
-# Tokens: every attention backend that vLLM 0.32 has for CUDA takes blocks of a multiple of it (some of a larger one, for
-# which vLLM then takes another backend). Its CPU kernels only prefer theirs; AMD's MLA takes any.
+# Tokens: every attention backend that vLLM 0.32 has for CUDA takes blocks of a multiple of it, some of a larger one,
+# in whose stead vLLM then takes another backend. Its CPU kernels only prefer theirs; AMD's MLA takes any.
 KERNEL_BLOCK = 16
 
 

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from planner.engine.catalogue import names
 from planner.engine.model_config import known, load_model
 from planner.interop import import_checks
 from planner.interop.import_model import chosen, positions

@@ -38,7 +38,7 @@ class Engine(Node):
 
     max_num_batched_tokens: PositiveInt | None = None  # tokens that one step may process
     max_num_seqs: PositiveInt | None = None  # requests that one step may hold
-    block_size: PositiveInt | None = None  # tokens of a KV block
+    block_size: PositiveInt | None = None  # tokens of a KV block; multiples of 16 on NVIDIA GPUs
     max_model_len: PositiveInt | None = None  # longest prompt and answer together
     max_position_embeddings: PositiveInt | None = None  # instead of the model's own: longer by rope scaling
     gpu_memory_utilization: Fraction = 0.92  # share of the memory for weights, working memory and KV

@@ -65,6 +65,10 @@ class RunOptions(Node):
     margin: NonNegative = 0.05  # suggest: P/D must win by this share to be worth it
 
 
+ONE_MODEL = message("one model: a name in configs/models, a hub id or a folder; `planner sweep` compares several")
+ONE_GPU = message("one GPU: a name in configs/hardware such as h100, or a path; `planner sweep` compares several")
+
+
 class Spec(Node):
     """One deployment, its traffic and its targets."""
 
@@ -76,14 +80,8 @@ class Spec(Node):
             "text of letters, digits, '.', '_' and '-', no spaces, at most {most} characters", MOST_NAME
         ),
     )
-    model: str = Field(
-        default="llama-3.1-8b",
-        description=message("one model: a name in configs/models, a hub id or a folder; `planner sweep` compares several"),
-    )
-    hardware: str = Field(
-        default="h200",
-        description=message("one GPU: a name in configs/hardware as h100 is, or a path; `planner sweep` compares several"),
-    )
+    model: str = Field("llama-3.1-8b", description=ONE_MODEL)  # a folder has its config.json; a hub id ships or was fetched
+    hardware: str = Field("h200", description=ONE_GPU)  # each with its sources
     profile: str | MeasuredService | None = None  # step times: a name in configs/profiles, a file, or a black box's law
     deployment: Deployment
     cluster: Cluster = Cluster.model_construct()

@@ -19,7 +19,7 @@ FAULTS: dict[str, str] = {
     "one model: a name in configs/models, a hub id or a folder; `planner sweep` compares several": (
         "一个模型：configs/models 中的名称、hub id 或文件夹；比较多个请用 `planner sweep`"
     ),
-    "one GPU: a name in configs/hardware as h100 is, or a path; `planner sweep` compares several": (
+    "one GPU: a name in configs/hardware such as h100, or a path; `planner sweep` compares several": (
         "一种 GPU：configs/hardware 中的名称（如 h100）或路径；比较多种请用 `planner sweep`"
     ),
     "text of letters, digits, '.', '_' and '-', no spaces, at most {most} characters": (
