@@ -80,7 +80,7 @@ class Spec(Node):
             "text of letters, digits, '.', '_' and '-', no spaces, at most {most} characters", MOST_NAME
         ),
     )
-    model: str = Field("llama-3.1-8b", description=ONE_MODEL)  # a folder has its config.json; a hub id ships or was fetched
+    model: str = Field("llama-3.1-8b", description=ONE_MODEL)  # a folder holds a config.json
     hardware: str = Field("h200", description=ONE_GPU)  # each with its sources
     profile: str | MeasuredService | None = None  # step times: a name in configs/profiles, a file, or a black box's law
     deployment: Deployment
