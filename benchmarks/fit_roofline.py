@@ -1,6 +1,6 @@
 """Fits the shares of planner.engine.rates and the seconds of planner.engine.roof to the public rows in configs/public.
 
-    python benchmarks/fit_roofline.py [--every N] [--leave-out gpu|model|fifth]
+    python benchmarks/fit_roofline.py [--every N] [--leave-out gpu|model|fifth [--write]]
 
 In a closed loop which steps run depends on lengths, hardly on how long steps take: every row is simulated once, its
 steps are kept with the weight that each has in the mean TTFT and TPOT, and the fit sums them under other rates. The
@@ -31,14 +31,17 @@ from scipy.optimize import least_squares
 from planner.backends import backend
 from planner.engine import profiles, rates, roof
 from planner.engine.law import Steps, guess, more_per_token, of_part
+from planner.engine.model_config import load_model
 from planner.engine.profiles import capture_sizes
+from planner.engine.provenance import UNSEEN
 from planner.engine.roof import Roof
 from planner.engine.setup import Setup
 from planner.engine.step_time import graph_size
-from planner.spec import SpecError
+from planner.spec import SpecError, config_root
 from planner.system.resolve import resolve
 from planner.traffic import workload
-from planner.validation.public import PublicRow, read_rows, shipped_rows, spec_of
+from planner.validation import public
+from planner.validation.public import Errors, PublicRow, catalogued, read_rows, shipped_rows, spec_of
 
 Array = NDArray[np.float64]
 PRIOR, TIE, ROBUST = 0.3, 0.4, 0.12
@@ -289,10 +292,21 @@ def report(what: str, off: Array) -> None:
     print(f"{what}, {len(errors)} rows: {'; '.join(parts)}", flush=True)
 
 
+def unseen_errors(found: list[tuple[Seen, Array]]) -> str:
+    """The YAML of `planner.engine.provenance` for rows, and shares by which TTFT and TPOT were off without them."""
+    entries = []
+    for kind in ("dense", "moe"):
+        those = [(seen.row, off) for seen, off in found if load_model(catalogued(seen.row.model)).kind == kind]
+        off = {name: Errors.of([shares[column] for _, shares in those]) for column, name in enumerate(("TTFT", "TPOT"))}
+        entries.append(public.entry(kind, [row for row, _ in those], off, fitted=False))
+    return public.written(entries, "python benchmarks/fit_roofline.py --leave-out fifth --write")
+
+
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--every", type=int, default=1, help="use one row of so many")
     options.add_argument("--leave-out", choices=("gpu", "model", "fifth"), help="fit without each, and judge it")
+    options.add_argument("--write", action="store_true", help="with fifth: the errors that answers name")
     asked = options.parse_args()
     rows = [row for row in read_rows(shipped_rows()) if row.engine == "vllm" and row.mode == "agg"]
     rows = [row for row in rows if row.workers[0][2] == 1][:: asked.every]
@@ -307,6 +321,7 @@ def main() -> None:
         report("fitted", logs(those))
         return
     unseen: list[Array] = []
+    kinds: list[tuple[Seen, Array]] = []
     of = {"gpu": lambda seen: seen.row.gpu, "model": lambda seen: seen.row.model, "fifth": fifth}[asked.leave_out]
     for out in sorted({of(seen) for seen in those}):
         judged = [seen for seen in those if of(seen) == out]
@@ -315,7 +330,10 @@ def main() -> None:
         off = logs(judged)
         report(f"without {out}", off)
         unseen.append(off)
+        kinds += [(seen, shares) for seen, shares in zip(judged, np.exp(off) - 1, strict=True)]
     report("left out", np.concatenate(unseen))
+    if asked.write:
+        (config_root() / UNSEEN).write_text(unseen_errors(kinds))
 
 
 if __name__ == "__main__":

@@ -12,7 +12,6 @@ import json
 import os
 import re
 import sys
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -20,6 +19,7 @@ from typing import Any, Literal
 from live import knobs
 from live.models import ServedModel
 from live.needs import install_command
+from planner import core
 from planner.messages import Failure, message
 from planner.routing import NEEDS_OVERLAP
 from planner.spec import Disaggregated, SpecError
@@ -299,8 +299,8 @@ def server_environment(
 ) -> dict[str, str]:
     """The environment of one server: this process's own, with what vLLM needs to be quiet, local and steady."""
     root = str(Path(__file__).resolve().parent.parent)  # so that the server can import live.step_trace
-    inherited: Mapping[str, str] = os.environ
-    environment = dict(inherited) | {
+    inherited = core.environment()
+    environment = inherited | {
         "PYTHONPATH": os.pathsep.join(part for part in (root, inherited.get("PYTHONPATH", "")) if part),
         "PYTHONUNBUFFERED": "1",
         "VLLM_NO_USAGE_STATS": "1",

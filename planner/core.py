@@ -89,6 +89,24 @@ def installed(package: str) -> str:
     return metadata.version(package) if found is None else found.removeprefix("Version: ").strip()
 
 
+# Threads of OpenBLAS spin for 45 ms when numpy is imported; pydantic looks for plugins in every installed package.
+_QUICKLY = {"OPENBLAS_THREAD_TIMEOUT": "4", "PYDANTIC_DISABLE_PLUGINS": "__all__"}
+_PUT = "PLANNER_PUT"  # names those of them that the user had not set
+
+
+def start_quickly() -> None:
+    """Import numpy and pydantic without what they do for others, in this process and those that it makes."""
+    put = [name for name in _QUICKLY if name not in os.environ]
+    os.environ.update({name: _QUICKLY[name] for name in put})
+    os.environ.setdefault(_PUT, " ".join(put))
+
+
+def environment() -> dict[str, str]:
+    """The user's environment, without what `start_quickly` put into it: for programs that are not ours."""
+    put = os.environ.get(_PUT, "").split()
+    return {name: value for name, value in os.environ.items() if name not in (*put, _PUT)}
+
+
 @contextmanager
 def no_cycles() -> Iterator[None]:
     """What runs here leaves no reference cycles (a test counts), so Python need not spend time on looking for them.

@@ -120,8 +120,8 @@ def shoot(page: Any, file: Path) -> None:
     page.set_viewport_size({"width": width, "height": max(700, min(4000, int(height) + 80))})
     page.wait_for_timeout(600)
     page.screenshot(path=str(file))
-    with Image.open(file) as picture:  # 256 colours are enough for a page, at a third of the size
-        picture.convert("RGB").quantize(256).save(file, optimize=True)
+    with Image.open(file) as picture:  # 256 colours are enough for a page, at a third of the size; rare ones are kept
+        picture.convert("RGB").quantize(256, Image.Quantize.MAXCOVERAGE).save(file, optimize=True)
 
 
 def main() -> None:

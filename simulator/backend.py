@@ -5,17 +5,19 @@ from __future__ import annotations
 import platform
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
 
 from planner.core import installed, no_cycles
 from planner.engine.provenance import origin
-from planner.run.columns import Columns, by_worker
-from planner.run.tables import STEP_COLUMNS, Progress, Run, columns
+from planner.run.columns import Columns, Values, by_worker
+from planner.run.tables import STEP_COLUMNS, TRANSFER_COLUMNS, Progress, Run, columns
 from planner.system.capacity import mean_lengths, pool_rates
 from planner.system.resolve import System
 from planner.traffic.requests import Load, warnings_of
+from simulator.clock import NOT_YET
 from simulator.cluster import SimulatedCluster, Visit
 
 MOST_SAMPLES = 100_000  # rows of a run
@@ -52,17 +54,17 @@ class SimulatorBackend:
 
 def _highest_rates(system: System, visits: list[Visit]) -> dict[str, float]:
     """{role: requests per second} for what was served; empty where nothing was."""
-    served = [visit for visit in visits if visit.prefill and visit.finish_reason != "rejected"]
+    served = [visit for visit in visits if visit.served and visit.finish_reason != "rejected"]
     if not served:
         return {}
     lengths = mean_lengths([visit.request for visit in served])
-    cached = sum(visit.prefill.cached_tokens for visit in served if visit.prefill) / len(served)
+    cached = sum(visit.cached_tokens for visit in served) / len(served)
     return pool_rates(system, replace(lengths, computed=lengths.prompt - cached), system.spec.slo)
 
 
 def _extrapolations(cluster: SimulatedCluster) -> list[str]:
     """Where the run left the range that its profiles were measured in. Needs step records."""
-    served = [visit.request for visit in cluster.visits if visit.prefill]
+    served = (visit.request for visit in cluster.visits if visit.served)
     longest = max((request.prompt_tokens + request.output_tokens for request in served), default=0)
     warnings: list[str] = []
     for pool in cluster.pools:
@@ -79,7 +81,8 @@ def _cross_node(cluster: SimulatedCluster, system: System) -> dict[str, int]:
         return {}
     targets = [nodes[place.name] for place in system.pools[-1].workers]
     moved = blind = 0.0
-    for _, source, target, _, size, _, _ in cluster.transfers:
+    sent = cluster.transfers
+    for source, target, size in zip(sent.source, sent.target, sent.bytes, strict=True):
         moved += size * (nodes[source] != nodes[target])
         blind += size * sum(node != nodes[source] for node in targets) / len(targets)
     return {"bytes": int(moved), "blind_bytes": int(blind), "saved_bytes": int(blind - moved)}
@@ -148,44 +151,48 @@ def posting_costs(system: System) -> dict[str, object]:
 
 
 def _requests(visits: list[Visit]) -> Columns:
-    def floats(values: Iterable[float]) -> np.ndarray[Any, np.dtype[np.float64]]:
-        return np.fromiter(values, dtype=np.float64, count=len(visits))
+    def column(kind: type, values: Iterable[object]) -> Values:
+        """Without a list of them in between: there may be millions."""
+        return np.fromiter(values, dtype=kind, count=len(visits))
 
-    prefill = [visit.prefill for visit in visits]
-    decode = [visit.decode for visit in visits]
-    nan = float("nan")
-    done = [visit.finish_reason in ("length", "stop") for visit in visits]
+    def floats(name: str) -> Values:
+        return column(float, map(attrgetter(name), visits))
+
+    def whole(name: str) -> Values:
+        return column(np.int64, map(attrgetter(name), visits))
+
     return columns(
         "requests",
         {
-            "request_id": [v.request.request_id for v in visits],
-            "session_id": [v.request.session_id for v in visits],
-            "arrival_s": floats(v.arrival_s for v in visits),
-            "prompt_tokens": [v.request.prompt_tokens for v in visits],
-            "cached_tokens": floats(p.cached_tokens if p else nan for p in prefill),
-            "output_tokens": [v.request.output_tokens if ok else 0 for v, ok in zip(visits, done, strict=True)],
-            "max_tokens": [v.request.max_tokens for v in visits],
-            "worker": [v.worker.place.name if v.worker else None for v in visits],
-            "decode_worker": [v.decode_worker.place.name if v.decode_worker else None for v in visits],
-            "retrieval_start_s": floats(v.retrieval_start_s for v in visits),
-            "retrieval_end_s": floats(v.retrieval_end_s for v in visits),
-            "shared_queued_s": floats(v.shared_queued_s for v in visits),
-            "queued_s": floats(p.queued_s if p else nan for p in prefill),
-            "prefill_start_s": floats(p.prefill_start_s if p else nan for p in prefill),
-            "prefill_end_s": floats(p.prefill_end_s if p else nan for p in prefill),
-            "transfer_start_s": floats(v.transfer_start_s for v in visits),
-            "transfer_end_s": floats(v.transfer_end_s for v in visits),
-            "decode_start_s": floats(d.decode_start_s if d else nan for d in decode),
-            "first_token_s": floats(v.first_token_s for v in visits),
-            "finish_s": floats(v.finish_s for v in visits),
-            "preemptions": [
-                (p.preemptions if p else 0) + (d.preemptions if d and d is not p else 0)
-                for p, d in zip(prefill, decode, strict=True)
-            ],
-            "finish_reason": [v.finish_reason for v in visits],
-            "error": [v.error for v in visits],
+            "request_id": whole("request.request_id"),
+            "session_id": whole("request.session_id"),
+            "arrival_s": floats("arrival_s"),
+            "prompt_tokens": whole("request.prompt_tokens"),
+            "cached_tokens": column(float, (v.cached_tokens if v.served else NOT_YET for v in visits)),
+            "output_tokens": column(np.int64, (v.request.output_tokens if _done(v) else 0 for v in visits)),
+            "max_tokens": whole("request.max_tokens"),
+            "worker": column(object, (v.worker.place.name if v.worker else None for v in visits)),
+            "decode_worker": column(object, (v.decode_worker.place.name if v.decode_worker else None for v in visits)),
+            "retrieval_start_s": floats("retrieval_start_s"),
+            "retrieval_end_s": floats("retrieval_end_s"),
+            "shared_queued_s": floats("shared_queued_s"),
+            "queued_s": floats("queued_s"),
+            "prefill_start_s": floats("prefill_start_s"),
+            "prefill_end_s": floats("prefill_end_s"),
+            "transfer_start_s": floats("transfer_start_s"),
+            "transfer_end_s": floats("transfer_end_s"),
+            "decode_start_s": floats("decode_start_s"),
+            "first_token_s": floats("first_token_s"),
+            "finish_s": floats("finish_s"),
+            "preemptions": whole("preemptions"),
+            "finish_reason": column(object, map(attrgetter("finish_reason"), visits)),
+            "error": column(object, map(attrgetter("error"), visits)),
         },
     )
+
+
+def _done(visit: Visit) -> bool:
+    return visit.finish_reason in ("length", "stop")
 
 
 def _steps(cluster: SimulatedCluster) -> Columns:
@@ -201,9 +208,8 @@ def _steps(cluster: SimulatedCluster) -> Columns:
 
 
 def _transfers(cluster: SimulatedCluster) -> Columns:
-    names = ("request_id", "source", "target", "link", "bytes", "start_s", "end_s")
-    values = zip(*cluster.transfers, strict=True) if cluster.transfers else [()] * len(names)
-    return columns("transfers", dict(zip(names, values, strict=True)))
+    sent = cluster.transfers
+    return columns("transfers", {name: getattr(sent, name) for name in TRANSFER_COLUMNS} if sent.link else None)
 
 
 def _samples(steps: Columns, interval_s: float) -> Columns:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import random
+from array import array
 from collections import deque
 from collections.abc import Callable, Generator
 from functools import partial
@@ -29,7 +30,18 @@ from simulator.pool import Group, SimulatedPool, SimulatedView, Station
 from simulator.retrieval import RetrievalStation
 from simulator.roles import RoleSwitcher
 from simulator.sharing import SharedCores, shares_cores
-from simulator.worker import ADMITTED, ASKED, FINISHED, POSTED, PREFILLED, PROMPT_ENDING, Mode, Outcome, Sequence
+from simulator.worker import (
+    ADMITTED,
+    ASKED,
+    FINISHED,
+    POSTED,
+    PREEMPTED,
+    PREFILLED,
+    PROMPT_ENDING,
+    Mode,
+    Outcome,
+    Sequence,
+)
 
 if TYPE_CHECKING:
     from simpy import Event
@@ -39,12 +51,19 @@ if TYPE_CHECKING:
 WATCH_EVERY: Final = 2048  # calls between two looks at progress and at the stop rule
 
 
+NOTHING_SENT: Final = ("", 0)
+
+
 class Visit:
-    """What happens to one request: the columns of the requests table, and the sequences that stand for it."""
+    """What happens to one request: the columns of the requests table, and the sequences that stand for it.
+
+    Sequences are there while it is served. What they tell is the visit's from then on: a run holds many visits.
+    """
 
     __slots__ = (
         "request", "arrival_s", "worker", "decode_worker", "retrieval_start_s", "retrieval_end_s", "shared_queued_s",
-        "prefill", "decode",
+        "prefill", "decode", "cached_tokens", "queued_s", "prefill_start_s", "prefill_end_s", "decode_start_s",
+        "preemptions",
         "transfer_start_s", "transfer_end_s", "first_token_s", "finish_s", "finish_reason", "error", "push", "sent",
     )  # fmt: skip
 
@@ -56,12 +75,61 @@ class Visit:
         self.retrieval_start_s = self.retrieval_end_s = self.shared_queued_s = NOT_YET
         self.prefill: Sequence | None = None
         self.decode: Sequence | None = None
+        self.cached_tokens = self.preemptions = 0
+        self.queued_s = self.prefill_start_s = self.prefill_end_s = self.decode_start_s = NOT_YET
         self.transfer_start_s = self.transfer_end_s = NOT_YET
         self.first_token_s = self.finish_s = NOT_YET
         self.finish_reason: str | None = None
         self.error: str | None = None
         self.push: Push | None = None  # its KV goes ahead, layer by layer
-        self.sent: tuple[str, int] = ("", 0)  # else: the wire its KV goes over, and bytes
+        self.sent: tuple[str, int] = NOTHING_SENT  # else: the wire its KV goes over, and bytes
+
+    @property
+    def served(self) -> bool:
+        """An engine has had it. Known once the visit is settled."""
+        return self.queued_s == self.queued_s
+
+    def settle(self) -> None:
+        """It has ended, or the run has."""
+        prefill, decode = self.prefill, self.decode
+        if prefill is not None:
+            self.cached_tokens, self.preemptions = prefill.cached_tokens, prefill.preemptions
+            self.queued_s, self.prefill_start_s = prefill.queued_s, prefill.prefill_start_s
+            self.prefill_end_s = prefill.prefill_end_s
+        if decode is not None:
+            self.decode_start_s = decode.decode_start_s
+            if decode is not prefill:
+                self.preemptions += decode.preemptions
+        self.prefill = self.decode = None
+        self.push = None
+
+
+class Transfers:
+    """Bytes moved between two workers: the columns of the transfers table, a row a transfer."""
+
+    __slots__ = ("bytes", "end_s", "link", "request_id", "source", "start_s", "target")
+
+    def __init__(self) -> None:
+        self.request_id = array("q")
+        self.source: list[str] = []
+        self.target: list[str] = []
+        self.link: list[str] = []
+        self.bytes = array("q")
+        self.start_s = array("d")
+        self.end_s = array("d")
+
+    def add(self, visit: Visit, link: str, size: int, start_s: float, end_s: float) -> None:
+        """What went from the visit's prefill worker to its decode worker."""
+        source, target = visit.worker, visit.decode_worker
+        assert source is not None
+        assert target is not None
+        self.request_id.append(visit.request.request_id)
+        self.source.append(source.place.name)
+        self.target.append(target.place.name)
+        self.link.append(link)
+        self.bytes.append(size)
+        self.start_s.append(start_s)
+        self.end_s.append(end_s)
 
 
 # What is due for a visit.
@@ -90,14 +158,14 @@ class _Entering(Call):
 
     __slots__ = ("_cluster", "_coming", "_visit")
 
-    def __init__(self, cluster: SimulatedCluster, coming: list[tuple[float, Visit]]) -> None:
+    def __init__(self, cluster: SimulatedCluster, coming: list[Visit]) -> None:
         self._cluster, self._coming = cluster, coming
         self._visit: Visit | None = None
 
     def expect(self) -> None:
         if self._coming:
-            time_s, self._visit = self._coming.pop()
-            self._cluster.clock.at(time_s, self)
+            visit = self._visit = self._coming.pop()
+            self._cluster.clock.at(self._cluster.entrance_s(visit), self)
 
     def __call__(self, now: float) -> None:
         if self._visit is not None:
@@ -113,6 +181,34 @@ class _Wake(Call):
 
     def __call__(self, now: float) -> None:
         self._cluster.wake(self._station, now)
+
+
+class _Through(Call):
+    """A station's API server is done with those inside."""
+
+    __slots__ = ("_cluster", "_station")
+
+    def __init__(self, cluster: SimulatedCluster, station: Station) -> None:
+        self._cluster, self._station = cluster, station
+
+    def __call__(self, now: float) -> None:
+        self._cluster.through(self._station, now)
+
+
+class _Onwards(Call):
+    """A visit leaves a station's retrieval stage, or else its API server."""
+
+    __slots__ = ("_cluster", "_mode", "_retrieved", "_station", "_visit")
+
+    def __init__(self, cluster: SimulatedCluster, visit: Visit, station: Station, mode: Mode, retrieved: bool) -> None:
+        self._cluster, self._visit, self._station, self._mode = cluster, visit, station, mode
+        self._retrieved = retrieved
+
+    def __call__(self, now: float) -> None:
+        if self._retrieved:
+            self._cluster.retrieved(self._visit, self._station, self._mode, now)
+        else:
+            self._cluster.taken_in(self._visit, self._station, self._mode, now)
 
 
 class SimulatedCluster:
@@ -134,14 +230,14 @@ class SimulatedCluster:
         self.clock = Clock()
         self.load = load
         self.visits: list[Visit] = []  # in the order in which they became known
-        self.transfers: list[tuple[int, str, str, str, int, float, float]] = []
+        self.transfers = Transfers()
         self.outstanding = 0
         self._inside = 0  # requests that have been sent and have not ended
         self._asleep: list[Event] = []  # of those who wait for somebody to come
         self.stopped = False
         self._open_loop = False  # nothing follows from the end of a request
         self._stop = stop
-        self._by_id: dict[int, Visit] = {}
+        self._by_id: dict[int, Visit] = {}  # of those that engines have
         retrieval, knobs = spec.retrieval, spec.optimizations
         self._layers = knobs.transfer.layerwise
         switch = knobs.separation.role_switch
@@ -191,8 +287,9 @@ class SimulatedCluster:
             arrivals = self.load.start()
             self._open_loop = len(arrivals) >= self.load.expected_requests
             self._start_processes()
-            known = sorted((self._entrance(arrival) for arrival in arrivals), key=lambda entrance: entrance[0])
+            known = sorted([self._known(arrival) for arrival in arrivals], key=self.entrance_s)
             known.reverse()
+            del arrivals
             _Entering(self, known).expect()
             if progress is None and self._stop is None:
                 self.clock.run()
@@ -203,6 +300,9 @@ class SimulatedCluster:
 
     def _let_go(self) -> None:
         """Nothing refers to itself any more: the memory is free as soon as nobody uses it."""
+        for visit in self._by_id.values():
+            visit.settle()
+        self._by_id.clear()
         self.clock.clear()
         self.fabric = None  # transfers of a run that was stopped know what comes after them
         for pool in self.pools:
@@ -292,13 +392,15 @@ class SimulatedCluster:
         station.engine.recall(visit.request)
         self._queue(visit, station, "full", now)
 
-    def _entrance(self, arrival: Arrival) -> tuple[float, Visit]:
-        """A new visit, and when it reaches its first stage: retrieval, else the router."""
+    def _known(self, arrival: Arrival) -> Visit:
         visit = Visit(arrival.request, arrival.time_s)
         self.visits.append(visit)
-        self._by_id[arrival.request.request_id] = visit
         self.outstanding += 1
-        return (self._door(visit, arrival.time_s) if self._central is None else arrival.time_s), visit
+        return visit
+
+    def entrance_s(self, visit: Visit) -> float:
+        """When a visit reaches its first stage: retrieval, else the router."""
+        return self._door(visit, visit.arrival_s) if self._central is None else visit.arrival_s
 
     def _door(self, visit: Visit, now: float) -> float:
         """When a request that is complete at `now` reaches the router: after HTTP and tokenisation."""
@@ -385,9 +487,9 @@ class SimulatedCluster:
             return
         station.assigned += 1
         visit.retrieval_start_s, visit.retrieval_end_s = station.retrieval.serve(now)
-        self.clock.at(visit.retrieval_end_s, partial(self._retrieved, visit, station, mode))
+        self.clock.at(visit.retrieval_end_s, _Onwards(self, visit, station, mode, retrieved=True))
 
-    def _retrieved(self, visit: Visit, station: Station, mode: Mode, now: float) -> None:
+    def retrieved(self, visit: Visit, station: Station, mode: Mode, now: float) -> None:
         station.assigned -= 1
         self._submit(visit, station, mode, now)
 
@@ -400,8 +502,8 @@ class SimulatedCluster:
             self._queue(visit, station, mode, now)
             return
         station.engine.expect(1)
-        if station.intake.add(work_s, partial(self._taken_in, visit, station, mode), now):
-            self.clock.at(station.intake.end_s, partial(self._through, station))
+        if station.intake.add(work_s, _Onwards(self, visit, station, mode, retrieved=False), now):
+            self.clock.at(station.intake.end_s, _Through(self, station))
 
     def _parsed_again(self, visit: Visit) -> float:
         """Seconds of the decode worker's API server, a part of the way between workers.
@@ -413,21 +515,22 @@ class SimulatedCluster:
         prompt = visit.request.prompt_tokens
         return min(self._host.work(prompt), self._hand_over.way(prompt, self._host.hop_s))
 
-    def _through(self, station: Station, now: float) -> None:
+    def through(self, station: Station, now: float) -> None:
         """The API server is done with those inside, unless more have come."""
         intake = station.intake
         if now >= intake.end_s:
-            for action in intake.leave(now):
-                action(now)
+            for call in intake.leave(now):
+                call(now)
         if intake.inside:
-            self.clock.at(intake.end_s, partial(self._through, station))
+            self.clock.at(intake.end_s, _Through(self, station))
 
-    def _taken_in(self, visit: Visit, station: Station, mode: Mode, now: float) -> None:
+    def taken_in(self, visit: Visit, station: Station, mode: Mode, now: float) -> None:
         station.engine.expect(-1)
         self._queue(visit, station, mode, now)
 
     def _queue(self, visit: Visit, station: Station, mode: Mode, now: float) -> None:
         sequence = Sequence(visit.request, mode)
+        self._by_id[visit.request.request_id] = visit
         if mode != "remote":
             visit.prefill = sequence
         elif self._same_keys and visit.prefill is not None:
@@ -484,6 +587,8 @@ class SimulatedCluster:
 
     def _react(self, station: Station, outcomes: list[Outcome], now: float) -> None:
         for time_s, kind, sequence in outcomes:
+            if kind == PREEMPTED:
+                continue
             visit = self._by_id[sequence.request.request_id]
             if kind == FINISHED:
                 self._engine_finished(visit, sequence, station, time_s)
@@ -511,6 +616,8 @@ class SimulatedCluster:
             return
         visit.finish_s = now + station.response_s + sequence.answer_s
         visit.finish_reason = "length" if visit.request.output_tokens >= visit.request.max_tokens else "stop"
+        visit.settle()
+        del self._by_id[visit.request.request_id]
         if self._open_loop:
             self.outstanding -= 1
             self._inside -= 1
@@ -603,12 +710,10 @@ class SimulatedCluster:
             self.clock.at(max(known_s, now), _Due(self, visit, ARRIVED))
 
     def _arrived(self, visit: Visit, now: float) -> None:
-        assert visit.worker is not None
-        assert visit.decode_worker is not None
-        source, target = visit.worker.place, visit.decode_worker
         visit.transfer_end_s = now
-        begin_s = visit.transfer_start_s  # posting counts, as it does where vLLM is watched
-        self.transfers.append((visit.request.request_id, source.name, target.place.name, *visit.sent, begin_s, now))
+        wire, size = visit.sent
+        visit.sent = NOTHING_SENT
+        self.transfers.add(visit, wire, size, visit.transfer_start_s, now)  # posting counts, as where vLLM is watched
         if not self._pushes:
             self._read(visit, -1, now)
         self._release(visit, now)
@@ -639,17 +744,12 @@ class SimulatedCluster:
 
     def _pushed(self, visit: Visit, now: float) -> None:
         """Its layers are there and its prefill is over: the decode worker may go on. Only what is exposed counts."""
-        push, target = visit.push, visit.decode_worker
+        push = visit.push
         assert push is not None
-        assert target is not None
-        assert visit.worker is not None
-        assert visit.decode is not None
         if not push.complete:
             return
         visit.transfer_start_s, visit.transfer_end_s = push.handed_s, now
-        row = (visit.request.request_id, visit.worker.place.name, target.place.name, push.wire, push.moved,
-               push.first_s, push.last_s)  # fmt: skip
-        self.transfers.append(row)
+        self.transfers.add(visit, push.wire, push.moved, push.first_s, push.last_s)
         self._release(visit, now)
         self._notice(visit, now)
 
@@ -663,4 +763,4 @@ class SimulatedCluster:
         self.outstanding -= 1
         self._inside -= 1
         for arrival in self.load.finished(visit.request, now):
-            _Entering(self, [self._entrance(arrival)]).expect()
+            _Entering(self, [self._known(arrival)]).expect()

@@ -13,7 +13,7 @@ from planner.routing import NEEDS_OVERLAP, WorkerLoad, rank_of, served_before, t
 from planner.spec import Retrieval
 from planner.system.resolve import Pool, WorkerPlace
 from planner.traffic.requests import Request
-from simulator.clock import NEVER, Action, Call
+from simulator.clock import NEVER, Call
 from simulator.host_pace import HostPace
 from simulator.lockstep import Lockstep
 from simulator.retrieval import RetrievalStation
@@ -39,26 +39,26 @@ class Intake:
 
     def __init__(self) -> None:
         self.end_s = 0.0  # of the work on those inside
-        self.inside: list[Action] = []  # what follows when a request is through
-        self.behind: deque[tuple[float, Action]] = deque()  # seconds of work, and what follows
+        self.inside: list[Call] = []  # what follows when a request is through
+        self.behind: deque[tuple[float, Call]] = deque()  # seconds of work, and what follows
 
-    def add(self, work_s: float, action: Action, now: float) -> bool:
+    def add(self, work_s: float, call: Call, now: float) -> bool:
         """Whether this begins its work: then somebody has to call `leave` at `end_s`."""
         if not self.inside:
-            self.inside, self.end_s = [action], now + work_s
+            self.inside, self.end_s = [call], now + work_s
             return True
         if self.behind or len(self.inside) == MOST_TOGETHER:
-            self.behind.append((work_s, action))
+            self.behind.append((work_s, call))
         else:
-            self.inside.append(action)
+            self.inside.append(call)
             self.end_s += work_s
         return False
 
-    def leave(self, now: float) -> list[Action]:
+    def leave(self, now: float) -> list[Call]:
         """What follows for those that are through; those behind are inside then, if there are any."""
         through = self.inside
         coming = [self.behind.popleft() for _ in range(min(MOST_TOGETHER, len(self.behind)))]
-        self.inside, self.end_s = [action for _, action in coming], now + sum(work_s for work_s, _ in coming)
+        self.inside, self.end_s = [call for _, call in coming], now + sum(work_s for work_s, _ in coming)
         return through
 
 

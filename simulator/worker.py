@@ -151,7 +151,7 @@ class Worker:
         self._next: Plan | None = None  # asynchronous: decided, begins when the plan ends
         self._decided = False  # asynchronous: what follows the plan, if anything, is decided
         self._pace = 1.0
-        self._launches = step.launch(1 << 20, 0) > 0.0 and not in_lockstep
+        self._launches = max(step.launch(1, 0), step.launch(1 << 20, 0)) > 0.0 and not in_lockstep
         self._host_pace = pace
         self._free_s = -NEVER  # when the GPU is done with all that has ended
         self._posting = posting
@@ -234,6 +234,10 @@ class Worker:
     @property
     def in_step(self) -> bool:
         return self._plan is not None
+
+    @property
+    def launches_ahead(self) -> bool:
+        return self._early
 
     @property
     def busy_until_s(self) -> float:
@@ -606,16 +610,29 @@ class Worker:
         self._answered_s = min(latest_s, plan.end + 2.0 * each)
         return self._answered_s - plan.end
 
+    def _write(self, plan: Plan) -> None:
+        """A row for the plan; the last step of a run by itself where its end is seen late, as behind a launch."""
+        start, count, context = plan.start, plan.count, plan.context
+        used = plan.used / self.limits.kv_blocks
+        if count > 1 and plan.end > self._free_s:
+            last = plan.boundary(count - 1)
+            self._rows.extend(
+                (start, last - start, plan.tokens, plan.batch, context, count - 1,
+                 plan.growth, plan.running, plan.waiting, used)
+            )  # fmt: skip
+            start, count, context = last, 1, context + plan.batch * (count - 1)
+        self._rows.extend(
+            (start, plan.end - start, plan.tokens, plan.batch, context, count,
+             plan.growth, plan.running, plan.waiting, used)
+        )  # fmt: skip
+
     def _complete(self, plan: Plan, outcomes: list[Outcome]) -> None:
         """The last step of the plan has ended: its tokens are there."""
         end = plan.end
         self._free_s = plan.boundary(plan.count)
         answer_s = self._hand_out(plan) if self._answers else 0.0
         if self._record:
-            self._rows.extend(
-                (plan.start, end - plan.start, plan.tokens, plan.batch, plan.context, plan.count,
-                 plan.growth, plan.running, plan.waiting, plan.used / self.limits.kv_blocks)
-            )  # fmt: skip
+            self._write(plan)
         for sequence in plan.read:
             self._scheduler.loaded(sequence)
             self._changed = True

@@ -172,7 +172,12 @@ def test_traces_sweeps_residuals(spec: Spec, run: Run) -> None:
     valid(charts.how_long([10, 20, 20], "tokens", "prefill"))
     valid(charts.how_latency_spreads({"A": ("aggregated", run)}, "ttft", 500))
     table = curves.sweep(spec, "workload.rate", ["2", "4"])
-    valid(charts.how_it_varies(table, "ttft_p99_ms", "TTFT p99"))
+    chart = charts.how_it_varies(table, "workload.rate", "ttft_p99_ms").to_dict()
+    assert chart["encoding"]["x"]["title"] == "workload.rate"
+    assert chart["encoding"]["y"]["title"] == "TTFT p99, ms"
+    assert (
+        charts.how_it_varies(table, "workload.rate", "attainment").to_dict()["encoding"]["y"]["axis"]["format"] == "%"
+    )
     residuals = pd.DataFrame([{"kind": "decode", "rows": 3, "mean": 1.0, "max": 2.0}])
     valid(charts.how_well_fitted(residuals))
 

@@ -85,6 +85,11 @@ def test_compare_two_runs(config: str, capsys: pytest.CaptureFixture[str]) -> No
     assert cli.run(["compare", "a", "b", "--json"]) == 0
     rows = {row["name"]: row for row in json.loads(capsys.readouterr().out)["differences"]}
     assert rows["ttft_p50_ms"]["better"] == "A"
+    assert "was sent" not in out.splitlines()[0]
+    assert cli.run(["simulate", config, "--out", "c", "--set", "workload.rate=1"]) == 0
+    capsys.readouterr()
+    assert cli.run(["compare", "a", "c"]) == 0
+    assert ", but A was sent" in capsys.readouterr().out.splitlines()[0]
 
 
 def test_show_prints_an_earlier_run_again(config: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -177,8 +177,11 @@ def test_a_run_that_is_stopped_while_kv_is_on_its_way_leaves_none_either() -> No
         return one.fabric is not None and one.fabric.network.in_flight > 0
 
     cluster = SimulatedCluster(resolve(spec), build(spec), stop=on_their_way)
-    cluster.run()
+    visits = cluster.run()
     assert cluster.stopped
+    assert any(visit.served and visit.finish_reason is None for visit in visits)
+    assert all(visit.prefill is None and visit.decode is None for visit in visits)  # nor the engines' state of requests
+    del visits
     gc.collect()
     del cluster
     assert gc.collect() < 20

@@ -232,6 +232,26 @@ def test_where_simulated_numbers_are_from() -> None:
     assert fitted.to_dict()["provenance"] == "simulated"
 
 
+def test_a_profile_of_another_engine_is_not_its_calibration() -> None:
+    from planner import load, simulate
+
+    few = ["workload.requests=5"]
+    for other in ("model=qwen3-32b", "hardware=h100"):
+        run, own = simulate(load("agg", [other, *few])), simulate(load("agg", [other, "profile=null", *few]))
+        assert printing.provenance(summarise(run)).startswith("[roofline: ")
+        assert list(run.requests["finish_s"]) == list(own.requests["finish_s"])
+    for other in ("deployment.tp=4", "engine.quantization=fp8"):  # the same engine otherwise
+        assert printing.provenance(summarise(simulate(load("agg", [other, *few])))).startswith("[not calibrated: ")
+
+
+def test_a_link_that_waits_for_prompts_is_no_bottleneck() -> None:
+    """What is sent is more than the link could carry, but prefill lets through a fraction of it."""
+    from planner import load, simulate
+
+    found = explain(summarise(simulate(load("disagg", ["workload.rate=1000", "workload.requests=200"]))))
+    assert found.kind == "prefill"
+
+
 @pytest.mark.parametrize("retrieval", ["null", "{at: prefill_worker, workers: 1, embed_ms: 1, search_ms: 1}", "{}"])
 def test_waiting_in_a_shared_queue_is_queueing(retrieval: str) -> None:
     """Prefill workers that take one prompt at a time: the line before them is the queue, whoever retrieves."""

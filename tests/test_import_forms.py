@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -235,6 +236,85 @@ def test_docker_run_is_a_server() -> None:
     assert shape(read(text)) == ((1, 2),)
 
 
+def test_ranks_of_sglangs_attention_share_the_gpus_of_tp() -> None:
+    line = "python -m sglang.launch_server --model-path deepseek-ai/DeepSeek-V3 --tp 8 --dp {} {}\n"
+    found = read(line.format(4, "--enable-dp-attention --chunked-prefill-size 32768"))
+    assert found.spec.engine.max_num_batched_tokens == 8192
+    assert (shape(found), found.spec.deployment.dp) == (((1, 2),), 4)
+    assert shape(read(line.format(2, ""))) == ((2, 8),)  # engines of their own
+    assert shape(read(line.format(2, "").replace("sglang.", "sglang_router."))) == ((2, 8),)
+    assert read(line.format(8, "--enable-dp-attention --moe-a2a-backend deepep")).spec.engine.enable_expert_parallel
+    with pytest.raises(SpecError, match="does not divide --tp-size 8"):
+        read(line.format(3, "--enable-dp-attention"))
+
+
+def test_tensorrt_llms_pair_and_options_in_its_other_files() -> None:
+    sides = "model: Qwen/Qwen3-32B\ncontext_servers: {num_instances: 2, tensor_parallel_size: 1}\n"
+    found = read(sides + "generation_servers: {tensor_parallel_size: 4, max_batch_size: 64}\n")
+    assert (found.dialect, shape(found)) == ("TensorRT-LLM", ((2, 1), (1, 4)))
+    line = "trtllm-serve Qwen/Qwen3-32B --extra_llm_api_options more.yaml {}\n"
+    assert "more.yaml: options in another file" in said(read(line.format("--tp_size 2")), "loss")
+    with pytest.raises(SpecError, match="options in another file"):
+        read(line.format(""))
+
+
+def test_the_load_of_a_script_is_its_workload() -> None:
+    script = "vllm serve Qwen/Qwen3-32B -tp 2 &\nvllm bench serve --model Qwen/Qwen3-32B --dataset-name {}\n"
+    load = read(
+        script.format("random --random-input-len 2000 --random-output-len 100 --request-rate 4 --num-prompts 50")
+    ).spec.workload
+    assert (load.kind, load.rate, load.requests, load.prompt_tokens, load.output_tokens) == (
+        "poisson",
+        4,
+        50,
+        2000,
+        100,
+    )
+    closed = read(
+        script.format("random --max-concurrency 8 --random-prefix-len 100 --random-range-ratio 0.5")
+    ).spec.workload
+    assert (closed.kind, closed.concurrency, closed.shared_prefix_tokens) == ("concurrency", 8, 100)
+    assert (closed.prompt_tokens.low, closed.prompt_tokens.high) == (612, 1636)
+    assert "sharegpt: its lengths are in another file" in said(read(script.format("sharegpt --dataset-path x")), "loss")
+
+
+def test_a_misspelt_option_is_no_option() -> None:
+    with pytest.raises(SpecError, match=r"--tensor-paralel-size: vLLM has no such option \(perhaps --tensor-parallel"):
+        read("vllm serve Qwen/Qwen3-32B --tensor-paralel-size 4\n")
+    assert read("vllm serve Qwen/Qwen3-32B --max-num-seq 7\n").spec.engine.max_num_seqs == 7  # abbreviated, as argparse
+    assert "perhaps" not in said(read("vllm serve Qwen/Qwen3-32B --swap-space 16\n"), "mistake")  # an older release's
+    with pytest.raises(SpecError, match=r"\$GPUS is set nowhere"):
+        read("vllm serve Qwen/Qwen3-32B -tp $GPUS\n")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "\ufeffvllm serve Qwen/Qwen3-32B -tp 2\n",
+        "# How\n\n```bash\nvllm serve Qwen/Qwen3-32B -tp 2\n```\n\n```bash\ncurl localhost\n```\n",
+        "docker run --gpus all `\r\n  vllm/vllm-openai `\r\n  --model Qwen/Qwen3-32B `\r\n  -tp 2\r\n",
+        "podman run --name vllm -v /a/vllm:/b quay.io/x/vllm-cuda-rhel9:3 --model Qwen/Qwen3-32B -tp 2\n",
+        "[Unit]\n[Service]\nEnvironment=TP=2\nExecStart=/bin/vllm serve Qwen/Qwen3-32B \\\n  -tp ${TP}\n",
+        'FROM vllm/vllm-openai:v1\nENV TP=2\nCMD ["--model", "Qwen/Qwen3-32B", "-tp", "2"]\n',
+        "resources: {accelerators: H100:2}\nrun: |\n  vllm serve Qwen/Qwen3-32B -tp $SKYPILOT_NUM_GPUS_PER_NODE\n",
+    ],
+)
+def test_commands_inside_other_texts(text: str) -> None:
+    assert shape(read(text)) == ((1, 2),)
+
+
+def test_texts_that_hold_no_deployment_say_so() -> None:
+    two = "```\nvllm serve a/b\n```\nor\n```\nvllm serve a/b -tp 2\n```\n"
+    for text, fault in (
+        (two, "2 blocks that start servers"),
+        ("kind: Deployment\nname: {{ .Values.x }}\n", "a template with {{ }}"),
+        ("docker run ghcr.io/huggingface/text-generation-inference:3 --model-id a/b\n", "is Text Generation Inference"),
+        ("hello there\n", "none of the known forms"),
+    ):
+        with pytest.raises(SpecError, match=re.escape(fault)):
+            read(text)
+
+
 # --- Kubernetes ----------------------------------------------------------------------------------------
 
 
@@ -272,6 +352,33 @@ def test_deployments_and_stateful_sets() -> None:
     assert "only the decode half of a pair" in said(half, "loss")
     idle = read(workload("chat", 4, ["Qwen/Qwen3-32B"]))
     assert "4 GPUs for an engine that uses 1" in said(idle, "loss")
+
+
+def test_variables_of_config_maps_and_unknown_kinds() -> None:
+    pods = """
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: c}
+data: {MODEL: Qwen/Qwen3-32B, TP: "4"}
+---
+apiVersion: example.com/v1
+kind: Fleet
+metadata: {name: f}
+spec:
+  replicas: 2
+  roles:
+  - name: prefill
+    template: {spec: {containers: [{image: vllm/vllm-openai, envFrom: [{configMapRef: {name: c}}], args: [ARGS]}]}}
+  - name: decode
+    replicas: 3
+    template: {spec: {containers: [{image: vllm/vllm-openai, command: [sh, -c, "vllm serve $(MODEL) -tp 1 KV"],
+      env: [{name: MODEL, valueFrom: {configMapKeyRef: {name: c, key: MODEL}}}]}]}}
+"""
+    config = '{"kv_connector": "NixlConnector", "kv_role": "kv_both"}'
+    arguments = f"--model, $(MODEL), -tp, $(TP), --kv-transfer-config, '{config}'"
+    found = read(pods.replace("ARGS", arguments).replace("KV", f"--kv-transfer-config '{config}'".replace('"', '\\"')))
+    assert shape(found) == ((2, 4), (6, 1))
+    assert found.spec.model == "qwen3-32b" and "Fleet" in said(found, "assumed")
 
 
 def test_two_halves_in_two_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from planner.calibration.fitting import fit_step, law_of, with_launches
-from planner.calibration.launches import LaunchFit, fit_launches, fit_levels, launch_rows
+from planner.calibration.launches import USUAL_STAY_S, LaunchFit, fit_launches, fit_levels, launch_rows
 from planner.calibration.observations import from_steps
 from planner.engine.law import StepLaw, waves
 from planner.engine.profiles import capture_sizes
@@ -124,6 +124,41 @@ def test_errors_of_launches_cover_what_they_were_made_of() -> None:
     assert inside >= 34
 
 
+def test_a_prompt_soon_after_another_shows_its_launch_too() -> None:
+    """Two decode steps lie between them: whatever the first one did has ended when the second one is decided."""
+    usual: list[Step] = [(0, 4, 4 * (1024 + step)) for step in range(6)]
+    close: list[Step] = [(2048, 4, 5000), (0, 5, 8000), (0, 5, 8005), (2048, 5, 8010), (0, 6, 11_000), (0, 6, 11_006)]
+    steps = table([[*usual, *close], [(0, 5, 5 * (1024 + step)) for step in range(6)]], AffineStep(LAW, SIZES))
+    found = launch_rows(steps, LARGEST).query("kind == 'launch_eager_s'")
+    assert found["seconds"].tolist() == pytest.approx(
+        [LAW.launch_eager_s + count * LAW.launch_per_seq_s for count in (4, 5)], rel=0.01
+    )
+
+
+def test_a_launch_that_compiles_is_left_out_and_named() -> None:
+    class Compiling(Scattered):
+        def launch(self, tokens: int, batch: int) -> float:
+            return 1.5 if (tokens, batch) == (2048, 16) else self._law.launch(tokens, batch)
+
+    law = AffineStep(LAW, SIZES)
+    found = fit_launches([table(bursts(), Compiling(law, np.random.default_rng(1)))], SIZES)
+    assert found is not None
+    assert found.compiled_s == pytest.approx([1.5] * 3)  # beside 16 decodes of each context
+    assert found.values["launch_eager_s"] == pytest.approx(LAW.launch_eager_s, rel=0.02)
+
+
+def test_launches_of_one_stay_tell_one_level() -> None:
+    """The same launches are known less well close together in time than ten seconds apart."""
+    far = table(bursts(), Scattered(AffineStep(LAW, SIZES), np.random.default_rng(2)))
+    near = far.assign(start_s=far["start_s"] - 9.5 * (far["start_s"] // 10.0))
+    one, other = (fit_launches([steps], SIZES) for steps in (far, near))
+    assert one is not None
+    assert other is not None
+    assert one.values == pytest.approx(other.values)
+    assert 1.1 * one.errors["launch_eager_s"] < other.errors["launch_eager_s"]
+    assert other.errors["launch_decode_s"] == pytest.approx(one.errors["launch_decode_s"])
+
+
 class Scattered:
     """Each launch takes up to 17 % more or less (10 % standard deviation) than the law says."""
 
@@ -147,8 +182,11 @@ def test_synchronous_steps_show_no_launch() -> None:
     assert fit_launches([steps], SIZES) is None
 
 
-def simulated(law: AffineStep, fast: bool) -> tuple[list[Sequence], list[Decision]]:
-    """Two requests decode; prompts of 600 and of 100 tokens come 0.1 ms apart, in time for two steps."""
+def simulated(law: AffineStep, fast: bool) -> tuple[list[Sequence], list[Decision], list[float]]:
+    """Two requests decode; prompts of 600 and of 100 tokens come 0.1 ms apart, in time for two steps.
+
+    Also what each step took, from the recorded rows.
+    """
     trace: list[Decision] = []
     worker = Worker("w", LIMITS, law, fast_forward=fast, trace=None if fast else trace)
     lengths = ((16, 40, 0.0), (16, 40, 0.0), (600, 4, 0.0412), (100, 4, 0.0413))
@@ -162,12 +200,17 @@ def simulated(law: AffineStep, fast: bool) -> tuple[list[Sequence], list[Decisio
         worker.submit(sequence, time_s)
     while worker.next_event_s() < math.inf:
         worker.advance(worker.next_event_s())
-    return sequences, trace
+    gaps = [
+        seconds / count + growth_s * (step - (count - 1) / 2)
+        for _, seconds, _, _, _, count, growth_s, *_ in worker.steps
+        for step in range(int(count))
+    ]
+    return sequences, trace, gaps
 
 
 def test_the_simulator_takes_the_times_of_the_engine_written_out() -> None:
     law = AffineStep(LAW, SIZES)
-    sequences, trace = simulated(law, fast=False)
+    sequences, trace, gaps = simulated(law, fast=False)
     chunks = {sum(new for new, _ in row[0]): row[0] for row in trace}
 
     def gpu(step: Step) -> float:
@@ -179,9 +222,23 @@ def test_the_simulator_takes_the_times_of_the_engine_written_out() -> None:
     assert sequences[0].prefill_end_s == pytest.approx(ends[((16, 0), (16, 0))], abs=1e-9)
     assert sequences[2].prefill_end_s == pytest.approx(ends[((600, 0), (100, 0))], abs=1e-9)
     assert sequences[0].last_token_s == pytest.approx(seen[-1], abs=1e-9)
-    for one, other in zip(sequences, simulated(law, fast=True)[0], strict=True):
+    quick, _, same = simulated(law, fast=True)
+    assert same == pytest.approx(gaps, abs=1e-9)  # the step that waits for a launch is not spread over its run
+    for one, other in zip(sequences, quick, strict=True):
         assert one.prefill_end_s == pytest.approx(other.prefill_end_s, abs=1e-9)
         assert one.last_token_s == pytest.approx(other.last_token_s, abs=1e-9)
+
+
+def test_launches_within_graphs_count_where_none_beyond_was_seen() -> None:
+    """As of an engine whose budget is the largest graph: no step of it is launched kernel by kernel."""
+    law = AffineStep(LAW.model_copy(update={"launch_eager_s": 0.0, "launch_per_seq_s": 0.0}), SIZES)
+    worker = Worker("w", LIMITS, law)
+    sequence = Sequence(Request(0, 0, 100, 1, 1, ((1, 100),), 0, -1))
+    worker.submit(sequence, 0.0)
+    while worker.next_event_s() < math.inf:
+        worker.advance(worker.next_event_s())
+    assert law.mixed([(100, 0)], 0, 0) + LAW.launch_decode_s < LAW.launch_graph_s
+    assert sequence.prefill_end_s == pytest.approx(LAW.launch_graph_s)
 
 
 def test_waves_of_attention() -> None:
@@ -210,6 +267,19 @@ def test_waves_are_found_where_they_are_and_not_where_they_are_not() -> None:
         else:
             assert found.values["decode_wave_tail"] == pytest.approx(tail, rel=0.02)
             assert found.values["decode_per_context_s"] == pytest.approx(LAW.decode_per_context_s, rel=0.01)
+
+
+def test_slower_kernels_of_wider_batches_are_found_where_batches_tell() -> None:
+    """As fp8 products on Hopper: one more 2 ms for 17 to 64 sequences, none where every batch is that wide."""
+    given = {"decode_tile_rows": 16.0}
+    law = AffineStep(LAW.model_copy(update=given | {"decode_tile_s": 2e-3}), SIZES)
+    assert law.decode(17)[0] - law.decode(16)[0] == pytest.approx(2e-3 + 8 * LAW.decode_per_seq_s)
+    assert law.decode(65)[0] < law.decode(64)[0]
+    steps = table(bursts(), law)
+    rows = from_steps(steps, SIZES, launches=fit_launches([steps], SIZES), given=given)
+    assert fit_step(rows, floored=False, given=given).values["decode_tile_s"] == pytest.approx(2e-3, rel=0.03)
+    wide = rows[(rows["mixed_steps"] > 0) | (rows["decode_tiled"] > 0)]
+    assert "decode_tile_s" not in fit_step(wide, floored=False, given=given).names
 
 
 def test_waves_are_found_where_no_prompt_joins_decodes() -> None:
@@ -259,6 +329,9 @@ def test_levels_and_how_long_they_stay_are_found_in_steps() -> None:
     assert found is not None
     assert found.levels == pytest.approx(levels, rel=0.01)
     assert found.stays_s == pytest.approx(0.4, rel=0.35)
+    few = fit_levels([steps.iloc[:40]], LaunchFit({"launch_graph_s": law_s}, {}, LARGEST))
+    assert few is not None
+    assert few.stays_s == USUAL_STAY_S
     assert fit_levels([steps.iloc[:10]], LaunchFit({"launch_graph_s": law_s}, {}, LARGEST)) is None
 
 

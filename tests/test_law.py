@@ -21,6 +21,7 @@ from planner.spec import Engine
 
 SIZES = capture_sizes()
 SHAPES = {"decode_wave_seqs": 16.5, "decode_wave_tail": 0.6, "experts": 128.0, "experts_per_token": 8.0, "ranks": 2.0}
+SHAPES["decode_tile_rows"] = 16.0
 TIMES = [name for name, term in TERMS.items() if term.part != "shape"]
 
 
@@ -63,7 +64,7 @@ def test_one_step_and_rows_of_many_are_one_law(numbers: list[int], steps: list[t
 def test_every_term_is_in_some_step_once(name: str) -> None:
     """What a term adds is its value times its feature, in one step and in a row of it alike."""
     law = AffineStep(law_of([100 * (one == name) for one in TIMES]), SIZES)
-    steps = [(0, 200, 90_000), (300, 20, 5000), (3000, 20, 5000)]
+    steps = [(0, 40, 9000), (0, 200, 90_000), (300, 20, 5000), (3000, 20, 5000)]
     part = (
         [law.launch(*one[:2]) for one in steps] if TERMS[name].part == "launch" else [seconds(law, *s) for s in steps]
     )

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 import planner
 from planner.engine.ledger import ledger
-from planner.engine.step_time import AffineStep, Share
+from planner.engine.step_time import AffineStep, Share, graph_size
 from planner.routing import WorkerLoad, rank_of
 from planner.spec import Spec, SpecError
 from planner.system.resolve import System, resolve
@@ -62,9 +62,14 @@ def test_more_work_on_any_rank_never_shortens_the_step_of_all(ranks: list[Share]
 def test_even_ranks_take_what_each_would_take_of_the_law(chunks: list[tuple[int, int]], batch: int, each: int) -> None:
     step, share = STEPS["dp4"], Share(chunks, batch, batch * each)
     base, slope = step.decode(batch)
-    alone = step.mixed(chunks, batch, batch * each) if chunks else base + slope * batch * each
-    launch = step.launch(sum(new for new, _ in chunks), batch)
+    tokens = sum(new for new, _ in chunks)
+    rows = tokens + batch
+    everyone = 4 * (graph_size(rows, step.sizes) if rows <= step.sizes[-1] else rows)
+    alone = step.mixed(chunks, batch, batch * each, everyone) if chunks else base + slope * batch * each
+    launch = step.launch(tokens, batch)
     assert step.together([share] * 4) == pytest.approx(max(alone, launch), rel=1e-12)
+    head = max(alone + step.launch(0, batch), launch)
+    assert step.together([share] * 4, idle=True) == pytest.approx(head, rel=1e-12)
 
 
 def test_ranks_without_work_are_padded_to_the_busy_one() -> None:
@@ -73,6 +78,26 @@ def test_ranks_without_work_are_padded_to_the_busy_one() -> None:
     assert step.together([busy, Share()]) == step.together([busy, busy])
     longer = step.law.model_copy(update={"decode_per_exchanged_s": 0.0})
     assert AffineStep(longer, step.sizes).decode(3)[0] < step.decode(3)[0]
+
+
+def test_a_prompt_that_graphs_cover_is_one_on_every_rank() -> None:
+    """vLLM pads all ranks to the largest one's tokens where they run a graph, not beyond it."""
+    step = law("deployment.dp=2")
+    covered, beyond = Share([(step.sizes[-1], 0)]), Share([(4 * step.sizes[-1], 0)])
+    assert step.together([covered, Share()]) == step.together([covered, covered])
+    assert step.together([beyond, Share()]) < step.together([beyond, beyond])
+
+
+@pytest.mark.parametrize(("ahead", "passed"), [("true", 1), ("false", 0)])
+def test_a_request_to_an_idle_rank_waits_for_dummies_that_are_launched(ahead: str, passed: int) -> None:
+    """The other rank is at work: engines that schedule ahead have launched one step more without the request."""
+    changes = ["deployment.dp=2", "deployment.replicas=1", f"engine.async_scheduling={ahead}"]
+    traffic = "workload={kind: constant, rate: 20, requests: 2, prompt_tokens: 64, output_tokens: 60}"
+    first, second = served(resolve(spec(*changes, traffic))).visits
+    assert first.worker is not None and second.worker is not None
+    assert first.worker is not second.worker
+    begun = [start for start, *_ in first.worker.engine.steps if second.queued_s < start]
+    assert begun.index(second.prefill_start_s) == passed
 
 
 def test_a_prompt_on_one_rank_holds_up_the_others() -> None:
@@ -127,10 +152,10 @@ def test_pools_of_ranks_hand_their_kv_over() -> None:
     system = resolve(config)
     cluster = served(system)
     assert system.gpus == 2 * sum(len(pool.servers) * pool.tp for pool in system.pools)
-    assert len(cluster.transfers) == 40
+    assert len(cluster.transfers.bytes) == 40
     prompts = sum(visit.request.prompt_tokens for visit in cluster.visits)
     assert [tokens_in_lockstep(pool) for pool in cluster.pools] == [prompts, 40 * 20]
-    assert {row[1] for row in cluster.transfers} == {place.name for place in system.pools[0].workers}
+    assert set(cluster.transfers.source) == {place.name for place in system.pools[0].workers}
 
 
 def test_ranks_of_a_dense_model_go_their_own_way() -> None:

@@ -176,6 +176,17 @@ def _compressed(bits: int, kind: str, inputs: int | None = None, **keys: Any) ->
     return {"quant_method": "compressed-tensors", "config_groups": {"group_0": group}}
 
 
+def _quark(weight: str, inputs: str | None, **keys: Any) -> dict[str, Any]:
+    group = {"weight": {"dtype": weight, **keys}, "input_tensors": inputs and {"dtype": inputs}}
+    kept = {"*k_proj": {**group, "output_tensors": {"dtype": "fp8_e4m3"}}} if weight == "fp8_e4m3" else {}
+    export = {"kv_cache_group": list(kept)}
+    return {"quant_method": "quark", "global_quant_config": group, "layer_quant_config": kept, "export": export}
+
+
+def _torchao(kind: str, **data: Any) -> dict[str, Any]:
+    return {"quant_method": "torchao", "quant_type": {"default": {"_type": kind, "_data": data}}}
+
+
 _FP8_KV = {"kv_cache_scheme": {"num_bits": 8, "type": "float"}}
 
 
@@ -195,6 +206,11 @@ _FP8_KV = {"kv_cache_scheme": {"num_bits": 8, "type": "float"}}
         ({"quant_method": "gptq", "bits": 8, "group_size": -1}, ("auto", "w8a16"), 8.0),
         ({"quant_method": "awq"}, ("auto", "int4"), 4 + 20 / 128),
         ({"quant_method": "bitsandbytes", "load_in_4bit": True}, ("auto", "int4"), 4.5),
+        (_quark("fp8_e4m3", "fp8_e4m3"), ("fp8", "fp8"), 8.0),
+        (_quark("fp4", "fp4", group_size=32), ("auto", "fp4"), 4.25),
+        (_quark("int4", None, group_size=128), ("auto", "int4"), 4.125),
+        (_torchao("Float8DynamicActivationFloat8WeightConfig"), ("auto", "fp8"), 8.0),
+        (_torchao("Int4WeightOnlyConfig", group_size=64), ("auto", "int4"), 4.5),
     ],
 )
 def test_a_checkpoint_decides_where_the_engine_is_silent(

@@ -131,13 +131,17 @@ def test_norms_over_all_heads_take_time_only_where_gpus_share_the_heads() -> Non
 
 
 def test_an_answer_says_how_far_such_predictions_were_off() -> None:
-    own, other = (_guessed("gpt-oss-20b", gpu) for gpu in ("h100", "l40s"))
-    near = comparable(own)
+    fitted, smaller, older = (
+        _guessed(model, gpu)
+        for model, gpu in (("gpt-oss-120b", "h100"), ("gpt-oss-20b", "h100"), ("gpt-oss-120b", "l40s"))
+    )
+    near, far = comparable(fitted), comparable(smaller)
     assert near is not None
-    assert near.kind == "moe"
-    assert near.gpus == ("h100",)
-    far = comparable(other)
     assert far is not None
-    assert far.rows > near.rows
-    assert f"on {near.rows} public rows of H100 with this kind of model TPOT was off by" in origin([own])
+    assert (near.kind, near.gpus, near.models, near.fitted) == ("moe", ("h100",), ("gpt-oss-120b",), True)
+    assert not far.fitted
+    assert far.tpot.mean > near.tpot.mean
+    assert comparable(older) == far
+    assert f"on {near.rows} public rows of gpt-oss-120b on H100 TPOT was off by" in origin([fitted])
+    assert f"on {far.rows} public rows of configurations that no fit had seen TPOT was off by" in origin([smaller])
     assert origin([_guessed("llama-3.2-1b", "cpu")]).startswith("roofline: not measured, and no public rows")

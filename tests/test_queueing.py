@@ -62,7 +62,7 @@ def with_step(system: System, token_s: tuple[float, ...], **limits: object) -> S
 
 
 def waits(visits: list[Visit]) -> np.ndarray:
-    return np.array([visit.prefill.prefill_start_s - visit.arrival_s for visit in visits if visit.prefill])
+    return np.array([visit.prefill_start_s - visit.arrival_s for visit in visits if visit.served])
 
 
 def test_md1_wait() -> None:

@@ -204,8 +204,8 @@ def test_leaving_the_measured_range_is_said_everywhere(tmp_path: Path, capsys: p
 @pytest.mark.parametrize(
     ("override", "text"),
     [
-        ("model=qwen2.5-7b", "is for model llama-3.1-8b, used for qwen2.5-7b"),
-        ("hardware=h100", "is for hardware h200, used for h100"),
+        ("model=qwen2.5-7b", "is for model llama-3.1-8b, not qwen2.5-7b"),
+        ("hardware=h100", "is for hardware h200, not h100"),
     ],
 )
 def test_another_model_or_gpu_is_said(override: str, text: str, capsys: pytest.CaptureFixture[str]) -> None:

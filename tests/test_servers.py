@@ -26,6 +26,7 @@ from live.server_process import ServerProcess, free_ports, port_is_free
 from live.servers import Servers
 from live.step_table import header_id, read_trace
 from live.telemetry import growth_of, parse_metrics
+from planner import core
 from planner.spec import SpecError, parse
 from planner.system.resolve import System, resolve
 
@@ -83,6 +84,16 @@ def test_gpus_are_placed_one_pool_after_the_other() -> None:
     environment = launch.server_environment(GPU, MODEL, (2, 3), Ports(1, 2, 3), None)
     assert environment["CUDA_VISIBLE_DEVICES"] == "2,3"
     assert environment["VLLM_NIXL_SIDE_CHANNEL_PORT"] == "2"
+
+
+def test_servers_get_the_users_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "environ", {"PATH": "/bin", "OPENBLAS_THREAD_TIMEOUT": "20"})
+    core.start_quickly()
+    core.start_quickly()  # a command that a page starts
+    assert os.environ["PYDANTIC_DISABLE_PLUGINS"]
+    environment = launch.server_environment(GPU, MODEL, (0,), Ports(1, 2, 3), None)
+    assert environment["OPENBLAS_THREAD_TIMEOUT"] == "20"
+    assert not {name for name in environment if name.startswith(("PYDANTIC", "PLANNER"))}
 
 
 def test_unknown_version_gives_no_steps_and_says_so() -> None:

@@ -473,3 +473,10 @@ def test_a_default_that_is_said_survives_its_own_yaml(what: str) -> None:
     assert mine.spec.deployment == theirs.spec.deployment
     assert (mine.pools, mine.spec.deployment) != (others.pools, others.spec.deployment)  # and does say something
     assert parse(dump(mine.spec)) == mine.spec
+
+
+@pytest.mark.parametrize("text", ["vllm serve a/b -tp 2\n", "#!/bin/sh\n", "apiVersion: apps/v1\nkind: Deployment\n"])
+def test_another_stacks_file_is_sent_to_the_importer(tmp_path: Path, text: str) -> None:
+    (tmp_path / "x").write_text(text)
+    with pytest.raises(SpecError, match="is another stack's file; allowed: the YAML that `planner import` makes"):
+        load(tmp_path / "x")

@@ -120,6 +120,16 @@ def test_a_bad_grid_is_one_line(text: str, said: str, tmp_path: Path, capsys: py
     assert MOST_QUESTIONS == 1000
 
 
+def test_the_first_line_answers_and_faults_have_lines_of_their_own(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    grid = written(tmp_path, "set: {workload.requests: [5], model: [llama-3.1-8b, deepseek-v3]}")
+    assert cli.run(["sweep", str(grid), "--out", str(tmp_path / "out"), "--processes", "1"]) == 0
+    first, *others = capsys.readouterr().out.splitlines()
+    assert first == "1 of 1 deployments within their targets."
+    assert any("model=deepseek-v3: deployment.tp: deepseek-v3 does not fit" in line for line in others)
+
+
 def test_a_folder_of_something_else_is_left_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     grid = written(tmp_path, "set: {workload.requests: [5]}")
     assert cli.run(["sweep", str(grid), "--out", str(tmp_path)]) == 2

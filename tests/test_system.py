@@ -118,8 +118,8 @@ def test_a_profile_of_something_else_is_warned_of() -> None:
     profile = "profile: h200-llama-3.1-8b-tp1\n"
     assert agg(rest=profile).warnings == ()
     assert agg(rest=profile + "model: deepseek-r1-distill-llama-8b").warnings == ()  # the same shape
-    assert any("hardware h200, used for h100" in line for line in agg(rest=profile + "hardware: h100").warnings)
-    assert any("model llama-3.1-8b, used for phi-4" in line for line in agg(rest=profile + "model: phi-4").warnings)
+    assert any("hardware h200, not h100" in line for line in agg(rest=profile + "hardware: h100").warnings)
+    assert any("model llama-3.1-8b, not phi-4" in line for line in agg(rest=profile + "model: phi-4").warnings)
     assert any("measured at TP 1; TP 2 is scaled from it" in line for line in agg("tp: 2", profile).warnings)
 
 

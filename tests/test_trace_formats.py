@@ -202,6 +202,49 @@ def test_servegen_windows(tmp_path: Path) -> None:
     assert len(part.requests) == pytest.approx(240, rel=0.4)
 
 
+# --- any table ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "arrival_s,prompt_tokens,output_tokens\n10,300,40\n10.5,400,50\n",
+        "request_id;arrival_timestamp;prompt_size;token_size\n1;10;300;40\n2;10.5;400;50\n",
+        "time_ms\tisl\tosl\n10000\t300\t40\n10500\t400\t50\n",
+        "created_at,input_tokens,completion_tokens\n2024-01-01T00:00:10Z,300,40\n2024-01-01T00:00:10.5Z,400,50\n",
+        '{"start_time": 1700000000000, "usage": {"prompt_tokens": 300, "completion_tokens": 40}}\n'
+        '{"start_time": 1700000000500, "usage": {"prompt_tokens": 400, "completion_tokens": 50}}\n',
+    ],
+)
+def test_a_table_is_told_by_its_columns(tmp_path: Path, text: str) -> None:
+    trace = read(write(tmp_path, "t", text))
+    assert trace.format == "columns"
+    found = [(row.arrival_s, row.prompt_tokens, row.output_tokens) for row in trace.requests]
+    assert found == [(0.0, 300, 40), (pytest.approx(0.5, abs=1e-3), 400, 50)]
+
+
+def test_rows_of_a_table_that_do_not_fit_are_counted(tmp_path: Path) -> None:
+    rows = "time,prompt_tokens,output_tokens\n1,2,3\nsoon,2,3\n2,2,0\n3,4,5\n4,4,5\n"
+    trace = read(write(tmp_path, "t", rows))
+    assert len(trace.requests) == 3
+    assert "line 3: time is 'soon'; must be a date and time" in trace.warnings[1]
+    assert "line 4: output_tokens is '0'" in trace.warnings[1]
+
+
+def test_rows_before_the_first_one_are_kept(tmp_path: Path) -> None:
+    """A trace in the order in which its answers ended, or newest first."""
+    text = "time,prompt_tokens,output_tokens\n" + "".join(f"{10 - at},{100 + at},5\n" for at in range(8))
+    trace = read(write(tmp_path, "t", text))
+    assert [row.prompt_tokens for row in trace.requests] == list(range(107, 99, -1))
+    assert [row.arrival_s for row in trace.requests] == list(range(8))
+
+
+def test_a_trace_that_is_one_pause_is_doubted(tmp_path: Path) -> None:
+    rows = "".join(f"{at},100,5\n" for at in range(30))
+    trace = read(write(tmp_path, "t", f"time,prompt_tokens,output_tokens\n{rows}31536000,100,5\n"))
+    assert "Nothing is sent for 8760 of the trace's 8760 hours" in trace.warnings[1]
+
+
 # --- telling them apart ------------------------------------------------------------------------
 
 
@@ -210,8 +253,10 @@ def test_an_unknown_format_names_the_known_ones(tmp_path: Path, text: str) -> No
     path = write(tmp_path, "t", text)
     with pytest.raises(SpecError) as caught:
         read(path)
-    known = "mooncake, bailian, azure, burstgpt, agents, servegen, sharegpt, vllm_bench, aiperf, guidellm, planner"
-    assert str(caught.value) == f"{path}: line 1: unknown format; workload.format must be one of {known}"
+    known = (
+        "mooncake, bailian, azure, burstgpt, agents, servegen, sharegpt, vllm_bench, aiperf, guidellm, planner, columns"
+    )
+    assert f"{path}: line 1: unknown format; workload.format must be one of {known} (CSV" in str(caught.value)
 
 
 def test_bench_results_without_details_say_so(tmp_path: Path) -> None:

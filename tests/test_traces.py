@@ -204,8 +204,11 @@ def test_errors_name_file_line_fault_and_remedy(tmp_path: Path, text: str | byte
         (lines([MOONCAKE[0] | {"input_length": 10**400}]), f"line 1: input_length is 1{'0' * 199}...; must be a whole"),
         (lines([MOONCAKE[0] | {"output_length": 1e300}]), "line 1: output_length is 1e+300; must be at most 1e+09"),
         (lines([MOONCAKE[0] | {"hash_ids": [10**400]}]), "line 1: hash_ids must be a list of whole numbers, zero or"),
-        ('{"timestamp": ' + "9" * 5000 + "}\n", "line 1: not JSON (Exceeds the limit (4300 digits)"),
-        ('{"timestamp": ' + "[" * 100_000 + "\n", "line 1: nested too deeply; must be one object a line"),
+        ('{"input_length": 1, "timestamp": ' + "9" * 5000 + "}\n", "line 1: not JSON (Exceeds the limit (4300 digits)"),
+        (
+            '{"input_length": 1, "timestamp": ' + "[" * 100_000 + "\n",
+            "line 1: nested too deeply; must be one object a line",
+        ),
         (lines([BAILIAN[0] | {"chat_id": [1]}]), "line 1: chat_id is [1]; must be a number or text"),
         (lines([BAILIAN[0] | {"parent_chat_id": {}}]), "line 1: parent_chat_id is {}; must be a number or text"),
     ],

@@ -21,15 +21,16 @@ from planner.engine.catalogue import names as catalogue
 from planner.engine.model_config import load_model, model_config
 from planner.messages import names
 from planner.run.facts import STAGES
-from planner.run.metrics import METRICS
-from planner.spec import SpecError, dump, load
+from planner.run.metrics import METRICS, summarise
+from planner.spec import SpecError, dump, load, parse
 from planner.suggestion.suggest import suggest
 from planner.ui import compute, jobs, models, uploads
 from planner.ui.answer import command
 from planner.ui.chinese import CHINESE, PAGES
 from planner.ui.frame import doubts
+from planner.ui.lead import edge
 from planner.ui.scenario import CARDS, Scenario, profile_for, read
-from planner.ui.texts import chinese
+from planner.ui.texts import chinese, fault
 from ui_pages import HANGS_S, SMALL, page, small_machine  # noqa: F401 (small_machine is a fixture of every test here)
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -116,6 +117,15 @@ def test_impossible_targets_are_answered() -> None:
     app = page("answer", ttft_ms="1", tpot_ms="1")
     assert not app.exception
     assert "No use of 2 GPUs meets the targets at any rate." in texts(app)
+    least = {one.label: (one.value, one.delta) for one in app.metric}  # what would have to be allowed
+    assert set(least) == {"TTFT p99", "TPOT p99"}
+    assert all(float(value.removesuffix(" ms")) > 1 and "missed" in delta for value, delta in least.values())
+    assert [one.key for one in app.button] == ["answer_ask"]  # there is nothing to deploy
+    files = page("deploy", ttft_ms="1", tpot_ms="1")
+    assert [one.value for one in files.warning] == ["No use of 2 GPUs meets the targets at any rate."]
+    page("answer", rate="3000")
+    files = page("deploy", rate="3000")
+    assert ["cannot be served" in one.value for one in files.warning] == [True]
 
 
 def test_a_model_that_does_not_fit_is_one_line() -> None:
@@ -135,6 +145,7 @@ def test_first_look_is_replaced_by_the_sure_answer() -> None:
     assert quick.verdict is not None
     assert quick.verdict.why == ()
     assert f"**{sure.sentence.removesuffix(sure.provenance).strip()}**" in texts(app)
+    assert "The profile's own error" in texts(app)  # of the profile, in sight of its name
 
 
 def test_one_gpu_has_an_answer_and_reasons() -> None:
@@ -161,6 +172,16 @@ def test_own_trace_becomes_the_workload() -> None:
     fine(app.run())
     found, _ = read(address(app))
     assert found.spec().workload.kind == "trace"
+
+
+def test_a_trace_is_read_before_the_click() -> None:
+    good, bad = (uploads.stored("a.jsonl", data) for data in (b"".join(ROW % (100 * n, 50) for n in range(9)), b"no\n"))
+    app = fine(page("ask", traffic="trace", trace=good))
+    assert "9 requests at " in texts(app)
+    assert "ask_button" in [one.key for one in app.button]
+    app = page("ask", traffic="trace", trace=bad)
+    assert len(app.error) == 2  # where it stands, and in the place of the button
+    assert "ask_button" not in [one.key for one in app.button]
 
 
 def test_traces_outside_the_folders_are_out_of_reach() -> None:
@@ -201,6 +222,7 @@ def test_workbench_tools() -> None:
     app = page("workbench")
     app.segmented_control(key="bench_view").set_value("Sweep")
     fine(app.run())
+    assert re.fullmatch(r"[\d.]+ %", app.dataframe[0].value["Attainment"][0])
     app.text_input(key="bench_values").set_value(",,")
     app.run()
     assert len(app.error) == 1
@@ -210,6 +232,24 @@ def test_workbench_tools() -> None:
     app = page("workbench")
     app.segmented_control(key="bench_view").set_value("Calibration")
     fine(app.run())
+
+
+def test_a_command_and_a_file_reach_the_workbench() -> None:
+    app = page("workbench")
+    app.text_area(key="bench_pasted").set_value("vllm serve Qwen/Qwen3-32B --tensor-parallel-size 2 --max-num-seqs 99")
+    app.button(key="bench_bring").set_value(True)
+    fine(app.run())
+    text = app.text_area(key="bench_text").value
+    assert "max_num_seqs: 99" in text
+    assert parse(text, "YAML").deployment.tp == 2
+    own = "name: mine\ndeployment: {mode: aggregated, replicas: 1}\n"
+    app.file_uploader(key="bench_upload").set_value(("mine.yaml", own.encode(), "application/yaml"))
+    app.button(key="bench_bring").set_value(True)
+    assert fine(app.run()).text_area(key="bench_text").value == own
+    app.file_uploader(key="bench_upload").set_value(("x.bin", b"\xff\x00\x01", "application/octet-stream"))
+    app.button(key="bench_bring").set_value(True)
+    app.run()
+    assert [one.value.startswith("x.bin: ") for one in app.error] == [True]
 
 
 def test_a_watch_is_shown_from_a_recording_and_from_its_folder(tmp_path: Path) -> None:
@@ -296,6 +336,13 @@ def test_users_become_requests() -> None:
 def test_how_few_is_answered_for_that_many() -> None:
     app = fine(page("answer", want="fewest", rate="4", gpus="8"))
     assert "4 requests/s needs 1 GPU: run one aggregated engine" in app.subheader[0].value
+
+
+def test_an_answer_on_the_edge_says_so() -> None:
+    calm, busy = (summarise(compute.run_of(dump(Scenario(gpus=2).spec()), rate, 200)) for rate in (2.0, 60.0))
+    assert edge(calm) == ""
+    assert "edge" in edge(busy)
+    assert "99 % should" in edge(busy)
 
 
 def test_models_are_marked_before_the_click() -> None:
@@ -476,6 +523,11 @@ def test_controls_are_off_beyond_loopback(monkeypatch: pytest.MonkeyPatch) -> No
     assert not jobs.allowed("")
     monkeypatch.setenv(jobs.ALLOW, "1")
     assert jobs.allowed("0.0.0.0")
+
+
+def test_an_address_in_a_fault_ends_where_it_ends() -> None:
+    assert fault("endpoint http://127.0.0.1:9：无法连接") == "endpoint http://127.0.0.1:9 ：无法连接"
+    assert fault("http://127.0.0.1:9: cannot connect") == "http://127.0.0.1:9: cannot connect"
 
 
 def test_a_token_is_never_in_a_command(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -271,7 +271,8 @@ def test_two_tabs_cannot_start_two_checks(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 @pytest.mark.parametrize("language", ["en", "zh"])
-def test_addresses_that_are_none(language: str) -> None:
+def test_addresses_that_are_none(monkeypatch: pytest.MonkeyPatch, language: str) -> None:
+    monkeypatch.setattr(jobs, "allowed", lambda _: True)
     app = page("check", lang=language)
     app.radio(key="check_way").set_value("endpoints")
     app.run()
@@ -279,3 +280,8 @@ def test_addresses_that_are_none(language: str) -> None:
         app.text_area(key="check_urls").set_value(text)
         app.run()
         line(app, language, text)
+    app.text_area(key="check_urls").set_value("")
+    app.run()
+    app.button(key="check_start").click()
+    app.run()
+    line(app, language)

@@ -33,6 +33,17 @@ def test_the_bar_never_goes_back_and_counts_down() -> None:
     assert Bar(PARTS_OF_TWO).left_s(5.0) is None
 
 
+def test_the_quick_beginning_promises_nothing() -> None:
+    """Estimates of every split come in a second; the first simulation of a large one in many."""
+    bar = Bar({"look": (0.0, 1.0)})
+    for share, now_s in ((0.1, 0.0), (1.0, 2.0)):
+        bar.at("look", "estimate", share, now_s)
+    assert bar.left_s(2.0) is None
+    bar.at("look", "search", 0.0, 3.0)
+    bar.at("look", "search", 1.0, 23.0)
+    assert bar.left_s(23.0) == pytest.approx((1 - bar.share) * 20.0 / (bar.share - 0.25))
+
+
 def test_time_left_is_said_in_whole_steps() -> None:
     assert [rounded(seconds) for seconds in (0.3, 42.0, 95.0, 400.0)] == [(5, "s"), (40, "s"), (2, "min"), (7, "min")]
 

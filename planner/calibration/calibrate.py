@@ -208,6 +208,11 @@ def _fit_apart(system: System, pool: Pool, runs: Sequence[Run]) -> Apart:
     measured = rows_of(runs, sizes, None, launches, None, given) if launches is not None else None
     for _ in range(SLOWING_PASSES):
         rows, notes = rows_of(runs, sizes, slowing, launches, sending, given), list[str]()
+        if launches is not None and launches.compiled_s:
+            notes.append(
+                f"{len(launches.compiled_s)} launches left out, in which kernels were compiled: "
+                f"{min(launches.compiled_s):.2g} to {max(launches.compiled_s):.2g} s"
+            )
         fitted = _fit_rows(pool, rows[rows["posts"] == 0], notes, floored=launches is None)
         posting = fit_posts(rows, fitted)
         if posting is not None:

@@ -343,8 +343,10 @@ def _fit_tied(
 
 def _shown(name: str, rows: pd.DataFrame) -> bool:
     """Whether a parameter is to be fitted: a term that a law may lack needs a row that has its feature."""
-    feature = TERMS[name].feature
-    return StepLaw.model_fields[name].is_required() or (feature is not None and bool((rows[feature.column] > 0).any()))
+    term, feature = TERMS[name], TERMS[name].feature
+    if StepLaw.model_fields[name].is_required():
+        return True
+    return feature is not None and bool((rows[feature.column] > 0).any()) and term.told(rows)
 
 
 def _no_floor(values: Mapping[str, float], rows: pd.DataFrame, guessed: bool) -> bool:

@@ -5,7 +5,7 @@ while the GPU runs step k, then waits for the results of step k. So a launch sho
 
 - on an idle engine, between deciding a prompt's step and deciding the one after it;
 - beside decodes, between deciding a prompt's step and seeing the results of the decode step before it, if the launch is
-  the longer one;
+  the longer one: whatever ran before that step had ended when the prompt's was decided;
 - after a prompt whose kernels ended within their launch: its results are seen once the next decode step is launched.
   Such are short prompts. In a mixture of experts 64 tokens read every expert: if most of those waits outlast a decode
   step, which a launch does not, they show the GPU, and prompts little beyond the largest CUDA graph are taken instead.
@@ -13,17 +13,19 @@ while the GPU runs step k, then waits for the results of step k. So a launch sho
 The workers of a pair show it elsewhere. A prefill worker has nothing to launch after its last prompt, so that a short
 one takes as long as its launch, and only prompts follow prompts. A decode worker begins from idle with a decode step.
 
-Elsewhere prompts that other prompts follow at once are left out: the engine's other threads are then busy with taking
-them in. So are steps that post a transfer (the column `posts`), which planner.calibration.hand_over explains.
+Elsewhere on an idle engine prompts that other prompts follow at once are left out: its other threads are then busy with
+taking them in. So are steps that post a transfer (the column `posts`), which planner.calibration.hand_over explains,
+and launches in which a kernel was compiled for a shape that came first: one of 1.5 s among some tens of 70 ms.
 
 The host is uneven: on H200 servers launches of one kind take 15, 21 or 27 ms and keep such a level for about half a
 second, whatever the step holds, whatever arrives or ends and whatever the other worker does (`fit_levels`). What
 decides it is outside of the engine's records. A run sees some tens of stays, so that means of runs differ by a tenth;
-servers differ by more (planner.calibration.spread).
+servers differ by more (planner.calibration.spread). Launches of one stay tell one level: errors count them so.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -42,10 +44,16 @@ LONGER = 1.3  # a wait of so many decode steps is not that of a decode step
 BEYOND = 2  # largest CUDA graphs: up to so many tokens, kernels launched one by one end with their launch
 CLEARLY = 1.5
 SHORT = 256  # tokens: kernels of a prompt up to this end with their launch
+FIRST = 3  # steps of an engine that is hardly warm
+COMPILED = 4.0  # times the median of its kind: host levels are up to twice as long, compiling twenty times
 MANY = 4  # sequences: fewer do not tell what each takes
 LEVELS = (10, 30, 50, 70, 90)  # percentiles: the middles of five equal parts
-ENOUGH = 20  # launches, or pairs of them, that show how uneven they are
+ENOUGH = 20  # launches that show how uneven they are
+PAIRS, NEAR_S = 1000, 1.0  # so many pairs that close in time show how long a level stays
 STAYS_S = np.geomspace(0.05, 10.0, 60)  # tried
+# Where a calibration's tens of launches do not show it: they said 0.05 to 1 s of 13 H200 servers, the servers' loads,
+# with hundreds of launches each, 0.2 to 0.8 s, the median 0.33.
+USUAL_STAY_S = 0.33
 KINDS = ("launch_decode_s", "launch_graph_s", "launch_eager_s")
 
 Array = NDArray[np.float64]
@@ -60,6 +68,7 @@ class LaunchFit:
     values: dict[str, float]
     errors: dict[str, float]
     largest: int  # tokens of the largest CUDA graph; 0: none
+    compiled_s: tuple[float, ...] = ()  # launches that were left out because kernels were compiled in them
 
     def seconds(self, prompt_tokens: Array, decodes: Array) -> Array:
         return launch_seconds(prompt_tokens, decodes, self.largest, self.values)
@@ -101,6 +110,7 @@ def _of_worker(steps: pd.DataFrame, largest: int) -> list[Row]:
     prompt = tokens > 0
     only_prompts = bool(prompt.all())
     kind = np.where(tokens + decodes > largest, "launch_eager_s", "launch_graph_s")
+    usual_s = _step_seconds(seen, prompt, decodes)
     rows: list[Row] = []
     short, beyond = Waits(), Waits()
     for step in range(len(own)):
@@ -116,20 +126,20 @@ def _of_worker(steps: pd.DataFrame, largest: int) -> list[Row]:
             continue
         if only_prompts and idle:
             rows.append((kind[step], decodes[step], decided[step + 1] - decided[step], decided[step]))
-        if step < 3 or prompt[step + 1]:
+        if not idle and not prompt[step - 1]:
+            waited = seen[step - 1] - decided[step]
+            if waited > LONGER * usual_s.get(decodes[step - 1], np.inf):
+                rows.append((kind[step], decodes[step], waited, decided[step]))
+        if step < FIRST or prompt[step + 1]:
             continue
         if idle:
             rows.append((kind[step], decodes[step], decided[step + 1] - decided[step], decided[step]))
-        elif not prompt[step - 3 : step].any():
-            waited, usual = seen[step - 1] - decided[step], seen[step - 2] - seen[step - 3]
-            if waited > LONGER * usual:
-                rows.append((kind[step], decodes[step], waited, decided[step]))
         after = (decodes[step + 1], seen[step] - decided[step + 1], decided[step + 1])
         if tokens[step] <= SHORT:
             short.append(after)
         elif kind[step] == "launch_eager_s" and tokens[step] <= BEYOND * largest:
             beyond.append(after)
-    chosen = beyond if _of_gpu(short, beyond, _step_seconds(seen, prompt, decodes)) else short
+    chosen = beyond if _of_gpu(short, beyond, usual_s) else short
     return rows + [("launch_decode_s", *after) for after in chosen]
 
 
@@ -151,10 +161,7 @@ def _step_seconds(seen: Array, prompt: NDArray[np.bool_], decodes: Array) -> pd.
 def fit_launches(runs: Sequence[pd.DataFrame], sizes: Sequence[int]) -> LaunchFit | None:
     """From the steps tables of runs; None where steps do not overlap or no launch was longer than what hid it."""
     largest = max(sizes, default=0)
-    tables = [launch_rows(steps, largest) for steps in runs if len(steps)]
-    if not tables:
-        return None
-    rows = pd.concat(tables, ignore_index=True)
+    rows, compiled_s = _warm_rows(runs, largest)
     known = [name for name in KINDS if (rows["kind"] == name).sum() >= LEAST_ROWS]
     if "launch_decode_s" not in known or len(known) < 2:
         return None
@@ -166,7 +173,33 @@ def fit_launches(runs: Sequence[pd.DataFrame], sizes: Sequence[int]) -> LaunchFi
     design = np.column_stack(list(counts.values())) / seconds[:, None]  # relative: launches differ by ten times
     found, errors = robust_line(design, np.ones_like(seconds))
     values = {name: max(value, 0.0) for name, value in zip(counts, found, strict=True)}
-    return LaunchFit(values, dict(zip(counts, errors, strict=True)), largest)
+    alike = _alike(rows)
+    known_to = {
+        name: error * math.sqrt(float(alike[counts[name] > 0].mean()) if name in KINDS[1:] else 1.0)
+        for name, error in zip(counts, errors, strict=True)
+    }
+    return LaunchFit(values, known_to, largest, compiled_s)
+
+
+def _warm_rows(runs: Sequence[pd.DataFrame], largest: int) -> tuple[pd.DataFrame, tuple[float, ...]]:
+    """`launch_rows` of runs, with the column `run`, but those in which kernels were compiled: the seconds of these."""
+    tables = [launch_rows(steps, largest).assign(run=number) for number, steps in enumerate(runs) if len(steps)]
+    if not tables:
+        return launch_rows(pd.DataFrame({"worker": []}), largest).assign(run=0), ()
+    rows = pd.concat(tables, ignore_index=True)
+    compiled = rows["seconds"] > COMPILED * rows.groupby("kind")["seconds"].transform("median")
+    compiled &= rows["kind"].isin(KINDS[1:])
+    return rows[~compiled].reset_index(drop=True), tuple(rows["seconds"][compiled].tolist())
+
+
+def _alike(rows: pd.DataFrame) -> Array:
+    """How many launches with prompts of its worker tell the level that each of them tells, itself among them."""
+    found = np.ones(len(rows))
+    prompts = rows[rows["kind"].isin(KINDS[1:])]
+    for _, own in prompts.groupby(["run", "worker"]):
+        at_s = own["at_s"].to_numpy()
+        found[own.index] = np.exp(-np.abs(at_s[:, None] - at_s[None, :]) / USUAL_STAY_S).sum(axis=1)
+    return found
 
 
 def fit_levels(runs: Sequence[pd.DataFrame], fitted: LaunchFit) -> Launches | None:
@@ -175,13 +208,11 @@ def fit_levels(runs: Sequence[pd.DataFrame], fitted: LaunchFit) -> Launches | No
     Steps with prompts alone: a decode step hides its launch. Levels are percentiles; how long one stays follows from
     how alike two launches of a worker are by the time between them.
     """
-    workers = []
-    for steps in runs:
-        rows = launch_rows(steps, fitted.largest)
-        rows = rows[rows["kind"].isin([kind for kind in KINDS[1:] if fitted.values.get(kind)])]
-        law = rows["kind"].map(fitted.values) + fitted.values.get("launch_per_seq_s", 0.0) * rows["decodes"]
-        rows = rows.assign(ratio=np.log(rows["seconds"] / law)).sort_values("at_s")
-        workers += [(own["at_s"].to_numpy(), own["ratio"].to_numpy()) for _, own in rows.groupby("worker")]
+    rows, _ = _warm_rows(runs, fitted.largest)
+    rows = rows[rows["kind"].isin([kind for kind in KINDS[1:] if fitted.values.get(kind)])]
+    law = rows["kind"].map(fitted.values) + fitted.values.get("launch_per_seq_s", 0.0) * rows["decodes"]
+    rows = rows.assign(ratio=np.log(rows["seconds"] / law)).sort_values("at_s")
+    workers = [(own["at_s"].to_numpy(), own["ratio"].to_numpy()) for _, own in rows.groupby(["run", "worker"])]
     workers = [(at_s, ratio) for at_s, ratio in workers if len(ratio) >= LEAST_ROWS]
     if sum(len(ratio) for _, ratio in workers) < ENOUGH:
         return None
@@ -196,10 +227,10 @@ def fit_levels(runs: Sequence[pd.DataFrame], fitted: LaunchFit) -> Launches | No
         off = np.clip((ratio - usual) / max(deviation, 1e-9), -2.0, 2.0)  # a single long one says nothing
         alike.append((off[one] * off[other])[near])
     waits, products = np.concatenate(apart_s), np.concatenate(alike)
-    if deviation == 0 or len(waits) < ENOUGH:
+    if deviation == 0:
         return None
-    errors = [float(((products - np.exp(-waits / stays)) ** 2).sum()) for stays in STAYS_S]
-    return Launches(
-        levels=tuple(digits(level) for level in np.exp(levels).tolist()),
-        stays_s=digits(float(STAYS_S[int(np.argmin(errors))])),
-    )
+    stays_s = USUAL_STAY_S
+    if (waits < NEAR_S).sum() >= PAIRS:
+        errors = [float(((products - np.exp(-waits / stays)) ** 2).sum()) for stays in STAYS_S]
+        stays_s = digits(float(STAYS_S[int(np.argmin(errors))]))
+    return Launches(levels=tuple(digits(level) for level in np.exp(levels).tolist()), stays_s=stays_s)

@@ -7,7 +7,7 @@ Measured is filled, simulated is hollow (or a dashed line). `say` translates wha
 from __future__ import annotations
 
 from planner.charts.answer import PICKED, split_table, trade_table, what_trade, what_would_change, which_split
-from planner.charts.measured import done_table, how_close, how_far_off, how_many_done, name_of
+from planner.charts.measured import done_table, how_close, how_far_off, how_many_done, name_of, valued
 from planner.charts.style import COLOURS, MODES, NAMES, STAGE_COLOURS, Chart, Say
 from planner.charts.timeline import followed, spans_table, what_requests_do
 from planner.charts.traffic import how_it_arrives, how_it_varies, how_latency_spreads, how_long, how_well_fitted
@@ -49,6 +49,7 @@ __all__ = [
     "split_table",
     "timeline_table",
     "trade_table",
+    "valued",
     "what_requests_do",
     "what_trade",
     "what_would_change",

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from planner.charts.style import COLOURS, Chart, Say, plain
+from planner.report.words import number, percent
 from planner.run.facts import Facts
 from planner.run.metrics import METRICS
 from planner.run.tables import Run
@@ -22,13 +23,17 @@ def how_close(simulated: Run, measured: Run, metric: str, say: Say = plain) -> C
     top = float(max(data["simulated"].max(), data["measured"].max())) * 1.05 if len(data) else 1.0
     line = alt.Chart(pd.DataFrame({"v": [0.0, top]})).mark_line(color="#808080", strokeDash=[4, 4])
     scale = alt.Scale(domain=[0, top], nice=False)
+    titles = {name: f"{metric.upper()} {say(name)}, ms" for name in ("measured", "simulated")}
     points = (
         alt.Chart(data)
         .mark_point(filled=True, size=36, opacity=0.6, color=COLOURS["decode" if metric == "tpot" else "prefill"])
         .encode(
-            x=alt.X("measured:Q", scale=scale, title=f"{metric.upper()} {say('measured')}, ms"),
-            y=alt.Y("simulated:Q", scale=scale, title=f"{metric.upper()} {say('simulated')}, ms"),
-            tooltip=["request", alt.Tooltip("measured:Q", format=".4g"), alt.Tooltip("simulated:Q", format=".4g")],
+            x=alt.X("measured:Q", scale=scale, title=titles["measured"]),
+            y=alt.Y("simulated:Q", scale=scale, title=titles["simulated"]),
+            tooltip=[
+                alt.Tooltip("request:N", title=say("Request")),
+                *(alt.Tooltip(f"{name}:Q", format=".4g", title=title) for name, title in titles.items()),
+            ],
         )
     )
     return alt.layer(line.encode(x="v:Q", y="v:Q"), points).properties(height=320, title=metric.upper())
@@ -43,6 +48,13 @@ def name_of(error: MetricError, say: Say = plain) -> str:
     return say("requests/s") if error.statistic == "requests" else say("output tokens/s")
 
 
+def valued(error: MetricError, value: float) -> str:
+    """A predicted or measured value of it with its unit, which `name_of` has of throughput."""
+    if error.metric == "attainment":
+        return percent(value)
+    return number(value) if error.metric == "throughput" else f"{number(value)} ms"
+
+
 def how_far_off(comparison: Comparison, say: Say = plain) -> Chart:
     """Error of every statistic with its interval; zero is right."""
     table = pd.DataFrame(
@@ -54,6 +66,7 @@ def how_far_off(comparison: Comparison, say: Say = plain) -> Chart:
         ]
     )  # fmt: skip
     y = alt.Y("what:N", sort=table["what"].tolist(), title=None, axis=alt.Axis(labelBound=False, labelOverlap=False))
+    title = say("Predicted against measured, %")
     zero = alt.Chart(pd.DataFrame({"x": [0]})).mark_rule(color="#808080").encode(x="x:Q")
     known = table.dropna(subset=["low", "high"])
     ranges = alt.Chart(known).mark_rule(color=COLOURS["disaggregated"], size=3).encode(y=y, x="low:Q", x2="high:Q")
@@ -61,8 +74,8 @@ def how_far_off(comparison: Comparison, say: Say = plain) -> Chart:
         alt.Chart(table)
         .mark_point(filled=True, size=70, color=COLOURS["decode"])
         .encode(
-            y=y, x=alt.X("error:Q", title=say("Predicted against measured, %")),
-            tooltip=["what", alt.Tooltip("error:Q", format="+.1f")],
+            y=y, x=alt.X("error:Q", title=title),
+            tooltip=[alt.Tooltip("what:N", title=" "), alt.Tooltip("error:Q", format="+.1f", title=title)],
         )
     )  # fmt: skip
     return alt.layer(zero, ranges, points).properties(height=alt.Step(20))

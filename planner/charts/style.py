@@ -63,4 +63,8 @@ def scale_of(names: Sequence[str], say: Say, colours: dict[str, str] = COLOURS) 
 def rule_at(frame: dict[str, list[Any]], title: str, **where: Any) -> Chart:
     """A line across the chart for a target or the user's traffic."""
     data = pd.DataFrame({**frame, "what": [title]})
-    return alt.Chart(data).mark_rule(color=TARGET, strokeDash=[6, 4], size=2).encode(tooltip=["what"], **where)
+    return (
+        alt.Chart(data)
+        .mark_rule(color=TARGET, strokeDash=[6, 4], size=2)
+        .encode(tooltip=[alt.Tooltip("what:N", title=" ")], **where)
+    )

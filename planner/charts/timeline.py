@@ -14,6 +14,7 @@ from planner.messages import message
 from planner.run.tables import Run
 
 FOLLOWED = 24  # requests
+AROUND = 110  # pixels of the legend and the axis, which a page takes from the height of a chart
 BUSY_FROM = 0.4  # of the requests come before: the system is filled by then
 # Stage -> whose row it is in, from when, to when.
 SPANS = {
@@ -93,8 +94,9 @@ def what_requests_do(run: Run, ids: Sequence[int], until_s: float, say: Say = pl
     middles = {tops[name] + height / 2: names[name] for name, height in zip(workers, heights, strict=True)}
     labels = {f"{at:g}": name for at, name in middles.items()}  # as JavaScript writes numbers
     axis = alt.Axis(
-        values=list(middles), labelExpr=f"{json.dumps(labels)}[datum.value]", grid=False, ticks=False, domain=False
-    )
+        values=list(middles), labelExpr=f"{json.dumps(labels)}[datum.value]", grid=False, ticks=False, domain=False,
+        labelOverlap=False,
+    )  # fmt: skip
     total = sum(height + 1 for height in heights)
     colours = {**COLOURS, "queue": "#AAAAAA"}
     scale = scale_of(list(SPANS), say, colours)
@@ -119,7 +121,7 @@ def what_requests_do(run: Run, ids: Sequence[int], until_s: float, say: Say = pl
         )
     )
     lines = alt.Chart(rules).mark_rule(color="#808080", opacity=0.4).encode(y="y:Q")
-    return alt.layer(lines, bars).properties(height=max(80, min(600, 9 * total)))
+    return alt.layer(lines, bars).properties(height=max(190, min(700, AROUND + 9 * total)))
 
 
 def _named(worker: str, role: str, say: Say) -> str:

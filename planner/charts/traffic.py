@@ -10,6 +10,7 @@ import pandas as pd
 
 from planner.charts.style import COLOURS, TARGET, Chart, Say, plain, rule_at
 from planner.run.facts import Facts
+from planner.run.metrics import METRICS
 from planner.run.tables import Run
 
 
@@ -36,7 +37,11 @@ def how_long(lengths: Sequence[int], title: str, colour: str, say: Say = plain) 
         .mark_bar(color=COLOURS[colour])
         .encode(
             x=alt.X("from:Q", title=title), x2="to:Q", y=alt.Y("count:Q", title=say("requests")), y2="zero:Q",
-            tooltip=["from", "to", "count"],
+            tooltip=[
+                alt.Tooltip("from:Q", format=",.0f", title=say("from")),
+                alt.Tooltip("to:Q", format=",.0f", title=say("to")),
+                alt.Tooltip("count:Q", title=say("requests")),
+            ],
         )
         .properties(height=200)
     )  # fmt: skip
@@ -63,7 +68,11 @@ def how_latency_spreads(
             y=alt.Y("share:Q", axis=alt.Axis(format="%"), title=say("Share of the requests")),
             color=alt.Color("name:N", scale=scale, legend=alt.Legend(title=None, orient="top")),
             strokeDash=alt.StrokeDash("name:N", sort=names, legend=None),
-            tooltip=["name", alt.Tooltip("ms:Q", format=".4g"), alt.Tooltip("share:Q", format=".1%")],
+            tooltip=[
+                alt.Tooltip("name:N", title=" "),
+                alt.Tooltip("ms:Q", format=".4g", title=f"{metric.upper()}, ms"),
+                alt.Tooltip("share:Q", format=".1%", title=say("Share of the requests")),
+            ],
         )
     )
     return alt.layer(lines, *([rule_at({"x": [limit]}, say("Target"), x="x:Q")] if limit else [])).properties(
@@ -71,15 +80,22 @@ def how_latency_spreads(
     )
 
 
-def how_it_varies(table: pd.DataFrame, metric: str, title: str) -> Chart:
+def how_it_varies(table: pd.DataFrame, key: str, metric: str, say: Say = plain) -> Chart:
     """A metric over the values of a swept key (planner.suggestion.curves.sweep)."""
-    order = table["value"].tolist()
+    order, shown = table["value"].tolist(), METRICS[metric]
+    title, share = say(shown.label), shown.unit == "share"
+    if shown.unit not in ("", "share", "price"):
+        title = f"{title}, {shown.unit}"
     return (
         alt.Chart(table)
         .mark_line(point=alt.OverlayMarkDef(filled=False, fill="transparent", size=70), color=COLOURS["decode"])
         .encode(
-            x=alt.X("value:N", sort=order, title=None, axis=alt.Axis(labelAngle=0)),
-            y=alt.Y(f"{metric}:Q", title=title), tooltip=["value", metric],
+            x=alt.X("value:N", sort=order, title=key, axis=alt.Axis(labelAngle=0)),
+            y=alt.Y(f"{metric}:Q", title=title, axis=alt.Axis(format="%") if share else alt.Axis()),
+            tooltip=[
+                alt.Tooltip("value:N", title=key),
+                alt.Tooltip(f"{metric}:Q", title=title, format=".1%" if share else ".4g"),
+            ],
         )
         .properties(height=240)
     )  # fmt: skip
@@ -90,7 +106,13 @@ def how_well_fitted(residuals: pd.DataFrame, say: Say = plain) -> Chart:
     y = alt.Y("kind:N", title=None, sort=residuals["kind"].tolist())
     title = say("Error of the fit, % of the measured step")
     bars = alt.Chart(residuals).mark_bar(color=COLOURS["decode"], height=16).encode(
-        y=y, x=alt.X("mean:Q", title=title), tooltip=["kind", "rows", "mean", "max"]
+        y=y, x=alt.X("mean:Q", title=title),
+        tooltip=[
+            alt.Tooltip("kind:N", title=" "),
+            alt.Tooltip("rows:Q", title=say("Measured steps")),
+            alt.Tooltip("mean:Q", format=".3g", title=say("Mean error, %")),
+            alt.Tooltip("max:Q", format=".3g", title=say("Largest error, %")),
+        ],
     )  # fmt: skip
     ticks = alt.Chart(residuals).mark_tick(color=TARGET, thickness=3, size=22).encode(y=y, x="max:Q")
     return alt.layer(bars, ticks).properties(height=alt.Step(34))

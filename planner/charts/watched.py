@@ -43,7 +43,11 @@ def how_it_held(table: pd.DataFrame, metric: str, events: Sequence[tuple[float, 
     said = pd.DataFrame(
         {"time": _time(pd.Series([at for at, _ in events], dtype=float)), "what": [w for _, w in events]}
     )
-    rules = alt.Chart(said).mark_rule(color="#808080", strokeDash=[2, 3], size=1.5).encode(x=x, tooltip=["what:N"])
+    rules = (
+        alt.Chart(said)
+        .mark_rule(color="#808080", strokeDash=[2, 3], size=1.5)
+        .encode(x=x, tooltip=[alt.Tooltip("what:N", title=" ")])
+    )
     return alt.layer(band, line, rules, points).properties(height=260)
 
 

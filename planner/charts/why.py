@@ -41,12 +41,18 @@ def how_latency_grows(
     limit = slo.ttft_ms if metric == "ttft" else slo.tpot_ms
     top = None if limit is None else max(2.2 * limit, float(data["value"].quantile(0.5)))
     scale = alt.Scale(domain=[0, top], clamp=True) if top else alt.Scale()
-    x = alt.X("rate:Q", title=say("Rate, requests/s"), axis=alt.Axis(tickCount=6))
-    y = alt.Y("value:Q", title=f"{metric.upper()}, ms", scale=scale)
+    rates, values = say("Rate, requests/s"), f"{metric.upper()}, ms"
+    x = alt.X("rate:Q", title=rates, axis=alt.Axis(tickCount=6))
+    y = alt.Y("value:Q", title=values, scale=scale)
     top_legend = alt.Legend(title=None, orient="top")
     colour = alt.Color("name:N", scale=alt.Scale(domain=names, range=colours), legend=top_legend)
     dash = alt.Scale(domain=list(DASHES), range=list(DASHES.values()))
-    tooltip: list[Any] = ["name", "point", alt.Tooltip("rate:Q", format=".3g"), alt.Tooltip("value:Q", format=".4g")]
+    tooltip: list[Any] = [
+        alt.Tooltip("name:N", title=" "),
+        alt.Tooltip("point:N", title=" "),
+        alt.Tooltip("rate:Q", format=".3g", title=rates),
+        alt.Tooltip("value:Q", format=".4g", title=values),
+    ]
     base = alt.Chart(data).encode(x=x, y=y, color=colour, tooltip=tooltip)
     lines = base.mark_line(clip=True).encode(
         strokeDash=alt.StrokeDash("point:N", scale=dash, legend=alt.Legend(title=None, orient="bottom"))
@@ -57,7 +63,11 @@ def how_latency_grows(
         layers.append(rule_at({"y": [limit]}, say("Target"), y="y:Q"))
     if rate is not None:
         user = pd.DataFrame({"x": [rate], "what": [say("Your traffic")]})
-        layers.append(alt.Chart(user).mark_rule(color="#808080", size=2).encode(x="x:Q", tooltip=["what"]))
+        layers.append(
+            alt.Chart(user)
+            .mark_rule(color="#808080", size=2)
+            .encode(x="x:Q", tooltip=[alt.Tooltip("what:N", title=" ")])
+        )
     return alt.layer(*layers).properties(height=360)
 
 
@@ -79,7 +89,8 @@ def which_ratio(found: Suggestion, say: Say = plain) -> Chart:
     table = ratio_table(found, say)
     x = alt.X("prefill:Q", title=say("GPUs that prefill"), axis=alt.Axis(tickMinStep=1, format="d"))
     y = alt.Y("rate:Q", title=say("Highest rate within the targets, requests/s"))
-    legend = alt.Legend(title=say("GPUs of a prefill + a decode worker"), orient="top", titleLimit=400)
+    # Nine sizes in a row are wider than a telephone.
+    legend = alt.Legend(title=say("GPUs of a prefill + a decode worker"), orient="top", titleLimit=400, columns=3)
     colour = alt.Color("sizes:N", scale=alt.Scale(scheme="tableau10"), legend=legend)
     base = alt.Chart(table).encode(x=x, color=colour)
     lines = base.mark_line(strokeDash=[6, 4], opacity=0.6).encode(y=y)
@@ -192,7 +203,11 @@ def when_busy(run: Run, measure: str, say: Say = plain) -> Chart:
                 title=None,
                 legend=alt.Legend(format="%" if share else "~s", orient="right"),
             ),
-            tooltip=["worker", alt.Tooltip("time_s:Q", format=".1f"), alt.Tooltip(f"{measure}:Q", format=".3g")],
+            tooltip=[
+                alt.Tooltip("worker:N", title=" "),
+                alt.Tooltip("time_s:Q", format=".1f", title=say("Time, s")),
+                alt.Tooltip(f"{measure}:Q", format=".3g", title=titles[measure]),
+            ],
         )
         .properties(height=alt.Step(26), title=titles[measure])
     )

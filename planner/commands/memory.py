@@ -47,7 +47,7 @@ def _print(found: dict[str, Any]) -> None:
     page = console()
     state = f", {found['state_bytes'] / 1e6:.1f} MB of state a sequence" if found["state_bytes"] else ""
     page.print(
-        f"{found['model']} on {found['hardware']}: {found['parameters'] / 1e9:.2f} thousand million parameters, "
+        f"{found['model']} on {found['hardware']}: {found['parameters'] / 1e9:.2f} billion parameters, "
         f"{found['active_parameters'] / 1e9:.2f} active; weights {found['weight_bytes'] / 1e9:.1f} GB; "
         f"KV {found['kv_bytes_per_token']} bytes a token{state}"
     )

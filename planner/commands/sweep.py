@@ -26,15 +26,14 @@ SHOWN = {
     "meets_targets": "meets",
     "attainment": "within",
     "goodput_requests_per_s_per_gpu": "good/s/GPU",
-    "ttft_p99_ms": "TTFT p99",
-    "tpot_p99_ms": "TPOT p99",
+    "ttft_p99_ms": "TTFT p99, ms",
+    "tpot_p99_ms": "TPOT p99, ms",
     "bottleneck": "short of",
     "best": "best",
     "rate": "req/s",
     "rate_per_gpu": "req/s/GPU",
     "worth_it": "P/D",
     "advantage": "by",
-    "fault": "fault",
 }
 
 
@@ -76,14 +75,24 @@ def sweep(
         print_json([dict(zip(found.columns, row, strict=True)) for row in found.rows])
         return
     screen = console()
+    answers = [meets for meets in found.column("meets_targets") if meets is not None] if _simulated(found) else []
+    if answers:
+        printing.say(screen, f"{sum(map(bool, answers))} of {len(answers)} deployments within their targets.")
     screen.print(_shown(found, list(questions[0].axes), rows))
     if len(found.rows) > rows:
         printing.say(screen, f"{len(found.rows) - rows} more rows: --rows {len(found.rows)}")
-    failed = sum(fault is not None for fault in found.column("fault"))
-    printing.say(
-        screen, f"{len(found.rows)} questions" + (f", {failed} of them cannot be answered." if failed else ".")
-    )
+    failed = [row for row in found.rows if row[found.columns.index("fault")] is not None]
+    asked = "1 question" if len(found.rows) == 1 else f"{len(found.rows)} questions"
+    printing.say(screen, asked + (f", {len(failed)} of them cannot be answered." if failed else "."))
+    for row in failed[:rows]:
+        by_name = dict(zip(found.columns, row, strict=True))
+        which = ", ".join(f"{axis}={by_name[axis]}" for axis in questions[0].axes) or "the base"
+        printing.say(screen, f"{which}: {by_name['fault']}")
     printing.say(screen, f"Tables: {folder / CSV}, {folder / PARQUET}")
+
+
+def _simulated(found: Table) -> bool:
+    return "meets_targets" in found.columns
 
 
 def _shown(found: Table, axes: list[str], most: int) -> Any:
@@ -99,15 +108,17 @@ def _shown(found: Table, axes: list[str], most: int) -> Any:
         made.add_column(title, overflow="fold")
     for row in found.rows[:most]:
         by_name = dict(zip(found.columns, row, strict=True))
-        made.add_row(*(_cell(by_name[name]) for name in titles))
+        made.add_row(*(_cell(name, by_name[name]) for name in titles))
     return made
 
 
-def _cell(value: Any) -> str:
-    from planner.report.words import number
+def _cell(name: str, value: Any) -> str:
+    from planner.report.words import number, percent
 
     if value is None:
         return "-"
+    if name == "attainment":
+        return percent(float(value))
     if isinstance(value, bool):
         return "yes" if value else "no"
     return number(float(value)) if isinstance(value, (int, float)) else str(value)

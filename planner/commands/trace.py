@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 BARS = " ▁▂▃▄▅▆▇█"
 WIDTH = 72  # bars in a line
+REGULAR = 0.01  # variation of the gaps below which arrivals are a clock's
 
 
 def trace(
@@ -115,20 +116,26 @@ def _write(scan: Scan, found: TraceSummary, interrupted: bool) -> None:
     screen = console()
     sessions = f", {found.sessions:,} sessions" if found.sessions else ""
     over = f" over {_time(found.duration_s)}" if found.duration_s else ""
-    printing.say(screen, f"{scan.path}: {scan.format}, {found.requests:,} requests{sessions}{over}.")
+    requests = "1 request" if found.requests == 1 else f"{found.requests:,} requests"
+    printing.say(screen, f"{scan.path}: {scan.format}, {requests}{sessions}{over}.")
     if interrupted:
         printing.say(screen, "Interrupted: these are the figures of what was read so far.")
     if found.rate is not None and found.gap_cv is not None and found.peak_to_mean is not None:
         per = _time(found.bin_s)
-        printing.say(
-            screen,
-            f"Arrivals: {number(found.rate)} a second on average; the busiest {per} has"
-            f" {number(found.peak_to_mean)} times the mean; gaps vary {number(found.gap_cv)} times as much as they are"
-            " long (1: Poisson, above: bursts).",
-        )
-        print(f"Requests by {per}, at most {max(found.arrivals):,}:")
-        for line in _bars(found.arrivals):
-            print(f"  {line}")
+        said = [f"{number(found.rate)} a second on average"]
+        if len(found.arrivals) > 1:
+            said.append(f"the busiest {per} has {_times(found.peak_to_mean)} the mean")
+        gaps = f"gaps vary {number(found.gap_cv)} times as much as they are long (1: Poisson, above: bursts)"
+        said.append(gaps if found.gap_cv >= REGULAR else "evenly spaced")
+        printing.say(screen, f"Arrivals: {'; '.join(said)}.")
+        if len(found.arrivals) > 1:
+            print(f"Requests by {per}, at most {max(found.arrivals):,}:")
+            for line in _bars(found.arrivals):
+                print(f"  {line}")
+    elif scan.starts == "recorded" and found.requests > 1:
+        printing.say(screen, "Arrivals: all at one moment.")
+    elif scan.starts == "unknown":
+        printing.say(screen, "Arrivals: not recorded; planner replay needs --set workload.rate=R.")
     for label, spread in (("Prompt tokens", found.prompt_tokens), ("Answer tokens", found.output_tokens)):
         values = ", ".join(f"{name} {number(value)}" for name, value in spread.items())
         printing.say(screen, f"{label}: {values}.")
@@ -141,6 +148,12 @@ def _write(scan: Scan, found: TraceSummary, interrupted: bool) -> None:
         )
     for warning in scan.warnings:
         printing.say(screen, f"Warning: {warning}")
+
+
+def _times(factor: float) -> str:
+    from planner.report.words import number
+
+    return "as many as" if number(factor) == "1" else f"{number(factor)} times"
 
 
 def _time(seconds: float) -> str:

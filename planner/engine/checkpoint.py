@@ -262,6 +262,69 @@ def _modelopt(keys: _Keys) -> Quantisation:
     return Quantisation(rules, rest, ignored if rest is None else _matching([]))
 
 
+_QUARK: dict[tuple[str, str], tuple[Weights, float]] = {  # dtypes of weights and inputs -> type, bits without scales
+    ("fp8_e4m3", "fp8_e4m3"): ("fp8", 8.0),
+    ("int8", "int8"): ("int8", 8.0),
+    ("fp4", "fp4"): ("fp4", 4.0),
+    ("fp4", "fp8_e4m3"): ("w4a8", 4.0),
+    ("int4", "None"): ("int4", 4.0),
+    ("uint4", "None"): ("int4", 4.0),
+}
+
+
+def _quark(keys: _Keys) -> Quantisation:
+    """AMD's: one setting for all layers, others by pattern; the KV type is the output's of `kv_cache_group`."""
+    layers, kept = keys.section("layer_quant_config"), keys.section("export").listed("kv_cache_group")
+    group = next((layers.section(name) for name in layers.values if name in kept), None)
+    kv: Literal["fp8"] | None = None
+    if group is not None:
+        output = group.section("output_tensors")
+        if output.values.get("dtype") != "fp8_e4m3":
+            raise output.fault("dtype", "fp8_e4m3")
+        kv = "fp8"
+    rest = _quark_group(keys.section("global_quant_config"), kv)
+    rules = [(_matching([name]), _quark_group(layers.section(name), kv)) for name in layers.values]
+    return Quantisation(
+        tuple((names, found) for names, found in rules if found is not None), rest, _matching(keys.listed("exclude"))
+    )
+
+
+def _quark_group(keys: _Keys, kv: Literal["fp8"] | None) -> Checkpoint | None:
+    weights, inputs = keys.section("weight"), keys.section("input_tensors")
+    if not weights.values:
+        return None
+    found = _QUARK.get((str(weights.values.get("dtype")), str(inputs.values.get("dtype"))))
+    if found is None:
+        raise weights.fault("dtype", message("fp8_e4m3, int8 or fp4 beside the same input_tensors, int4 beside none"))
+    name, bits = found
+    group, block = max(0, weights.whole("group_size", 0)), weights.block("block_size")
+    scale = 8 if name == "fp4" or name == "w4a8" else 16
+    stored = bits + (scale / group if group else 0.0) + (32 / (block[0] * block[1]) if block else 0.0)
+    return Checkpoint("quark", name, stored, group=group, block=block, kv=kv)
+
+
+_TORCHAO: dict[str, tuple[Weights, float, int]] = {  # its configuration -> type, bits, weights of a scale
+    "Float8DynamicActivationFloat8WeightConfig": ("fp8", 8.0, 0),
+    "Float8WeightOnlyConfig": ("w8a16", 8.0, 0),
+    "Int8DynamicActivationInt8WeightConfig": ("int8", 8.0, 0),
+    "Int8WeightOnlyConfig": ("w8a16", 8.0, 0),
+    "Int4WeightOnlyConfig": ("int4", 4.0, 128),
+}
+
+
+def _torchao(keys: _Keys) -> Checkpoint:
+    """PyTorch's: `quant_type` holds one configuration for all linear layers, as vLLM wants it."""
+    kind = keys.section("quant_type").section("default")
+    name = str(kind.values.get("_type"))
+    if name not in _TORCHAO:
+        raise kind.fault("_type", ", ".join(_TORCHAO))
+    weights, bits, group = _TORCHAO[name]
+    group = kind.section("_data").whole("group_size", group) if group else 0
+    return Checkpoint(
+        "torchao", weights, bits + (32 / group if group else 0.0), group=group
+    )  # a scale and a zero point
+
+
 def _alone(reader: Callable[[_Keys], Checkpoint]) -> Callable[[_Keys], Quantisation]:
     """One type for all that the config does not keep out."""
     return lambda keys: Quantisation((), reader(keys), _matching(keys.listed("modules_to_not_convert")))
@@ -278,6 +341,8 @@ _METHODS: dict[str, Callable[[_Keys], Quantisation]] = {
     "modelopt_fp4": _modelopt,
     "mxfp4": _alone(_mxfp4),
     "bitsandbytes": _alone(_bitsandbytes),
+    "quark": _quark,
+    "torchao": _alone(_torchao),
 }
 
 

@@ -192,6 +192,15 @@ class Term:
     tie: Tie | None = None
     most: float = math.inf  # times the one that it may be tied to: beyond it the rows told something else
     measured: str = "steps"
+    told: Callable[[Any], bool] = lambda rows: True  # whether rows that have the feature tell it from the other terms
+
+
+def _both_sides(rows: Any) -> bool:
+    """Decode steps of several graph sizes below the rows that change kernels, and some above."""
+    decodes = rows[(rows["decode_steps"] > 0) & (rows["mixed_steps"] == 0)]
+    below = decodes["decode_tiled"] == 0
+    sizes = (decodes["decode_padded"] / decodes["decode_steps"])[below].round()
+    return bool(sizes.nunique() >= 3 and (~below).sum() >= 5)
 
 
 def _several(rows: Any) -> bool:
@@ -244,6 +253,16 @@ WIDER = Feature(
     "decode_wide",
     f"those beyond {WIDE}",
     lambda steps, _: np.maximum(steps.padded - WIDE, 0.0) * (1.0 - steps.prompts),
+)
+TILED = Feature(
+    "decode_tiled",
+    "a decode-only step of more padded sequences than `decode_tile_rows`",
+    lambda steps, values: (
+        (steps.padded > values.get("decode_tile_rows", 0.0))
+        * (steps.padded <= 4 * values.get("decode_tile_rows", 0.0))
+        * (values.get("decode_tile_rows", 0.0) > 0)
+        * (1.0 - steps.prompts)
+    ),
 )
 CONTEXT = Feature(
     "decode_context",
@@ -536,6 +555,26 @@ class StepLaw(Node):
             scale=own(lambda roof: roof.uneven_token_s),
             scaling="the deployment's own",
             measured="nothing: assumed",
+        ),
+    ] = 0.0
+    decode_tile_s: Annotated[
+        NonNegative,
+        Term(
+            "decode",
+            "the kernels of quantised products that wider batches get, which read weights more slowly",
+            TILED,
+            scale=ratio("decode_s"),
+            scaling="as `decode_s`",
+            told=_both_sides,
+        ),
+    ] = 0.0
+    decode_tile_rows: Annotated[
+        NonNegative,
+        Term(
+            "shape",
+            "rows that the kernels for narrow batches take; 0: they are the same",
+            given=lambda roof: roof.tile_rows,
+            measured="the GPU and the weights' type",
         ),
     ] = 0.0
     ranks: Annotated[

@@ -166,7 +166,7 @@ class ProfileFile(Node):
     measured: Measured | None = None
     step: StepLaw
     connected: dict[str, NonNegative] | None = None  # terms of `step` in engines that keep their KV for a connector
-    host: HostLaw = HostLaw()
+    host: HostLaw = HostLaw.model_construct()
     link: WireLaw | None = None
     hand_over: HandOverLaw | None = None
     launches: Launches | None = None

@@ -116,17 +116,27 @@ class LatencyProfile:
         ]
 
     def mismatches(self, setup: Setup, model: str) -> list[str]:
-        """Warnings when it is used for another GPU or TP than its own, or if `model`, the engine's, is not its own."""
+        """Why it is none of this engine's: another GPU, or `model`, the engine's, is not its own. TP is scaled.
+
+        A black box is used all the same: it is the user's own word about this deployment.
+        """
         if self.file is None:
             return []
         asked = (
             (message("model"), model, self.file.model),
             (message("hardware"), setup.hardware.name, self.file.hardware),
-            (message("tp"), setup.tp, self.file.tp),
         )
         return [
             message(
                 "profile {name} is for {what} {mine}, used for {yours}; times are not to be trusted",
+                self.name,
+                what,
+                mine,
+                yours,
+            )
+            if self.service
+            else message(
+                "profile {name} is for {what} {mine}, not {yours}: step times are the roofline's",
                 self.name,
                 what,
                 mine,

@@ -12,13 +12,15 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from planner.engine.catalogue import Hardware, hardware, names, read_entry
+from planner.engine.catalogue import hardware, names, read_entry
 from planner.engine.profiles import LatencyProfile
 from planner.messages import message
 from planner.spec import Node, NonNegative, PositiveInt, config_root
 from planner.spec.faults import validate
 
-ERRORS = "public/errors.yaml"  # under configs; written by `planner validate --public --docs`
+# Under configs. Of the rows that the rates were fitted to, by `planner validate --public --docs`; of rows of
+# configurations that were left out of the fit, by `benchmarks/fit_roofline.py --leave-out fifth --write`.
+ERRORS, UNSEEN = "public/errors.yaml", "public/unseen.yaml"
 ModelKind = Literal["dense", "moe"]
 
 
@@ -30,11 +32,13 @@ class Off(Node):
 
 
 class PublicErrors(Node):
-    """Of the shipped roofline over public rows: models of a kind on some GPUs, aggregated vLLM."""
+    """Of the roofline over public rows: models of a kind on some GPUs, aggregated vLLM. `fitted`: it has seen them."""
 
     kind: ModelKind
     gpus: Annotated[tuple[str, ...], Field(strict=False)]
+    models: Annotated[tuple[str, ...], Field(strict=False)]
     rows: PositiveInt
+    fitted: bool
     ttft: Off
     tpot: Off
 
@@ -45,32 +49,27 @@ class _Table(Node):
 
 @lru_cache(maxsize=1)
 def _table() -> tuple[PublicErrors, ...]:
-    path = config_root() / ERRORS
-    if not path.is_file():
-        return ()
-    return validate(_Table, read_entry(path), str(path)).errors
-
-
-def generation(gpu: Hardware) -> str:
-    """GPUs of one kernel family: the major part of the compute capability; the name where there is none."""
-    return (gpu.compute_capability or gpu.name).partition(".")[0]
+    paths = [config_root() / name for name in (ERRORS, UNSEEN)]
+    return tuple(
+        one for path in paths if path.is_file() for one in validate(_Table, read_entry(path), str(path)).errors
+    )
 
 
 def comparable(profile: LatencyProfile) -> PublicErrors | None:
-    """Public rows of this kind of model on this GPU, else on its generation, else on any; None: not a GPU's roofline.
+    """Public rows that show how far this roofline may be off; None: not a GPU's roofline.
 
-    Rows of the GPU alone come first in the table, then those of a generation, then all.
+    Of a model that the rates were fitted to, on a GPU that they were: those rows. Of any other, rows of this kind of
+    model whose model, GPU, precision and TP the fit had not seen.
     """
     file = profile.file
     if file is None or file.provenance == "calibrated" or file.fitted_to is not None:
         return None
     if file.hardware not in names("hardware") or hardware(file.hardware).kind != "gpu":
         return None
-    gpu, kind = hardware(file.hardware), "moe" if file.step.experts else "dense"
+    kind = "moe" if file.step.experts else "dense"
     those = [one for one in _table() if one.kind == kind]
-    family = [one for one in those if all(generation(hardware(name)) == generation(gpu) for name in one.gpus)]
-    own = [one for one in those if one.gpus == (gpu.name,)]
-    return next(iter(own + sorted(family, key=lambda one: -one.rows) + sorted(those, key=lambda one: -one.rows)), None)
+    fitted = [one for one in those if one.fitted and file.model in one.models and one.gpus == (file.hardware,)]
+    return next(iter(fitted + [one for one in those if not one.fitted]), None)
 
 
 def origin(profiles: Sequence[LatencyProfile]) -> str:
@@ -102,10 +101,21 @@ def _origin(profiles: Sequence[LatencyProfile]) -> str:
     if not errors:
         return ROOFLINE
     worst = max(errors, key=lambda found: found.tpot.mean)
+    if not worst.fitted:
+        return message(
+            "roofline: not measured on your GPU; on {rows} public rows of configurations that no fit had seen TPOT was "
+            "off by {tpot:.0f} % (90 %: {tpot_p90:.0f} %), TTFT by {ttft:.0f} % (90 %: {ttft_p90:.0f} %)",
+            worst.rows,
+            100 * worst.tpot.mean,
+            100 * worst.tpot.p90,
+            100 * worst.ttft.mean,
+            100 * worst.ttft.p90,
+        )
     return message(
-        "roofline: not measured on your GPU; on {rows} public rows of {gpus} with this kind of model TPOT was off by "
-        "{mean:.0f} % (90 %: {p90:.0f} %; its rates were fitted to them)",
+        "roofline: not measured on your GPU; on {rows} public rows of {model} on {gpus} TPOT was off by {mean:.0f} % "
+        "(90 %: {p90:.0f} %; its rates were fitted to them)",
         worst.rows,
+        ", ".join(worst.models),
         ", ".join(name.upper() for name in worst.gpus),
         100 * worst.tpot.mean,
         100 * worst.tpot.p90,

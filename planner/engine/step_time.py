@@ -130,21 +130,26 @@ class AffineStep:
         kind = 2 if tokens + batch > self._largest else 1 if tokens else 0
         return self._launches[kind][batch] if batch < TABLED else self._launched(np.array([float(batch)]))[kind][0]
 
-    def together(self, ranks: Sequence[Share]) -> float:
+    def together(self, ranks: Sequence[Share], *, idle: bool = False) -> float:
         """A step that all `ranks` take: the slowest one's attention, and experts that have all ranks' tokens.
 
-        Ranks without requests compute as many dummy tokens as their CUDA graph has. Without prompts on any rank all
-        are padded to the largest one's graph; the host's longest launch bounds the step.
+        Where CUDA graphs cover the largest rank's tokens, with prompts or without, all are padded to its graph, those
+        without requests too, and the experts get so many tokens of each (vLLM: coordinate_batch_across_dp). Beyond the
+        largest graph none is padded. The host's longest launch bounds the step; nothing hides it from an `idle` group,
+        whose kernels begin when inputs are ready.
         """
         tokens = [sum(new for new, _ in rank.chunks) for rank in ranks]
         launch = max(self.launch(new, rank.batch) for new, rank in zip(tokens, ranks, strict=True))
+        most = max(1, *[rank.batch for rank in ranks])
         if not any(tokens):
-            base = self.decode(max(1, *[rank.batch for rank in ranks]))[0]
+            base = self.decode(most)[0]
             seconds = base + max(self.decode(rank.batch)[1] * rank.context for rank in ranks)
         else:
-            everyone = sum(tokens) + sum(max(rank.batch, 0) for rank in ranks)
+            rows = [new + rank.batch for new, rank in zip(tokens, ranks, strict=True)]
+            covered = max(rows) <= self._largest
+            everyone = len(ranks) * graph_size(max(rows), self.sizes) if covered else sum(rows)
             seconds = max(self.mixed(rank.chunks, rank.batch, rank.context, everyone) for rank in ranks)
-        return max(seconds, launch)
+        return max(seconds + (self.launch(0, most) if idle else 0.0), launch)
 
 
 def _step(law: StepLaw, sizes: tuple[int, ...], floor_s: float) -> AffineStep:

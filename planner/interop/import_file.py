@@ -19,6 +19,7 @@ from planner.interop import (
 )
 from planner.interop.import_reading import Choices, Imported, Note
 from planner.interop.import_vllm import is_command
+from planner.interop.wrapped import unwrapped
 from planner.spec import Aggregated, PoolSpec, Spec, SpecError, dump, parse
 from planner.spec.strict_yaml import read_mapping, read_text
 
@@ -26,7 +27,7 @@ ALLOWED = (
     "`vllm serve`, SGLang and TensorRT-LLM command lines and scripts, vLLM config files, Docker Compose, Kubernetes "
     "Deployments, StatefulSets, LeaderWorkerSets and DisaggregatedSets, KServe LLMInferenceServices, "
     "DynamoGraphDeployments and requests for one, Dynamo v0.3 graph configs, values of llm-d and production-stack, "
-    "Ray Serve LLM configs"
+    "Ray Serve LLM configs, SkyPilot tasks; a systemd unit, Dockerfile or Markdown page with one such command"
 )
 # Forms of one YAML document, in the order in which they are tried.
 FORMS: tuple[tuple[Callable[[dict[str, Any]], bool], Callable[[dict[str, Any], str, str, Choices], Imported]], ...] = (
@@ -37,10 +38,19 @@ FORMS: tuple[tuple[Callable[[dict[str, Any]], bool], Callable[[dict[str, Any], s
     (import_charts.is_production_stack, import_charts.read_production_stack),
     (import_other.is_ray, import_other.read_ray),
     (import_other.is_compose, import_other.read_compose),
+    (import_other.is_skypilot, import_other.read_skypilot),
+    (import_other.is_trtllm_pair, import_other.read_trtllm_pair),
     (import_other.is_vllm_config, import_other.read_vllm_config),
 )
 
 
+# Engines that people bring too, and nothing here reads.
+OTHERS = {
+    r"text-generation-(?:inference|launcher)": "Text Generation Inference", r"\blmdeploy\b": "LMDeploy",
+    r"\bllama-server\b|llama\.cpp|\bllama_cpp\b": "llama.cpp", r"\bollama\b": "Ollama", r"\bmlc_llm\b": "MLC LLM",
+    r"\btritonserver\b": "Triton", r"nvcr\.io/nim/": "NIM", r"\bdeepspeed\b|\bmii\b": "DeepSpeed",
+    r"\bvllm\s+bench\b": "a load generator without a server", r"^from vllm import|\bLLM\(": "vLLM's offline interface",
+}  # fmt: skip
 NO_CHOICES = Choices()
 
 
@@ -96,6 +106,7 @@ def _documents(text: str, where: str) -> list[dict[str, Any]]:
 
 def convert(text: str, where: str, name: str, choices: Choices = NO_CHOICES) -> Imported:
     """Foreign text as the data of planner's YAML. Raises SpecError."""
+    text = unwrapped(text, where)
     plain = (line.strip() for line in text.splitlines())
     first = next((line for line in plain if line and not line.startswith("#")), "")
     yaml_like = re.match(r"---|[\"'\w./-]+\s*:(\s|$)|[{\[-]", first) is not None
@@ -110,6 +121,12 @@ def convert(text: str, where: str, name: str, choices: Choices = NO_CHOICES) -> 
         inner = [body for _, body in applied if re.search(r"(?m)^kind:", body)]
         if inner:  # cat <<EOF | kubectl apply -f -
             return convert("\n---\n".join(inner), where, name, choices)
+        if re.search(r"\{\{-?\s*[.$\w]", text):
+            raise SpecError(
+                "{where}: a template with {{{{ }}}}; allowed: what `helm template` makes of it", where
+            ) from None
+        if not yaml_like:
+            raise _unknown(text, where) from None
         raise
     for data in documents:
         for fits, read in FORMS:
@@ -119,7 +136,14 @@ def convert(text: str, where: str, name: str, choices: Choices = NO_CHOICES) -> 
         return import_kubernetes.read(documents, where, name, choices)
     if any("deployment" in data for data in documents):
         raise SpecError("{where}: is planner's own YAML already; allowed: {allowed}", where, ALLOWED)
-    raise SpecError("{where}: is none of the known forms; allowed: {allowed}", where, ALLOWED)
+    raise _unknown(text, where)
+
+
+def _unknown(text: str, where: str) -> SpecError:
+    other = next((name for pattern, name in OTHERS.items() if re.search(pattern, text, re.M)), None)
+    if other is None:
+        return SpecError("{where}: is none of the known forms; allowed: {allowed}", where, ALLOWED)
+    return SpecError("{where}: is {engine}, which is not read; allowed: {allowed}", where, other, ALLOWED)
 
 
 def import_text(

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from planner.interop import import_checks
 from planner.interop.import_offload import capacity_gb
-from planner.interop.import_pods import POD, count, environment, name_role, pod_servers
+from planner.interop.import_pods import POD, configured, count, environment, name_role, pod_servers
 from planner.interop.import_reading import Choices, ForeignKeys, Imported, Key, Note, section, unread
 from planner.interop.import_servers import assemble
 from planner.interop.import_vllm import Options
@@ -21,7 +21,49 @@ KSERVE = {"LLMInferenceService", "LLMInferenceServiceConfig", "InferenceService"
 
 
 def reads(documents: Sequence[dict[str, Any]]) -> bool:
-    return any(str(data.get("kind")) in WORKLOADS | SETS | KSERVE for data in documents)
+    return any(str(data.get("kind")) in WORKLOADS | SETS | KSERVE or _pods(data) for data in documents)
+
+
+def _pods(data: Mapping[str, Any]) -> list[tuple[Key, ...]]:
+    """Paths of the pod specs in an object of a kind that is not known."""
+    found: list[tuple[Key, ...]] = []
+
+    def walk(value: Any, path: tuple[Key, ...]) -> None:
+        if isinstance(value, dict) and isinstance(value.get("containers"), list):
+            found.append(path)
+        elif isinstance(value, dict | list):
+            for key, item in value.items() if isinstance(value, dict) else enumerate(value):
+                walk(item, (*path, key))
+
+    if "apiVersion" in data:
+        walk(data.get("spec"), ("spec",))
+    return found
+
+
+def _any_kind(source: ForeignKeys) -> tuple[list[Server], list[Note]]:
+    """Any other object with pods: Argo's Rollout, Knative's Service, AIBrix's StormService, ...
+
+    Copies are the `replicas` above a pod, multiplied; its role is in the names there.
+    """
+    servers: list[Server] = []
+    title = str(source.get("metadata", "name", default="server"))
+    source.get("metadata")
+    for path in _pods(source.data):
+        copies, names = 1, [title]
+        for end in range(1, len(path)):
+            above = source.data
+            for key in path[:end]:
+                above = above[key]  # type: ignore[index]
+            if isinstance(above, dict):
+                place = ".".join(map(str, path[:end]))
+                copies *= count(source.get(*path[:end], "replicas"), f"{source.where}: {title}.{place}.replicas")
+                names += [str(above["name"])] if isinstance(above.get("name"), str) else []
+        source.get(*path[:-1], "metadata")
+        role = next((found for found in map(name_role, reversed(names)) if found), None)
+        if copies:
+            servers += pod_servers(source, path, ".".join(names), role=role, replicas=copies)
+    text = "a kind that is not known: its pods and their replicas are read, the rest is not"
+    return servers, [Note("assumed", str(source.data.get("kind")), text)] if servers else []
 
 
 def _workload(source: ForeignKeys) -> list[Server]:
@@ -178,7 +220,7 @@ def read(documents: Sequence[dict[str, Any]], where: str, name: str, choices: Ch
     notes: list[Note] = []
     served, router, title = None, None, None
     kinds = []
-    for data in documents:
+    for data in configured(documents):
         kind = str(data.get("kind"))
         source = ForeignKeys(data, where)
         before = len(servers)
@@ -188,6 +230,9 @@ def read(documents: Sequence[dict[str, Any]], where: str, name: str, choices: Ch
             servers += _set(source)
         elif kind in KSERVE:
             made, remarks, served, router = _kserve(source)
+            servers, notes = servers + made, notes + remarks
+        elif _pods(data):
+            made, remarks = _any_kind(source)
             servers, notes = servers + made, notes + remarks
         else:
             if kind == "ConfigMap":

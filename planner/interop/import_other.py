@@ -110,6 +110,43 @@ def read_compose(data: dict[str, Any], where: str, name: str, choices: Choices) 
     return Imported(made_.dialect, made_.data, (*made_.notes, *remarks))
 
 
+# --- SkyPilot ------------------------------------------------------------------------------------------------
+
+
+def is_skypilot(data: dict[str, Any]) -> bool:
+    return isinstance(data.get("run"), str) and isinstance(data.get("resources"), dict) and "kind" not in data
+
+
+def read_skypilot(data: dict[str, Any], where: str, name: str, choices: Choices) -> Imported:
+    """A SkyPilot task or service: what `run` starts on each of its replicas. Raises SpecError."""
+    given = data["resources"].get("accelerators")
+    kinds = given if isinstance(given, list) else [given]
+    kind, _, number = str(next(iter(kinds[0])) if isinstance(kinds[0], dict) else kinds[0]).partition(":")
+    gpus = kinds[0].get(kind) if isinstance(kinds[0], dict) else digits(number or "1")
+    if count(data.get("num_nodes"), f"{where}: num_nodes") > 1:
+        raise SpecError("{where}: num_nodes: one engine over several nodes is not read; allowed: 1", where)
+    service = section(data.get("service"), f"{where}: service")
+    policy = section(service.get("replica_policy"), f"{where}: service.replica_policy")
+    copies = count(service.get("replicas", policy.get("min_replicas")), f"{where}: service.replicas")
+    known = {"SKYPILOT_NUM_GPUS_PER_NODE": str(gpus), "SKYPILOT_NODE_RANK": "0", **environment(data.get("envs"))}
+    container = {"command": ["bash", "-c", data["run"]]}
+    servers = servers_of(
+        container,
+        where,
+        "run",
+        replicas=copies,
+        place="host",
+        gpus=digits(gpus),
+        hardware=hardware_of(kind),
+        known=known,
+    )
+    most = policy.get("max_replicas", copies)
+    notes = [] if most == copies else [
+        Note("loss", "service.replica_policy", f"scaled from {copies} to {most}; {copies} count")
+    ]  # fmt: skip
+    return assemble("SkyPilot", str(data.get("name") or name), where, servers, choices, notes=notes)
+
+
 # --- Ray Serve LLM -------------------------------------------------------------------------------------------
 
 
@@ -200,7 +237,38 @@ def read_ray(data: dict[str, Any], where: str, name: str, choices: Choices) -> I
     return assemble("Ray Serve LLM", title, where, servers, choices, router=router, notes=notes)
 
 
+# --- TensorRT-LLM's pair ---------------------------------------------------------------------------------------
+
+_SIDES: dict[str, Role] = {"context_servers": "prefill", "generation_servers": "decode"}
+
+
+def is_trtllm_pair(data: dict[str, Any]) -> bool:
+    return all(isinstance(data.get(side), dict) for side in _SIDES)
+
+
+def read_trtllm_pair(data: dict[str, Any], where: str, name: str, choices: Choices) -> Imported:
+    """What `trtllm-serve disaggregated -c` reads. Raises SpecError."""
+    servers = []
+    for side, role in _SIDES.items():
+        given = {**data, **data[side]}  # a side's own win
+        cache = section(given.get("kv_cache_config"), f"{where}: {side}.kv_cache_config")
+        sizes = {
+            "tp-size": given.get("tensor_parallel_size"), "pp-size": given.get("pipeline_parallel_size"),
+            "ep-size": given.get("moe_expert_parallel_size"), "max-batch-size": given.get("max_batch_size"),
+            "max-num-tokens": given.get("max_num_tokens"), "max-seq-len": given.get("max_seq_len"),
+            "free-gpu-memory-fraction": cache.get("free_gpu_memory_fraction", given.get("free_gpu_memory_fraction")),
+        }  # fmt: skip
+        words = [f"--{option}={value}" for option, value in sizes.items() if value is not None]
+        copies = count(given.get("num_instances"), f"{where}: {side}.num_instances")
+        found = Options(options(words, f"{where}: {side}", "trtllm").values, given.get("model"))
+        servers.append(Server(found, side, "trtllm", role=role, replicas=copies, place="managed", named=True))
+    return assemble("TensorRT-LLM", name, where, servers, choices)
+
+
 # --- vLLM's own config file ------------------------------------------------------------------------------------
+
+
+_SWITCHES = {"yes": True, "on": True, "no": False, "off": False}  # vLLM reads YAML 1.1
 
 
 def is_vllm_config(data: dict[str, Any]) -> bool:
@@ -216,6 +284,7 @@ def read_vllm_config(data: dict[str, Any], where: str, name: str, choices: Choic
     """A file for `vllm serve --config`. Raises SpecError."""
     words: list[str] = []
     for key, value in data.items():
+        value = _SWITCHES.get(value.lower(), value) if isinstance(value, str) else value
         if isinstance(value, bool):
             words.append(f"--{key}" if value else f"--no-{key}")
         elif value is not None:

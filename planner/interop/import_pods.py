@@ -49,6 +49,42 @@ def environment(items: Any) -> dict[str, str]:
     return found
 
 
+def configured(documents: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Documents whose containers' variables from ConfigMaps of the same file are values."""
+    maps = {
+        str((data.get("metadata") or {}).get("name")): environment(data.get("data"))
+        for data in documents
+        if data.get("kind") == "ConfigMap" and isinstance(data.get("metadata"), Mapping)
+    }
+
+    def of_map(reference: Any) -> dict[str, str]:
+        return maps.get(str(reference.get("name")), {}) if isinstance(reference, Mapping) else {}
+
+    def own(item: Any) -> Any:
+        source = item.get("valueFrom") if isinstance(item, Mapping) else None
+        reference = source.get("configMapKeyRef") if isinstance(source, Mapping) else None
+        key = str(reference.get("key")) if isinstance(reference, Mapping) else ""
+        return {"name": item["name"], "value": of_map(reference)[key]} if key in of_map(reference) else item
+
+    def walk(value: Any) -> Any:
+        if isinstance(value, list):
+            return [walk(item) for item in value]
+        if not isinstance(value, Mapping):
+            return value
+        made = {key: walk(item) for key, item in value.items()}
+        if isinstance(made.get("env"), list):
+            made["env"] = [own(item) for item in made["env"]]
+        sources = made.get("envFrom")
+        for source in sources if isinstance(sources, list) else ():
+            given = of_map(source.get("configMapRef")) if isinstance(source, Mapping) else {}
+            if given and isinstance(made.get("env", []), list):
+                more = [{"name": name, "value": text} for name, text in given.items()]
+                made["env"] = [*more, *made.get("env", [])]  # a container's own come later and win
+        return made
+
+    return [walk(data) for data in documents] if maps else list(documents)
+
+
 def words_of(value: Any) -> list[str]:
     """`command` or `args`: a list of words, or one text."""
     if value is None:
@@ -111,7 +147,8 @@ def servers_of(
     if script is None:
         script = next(((word, []) for word in words if " " in word and is_command(word)), None)
     if script is not None:
-        made, _ = started(script[0], where, env, script[1])
+        text, *arguments = _expanded([script[0], *script[1]], env)
+        made, _ = started(text, where, env, arguments)
         found = [(one.engine, one.options, {**env, **one.environment}, one.hints) for one in made]
     else:
         words = _expanded(words, env)

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from planner.interop import import_checks
+from planner.interop.import_load import load_of
 from planner.interop.import_reading import Choices, Imported, Note, Role
 from planner.interop.import_servers import assemble
 from planner.interop.import_vllm import Started, started
@@ -122,4 +123,6 @@ def read(text: str, where: str, name: str, choices: Choices) -> Imported:
     router, remarks = router_of(others, section["mode"] == "disaggregated")
     if router is not None:
         section["router"] = router
-    return Imported(made.dialect, made.data, (*made.notes, *remarks))
+    load, losses = load_of(others, where)
+    data = made.data if load is None else {**made.data, "workload": load}
+    return Imported(made.dialect, data, (*made.notes, *remarks, *losses))

@@ -15,6 +15,7 @@ from planner.interop.import_offload import tiers
 from planner.interop.import_reading import Choices, Group, Imported, Note, Role, deployment, plain_name
 from planner.interop.import_vllm import engine, whole
 from planner.interop.server import CONNECTORS, Server, connectors
+from planner.interop.vllm_options import meant
 from planner.spec import SpecError
 
 ROLE_OF = {"kv_producer": "prefill", "kv_consumer": "decode"}
@@ -22,6 +23,7 @@ _ROLE_WORDS: dict[Role, str] = {
     "prefill": r"prefill|producer|\bsender\b",
     "decode": r"decod|consumer|\brecv?er\b|receiver",
 }
+OTHER_FILES = {"extra-llm-api-options", "extra-engine-args"}  # TensorRT-LLM's
 OTHER_ENGINES = {"sglang": "SGLang", "trtllm": "TensorRT-LLM"}
 
 
@@ -115,8 +117,13 @@ def _parallel(server: Server, where: str) -> tuple[int, list[Note]]:
         if wide and not server.balances_ranks:
             notes.append(Note("loss", server.note_key("enable-expert-parallel"), text, grave=True))
     used = size * (server.copies if server.values.get("data-parallel-rank") is None else 1)
+    for name in OTHER_FILES & server.values.keys():
+        unsure = server.gpus != used if server.gpus is not None else "tensor-parallel-size" not in server.values
+        text = f"{server.values[name]}: options in another file, which is not read; sizes there count"
+        notes.append(Note("loss", server.note_key(name), text, grave=unsure))
     if server.gpus is not None and server.gpus != used:
-        text = f"{server.gpus} GPUs for an engine that uses {used} (tp {size}, {server.copies} copies); {used} count"
+        per = f"tp {size}" if server.copies == 1 else f"{server.copies} copies of tp {size}"
+        text = f"{server.gpus} GPU{'s' * (server.gpus != 1)} for an engine that uses {used} ({per}); {used} count"
         notes.append(Note("loss", server.note_key("gpus"), text))
     return size, notes
 
@@ -127,6 +134,16 @@ def _other_engine(server: Server) -> list[Note]:
         return []
     text = f"{name} serves it; model, GPUs, roles and limits are read, and times are those of vLLM"
     return [Note("loss", server.key or "engine", text)]
+
+
+def _misspelt(server: Server) -> list[Note]:
+    """Options that vLLM does not have but for a slip: it would not start, and their values are lost."""
+    found = [(name, meant(name)) for name in server.values] if server.engine == "vllm" else []
+    return [
+        Note("mistake", server.note_key(name), f"vLLM has no such option (perhaps --{close})", grave=True)
+        for name, close in found
+        if close is not None
+    ]
 
 
 def _without_ranks(servers: Sequence[Server], where: str) -> tuple[list[Server], list[Note]]:
@@ -155,13 +172,17 @@ def _groups(servers: Sequence[Server], found: Sequence[Role], model: str, where:
         experts = server.values.get("enable-expert-parallel") or whole(server.values.get("expert-parallel-size"), 1) > 1
         own = {"enable_expert_parallel": True} if experts else {}
         ranks = server.copies
-        lockstep = ranks > 1 and server.balances_ranks and (bool(experts) or _mixture(model))
+        tied = bool(experts) or _mixture(model)
+        if server.engine == "sglang":  # without it its ranks are engines of their own
+            tied = server.values.get("enable-dp-attention") is True
+        lockstep = ranks > 1 and server.balances_ranks and tied
         workers, dp = (1, ranks) if lockstep else (ranks, 1)
         groups.append(Group(role, server.replicas * workers, size, {**keys, **longer, **own}, dp))
-        notes += [*remarks, *more, *parallel, *_other_engine(server)]
+        notes += [*remarks, *more, *parallel, *_other_engine(server), *_misspelt(server)]
         if str(server.values.get("runner", server.values.get("task", "generate"))) not in ("generate", "auto"):
+            given = "runner" if "runner" in server.values else "task"
             raise SpecError(
-                "{where}: {runner}: answers are no tokens; allowed: generate", where, server.note_key("runner")
+                "{where}: {runner}: answers are no tokens; allowed: generate", where, server.note_key(given)
             )
         if server.options.unknown:
             text = "set nowhere; whatever options it stands for are left out"

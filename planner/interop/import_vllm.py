@@ -16,6 +16,7 @@ from planner.interop.vllm_options import (
     QUANTISED,
     SHORT,
     STRUCTURE,
+    abbreviated,
     slows,
     takes_no_value,
     takes_several,
@@ -77,11 +78,39 @@ def options(words: Iterable[str], where: str, engine: str = "vllm") -> Options:
     for name in COUNTS & found.values.keys():
         value = found.values[name]
         least = 0 if name == "data-parallel-size-local" else 1  # a head node may serve no rank itself
+        if isinstance(value, str) and value.startswith("$"):
+            raise SpecError(
+                "{where}: --{key}: {value} is set nowhere in the file; allowed: a line that sets it, or the number",
+                where,
+                name,
+                value,
+            )
         if isinstance(value, bool) or not isinstance(value, int) or value < least:
             raise SpecError(
                 "{where}: --{key}: {value!r} is not a count; allowed: whole numbers from 1", where, name, value
             )
+    if engine == "sglang":
+        if found.values.get("enable-dp-attention"):
+            _ranks_within(found.values, where)
+        if found.values.get("moe-a2a-backend", "none") != "none":  # it makes --ep-size that of tp
+            found.values["enable-expert-parallel"] = True
     return found
+
+
+def _ranks_within(values: dict[str, Any], where: str) -> None:
+    """SGLang's attention in data parallel: its ranks share the GPUs of --tp-size; vLLM's have that many each."""
+    size, ranks = (int(values.get(name, 1)) for name in ("tensor-parallel-size", "data-parallel-size"))
+    if size % ranks:
+        raise SpecError(
+            "{where}: --dp-size {ranks} does not divide --tp-size {size}; allowed with dp attention: a divisor",
+            where,
+            ranks,
+            size,
+        )
+    values["tensor-parallel-size"] = size // ranks
+    for limit in ("max-num-batched-tokens", "max-num-seqs"):  # of all ranks there, of one in vLLM
+        if isinstance(values.get(limit), int):
+            values[limit] = max(1, values[limit] // ranks)
 
 
 def _option(word: str) -> bool:
@@ -90,7 +119,8 @@ def _option(word: str) -> bool:
 
 def _name(name: str, engine: str) -> str:
     plain = name.replace("_", "-")
-    return DIALECTS.get(engine, {}).get(plain) or SHORT.get(plain, plain)
+    name = DIALECTS.get(engine, {}).get(plain) or SHORT.get(plain, plain)
+    return abbreviated(name) if engine == "vllm" else name
 
 
 def _dotted(values: dict[str, Any], name: str, inner: str, given: Any, where: str) -> None:
@@ -195,7 +225,9 @@ def _quantization(values: Mapping[str, Any], key: str) -> tuple[dict[str, Any], 
 
 _COMMAND = re.compile(
     r"\bvllm[ \t\\\n]+serve\b|\bvllm\.entrypoints\.\S*api_server\b|\bdynamo\.(?:vllm|sglang|trtllm|mocker)\b"
-    r"|\bsglang(?:\.launch_server|[ \t]+serve)\b|\btrtllm-serve\b|\bvllm/vllm-\S+"
+    r"|\bsglang(?:(?:_router)?\.launch_server|[ \t]+serve)\b|\btrtllm-serve\b|\bvllm/vllm-\S+"
+    r"|\b(?:docker|podman|nerdctl)\s+run\b.*?/(?:[\w.]+[-_])?vllm\b",
+    re.S,
 )
 _NO_SERVER = {
     "echo", "printf", "pkill", "pgrep", "kill", "grep", "ps", "man", "pip", "pip3", "which", "kubectl", "helm", "cat",
@@ -203,9 +235,26 @@ _NO_SERVER = {
 }  # fmt: skip
 _MODULES = {
     "dynamo.vllm": "dynamo", "dynamo.mocker": "dynamo", "dynamo.sglang": "sglang", "dynamo.trtllm": "trtllm",
-    "sglang.launch_server": "sglang",
+    "sglang.launch_server": "sglang", "sglang_router.launch_server": "sglang",
 }  # fmt: skip
 _RUNNERS = {"docker", "podman", "nerdctl"}
+_IMAGE = re.compile(r"(?:[\w.:-]+/)*(?:[\w.]+[-_])*vllm(?:[-_][\w.-]+)?(?:[:@]\S+)?")
+_LONE = {
+    "--rm",
+    "-d",
+    "-i",
+    "-t",
+    "-it",
+    "-ti",
+    "-itd",
+    "-dit",
+    "--detach",
+    "--init",
+    "--privileged",
+    "-P",
+    "--interactive",
+    "--tty",
+}
 
 
 def is_command(text: str) -> bool:
@@ -231,10 +280,12 @@ def server_of(words: Sequence[str]) -> tuple[str, list[str]] | None:
             return "trtllm", after[1:] if after[:1] == ["serve"] else after
         if base in ("huggingfaceserver",):
             return "kserve", after
-    if words[0].rsplit("/", 1)[-1] in _RUNNERS or (words[0] == "sudo" and words[1:2] == ["docker"]):
-        for index, word in enumerate(words[2:], 2):
-            if re.match(r"[\w./-]*vllm-\w+(:\S+)?$", word) and not words[index - 1].startswith("--n"):
-                return "vllm", list(words[index + 1 :])
+    plain = list(words[1:] if words[0] == "sudo" else words)
+    if plain and plain[0].rsplit("/", 1)[-1] in _RUNNERS and "run" in plain[1:3]:
+        for index, word in enumerate(plain[2:], 2):
+            before = plain[index - 1]
+            if _IMAGE.fullmatch(word) and (not before.startswith("-") or before in _LONE or "=" in before):
+                return "vllm", plain[index + 1 :]
     return None
 
 

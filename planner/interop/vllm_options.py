@@ -6,6 +6,7 @@ several words, was printed from its own parser.
 
 from __future__ import annotations
 
+import difflib
 import re
 from functools import lru_cache
 from pathlib import Path
@@ -35,8 +36,7 @@ DIALECTS: dict[str, dict[str, str]] = {
     "trtllm": {
         "model-path": "model", "tp-size": "tensor-parallel-size", "pp-size": "pipeline-parallel-size",
         "ep-size": "expert-parallel-size", "max-batch-size": "max-num-seqs", "max-num-tokens": "max-num-batched-tokens",
-        "max-seq-len": "max-model-len", "kv-cache-free-gpu-memory-fraction": "gpu-memory-utilization",
-        "free-gpu-memory-fraction": "gpu-memory-utilization",
+        "max-seq-len": "max-model-len", "kv-cache-free-gpu-memory-fraction": "free-gpu-memory-fraction",
     },
     "dynamo": {"model-path": "model"},
     "kserve": {"model-id": "model", "model-name": "served-model-name", "model-dir": "model"},
@@ -52,9 +52,10 @@ STRUCTURE = COUNTS | {
     "data-parallel-external-lb", "data-parallel-multi-port-external-lb", "enable-expert-parallel", "hf-overrides",
     "rope-scaling", "rope-theta", "rope-parameters", "kv-offloading-size", "kv-offloading-backend", "quantization",
     "kv-cache-dtype", "runner", "nnodes", "task", "config", "load-format", "connector", "port",
-    "disable-hybrid-kv-cache-manager",
+    "disable-hybrid-kv-cache-manager", "enable-dp-attention", "extra-llm-api-options", "extra-engine-args",
 }  # fmt: skip
 SILENT = "says nothing about speed"
+ALIKE = 0.89  # of difflib's ratio: `max-model-length` is one slip, `schedule-policy` is SGLang's own
 _SILENT = re.compile(
     r"""host|port|uds|.*-port|.*address.*|master-.*|api-.*|chat-template.*|.*-chat-template.*|download-dir|seed|tokenizer.*
     |revision|code-revision|trust-.*|(?:disable|enable|log|logging|max-log)-?log.*|.*log(?:s|ging|-level|-config|-len).*
@@ -68,7 +69,8 @@ _SILENT = re.compile(
     |enable-sleep-mode|discovery-backend|request-plane|event-plane|endpoint|namespace|store-kv|component
     |enable-request-id.*|default-.*|max-logprobs|logprobs-mode|dyn-.*|backend|enable-multimodal|route-to-.*|name
     |skip-server-warmup|watchdog-timeout|device|schedule-conservativeness|data-parallel-backend|data-parallel-rpc.*
-    |kv-cache-metrics.*|fail-on.*|renderer-.*|disaggregation-bootstrap.*|disaggregation-ib.*|publish-events-.*""",
+    |kv-cache-metrics.*|fail-on.*|renderer-.*|disaggregation-bootstrap.*|disaggregation-ib.*|publish-events-.*
+    |sglang-backend|base-gpu-id|gpu-id-step|.*-ib-device|dist-init-.*|served-.*|hf-.*token|nccl-port|calculate-kv-scales""",
     re.X,
 )
 # What changes speed and has no counterpart, and what it is.
@@ -88,6 +90,7 @@ SLOWS: dict[str, str] = {
         "scheduling is first come first served"
     ),
     r"max-num-queued.*": "see deployment.router.max_queue",
+    r"free-gpu-memory-fraction": "of what weights leave free; engine.gpu_memory_utilization is a share of all memory",
     r"disable-custom-all-reduce": "all-reduces are the profile's",
 }
 # Method names of checkpoints: what they store the weights in, and None where only the checkpoint's own config says it.
@@ -108,10 +111,29 @@ NAMED: tuple[tuple[str, str | None, str], ...] = (
 
 
 @lru_cache(maxsize=1)
-def _lists() -> tuple[frozenset[str], frozenset[str]]:
+def _lists() -> tuple[frozenset[str], ...]:
+    """Options without a value, with several, with one."""
     text = (Path(__file__).parent / "vllm_flags.txt").read_text()
-    flags, many = text.partition("\n")[2].split("\n\n")
-    return frozenset(flags.split()), frozenset(many.split())
+    return tuple(frozenset(part.split()) for part in text.partition("\n")[2].split("\n\n"))
+
+
+@lru_cache(maxsize=1)
+def _known() -> frozenset[str]:
+    return frozenset().union(*_lists(), STRUCTURE)
+
+
+def abbreviated(name: str) -> str:
+    """The one option of vLLM that `name` begins, as its parser has it; else `name`."""
+    if name in _known() or name in SHORT:
+        return name
+    fits = [known for known in _known() if known.startswith(name)]
+    return fits[0] if len(fits) == 1 else name
+
+
+def meant(name: str) -> str | None:
+    """The option of vLLM that a misspelt one looks like; None for one that it has, or had, or never heard of."""
+    close = [] if name in _known() else difflib.get_close_matches(name, sorted(_known()), 1, ALIKE)
+    return close[0] if close else None
 
 
 def takes_no_value(name: str) -> bool:

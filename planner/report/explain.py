@@ -27,6 +27,7 @@ FULL = 0.9  # KV cache in use, averaged over the steps: no room for the next pro
 PRESSED = 0.8  # KV cache in use at its highest: a long prompt may have had to wait for room
 ROOM = 0.7  # busy less than this, a pool has time to spare
 BLOCKED = 0.5  # share of the time in steps that take no prompt although some wait
+CARRYING = 0.5  # of its time, below which a link is not what holds requests up
 TARGET = 0.8  # a link sized for this share keeps its queues short
 FAILURES = 3  # kinds of failed requests that are told apart
 NOTABLE = 0.2  # a stage that takes this share of TTFT is worth naming
@@ -137,8 +138,9 @@ def failures(summary: Summary) -> Message:
 
 
 def _link(summary: Summary) -> Explanation | None:
-    """A link that is offered nearly all it can carry, or more."""
-    worst = max(summary.links, key=lambda link: link.offered, default=None)
+    """A link that is offered nearly all it can carry, or more, and carries much: an idle one waits for something."""
+    carrying = [link for link in summary.links if link.utilization >= CARRYING]
+    worst = max(carrying, key=lambda link: link.offered, default=None)
     if worst is None or worst.offered < BUSY:
         return None
     return _link_bound(summary, worst)

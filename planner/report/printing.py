@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from planner.engine.provenance import ROOFLINE
 from planner.messages import Message, joined, message
 from planner.report.explain import Explanation, explain, failures, refused, waterfall
 from planner.report.words import number, percent
@@ -39,6 +40,7 @@ COMPARED = (
 
 
 EQUAL = 0.001  # two goodputs closer than this are called equal
+SAME_RATE = 0.1  # two draws of one rate seldom differ by more
 
 # --- words -------------------------------------------------------------------------------------
 
@@ -68,7 +70,7 @@ def provenance(summary: Summary) -> str:
         return message("[{origin}]", message("measured"))
     if summary.provenance == "mocked":
         return message("[{origin}]", message("mocked: routing and queueing are measured, step times are not"))
-    if summary.provenance == "calibrated":
+    if summary.provenance == "calibrated" and summary.origin == ROOFLINE:  # a run of before it had an origin
         return message("[{origin}]", message("calibrated: {profiles}", summary.profile))
     return message("[{origin}]", summary.origin)
 
@@ -320,6 +322,9 @@ def compared(a: Summary, b: Summary) -> str:
     past = [name for name, run in (("A", a), ("B", b)) if run.saturation.saturated]
     if past:
         verdict = message("{verdict} ({which} past saturation)", verdict, joined(" and ", past))
+    sent, other = (run["offered_requests_per_s"] for run in (a, b))
+    if sent and other and abs(sent / other - 1) > SAME_RATE:
+        verdict = message("{verdict}, but A was sent {x} req/s and B {z}", verdict, number(sent), number(other))
     rate = message("{rate} req/s per GPU", number(first)) if known else message("{rate} req/s", number(first))
     return message(
         "A ({a}) has a goodput of {rate} and B ({b}) of {y}: {verdict}. A {of_a}, B {of_b}",

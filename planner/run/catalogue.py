@@ -217,10 +217,9 @@ def _tokens_per_s_per_user(facts: Facts) -> float | None:
 
 _add_latency("ttft", "TTFT", message("client send to first token at the client."), lambda f: f.ttft)
 _add_latency("tpot", "TPOT", message("(E2E - TTFT) / (output tokens - 1), one value a request."), lambda f: f.tpot)
-# A client gets tokens of several steps at once behind a launch or a post, which no simulation tells.
-_ITL = message(
-    "gaps between tokens, pooled over all requests. On GPUs simulations tell its mean and median, not its tails."
-)
+# Simulated ones are the engines', with the steps that wait behind a launch or a post; what the way to a client adds or
+# joins is not in them: a tail of twice the median or less is mostly that.
+_ITL = message("gaps between tokens, pooled over all requests.")
 _add(
     "itl_mean_ms", message("{label} mean", "ITL"), "ms", "lower", message("Mean of: {what}", _ITL),
     _gap(lambda pooled: float(pooled.mean())),

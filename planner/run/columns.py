@@ -7,6 +7,7 @@ what a run folder holds is made of these; `Run` makes a DataFrame of them where 
 from __future__ import annotations
 
 import json
+from array import array
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -131,8 +132,8 @@ def _array(values: Iterable[Any] | None, dtype: str, size: int) -> Values:
         if dtype == "int64" and size:
             raise KeyError("a column of whole numbers is required")
         return np.full(size, None if kind is object else np.nan if kind is np.float64 else 0, dtype=kind)
-    if isinstance(values, np.ndarray):
-        return values.astype(kind, copy=False)
+    if isinstance(values, (np.ndarray, array)):
+        return np.asarray(values).astype(kind, copy=False)
     return np.fromiter((cast("list[Any]", values)), dtype=kind, count=size)
 
 

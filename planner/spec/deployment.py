@@ -128,7 +128,7 @@ class Aggregated(Node):
     replicas: Few = 1  # workers
     tp: Few = 1  # GPUs of a rank (tensor parallelism)
     dp: Few = 1  # ranks of a worker (data parallelism), each with a KV cache; they share the experts of a mixture
-    router: Router = Router()
+    router: Router = Router.model_construct()
     gpus_per_node: Few = 8
     placement: Literal["pack", "spread"] = "pack"  # fill a node first, or take the nodes in turn
 
@@ -137,13 +137,13 @@ class Disaggregated(Node):
     """Some workers prefill, the others decode."""
 
     mode: Literal["disaggregated"]
-    prefill: PoolSpec = PoolSpec()
-    decode: PoolSpec = PoolSpec()
-    link: Link = Link()
+    prefill: PoolSpec = PoolSpec.model_construct()
+    decode: PoolSpec = PoolSpec.model_construct()
+    link: Link = Link.model_construct()
     gpus_per_node: Few = 8
-    router: Router = Router()
+    router: Router = Router.model_construct()
     first_token: Literal["decode", "prefill"] = "decode"  # whose first token the client gets
-    local_prefill: LocalPrefill = LocalPrefill()
+    local_prefill: LocalPrefill = LocalPrefill.model_construct()
 
 
 Deployment = Annotated[Aggregated | Disaggregated, Field(discriminator="mode")]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -79,13 +80,13 @@ class Spec(Node):
     hardware: str = "h200"  # a name in configs/hardware
     profile: str | MeasuredService | None = None  # step times: a name in configs/profiles, a file, or a black box's law
     deployment: Deployment
-    cluster: Cluster = Cluster()
-    engine: Engine = Engine()
+    cluster: Cluster = Cluster.model_construct()
+    engine: Engine = Engine.model_construct()
     retrieval: Retrieval | None = None
-    workload: Workload = Poisson()
-    slo: Slo = Slo()
-    run: RunOptions = RunOptions()
-    optimizations: Optimizations = Optimizations()
+    workload: Workload = Poisson.model_construct()
+    slo: Slo = Slo.model_construct()
+    run: RunOptions = RunOptions.model_construct()
+    optimizations: Optimizations = Optimizations.model_construct()
 
     @model_validator(mode="after")
     def _consistent(self) -> Spec:
@@ -129,6 +130,8 @@ def find_config(name: str | Path) -> Path:
     for candidate in (root / inner, root / f"{inner}.yaml"):
         if candidate.is_file():
             return candidate
+    if path.is_dir():
+        raise SpecError("{name}: is a folder; allowed: the path of a YAML file", shorten(str(name)))
     shipped = sorted(file.stem for file in root.glob("*.yaml"))
     fault = unknown(str(inner).removesuffix(".yaml"), shipped)
     raise SpecError("{name}: no such file: {fault}, or the path of a YAML file", shorten(str(name)), fault)
@@ -192,7 +195,16 @@ def load(path: str | Path | None = None, overrides: Sequence[str] = ()) -> Spec:
     file = find_config("quickstart" if path is None else path)
     here = Path.cwd()
     where = file.relative_to(here) if file.is_relative_to(here) else file
-    return parse(read_text(file), str(where), overrides)
+    text = read_text(file)
+    if _FOREIGN.search(text):
+        raise SpecError("{where}: is another stack's file; allowed: the YAML that `planner import` makes of it", where)
+    return parse(text, str(where), overrides)
+
+
+# A script, a command line, or a key at the top that only other stacks have.
+_FOREIGN = re.compile(
+    r"\A#!|^(?:apiVersion|services|servingEngineSpec|modelArtifacts):|^[^#\n:]*\b(?:vllm serve|docker run)\b", re.M
+)
 
 
 def _plain(node: Node, said: frozenset[str] = frozenset()) -> dict[str, Any]:

@@ -114,10 +114,10 @@ class Separation(Node):
 class Optimizations(Node):
     """Knobs of the four areas; each is off when empty."""
 
-    prefill: Prefill = Prefill()
-    transfer: Transfer = Transfer()
-    decode: Decode = Decode()
-    separation: Separation = Separation()
+    prefill: Prefill = Prefill.model_construct()
+    transfer: Transfer = Transfer.model_construct()
+    decode: Decode = Decode.model_construct()
+    separation: Separation = Separation.model_construct()
 
     @property
     def changes_output(self) -> tuple[str, ...]:

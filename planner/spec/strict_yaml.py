@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import yaml
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import VERSION, AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from planner.messages import Fault, message, system
 
@@ -31,10 +31,18 @@ class SpecError(Fault):
     """A spec that cannot be used: one line with the path, the fault and the remedy."""
 
 
-class Node(BaseModel):
-    """Base of every type read from YAML: immutable, and strict about keys and types."""
+# Before 2.14 two threads that need a type first get in each other's way.
+DEFERS = tuple(int(part) for part in VERSION.split(".")[:2]) >= (2, 14)
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+class Node(BaseModel):
+    """Base of every type read from YAML: immutable, and strict about keys and types.
+
+    What checks a type is made when it is first needed, and of the types inside it only there: a start-up needs few of
+    them. So a default is `model_construct()`, which is not checked.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False, defer_build=DEFERS)
 
 
 def shorten(text: str) -> str:

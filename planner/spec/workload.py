@@ -302,7 +302,7 @@ class Retrieval(Node):
     service_cv: Annotated[NonNegative, Field(le=100)] = 0.3
     top_k: PositiveInt = 4
     chunk_tokens: PositiveInt = 512
-    popularity: Popularity = Popularity()
+    popularity: Popularity = Popularity.model_construct()
     order: Literal["rank", "canonical"] = "rank"  # canonical: equal sets of chunks give equal prompts
     at: Literal["frontend", "prefill_worker"] = "frontend"
     corpus: str | None = None  # a folder of .txt/.md files; default: the small corpus that ships

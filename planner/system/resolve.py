@@ -217,7 +217,10 @@ def _with_room(setup: Setup, profile: LatencyProfile) -> Setup:
 
 
 def _other_types(profile: LatencyProfile, model: ModelShape, engine: Engine) -> list[str]:
-    """What to warn of where a calibrated profile is of an engine with other types, told or the checkpoint's own."""
+    """What to warn of where a calibrated profile is of an engine with other types, told or the checkpoint's own.
+
+    It is used all the same: what one type changes is to be seen against the same measured engine.
+    """
     if profile.provenance != "calibrated" or profile.file is None:
         return []
     measured, mine = profile.file.types, model.types(engine)
@@ -248,6 +251,9 @@ def _pool(spec: Spec, base: ModelShape, role: Role, pool: PoolSpec, key: str, mo
     budget, seqs, _ = batch_sizes(setup)
     measured = _latency(name, setup, spec.model, role)
     twin = _twin(measured, model)
+    warnings = measured.mismatches(setup, twin)
+    if warnings and not measured.service:  # another engine's times are further off than a roofline's
+        measured, twin = roofline(setup), model.name
     if measured.service and pool.dp > 1:
         raise SpecError(
             "{key}.dp: profile {name} is of a worker as a whole, whatever its ranks; allowed: 1", key, measured.name
@@ -259,8 +265,8 @@ def _pool(spec: Spec, base: ModelShape, role: Role, pool: PoolSpec, key: str, mo
     profile = changed_step(profile, setup, knobs, role != "prefill")
     if pool.dp > 1:
         _check_ranks(key, knobs, setup.ranks > 1)
-    warnings = [*profile.mismatches(setup, twin), *profile.other_release(entry.kind), *profile.warnings]
-    warnings += _other_types(profile, model, engine)
+    other_types = _other_types(profile, model, engine)
+    warnings += [*profile.other_release(entry.kind), *profile.warnings, *other_types]
     if setup.ranks > 1:
         warnings.append(
             message(
@@ -270,8 +276,7 @@ def _pool(spec: Spec, base: ModelShape, role: Role, pool: PoolSpec, key: str, mo
             )
         )
     if profile.provenance == "calibrated":
-        other = profile.mismatches(setup, twin) or _other_types(profile, model, engine)
-        profile = replace(profile, stretched=bool(other) or is_scaled(profile) or setup.ranks > 1)
+        profile = replace(profile, stretched=bool(other_types) or is_scaled(profile) or setup.ranks > 1)
     if any(window is not None and window < found.max_model_len for window in model.windows):
         warnings.append(
             message("{model}: attention windows are not modelled; KV and attention are counted in full", model.name)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from planner.messages import Message, message
+from planner.traffic import columns as plain
 from planner.traffic import trace_documents as documents
 from planner.traffic.rows import (
     COUNT,
@@ -23,6 +24,7 @@ from planner.traffic.rows import (
     Rows,
     TraceRequest,
     clock,
+    delimiter_of,
     hash_ids,
     identifier,
     json_object,
@@ -168,6 +170,7 @@ FORMATS: dict[str, Format] = {
     "aiperf": Format(_aiperf, 512),
     "guidellm": Format(documents.read_guidellm, 512),
     "planner": Format(documents.read_planner, 512),
+    "columns": Format(plain.read_columns, 512, note=plain.NOTE),
 }
 
 
@@ -175,7 +178,7 @@ def recognised(head: str) -> str | None:
     """The format of a file, by the beginning of its text; None when it is none of FORMATS."""
     text = head.lstrip("\ufeff \t\r\n")
     first = text.partition("\n")[0].strip()
-    columns = {cell.strip().strip('"') for cell in first.split(",")}
+    columns = {cell.strip().strip('"') for cell in first.split(delimiter_of(first))}
     keys = set(KEYS.findall(text))
     if text.startswith("PAR1"):
         return "planner"
@@ -186,7 +189,7 @@ def recognised(head: str) -> str | None:
     if re.fullmatch(r"[0-9.]+,[0-9.e-]+,[0-9.e-]+,(Gamma|Weibull|Poisson|),[0-9.e-]+,[0-9.e-]+", first):
         return "servegen"
     if not text.startswith(("{", "[")):
-        return None
+        return "columns" if plain.recognises(text, ()) else None
     for name, has in (
         ("sharegpt", {"conversations"}),
         ("guidellm", {"benchmarks"}),
@@ -196,8 +199,9 @@ def recognised(head: str) -> str | None:
         ("aiperf", {"metadata", "metrics"}),
         ("bailian", {"chat_id"}),
         ("mooncake", {"input_length"}),
-        ("mooncake", {"timestamp"}),
     ):
         if has <= keys:
             return name
-    return None
+    if plain.recognises(text, keys):
+        return "columns"
+    return "mooncake" if {"timestamp", "hash_ids"} <= keys or {"timestamp", "output_length"} <= keys else None

@@ -139,22 +139,34 @@ def json_object(line: str) -> dict[str, Any]:
     return row
 
 
-def clock(text: str | None) -> float:
+def clock(text: str | None, key: str = "TIMESTAMP") -> float:
     """Seconds of an ISO date and time. Digits beyond the microsecond are cut off."""
     try:
         return datetime.fromisoformat((text or "").strip()).timestamp()
     except (ValueError, OverflowError, OSError):  # the last two: a year that the system's clock does not reach
         raise BadLine(
-            "TIMESTAMP is {text}; must be a date and time such as 2023-11-16 18:15:46.68", shorten(repr(text))
+            "{key} is {text}; must be a date and time such as 2023-11-16 18:15:46.68", key, shorten(repr(text))
         ) from None
+
+
+def delimiter_of(header: str) -> str:
+    """What parts a table's cells: a comma, or where its header has none of those, a semicolon or a tab."""
+    return next((mark for mark in ",;\t" if mark in header), ",")
+
+
+def cells_of(line: str, delimiter: str | None = None) -> list[str]:
+    """The cells of a line of CSV. Raises csv.Error."""
+    return [cell.strip() for cell in next(csv.reader([line.strip("\r\n")], delimiter=delimiter or delimiter_of(line)))]
 
 
 def table(lines: Lines, columns: Sequence[str]) -> Iterator[tuple[int, dict[str, Any] | BadLine]]:
     """Rows of a CSV file as {column: text}. Raises BadLine for a header without those columns."""
     header: list[str] | None = None
+    mark = ","
     for line_number, line in lines:
         try:
-            cells = next(csv.reader([line]))
+            mark = delimiter_of(line) if header is None else mark
+            cells = next(csv.reader([line], delimiter=mark))
         except csv.Error as error:
             most = csv.field_size_limit()
             yield line_number, BadLine("not CSV ({error}); must be cells of at most {most} characters", error, most)

@@ -31,7 +31,7 @@ class TraceSummary:
     sessions: int = 0  # named ones
     bin_s: float = 60.0  # a minute, or more for a trace of more than a day
     arrivals: tuple[int, ...] = ()  # requests in each bin
-    peak_to_mean: float | None = None  # of the bins
+    peak_to_mean: float | None = None  # the fullest bin, over the mean rate times its width
 
 
 class Lru:
@@ -114,5 +114,5 @@ def summarise(requests: Iterable[TraceRequest], caches: Sequence[int] = CACHES) 
         sessions=len(sessions),
         bin_s=bin_s,
         arrivals=counts,
-        peak_to_mean=max(counts) / (sum(counts) / len(counts)) if duration_s > 0 else None,
+        peak_to_mean=max(counts) / (len(prompts) * min(1.0, bin_s / duration_s)) if duration_s > 0 else None,
     )

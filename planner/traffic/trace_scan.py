@@ -61,7 +61,8 @@ def format_of(path: str | os.PathLike[str]) -> str:
         if line == 0:
             raise SpecError("{path}: the trace is empty; it must hold at least one request", name)
         raise SpecError(
-            "{path}: line {line}: unknown format; workload.format must be one of {formats}",
+            "{path}: line {line}: unknown format; workload.format must be one of {formats} (CSV or JSON lines with a "
+            "time, prompt_tokens and output_tokens)",
             name,
             line,
             ", ".join(FORMATS),
@@ -142,7 +143,8 @@ class Scan:
                     continue
             else:
                 base = row.arrival_s if base is None else base
-                if not low <= row.arrival_s - base < high or not self._sampled(row, line):
+                after_s = row.arrival_s - base
+                if (low > 0 and after_s < low) or after_s >= high or not self._sampled(row, line):
                     continue
                 if row.session is not None:
                     kept.add(row.session)

@@ -14,13 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from planner.core import no_cycles
-from planner.messages import message, system
+from planner.messages import Message, message, system
 from planner.spec import SpecError, Trace
 from planner.spec.strict_yaml import shorten
 from planner.traffic.contents import ANSWER, PROMPT, content_id, shared_runs
 from planner.traffic.formats import FORMATS
 from planner.traffic.random_streams import stream
-from planner.traffic.requests import Request, Segments
+from planner.traffic.requests import Arrival, Request, Segments
 from planner.traffic.rows import TraceRequest
 from planner.traffic.trace_export import write_mooncake
 from planner.traffic.trace_figures import TraceSummary, lru_hit_share, summarise
@@ -35,6 +35,7 @@ MOST_REQUESTS = 2_000_000  # kept at once; each costs about a kilobyte when it i
 MOST_BLOCKS = 50_000_000  # hash ids kept at once
 COARSE_S = 0.1  # stamps of a grid this wide or wider make bursts that nobody sent
 CROWDED = 1.2  # requests per stamp from which a grid counts as coarse
+IDLE = 0.9  # of a trace's time in one pause, from which its dates are doubted
 LEAST = 20  # stamps below which nothing is said about a grid
 
 
@@ -80,10 +81,10 @@ def read(
                 "{path}: the trace is empty in what was chosen of it; it must hold at least one request", scan.path
             )
         raise SpecError("{path}: the trace is empty; it must hold at least one request", scan.path)
-    ordered = _in_order(rows)
-    warnings = scan.warnings
+    _put_in_order(rows)
+    warnings = [*scan.warnings, *_pause([row.arrival_s for row in rows if row.arrival_s is not None])]
     if selection.dequantise:
-        ordered, grid_s = _spread(ordered)
+        rows, grid_s = _spread(rows)
         if grid_s is not None:
             warnings.append(
                 message(
@@ -93,16 +94,35 @@ def read(
                 )
             )
     if selection.closed_loop:
-        ordered = _waiting(ordered)
-    return TraceFile(scan.path, scan.format, scan.block_tokens, tuple(ordered), scan.starts, tuple(warnings))
+        rows = _waiting(rows)
+    return TraceFile(scan.path, scan.format, scan.block_tokens, tuple(rows), scan.starts, tuple(warnings))
 
 
-def _in_order(rows: list[TraceRequest]) -> list[TraceRequest]:
+def _pause(times: Sequence[float]) -> list[Message]:
+    """What to say of times of which nearly all is one pause: a date that is wrong, or two recordings in one file."""
+    if len(times) < LEAST:
+        return []
+    pause_s, span_s = float(np.max(np.diff(times))), times[-1] - times[0]
+    if pause_s < 3600 or pause_s < IDLE * span_s:
+        return []
+    return [
+        message(
+            "Nothing is sent for {pause:.0f} of the trace's {span:.0f} hours: are its dates right? "
+            "workload.start_s and end_s choose a part.",
+            pause_s / 3600,
+            span_s / 3600,
+        )
+    ]
+
+
+def _put_in_order(rows: list[TraceRequest]) -> None:
     """By arrival, the first at 0 s; requests that wait for another one follow at the end, in their own order."""
-    timed = sorted((row for row in rows if row.arrival_s is not None), key=lambda row: row.arrival_s or 0.0)
-    start_s = timed[0].arrival_s or 0.0
-    moved = [replace(row, arrival_s=(row.arrival_s or 0.0) - start_s) for row in timed]
-    return moved + [row for row in rows if row.arrival_s is None]
+    rows.sort(key=lambda row: (row.arrival_s is None, row.arrival_s or 0.0))
+    start_s = rows[0].arrival_s or 0.0
+    for index, row in enumerate(rows):
+        if row.arrival_s is None:
+            break
+        rows[index] = replace(row, arrival_s=row.arrival_s - start_s)
 
 
 def grid_of(times: Sequence[float] | NDArray[np.float64]) -> float | None:
@@ -151,12 +171,12 @@ def _waiting(rows: list[TraceRequest]) -> list[TraceRequest]:
 
 @dataclass(frozen=True, slots=True)
 class Sendable:
-    """Arrivals (seconds, request), and for a request those that follow its end: (delay in seconds, request).
+    """Arrivals, and for a request those that follow its end: (delay in seconds, request).
 
     `waits` says for how many ends a follower waits; `starts` and `warnings` are the trace's.
     """
 
-    arrivals: tuple[tuple[float, Request], ...]
+    arrivals: tuple[Arrival, ...]
     followers: dict[int, tuple[tuple[float, Request], ...]]
     waits: dict[int, int]
     starts: str = "recorded"
@@ -169,22 +189,23 @@ class Sendable:
     @property
     def rate(self) -> float | None:
         """Requests per second over the time that the arrivals span; None when all come at once."""
-        duration_s = self.arrivals[-1][0] - self.arrivals[0][0]
+        duration_s = self.arrivals[-1].time_s - self.arrivals[0].time_s
         return (self.requests - 1) / duration_s if duration_s > 0 and self.starts in ("recorded", "drawn") else None
 
 
-def _shared_segments(row: TraceRequest, run: int, block_tokens: int) -> Segments:
-    """The first `run` blocks of the prompt; the last one of all may be less than whole."""
-    ids = row.hash_ids[:run]
-    if run * block_tokens <= row.prompt_tokens:
-        return tuple([(block, block_tokens) for block in ids])
-    last = row.prompt_tokens - (run - 1) * block_tokens
-    return (*[(block, block_tokens) for block in ids[:-1]], (ids[-1], last))
+def _shared_segments(row: TraceRequest, run: int, block_tokens: int, known: dict[int, tuple[int, int]]) -> Segments:
+    """The first `run` blocks of the prompt; the last one of all may be less than whole. `known` are the whole ones."""
+    whole = min(run, row.prompt_tokens // block_tokens)
+    found = [known.setdefault(block, (block, block_tokens)) for block in row.hash_ids[:whole]]
+    if whole < run:
+        found.append((row.hash_ids[whole], row.prompt_tokens - whole * block_tokens))
+    return tuple(found)
 
 
 def to_requests(trace: TraceFile) -> Sendable:
     """The requests of a trace. Blocks that no other request begins with become one private segment."""
     runs = shared_runs([row.hash_ids for row in trace.requests])
+    known: dict[int, tuple[int, int]] = {}
     sessions: dict[str, int] = {}
     latest: dict[str, int] = {}  # session -> its newest request
     steps: dict[str, int] = {}  # step -> its request
@@ -193,14 +214,14 @@ def to_requests(trace: TraceFile) -> Sendable:
     waits: dict[int, int] = {}
     for index, (row, run) in enumerate(zip(trace.requests, runs, strict=True)):
         prompt, output = row.prompt_tokens, row.output_tokens
-        segments = _shared_segments(row, run, trace.block_tokens)
+        segments = _shared_segments(row, run, trace.block_tokens, known)
         shared = min(prompt, run * trace.block_tokens)
         if shared < prompt:
             segments += ((content_id(PROMPT, index), prompt - shared),)
         session = index if row.session is None else sessions.setdefault(row.session, index)
         request = Request(index, session, prompt, output, output, segments, shared, content_id(ANSWER, index))
         if row.arrival_s is not None:
-            arrivals.append((row.arrival_s, request))
+            arrivals.append(Arrival(row.arrival_s, request))
         else:
             before = [steps[step] for step in row.after] or [latest[row.session or ""]]
             waits[index] = len(before)

@@ -211,16 +211,15 @@ def _sendable(workload: Trace) -> Sendable:
 def _trace(spec: Spec, workload: Trace) -> Load:
     """A trace file. Only send times are scaled, not the pauses inside a session; the seed draws missing send times."""
     sent = _sendable(workload)
-    times: Sequence[float] = [time_s for time_s, _ in sent.arrivals]
+    arrivals = sent.arrivals
     if sent.starts in ("together", "unknown") and workload.rate is not None:
-        sessions_per_s = workload.rate * len(times) / sent.requests
-        times = arrival_times(len(times), sessions_per_s, 1.0, spec.run.seed)
+        sessions_per_s = workload.rate * len(arrivals) / sent.requests
+        times = arrival_times(len(arrivals), sessions_per_s, 1.0, spec.run.seed)
+        arrivals = tuple(Arrival(time_s, one.request) for time_s, one in zip(times, arrivals, strict=True))
     elif sent.starts == "unknown":
         raise SpecError("workload.rate: missing; {path} has no send times; allowed: requests per second", workload.path)
-    else:
-        speedup = _speedup(workload, sent)
-        times = [time_s / speedup for time_s in times]
-    arrivals = tuple(Arrival(time_s, request) for time_s, (_, request) in zip(times, sent.arrivals, strict=True))
+    elif (speedup := _speedup(workload, sent)) != 1.0:
+        arrivals = tuple(Arrival(one.time_s / speedup, one.request) for one in arrivals)
     single = {earlier: rest[0] for earlier, rest in sent.followers.items() if len(rest) == 1}
     if len(single) < len(sent.followers) or any(count > 1 for count in sent.waits.values()):
         return Woven(arrivals, sent)

@@ -12,14 +12,14 @@ from planner.charts import Say
 from planner.engine.catalogue import hardware
 from planner.report.printing import shown
 from planner.report.words import number, percent
-from planner.run.metrics import METRICS, Summary
+from planner.run.metrics import METRICS, Summary, summarise
 from planner.spec import SpecError, dump
 from planner.suggestion.answer import Suggestion
 from planner.suggestion.words import engines, explanation, pick
 from planner.ui import compute
 from planner.ui.bar import Waiting, cancelled, offer_to_go_on, unless_cancelled
 from planner.ui.frame import badge, failed, go, guarded, help_of, link, read_this, scenario, title
-from planner.ui.lead import alternatives, lead, options, serves
+from planner.ui.lead import alternatives, lead, options, serves, warned
 from planner.ui.scenario import TRACE, Scenario
 from planner.ui.texts import say, t, translator
 from planner.ui.uploads import shown as shown_name
@@ -43,6 +43,9 @@ def page() -> None:
     else:
         lead(now, sure, rate)
     badge(found.provenance, found.notes)
+    if found.verdict is not None and found.provenance.startswith("[calibrated"):  # a roofline's own words say its error
+        off_by = percent(found.verdict.error)
+        st.caption(t("Simulated. The profile's own error, of its fit to measured steps, is {error}.", error=off_by))
     if sure is None and cancelled(asked):
         offer_to_go_on(t("Cancelled: this is the first look."))
     place = st.container()
@@ -120,6 +123,10 @@ def _body(now: Scenario, found: Suggestion, rate: float | None, sure: bool) -> N
         alternatives(found, options(now, found, rate), rate)
     elif chosen.rate > 0:
         _cards(found, chosen.rate, rate)
+    else:
+        _idle(found)
+        _next(now, found, able=False)
+        return
     st.altair_chart(charts.which_split(found, rate, say), alt=t("Bar chart of every split"))
     read_this(
         t(
@@ -129,7 +136,7 @@ def _body(now: Scenario, found: Suggestion, rate: float | None, sure: bool) -> N
         )
     )
     _reasons(found)
-    _next(now, found)
+    _next(now, found, able=True)
 
 
 def _cards(found: Suggestion, highest: float, rate: float | None) -> None:
@@ -141,9 +148,7 @@ def _cards(found: Suggestion, highest: float, rate: float | None) -> None:
     text = t("To run: **{name}**. Under your traffic of {rate} requests/s:", name=name, rate=number(offered))
     st.markdown(text)
     columns = st.columns(3)
-    for column, (metric, limit) in zip(
-        columns, (("ttft_p99_ms", found.slo.ttft_ms), ("tpot_p99_ms", found.slo.tpot_ms)), strict=False
-    ):
+    for column, (metric, limit) in zip(columns, _limits(found), strict=False):
         with column:
             _latency(summary, metric, limit)
     with columns[2]:
@@ -153,6 +158,25 @@ def _cards(found: Suggestion, highest: float, rate: float | None) -> None:
             delta=t("at most {rate} requests/s", rate=number(highest)), delta_arrow="off",
             delta_color="normal" if used <= 1 else "inverse", help=t("What is left of the highest rate."),
         )  # fmt: skip
+    warned([summary])
+
+
+IDLE_RATE, IDLE_REQUESTS = 0.1, 200  # requests per second that hardly ever meet each other
+
+
+def _idle(found: Suggestion) -> None:
+    """Where no rate is within the targets: what an idle deployment takes, which is the least to allow."""
+    summary = summarise(compute.run_of(found.yaml, IDLE_RATE, IDLE_REQUESTS))
+    name = say(engines(pick(found.rows, found.verdict)))
+    st.markdown(t("Even nearly idle, at {rate} requests/s, **{name}** has:", rate=number(IDLE_RATE), name=name))
+    for column, (metric, limit) in zip(st.columns(3), _limits(found), strict=False):
+        with column:
+            _latency(summary, metric, limit)
+    st.caption(t("A target below these needs a faster GPU, a smaller model or shorter prompts."))
+
+
+def _limits(found: Suggestion) -> tuple[tuple[str, float | None], ...]:
+    return ("ttft_p99_ms", found.slo.ttft_ms), ("tpot_p99_ms", found.slo.tpot_ms)
 
 
 def _latency(summary: Summary, metric: str, limit: float | None) -> None:
@@ -188,17 +212,25 @@ def _reasons(found: Suggestion) -> None:
         st.subheader(t("What would change it"), anchor=False)
         st.markdown(say(found.verdict.change))
         st.altair_chart(charts.what_would_change(found, say), alt=t("P/D's advantage under changes of 20 %"))
-        read_this(t("Right of the dashed line P/D is worth it; around it, it is too close to call."))
+        read_this(
+            t(
+                "Worth it is right of the dashed line by more than its interval "
+                "and the profile's error; nearer is too close to call."
+            )
+        )
     for note in found.notes:
         st.caption(say(note))
 
 
-def _next(now: Scenario, found: Suggestion) -> None:
+def _next(now: Scenario, found: Suggestion, able: bool) -> None:
+    """`able`: there is something to deploy."""
     st.subheader(t("Next"), anchor=False)
     with st.container(horizontal=True):
-        if st.button(t("Check it for real"), type="primary", icon=":material/fact_check:", key="answer_check"):
+        if not able and st.button(t("Change the question"), type="primary", icon=":material/help:", key="answer_ask"):
+            go("ask")
+        if able and st.button(t("Check it for real"), type="primary", icon=":material/fact_check:", key="answer_check"):
             go("check")
-        if st.button(t("Deploy it"), icon=":material/rocket_launch:", key="answer_deploy"):
+        if able and st.button(t("Deploy it"), icon=":material/rocket_launch:", key="answer_deploy"):
             go("deploy")
         st.download_button(
             t("Download the YAML"), found.yaml, f"{now.traffic}-{now.gpus}.yaml", "application/yaml",

@@ -13,8 +13,10 @@ from planner.engine.catalogue import hardware, names
 from planner.engine.model_config import model_config
 from planner.report.words import number
 from planner.spec import SpecError
+from planner.traffic.traces import summarise
 from planner.ui.answer import in_words
 from planner.ui.bar import go_on
+from planner.ui.compute import trace_of
 from planner.ui.frame import failed, go, guarded, remember, scenario, title
 from planner.ui.models import offered, pasted, standing
 from planner.ui.prices import list_price, prices
@@ -124,7 +126,7 @@ def _model(now: Scenario) -> None:
     left, right = st.columns([3, 1], vertical_alignment="bottom")
     with right, st.popover(t("My own model"), icon=":material/upload_file:", width="stretch"):
         text = st.text_area(t("Its config.json, pasted"), key="ask_config", height=160)
-        if st.button(t("Use this model"), key="ask_config_use", disabled=not text.strip()):
+        if st.button(t("Use this model"), key="ask_config_use"):
             _use_pasted(text)
     chosen = st.session_state["ask_model"]
     with left:
@@ -212,7 +214,33 @@ def _trace() -> None:
             t("Trace"), known if chosen in known or not chosen else [*known, chosen], format_func=shown,
             key="ask_trace",
         )  # fmt: skip
+        _shape(st.session_state["ask_trace"])
         st.caption(t("Mooncake, Bailian, Azure, BurstGPT or vLLM bench files, plain or gzip."))
+
+
+def _shape(name: str) -> None:
+    """What a trace holds in a line, or why it cannot be used."""
+    try:
+        found = summarise(trace_of(name).requests)
+    except SpecError as error:
+        failed(error)
+        return
+    assert found is not None  # a trace that was read has requests
+    told = {"rate": number(found.rate), "prompt": number(found.prompt_tokens["mean"])}
+    st.caption(
+        t(
+            "{n} requests at {rate} requests/s; on average {prompt} prompt and {output} answer tokens",
+            n=f"{found.requests:,}", output=number(found.output_tokens["mean"]), **told,
+        )
+    )  # fmt: skip
+
+
+def _readable(name: str) -> bool:
+    try:
+        trace_of(name)
+    except SpecError:
+        return False
+    return True
 
 
 def _targets() -> None:
@@ -260,6 +288,9 @@ def _button(now: Scenario) -> None:
             return
         if standing(now.model, now.hardware, now.most_gpus).fault is not None:
             st.error(t("This model cannot run here: see its line above."), icon=":material/error:")
+            return
+        if now.traffic == TRACE and not _readable(now.trace):
+            st.error(t("This trace cannot be used: see its line above."), icon=":material/error:")
             return
         if st.button(t("Answer"), type="primary", icon=":material/lightbulb:", key="ask_button"):
             go_on()

@@ -213,10 +213,12 @@ def _start(plan: LivePlan | None) -> None:
             t("This page is served beyond this machine, so it starts nothing. {name}=1 allows it.", name=jobs.ALLOW)
         )
     pressed = st.button(
-        t("Start the check"), type="primary", icon=":material/play_arrow:", disabled=plan is None or not free,
+        t("Start the check"), type="primary", icon=":material/play_arrow:", disabled=not free,
         key="check_start",
     )  # fmt: skip
-    if pressed and plan is not None:
+    if pressed and plan is None:
+        st.error(t("Type the address of a server first."), icon=":material/error:")
+    elif pressed and plan is not None:
         try:
             jobs.start(dump(plan.spec), plan.endpoints, plan.ray, plan.calibrate)
         except jobs.Busy as error:
@@ -311,8 +313,8 @@ def _compared(simulated: Path, measured: Path) -> None:
         rows = [
             {
                 t("Metric"): charts.name_of(e, say),
-                t("simulated"): number(e.predicted),
-                t("measured"): number(e.measured),
+                t("simulated"): charts.valued(e, e.predicted),
+                t("measured"): charts.valued(e, e.measured),
                 t("error"): _signed(e.error),
             }
             for e in comparison.errors

@@ -107,8 +107,9 @@ PAGES: dict[str, str] = {
     ),
     "What would change it": "什么会改变结论",
     "P/D's advantage under changes of 20 %": "各项变化 20 % 时 P/D 的优势",
-    "Right of the dashed line P/D is worth it; around it, it is too close to call.": (
-        "虚线右侧：P/D 值得；虚线附近：难分高下。"
+    "Worth it is right of the dashed line by more than its interval "
+    "and the profile's error; nearer is too close to call.": (
+        "值得：在虚线右侧，且超出其区间与性能档案的误差；更近则难分高下。"
     ),
     "Next": "下一步",
     "Check it for real": "实测验证",

@@ -13,10 +13,14 @@ ANSWERS: dict[str, str] = {
     "mocked: routing and queueing are measured, step times are not": "模拟引擎：路由与排队为实测，步时不是",
     "calibrated: {profiles}": "已校准：{profiles}",
     "roofline: not measured, and no public rows are comparable": "屋顶线模型：未实测，也没有可比的公开数据",
-    "roofline: not measured on your GPU; on {rows} public rows of {gpus} with this kind of model TPOT was off by "
-    "{mean:.0f} % (90 %: {p90:.0f} %; its rates were fitted to them)": "屋顶线模型：未在你的 GPU 上实测；"
-    "在 {gpus} 的 {rows} 条同类模型公开数据上，"
+    "roofline: not measured on your GPU; on {rows} public rows of {model} on {gpus} TPOT was off by {mean:.0f} % "
+    "(90 %: {p90:.0f} %; its rates were fitted to them)": "屋顶线模型：未在你的 GPU 上实测；"
+    "在 {gpus} 上 {model} 的 {rows} 条公开数据上，"
     "TPOT 误差为 {mean:.0f} %（90 %：{p90:.0f} %；其速率即拟合自这些数据）",
+    "roofline: not measured on your GPU; on {rows} public rows of configurations that no fit had seen TPOT was "
+    "off by {tpot:.0f} % (90 %: {tpot_p90:.0f} %), TTFT by {ttft:.0f} % (90 %: {ttft_p90:.0f} %)": "屋顶线模型："
+    "未在你的 GPU 上实测；在拟合未见过的配置的 {rows} 条公开数据上，"
+    "TPOT 误差为 {tpot:.0f} %（90 %：{tpot_p90:.0f} %），TTFT 误差为 {ttft:.0f} %（90 %：{ttft_p90:.0f} %）",
     "no TTFT or TPOT was measured": "没有实测 TTFT 或 TPOT",
     "no request can run there": "没有请求能在那里运行",
     "most requests wait for a place, and the row does not say how many there are": (
@@ -84,6 +88,7 @@ ANSWERS: dict[str, str] = {
         "A（{a}）的有效吞吐为{rate}，B（{b}）为 {y}：{verdict}。A {of_a}，B {of_b}"
     ),
     "{rate} req/s per GPU": ("每 GPU 每秒 {rate} 个请求"),
+    "{verdict}, but A was sent {x} req/s and B {z}": "{verdict}，但发给 A 的是 {x} req/s，发给 B 的是 {z}",
     "{verdict} ({which} past saturation)": "{verdict}（{which} 已过饱和）",
     "neither is ahead": "不分先后",
     "they are within {share} of each other": "两者相差不到 {share}",
@@ -438,9 +443,7 @@ ANSWERS: dict[str, str] = {
     "client send to first token at the client.": "客户端发送到客户端收到首 token。",
     "client send to last token at the client.": "客户端发送到客户端收到最后一个 token。",
     "(E2E - TTFT) / (output tokens - 1), one value a request.": "(E2E - TTFT) / (输出 token - 1)，每个请求一个值。",
-    "gaps between tokens, pooled over all requests. On GPUs simulations tell its mean and median, not its tails.": (
-        "全部请求合并的 token 间隔。在 GPU 上，模拟只预测其平均值和中位数，不预测尾部。"
-    ),
+    "gaps between tokens, pooled over all requests.": "全部请求合并的 token 间隔。",
     "TTFT without retrieval": "不含检索的 TTFT",
     "TTFT less the wait for retrieval and the retrieval itself.": "TTFT 减去检索等待与检索本身。",
     "Retrieval": "检索",

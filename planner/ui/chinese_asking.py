@@ -104,4 +104,34 @@ ASKING: dict[str, str] = {
         "每个部署中都是同样的 {n} 个请求，按每秒 {rate} 个依次发出。"
         "每一条是其中一个请求的一个阶段，画在处理它的工作进程上；这些进程同时处理的其他请求没有画出。"
     ),
+    "Even nearly idle, at {rate} requests/s, **{name}** has:": "即使几乎空闲（每秒 {rate} 个请求），**{name}** 也有：",
+    "A target below these needs a faster GPU, a smaller model or shorter prompts.": (
+        "目标若低于这些数值，需要更快的 GPU、更小的模型或更短的提示词。"
+    ),
+    "This trace cannot be used: see its line above.": "这条轨迹无法使用：见上方说明。",
+    "{n} requests at {rate} requests/s; on average {prompt} prompt and {output} answer tokens": (
+        "{n} 个请求，每秒 {rate} 个；平均提示词 {prompt} token，回答 {output} token"
+    ),
+    "Request": "请求",
+    "from": "从",
+    "to": "到",
+    "Measured steps": "实测步数",
+    "Mean error, %": "平均误差，%",
+    "Largest error, %": "最大误差，%",
+    "From a file or a command": "来自文件或命令",
+    "YAML of this planner, or what starts your servers: scripts and commands of vLLM, SGLang, "
+    "TensorRT-LLM, Docker Compose, Kubernetes, KServe, Dynamo, llm-d, production-stack, Ray Serve.": (
+        "本工具的 YAML，或启动您服务的文件：vLLM、SGLang、TensorRT-LLM 的脚本与命令，"
+        "Docker Compose、Kubernetes、KServe、Dynamo、llm-d、production-stack、Ray Serve。"
+    ),
+    "Type the address of a server first.": "请先填写服务器地址。",
+    "This is the edge: {share} of the requests meet the targets, {target} should.": (
+        "这已是边缘：{share} 的请求达标，应为 {target}。"
+    ),
+    "Simulated. The profile's own error, of its fit to measured steps, is {error}.": (
+        "仿真结果。性能档案自身的误差（对实测步时的拟合）为 {error}。"
+    ),
+    "Upload a file": "上传文件",
+    "Or paste it": "或粘贴到这里",
+    "Put it into the editor": "放入编辑框",
 }

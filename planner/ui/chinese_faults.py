@@ -141,6 +141,10 @@ FAULTS: dict[str, str] = {
         "{path}：无法读取（{fault}）；可用：可读取的{wanted}"
     ),
     "{path}: not UTF-8 text; allowed: {wanted}": "{path}：不是 UTF-8 文本；可用：{wanted}",
+    "{where}: is another stack's file; allowed: the YAML that `planner import` makes of it": (
+        "{where}：是其他系统的文件；可用：由 `planner import` 转换成的 YAML"
+    ),
+    "{name}: is a folder; allowed: the path of a YAML file": "{name}：是文件夹；可用：YAML 文件的路径",
     "{name}: no such file: {fault}, or the path of a YAML file": ("{name}：没有这个文件：{fault}，或 YAML 文件的路径"),
     "--set {text}: not an assignment; allowed: --set key.inner=value": (
         "--set {text}：不是赋值；可用：--set key.inner=value"
@@ -186,6 +190,9 @@ FAULTS: dict[str, str] = {
     ),
     "{where}: {key}: {value!r} is not covered; allowed: {allowed}": (
         "{where}：{key}：不支持 {value!r}；可用：{allowed}"
+    ),
+    "fp8_e4m3, int8 or fp4 beside the same input_tensors, int4 beside none": (
+        "fp8_e4m3、int8 或 fp4，input_tensors 与之相同；int4 则无 input_tensors"
     ),
     "num_bits 8 of type float, or none": "num_bits 为 8 的 float，或不设",
     "{where}: holds no group; allowed: config_groups with num_bits": (
@@ -371,8 +378,10 @@ FAULTS: dict[str, str] = {
     "retrieval.top_k: {top_k} chunks of {documents} documents; at most one chunk each": (
         "retrieval.top_k：从 {documents} 个文档取 {top_k} 块；每个文档最多一块"
     ),
-    "{path}: line {line}: unknown format; workload.format must be one of {formats}": (
-        "{path}：第 {line} 行：无法识别的格式；workload.format 须为其中之一：{formats}"
+    "{path}: line {line}: unknown format; workload.format must be one of {formats} (CSV or JSON lines with a time, "
+    "prompt_tokens and output_tokens)": (
+        "{path}：第 {line} 行：无法识别的格式；workload.format 须为其中之一：{formats}（含时间、prompt_tokens 和 "
+        "output_tokens 的 CSV 或 JSON 行）"
     ),
     "{path}: the trace is empty; it must hold at least one request": "{path}：轨迹为空；至少须有一个请求",
     "{path}: only {count} of {all} requests have their own send time; a closed loop or sessions cannot be written as a "
@@ -414,9 +423,13 @@ FAULTS: dict[str, str] = {
     "not JSON ({error}); must be one object a line": "不是 JSON（{error}）；须为每行一个对象",
     "nested too deeply; must be one object a line": "嵌套太深；须为每行一个对象",
     "{counts}; must be equally many": "{counts}；个数须相同",
-    "TIMESTAMP is {text}; must be a date and time such as 2023-11-16 18:15:46.68": (
-        "TIMESTAMP 是 {text}；须为日期和时间，如 2023-11-16 18:15:46.68"
+    "{key} is {text}; must be a date and time such as 2023-11-16 18:15:46.68": (
+        "{key} 是 {text}；须为日期和时间，如 2023-11-16 18:15:46.68"
     ),
+    "no columns of a time, prompt tokens and output tokens; must have all three": (
+        "没有时间、提示词词元数和输出词元数这三列；三列都须有"
+    ),
+    "{key} is missing; must be in every row": "缺少 {key}；每一行都须有",
     "no list {key!r}; must be the result of `vllm bench serve --save-result --save-detailed`": (
         "没有列表 {key!r}；须为 `vllm bench serve --save-result --save-detailed` 的结果"
     ),
@@ -466,6 +479,13 @@ FAULTS: dict[str, str] = {
     ),
     "{count} more": "另有 {count} 行",
     "{count} requests that had failed when they were recorded were left out.": "记录时已失败的 {count} 个请求未采用。",
+    "Nothing is sent for {pause:.0f} of the trace's {span:.0f} hours: are its dates right? workload.start_s and "
+    "end_s choose a part.": (
+        "轨迹的 {span:.0f} 小时中有 {pause:.0f} 小时没有请求：日期是否正确？用 workload.start_s 和 end_s 选取其中一段。"
+    ),
+    "The columns were told by their names: times are seconds where those name no other unit.": (
+        "各列由列名判定：列名未注明单位时，时间以秒计。"
+    ),
     "The trace holds text: lengths are estimated at a token for every 4 characters.": (
         "轨迹中是文本：长度按每 4 个字符 1 个 token 估计。"
     ),
@@ -580,6 +600,9 @@ FAULTS: dict[str, str] = {
     "batch": "批大小",
     "context tokens of a sequence": "一条序列的上下文 token",
     "prompt tokens of a step": "一步的提示词 token",
+    "profile {name} is for {what} {mine}, not {yours}: step times are the roofline's": (
+        "性能档案 {name} 的{what}是 {mine}，不是 {yours}：步时间取自屋顶线"
+    ),
     "profile {name} is for {what} {mine}, used for {yours}; times are not to be trusted": (
         "性能档案 {name} 的{what}是 {mine}，却用于 {yours}；时间不可信"
     ),
@@ -588,7 +611,6 @@ FAULTS: dict[str, str] = {
     ),
     "model": "模型",
     "hardware": "硬件",
-    "tp": "TP",
     "profile {name} was measured on vLLM {mine}, and {here} is installed here; times may differ": (
         "性能档案 {name} 在 vLLM {mine} 上实测，而本机安装的是 {here}；时间可能不同"
     ),

@@ -63,6 +63,8 @@ WATCHING: dict[str, str] = {
     "Nothing judged yet: {count} intervals seen, 9 are needed after the first fit.": (
         "尚未判断：已见 {count} 个时段，首次拟合后还需 9 个。"
     ),
+    "{metric} {inside}/{count}": "{metric} {inside}/{count}",
+    "output": "输出",
     "The 90 % intervals held {share} of what was measured ({each}); refitted {count} times.": (
         "90 % 区间包住了实测值的 {share}（{each}）；重新拟合 {count} 次。"
     ),

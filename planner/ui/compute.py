@@ -22,9 +22,10 @@ from planner.suggestion.probe import Period
 from planner.suggestion.splits import Split, apply, rank_sizes, splits, tp_sizes
 from planner.suggestion.spread import Done, ProcessPool, Spread, cores, here
 from planner.suggestion.suggest import COARSE, SearchTask, prepared, search, suggest
+from planner.traffic import traces
 from planner.traffic.workload import offered_rate
 from planner.ui.bounds import bounded
-from planner.ui.scenario import Scenario
+from planner.ui.scenario import Scenario, trace_path
 from planner.ui.waiting import Answers, Work
 
 T = TypeVar("T")
@@ -187,6 +188,17 @@ def curves_of(found: Suggestion, spec: Spec, rows: Sequence[Row] | None = None) 
     """The load curves of these candidates (None: the best of each mode), by name; over the same rates."""
     rows = best_rows(found) if rows is None else rows
     return {row.name: (row, curve_of(found, row, spec, max(one.rate or one.guess for one in rows))) for row in rows}
+
+
+@st.cache_resource(max_entries=8, show_spinner=False)
+def _read(path: str, changed_ns: int) -> traces.TraceFile:
+    return traces.read(path)
+
+
+def trace_of(name: str) -> traces.TraceFile:
+    """A trace by its name on the pages. Raises SpecError."""
+    path = trace_path(name)
+    return _read(str(path), path.stat().st_mtime_ns)
 
 
 def rate_of(spec: Spec) -> float | None:

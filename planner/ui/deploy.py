@@ -12,10 +12,11 @@ import yaml
 
 from planner.interop.export import TARGETS, export
 from planner.spec import Spec, SpecError, parse
-from planner.suggestion.words import pick
+from planner.suggestion.words import pick, sentence
 from planner.ui import compute
 from planner.ui.answer import answered
 from planner.ui.frame import badge, failed, guarded, link, scenario, title
+from planner.ui.lead import serves, too_much
 from planner.ui.texts import say, t
 
 WHOLE = "planner"
@@ -40,6 +41,11 @@ def page() -> None:
             texts = {label: compute.fewest_yaml(now, fewest), **texts}
         chosen = st.radio(t("Deployment"), list(texts), horizontal=True, key="deploy_which")
         badge(found.provenance, found.notes)
+        sure, rate = compute.known(now), compute.rate_of(now.spec())  # a first look may do better than it says
+        if not pick(found.rows, found.verdict).rate > 0:
+            st.warning(say(sentence(found.rows, found.verdict, found.gpus)), icon=":material/block:")
+        elif sure is not None and rate is not None and not serves(sure, rate):
+            st.warning(too_much(sure, rate), icon=":material/block:")
         _files(parse(texts[chosen or next(iter(texts))]))
     except (SpecError, ChildProcessError) as error:
         failed(error)

@@ -87,7 +87,7 @@ def title(text: str, about: str) -> None:
     st.caption(about)
 
 
-DOUBTS = ("times are not to be trusted", "scaled from it by the roofline")
+DOUBTS = ("step times are the roofline's", "times are not to be trusted", "scaled from it by the roofline")
 
 
 def doubts(notes: Sequence[str]) -> list[str]:

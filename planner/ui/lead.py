@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pandas as pd
 import streamlit as st
 
+from planner.report import printing
 from planner.report.printing import shown
-from planner.report.words import number
+from planner.report.words import number, percent
 from planner.run.metrics import METRICS, Summary
 from planner.run.tables import Progress
 from planner.spec import dump
@@ -16,7 +18,6 @@ from planner.suggestion.answer import Row, Suggestion
 from planner.suggestion.splits import Split, apply
 from planner.suggestion.words import engines, pick, sentence
 from planner.ui import compute
-from planner.ui.prices import cost_per_million
 from planner.ui.scenario import Scenario
 from planner.ui.texts import say, t
 
@@ -32,7 +33,11 @@ class Option:
     gpus: int
     highest: float | None
     summary: Summary
-    cost: float | None  # US dollars per million tokens, read and written
+
+    @property
+    def cost(self) -> float | None:
+        """US dollars per million tokens, read and written; None without a price."""
+        return self.summary["cost_per_million_tokens"]
 
 
 def serves(found: Suggestion, rate: float) -> bool:
@@ -49,19 +54,24 @@ def lead(now: Scenario, found: Suggestion, rate: float | None) -> None:
         st.subheader(verdict, anchor=False)
         return
     if not serves(found, rate):
-        reached = {"rate": number(rate), "most": number(best.rate), "engines": say(engines(best))}
-        text = (
-            t("{rate} requests/s cannot be served within the targets: 1 GPU reaches {most}, as {engines}.", **reached)
-            if found.gpus == 1
-            else t(
-                "{rate} requests/s cannot be served within the targets: all {gpus} GPUs reach {most}, as {engines}.",
-                gpus=found.gpus, **reached,
-            )
-        )  # fmt: skip
-        st.subheader(f":material/block: {text}", anchor=False)
+        st.subheader(f":material/block: {too_much(found, rate)}", anchor=False)
     else:
         st.subheader(_needs(now, found, best, rate), anchor=False)
     st.markdown(f"**{verdict}**")
+
+
+def too_much(found: Suggestion, rate: float) -> str:
+    """That these GPUs do not serve the load, and what they reach."""
+    best = pick(found.rows, found.verdict)
+    reached = {"rate": number(rate), "most": number(best.rate), "engines": say(engines(best))}
+    if found.gpus == 1:
+        return t(
+            "{rate} requests/s cannot be served within the targets: 1 GPU reaches {most}, as {engines}.", **reached
+        )
+    return t(
+        "{rate} requests/s cannot be served within the targets: all {gpus} GPUs reach {most}, as {engines}.",
+        gpus=found.gpus, **reached,
+    )  # fmt: skip
 
 
 def _needs(now: Scenario, found: Suggestion, best: Row, rate: float) -> str:
@@ -73,9 +83,19 @@ def _needs(now: Scenario, found: Suggestion, best: Row, rate: float) -> str:
         "{rate} requests/s needs {count}: run {name}; {figures}.",
         rate=number(rate), count=_count(cheapest.gpus), name=cheapest.name, figures=t(", ").join(figures),
     )  # fmt: skip
+    text += edge(cheapest.summary)
     if found.gpus > cheapest.gpus:
         text += " " + t("All {gpus} would reach {most} requests/s.", gpus=found.gpus, most=number(best.rate))
     return text
+
+
+def edge(summary: Summary) -> str:
+    """That a run under the load misses its targets by a little, which other lists of requests met; else nothing."""
+    share = summary["attainment"]
+    if share is None or share >= summary.slo.attainment:
+        return ""
+    told = {"share": percent(share), "target": percent(summary.slo.attainment)}
+    return " " + t("This is the edge: {share} of the requests meet the targets, {target} should.", **told)
 
 
 LATENCIES = ("ttft_p99_ms", "tpot_p99_ms")
@@ -102,13 +122,12 @@ def options(now: Scenario, found: Suggestion, rate: float, progress: Progress | 
 
     def option(why: str, row: Row) -> Option:
         summary = runs[texts[row.name]]
-        return Option(why, say(engines(row)), found.gpus, row.rate, summary, _cost(now, found.gpus, rate, summary))
+        return Option(why, say(engines(row)), found.gpus, row.rate, summary)
 
     made: list[Option] = []
     if smaller and fewest and fewest.gpus:
         name, summary = _named(compute.fewest_split(now, fewest)), runs[smaller]
-        cost = _cost(now, fewest.gpus, rate, summary)
-        made.append(Option(t("cheapest"), name, fewest.gpus, None, summary, cost))
+        made.append(Option(t("cheapest"), name, fewest.gpus, None, summary))
     elif best.rate > 0:
         made.append(option(t("cheapest"), best))
     if room is not None:
@@ -127,12 +146,6 @@ def _named(split: Split) -> str:
 
 def _text(now: Scenario, found: Suggestion, row: Row) -> str:
     return found.yaml if row == pick(found.rows, found.verdict) else dump(apply(now.spec(), row.split))
-
-
-def _cost(now: Scenario, gpus: int, rate: float, summary: Summary) -> float | None:
-    price = now.price_per_gpu_hour
-    served, tokens = summary["requests_per_s"], summary["total_tokens_per_s"]
-    return cost_per_million(price, gpus, rate * tokens / served) if price and served and tokens else None
 
 
 def alternatives(found: Suggestion, made: list[Option], rate: float) -> None:
@@ -157,3 +170,10 @@ def alternatives(found: Suggestion, made: list[Option], rate: float) -> None:
         row[t("US dollars per million tokens")] = "–" if one.cost is None else number(one.cost)
         rows.append(row)
     st.table(pd.DataFrame(rows).set_index(t("What it is best in")))
+    warned([one.summary for one in made])
+
+
+def warned(summaries: Sequence[Summary]) -> None:
+    """What a reader must know of these runs before using their numbers."""
+    for warning in dict.fromkeys(text for summary in summaries for text in printing.warnings(summary)):
+        st.caption(f":material/warning: {say(warning)}")

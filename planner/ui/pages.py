@@ -22,6 +22,10 @@ code .token {color: light-dark(#14507F, #A4CFEF) !important}
 code .token.string {color: light-dark(#2B6431, #A3D9A9) !important}
 code .token.comment, code .token.shebang {color: light-dark(#55606B, #A9B4BF) !important}
 button[aria-checked="true"] p, [data-testid="stSliderThumbValue"] p {color: light-dark(#005A8C, #8CCBF0)}
+.stMarkdownBadge {white-space: normal !important}
+[data-testid="stMainBlockContainer"] {padding-top: 4.5rem}
+[data-testid="stTopNavLink"]:focus-visible {outline: 2px solid light-dark(#005A8C, #8CCBF0)}
+.st-key-traffic_cards > * {flex: 1 1 9.5rem !important; width: 9.5rem !important}
 [data-testid="stHeading"] h1 {font-size: 2.25rem; padding: .5rem 0}
 :has(> .st-key-answer_bar) {position: sticky; bottom: 0; z-index: 90}
 .st-key-answer_bar {padding: .6rem 0; border-top: 1px solid #8886; background: Canvas}

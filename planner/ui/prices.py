@@ -29,8 +29,3 @@ def prices() -> Prices:
 def list_price(hardware: str) -> float | None:
     """None: not listed."""
     return prices().usd_per_gpu_hour.get(hardware)
-
-
-def cost_per_million(price_per_gpu_hour: float, gpus: int, tokens_per_s: float) -> float:
-    """US dollars for a million tokens when `gpus` are rented whole and serve `tokens_per_s` together."""
-    return price_per_gpu_hour * gpus / 3600 / tokens_per_s * 1e6

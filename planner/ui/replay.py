@@ -44,17 +44,10 @@ def page() -> None:
         st.session_state["replay_kept"] = name
         st.caption(t("Mooncake, Bailian, Azure, BurstGPT or vLLM bench files, plain or gzip."))
     try:
-        path = scenarios.trace_path(name or "")
-        trace = _read(str(path), path.stat().st_mtime_ns)
-        _shape(trace)
-        _replay(str(path))
+        _shape(compute.trace_of(name or ""))
+        _replay(str(scenarios.trace_path(name or "")))
     except SpecError as error:
         failed(error)
-
-
-@st.cache_resource(max_entries=8, show_spinner=False)
-def _read(path: str, changed_ns: int) -> traces.TraceFile:
-    return traces.read(path)
 
 
 def _shape(trace: traces.TraceFile) -> None:

@@ -38,7 +38,8 @@ def fault(error: Exception | str) -> str:
     text = said(error) if isinstance(error, Exception) else error
     if isinstance(error, OSError) and error.strerror:
         text = message("{path}: {fault}", error.filename, system(error)) if error.filename else system(error)
-    return re.sub(r"([\\*\[\]$~<>])", r"\\\1", " ".join(say(text).split()))
+    told = re.sub(r"([\\*\[\]$~<>])", r"\\\1", " ".join(say(text).split()))
+    return re.sub(r"(https?://[!-~]+)(?=[^ -~])", r"\1 ", told)  # else the link goes on through the Chinese after it
 
 
 def translator() -> Callable[[str], str]:

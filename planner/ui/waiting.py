@@ -128,13 +128,13 @@ class Bar:
 
     parts: dict[str, tuple[float, float]]
     share: float = 0.0
-    _begun: tuple[float, float] | None = field(default=None)  # when the first share was told, and what it was
+    _begun: tuple[float, float] | None = field(default=None)  # when the first share after QUICK was told, and what
 
     def at(self, part: str, stage: str, share: float, now_s: float) -> float:
         """The share of the whole; stage and share are as the work tells them."""
         begin, end = self.parts[part]
         self.share = max(self.share, begin + (end - begin) * within(part, stage, share))
-        if self._begun is None:
+        if self._begun is None and stage != QUICK:
             self._begun = (now_s, self.share)
         return self.share
 
@@ -147,6 +147,7 @@ class Bar:
         return (1 - self.share) * took_s / done if done >= SAYS and took_s >= 1 else None
 
 
+QUICK = "estimate"  # the stage that simulates nothing: its pace says nothing about the others
 SAYS = 0.04  # of the whole, done in sight of the bar: before, the time left would be a guess
 
 # From where to where of a part each of its stages is, by the time that it takes.

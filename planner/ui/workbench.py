@@ -12,11 +12,14 @@ from planner import charts
 from planner.engine.catalogue import names
 from planner.engine.profiles import load_profile
 from planner.engine.provenance import origin
+from planner.interop.import_file import import_text
+from planner.messages import message
 from planner.report import printing
 from planner.report.explain import explain
 from planner.run.metrics import METRICS, Summary, summarise
 from planner.run.tables import Run
 from planner.spec import SpecError, config_root, dump, load, parse
+from planner.spec.strict_yaml import read_mapping
 from planner.suggestion import curves
 from planner.ui import compute
 from planner.ui.frame import badge, failed, guarded, help_of, read_this, scenario, title
@@ -62,9 +65,43 @@ def _text() -> str:
         t("Start from"), [QUESTION, *_shipped()], key="bench_file", on_change=replace,
         format_func=lambda name: asked if name == QUESTION else name,
     )  # fmt: skip
+    _bring()
     text = str(st.text_area(t("YAML"), key="bench_text", height=330))
     st.session_state["bench_kept"] = text
     return text
+
+
+def _bring() -> None:
+    """A file of the user's in the editor, or a command."""
+    with st.popover(t("From a file or a command"), icon=":material/upload_file:", width="stretch"):
+        st.caption(
+            t(
+                "YAML of this planner, or what starts your servers: scripts and commands of vLLM, SGLang, "
+                "TensorRT-LLM, Docker Compose, Kubernetes, KServe, Dynamo, llm-d, production-stack, Ray Serve."
+            )
+        )
+        upload = st.file_uploader(t("Upload a file"), key="bench_upload")
+        pasted = st.text_area(
+            t("Or paste it"), key="bench_pasted", height=100,
+            placeholder="vllm serve Qwen/Qwen3-32B --tensor-parallel-size 2 --max-num-seqs 256",
+        )  # fmt: skip
+        if st.button(t("Put it into the editor"), key="bench_bring"):
+            text, name = (
+                (pasted, "command") if upload is None else (upload.getvalue().decode(errors="replace"), upload.name)
+            )
+            try:
+                st.session_state["bench_text"] = brought(text, name)
+            except SpecError as error:
+                failed(error)
+
+
+def brought(text: str, name: str) -> str:
+    """YAML of this planner as it is, another stack's file as `planner import` turns it into one. Raises SpecError."""
+    try:
+        own = "deployment" in read_mapping(text, name)
+    except SpecError:
+        own = False
+    return text if own else import_text(text, name, Path(name).stem).yaml
 
 
 def _edit() -> None:
@@ -145,11 +182,17 @@ def _sweep() -> None:
     with right:
         with st.spinner(t("Simulating …")):
             table = compute.sweep_of(dump(parse(text, "YAML")), key, values)
-        st.altair_chart(charts.how_it_varies(table, metric, say(METRICS[metric].label)), alt=t("A metric over a key"))
+        st.altair_chart(charts.how_it_varies(table, key, metric, say), alt=t("A metric over a key"))
         read_this(t("Each point is one simulated run with that value; everything else stays as in the YAML."))
-        shown = table.rename(columns={"value": key, "meets_targets": t("meets the targets")})
-        labels = {name: say(METRICS[name].label) for name in curves.SWEPT}
-        st.dataframe(shown.rename(columns=labels), hide_index=True)
+        rows = [
+            {
+                key: row["value"],
+                t("meets the targets"): row["meets_targets"],
+                **{say(METRICS[name].label): printing.shown(METRICS[name], row[name]) for name in curves.SWEPT},
+            }
+            for row in table.to_dict("records")
+        ]
+        st.dataframe(pd.DataFrame(rows), hide_index=True)
 
 
 def _runs() -> dict[str, Path]:
@@ -190,12 +233,17 @@ def _read(folder: Path) -> Summary:
         ) from None
 
 
+def shown(value: float | bool | None) -> str:
+    """A parameter of the law, seconds down to 1e-12; a dash where there is none."""
+    return "–" if value is None else f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
 def _calibration() -> None:
     name = st.selectbox(t("Profile"), names("profiles"), key="bench_profile")
     profile = load_profile(name)
     file = profile.file
     assert file is not None
-    badge(f"[{origin([profile])}]")
+    badge(message("[{origin}]", origin([profile])))
     if file.measured is not None:
         st.caption(f"{file.measured.gpu}, vLLM {file.measured.vllm}, {file.measured.date}. {file.measured.how}")
     if file.fit is not None and file.fit.residuals:
@@ -222,6 +270,7 @@ def _calibration() -> None:
         st.caption(note)
     errors = {} if file.fit is None else file.fit.standard_errors
     law = [
-        {t("Parameter"): key, t("Value"): value, "±": errors.get(key)} for key, value in file.step.model_dump().items()
+        {t("Parameter"): key, t("Value"): shown(value), "±": shown(errors.get(key))}
+        for key, value in file.step.model_dump().items()
     ]
     st.dataframe(pd.DataFrame(law), hide_index=True)

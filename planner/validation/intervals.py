@@ -27,6 +27,7 @@ from planner.system.resolve import System
 # Of four H200 servers with one engine on two hosts (benchmarks/fit_hand_over.py): for profiles whose own spread is of
 # too few calibrations.
 SERVERS = Spread(calibrations=4, of="servers", decode=0.03, prompts=0.04, launches=0.2, requests=0.1, responses=0.13)
+WAY = 0.2  # of the way between workers: 4.1 ms + 1.5 us a token on one host of two H200s, 5.4 and 1.9 on another
 FEW = 3
 DEVIATION = 1.25  # of a normal distribution, in its mean absolute deviations
 DECODES = of_part("decode", "context")
@@ -70,9 +71,10 @@ def sample_profiles(profile: LatencyProfile, count: int, rng: np.random.Generato
         return [profile] * count
     found = comparable(profile)
     if found is not None:
-        spread = NormalDist().inv_cdf(0.95)  # 90 % of both signs lie within
-        factors = np.exp(rng.normal(0.0, np.log1p(found.tpot.p90) / spread, size=count)).tolist()
-        return [_slower(profile, factor) for factor in factors]
+        within = NormalDist().inv_cdf(0.95)  # 90 % of both signs lie within
+        deviations = [np.log1p(off.p90) / within for off in (found.tpot, found.ttft)]
+        factors = np.exp(rng.normal(0.0, deviations, size=(count, 2))).tolist()
+        return [_slower(profile, decode, prompts) for decode, prompts in factors]
     return [replace(from_file(file), warnings=profile.warnings) for file in sample_files(profile.file, count, rng)]
 
 
@@ -125,16 +127,20 @@ def _hand_over(system: System, rng: np.random.Generator) -> System:
     values: dict[str, Any] = {}
     for name, error in law.errors.items():
         known = getattr(now, name)  # of a spec or a preset where it is not the profile's
-        deviation = math.hypot(error, between.requests * known if name.startswith("way") else 0.0)
+        deviation = math.hypot(error, max(between.requests, WAY) * known if name.startswith("way") else 0.0)
         values[name] = max(0.0, float(rng.normal(known, deviation)))
     return replace(system, wires=replace(system.wires, hand_over=replace(now, **values)))
 
 
-def _slower(profile: LatencyProfile, factor: float) -> LatencyProfile:
-    """A roofline whose every step takes `factor` times as long."""
+def _slower(profile: LatencyProfile, factor: float, prompts: float) -> LatencyProfile:
+    """A roofline whose every step takes `factor` times as long, but for what prompts take, `prompts` times as long."""
     assert profile.file is not None
     step = profile.file.step
-    seconds = {name: value * factor for name, value in step.model_dump().items() if name not in SHAPES}
+    seconds = {
+        name: value * (prompts if name in PROMPTS else factor)
+        for name, value in step.model_dump().items()
+        if name not in SHAPES
+    }
     changed = profile.file.model_copy(update={"step": step.model_copy(update=seconds)})
     return replace(from_file(changed), warnings=profile.warnings)
 

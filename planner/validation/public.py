@@ -12,7 +12,7 @@ import math
 import multiprocessing
 import re
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,12 +22,11 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from planner.engine.catalogue import gpu_named, hardware, names
+from planner.engine.catalogue import gpu_named, names
 from planner.engine.limits import uneven
 from planner.engine.model_config import load_model, model_config, published_as
 from planner.engine.model_shape import ModelShape
 from planner.engine.parallel import Parallel
-from planner.engine.provenance import generation
 from planner.messages import message, said
 from planner.spec import Aggregated, Concurrency, Disaggregated, Engine, PoolSpec, Spec, SpecError, Uniform, config_root
 from planner.validation.recipes import ANY, BLACKWELL, BUDGET, recipe
@@ -406,25 +405,31 @@ def predict_all(rows: Sequence[PublicRow], processes: int, done: Callable[[], No
 
 
 def comparables(found: Sequence[Predicted]) -> str:
-    """The YAML of `planner.engine.provenance`: errors of vLLM's aggregated rows by kind of model and GPUs."""
-    kept: dict[tuple[str, tuple[str, ...]], list[Predicted]] = {}
-    gpus: dict[tuple[str, str], set[str]] = {}
-    those = [one for one in covered(found) if one.kind == "vllm" and one.row.workers[0][2] == 1]
-    named = [(one, load_model(catalogued(one.row.model)).kind, gpu_named(one.row.gpu) or "") for one in those]
-    for _, kind, gpu in named:
-        for scope in ("", generation(hardware(gpu))):
-            gpus.setdefault((kind, scope), set()).add(gpu)
-    for one, kind, gpu in named:
-        wider = {tuple(sorted(gpus[kind, at])) for at in ("", generation(hardware(gpu)))}
-        for those_gpus in {(gpu,), *wider}:
-            kept.setdefault((kind, those_gpus), []).append(one)
-    listed = []
-    for key, rows in sorted(kept.items()):
-        of = {
-            name.lower(): {"mean": round(one.mean_abs, 4), "p90": round(one.p90, 4)}
-            for name, one in errors(rows).items()
-        }
-        listed.append({"kind": key[0], "gpus": list(key[1]), "rows": len(rows), **of})
-    return "# Written by `planner validate --public --docs docs/public.md`\n" + yaml.safe_dump(
-        {"errors": listed}, sort_keys=False, default_flow_style=None, width=120
-    )
+    """The YAML of `planner.engine.provenance`: errors of vLLM's aggregated rows by kind of model and GPU."""
+    kept: dict[tuple[str, str], list[Predicted]] = {}
+    for one in covered(found):
+        if one.kind == "vllm" and one.row.workers[0][2] == 1:
+            kind = load_model(catalogued(one.row.model)).kind
+            kept.setdefault((kind, gpu_named(one.row.gpu) or ""), []).append(one)
+    entries = [
+        entry(kind, [one.row for one in those], errors(those), fitted=True) for (kind, _), those in sorted(kept.items())
+    ]
+    return written(entries, "planner validate --public --docs docs/public.md")
+
+
+def entry(kind: str, rows: Sequence[PublicRow], off: Mapping[str, Errors], fitted: bool) -> dict[str, Any]:
+    """One of `planner.engine.provenance.PublicErrors`; `off` by metric, over these rows."""
+    return {
+        "kind": kind,
+        "gpus": sorted({gpu_named(row.gpu) or "" for row in rows}),
+        "models": sorted({catalogued(row.model) for row in rows}),
+        "rows": len(rows),
+        "fitted": fitted,
+        **{name.lower(): {"mean": round(one.mean_abs, 4), "p90": round(one.p90, 4)} for name, one in off.items()},
+    }
+
+
+def written(entries: Sequence[Mapping[str, Any]], command: str) -> str:
+    """The YAML that `command` writes."""
+    listed = yaml.safe_dump({"errors": list(entries)}, sort_keys=False, default_flow_style=None, width=120)
+    return f"# Written by `{command}`\n{listed}"

@@ -13,6 +13,7 @@ from planner.backends import backend
 from planner.engine.law import TERMS
 from planner.engine.profile_file import ProfileFile
 from planner.engine.profiles import from_file
+from planner.messages import message
 from planner.spec import SpecError
 from planner.system.knobs import changed_step
 from planner.system.resolve import System
@@ -22,7 +23,7 @@ from planner.traffic.random_streams import stream
 from planner.traffic.requests import Arrival, Request
 from planner.watching.observe import NAN, Histogram, Observed
 
-METRICS = {"ttft": "TTFT", "tpot": "TPOT", "e2e": "E2E", "output_tokens_s": "output"}
+METRICS = {"ttft": "TTFT", "tpot": "TPOT", "e2e": "E2E", "output_tokens_s": message("output")}
 MOST = 1_000_000  # requests that a prediction simulates
 FEW = 8  # requests of an interval below which its lengths are those of the intervals around it
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from planner.messages import message
+from planner.messages import joined, message
 from planner.report.words import number, percent
 from planner.watching.predict import METRICS
 from planner.watching.watch import Judged, Line, State, clock, coverage
@@ -42,7 +42,13 @@ def closing(state: State) -> str:
         return message(
             "Nothing judged yet: {count} intervals seen, 9 are needed after the first fit.", len(state.window)
         )
-    each = ", ".join(f"{METRICS[name]} {inside}/{count}" for name, (inside, count) in state.covered.items())
+    each = joined(
+        ", ",
+        [
+            message("{metric} {inside}/{count}", METRICS[name], inside, count)
+            for name, (inside, count) in state.covered.items()
+        ],
+    )
     return message(
         "The 90 % intervals held {share} of what was measured ({each}); refitted {count} times.",
         percent(share),

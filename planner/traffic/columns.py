@@ -1,0 +1,117 @@
+"""Any table of requests, CSV or JSON lines: a time, prompt and output tokens, by the names that people give them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from planner.messages import message
+from planner.traffic.rows import (
+    SECONDS,
+    BadLine,
+    Found,
+    Rows,
+    TraceRequest,
+    cells_of,
+    clock,
+    json_object,
+    number,
+    session_of,
+    table,
+    tokens,
+)
+from planner.traffic.trace_files import TraceSource
+
+NOTE = message("The columns were told by their names: times are seconds where those name no other unit.")
+UNITS = {"ms": 1e-3, "millis": 1e-3, "us": 1e-6, "ns": 1e-9, "nano": 1e-9, "unixnano": 1e-9}
+EPOCHS = ((1e17, 1e-9), (1e14, 1e-6), (1e11, 1e-3))  # a time since 1970 without a unit, by its size
+MOST_TIME = 1e20
+_TIME = re.compile(
+    r"(?:request)?(?:(?:arriv(?:al|ed)|start|send|sent|launch|creat(?:ed|ion)|begin)(?:time|at|ts)?|time|ts|datetime)"
+    r"(?:stamp)?(s|sec|seconds|ms|millis|us|ns|nano|unixnano)?"
+)
+_PROMPT = re.compile(
+    r"(?:genai)?(?:usage)?(?:num|n)?(?:prompt|input|prefill|context|request)(?:sequence)?(?:tokens?|len|length|size)|isl"
+)
+_OUTPUT = re.compile(
+    r"(?:genai)?(?:usage)?(?:num|n)?(?:output|completion|generat(?:ed|ion)|decode|response)(?:sequence)?"
+    r"(?:tokens?|len|length)|tokensize|osl"
+)
+_SESSION = re.compile(r"(?:session|conversation|chat)(?:id)?")
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[^a-z0-9]", "", name.lower())
+
+
+def named(columns: Iterable[str]) -> dict[str, str] | None:
+    """{time, prompt, output, and session where there is one: its column}; None when one of the three is missing."""
+    found: dict[str, str] = {}
+    for column in columns:
+        name = _plain(column)
+        for role, pattern in (("time", _TIME), ("prompt", _PROMPT), ("output", _OUTPUT), ("session", _SESSION)):
+            if name and pattern.fullmatch(name):
+                found.setdefault(role, column)
+    return found if {"time", "prompt", "output"} <= found.keys() else None
+
+
+def _flat(row: dict[str, Any], depth: int = 3) -> dict[str, Any]:
+    """A row with what its sections hold beside its own keys: `usage: {prompt_tokens: 5}`."""
+    made = {key: value for key, value in row.items() if not isinstance(value, dict)}
+    for value in row.values():
+        if isinstance(value, dict) and depth:
+            made = {**_flat(value, depth - 1), **made}
+    return made
+
+
+def _rows(source: TraceSource) -> Iterator[tuple[int, dict[str, Any] | BadLine]]:
+    if not source.head().lstrip().startswith("{"):
+        yield from table(source.lines(), ())
+        return
+    for line_number, line in source.lines():
+        try:
+            yield line_number, _flat(json_object(line))
+        except BadLine as error:
+            yield line_number, error
+
+
+def _time(row: dict[str, Any], column: str) -> float:
+    """Seconds. A unit in the name counts; without one, dates are dates and large numbers milliseconds or less."""
+    value = row[column]
+    if isinstance(value, str) and not re.fullmatch(r"\s*[-+.\deE]+\s*", value):
+        return clock(value, column)
+    match = _TIME.fullmatch(_plain(column))
+    found = number(row, column, SECONDS, most=MOST_TIME)
+    unit = match[1] if match else None
+    if unit is not None:
+        return found * UNITS.get(unit, 1.0)
+    return found * next((factor for least, factor in EPOCHS if found >= least), 1.0)
+
+
+def read_columns(source: TraceSource, block_tokens: int) -> Rows:
+    """A row a request; its columns are those of the first row."""
+    roles: dict[str, str] | None = None
+    for line_number, row in _rows(source):
+        try:
+            if isinstance(row, BadLine):
+                raise row
+            roles = roles or named(row)
+            if roles is None:
+                raise BadLine("no columns of a time, prompt tokens and output tokens; must have all three")
+            missing = next((column for column in roles.values() if column not in row), None)
+            if missing is not None:
+                raise BadLine("{key} is missing; must be in every row", missing)
+            session = session_of(row, roles["session"]) if "session" in roles else None
+            prompt, output = tokens(row, roles["prompt"]), tokens(row, roles["output"])
+            found: Found = TraceRequest(_time(row, roles["time"]), prompt, output, (), session)
+            yield line_number, found
+        except BadLine as error:
+            yield line_number, BadLine("line {line}: {error}", line_number, error)
+
+
+def recognises(text: str, keys: Iterable[str]) -> bool:
+    """Whether the beginning of a file is such a table; `keys` are those of its JSON."""
+    if text.startswith("{"):
+        return named(keys) is not None
+    return named(cells_of(text.partition("\n")[0])) is not None
