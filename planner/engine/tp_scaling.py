@@ -1,7 +1,7 @@
 """Step times at a tensor-parallel size, or with types of weights and KV, that were not measured.
 
-At another TP each term is scaled as the table of the law says: what TP divides (weights, KV, arithmetic) and the time of
-a small all-reduce come from the roofline, the bytes of a large one from the link. With other types each term goes as
+At another TP each term is scaled as the table of the law says: what TP divides (weights, KV, arithmetic) and the time
+of a small all-reduce come from the roofline, the bytes of a large one from the link. With other types each term goes as
 the roofline's own. How far a real engine is from its roofline comes from the measurement. It is an estimate, and the
 profile says so in its name and in a warning.
 """
@@ -20,7 +20,6 @@ from planner.engine.roof import Roof
 from planner.engine.setup import Setup
 from planner.messages import message
 from planner.spec import Engine
-
 
 SCALED = 0.05  # how far scaled step times may be off besides, as a share: fp8 weights and KV of Llama-3.1-8B, an H200
 
