@@ -137,7 +137,11 @@ def prefix_aware(query: Query, workers: Sequence[WorkerLoad], state: RouterState
 
 def session_affinity(query: Query, workers: Sequence[WorkerLoad], state: RouterState) -> int:
     """The same worker for every request of a session (multiplicative hash of the session id)."""
-    return ((query.session_id * 0x9E3779B97F4A7C15) >> 17) % len(workers)
+    return _home(query.session_id, len(workers))
+
+
+def _home(session_id: int, workers: int) -> int:
+    return ((session_id * 0x9E3779B97F4A7C15) >> 17) % workers
 
 
 NEAR_SLACK = 2  # requests more than on the idlest worker that a nearer one may have
@@ -199,6 +203,19 @@ POLICIES: dict[str, Policy] = {
     "session_affinity": session_affinity,
     "topology_aware": topology_aware,
 }
+
+
+def served_before(policy: str, session_id: int, turns: int, workers: int, rng: random.Random) -> list[int]:
+    """Which of `workers` had each of a session's earlier turns, in traffic that has long gone on.
+
+    Policies that look at caches or at the session stay with a worker; all others spread turns evenly.
+    """
+    if policy == "session_affinity":
+        return [_home(session_id, workers)] * turns
+    if policy in NEEDS_OVERLAP:
+        return [rng.randrange(workers)] * turns
+    return [rng.randrange(workers) for _ in range(turns)]
+
 
 NEEDS_OVERLAP = frozenset({"prefix_aware"})
 NEEDS_DISTANCE = frozenset({"topology_aware"})

@@ -7,6 +7,7 @@ reacts to it. Times that callbacks carry are exact; `clock.now` may differ from 
 from __future__ import annotations
 
 import math
+import random
 from array import array
 from collections import deque
 from collections.abc import Callable, Generator
@@ -21,7 +22,7 @@ from planner.run.tables import Progress
 from planner.spec import Disaggregated
 from planner.system.resolve import System, WorkerPlace
 from planner.system.wires import HandOver
-from planner.traffic.requests import Arrival, Load, Request
+from planner.traffic.requests import Arrival, Load, Request, continued, resumed
 from simulator.clock import NEVER, NOT_YET, Call, Clock
 from simulator.fabric import Fabric
 from simulator.layers import Push
@@ -274,6 +275,9 @@ class SimulatedCluster:
         self._same_keys = switch is None and rules[0] == rules[-1]  # both pools have the same keys for a prompt
         self._far = self.decoders.router.policy in NEEDS_DISTANCE
         self._shared_queue: deque[Visit] = deque()  # of visits that wait for an idle prefill worker
+        self._continued, self._resumed = continued(load), resumed(load)
+        self._turn = 0  # of the workers that go on with answers
+        self._rng = random.Random(f"{spec.run.seed}/underway")
         self._switcher = RoleSwitcher(switch, self.entry, self.decoders) if switch and self.split else None
 
     # --- running --------------------------------------------------------------------------------
@@ -366,14 +370,27 @@ class SimulatedCluster:
     def enter(self, visit: Visit, now: float) -> None:
         """A request reaches its first stage."""
         self._inside += 1
+        if visit.request.request_id in self._continued:
+            for pool in self.pools:
+                pool.recall(visit.request, self._rng)
         while self._asleep:
             self._asleep.pop().succeed()
-        if self._central is None:
+        if visit.request.request_id in self._resumed:
+            self._resume(visit, now)
+        elif self._central is None:
             self._route(visit, now)
         elif self._dispatch.sheds(self._view(self.entry, visit, now)):
             self._reject(visit, self._overloaded(), now)
         else:
             self._retrieve(visit, now)
+
+    def _resume(self, visit: Visit, now: float) -> None:
+        """An answer that began before the run: it decodes on, on each worker in turn."""
+        stations = self.decoders.stations
+        station = visit.worker = stations[self._turn % len(stations)]
+        self._turn += 1
+        station.engine.recall(visit.request)
+        self._queue(visit, station, "full", now)
 
     def _known(self, arrival: Arrival) -> Visit:
         visit = Visit(arrival.request, arrival.time_s)

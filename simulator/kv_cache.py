@@ -350,6 +350,20 @@ class KvCache:
             holding.shared.append(run)
             holding.covered = at = run.end
 
+    def recall(self, keys: Keys) -> None:
+        """Cache blocks that were computed before anybody looked; not if requests have no room left for them."""
+        if not self.caching:
+            return
+        holding = Holding()
+        holding.keys, holding.shared, holding.covered, holding.extent = keys, [], 0, 0
+        blocks, runs = self.lookup(keys, len(keys))
+        if blocks:
+            self.hit(holding, blocks, runs)
+        if len(keys) - blocks <= self.free:
+            self.take(len(keys) - blocks)
+            blocks = len(keys)
+        self.give_back(holding, blocks, blocks)
+
     # --- the end of a request ---
 
     def give_back(self, holding: Holding, blocks: int, cached: int) -> None:

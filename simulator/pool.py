@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import random
 from collections import deque
 from collections.abc import Callable, Sequence
 
 from planner.engine.host_costs import MOST_TOGETHER
 from planner.engine.step_time import AffineStep
-from planner.routing import NEEDS_OVERLAP, WorkerLoad, rank_of, together
+from planner.routing import NEEDS_OVERLAP, WorkerLoad, rank_of, served_before, together
 from planner.spec import Retrieval
 from planner.system.resolve import Pool, WorkerPlace
 from planner.traffic.requests import Request
@@ -18,6 +19,17 @@ from simulator.lockstep import Lockstep
 from simulator.retrieval import RetrievalStation
 from simulator.sequence import Posting
 from simulator.worker import Worker
+
+
+def turns_before(request: Request) -> list[tuple[int, int]]:
+    """(tokens of its prompt, of prompt and answer) of each earlier turn of a session, by what this turn repeats."""
+    answers = {content for content, _ in request.history}
+    found, tokens = [], 0
+    for content, size in request.segments:
+        if content in answers:
+            found.append((tokens, tokens + size))
+        tokens += size
+    return found
 
 
 class Intake:
@@ -182,6 +194,22 @@ class SimulatedPool:
     def _read(self) -> None:
         self.loads = [station.engine.load for station in self.stations]
         self.seen = [dataclasses.replace(load) for load in self.loads] if self.router.state_age_s else self.loads
+
+    def recall(self, request: Request, rng: random.Random) -> None:
+        """Cache what the earlier turns of a session left behind, on the workers that had them."""
+        said = turns_before(request)
+        keys, size = self.keys_engine.prompt_keys(request), self.resolved.limits.block_tokens(request.prompt_tokens)
+        role = self.resolved.role
+        policy = "spread" if role == "decode" and self.counts_blocks else self.router.policy  # it looks at no cache
+        servers = len(self.stations) // self.ranks
+        kept: dict[int, int] = {}
+        for server, (asked, answered) in zip(
+            served_before(policy, request.session_id, len(said), servers, rng), said, strict=True
+        ):
+            place = server * self.ranks + (rng.randrange(self.ranks) if self.ranks > 1 else 0)
+            kept[place] = asked if role == "prefill" else answered  # who computes prompts alone has no answers
+        for place, tokens in kept.items():
+            self.stations[place].engine.kv.recall(keys[: tokens // size])
 
     def overlap(self, request: Request) -> list[int]:
         """Known leading prompt tokens that each worker has cached, as of the latest `observe`."""

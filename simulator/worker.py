@@ -213,6 +213,10 @@ class Worker:
         """What `kv` is asked for; the same for all engines of a pool."""
         return self._scheduler.prompt_keys(request) if self._scheduler.shared_content else ()
 
+    def recall(self, request: Request) -> None:
+        """Cache the whole prompt, as far as it may be shared."""
+        self.kv.recall(self.prompt_keys(request))
+
     def cached_tokens(self, request: Request) -> int:
         size = self.limits.block_tokens(request.prompt_tokens)
         return self.kv.found(self.prompt_keys(request), (request.prompt_tokens - 1) // size) * size

@@ -20,7 +20,7 @@ from live.records import FrontendRecord
 from live.relay import Call
 from planner import simulate
 from planner.dispatch import Held, turns
-from planner.routing import POLICIES, WorkerLoad
+from planner.routing import POLICIES, WorkerLoad, served_before
 from planner.spec import load, parse
 from planner.system.resolve import System, resolve
 from planner.traffic.requests import Request
@@ -262,3 +262,14 @@ def test_turns_are_by_age_and_skip_workers_that_failed() -> None:
     assert turns([(), (), ()], [busy, idle], ahead=True) == [(0, 1), (1, 0)]
     assert turns([()], [Held("d", 1, 0)], ahead=True) == []
     assert turns([], [idle]) == turns([()], []) == []
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_the_earlier_turns_of_a_session_were_where_its_policy_sends_it(policy: str) -> None:
+    rng = random.Random(0)
+    sessions = [served_before(policy, session, 5, 4, rng) for session in range(400)]
+    stays = policy in ("prefix_aware", "session_affinity")
+    places = sum(len(set(served)) for served in sessions) / len(sessions)
+    assert places == 1 if stays else places > 2.5
+    counts = np.bincount([worker for served in sessions for worker in served], minlength=4)
+    assert counts.min() > 0.7 * counts.mean()  # all workers alike

@@ -109,6 +109,21 @@ def test_equal_blocks_are_copies_and_the_oldest_is_hit() -> None:
     assert cache.table == {}
 
 
+def test_what_was_computed_before_is_cached_as_far_as_there_is_room() -> None:
+    cache = KvCache(6, 16, caching=True)
+    cache.recall((1, 2, 3))
+    assert (cache.free, cache.blank, found(cache, 1, 2, 3)) == (6, 3, 3)
+    cache.recall((1, 2, 3, 4))
+    assert (cache.free, cache.blank, found(cache, 1, 2, 3, 4)) == (6, 2, 4)
+    cache.recall((5, 6, 7, 8, 9))  # the oldest go
+    assert (cache.free, cache.blank, found(cache, 5, 6, 7, 8, 9), found(cache, 1, 2)) == (6, 0, 5, 1)
+    held = filled(cache, 10, 11)
+    cache.recall((20, 21, 22, 23, 24))
+    assert (cache.free, found(cache, 10, 11), found(cache, 20)) == (4, 2, 0)
+    cache.give_back(held, 2, 2)
+    assert cache.free == 6
+
+
 def test_an_own_extent_shrinks_from_its_tail_and_can_be_taken_back() -> None:
     cache = KvCache(8, 16, caching=True)
     held = holding()

@@ -32,9 +32,9 @@ from planner.suggestion.changes import (
 )
 from planner.suggestion.edge import Edge, interval, next_rate
 from planner.suggestion.fewest import smallest
-from planner.suggestion.probe import Period, load_at, turnaround_s
+from planner.suggestion.probe import Period, load_at, seeded, turn_s, turnaround_s
 from planner.suggestion.rows import rough_row
-from planner.suggestion.search import BLOCKS, Found, Probe, first_guess, highest_rate, probe, probes, system_of
+from planner.suggestion.search import BLOCKS, Found, Probe, first_guess, highest_rate, probe, probes, sent, system_of
 from planner.suggestion.splits import PoolSize, Split, apply, splits
 from planner.suggestion.suggest import ROUNDS, SearchTask, search, suggest, unproven
 from planner.suggestion.tasks import TURNAROUNDS, Searched, period_of
@@ -44,9 +44,11 @@ from planner.suggestion.verdict import Advantage, advantage, decide, profile_err
 from planner.suggestion.verify import Here, checked, largest_part, refusal
 from planner.suggestion.words import explanation, method, to_run
 from planner.system.resolve import System, resolve
+from planner.traffic.requests import Load
 from planner.traffic.workload import at_rate, build
 from planner.ui.scenario import Scenario
 from planner.ui.texts import chinese
+from simulator.cluster import SimulatedCluster
 from spoken import whole
 
 EARLIER = "profile=h200-llama-3.1-8b-tp1"  # one whose budgets matter at these targets
@@ -116,6 +118,44 @@ def test_the_longest_answers_of_sessions_need_not_end(rate: float, monkeypatch: 
     assert found.passed == whole.passed
     if not found.abandoned:
         assert found.attainment == pytest.approx(whole.attainment, abs=0.02)
+
+
+STEADY = {
+    "aggregated": (Split(PoolSize(4, 1)), "least_loaded"),
+    "by cache": (Split(PoolSize(4, 1)), "prefix_aware"),
+    "pools": (Split(PoolSize(3, 1), PoolSize(1, 1)), "least_loaded"),
+}
+
+
+@pytest.mark.parametrize("kind", STEADY)
+def test_sessions_that_began_before_a_run_make_it_as_a_long_one_ends(kind: str) -> None:
+    """Right after its warm-up: as many requests a second as are asked for, as much of them cached, as long answers."""
+    split, policy = STEADY[kind]
+    workload = (
+        "workload={kind: sessions, rate: 1, sessions: 10, turns: 6, think_time_s: 1, system_tokens: 500, "
+        "prompt_tokens: 400, output_tokens: {kind: lognormal, mean: 150, sigma: 0.6, max: 600}}"
+    )
+    one = apply(spec(workload, "slo={ttft_ms: 500, tpot_ms: 15}", f"deployment.router={{policy: {policy}}}"), split)
+    system, rate, turn = system_of(one), 40.0, turn_s(one, 0)
+
+    def mean(seeds: int, load_of: Callable[[int], Load], since_s: float, until_s: float) -> Any:
+        found = []
+        for seed in range(seeds):
+            visits = SimulatedCluster(replace(system, spec=seeded(one, seed)), load_of(seed), record_steps=False).run()
+            visits = [visit for visit in visits if since_s <= visit.arrival_s < until_s]
+            begun = [visit for visit in visits if visit.served]
+            cached = sum(one.cached_tokens for one in begun) / sum(one.request.prompt_tokens for one in begun)
+            takes_s = sum(visit.finish_s - visit.arrival_s for visit in visits) / len(visits)
+            found.append([len(visits) / rate / (until_s - since_s), cached, takes_s])
+        return np.mean(found, axis=0)
+
+    short = Period(4 * turn, 2 * turn)
+    steady = mean(3, lambda seed: load_at(one, seed, rate, 24 * turn), 12 * turn, 24 * turn)
+    begun = mean(12, lambda seed: sent(system, seed, rate, short), 2 * turn, 4 * turn)
+    grows = mean(12, lambda seed: load_at(one, seed, rate, 4 * turn), 2 * turn, 4 * turn)
+    assert begun[0] == pytest.approx(1.0, abs=0.05)
+    assert begun[1:] == pytest.approx(steady[1:], rel=0.05)
+    assert grows[0] < 0.9  # where nobody has begun
 
 
 def test_a_run_lasts_longer_than_its_requests() -> None:

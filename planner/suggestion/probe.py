@@ -5,16 +5,19 @@ All rates of a seed share one list of requests and gaps (common random numbers),
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
 
 from planner.spec import Aggregated, Sessions, Spec, dump, parse
+from planner.system.capacity import MeanLengths, mean_lengths
 from planner.traffic import workload
-from planner.traffic.loads import Chained
+from planner.traffic.loads import Chained, Underway
 from planner.traffic.random_streams import draw, stream
-from planner.traffic.requests import Arrival, Load
+from planner.traffic.requests import Arrival, Load, Request
 from planner.traffic.workload import at_rate, offered_rate
 
 # Kinds of workload whose lists can be made longer, and the key that says how long they are.
@@ -25,6 +28,9 @@ COUNTED = {
     "rag": "requests",
     "sessions": "sessions",
 }
+
+ALIKE = {"deployment": Aggregated(mode="aggregated"), "name": "traffic"}  # what says nothing about traffic
+FEW = 4  # sessions of unequal length, of which one is met at a later turn
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +47,14 @@ class Period:
         return self.warmup_s + (self.warmup_s if self.least_judged_s is None else self.least_judged_s)
 
 
+@dataclass(frozen=True, slots=True)
+class Start:
+    """How a run of traffic that has long gone on begins."""
+
+    entering_s: float  # so long sessions come that began before
+    token_s: float  # that answers took which have begun
+
+
 @lru_cache(maxsize=32)
 def _base_load(spec_key: str, seed: int) -> tuple[Load, float | None]:
     """The load of a spec at its own rate (its traffic only matters), built once a process."""
@@ -54,16 +68,18 @@ def seeded(spec: Spec, seed: int) -> Spec:
 
 def traffic_of(spec: Spec, seed: int) -> tuple[Load, float | None]:
     """(load, its offered rate), shared by all specs with the same traffic."""
-    plain = spec.model_copy(update={"deployment": Aggregated(mode="aggregated"), "name": "traffic"})
-    return _base_load(dump(plain), seed)
+    return _base_load(dump(spec.model_copy(update=ALIKE)), seed)
 
 
-def load_at(spec: Spec, seed: int, rate: float, seconds: float | None = None) -> Load:
+def load_at(spec: Spec, seed: int, rate: float, seconds: float | None = None, start: Start | None = None) -> Load:
     """The requests of `spec` at another rate; the same objects at another time where the load allows it.
 
     `seconds`: those that are sent within so long, of a list that is as long as that needs. None: the spec's own list.
+    `start`: sessions have begun before. None: nobody has.
     """
     if seconds is not None:
+        if start is not None and isinstance(spec.workload, Sessions):
+            return _underway(spec, seed, rate, seconds, start)
         spec = _long_enough(spec, rate * seconds)
     load, offered = traffic_of(spec, seed)
     if isinstance(load, Chained) and offered is not None:
@@ -97,6 +113,120 @@ def _cut(load: Chained, seconds: float) -> Chained:
     return Chained(arrivals, followers)
 
 
+@dataclass(frozen=True)
+class _Cast:
+    """Who of a list of sessions does what, in order: the same at all rates."""
+
+    load: Chained
+    offered: float
+    begins: tuple[Request, ...]  # first turns of those that begin in the run
+    continues: tuple[tuple[float, Request], ...]  # when, one a second on average, and a later turn of an older session
+    resumes: tuple[Request, ...]  # turns whose answers had begun
+    output_tokens: float  # mean of an answer
+
+
+def _underway(spec: Spec, seed: int, rate: float, seconds: float, start: Start) -> Load:
+    """Sessions as if they had come for ever: those that begin within `seconds`, and those that began before.
+
+    Of every few sessions of the list one begins in the run and the others before it, so that all rates send the same
+    ones. A session is met at any of its later turns equally often, and the more often the more it has.
+    """
+    assert isinstance(spec.workload, Sessions)
+    each = workload.mean_turns(spec.workload, seed)
+    few = 1 if isinstance(spec.workload.turns, int) else FEW
+    entering = math.ceil(1.2 * few * (each - 1) * start.entering_s / seconds)
+    answering = math.ceil(2 * each * request_s(spec, seed) / seconds)
+    long_enough = _long_enough(spec, rate * seconds * (1 + entering + answering))
+    cast = _cast(dump(long_enough.model_copy(update=ALIKE)), seed, entering, answering, few)
+    factor = cast.offered / rate
+    arrivals = [
+        Arrival(when.time_s * factor, request)
+        for when, request in zip(cast.load.arrivals, cast.begins, strict=False)
+        if when.time_s * factor <= seconds
+    ]
+    later_s = each / (each - 1) / rate if each > 1 else math.inf  # between later turns
+    older = [Arrival(time_s * later_s, one) for time_s, one in cast.continues if time_s * later_s <= start.entering_s]
+    halfway = [Arrival(0.0, one) for one in cast.resumes[: round(rate * start.token_s * cast.output_tokens)]]
+    resumed = frozenset(arrival.request.request_id for arrival in halfway)
+    continued = resumed | frozenset(arrival.request.request_id for arrival in older)
+    every = sorted([*halfway, *arrivals, *older], key=lambda arrival: arrival.time_s) or cast.load.arrivals[:1]
+    return Underway(Chained(tuple(every), cast.load.followers), continued, resumed, start.entering_s)
+
+
+@lru_cache(maxsize=8)
+def _cast(spec_key: str, seed: int, entering: int, answering: int, few: int) -> _Cast:
+    """Of 1 + `entering` + `answering` sessions so many each; a later turn is met in one of `few`."""
+    load, offered = _base_load(spec_key, seed)
+    assert isinstance(load, Chained)
+    assert offered is not None
+    share = 1 + entering + answering
+    turns = [_turns(load, one.request) for one in load.arrivals]
+    older = [one[1:] for place, one in enumerate(turns) if 1 <= place % share <= entering]
+    draws = stream(seed, "underway")
+    times = np.cumsum(draws.standard_exponential(len(older) // few)).tolist()
+    chances = draws.random((len(times), 2)).tolist()
+    continues = []
+    for place, (time_s, (which, turn)) in enumerate(zip(times, chances, strict=True)):
+        met = _met(older[place * few : (place + 1) * few], which, turn)
+        if met is not None:
+            continues.append((time_s, met))
+    lengths = [one.output_tokens for of_session in turns for one in of_session]
+    resumes = _halfway([one for place, one in enumerate(turns) if place % share > entering], seed)
+    begins = tuple(one[0] for one in turns[::share])
+    return _Cast(load, offered, begins, tuple(continues), tuple(resumes), sum(lengths) / len(lengths))
+
+
+def _turns(load: Chained, first: Request) -> list[Request]:
+    """A whole session."""
+    found = [first]
+    while found[-1].request_id in load.followers:
+        found.append(load.followers[found[-1].request_id][1])
+    return found
+
+
+def _met(sessions: Sequence[Sequence[Request]], which: float, turn: float) -> Request | None:
+    """One of these turns: of session `which`, the likelier the more it has, at `turn` of it (both 0 to 1).
+
+    None: there are none.
+    """
+    left = which * sum(map(len, sessions))
+    for session in sessions:
+        if left < len(session):
+            return session[int(turn * len(session))]
+        left -= len(session)
+    return None
+
+
+def _halfway(sessions: Sequence[Sequence[Request]], seed: int) -> list[Request]:
+    """Answers that had begun, of any turn, each the likelier the longer it is: one of a session, for half of them."""
+    turns = [(one, place) for place, session in enumerate(sessions) for one in session]
+    if not turns:
+        return []
+    reached = np.cumsum([one.output_tokens for one, _ in turns])
+    draws = stream(seed, "answering").random((len(sessions), 2))
+    found: dict[int, Request] = {}
+    for at, part in zip(np.searchsorted(reached, draws[:, 0] * reached[-1], side="right"), draws[:, 1], strict=True):
+        request, place = turns[at]
+        if place not in found:
+            found[place] = _resumed(request, int(part * request.output_tokens))
+    return list(found.values())
+
+
+def _resumed(request: Request, tokens: int) -> Request:
+    """A request whose answer has so many tokens already: they belong to its prompt."""
+    if tokens == 0:
+        return request
+    prompt = request.prompt_tokens + tokens
+    return replace(
+        request,
+        prompt_tokens=prompt,
+        output_tokens=request.output_tokens - tokens,
+        max_tokens=request.max_tokens - tokens,
+        segments=(*request.segments, (request.output_content, tokens)),
+        shared_tokens=prompt,
+    )
+
+
 def request_s(spec: Spec, seed: int) -> float:
     """Seconds that a request takes when it just meets its targets; nominal without them."""
     load, _ = traffic_of(spec, seed)
@@ -107,10 +237,29 @@ def request_s(spec: Spec, seed: int) -> float:
     return (first_ms + token_ms * output) / 1e3
 
 
-def turnaround_s(spec: Spec, seed: int) -> float:
-    """As `request_s`; of sessions: a whole one, with its thinking."""
+def lengths_of(spec: Spec, seed: int) -> MeanLengths:
+    """Mean lengths of the requests of a spec's own list of sessions; what comes before a question is cached."""
+    return _lengths(dump(spec.model_copy(update=ALIKE)), seed)
+
+
+@lru_cache(maxsize=32)
+def _lengths(spec_key: str, seed: int) -> MeanLengths:
+    load, _ = _base_load(spec_key, seed)
+    requests = [arrival.request for arrival in load.start()]
+    if isinstance(load, Chained):
+        requests += [request for _, request in load.followers.values()]
+    return replace(mean_lengths(requests), computed=sum(one.segments[-1][1] for one in requests) / len(requests))
+
+
+def turn_s(spec: Spec, seed: int) -> float:
+    """As `request_s`; of sessions with the thinking after it."""
     seconds = request_s(spec, seed)
     if not isinstance(spec.workload, Sessions):
         return seconds
-    turns = workload.mean_turns(spec.workload, seed)
-    return turns * (seconds + float(np.mean(draw(spec.workload.think_time_s, 1000, stream(seed, "think_time_s")))))
+    return seconds + float(np.mean(draw(spec.workload.think_time_s, 1000, stream(seed, "think_time_s"))))
+
+
+def turnaround_s(spec: Spec, seed: int) -> float:
+    """As `request_s`; of sessions: a whole one, with its thinking."""
+    turns = workload.mean_turns(spec.workload, seed) if isinstance(spec.workload, Sessions) else 1.0
+    return turns * turn_s(spec, seed)

@@ -17,10 +17,11 @@ import numpy as np
 from planner.core import no_cycles
 from planner.run import targets
 from planner.run.facts import LEAST_GROWTH, SATURATED, STEADY_START, Window, growth
-from planner.spec import Slo, Spec
-from planner.suggestion.probe import Period, load_at, seeded, traffic_of
-from planner.system.capacity import guessed_rate
+from planner.spec import Sessions, Slo, Spec
+from planner.suggestion.probe import Period, Start, lengths_of, load_at, seeded, traffic_of
+from planner.system.capacity import guessed_rate, token_s
 from planner.system.resolve import System, resolve
+from planner.traffic.requests import Load
 from simulator.cluster import SimulatedCluster, Visit
 
 NAN = float("nan")
@@ -128,6 +129,17 @@ class Settled:
         return len(self._open) <= self._enough
 
 
+def sent(system: System, seed: int, rate: float, period: Period | None) -> Load:
+    """What is sent at `rate` for a period, or the whole list. For a period sessions have gone on for ever."""
+    if period is None:
+        return load_at(system.spec, seed, rate)
+    if not isinstance(system.spec.workload, Sessions):
+        return load_at(system.spec, seed, rate, period.seconds)
+    lengths = lengths_of(system.spec, seed)
+    pace = token_s(system, rate, lengths, system.spec.slo)
+    return load_at(system.spec, seed, rate, period.seconds, Start(period.warmup_s, pace))
+
+
 def system_of(spec: Spec) -> System:
     """The spec resolved. Raises SpecError."""
     return resolve(spec)
@@ -144,7 +156,7 @@ def probes(
 ) -> list[Probe]:
     """As `probe`, one run judged by several targets; it is abandoned when it could pass by none of them."""
     spec = system.spec
-    load = load_at(spec, seed, rate, None if period is None else period.seconds)
+    load = sent(system, seed, rate, period)
     known = load.start()
     first_s, last_s = known[0].time_s, known[-1].time_s
     judged = Window(first_s + STEADY_START * (last_s - first_s), math.inf)

@@ -7,12 +7,13 @@ from dataclasses import dataclass, replace
 from planner.report.explain import Explanation, explain
 from planner.run.metrics import summarise
 from planner.spec import Sessions, Spec
-from planner.suggestion.probe import COUNTED, Period, load_at, request_s, traffic_of, turnaround_s
-from planner.suggestion.search import Found, Probe, first_guess, highest_rate, probe, system_of
+from planner.suggestion.probe import COUNTED, Period, request_s, traffic_of, turn_s, turnaround_s
+from planner.suggestion.search import Found, Probe, first_guess, highest_rate, probe, sent, system_of
 
 SHORT = 1500  # requests that long runs begin their search with, and that changes are searched with
 TURNAROUNDS = 3  # of a request that just meets its targets: the least seconds of a run, the first of them warm-up
 TURNS = 2  # of a session that just meet their targets: the least seconds that a short run judges
+ENTERING = 2  # of a turn with its thinking: the least seconds in which sessions come that began before
 WARMUP = 0.1  # of the seconds of a run, at least
 LOST = 0.1  # width of the bracket that the search of a candidate ends with that is not in the race
 
@@ -103,9 +104,10 @@ def why(task: ProbeTask) -> Explanation:
     """What limits a candidate from this rate on: the first thing that falls short when more is sent."""
     from simulator.backend import SimulatorBackend
 
-    system, seconds = system_of(task.spec), None if task.period is None else task.period.seconds
+    system = system_of(task.spec)
     for factor in FURTHER:
-        load = load_at(task.spec, task.seed, factor * task.rate, seconds)
+        rate = factor * task.rate
+        load = sent(system, task.seed, rate, task.period)
         found = explain(summarise(SimulatorBackend().run(system, load)))
         if found.kind != "none":
             break
@@ -124,10 +126,12 @@ def period_of(spec: Spec, requests: int | None, rate: float, *, least: int = TUR
     if spec.workload.kind not in COUNTED or not rate > 0:
         return None
     turnaround = turnaround_s(spec, spec.run.seed)
+    if isinstance(spec.workload, Sessions):  # they have begun before: what fills the system is their turns
+        turnaround = ENTERING * turn_s(spec, spec.run.seed)
     count = requests or traffic_of(spec, spec.run.seed)[0].expected_requests
     seconds = max(count / rate, least * turnaround)
     warmup_s = min(max(WARMUP * seconds, turnaround), seconds / 2)
-    if isinstance(spec.workload, Sessions):  # it takes one to fill the system, and then it is turns that are judged
+    if isinstance(spec.workload, Sessions):
         return Period(seconds, warmup_s, min(warmup_s, TURNS * request_s(spec, spec.run.seed)))
     return Period(seconds, warmup_s)
 

@@ -9,6 +9,9 @@ from planner.spec import Slo
 from planner.system.resolve import Pool, System
 from planner.traffic.requests import Request
 
+TRIES = 30  # of a pace that agrees with the batch that it leads to
+LEAST_LEFT = 0.1  # of a worker's time for decodes, whatever prompts take
+EASE = 0.6  # of the TPOT target: what most tokens take where few answers miss it
 UNHURRIED_S = 1.0  # seconds a token where no TPOT target says less
 
 
@@ -50,6 +53,26 @@ def pool_rates(system: System, lengths: MeanLengths, slo: Slo) -> dict[str, floa
     prompt_s = _prefill_s(prefill, lengths.computed) + (post_s if pushed else 0.0)
     decoding = _shared(decode, lengths, slowest_s, 0.0 if pushed else post_s)
     return {"prefill": len(prefill.workers) / prompt_s, "decode": len(decode.workers) * decoding}
+
+
+def token_s(system: System, rate: float, lengths: MeanLengths, slo: Slo) -> float:
+    """Seconds a token at this rate, all workers alike, at most the target's: as many decode as come in that time."""
+    pool = system.pools[-1]
+    slowest_s = slo.tpot_ms / 1e3 if slo.tpot_ms is not None else UNHURRIED_S
+    each = rate / len(pool.workers)
+    chunk = (max(1, round(lengths.computed)), round(lengths.prompt - lengths.computed))
+    found = 0.0
+    for _ in range(TRIES):
+        batch = max(1, min(round(each * lengths.output * found), pool.limits.max_num_seqs))
+        base, per_context = pool.profile.step.decode(batch)
+        context = round(batch * (lengths.prompt + lengths.output / 2))
+        step_s = base + per_context * context
+        if system.disaggregated:
+            aside_s = _post_s(system, lengths.prompt)
+        else:  # a prompt shares its step with decodes
+            aside_s = max(pool.profile.step.mixed([chunk], batch, context) - step_s, 0.0)
+        found = min(step_s / max(1 - each * aside_s, LEAST_LEFT), EASE * slowest_s)
+    return found
 
 
 def _post_s(system: System, prompt: float) -> float:

@@ -32,6 +32,32 @@ class Chained:
         return [] if follower is None else [Arrival(time_s + follower[0], follower[1])]
 
 
+@dataclass(frozen=True)
+class Underway:
+    """Traffic that has long gone on. Of the first requests of `load` those in `continued` go on with older sessions,
+    and those in `resumed` with an answer: their prompts hold what it had come to when the run began.
+
+    Turns of older sessions come for `entering_s` seconds as often as all later turns together, and what would follow
+    from any request in that time is left out, since they stand for it: as many requests come as ever, however long
+    answers take. After it sessions go on by themselves.
+    """
+
+    load: Chained
+    continued: frozenset[int]
+    resumed: frozenset[int]
+    entering_s: float
+
+    @property
+    def expected_requests(self) -> int:
+        return self.load.expected_requests
+
+    def start(self) -> list[Arrival]:
+        return self.load.start()
+
+    def finished(self, request: Request, time_s: float) -> list[Arrival]:
+        return [one for one in self.load.finished(request, time_s) if one.time_s >= self.entering_s]
+
+
 class Woven:
     """As `Chained`, but several requests may follow one, and one may wait for several (agents and their sub-agents)."""
 

@@ -66,6 +66,18 @@ class Load(Protocol):
     def finished(self, request: Request, time_s: float) -> list[Arrival]: ...
 
 
+def continued(load: Load) -> frozenset[int]:
+    """Ids of requests whose sessions began before the run: workers have what was said before in their caches."""
+    found: frozenset[int] = getattr(load, "continued", frozenset())
+    return found
+
+
+def resumed(load: Load) -> frozenset[int]:
+    """Ids of requests whose answers began before the run: whoever is given one has the KV of its prompt."""
+    found: frozenset[int] = getattr(load, "resumed", frozenset())
+    return found
+
+
 def warnings_of(load: Load) -> tuple[str, ...]:
     """What a reader of a load's results must know: its `warnings`; most have none."""
     found: tuple[str, ...] = getattr(load, "warnings", ())
