@@ -36,6 +36,9 @@ ANSWERS: dict[str, str] = {
     "its workers held {tokens} tokens, more than the memory gives under vLLM's rules": (
         "其 worker 保存过 {tokens} 个词元，多于按 vLLM 规则显存所能容纳的"
     ),
+    "not calibrated: {profiles}, scaled by the roofline from what was measured": (
+        "未校准：{profiles}，由实测值按屋顶线模型换算"
+    ),
     "not calibrated: {profiles}, measured otherwise": "未校准：{profiles}，测量条件不同",
     "simulated: fitted to {what}": "仿真：按 {what} 拟合",
     # --- a run ---
