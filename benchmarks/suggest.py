@@ -30,7 +30,8 @@ from planner import load
 from planner.spec import Spec, dump, parse
 from planner.suggestion.answer import Suggestion, best_of
 from planner.suggestion.spread import ProcessPool, cores, processes
-from planner.suggestion.suggest import COARSE, SearchTask, prepared, search, suggest
+from planner.suggestion.suggest import COARSE, SearchTask, search, suggest
+from planner.suggestion.tasks import prepared
 from planner.suggestion.words import pick
 
 CASES = ((3000, 100, 1000, 30), (3000, 100, 300, 10), (4000, 500, 1000, 30), (4000, 500, 300, 10))

@@ -11,7 +11,19 @@ from hypothesis import strategies as st
 from planner.calibration.fitting import predict
 from planner.calibration.observations import from_steps
 from planner.engine.catalogue import hardware
-from planner.engine.law import FEATURES, FLOOR, TERMS, StepLaw, Steps, at_least, bounds, guess, launch_seconds, scaled
+from planner.engine.law import (
+    FEATURES,
+    FLOOR,
+    TERMS,
+    StepLaw,
+    Steps,
+    at_least,
+    bounds,
+    guess,
+    launch_seconds,
+    retyped,
+    scaled,
+)
 from planner.engine.model_config import load_model
 from planner.engine.profiles import capture_sizes
 from planner.engine.roof import Roof
@@ -97,6 +109,30 @@ def test_a_law_at_another_tp_and_back_is_the_law() -> None:
     for name, value in law.model_dump().items():
         if not TERMS[name].reduced:  # the bytes of all-reduces come on top, and are no part of a ratio
             assert getattr(back, name) == pytest.approx(value), name
+
+
+def test_a_law_with_other_types_and_back_is_the_law() -> None:
+    plain, eight = (
+        Roof(Setup.of(load_model("llama-3.1-8b"), hardware("h200"), Engine(kv_cache_dtype=kv, quantization=weights)))
+        for kv, weights in (("auto", None), ("fp8", "fp8"))
+    )
+    law = guess(plain).model_copy(update={"launch_decode_s": 2e-3, "decode_wave_seqs": 16.5, "decode_wave_tail": 0.6})
+    there = retyped(law, plain, eight)
+    assert there.decode_tile_s > 0 and there.decode_tile_rows == 16
+    assert (there.launch_decode_s, there.decode_per_seq_s) == (2e-3, law.decode_per_seq_s)
+    assert there.prefill_per_token_s < 0.7 * law.prefill_per_token_s
+    assert retyped(there, eight, plain).model_dump() == pytest.approx(law.model_dump())
+
+
+@pytest.mark.parametrize(("gpu", "kv", "tiles"), [("h200", 0.68, True), ("h100", 0.5, False)])
+def test_eight_bit_kernels_wait_for_themselves_where_memory_is_fast(gpu: str, kv: float, tiles: bool) -> None:
+    """Ratios of vLLM's tables of decode attention: 0.68 and 0.53; products of 32 rows against 16: 1.2 and 1.05."""
+    plain, eight = (
+        guess(Roof(Setup.of(load_model("llama-3.1-8b"), hardware(gpu), options)))
+        for options in (Engine(), Engine(kv_cache_dtype="fp8", quantization="fp8"))
+    )
+    assert eight.decode_per_context_s / plain.decode_per_context_s == pytest.approx(kv, abs=0.01)
+    assert (eight.decode_tile_s > 0) == tiles
 
 
 def test_plain_features_are_amounts_of_a_step_with_prompts() -> None:

@@ -129,7 +129,7 @@ def test_a_simulation_takes_the_scaled_times_and_says_so() -> None:
 def test_a_scaled_profile_is_as_sure_of_itself_as_the_measured_one() -> None:
     """Errors scale with what they are the errors of, and blocks that vLLM reported at another TP do not count."""
     scaled, measured = (resolve(_agg(tp)).pools[0].profile for tp in (2, 1))
-    assert is_scaled(scaled) and not is_scaled(measured)
+    assert is_scaled(scaled.file) and not is_scaled(measured.file)
     assert scaled.kv_cache_tokens is None
     assert scaled.file is not None and scaled.file.fit is not None
     assert measured.file is not None and measured.file.fit is not None
@@ -153,7 +153,7 @@ def test_a_profile_is_exchanged_for_the_one_of_the_nearest_measured_tp_that_it_n
     assert two.warnings == () and limits.kv_blocks * limits.block_size == pytest.approx(
         measured.kv_cache_tokens, abs=16
     )
-    assert not is_scaled(two.pools[0].profile)
+    assert not is_scaled(two.pools[0].profile.file)
     assert four.pools[0].profile.name == "h200x2-llama-3.1-8b-tp2-at-tp4"
     assert "h200x2-llama-3.1-8b-tp2 was measured at TP 2; TP 4 is scaled from it" in " ".join(four.warnings)
 

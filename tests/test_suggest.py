@@ -143,7 +143,7 @@ def test_sessions_that_began_before_a_run_make_it_as_a_long_one_ends(kind: str) 
         for seed in range(seeds):
             visits = SimulatedCluster(replace(system, spec=seeded(one, seed)), load_of(seed), record_steps=False).run()
             visits = [visit for visit in visits if since_s <= visit.arrival_s < until_s]
-            begun = [visit.prefill for visit in visits if visit.prefill is not None]
+            begun = [visit for visit in visits if visit.served]
             cached = sum(one.cached_tokens for one in begun) / sum(one.request.prompt_tokens for one in begun)
             takes_s = sum(visit.finish_s - visit.arrival_s for visit in visits) / len(visits)
             found.append([len(visits) / rate / (until_s - since_s), cached, takes_s])

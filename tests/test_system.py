@@ -11,7 +11,11 @@ from hypothesis import strategies as st
 
 from planner.engine.catalogue import hardware
 from planner.engine.model_config import load_model, model_config
-from planner.spec import Disaggregated, LocalPrefill, SpecError, config_root, load, parse
+from planner.engine.profiles import load_profile
+from planner.engine.provenance import origin
+from planner.engine.setup import Setup
+from planner.engine.tp_scaling import is_scaled, with_types
+from planner.spec import Disaggregated, Engine, LocalPrefill, SpecError, config_root, load, parse
 from planner.system.placement import Demand, place_freely
 from planner.system.resolve import ROUTER_PRESETS, EngineLimits, System, resolve
 
@@ -126,23 +130,44 @@ def test_a_profile_of_something_else_is_warned_of() -> None:
     assert any("measured at TP 1; TP 2 is scaled from it" in line for line in agg("tp: 2", profile).warnings)
 
 
-def test_types_that_a_profile_may_not_cover_are_warned_of() -> None:
-    quantised = agg(rest="profile: h200-llama-3.1-8b-tp1\nengine: {quantization: fp8}")
+def test_types_that_a_profile_does_not_cover_are_scaled_from_it() -> None:
+    """What types change goes as the roofline does; launches and the host stay as they were measured."""
+    served = "profile: h200-llama-3.1-8b-tp1-served\n"
+    quantised = agg(rest=served + "engine: {quantization: fp8}")
     assert quantised.warnings == (
-        "profile h200-llama-3.1-8b-tp1 is for kv_cache_dtype auto, quantization none, "
-        "used for kv_cache_dtype auto, quantization fp8; times are not to be trusted",
+        "profile h200-llama-3.1-8b-tp1-served was measured with kv_cache_dtype auto, quantization none; "
+        "kv_cache_dtype auto, quantization fp8 is scaled from it by the roofline",
     )
+    profile, measured = quantised.pools[0].profile, agg(rest=served).pools[0].profile
+    assert profile.file is not None and measured.file is not None
+    assert is_scaled(profile.file) and not is_scaled(measured.file)
+    assert origin([profile]) == (
+        "not calibrated: h200-llama-3.1-8b-tp1-served-for-fp8, scaled by the roofline from what was measured"
+    )
+    law, old = profile.file.step, measured.file.step
+    assert 0.5 * old.decode_s < law.decode_s < 0.7 * old.decode_s
+    assert law.decode_tile_s > 0 and law.decode_tile_rows == 16
+    assert (law.decode_per_context_s, law.launch_eager_s) == (old.decode_per_context_s, old.launch_eager_s)
+    assert profile.host == measured.host
+    two = agg("tp: 2", served + "engine: {quantization: fp8}").pools[0].profile
+    assert two.file is not None and is_scaled(two.file)
+    assert two.name == "h200-llama-3.1-8b-tp1-served-for-fp8-at-tp2"
+    assert two.file.step.prefill_per_token_s < law.prefill_per_token_s
     assert agg(rest="engine: {quantization: fp8}").warnings == ()  # a roofline knows
+
+
+def test_a_cpu_keeps_its_times_whatever_the_types() -> None:
+    measured = load_profile("h200-llama-3.1-8b-tp1")
+    for name, scaled in (("h200", True), ("cpu", False)):
+        setup = Setup.of(load_model("llama-3.1-8b"), hardware(name), Engine(kv_cache_dtype="fp8"))
+        assert (with_types(measured, setup) is not measured) == scaled
 
 
 def test_a_quantised_checkpoint_is_not_what_a_plain_profile_measured(tmp_path: Path) -> None:
     quantised = {**model_config("llama-3.1-8b").config, "quantization_config": {"quant_method": "fp8"}}
     (tmp_path / "config.json").write_text(json.dumps(quantised))
     system = agg(rest=f"model: {tmp_path}\nprofile: h200-llama-3.1-8b-tp1")
-    assert system.warnings == (
-        "profile h200-llama-3.1-8b-tp1 is for kv_cache_dtype auto, quantization none, "
-        "used for kv_cache_dtype auto, quantization fp8; times are not to be trusted",
-    )
+    assert len(system.warnings) == 1 and "quantization fp8 is scaled from it by the roofline" in system.warnings[0]
     same = agg(rest="engine: {quantization: fp8}\nprofile: h200-llama-3.1-8b-tp1")
     assert system.pools[0].limits == same.pools[0].limits  # not the blocks that the plain model left room for
 
@@ -166,9 +191,10 @@ def test_a_profile_of_an_fp8_cache_is_for_that_cache() -> None:
     assert same.pools[0].limits.kv_blocks == 114945 - 1  # as the engine reported it, less the null block
     assert other.pools[0].limits.kv_blocks < 0.6 * same.pools[0].limits.kv_blocks
     assert other.warnings == (
-        "profile h200-llama-3.1-8b-tp1-fp8-kv-served is for kv_cache_dtype fp8, quantization none, "
-        "used for kv_cache_dtype auto, quantization none; times are not to be trusted",
+        "profile h200-llama-3.1-8b-tp1-fp8-kv-served was measured with kv_cache_dtype fp8, quantization none; "
+        "kv_cache_dtype auto, quantization none is scaled from it by the roofline",
     )
+    assert other.pools[0].profile.name == "h200-llama-3.1-8b-tp1-fp8-kv-served-for-plain"
 
 
 def test_windows_are_warned_of() -> None:

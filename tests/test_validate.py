@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 
 from planner.engine.profiles import load_profile
+from planner.engine.tp_scaling import SCALED
 from planner.run.metrics import summarise
 from planner.run.tables import Run, frame
 from planner.spec import load, parse
@@ -147,6 +148,9 @@ def test_another_server_differs_by_what_servers_do() -> None:
     assert np.log([one.host.request_s for one in drawn]).std() == pytest.approx(file.spread.requests, rel=0.1)
     decodes = np.log([one.step.decode_s for one in drawn]).std()
     assert decodes == pytest.approx(np.hypot(file.spread.decode, law_error(file, decode=True)), rel=0.1)
+    scaled = file.model_copy(update={"name": f"{file.name}-at-tp{file.tp}"})
+    wider = np.log([other_server(scaled, rng).step.decode_s for _ in range(400)]).std()
+    assert wider == pytest.approx(np.hypot(file.spread.decode, np.hypot(law_error(file, decode=True), SCALED)), rel=0.1)
     bare = file.model_copy(update={"fit": None})
     assert other_server(bare, rng) == bare
 

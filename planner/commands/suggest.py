@@ -126,9 +126,13 @@ def show_suggestion(found: Suggestion, rows: int, out: Path | None) -> None:
     past = f"{100 * (OVERLOAD - 1):.0f}"
     if reasons:
         printing.say(screen, f"Why, seen {past} % past the highest rates, and what would change it:")
-    for line in (*reasons, method(found)):
+    serves = found.best.rate > 0
+    for line in (*reasons, *([method(found)] if serves else found.notes)):
         printing.say(screen, f"- {line}")
     printing.say(screen, "")
+    if not serves:
+        printing.say(screen, "Next: other targets (--set slo.ttft_ms=..., --slo PRESET), another GPU or model.")
+        return
     printing.say(screen, f"Highest rate within the targets on {found.gpus} GPUs, and the output tokens that it gives:")
     screen.print(ranking(found, rows))
     if len(found.rows) > rows:

@@ -563,6 +563,7 @@ class StepLaw(Node):
             "decode",
             "the kernels of quantised products that wider batches get, which read weights more slowly",
             TILED,
+            guess=lambda roof: roof.likely_tile_s,
             scale=ratio("decode_s"),
             scaling="as `decode_s`",
             told=_both_sides,
@@ -573,6 +574,7 @@ class StepLaw(Node):
         Term(
             "shape",
             "rows that the kernels for narrow batches take; 0: they are the same",
+            guess=lambda roof: roof.tile_rows,
             given=lambda roof: roof.tile_rows,
             measured="the GPU and the weights' type",
         ),
@@ -663,6 +665,17 @@ def scaled(law: StepLaw, measured: Roof, roof: Roof) -> StepLaw:
     here, there = guess(roof).model_dump(), guess(measured).model_dump()
     values = {name: TERMS[name].scale(Scaling(value, here, there, roof)) for name, value in law.model_dump().items()}
     return more_per_token(law.model_copy(update=values), roof.reduced_token_s - measured.reduced_token_s)
+
+
+def retyped(law: StepLaw, measured: Roof, roof: Roof) -> StepLaw:
+    """The law with the types of weights and KV of `roof`, from one with those of `measured` at the same TP.
+
+    Every term goes as its own guess does, so that what types do not change in the roofline stays as it was measured.
+    """
+    here, there = guess(roof).model_dump(), guess(measured).model_dump()
+    values = {name: ratio(name)(Scaling(value, here, there, roof)) for name, value in law.model_dump().items()}
+    values |= {name: here[name] if here[name] != there[name] else getattr(law, name) for name in SHAPES}
+    return law.model_copy(update=values)
 
 
 def more_per_token(law: StepLaw, seconds: float) -> StepLaw:

@@ -14,6 +14,7 @@ from pydantic import Field
 
 from planner.engine.catalogue import hardware, names, read_entry
 from planner.engine.profiles import LatencyProfile
+from planner.engine.tp_scaling import is_scaled
 from planner.messages import message
 from planner.spec import Node, NonNegative, PositiveInt, config_root
 from planner.spec.faults import validate
@@ -87,6 +88,8 @@ def _origin(profiles: Sequence[LatencyProfile]) -> str:
         )
         listed = ", ".join(dict.fromkeys(profile.name for profile in profiles))
         stretched = [profile for profile in profiles if profile.stretched]
+        if stretched and all(is_scaled(profile.file) for profile in stretched):
+            return message("not calibrated: {profiles}, scaled by the roofline from what was measured", listed)
         if stretched:
             return message("not calibrated: {profiles}, measured otherwise", listed)
         return message("composed: {profiles}", listed) if composed else message("calibrated: {profiles}", listed)

@@ -7,6 +7,7 @@ scaled from them by operator tables of aiconfigurator-core 0.12.0 (NVIDIA, Apach
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -32,6 +33,9 @@ class Rates:
     expert_kernels: Mapping[Kind, float]  # how much of planner.engine.roof.EXPERTS_S a step takes: fused kernels less
     all_reduce_s: float  # a small one among two GPUs
     all_reduce: float  # share of NVLink's bandwidth that a large one reaches
+    # Kernels that convert numbers of 8 bits and do so no faster where memory is: 1e9 bytes a second of one GPU.
+    kv8_gb_s: float = math.inf  # attention over an fp8 cache
+    tile8_gb_s: float = math.inf  # fp8 products of more rows than `planner.engine.roof.Roof.tile_rows`
 
 
 _SAME: dict[Kind, float] = {"plain": 0.8, "fp8": 0.8, "fp4": 0.8, "int4": 0.8, "mxfp4": 0.8}
@@ -72,6 +76,10 @@ HOPPER = Rates(
     expert_kernels=_ONE,
     all_reduce_s=1.63e-05,
     all_reduce=0.455,
+    # An H200 reads a token's KV in 0.68 of the time in vLLM's tables of fp8, an H100 in 0.53 (8 KV heads of 128).
+    kv8_gb_s=2650.0,
+    # Llama-3.1-70B on one H200, whose steps of 17 to 64 sequences took 1.31 times those of 16; tables of H100: 1.05.
+    tile8_gb_s=2760.0,
 )
 BLACKWELL = Rates(
     weights={"plain": 0.64, "fp8": 0.654, "fp4": 0.458, "int4": 0.64, "mxfp4": 0.64},

@@ -345,7 +345,10 @@ class Roof:
     @property
     def likely_kv_s(self) -> float:
         """Assumed: `kv_s`."""
-        return self.kv_s / self.rates.kv
+        read = self.kv_s / self.rates.kv
+        if self.model.kv_dtype_bytes > 1 or self.model.latent_dim:
+            return read
+        return max(read, self.kv_s * self.hardware.memory_bandwidth / 1e9 / self.rates.kv8_gb_s)
 
     @property
     def likely_pair_s(self) -> float:
@@ -378,6 +381,19 @@ class Roof:
         blocks = checkpoint is not None and checkpoint.block is not None
         hopper = self.hardware.kind == "gpu" and capability.partition(".")[0] == "9"
         return 16.0 if hopper and not blocks and self._arithmetic(self.model.bits.mlp) == "fp8" else 0.0
+
+    @property
+    def likely_tile_s(self) -> float:
+        """Assumed: what those for wider batches read the weights longer."""
+        if not self.tile_rows:
+            return 0.0
+        most = self.rates.tile8_gb_s * 1e9
+        seconds = 0.0
+        for count, bits in self._dense:
+            reached = self.rates.weights[self._kind(bits)] * self.hardware.memory_bandwidth
+            if self._arithmetic(bits) == "fp8" and reached > most:
+                seconds += count * bits / 8 * (1 / most - 1 / reached)
+        return seconds / self.tp
 
     @property
     def wave_seqs(self) -> float:

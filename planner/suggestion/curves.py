@@ -15,7 +15,7 @@ from planner.run.tables import Run
 from planner.spec import Spec, SpecError, dump, parse
 from planner.suggestion.probe import Period, load_at
 from planner.suggestion.search import system_of
-from planner.suggestion.suggest import prepared
+from planner.suggestion.tasks import prepared
 from planner.traffic.workload import build
 
 PERCENTILES = {"p50": 50, "p90": 90, "p99": 99}
@@ -29,6 +29,14 @@ def simulated(spec: Spec, rate: float | None = None, requests: int | None = None
     system = system_of(spec)
     load = build(spec) if rate is None else load_at(spec, spec.run.seed, rate)
     return backend("simulate").run(replace(system, spec=spec), load)
+
+
+IDLE_RATE, IDLE_REQUESTS = 0.1, 200  # requests per second that hardly ever meet each other
+
+
+def nearly_idle(spec: Spec) -> Run:
+    """A run whose requests hardly ever meet: the least that this deployment takes."""
+    return simulated(spec, IDLE_RATE, IDLE_REQUESTS)
 
 
 def spec_gpus(spec: Spec) -> int:

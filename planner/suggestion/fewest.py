@@ -12,8 +12,7 @@ from planner.suggestion.probe import Period
 from planner.suggestion.search import first_guess, probe, system_of
 from planner.suggestion.splits import Split, apply, rank_sizes, splits, tp_sizes
 from planner.suggestion.spread import Spread, cores, spread
-from planner.suggestion.suggest import prepared
-from planner.suggestion.tasks import period_of
+from planner.suggestion.tasks import period_of, prepared
 
 HOPEFUL = 0.7  # of the rate: candidates whose closed form is below are not tried
 

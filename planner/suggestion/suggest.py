@@ -16,10 +16,13 @@ from dataclasses import replace
 
 from planner.messages import joined, message
 from planner.report.explain import Explanation
+from planner.report.words import number
+from planner.run.metrics import summarise
 from planner.run.tables import Progress
 from planner.spec import Slo, Spec, dump
 from planner.suggestion import changes
 from planner.suggestion.answer import EqualRate, Row, Suggestion, Verdict, best_of, rank
+from planner.suggestion.curves import IDLE_RATE, nearly_idle
 from planner.suggestion.edge import Edge, interval, next_rate
 from planner.suggestion.probe import Period, traffic_of
 from planner.suggestion.rows import refined_row, rough_row
@@ -35,6 +38,7 @@ from planner.suggestion.tasks import (
     guessed,
     halved,
     period_of,
+    prepared,
     promised,
     search,
     shortened,
@@ -43,19 +47,15 @@ from planner.suggestion.tasks import (
 from planner.suggestion.tune import CLEAR_GAIN, GAIN, Tuned, TuneTask, tune
 from planner.suggestion.tuning import kept
 from planner.suggestion.verdict import advantage, decide, profile_error, unmeasured
-from planner.suggestion.words import limit, pareto, pick, sentence, steps_origin
+from planner.suggestion.words import engines, limit, pareto, pick, sentence, steps_origin
 from planner.system.resolve import System
-from planner.traffic.workload import at_rate, offered_rate
+from planner.traffic.workload import offered_rate
 
 __all__ = [
     "COARSE",
-    "FEWEST",
-    "MOST",
-    "REQUESTS_PER_GPU",
     "ProbeTask",
     "SearchTask",
     "attained",
-    "prepared",
     "search",
     "suggest",
 ]
@@ -72,7 +72,6 @@ RACE, RACE_LEFT = 0.9, 0.5  # of the stage's progress: the race itself; what eac
 ROUND_LEFT = 0.3  # of what is left of their progress, after each: how many rounds there will be is not known
 LOOK = 2  # seeds whose runs at the first rates tell which finalists the others are not worth
 OVERLOAD = 1.1  # how far past its highest rate a candidate is run to see what limits it
-REQUESTS_PER_GPU, FEWEST, MOST = 400, 2000, 4000  # requests that the best candidate serves in a run
 
 
 def suggest(
@@ -102,18 +101,6 @@ def suggest(
     with nullcontext(pool) if pool is not None else spread(cluster, processes or cores()) as workers:
         session = _Session(wanted, gpus, seeds, requests, sweep, workers, progress, quick)
         return session.answer(splits(gpus, sizes, rank_sizes(wanted, gpus, sizes)), left_out)
-
-
-def prepared(spec: Spec, gpus: int, requests: int | None, slo: Slo | None) -> Spec:
-    """The spec with the targets and the number of requests that are searched with, and its router presets expanded."""
-    at_rate(spec, 1.0)  # refuses a load without a rate
-    change: dict[str, object] = {"run": spec.run.model_copy(update={"warmup_requests": 0})}
-    if slo is not None:
-        change["slo"] = slo
-    if spec.workload.kind != "trace" and hasattr(spec.workload, "requests"):
-        count = requests or min(max(FEWEST, REQUESTS_PER_GPU * gpus), MOST)
-        change["workload"] = spec.workload.model_copy(update={"requests": count})
-    return spec.model_copy(update=change)
 
 
 def preferred(candidates: Sequence[Split], guesses: Sequence[float], most: int = SHORTLIST) -> list[int]:
@@ -466,6 +453,23 @@ class _Session:
         lengths = sorted(arrival.request.prompt_tokens for arrival in load.start())
         return sorted({0, *(lengths[len(lengths) * quarter // 4] for quarter in (1, 2, 3))})
 
+    def _least(self, row: Row) -> str:
+        """What a deployment that meets no target takes even without load."""
+        summary = summarise(nearly_idle(apply(self.spec, row.split)))
+        named = (("TTFT", "ttft"), ("TPOT", "tpot"), ("E2E", "e2e"))
+        least = [
+            message("{metric} {ms} ms", name, number(summary[f"{key}_p99_ms"]))
+            for name, key in named
+            if getattr(self.spec.slo, f"{key}_ms") is not None
+        ]
+        return message(
+            "Even nearly idle, at {rate} req/s, {engines} has at p99: {least}. Targets below these need a faster GPU, "
+            "a smaller model or shorter prompts.",
+            number(IDLE_RATE),
+            engines(row),
+            joined(", ", least),
+        )
+
     def _systems(self, rows: Sequence[Row]) -> list[System]:
         return [system_of(apply(self.spec, row.split)) for row in rows]
 
@@ -484,6 +488,8 @@ class _Session:
                     message("{name}: {what}", row.name, text)
                     for text in system_of(apply(self.spec, row.split)).warnings
                 ]
+        if not any(row.rate > 0 for row in rows):
+            notes.append(self._least(pick(rows, None)))
         idle = [row.name for row in rows if row.idle]
         if idle:
             notes.append(message("GPUs left idle by {splits}; rates per GPU count them.", joined(", ", idle)))

@@ -6,16 +6,30 @@ from dataclasses import dataclass, replace
 
 from planner.report.explain import Explanation, explain
 from planner.run.metrics import summarise
-from planner.spec import Sessions, Spec
+from planner.spec import Sessions, Slo, Spec
 from planner.suggestion.probe import COUNTED, Period, request_s, traffic_of, turn_s, turnaround_s
 from planner.suggestion.search import Found, Probe, first_guess, highest_rate, probe, sent, system_of
+from planner.traffic.workload import at_rate
 
 SHORT = 1500  # requests that long runs begin their search with, and that changes are searched with
 TURNAROUNDS = 3  # of a request that just meets its targets: the least seconds of a run, the first of them warm-up
 TURNS = 2  # of a session that just meet their targets: the least seconds that a short run judges
 ENTERING = 2  # of a turn with its thinking: the least seconds in which sessions come that began before
 WARMUP = 0.1  # of the seconds of a run, at least
+REQUESTS_PER_GPU, FEWEST, MOST = 400, 2000, 4000  # requests that the best candidate serves in a run
 LOST = 0.1  # width of the bracket that the search of a candidate ends with that is not in the race
+
+
+def prepared(spec: Spec, gpus: int, requests: int | None, slo: Slo | None) -> Spec:
+    """The spec with the targets and the number of requests that are searched with, and its router presets expanded."""
+    at_rate(spec, 1.0)  # refuses a load without a rate
+    change: dict[str, object] = {"run": spec.run.model_copy(update={"warmup_requests": 0})}
+    if slo is not None:
+        change["slo"] = slo
+    if spec.workload.kind != "trace" and hasattr(spec.workload, "requests"):
+        count = requests or min(max(FEWEST, REQUESTS_PER_GPU * gpus), MOST)
+        change["workload"] = spec.workload.model_copy(update={"requests": count})
+    return spec.model_copy(update=change)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 
 from planner.engine.provenance import comparable
-from planner.engine.tp_scaling import is_scaled
+from planner.engine.tp_scaling import SCALED, is_scaled
 from planner.messages import message
 from planner.report.words import percent
 from planner.suggestion.edge import Edge, interval
@@ -25,7 +25,6 @@ WORDS: dict[str, str] = {
 
 UNCALIBRATED = 0.10  # least error taken for a roofline's ratio of two deployments; more where public rows show it
 UNMEASURED = 0.25  # more error where hand-overs were not measured: the least that predictions without them were off by
-SCALED = 0.05  # as UNCALIBRATED, for a profile that was measured at another TP size
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +68,7 @@ def profile_error(systems: Sequence[System]) -> float:
             else:
                 residuals = [residual.mean_abs_pct / 100 for residual in file.fit.residuals.values()]
                 error = sum(residuals) / len(residuals) if residuals else UNCALIBRATED
-                if is_scaled(pool.profile):
+                if is_scaled(file):
                     error = float(np.hypot(error, SCALED))
             worst = max(worst, error)
     return worst

@@ -17,7 +17,7 @@ from planner.suggestion.answer import Check, Row, Suggestion, best_of
 from planner.suggestion.search import system_of
 from planner.suggestion.splits import Split, apply
 from planner.suggestion.spread import cores
-from planner.suggestion.suggest import prepared
+from planner.suggestion.tasks import prepared
 from planner.traffic import workload
 from planner.validation.parity import compare
 

@@ -248,6 +248,17 @@ def smallest_sentence(suggestion: Suggestion) -> str | None:
             (found.disaggregated_gpus, message("split")),
         )
     ]
+    best = pick(suggestion.rows, suggestion.verdict)
+    if found.gpus == suggestion.gpus and found.rate > best.rate:  # the two searches differ by less than they can tell
+        return message(
+            "{gpus} GPUs are the fewest that may serve {rate} req/s: {name} ({needs}); this is their edge, the highest "
+            "rate found above is {highest}.",
+            found.gpus,
+            number(found.rate),
+            found.name,
+            joined(", ", needs),
+            _rate(best),
+        )
     return message(
         "{gpus} GPUs are the fewest that serve {rate} req/s: {name} ({needs}).",
         found.gpus,

@@ -21,7 +21,7 @@ from planner.engine.profile_file import HandOverLaw, WireLaw
 from planner.engine.profiles import LatencyProfile, from_file, nearest, read_profile, roofline
 from planner.engine.service import of_service
 from planner.engine.setup import Setup
-from planner.engine.tp_scaling import at_tp, is_scaled
+from planner.engine.tp_scaling import for_engine, is_scaled, other_types, types_told
 from planner.messages import message
 from planner.routing import POLICIES
 from planner.spec import (
@@ -216,21 +216,16 @@ def _with_room(setup: Setup, profile: LatencyProfile) -> Setup:
     return replace(setup, options=options.model_copy(update={"num_gpu_blocks_override": blocks}))
 
 
-def _other_types(profile: LatencyProfile, model: ModelShape, engine: Engine) -> list[str]:
-    """What to warn of where a calibrated profile is of an engine with other types, told or the checkpoint's own.
-
-    It is used all the same: what one type changes is to be seen against the same measured engine.
-    """
-    if profile.provenance != "calibrated" or profile.file is None:
+def _other_types(profile: LatencyProfile, setup: Setup) -> list[str]:
+    """What to warn of where a calibrated profile is of an engine with other types that it could not be scaled from."""
+    if profile.provenance != "calibrated" or profile.file is None or not other_types(profile.file, setup):
         return []
-    measured, mine = profile.file.types, model.types(engine)
-    plain = all(weights is None and kv != "fp8" for kv, weights in (measured, mine))  # auto is one of the 16-bit types
-    if plain or measured == mine:
-        return []
-    theirs, ours = (f"kv_cache_dtype {kv}, quantization {weights or 'none'}" for kv, weights in (measured, mine))
     return [
         message(
-            "profile {name} is for {theirs}, used for {ours}; times are not to be trusted", profile.name, theirs, ours
+            "profile {name} is for {theirs}, used for {ours}; times are not to be trusted",
+            profile.name,
+            types_told(profile.file.types),
+            types_told(setup.model.types(setup.options)),
         )
     ]
 
@@ -259,14 +254,14 @@ def _pool(spec: Spec, base: ModelShape, role: Role, pool: PoolSpec, key: str, mo
             "{key}.dp: profile {name} is of a worker as a whole, whatever its ranks; allowed: 1", key, measured.name
         )
     found = limits(_with_room(setup, measured), _measured_kv(measured, setup, twin), key, most)
-    profile = at_tp(measured, setup).for_engine(engine, seqs, budget)
+    profile = for_engine(measured, setup).for_engine(engine, seqs, budget)
     knobs = spec.optimizations
     found = changed_limits(found, setup, profile, knobs)
     profile = changed_step(profile, setup, knobs, role != "prefill")
     if pool.dp > 1:
         _check_ranks(key, knobs, setup.ranks > 1)
-    other_types = _other_types(profile, model, engine)
-    warnings += [*profile.other_release(entry.kind), *profile.warnings, *other_types]
+    untold = _other_types(profile, setup)
+    warnings += [*profile.other_release(entry.kind), *profile.warnings, *untold]
     if setup.ranks > 1:
         warnings.append(
             message(
@@ -276,7 +271,7 @@ def _pool(spec: Spec, base: ModelShape, role: Role, pool: PoolSpec, key: str, mo
             )
         )
     if profile.provenance == "calibrated":
-        profile = replace(profile, stretched=bool(other_types) or is_scaled(profile) or setup.ranks > 1)
+        profile = replace(profile, stretched=bool(untold) or is_scaled(profile.file) or setup.ranks > 1)
     if any(window is not None and window < found.max_model_len for window in model.windows):
         warnings.append(
             message("{model}: attention windows are not modelled; KV and attention are counted in full", model.name)

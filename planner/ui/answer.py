@@ -15,6 +15,7 @@ from planner.report.words import number, percent
 from planner.run.metrics import METRICS, Summary, summarise
 from planner.spec import SpecError, dump
 from planner.suggestion.answer import Suggestion
+from planner.suggestion.curves import IDLE_RATE, IDLE_REQUESTS
 from planner.suggestion.words import engines, explanation, pick
 from planner.ui import compute
 from planner.ui.bar import Waiting, cancelled, offer_to_go_on, unless_cancelled
@@ -159,9 +160,6 @@ def _cards(found: Suggestion, highest: float, rate: float | None) -> None:
             delta_color="normal" if used <= 1 else "inverse", help=t("What is left of the highest rate."),
         )  # fmt: skip
     warned([summary])
-
-
-IDLE_RATE, IDLE_REQUESTS = 0.1, 200  # requests per second that hardly ever meet each other
 
 
 def _idle(found: Suggestion) -> None:

@@ -36,6 +36,9 @@ ANSWERS: dict[str, str] = {
     "its workers held {tokens} tokens, more than the memory gives under vLLM's rules": (
         "其 worker 保存过 {tokens} 个词元，多于按 vLLM 规则显存所能容纳的"
     ),
+    "not calibrated: {profiles}, scaled by the roofline from what was measured": (
+        "未校准：{profiles}，由实测值按屋顶线模型换算"
+    ),
     "not calibrated: {profiles}, measured otherwise": "未校准：{profiles}，测量条件不同",
     "simulated: fitted to {what}": "仿真：按 {what} 拟合",
     # --- a run ---
@@ -302,6 +305,17 @@ ANSWERS: dict[str, str] = {
     ),
     "Up to {most} GPUs do not serve {rate} req/s within the targets.": (
         "最多 {most} 个 GPU 也不能在目标内每秒服务 {rate} 个请求。"
+    ),
+    "Even nearly idle, at {rate} req/s, {engines} has at p99: {least}. Targets below these need a faster GPU, "
+    "a smaller model or shorter prompts.": (
+        "即使近乎空闲（{rate} req/s），{engines} 的 p99 为：{least}。"
+        "低于此的目标需要更快的 GPU、更小的模型或更短的提示。"
+    ),
+    "{metric} {ms} ms": "{metric} {ms} ms",
+    "{gpus} GPUs are the fewest that may serve {rate} req/s: {name} ({needs}); this is their edge, the highest "
+    "rate found above is {highest}.": (
+        "可能满足 {rate} req/s 的最少 GPU 数为 {gpus}：{name}（{needs}）；"
+        "这已是其边缘，上文找到的最高速率为 {highest}。"
     ),
     "{gpus} GPUs are the fewest that serve {rate} req/s: {name} ({needs}).": (
         "每秒服务 {rate} 个请求最少需要 {gpus} 个 GPU：{name}（{needs}）。"

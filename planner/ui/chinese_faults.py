@@ -635,6 +635,9 @@ FAULTS: dict[str, str] = {
     "profile {name} was measured without CUDA graphs; with them steps may be shorter": (
         "性能档案 {name} 实测时未用 CUDA graph；使用时步时可能更短"
     ),
+    "profile {name} was measured with {theirs}; {ours} is scaled from it by the roofline": (
+        "性能档案 {name} 在 {theirs} 下实测；{ours} 由屋顶线模型换算"
+    ),
     "profile {name} was measured at TP {measured}; TP {tp} is scaled from it by the roofline": (
         "性能档案 {name} 在 TP {measured} 下实测；TP {tp} 由屋顶线模型换算"
     ),

@@ -21,7 +21,8 @@ from planner.suggestion.fewest import smallest
 from planner.suggestion.probe import Period
 from planner.suggestion.splits import Split, apply, rank_sizes, splits, tp_sizes
 from planner.suggestion.spread import Done, ProcessPool, Spread, cores, here
-from planner.suggestion.suggest import COARSE, SearchTask, prepared, search, suggest
+from planner.suggestion.suggest import COARSE, SearchTask, search, suggest
+from planner.suggestion.tasks import prepared
 from planner.traffic import traces
 from planner.traffic.workload import offered_rate
 from planner.ui.bounds import bounded

@@ -16,7 +16,7 @@ from planner.engine.model_config import model_config
 from planner.engine.profiles import load_profile
 from planner.messages import message, said
 from planner.spec import Spec, SpecError, config_root, parse
-from planner.suggestion.suggest import FEWEST, MOST, REQUESTS_PER_GPU
+from planner.suggestion.tasks import FEWEST, MOST, REQUESTS_PER_GPU
 from planner.traffic.workload import at_rate
 from planner.ui.prices import list_price
 from planner.ui.uploads import file_of

@@ -19,6 +19,7 @@ from planner.engine.law import SHAPES, of_part
 from planner.engine.profile_file import GROUPS, HostLaw, ProfileFile, Spread
 from planner.engine.profiles import LatencyProfile, from_file
 from planner.engine.provenance import comparable
+from planner.engine.tp_scaling import SCALED, is_scaled
 from planner.run.tables import Run
 from planner.spec import Spec
 from planner.system.knobs import changed_step
@@ -100,8 +101,9 @@ def other_server(file: ProfileFile, rng: np.random.Generator) -> ProfileFile:
     if file.fit is None:
         return file
     between = spread(file)
-    decode = math.hypot(between.decode, law_error(file, decode=True))
-    prompts = math.hypot(between.prompts, law_error(file, decode=False))
+    scaling = SCALED if is_scaled(file) else 0.0
+    decode = math.hypot(between.decode, law_error(file, decode=True), scaling)
+    prompts = math.hypot(between.prompts, law_error(file, decode=False), scaling)
     groups = ((DECODES, decode), (PROMPTS, prompts), (LAUNCHES, between.launches))
     step: dict[str, float] = {}
     for terms, deviation in groups:
