@@ -143,17 +143,33 @@ def _walk(
     return path, holders, field
 
 
+MOST_LISTED = 24  # names that a line holds
+
+
 def _near(value: Any, choices: list[str]) -> str | None:
     close = difflib.get_close_matches(str(value)[:MOST_SHOWN], choices, n=1, cutoff=0.6)
     return close[0] if close else None
 
 
 def unknown(value: Any, choices: list[str]) -> Message:
-    """`'x' is unknown; did you mean 'y'? allowed: ...`"""
-    near, keys = _near(value, choices), ", ".join(choices)
+    """`'x' is unknown; did you mean 'y'? allowed: ...`; of very many choices those most like it."""
+    near, keys = _near(value, choices), _listed(value, choices)
     if near is None:
         return message("{value} is unknown; allowed: {choices}", _show(value), keys)
     return message("{value} is unknown; did you mean '{near}'? allowed: {choices}", _show(value), near, keys)
+
+
+def _listed(value: Any, choices: list[str]) -> str:
+    if len(choices) <= MOST_LISTED:
+        return ", ".join(choices)
+    asked = difflib.SequenceMatcher(b=str(value)[:MOST_SHOWN])
+
+    def unlike(name: str) -> float:
+        asked.set_seq1(name)
+        return -asked.ratio()
+
+    kept = sorted(sorted(choices, key=unlike)[: MOST_LISTED // 2])
+    return message("{names} and {count} more", ", ".join(kept), len(choices) - len(kept))
 
 
 # Sizes that people know from vLLM and that a worker here does not have, by what they may be called.

@@ -69,6 +69,7 @@ FAULTS: dict[str, str] = {
     "unknown key; allowed: {choices}": "未知的键；可用：{choices}",
     "unknown key; did you mean '{near}'? allowed: {choices}": "未知的键；是否想写“{near}”？可用：{choices}",
     "{value} is unknown; allowed: {choices}": "{value} 未知；可用：{choices}",
+    "{names} and {count} more": "{names} 以及另外 {count} 个",
     "{value} is unknown; did you mean '{near}'? allowed: {choices}": "{value} 未知；是否想写“{near}”？可用：{choices}",
     "{where}.policy: {policy!r} is unknown;{near} allowed: {policies}": (
         "{where}.policy：{policy!r} 未知；{near}可用：{policies}"
