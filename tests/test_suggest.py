@@ -398,7 +398,7 @@ def test_ray_that_is_missing_is_said() -> None:
 def test_one_gpu_cannot_be_split() -> None:
     found = suggest(spec(), 1, seeds=1, requests=100, processes=1)
     assert found.verdict is None
-    assert found.sentence.startswith("1 GPUs can only run aggregated: one aggregated engine serves")
+    assert found.sentence.startswith("One GPU can only run aggregated: one aggregated engine serves")
     assert whole(found.sentence).startswith("1 个 GPU 只能聚合部署：1 个聚合引擎 在目标内每秒可服务")
 
 
@@ -844,3 +844,17 @@ def test_progress_goes_forward_in_each_stage() -> None:
         done = [share for name, share in told if name == stage]
         assert done == sorted(done)
         assert done[-1] == pytest.approx(1.0)
+
+
+LONG_ANSWERS = "{kind: lognormal, mean: 1500, sigma: 0.9, max: 6000}"
+
+
+@pytest.mark.parametrize(("output", "told"), [(LONG_ANSWERS, True), ("20", False)])
+def test_a_rate_that_traffic_does_not_keep_for_longer_is_said(output: str, told: bool) -> None:
+    """Long answers fill an engine more slowly than a run lasts; short ones do not."""
+    workload = f"workload={{kind: poisson, rate: 1, prompt_tokens: 300, output_tokens: {output}}}"
+    one = planner.load("agg", [workload, "slo={ttft_ms: 1000, tpot_ms: 30}", "engine.max_num_seqs=1024"])
+    found = suggest(one, 1, seeds=1, requests=150 if told else 1500, processes=1)
+    notes = [note for note in found.notes if "less is held for long" in note]
+    assert len(notes) == told
+    assert not told or notes[0].startswith("1 agg: sent for 413 s instead of 138 s, even ")

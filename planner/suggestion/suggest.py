@@ -16,7 +16,7 @@ from dataclasses import replace
 
 from planner.messages import joined, message
 from planner.report.explain import Explanation
-from planner.report.words import number
+from planner.report.words import number, percent
 from planner.run.metrics import summarise
 from planner.run.tables import Progress
 from planner.spec import Slo, Spec, dump
@@ -71,6 +71,10 @@ FIRST_STEP, ROUNDS = 1.04, 24  # the first rates of a finalist around its rough 
 RACE, RACE_LEFT = 0.9, 0.5  # of the stage's progress: the race itself; what each later one leaves of the rest
 ROUND_LEFT = 0.3  # of what is left of their progress, after each: how many rounds there will be is not known
 LOOK = 2  # seeds whose runs at the first rates tell which finalists the others are not worth
+LONGER, FEWER = (
+    3.0,
+    0.05,
+)  # times the seconds of a run; requests that may be outside the targets then, more than may now
 OVERLOAD = 1.1  # how far past its highest rate a candidate is run to see what limits it
 
 
@@ -204,7 +208,7 @@ class _Session:
         rows = self._tuned(rows)
         rows = self._refined(rows)
         verdict = self._verdict(rows)
-        notes = [message("Left out: {what}", text) for text in left_out] + self._notes(rows)
+        notes = [message("Left out: {what}", text) for text in left_out] + self._held(rows) + self._notes(rows)
         compared = [row for mode in ("disaggregated", "aggregated") if (row := best_of(rows, mode))]
         brackets = steps_origin(self._systems(compared or rows[:1]))
         return Suggestion(
@@ -452,6 +456,30 @@ class _Session:
         load, _ = traffic_of(self.spec, self.seeds[0])
         lengths = sorted(arrival.request.prompt_tokens for arrival in load.start())
         return sorted({0, *(lengths[len(lengths) * quarter // 4] for quarter in (1, 2, 3))})
+
+    def _held(self, rows: Sequence[Row]) -> list[str]:
+        """Where a mode's best misses the targets when its traffic goes on, even at the low end of its interval."""
+        if self.period is None or self._quick:
+            return []
+        found = [best_of(rows, mode) for mode in ("disaggregated", "aggregated")]
+        best = [row for row in found if row is not None and row.low > 0]
+        longer = Period(LONGER * self.period.seconds, self.period.warmup_s)
+        tasks = [ProbeTask(apply(self.spec, row.split), self.seeds[0], row.low, longer) for row in best]
+        runs: list[Probe] = self._map("for longer", attained, tasks)  # type: ignore[assignment]
+        return [
+            message(
+                "{name}: sent for {long} s instead of {seconds} s, even {rate} req/s are within the targets for "
+                "{share} of the requests only: less is held for long. --requests {count} searches with such runs.",
+                row.name,
+                number(longer.seconds),
+                number(self.period.seconds),
+                number(row.low),
+                percent(one.attainment),
+                math.ceil(row.rate * longer.seconds),
+            )
+            for row, one in zip(best, runs, strict=True)
+            if one.attainment < self.spec.slo.attainment - FEWER
+        ]
 
     def _least(self, row: Row) -> str:
         """What a deployment that meets no target takes even without load."""

@@ -42,6 +42,8 @@ def sentence(rows: Sequence[Row], verdict: Verdict | None, gpus: int) -> str:
         only = ours or theirs
         assert only is not None
         there = {row.mode for row in rows}
+        if len(there) == 1 and gpus == 1:
+            return message("One GPU can only run aggregated: {serves}.", _serves(only))
         if len(there) == 1:
             return message("{gpus} GPUs can only run aggregated: {serves}.", gpus, _serves(only))
         if ours:

@@ -110,7 +110,12 @@ def _make_sure(now: Scenario, waiting: Waiting) -> None:
     """Under the first look, work out the answer from every split and several lists, then show that."""
     try:
         compute.fewest(now, waiting.part("count", t("Counting GPUs up")))
-        compute.answer(now, waiting.part("sure", t("Comparing every split over {seeds} lists", seeds=now.seeds)))
+        lists = (
+            t("Comparing every split over {seeds} lists", seeds=now.seeds)
+            if now.seeds > 1
+            else t("Comparing every split")
+        )
+        compute.answer(now, waiting.part("sure", lists))
     except (SpecError, ChildProcessError) as error:
         waiting.end()
         failed(error)

@@ -249,6 +249,7 @@ ANSWERS: dict[str, str] = {
     "{engines} serves {rate} req/s within the targets": "{engines} 在目标内每秒可服务 {rate} 个请求",
     "One GPU meets the targets at no rate.": "1 个 GPU 在任何速率下都达不到目标。",
     "No use of {gpus} GPUs meets the targets at any rate.": "{gpus} 个 GPU 的任何用法在任何速率下都达不到目标。",
+    "One GPU can only run aggregated: {serves}.": "1 个 GPU 只能聚合部署：{serves}。",
     "{gpus} GPUs can only run aggregated: {serves}.": "{gpus} 个 GPU 只能聚合部署：{serves}。",
     "{serves}; no aggregated deployment meets them at any rate.": "{serves}；聚合部署在任何速率下都达不到目标。",
     "{serves}; no split into prefill and decode meets them at any rate.": (
@@ -305,6 +306,11 @@ ANSWERS: dict[str, str] = {
     ),
     "Up to {most} GPUs do not serve {rate} req/s within the targets.": (
         "最多 {most} 个 GPU 也不能在目标内每秒服务 {rate} 个请求。"
+    ),
+    "{name}: sent for {long} s instead of {seconds} s, even {rate} req/s are within the targets for {share} "
+    "of the requests only: less is held for long. --requests {count} searches with such runs.": (
+        "{name}：发送 {long} s 而非 {seconds} s 时，即使 {rate} req/s 也仅有 {share} 的请求达标：长期能维持的速率更低。"
+        "--requests {count} 会用这么长的运行来搜索。"
     ),
     "Even nearly idle, at {rate} req/s, {engines} has at p99: {least}. Targets below these need a faster GPU, "
     "a smaller model or shorter prompts.": (

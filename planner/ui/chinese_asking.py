@@ -42,6 +42,7 @@ ASKING: dict[str, str] = {
     "Cancelled before anything was known.": "已取消：尚无任何结果。",
     "Go on": "继续",
     "Comparing every split over {seeds} lists": "正在用 {seeds} 组请求比较所有划分",
+    "Comparing every split": "正在比较所有划分",
     "First look: the best of {n} tried so far is {engines}, with {rate} requests/s within the targets.": (
         "初步结果：已试过的 {n} 种中最好的是 {engines}，在目标内每秒 {rate} 个请求。"
     ),
