@@ -16,9 +16,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import planner
+from planner.report.words import number
 from planner.spec import Lognormal, Spec, SpecError, Uniform, dump, parse
 from planner.spec.slo_presets import MLPERF, preset
-from planner.suggestion.answer import Check, Suggestion, best_of
+from planner.suggestion import curves
+from planner.suggestion.answer import Check, Smallest, Suggestion, best_of
 from planner.suggestion.changes import (
     ROUGH,
     TOLERANCE,
@@ -42,7 +44,7 @@ from planner.suggestion.tune import GAIN, Tuned, TuneTask, tune
 from planner.suggestion.tuning import BLOCK_SIZES, BUDGETS, CONNECTORS, Tuning
 from planner.suggestion.verdict import Advantage, advantage, decide, profile_error, unmeasured
 from planner.suggestion.verify import Here, checked, largest_part, refusal
-from planner.suggestion.words import explanation, method, to_run
+from planner.suggestion.words import explanation, method, smallest_sentence, to_run
 from planner.system.resolve import System, resolve
 from planner.traffic.requests import Load
 from planner.traffic.workload import at_rate, build
@@ -858,3 +860,14 @@ def test_a_rate_that_traffic_does_not_keep_for_longer_is_said(output: str, told:
     notes = [note for note in found.notes if "less is held for long" in note]
     assert len(notes) == told
     assert not told or notes[0].startswith("1 agg: sent for 413 s instead of 138 s, even ")
+
+
+def test_targets_that_nothing_meets_are_answered_with_the_least_that_is_possible() -> None:
+    one = planner.load("agg", ["slo={ttft_ms: 0.1, tpot_ms: 30}", "workload.requests=100"])
+    found = suggest(one, 1, seeds=1, requests=100, processes=1)
+    idle = planner.summarise(curves.nearly_idle(parse(found.yaml)))
+    assert not found.best.rate
+    assert number(idle["ttft_p99_ms"]) in next(note for note in found.notes if "nearly idle" in note)
+    edge = smallest_sentence(replace(found, smallest=Smallest(5.0, 1, "1 agg", 1, None, 64)))
+    assert edge is not None
+    assert "may serve 5 req/s" in edge

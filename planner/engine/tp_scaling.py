@@ -8,6 +8,7 @@ profile says so in its name and in a warning.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 from planner.engine.catalogue import names
@@ -62,9 +63,6 @@ def with_types(profile: LatencyProfile, setup: Setup) -> LatencyProfile:
         "name": file.name + _suffix(types),
         "kv_cache_dtype": None if kv == "auto" else kv,
         "quantization": weights,
-        "step": law,
-        "fit": _scaled_fit(file, law),
-        "kv_cache_tokens": None,  # of an engine with the measured types
     }
     note = message(
         "profile {name} was measured with {theirs}; {ours} is scaled from it by the roofline",
@@ -72,6 +70,14 @@ def with_types(profile: LatencyProfile, setup: Setup) -> LatencyProfile:
         types_told(file.types),
         types_told(types),
     )
+    return _estimated(profile, file, law, note, update)
+
+
+def _estimated(
+    profile: LatencyProfile, file: ProfileFile, law: StepLaw, note: str, update: Mapping[str, object]
+) -> LatencyProfile:
+    """The profile of an engine that was not measured, whose KV blocks nobody has counted."""
+    update = {**update, "step": law, "fit": _scaled_fit(file, law), "kv_cache_tokens": None}
     return replace(from_file(file.model_copy(update=update)), warnings=(*profile.warnings, note))
 
 
@@ -132,20 +138,13 @@ def at_tp(profile: LatencyProfile, setup: Setup) -> LatencyProfile:
         law = more_per_token(file.step, roof.reduced_token_s)
         return replace(from_file(file.model_copy(update={"step": law})), warnings=profile.warnings)
     law = scaled(file.step, even, roof)
-    update = {
-        "name": f"{file.name}-at-tp{tp}",
-        "tp": tp,
-        "step": law,
-        "fit": _scaled_fit(file, law),
-        "kv_cache_tokens": None,  # of an engine at the measured TP
-    }
     note = message(
         "profile {name} was measured at TP {measured}; TP {tp} is scaled from it by the roofline",
         file.name,
         file.tp,
         tp,
     )
-    return replace(from_file(file.model_copy(update=update)), warnings=(*profile.warnings, note))
+    return _estimated(profile, file, law, note, {"name": f"{file.name}-at-tp{tp}", "tp": tp})
 
 
 def is_scaled(file: ProfileFile | None) -> bool:

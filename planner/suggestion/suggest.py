@@ -71,10 +71,8 @@ FIRST_STEP, ROUNDS = 1.04, 24  # the first rates of a finalist around its rough 
 RACE, RACE_LEFT = 0.9, 0.5  # of the stage's progress: the race itself; what each later one leaves of the rest
 ROUND_LEFT = 0.3  # of what is left of their progress, after each: how many rounds there will be is not known
 LOOK = 2  # seeds whose runs at the first rates tell which finalists the others are not worth
-LONGER, FEWER = (
-    3.0,
-    0.05,
-)  # times the seconds of a run; requests that may be outside the targets then, more than may now
+LONGER = 3.0  # times the seconds of a run, to see what is held for long
+FEWER = 0.05  # of the requests that may miss the targets then, besides those that may anyway
 OVERLOAD = 1.1  # how far past its highest rate a candidate is run to see what limits it
 
 
