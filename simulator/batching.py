@@ -20,7 +20,7 @@ from planner.system.resolve import EngineLimits
 from planner.traffic.requests import Request, Segments
 from simulator.decodes import Decodes
 from simulator.host_memory import HostMemory
-from simulator.kv_cache import BlockRun, Keys, block_keys
+from simulator.kv_cache import NO_KEYS, BlockRun, Keys, block_keys
 from simulator.sequence import (
     ADMITTED,
     DECODE,
@@ -43,7 +43,7 @@ class _Latest:
 
     def __init__(self) -> None:
         self.request: Request | None = None
-        self.keys: Keys = ()
+        self.keys: Keys = NO_KEYS
         self.size = self.plain = 0  # of its blocks, and of blocks that hold keys and values
 
 
@@ -82,7 +82,7 @@ class Scheduler(Decodes):
     def enqueue(self, seq: Sequence) -> None:
         """Behind all that wait. Its keys may be known."""
         seq.block_tokens = self.limits.block_tokens(seq.request.prompt_tokens)
-        if self.shared_content and not seq.keys:
+        if self.shared_content and not seq.keys.length:
             seq.keys = self.prompt_keys(seq.request)
         if seq.mode != "remote":
             self.queued_tokens += seq.length
@@ -93,7 +93,7 @@ class Scheduler(Decodes):
         size = self.limits.block_tokens(request.prompt_tokens)
         shared, segments = request.shared_tokens, request.segments
         if shared < size:
-            return ()
+            return NO_KEYS
         latest = LATEST
         if latest.request is request and latest.size == size and latest.plain == self.limits.block_size:
             return latest.keys
@@ -107,7 +107,7 @@ class Scheduler(Decodes):
     def _keys(self, segments: Segments, tokens: int, size: int) -> Keys:
         """Blocks that hold keys alone, and so twice the tokens, are no copies of others."""
         keys = block_keys(segments, tokens, size)
-        return keys if size == self.limits.block_size else tuple(hash((key, size)) for key in keys)
+        return keys if size == self.limits.block_size else keys.apart(size)
 
     def loaded(self, seq: Sequence) -> None:
         """Its remote KV is here: it goes ahead of the queue, among its like in order of admission."""
@@ -283,8 +283,8 @@ class Scheduler(Decodes):
                 return
             seq = waiting[0]
             length, size = seq.length, seq.block_tokens
-            hits, runs = kv.lookup(seq.keys, (length - 1) // size) if seq.keys else (0, [])
-            own = seq.extent if hits == len(seq.keys) else 0
+            hits, runs = kv.lookup(seq.keys, (length - 1) // size) if seq.keys.length else (0, [])
+            own = seq.extent if hits == seq.keys.length else 0
             found = hits + own
             space = kv.free - own - reserve
             for run in runs:
@@ -398,7 +398,7 @@ class Scheduler(Decodes):
         plan.tokens += tokens
         seq.turn = self.turn
         seq.computed = done = done + tokens
-        if seq.keys and self.kv.caching:
+        if seq.keys.length and self.kv.caching:
             self.kv.register(seq, done // seq.block_tokens)
         if seq.mode != "remote" or seq.preemptions:
             self.queued_tokens -= tokens

@@ -123,7 +123,9 @@ class HostMemory:
         """The blocks after the found ones that some tier holds."""
         tail: list[tuple[int, HostTier]] = []
         if self._tier is not None:
-            for key in seq.keys[found : (seq.length - 1) // seq.block_tokens]:
+            keys = seq.keys
+            for block in range(found, min((seq.length - 1) // seq.block_tokens, keys.length)):
+                key = keys.at(block)
                 holder = self._tier.holder(key, self.now)
                 if holder is None:
                     break

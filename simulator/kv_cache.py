@@ -13,24 +13,54 @@ that are used and freed together; a run is cut where a request uses or repeats a
 
 from __future__ import annotations
 
+from bisect import bisect_right
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from functools import lru_cache
 from typing import Final
 
 from planner.traffic.requests import Segments
 
-Keys = tuple[int, ...]
+
+class Keys:
+    """A key for each of a prompt's leading `length` blocks; equal keys mean equal blocks after equal prefixes.
+
+    They are numbered on inside each piece: piece i begins at block `starts[i]` with the key `bases[i]`. So keys cost
+    what a prompt is put together from, however long its parts are.
+    """
+
+    __slots__ = ("bases", "length", "starts")
+
+    def __init__(self, starts: tuple[int, ...], bases: tuple[int, ...], length: int) -> None:
+        self.starts = starts
+        self.bases = bases
+        self.length = length
+
+    def at(self, block: int) -> int:
+        piece = bisect_right(self.starts, block) - 1
+        return self.bases[piece] + (block - self.starts[piece])
+
+    def head(self, blocks: int) -> Keys:
+        """Of the first `blocks` blocks, or all."""
+        return Keys(self.starts, self.bases, blocks) if blocks < self.length else self
+
+    def apart(self, size: int) -> Keys:
+        """Other keys, of blocks of `size` tokens that are no copies of these."""
+        return Keys(self.starts, tuple([hash((base, size)) for base in self.bases]), self.length)
 
 
-# After some whole segments: keys so far, the last one, tokens in the block that is not full yet, and their pieces.
+NO_KEYS: Final = Keys((), (), 0)
+
+
+# After some whole segments: their keys, the last one, tokens in the block that is not full yet, and their pieces.
 Walked = tuple[Keys, int, int, tuple[int, ...]]
 MOST_WALKED: Final = 4096
-_walked: dict[tuple[Segments, int], Walked] = {}  # the latest ones
+_walked: OrderedDict[tuple[Segments, int], Walked] = OrderedDict()  # the latest ones
 
 
 @lru_cache(maxsize=1024)
 def block_keys(segments: Segments, tokens: int, block_size: int) -> Keys:
-    """One key for each full block of the first `tokens` tokens; equal keys mean equal blocks after equal prefixes.
+    """Keys of the full blocks of the first `tokens` tokens.
 
     Blocks inside one segment are numbered on from a hash of all that comes before, a block over several segments is a
     hash of its pieces. Hashes of integers are the same in every process. A turn of a session goes on where the turn
@@ -38,7 +68,7 @@ def block_keys(segments: Segments, tokens: int, block_size: int) -> Keys:
     """
     whole, rest = _whole(segments, tokens)
     at = 0
-    walked: Walked = ((), 0, 0, ())
+    walked: Walked = (NO_KEYS, 0, 0, ())
     for back in range(min(3, whole + 1)):
         found = _walked.get((segments[: whole - back], block_size))
         if found is not None:
@@ -66,8 +96,8 @@ def _whole(segments: Segments, tokens: int) -> tuple[int, int]:
 def _walk(walked: Walked, content: int, length: int, block_size: int) -> Walked:
     """One segment further, by `length` tokens."""
     before, key, filled, pieces = walked
+    starts, bases, end = before.starts, before.bases, before.length
     offset = 0
-    keys: list[int] = []
     if filled:
         offset = min(block_size - filled, length)
         pieces = (*pieces, content, 0, offset)
@@ -75,20 +105,24 @@ def _walk(walked: Walked, content: int, length: int, block_size: int) -> Walked:
         if filled < block_size:
             return before, key, filled, pieces
         key = hash((key, *pieces))
-        keys.append(key)
+        starts += (end,)
+        bases += (key,)
+        end += 1
     whole = (length - offset) // block_size
     if whole:
         base = hash((key, content, offset))
-        keys.extend(range(base, base + whole))
+        starts += (end,)
+        bases += (base,)
+        end += whole
         key = base + whole - 1
         offset += whole * block_size
     filled = length - offset
-    return before + tuple(keys), key, filled, (content, offset, filled)
+    return Keys(starts, bases, end), key, filled, (content, offset, filled)
 
 
 def _remember(segments: Segments, block_size: int, walked: Walked) -> None:
     if len(_walked) >= MOST_WALKED:
-        del _walked[next(iter(_walked))]
+        _walked.popitem(last=False)
     _walked[segments, block_size] = walked
 
 
@@ -105,19 +139,20 @@ NOWHERE: Final = Entry()  # the neighbour of what is not in an order
 
 
 class BlockRun(Entry):
-    """Cached blocks `start` to `end` of prompts that begin with the same content, and how many requests use them.
+    """Cached blocks `start` to `end` of prompts that begin as `keys` do, and how many requests use them.
 
     Two runs that have a block in common have the same blocks: they are copies. A run that was cut while in use lives on
     in its `parts`, which its users find through it.
     """
 
-    __slots__ = ("end", "keys", "last", "parts", "start", "users")
+    __slots__ = ("end", "first", "keys", "last", "parts", "start", "users")
 
-    def __init__(self, keys: Keys, start: int, users: int) -> None:
+    def __init__(self, keys: Keys, start: int, end: int, users: int) -> None:
         self.keys = keys
         self.start = start
-        self.end = start + len(keys)
-        self.last = keys[-1]
+        self.end = end
+        self.first = keys.at(start)
+        self.last = keys.at(end - 1)
         self.users = users
         self.parts: tuple[BlockRun, BlockRun] | None = None
 
@@ -209,31 +244,28 @@ class KvCache:
 
     def _evict_tail(self, run: BlockRun, blocks: int) -> int:
         """Forget at most so many blocks of an unused run. Returns how many."""
-        copies = self.table[run.keys[0]]
-        size = run.end - run.start
+        copies = self.table[run.first]
+        end, size = run.end, run.end - run.start
         if size > blocks:
             if copies is not run:  # the tail becomes a run by itself, in all copies: next time it goes as a whole
-                self._cut(run, run.end - blocks)
+                self._cut(run, end - blocks)
                 return 0
-            lost = run.keys[-blocks:]
-            run.keys = run.keys[:-blocks]
-            run.last = run.keys[-1]
-            run.end -= blocks
             size = blocks
+            run.end = end - blocks
+            run.last = run.keys.at(run.end - 1)
         else:
-            lost = run.keys
             self._remove(run)
             if copies is run:
-                del self.table[lost[0]]
+                del self.table[run.first]
             else:
                 assert isinstance(copies, list)
                 copies.remove(run)
                 if not copies:
-                    del self.table[lost[0]]
+                    del self.table[run.first]
                 return size
         if self.on_evict is not None:
-            for key in reversed(lost):
-                self.on_evict(key)
+            for block in range(end - 1, end - 1 - size, -1):
+                self.on_evict(run.keys.at(block))
         return size
 
     # --- content that may be shared ---
@@ -248,10 +280,9 @@ class KvCache:
 
     def found(self, keys: Keys, limit: int, runs: list[BlockRun] | None = None) -> int:
         """How many blocks `lookup` finds; their runs are added to `runs`."""
-        table, found, last = self.table, 0, min(limit, len(keys))
-        objects: tuple[object, ...] = keys  # as they are: compiled, an int would be taken apart and put together again
+        table, found, last = self.table, 0, min(limit, keys.length)
         while found < last:
-            copies = table.get(objects[found])
+            copies = table.get(keys.at(found))
             if copies is None:
                 break
             run = copies if isinstance(copies, BlockRun) else copies[0]
@@ -259,10 +290,10 @@ class KvCache:
                 runs.append(run)
             end = run.end
             if end <= last:
-                differs = run.last != keys[end - 1]
+                differs = run.last != keys.at(end - 1)
             else:
                 end = last
-                differs = run.keys[end - run.start - 1] != keys[end - 1]
+                differs = run.keys.at(end - 1) != keys.at(end - 1)
             if differs:
                 return self._common(run, keys, end)
             found = end
@@ -270,11 +301,11 @@ class KvCache:
 
     def _common(self, run: BlockRun, keys: Keys, end: int) -> int:
         """Where `keys` part from a run with which they begin, at the latest before `end`: a key tells all before it."""
-        start, mine = run.start, run.keys
-        low, high = start + 1, end - 1  # equal before `low`, different at `high`
+        mine = run.keys
+        low, high = run.start + 1, end - 1  # equal before `low`, different at `high`
         while low < high:
             middle = (low + high) // 2
-            if mine[middle - start] == keys[middle]:
+            if mine.at(middle) == keys.at(middle):
                 low = middle + 1
             else:
                 high = middle
@@ -301,7 +332,7 @@ class KvCache:
 
     def _cut(self, run: BlockRun, at: int) -> BlockRun:
         """Part a run and its copies before block `at`. Returns the run's new head."""
-        first, second = run.keys[0], run.keys[at - run.start]
+        first, second = run.first, run.keys.at(at)
         copies = self.table[first]
         if isinstance(copies, BlockRun):
             head, self.table[second] = self._part(run, at)
@@ -314,12 +345,11 @@ class KvCache:
 
     def _part(self, run: BlockRun, at: int) -> tuple[BlockRun, BlockRun]:
         """Unused, its tail stays where it is in the order and its head comes next."""
-        middle = at - run.start
-        head = BlockRun(run.keys[:middle], run.start, run.users)
+        head = BlockRun(run.keys, run.start, at, run.users)
         if run.users:
-            run.parts = head, BlockRun(run.keys[middle:], at, run.users)
+            run.parts = head, BlockRun(run.keys, at, run.end, run.users)
             return run.parts
-        run.keys, run.start = run.keys[middle:], at
+        run.start, run.first = at, run.keys.at(at)
         later = run.later
         head.earlier, head.later = run, later
         run.later = later.earlier = head
@@ -328,25 +358,26 @@ class KvCache:
     def register(self, holding: Holding, blocks: int) -> None:
         """The first `blocks` blocks are full: let those that may be shared be hit."""
         keys, at, table = holding.keys, holding.covered, self.table
-        end = min(blocks, len(keys))
+        end = min(blocks, keys.length)
         while at < end:
-            copies = table.get(keys[at])
+            key = keys.at(at)
+            copies = table.get(key)
             if copies is None:  # nor is any later block cached: the tails of prompts are evicted first
-                run = BlockRun(keys[at:end], at, 1)
-                table[keys[at]] = run
+                run = BlockRun(keys, at, end, 1)
+                table[key] = run
             else:
                 first = copies if isinstance(copies, BlockRun) else copies[0]
                 stop = min(first.end, end)
-                if first.keys[stop - at - 1] != keys[stop - 1]:
+                if first.keys.at(stop - 1) != keys.at(stop - 1):
                     stop = self._common(first, keys, stop)
                 if stop < first.end:
                     self._cut(first, stop)
-                    copies = table[keys[at]]
-                run = BlockRun(keys[at:stop], at, 1)
+                    copies = table[key]
+                run = BlockRun(keys, at, stop, 1)
                 if isinstance(copies, list):
                     copies.append(run)
                 else:
-                    table[keys[at]] = [copies, run]
+                    table[key] = [copies, run]
             holding.shared.append(run)
             holding.covered = at = run.end
 
@@ -356,12 +387,12 @@ class KvCache:
             return
         holding = Holding()
         holding.keys, holding.shared, holding.covered, holding.extent = keys, [], 0, 0
-        blocks, runs = self.lookup(keys, len(keys))
+        blocks, runs = self.lookup(keys, keys.length)
         if blocks:
             self.hit(holding, blocks, runs)
-        if len(keys) - blocks <= self.free:
-            self.take(len(keys) - blocks)
-            blocks = len(keys)
+        if keys.length - blocks <= self.free:
+            self.take(keys.length - blocks)
+            blocks = keys.length
         self.give_back(holding, blocks, blocks)
 
     # --- the end of a request ---
@@ -372,7 +403,7 @@ class KvCache:
             self.free += blocks
             self.blank += blocks
             return
-        if holding.keys:
+        if holding.keys.length:
             self.register(holding, cached)
         covered = holding.covered
         own = cached - covered

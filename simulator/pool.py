@@ -209,7 +209,7 @@ class SimulatedPool:
             place = server * self.ranks + (rng.randrange(self.ranks) if self.ranks > 1 else 0)
             kept[place] = asked if role == "prefill" else answered  # who computes prompts alone has no answers
         for place, tokens in kept.items():
-            self.stations[place].engine.kv.recall(keys[: tokens // size])
+            self.stations[place].engine.kv.recall(keys.head(tokens // size))
 
     def overlap(self, request: Request) -> list[int]:
         """Known leading prompt tokens that each worker has cached, as of the latest `observe`."""

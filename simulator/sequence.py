@@ -8,7 +8,7 @@ from typing import Final, Literal
 
 from planner.traffic.requests import Request
 from simulator.clock import NOT_YET
-from simulator.kv_cache import Holding
+from simulator.kv_cache import NO_KEYS, Holding
 
 Mode = Literal["full", "prefill_only", "remote"]
 Outcome = tuple[float, str, "Sequence"]
@@ -55,7 +55,7 @@ class Sequence(Holding):
         self.cached_tokens = self.preemptions = self.remote_tokens = self.remote_blocks = 0
         self.finished = self.wasted = False
         self.state = WAITING
-        self.keys = ()
+        self.keys = NO_KEYS
         self.shared = []
         self.covered = self.extent = 0
         once = mode == "prefill_only"

@@ -58,7 +58,7 @@ from planner.traffic.requests import Request
 from simulator.batching import Scheduler
 from simulator.clock import NEVER
 from simulator.host_pace import HostPace
-from simulator.kv_cache import Keys
+from simulator.kv_cache import NO_KEYS, Keys
 from simulator.sequence import (
     ADMITTED,
     ASKED,
@@ -211,7 +211,7 @@ class Worker:
 
     def prompt_keys(self, request: Request) -> Keys:
         """What `kv` is asked for; the same for all engines of a pool."""
-        return self._scheduler.prompt_keys(request) if self._scheduler.shared_content else ()
+        return self._scheduler.prompt_keys(request) if self._scheduler.shared_content else NO_KEYS
 
     def recall(self, request: Request) -> None:
         """Cache the whole prompt, as far as it may be shared."""

@@ -10,9 +10,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from simulator import kv_cache
-from simulator.kv_cache import BlockRun, Holding, KvCache, block_keys
+from simulator.kv_cache import BlockRun, Holding, Keys, KvCache
+from simulator.kv_cache import block_keys as keys_of
 
 SEGMENTS = st.lists(st.tuples(st.integers(0, 3), st.integers(1, 9)), min_size=1, max_size=6).map(tuple)
+
+
+def block_keys(segments: tuple[tuple[int, int], ...], tokens: int, size: int) -> tuple[int, ...]:
+    return listed(keys_of(segments, tokens, size))
+
+
+def listed(keys: Keys) -> tuple[int, ...]:
+    return tuple(keys.at(block) for block in range(keys.length))
+
+
+def of(*keys: int) -> Keys:
+    """Blocks of which none goes on with the number of the one before."""
+    return Keys(tuple(range(len(keys))), keys, len(keys))
 
 
 def tokens_of(segments: tuple[tuple[int, int], ...]) -> list[tuple[int, int]]:
@@ -37,7 +51,7 @@ def test_keys_stop_at_the_tokens_asked_for() -> None:
 
 def holding(*keys: int) -> Holding:
     held = Holding()
-    held.keys, held.shared, held.covered, held.extent = keys, [], 0, 0
+    held.keys, held.shared, held.covered, held.extent = of(*keys), [], 0, 0
     return held
 
 
@@ -50,7 +64,7 @@ def filled(cache: KvCache, *keys: int) -> Holding:
 
 
 def found(cache: KvCache, *keys: int) -> int:
-    return cache.lookup(keys, len(keys))[0]
+    return cache.lookup(of(*keys), len(keys))[0]
 
 
 def test_blocks_without_content_go_first_then_the_tail_of_the_oldest() -> None:
@@ -99,10 +113,10 @@ def test_equal_blocks_are_copies_and_the_oldest_is_hit() -> None:
     cache = KvCache(4, 16, caching=True)
     one, two = filled(cache, 7), filled(cache, 7)
     assert cache.free == 2
-    assert cache.lookup((7,), 1) == (1, one.shared)
+    assert cache.lookup(of(7), 1) == (1, one.shared)
     cache.give_back(one, 1, 1)
     cache.take(3)
-    assert cache.lookup((7,), 1) == (1, two.shared)
+    assert cache.lookup(of(7), 1) == (1, two.shared)
     cache.give_back(two, 1, 1)
     cache.take(1)
     assert found(cache, 7) == 0
@@ -111,14 +125,14 @@ def test_equal_blocks_are_copies_and_the_oldest_is_hit() -> None:
 
 def test_what_was_computed_before_is_cached_as_far_as_there_is_room() -> None:
     cache = KvCache(6, 16, caching=True)
-    cache.recall((1, 2, 3))
+    cache.recall(of(1, 2, 3))
     assert (cache.free, cache.blank, found(cache, 1, 2, 3)) == (6, 3, 3)
-    cache.recall((1, 2, 3, 4))
+    cache.recall(of(1, 2, 3, 4))
     assert (cache.free, cache.blank, found(cache, 1, 2, 3, 4)) == (6, 2, 4)
-    cache.recall((5, 6, 7, 8, 9))  # the oldest go
+    cache.recall(of(5, 6, 7, 8, 9))  # the oldest go
     assert (cache.free, cache.blank, found(cache, 5, 6, 7, 8, 9), found(cache, 1, 2)) == (6, 0, 5, 1)
     held = filled(cache, 10, 11)
-    cache.recall((20, 21, 22, 23, 24))
+    cache.recall(of(20, 21, 22, 23, 24))
     assert (cache.free, found(cache, 10, 11), found(cache, 20)) == (4, 2, 0)
     cache.give_back(held, 2, 2)
     assert cache.free == 6
@@ -150,7 +164,7 @@ def order_of(cache: KvCache) -> list[int]:
     order: list[int] = []
     for entry in cache.order():
         if isinstance(entry, BlockRun):
-            order += reversed(entry.keys)
+            order += [entry.keys.at(block) for block in range(entry.end - 1, entry.start - 1, -1)]
         elif isinstance(entry, Holding):
             order += [0] * entry.extent
     return order
@@ -234,9 +248,10 @@ def test_runs_are_what_block_by_block_would_be(rng: random.Random, total: int) -
     def come() -> None:
         segments = tuple((rng.randint(0, 2), rng.randint(1, 5)) for _ in range(rng.randint(1, 4)))
         length = sum(size for _, size in segments)
-        held = holding(*block_keys(segments, rng.randint(0, length), 1))
+        held = holding()
+        held.keys = keys_of(segments, rng.randint(0, length), 1)
         blocks, runs = cache.lookup(held.keys, length - 1)
-        hits = plain.lookup(held.keys, length - 1)
+        hits = plain.lookup(listed(held.keys), length - 1)
         assert blocks == len(hits)
         unused = sum(min(run.end, blocks) - run.start for run in runs if not run.users)
         assert unused == sum(not plain.users[block] for block in hits)
@@ -254,14 +269,14 @@ def test_runs_are_what_block_by_block_would_be(rng: random.Random, total: int) -
             held, hits, length, done = rng.choice(running)
             done[0] = rng.randint(done[0], length)
             cache.register(held, done[0])
-            plain.register(held.keys, hits, done[0])
+            plain.register(listed(held.keys), hits, done[0])
 
     def go() -> None:
         if running:
             held, hits, length, done = running.pop(rng.randrange(len(running)))
             cached = rng.randint(done[0], length)
             cache.give_back(held, length, cached)
-            plain.give_back(held.keys, hits, length, cached)
+            plain.give_back(listed(held.keys), hits, length, cached)
 
     steps: list[Callable[[], None]] = [come, come, compute, go]
     for _ in range(rng.randint(5, 60)):
@@ -269,7 +284,7 @@ def test_runs_are_what_block_by_block_would_be(rng: random.Random, total: int) -
         assert (cache.free, cache.blank, cache.evicted) == (plain.free, plain.blank, len(plain.gone))
         assert order_of(cache) == [key for key, _ in plain.order]
         runs = [one for copies in cache.table.values() for one in (copies if isinstance(copies, list) else [copies])]
-        assert sorted(key for run in runs for key in run.keys) == sorted(key for key, _ in plain.copies)
+        assert sorted(run.keys.at(block) for run in runs for block in range(run.start, run.end)) == sorted(key for key, _ in plain.copies)
 
 
 @given(
@@ -283,11 +298,11 @@ def test_keys_of_a_growing_prompt_are_those_of_the_prompt_alone(
     """What was remembered of shorter prompts shortens the work and changes no key."""
     prompts = [tuple(sizes[:count]) for count in range(1, len(sizes) + 1)]
     tokens = [max(sum(size for _, size in prompt) - less * (index % 2), 0) for index, prompt in enumerate(prompts)]
-    kv_cache.block_keys.cache_clear()
+    keys_of.cache_clear()
     kv_cache._walked.clear()
-    grown = [kv_cache.block_keys(prompt, n, block_size) for prompt, n in zip(prompts, tokens, strict=True)]
+    grown = [block_keys(prompt, n, block_size) for prompt, n in zip(prompts, tokens, strict=True)]
     for prompt, n, keys in zip(prompts, tokens, grown, strict=True):
-        kv_cache.block_keys.cache_clear()
+        keys_of.cache_clear()
         kv_cache._walked.clear()
-        assert kv_cache.block_keys(prompt, n, block_size) == keys
+        assert block_keys(prompt, n, block_size) == keys
         assert len(keys) == n // block_size
