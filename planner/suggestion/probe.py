@@ -12,7 +12,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from planner.spec import Aggregated, Sessions, Spec, dump, parse
+from planner.spec import Retrieval, Sessions, Spec, Workload
 from planner.system.capacity import MeanLengths, mean_lengths
 from planner.traffic import workload
 from planner.traffic.loads import Chained, Underway
@@ -29,7 +29,6 @@ COUNTED = {
     "sessions": "sessions",
 }
 
-ALIKE = {"deployment": Aggregated(mode="aggregated"), "name": "traffic"}  # what says nothing about traffic
 FEW = 4  # sessions of unequal length, of which one is met at a later turn
 
 
@@ -55,10 +54,23 @@ class Start:
     token_s: float  # that answers took which have begun
 
 
+@dataclass(frozen=True, slots=True)
+class _Traffic:
+    """All of a spec that what is sent depends on: specs that are equal in it share their lists."""
+
+    workload: Workload
+    retrieval: Retrieval | None
+    seed: int
+
+    @classmethod
+    def of(cls, spec: Spec, seed: int) -> _Traffic:
+        return cls(spec.workload, spec.retrieval, seed)
+
+
 @lru_cache(maxsize=32)
-def _base_load(spec_key: str, seed: int) -> tuple[Load, float | None]:
-    """The load of a spec at its own rate (its traffic only matters), built once a process."""
-    spec = seeded(parse(spec_key), seed)
+def _base_load(traffic: _Traffic) -> tuple[Load, float | None]:
+    """The load at the workload's own rate, built once a process."""
+    spec = seeded(Spec.model_construct(workload=traffic.workload, retrieval=traffic.retrieval), traffic.seed)
     return workload.build(spec), offered_rate(spec)
 
 
@@ -68,7 +80,7 @@ def seeded(spec: Spec, seed: int) -> Spec:
 
 def traffic_of(spec: Spec, seed: int) -> tuple[Load, float | None]:
     """(load, its offered rate), shared by all specs with the same traffic."""
-    return _base_load(dump(spec.model_copy(update=ALIKE)), seed)
+    return _base_load(_Traffic.of(spec, seed))
 
 
 def load_at(spec: Spec, seed: int, rate: float, seconds: float | None = None, start: Start | None = None) -> Load:
@@ -137,7 +149,7 @@ def _underway(spec: Spec, seed: int, rate: float, seconds: float, start: Start) 
     entering = math.ceil(1.2 * few * (each - 1) * start.entering_s / seconds)
     answering = math.ceil(2 * each * request_s(spec, seed) / seconds)
     long_enough = _long_enough(spec, rate * seconds * (1 + entering + answering))
-    cast = _cast(dump(long_enough.model_copy(update=ALIKE)), seed, entering, answering, few)
+    cast = _cast(_Traffic.of(long_enough, seed), entering, answering, few)
     factor = cast.offered / rate
     arrivals = [
         Arrival(when.time_s * factor, request)
@@ -154,11 +166,12 @@ def _underway(spec: Spec, seed: int, rate: float, seconds: float, start: Start) 
 
 
 @lru_cache(maxsize=8)
-def _cast(spec_key: str, seed: int, entering: int, answering: int, few: int) -> _Cast:
+def _cast(traffic: _Traffic, entering: int, answering: int, few: int) -> _Cast:
     """Of 1 + `entering` + `answering` sessions so many each; a later turn is met in one of `few`."""
-    load, offered = _base_load(spec_key, seed)
+    load, offered = _base_load(traffic)
     assert isinstance(load, Chained)
     assert offered is not None
+    seed = traffic.seed
     share = 1 + entering + answering
     turns = [_turns(load, one.request) for one in load.arrivals]
     older = [one[1:] for place, one in enumerate(turns) if 1 <= place % share <= entering]
@@ -239,12 +252,12 @@ def request_s(spec: Spec, seed: int) -> float:
 
 def lengths_of(spec: Spec, seed: int) -> MeanLengths:
     """Mean lengths of the requests of a spec's own list of sessions; what comes before a question is cached."""
-    return _lengths(dump(spec.model_copy(update=ALIKE)), seed)
+    return _lengths(_Traffic.of(spec, seed))
 
 
 @lru_cache(maxsize=32)
-def _lengths(spec_key: str, seed: int) -> MeanLengths:
-    load, _ = _base_load(spec_key, seed)
+def _lengths(traffic: _Traffic) -> MeanLengths:
+    load, _ = _base_load(traffic)
     requests = [arrival.request for arrival in load.start()]
     if isinstance(load, Chained):
         requests += [request for _, request in load.followers.values()]
