@@ -58,7 +58,7 @@ MOST_WALKED: Final = 4096
 _walked: OrderedDict[tuple[Segments, int], Walked] = OrderedDict()  # the latest ones
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=16384)
 def block_keys(segments: Segments, tokens: int, block_size: int) -> Keys:
     """Keys of the full blocks of the first `tokens` tokens.
 
