@@ -213,8 +213,8 @@ def served_before(policy: str, session_id: int, turns: int, workers: int, rng: r
     if policy == "session_affinity":
         return [_home(session_id, workers)] * turns
     if policy in NEEDS_OVERLAP:
-        return [rng.randrange(workers)] * turns
-    return [rng.randrange(workers) for _ in range(turns)]
+        return [int(workers * rng.random())] * turns
+    return [int(workers * rng.random()) for _ in range(turns)]
 
 
 NEEDS_OVERLAP = frozenset({"prefix_aware"})

@@ -26,7 +26,7 @@ from planner.traffic.requests import Arrival, Load, Request, continued, resumed
 from simulator.clock import NEVER, NOT_YET, Call, Clock
 from simulator.fabric import Fabric
 from simulator.layers import Push
-from simulator.pool import Group, SimulatedPool, SimulatedView, Station
+from simulator.pool import Group, SimulatedPool, SimulatedView, Station, turns_before
 from simulator.retrieval import RetrievalStation
 from simulator.roles import RoleSwitcher
 from simulator.sharing import SharedCores, shares_cores
@@ -371,8 +371,9 @@ class SimulatedCluster:
         """A request reaches its first stage."""
         self._inside += 1
         if visit.request.request_id in self._continued:
+            said = turns_before(visit.request)
             for pool in self.pools:
-                pool.recall(visit.request, self._rng)
+                pool.recall(visit.request, said, self._rng)
         while self._asleep:
             self._asleep.pop().succeed()
         if visit.request.request_id in self._resumed:

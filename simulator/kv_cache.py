@@ -37,8 +37,11 @@ class Keys:
         self.length = length
 
     def at(self, block: int) -> int:
-        piece = bisect_right(self.starts, block) - 1
-        return self.bases[piece] + (block - self.starts[piece])
+        starts = self.starts
+        piece = len(starts) - 1  # who asks for one near the end asks most
+        if starts[piece] > block:
+            piece = bisect_right(starts, block) - 1 if starts[1] <= block else 0
+        return self.bases[piece] + (block - starts[piece])
 
     def head(self, blocks: int) -> Keys:
         """Of the first `blocks` blocks, or all."""

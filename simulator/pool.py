@@ -195,9 +195,8 @@ class SimulatedPool:
         self.loads = [station.engine.load for station in self.stations]
         self.seen = [dataclasses.replace(load) for load in self.loads] if self.router.state_age_s else self.loads
 
-    def recall(self, request: Request, rng: random.Random) -> None:
-        """Cache what the earlier turns of a session left behind, on the workers that had them."""
-        said = turns_before(request)
+    def recall(self, request: Request, said: list[tuple[int, int]], rng: random.Random) -> None:
+        """Cache what the earlier turns of a session left behind, on the workers that had them (`turns_before`)."""
         keys, size = self.keys_engine.prompt_keys(request), self.resolved.limits.block_tokens(request.prompt_tokens)
         role = self.resolved.role
         policy = "spread" if role == "decode" and self.counts_blocks else self.router.policy  # it looks at no cache

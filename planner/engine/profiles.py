@@ -15,7 +15,7 @@ import yaml
 from planner.core import installed
 from planner.engine.catalogue import find, read_entry
 from planner.engine.host_costs import HostCosts
-from planner.engine.law import guess
+from planner.engine.law import StepLaw, guess
 from planner.engine.profile_file import HostLaw, Launches, ProfileFile
 from planner.engine.roof import Roof
 from planner.engine.setup import Setup
@@ -196,7 +196,13 @@ def _step(file: ProfileFile, sizes: tuple[int, ...]) -> AffineStep:
     A profile that was measured eagerly has that in its decode terms already.
     """
     floor_s = max(file.step.prefill_floor_s, file.step.launch_eager_s) if file.cuda_graphs else 0.0
-    return AffineStep(file.step, sizes, floor_s=floor_s)
+    return _laid_out(file.step, sizes, floor_s)
+
+
+@lru_cache(maxsize=64)
+def _laid_out(law: StepLaw, sizes: tuple[int, ...], floor_s: float) -> AffineStep:
+    """Once for all the engines of a search that have it: a step law has tables."""
+    return AffineStep(law, sizes, floor_s=floor_s)
 
 
 def load_profile(name_or_path: str) -> LatencyProfile:
