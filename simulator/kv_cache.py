@@ -148,14 +148,13 @@ class BlockRun(Entry):
     in its `parts`, which its users find through it.
     """
 
-    __slots__ = ("end", "first", "keys", "last", "parts", "start", "users")
+    __slots__ = ("end", "first", "keys", "parts", "start", "users")
 
     def __init__(self, keys: Keys, start: int, end: int, users: int) -> None:
         self.keys = keys
         self.start = start
         self.end = end
         self.first = keys.at(start)
-        self.last = keys.at(end - 1)
         self.users = users
         self.parts: tuple[BlockRun, BlockRun] | None = None
 
@@ -255,7 +254,6 @@ class KvCache:
                 return 0
             size = blocks
             run.end = end - blocks
-            run.last = run.keys.at(run.end - 1)
         else:
             self._remove(run)
             if copies is run:
@@ -291,13 +289,8 @@ class KvCache:
             run = copies if isinstance(copies, BlockRun) else copies[0]
             if runs is not None:
                 runs.append(run)
-            end = run.end
-            if end <= last:
-                differs = run.last != keys.at(end - 1)
-            else:
-                end = last
-                differs = run.keys.at(end - 1) != keys.at(end - 1)
-            if differs:
+            end = min(run.end, last)
+            if run.keys is not keys and run.keys.at(end - 1) != keys.at(end - 1):
                 return self._common(run, keys, end)
             found = end
         return found
