@@ -32,7 +32,7 @@ from planner.suggestion.changes import (
     tasks,
     unchanged,
 )
-from planner.suggestion.edge import Edge, interval, next_rate
+from planner.suggestion.edge import Edge, interval, is_found, next_rate
 from planner.suggestion.fewest import smallest
 from planner.suggestion.probe import Period, load_at, seeded, turn_s, turnaround_s
 from planner.suggestion.rows import rough_row
@@ -515,7 +515,7 @@ class Queue:
             for seed, of_seed in enumerate(runs):
                 of_seed += [self.run(seed, rate) for rate in rates]
             found = Edge.of(runs, 0.99)
-            rates = [rate] if (rate := next_rate(found)) is not None and len(runs[0]) < 20 else []
+            rates = [] if is_found(found, 0.0) or len(runs[0]) >= 20 else [next_rate(found)]
         assert found is not None
         return found
 
@@ -794,7 +794,7 @@ def test_an_edge_far_from_where_the_search_began_is_found(off: float) -> None:
             for of_seed in runs:
                 of_seed.append(replace(_threshold(limit, rate), blocks=((50, 50 if rate <= limit else 45),) * 4))
         found = Edge.of(runs, 0.99)
-        rates = [rate] if (rate := next_rate(found)) is not None else []
+        rates = [] if is_found(found, 0.0) else [next_rate(found)]
         if not rates:
             break
     below, above = found.bracket

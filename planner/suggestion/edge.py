@@ -1,14 +1,15 @@
 """Where the share of requests within the targets falls below the asked one: the highest rate, and how sure it is.
 
 A candidate was run at a few rates around its edge, once a seed. The misses of all runs at a rate are counted together;
-between rates their logarithm is taken as a straight line. How sure that is comes from a bootstrap over halves of runs
-(over quarters, with fewer than three seeds), from the bracket that the rates leave, and from what the second halves
-say by themselves: where runs are so short that lines still grow, they say something else.
+between rates the logarithm of their odds is taken as a straight line. How sure that is comes from a bootstrap over
+halves of runs (over quarters, with fewer than three seeds), from the bracket that the rates leave, and from what the
+second halves say by themselves: where runs are so short that lines still grow, they say something else.
 """
 
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -20,7 +21,9 @@ from planner.suggestion.search import SURE, WIDEST, Probe, beside
 Array = NDArray[np.float64]
 
 FINE = 0.01  # width of the bracket that the rates of a candidate end with
+BESIDE = 0.25  # or half its width beside what chance and the step times leave open: together 3 % more than these
 NEXT_STEP = 1.04  # between rates while all of them pass, or none does, at least
+FARTHER = 1.25  # and at most, times as much for each rate that was run
 STEEP = 5.0  # misses grow at least with this power of the rate
 DRAWS = 4000
 CONFIDENCE = 0.95
@@ -65,6 +68,16 @@ class Edge:
         below = max((rate for rate, yes in zip(self.rates, passed, strict=True) if yes and rate < above), default=0.0)
         return float(below), float(above)
 
+    @property
+    def is_known(self) -> bool:
+        """It lies between two rates that were run."""
+        return self.is_within(sys.float_info.max)
+
+    def is_within(self, factor: float) -> bool:
+        """It lies between two rates that were run, no further apart than this factor."""
+        below, above = self.bracket
+        return below > 0 and above <= factor * below
+
     def units(self) -> tuple[Array, Array]:
         """What is drawn anew: counts (units x rates x 2) and whether its run kept up (units x rates)."""
         seeds, blocks, rates, _ = self.counts.shape
@@ -75,7 +88,7 @@ class Edge:
     def log_rate(self, counts: Array, kept_up: Array) -> Array:
         """The logarithm of the highest rate for each draw: counts (draws x rates x 2), share that keeps up."""
         least = 1 / (1 + float(counts[..., 0].mean()))  # between no miss and one
-        level = math.log(max(self.missing, least))
+        level = _log_odds(max(self.missing, least))
         found = _crossing(np.log(self.rates), _log_missed(counts), level, self._steepness())
         if kept_up.min() < 1:
             found = np.minimum(found, _crossing(np.log(self.rates), 1 - kept_up, 0.5, math.inf))
@@ -104,9 +117,14 @@ class Edge:
         return float(self.log_rate(every, self.kept_up.mean(axis=0)[None])[0])
 
 
+def _log_odds(share: float) -> float:
+    return math.log(share / (1 - share))
+
+
 def _log_missed(counts: Array) -> Array:
-    """The logarithm of the share that misses; half a request where none does."""
-    found: Array = np.log((counts[..., 1] + 0.5) / (counts[..., 0] + 1.0))
+    """The logarithm of the odds of a miss, which grow on where nearly all miss; half a request where none does."""
+    missed = counts[..., 1]
+    found: Array = np.log((missed + 0.5) / (counts[..., 0] - missed + 0.5))
     return found
 
 
@@ -134,7 +152,7 @@ def interval(edges: Sequence[Edge], seed: int = 0) -> tuple[float, float, float]
     n = len(units[0][0])
     if any(len(counts) != n for counts, _ in units) or n < 2:
         raise ValueError("runs differ in number; allowed: as many seeds and parts of each candidate")
-    index = np.random.default_rng(seed).integers(0, n, size=(DRAWS, n))
+    index = _drawn(n, seed)
     signs = (1.0, -1.0)[: len(edges)]
     draws, middle, drift, bracket = np.zeros(DRAWS), 0.0, 0.0, 0.0
     for sign, edge, (counts, kept_up) in zip(signs, edges, units, strict=True):
@@ -142,14 +160,25 @@ def interval(edges: Sequence[Edge], seed: int = 0) -> tuple[float, float, float]
         middle += sign * edge.whole()
         drift += sign * (edge.late() - edge.whole())
         bracket += _half_bracket(edge) ** 2
-    from scipy.special import ndtri, stdtrit  # scipy.stats takes half a second to import
-
-    tail = (1 - CONFIDENCE) / 2
-    few = float(stdtrit(n - 1, 1 - tail) / ndtri(1 - tail)) * (n / (n - 1)) ** 0.5  # few draws spread too little
-    below, above = np.percentile(draws - np.mean(draws), (100 * tail, 100 * (1 - tail))) * few
+    below, above = _spread(draws, n)
     low = middle - float(np.sqrt(below**2 + bracket + drift**2))
     high = middle + float(np.sqrt(above**2 + bracket + drift**2))
     return float(np.exp(middle)), float(np.exp(low)), float(np.exp(high))
+
+
+def _drawn(units: int, seed: int) -> NDArray[np.int64]:
+    """Which units each draw takes."""
+    return np.random.default_rng(seed).integers(0, units, size=(DRAWS, units))
+
+
+def _spread(draws: Array, units: int) -> tuple[float, float]:
+    """How far CONFIDENCE of the draws of so many units reach below and above their mean; few spread too little."""
+    from scipy.special import ndtri, stdtrit  # scipy.stats takes half a second to import
+
+    tail = (1 - CONFIDENCE) / 2
+    few = float(stdtrit(units - 1, 1 - tail) / ndtri(1 - tail)) * (units / (units - 1)) ** 0.5
+    below, above = np.percentile(draws - np.mean(draws), (100 * tail, 100 * (1 - tail))) * few
+    return float(below), float(above)
 
 
 def _half_bracket(edge: Edge) -> float:
@@ -158,17 +187,34 @@ def _half_bracket(edge: Edge) -> float:
     return CONFIDENCE * float(np.log(above / below)) / 2 if below and np.isfinite(above) else 0.0
 
 
-def next_rate(edge: Edge) -> float | None:
-    """Where to run a finalist next; None: its edge is found."""
+def is_found(edge: Edge, error: float, seed: int = 0) -> bool:
+    """Its bracket is fine, or so narrow beside what is not known anyway that a finer one would say no more.
+
+    `error`: of the step times, a share. `seed` is that of the interval that will be told.
+    """
     below, above = edge.bracket
-    if below and above / below <= 1 + FINE:
-        return None
+    if not edge.is_known:
+        return False
+    if above / below <= 1 + FINE:
+        return True
+    counts, kept_up = edge.units()
+    if len(counts) < 2:
+        return False
+    index = _drawn(len(counts), seed)
+    low, high = _spread(edge.log_rate(counts[index].sum(axis=1), kept_up[index].mean(axis=1)), len(counts))
+    return _half_bracket(edge) <= BESIDE * math.hypot((high - low) / 2, error)
+
+
+def next_rate(edge: Edge) -> float:
+    """Where to run a finalist next whose edge is not found."""
+    below, above = edge.bracket
     rates, expected = edge.rates, edge.expected()
     lowest, highest = float(rates[0]), float(rates[-1])
+    farthest = min(FARTHER ** (len(rates) - 1), WIDEST)  # far beyond what was run a line through it says little
     if not below:  # the search may have begun with a rate that one list of requests flattered
-        return min(max(expected / (1 + SURE * FINE), lowest / WIDEST), lowest / NEXT_STEP)
+        return min(max(expected / (1 + SURE * FINE), lowest / farthest), lowest / NEXT_STEP)
     if math.isinf(above):
-        return max(min(expected * (1 + SURE * FINE), highest * WIDEST), highest * NEXT_STEP)
+        return max(min(expected * (1 + SURE * FINE), highest * farthest), highest * NEXT_STEP)
     if len(rates) % 3 == 2:  # should the line through what is known mislead
         return math.sqrt(above * below)
     width = math.log(above / below)

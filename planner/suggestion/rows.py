@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 from planner.engine.catalogue import hardware
 from planner.spec import Spec
@@ -32,6 +33,26 @@ def refined_row(spec: Spec, gpus: int, row: Row, runs: Sequence[Sequence[Probe]]
         searches.append(Found(passed, above, tuple(of_seed)))
     shown = [one for of_seed in runs for one in of_seed if one.rate == below]
     return _row(spec, gpus, row.split, row.guess, rates, tuple(searches), shown, refined=True)
+
+
+def slower_row(row: Row, rate: float) -> Row:
+    """The row of a candidate that fewer runs than all have shown to serve less than its rough rate: this one."""
+    factor = rate / row.rate
+
+    def cost(now: float | None) -> float | None:
+        return None if now is None else now / factor
+
+    return replace(
+        row,
+        rate=rate,
+        low=rate,
+        high=rate,
+        per_gpu=row.per_gpu * factor,
+        output_tokens_s_gpu=row.output_tokens_s_gpu * factor,
+        cost_per_million_tokens=cost(row.cost_per_million_tokens),
+        cost_per_million_output_tokens=cost(row.cost_per_million_output_tokens),
+        refined=False,
+    )
 
 
 def _row(

@@ -23,9 +23,9 @@ from planner.spec import Slo, Spec, dump
 from planner.suggestion import changes
 from planner.suggestion.answer import EqualRate, Row, Suggestion, Verdict, best_of, rank
 from planner.suggestion.curves import IDLE_RATE, nearly_idle
-from planner.suggestion.edge import Edge, interval, next_rate
+from planner.suggestion.edge import Edge, interval, is_found, next_rate
 from planner.suggestion.probe import Period, traffic_of
-from planner.suggestion.rows import refined_row, rough_row
+from planner.suggestion.rows import refined_row, rough_row, slower_row
 from planner.suggestion.search import Probe, system_of
 from planner.suggestion.splits import Split, apply, rank_sizes, splits, tp_sizes, variants
 from planner.suggestion.spread import Spread, cores, spread
@@ -139,18 +139,16 @@ def unproven(rows: Sequence[Row], most: int) -> list[Split]:
 
 
 def _racing(splits: Iterable[Split], edges: Mapping[Split, Edge], share: float) -> list[Split]:
-    """Those whose edge must be known better: it lies between no two rates yet, or above `share` of its mode's best."""
+    """Those whose edge may lie above `share` of the best of its mode that is known."""
     best: dict[str, float] = {}
     for split, edge in edges.items():
-        best[split.mode] = max(best.get(split.mode, 0.0), edge.expected())
+        if edge.is_known:
+            best[split.mode] = max(best.get(split.mode, 0.0), edge.expected())
 
-    def is_known(edge: Edge) -> bool:
-        below, above = edge.bracket
-        return below > 0 and math.isfinite(above)
+    def most(edge: Edge) -> float:
+        return edge.expected() if edge.is_known else edge.bracket[1]
 
-    return [
-        split for split in splits if not is_known(edges[split]) or edges[split].expected() > share * best[split.mode]
-    ]
+    return [split for split in splits if most(edges[split]) > share * best.get(split.mode, 0.0)]
 
 
 def _told(found: Iterable[tuple[str, Searched]]) -> dict[str, float]:
@@ -298,51 +296,69 @@ class _Session:
         first has shown.
         """
         near = [*self._near(rows, "aggregated"), *self._near(rows, "disaggregated")]
-        rows = self._raced(rows, near, LOOK, (0, RACE))
+        rows = self._raced(rows, near, (0, RACE))
         later = RACE
         while claims := unproven(rows, 1 if self._quick else FINALISTS):
             until = later + (1 - RACE_LEFT) * (1 - later)
-            rows, later = self._raced(rows, claims, len(self.seeds), (later, until)), until
+            rows, later = self._raced(rows, claims, (later, until)), until
         if self._progress:
             self._progress("all seeds", 1.0)
         return sorted(rows, key=rank)
 
-    def _raced(self, rows: list[Row], racing: Sequence[Split], look: int, part: tuple[float, float]) -> list[Row]:
-        """Rows with these run by every seed; those that the first `look` seeds show to be behind, by these alone."""
+    def _raced(self, rows: list[Row], racing: Sequence[Split], part: tuple[float, float]) -> list[Row]:
+        """Rows with these run by every seed; those that the first LOOK seeds show to be behind, by these alone."""
         finalists = [row for row in rows if row.split in racing]
         runs: dict[Split, list[list[Probe]]] = {row.split: [[] for _ in self.seeds] for row in finalists}
         rates = {row.split: [row.rate / FIRST_STEP, row.rate * FIRST_STEP] for row in finalists}
         every = range(len(self.seeds))
+        first, others = every[:LOOK], every[LOOK:]
         begin, length = part[0], part[1] - part[0]
 
         def of_part(first: float, last: float) -> tuple[float, float]:
             return begin + length * first, begin + length * last
 
-        self._run_at(rates, runs, every[:look], of_part(0, 0.3))
-        looks = {split: Edge.of(of_split[:look], self.spec.slo.attainment) for split, of_split in runs.items()}
-        staying = _racing(looks, looks, IN_RACE) if every[look:] else list(runs)
-        rates = {split: rates[split] for split in staying}
-        self._run_at(rates, runs, every[look:], of_part(0.3, 0.6))
-        for begun in range(ROUNDS):
-            self._edges |= {split: Edge.of(runs[split], self.spec.slo.attainment) for split in rates}
+        looks: dict[Split, Edge] = {}
+        for begun in range(ROUNDS):  # until a rough rate that was far off is mended, by few runs
+            self._run_at(
+                rates, runs, first, of_part(*(0.4 * (1 - ROUND_LEFT**number) for number in (begun, begun + 1)))
+            )
+            looks |= {split: self._edge(runs[split][: len(first)]) for split in rates}
             rates = {
-                split: [rate]
+                split: [next_rate(looks[split])]
+                for split in _racing(rates, self._edges | looks, IN_RACE)
+                if not looks[split].is_within(FIRST_STEP**2)
+            }
+            if not rates:
+                break
+        staying = _racing(looks, self._edges | looks, IN_RACE) if others else list(looks)
+        rates = {split: [rate for rate in looks[split].bracket if 0 < rate < math.inf] for split in staying}
+        if others:
+            for split, ends in rates.items():
+                runs[split] = [[one for one in of_seed if one.rate in ends] for of_seed in runs[split]]
+            self._run_at(rates, runs, others, of_part(0.4, 0.6))
+        errors = {split: profile_error([system_of(apply(self.spec, split))]) for split in staying}
+        for begun in range(ROUNDS):
+            self._edges |= {split: self._edge(runs[split]) for split in rates}
+            rates = {
+                split: [next_rate(self._edges[split])]
                 for split in _racing(rates, self._edges, REFINED)
-                if (rate := next_rate(self._edges[split]))
+                if not is_found(self._edges[split], errors[split], self.spec.run.seed)
             }
             if not rates:
                 break
             ends = [1 - 0.4 * ROUND_LEFT**number for number in (begun, begun + 1)]
             self._run_at(rates, runs, every, of_part(*ends))
-        refined = {
-            row.split: refined_row(self.spec, self.gpus, row, runs[row.split], self._edges[row.split])
-            if row.split in staying
-            else replace(
-                refined_row(self.spec, self.gpus, row, runs[row.split][:look], looks[row.split]), refined=False
-            )
-            for row in finalists
-        }
-        return [refined.get(row.split, row) for row in rows]
+        raced = {}
+        for row in finalists:
+            split = row.split
+            if split in staying:
+                raced[split] = refined_row(self.spec, self.gpus, row, runs[split], self._edges[split])
+            else:
+                raced[split] = slower_row(row, looks[split].expected())
+        return [raced.get(row.split, row) for row in rows]
+
+    def _edge(self, runs: Sequence[Sequence[Probe]]) -> Edge:
+        return Edge.of(runs, self.spec.slo.attainment)
 
     def _run_at(
         self,
