@@ -9,7 +9,6 @@ second halves say by themselves: where runs are so short that lines still grow, 
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -71,7 +70,8 @@ class Edge:
     @property
     def is_known(self) -> bool:
         """It lies between two rates that were run."""
-        return self.is_within(sys.float_info.max)
+        below, above = self.bracket
+        return below > 0 and math.isfinite(above)
 
     def is_within(self, factor: float) -> bool:
         """It lies between two rates that were run, no further apart than this factor."""
