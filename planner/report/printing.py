@@ -40,6 +40,7 @@ COMPARED = (
 
 
 EQUAL = 0.001  # two goodputs closer than this are called equal
+GAP = "    "  # between tables that stand side by side
 SAME_RATE = 0.1  # two draws of one rate seldom differ by more
 
 # --- words -------------------------------------------------------------------------------------
@@ -241,16 +242,24 @@ def _uses(summary: Summary) -> list[str]:
 
 def _beside(console: Console, tables: list[Table]) -> None:
     """Tables side by side where they fit, else one under the other."""
-    from rich.table import Table
+    from rich.segment import Segment, Segments
 
     widths = [console.measure(table).maximum for table in tables]
-    if sum(widths) + 4 * (len(tables) - 1) > console.width:
+    if sum(widths) + len(GAP) * (len(tables) - 1) > console.width:
         for table in tables:
             console.print(table)
         return
-    row = Table.grid(padding=(0, 4, 0, 0))
-    row.add_row(*tables)
-    console.print(row)
+    # A grid of rich would measure each cell of each table four times more.
+    blocks = [
+        console.render_lines(table, console.options.update_width(width))
+        for table, width in zip(tables, widths, strict=True)
+    ]
+    height = max(map(len, blocks))
+    blocks = [Segment.set_shape(block, width, height) for block, width in zip(blocks, widths, strict=True)]
+    found: list[Segment] = []
+    for first, *others in zip(*blocks, strict=True):
+        found += [*first, *(segment for line in others for segment in (Segment(GAP), *line)), Segment.line()]
+    console.print(Segments(found))
 
 
 def write(console: Console, summary: Summary, folder: str | None) -> None:
