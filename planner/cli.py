@@ -26,7 +26,6 @@ LONGEST, TAIL = 1200, 400  # characters of an error, and how many of them are it
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point of the `planner` script. Exits the process."""
-    gc.set_threshold(200_000)  # imports make objects that stay: looking for cycles every 700 took a tenth of start-up
     core.start_quickly()
     code = run(sys.argv[1:] if arguments is None else list(arguments))
     gc.freeze()  # Python looks for cycles as it ends, through all that goes anyway: 60 ms
