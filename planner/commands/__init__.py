@@ -204,7 +204,7 @@ def show(run: Run, folder: str | None, as_json: bool, table: str | None) -> None
         if as_json:
             print_json(printing.to_dict(summary, folder))
         else:
-            printing.write(console(), summary, folder)
+            printing.write(console() if sys.stdout.isatty() else printing.Pipe(), summary, folder)
         return
     from planner.interop import dialects
 
