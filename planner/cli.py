@@ -1,4 +1,4 @@
-"""The command line. Commands live in planner/commands, one module each; here they are found and errors end.
+"""The command line. Commands live in planner/commands, one module each; here it starts and errors end.
 
 Exit codes: 0 done; 1 it failed; 2 the input is wrong (one line says where, what and what is allowed); 130 Ctrl-C.
 """
@@ -7,22 +7,14 @@ from __future__ import annotations
 
 import errno
 import gc
-import importlib
 import json
 import os
-import pkgutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
 
-import typer
-
-from planner import commands, core
+from planner import core
 from planner.messages import packed, said
-
-# Typer brings its own copy of click; this is click's base class of usage errors, wherever it is from.
-UsageError: type[Exception] = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
 
 OURS = ("planner", "simulator", "live")  # errors defined here are written for users
 FAULT = "PLANNER_FAULT_FILE"  # the browser names a file here, to say a job's fault in its own language
@@ -32,45 +24,8 @@ INTERRUPTED = 130  # Typer turns Ctrl-C into this exit code
 LONGEST, TAIL = 1200, 400  # characters of an error, and how many of them are its end
 
 
-def build(named: str = "") -> typer.Typer:
-    """The application with every command of planner/commands: each module there has a `register(app)`.
-
-    Where `named` is one of the modules, only its commands: the others need not be imported.
-    """
-    app = typer.Typer(
-        name="planner",
-        help="Aggregated or disaggregated (prefill/decode) LLM serving on N GPUs? Simulate it, run it, compare.",
-        rich_markup_mode=None,
-        pretty_exceptions_enable=False,
-        add_completion=False,
-        context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    )
-
-    @app.callback()
-    def planner(
-        version: Annotated[bool, typer.Option("--version", is_eager=True, callback=_version, help="And exit.")] = False,
-    ) -> None:
-        pass
-
-    names = [module.name for module in pkgutil.iter_modules(commands.__path__)]
-    for name in sorted(
-        [named] if named in names else names, key=lambda name: (commands.ORDER.get(name, len(commands.ORDER)), name)
-    ):
-        importlib.import_module(f"planner.commands.{name}").register(app)
-    return app
-
-
-def _version(asked: bool) -> None:
-    if asked:
-        from importlib.metadata import version
-
-        print(f"planner {version('llm-capacity-planner')}")
-        raise typer.Exit
-
-
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point of the `planner` script. Exits the process."""
-    gc.set_threshold(200_000)  # imports make objects that stay: looking for cycles every 700 took a tenth of start-up
     core.start_quickly()
     code = run(sys.argv[1:] if arguments is None else list(arguments))
     gc.freeze()  # Python looks for cycles as it ends, through all that goes anyway: 60 ms
@@ -79,6 +34,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def run(arguments: list[str]) -> int:
     """Run one command line; returns the exit code. The one place where errors become text."""
+    from planner.commands import UsageError, build
+
     try:
         code = build("".join(arguments[:1]))(arguments or ["--help"], prog_name="planner", standalone_mode=False)
         sys.stdout.flush()  # a closed pipe shows here, not at exit

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import re
 from typing import Any
 
 import numpy as np
@@ -279,8 +281,6 @@ def test_waiting_in_a_shared_queue_is_queueing(retrieval: str) -> None:
 
 
 def test_report_fits_80_columns_and_adds_its_warnings() -> None:
-    import io
-
     from rich.console import Console
 
     made = growing("queue")
@@ -298,6 +298,18 @@ def test_report_fits_80_columns_and_adds_its_warnings() -> None:
     tables = [line for line in text.splitlines() if not line.startswith(("Past", "Bottleneck", "Warning"))]
     assert max(len(line) for line in tables) <= 80
     assert "\x1b" not in text
+    assert [line for line in _on_a_terminal(told, 80) if line in tables] == tables  # the same but for what is bold
+    assert any("Latency, ms" in line and " Rates " in line for line in _on_a_terminal(told, 120))
+
+
+def _on_a_terminal(told: Run, width: int) -> list[str]:
+    from rich.console import Console
+
+    out = io.StringIO()
+    printing.write(Console(file=out, width=width, force_terminal=True), summarise(told), "runs/x")
+    text = out.getvalue()
+    assert "\x1b[1m" in text
+    return re.sub(r"\x1b\[\d*m", "", text).splitlines()
 
 
 def test_what_waits_after_the_first_token_is_found_too() -> None:

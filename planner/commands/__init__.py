@@ -1,12 +1,14 @@
 """What the commands share: options, reading a spec, run folders, progress, printing.
 
 Each module of this package is one command (or a few) with a `register(app)`. Imports of pandas, pydantic and the
-like stay inside functions, so that `planner --help` is quick.
+like stay inside functions, so that `planner --help` is quick. `build` makes the application of them.
 """
 
 from __future__ import annotations
 
+import importlib
 import json
+import pkgutil
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -19,6 +21,9 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from planner.run.tables import Run
+
+# Typer brings its own copy of click; this is click's base class of usage errors, wherever it is from.
+UsageError: type[Exception] = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
 
 # Where a command stands in --help; the others follow by name.
 ORDER = {name: place for place, name in enumerate(["simulate", "live", "suggest", "compare", "serve", "calibrate"])}
@@ -71,6 +76,40 @@ StartTimeout = Annotated[
         "40), times the jobs per core, at most 900; on GPUs 300 and 5 for each GB of weights to read.",
     ),
 ]
+
+
+def build(named: str = "") -> typer.Typer:
+    """The application with every command of planner/commands: each module there has a `register(app)`.
+
+    Where `named` is one of the modules, only its commands: the others need not be imported.
+    """
+    app = typer.Typer(
+        name="planner",
+        help="Aggregated or disaggregated (prefill/decode) LLM serving on N GPUs? Simulate it, run it, compare.",
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,
+        add_completion=False,
+        context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    )
+
+    @app.callback()
+    def planner(
+        version: Annotated[bool, typer.Option("--version", is_eager=True, callback=_version, help="And exit.")] = False,
+    ) -> None:
+        pass
+
+    names = [module.name for module in pkgutil.iter_modules(__path__)]
+    for name in sorted([named] if named in names else names, key=lambda name: (ORDER.get(name, len(ORDER)), name)):
+        importlib.import_module(f"planner.commands.{name}").register(app)
+    return app
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        print(f"planner {version('llm-capacity-planner')}")
+        raise typer.Exit
 
 
 def overrides(assignments: Sequence[str] | None, seed: int | None) -> list[str]:
@@ -165,7 +204,7 @@ def show(run: Run, folder: str | None, as_json: bool, table: str | None) -> None
         if as_json:
             print_json(printing.to_dict(summary, folder))
         else:
-            printing.write(console(), summary, folder)
+            printing.write(console() if sys.stdout.isatty() else printing.Pipe(), summary, folder)
         return
     from planner.interop import dialects
 

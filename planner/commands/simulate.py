@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
+from planner import core
 from planner.commands import (
     Config,
     Json,
@@ -127,6 +128,7 @@ def _run(
     import planner
     from planner.spec import SpecError
 
+    core.import_numpy()
     check_table(table)
     if draws and table is not None:
         raise SpecError("--intervals: {table} has none; allowed: without --table", table)

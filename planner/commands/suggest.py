@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
+from planner import core
 from planner.commands import (
     Cluster,
     Config,
@@ -72,6 +73,7 @@ def suggest(
     """
     from dataclasses import replace
 
+    core.import_numpy()
     import planner
     from planner.spec import SpecError
     from planner.spec.slo_presets import preset

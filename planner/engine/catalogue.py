@@ -1,11 +1,9 @@
 """The shipped catalogues: hardware, links, models and profiles, one YAML file an entry."""
 
-from __future__ import annotations
-
 import re
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -43,7 +41,7 @@ class Hardware(Node):
     sources: dict[str, str]
 
     @model_validator(mode="after")
-    def _sourced(self) -> Hardware:
+    def _sourced(self) -> Self:
         needed = {"memory_gb", "memory_mib", "bandwidth_gb_s", "tflops", "nic_gb_s", "pcie_gb_s", "tdp_w"}
         needed |= {key for key in ("nvlink_gb_s", "price_per_gpu_hour") if getattr(self, key) is not None}
         if missing := sorted(needed - set(self.sources)):

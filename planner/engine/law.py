@@ -19,8 +19,6 @@ ahead launches a step while the one before it runs, so that a launch is felt onl
 takes in the results of a step after it has launched the next one (simulator/worker.py).
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass

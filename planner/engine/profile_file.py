@@ -1,7 +1,5 @@
 """The types of configs/profiles/*.yaml: the parameters of a latency law and where they come from."""
 
-from __future__ import annotations
-
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
@@ -187,7 +185,7 @@ class ProfileFile(Node):
         return value
 
     @property
-    def in_a_pair(self) -> ProfileFile:
+    def in_a_pair(self) -> Self:
         """The engine with a connector to another one."""
         if not self.connected:
             return self

@@ -4,8 +4,6 @@ measured: a run of engines. calibrated: a profile of this model, GPU, TP and the
 from tables of operators. roofline: datasheet figures at fitted shares; its errors are those of comparable public rows.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Annotated, Literal

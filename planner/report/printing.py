@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from itertools import chain, zip_longest
+from typing import TYPE_CHECKING, Any, Protocol
 
 from planner.engine.provenance import ROOFLINE
 from planner.messages import Message, joined, message
@@ -14,7 +15,6 @@ from planner.run.facts import ROLES
 from planner.run.metrics import METRICS, Metric, Summary
 
 if TYPE_CHECKING:
-    from rich.console import Console
     from rich.table import Table
 
 # The small table: label, unit, and the metric in each column.
@@ -40,7 +40,31 @@ COMPARED = (
 
 
 EQUAL = 0.001  # two goodputs closer than this are called equal
+GAP = "    "  # between tables that stand side by side
 SAME_RATE = 0.1  # two draws of one rate seldom differ by more
+
+
+class Screen(Protocol):
+    """Where a report goes: rich's Console, or `Pipe`."""
+
+    @property
+    def width(self) -> int: ...
+
+    @property
+    def is_terminal(self) -> bool: ...
+
+    def print(self, *objects: Any, **how: Any) -> None: ...
+
+
+class Pipe:
+    """Standard output that is no terminal: 80 columns, lines as they are."""
+
+    width = 80
+    is_terminal = False
+
+    def print(self, *objects: Any, **how: Any) -> None:
+        print(*objects)
+
 
 # --- words -------------------------------------------------------------------------------------
 
@@ -200,32 +224,60 @@ def _table(title: str, *columns: str) -> Table:
     return table
 
 
-def latency_table(summary: Summary) -> Table:
-    table = _table("Latency, ms", "", *LATENCY_COLUMNS)
-    for name in LATENCY_ROWS:
-        table.add_row(name.upper(), *(number(summary[f"{name}_{column}_ms"]) for column in LATENCY_COLUMNS))
+@dataclass(frozen=True, slots=True)
+class Block:
+    """A small table of a run's report: what a row is in its first column, figures at the right of the others.
+
+    Not of rich, whose import and measuring took a fifteenth of a simulation's start.
+    """
+
+    title: str
+    head: tuple[str, ...]  # none: ()
+    rows: tuple[tuple[str, ...], ...]
+    bars: bool = False  # the last column begins at the left
+
+    def lines(self) -> list[list[tuple[str, str]]]:
+        """Lines of (text, style), all equally wide."""
+        widths = [max(map(len, column)) for column in zip(*filter(None, (self.head, *self.rows)), strict=True)]
+        wide = max(sum(widths) + 3 * len(widths) - 1, len(self.title))
+        body = [[(self._row(row, widths).ljust(wide), "")] for row in self.rows]
+        if self.head:
+            body[:0] = [[(self._row(self.head, widths).ljust(wide), "bold")], [(f" {'─' * (wide - 2)} ", "")]]
+        empty = [(" " * wide, "")]
+        return [[(self.title.ljust(wide), "bold")], empty, *body, empty]
+
+    def _row(self, cells: tuple[str, ...], widths: list[int]) -> str:
+        left = {0, len(cells) - 1} if self.bars else {0}
+        placed = (
+            cell.ljust(width) if at in left else cell.rjust(width)
+            for at, (cell, width) in enumerate(zip(cells, widths, strict=True))
+        )
+        return f" {'   '.join(placed)} "
+
+
+def latency_table(summary: Summary) -> Block:
+    names = {name: name.upper() for name in LATENCY_ROWS}
     if summary["retrieval_mean_ms"] is not None:
-        for name, label in (("ttft_without_retrieval", "TTFT without retrieval"), ("retrieval", "Retrieval")):
-            table.add_row(label, *(number(summary[f"{name}_{column}_ms"]) for column in LATENCY_COLUMNS))
-    return table
+        names |= {"ttft_without_retrieval": "TTFT without retrieval", "retrieval": "Retrieval"}
+    rows = (
+        (label, *(number(summary[f"{name}_{column}_ms"]) for column in LATENCY_COLUMNS))
+        for name, label in names.items()
+    )
+    return Block("Latency, ms", ("", *LATENCY_COLUMNS), tuple(rows))
 
 
-def value_table(summary: Summary, title: str, names: Iterable[str]) -> Table:
+def value_table(summary: Summary, title: str, names: Iterable[str]) -> Block:
     """Metrics that are known, one a line."""
-    table = _table(title, "", "")
-    table.show_header = False
-    for name in names:
-        if summary[name] is not None:
-            table.add_row(METRICS[name].label, shown(METRICS[name], summary[name]))
-    return table
+    known = (name for name in names if summary[name] is not None)
+    return Block(title, (), tuple((METRICS[name].label, shown(METRICS[name], summary[name])) for name in known))
 
 
-def stage_table(summary: Summary) -> Table:
-    table = _table("Where the time to first token goes", "", "mean ms", "share", "")
-    for stage, mean, share in waterfall(summary):
-        table.add_row(stage.replace("_", " "), number(mean), percent(share), "#" * round(share * 12))
-    table.columns[3].justify = "left"
-    return table
+def stage_table(summary: Summary) -> Block:
+    rows = (
+        (stage.replace("_", " "), number(mean), percent(share), "#" * round(share * 12))
+        for stage, mean, share in waterfall(summary)
+    )
+    return Block("Where the time to first token goes", ("", "mean ms", "share", ""), tuple(rows), bars=True)
 
 
 def _uses(summary: Summary) -> list[str]:
@@ -239,21 +291,31 @@ def _uses(summary: Summary) -> list[str]:
     return [name for name in USES if shown(name)]
 
 
-def _beside(console: Console, tables: list[Table]) -> None:
+def _beside(screen: Screen, blocks: list[Block]) -> None:
     """Tables side by side where they fit, else one under the other."""
-    from rich.table import Table
-
-    widths = [console.measure(table).maximum for table in tables]
-    if sum(widths) + 4 * (len(tables) - 1) > console.width:
-        for table in tables:
-            console.print(table)
+    parts = [block.lines() for block in blocks]
+    widths = [len(lines[0][0][0]) for lines in parts]
+    if sum(widths) + len(GAP) * (len(parts) - 1) > screen.width:
+        for line in chain.from_iterable(parts):
+            _line(screen, line)
         return
-    row = Table.grid(padding=(0, 4, 0, 0))
-    row.add_row(*tables)
-    console.print(row)
+    for first, *others in zip_longest(*parts):
+        line = first or [(" " * widths[0], "")]
+        for width, other in zip(widths[1:], others, strict=True):
+            line = [*line, (GAP, ""), *(other or [(" " * width, "")])]
+        _line(screen, line)
 
 
-def write(console: Console, summary: Summary, folder: str | None) -> None:
+def _line(screen: Screen, line: list[tuple[str, str]]) -> None:
+    if not screen.is_terminal:
+        say(screen, "".join(text for text, _ in line))
+        return
+    from rich.text import Text
+
+    screen.print(Text.assemble(*line), soft_wrap=True)
+
+
+def write(console: Screen, summary: Summary, folder: str | None) -> None:
     """The whole report of a run: answer, tables, bottleneck, folder, warnings."""
     found = explain(summary)
     say(console, answer(summary, found))
@@ -262,7 +324,7 @@ def write(console: Console, summary: Summary, folder: str | None) -> None:
         (latency_table(summary), value_table(summary, "Rates", RATES)),
         (stage_table(summary), value_table(summary, "In use (steady window)", _uses(summary))),
     ):
-        _beside(console, [table for table in tables if table.row_count])
+        _beside(console, [table for table in tables if table.rows])
     say(console, f"{'Fault' if found.kind == 'fault' else f'Bottleneck: {found.kind}'}. {found.text}")
     for warning in warnings(summary):
         say(console, f"Warning: {warning}")
@@ -270,7 +332,7 @@ def write(console: Console, summary: Summary, folder: str | None) -> None:
         say(console, f"Run: {folder}")
 
 
-def say(console: Console, text: str) -> None:
+def say(console: Screen, text: str) -> None:
     """Plain text: brackets are not markup, and nothing is coloured."""
     console.print(text, markup=False, highlight=False, soft_wrap=not console.is_terminal)
 

@@ -1,7 +1,5 @@
 """The deployment part of the YAML: engine, router, links, pools and cluster. Import these from `planner.spec`."""
 
-from __future__ import annotations
-
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field

@@ -4,14 +4,12 @@ Units are part of every name: `_s`, `_ms`, `_us`, `_tokens`, `_bytes`, `_gb_s` (
 A wrong file raises `SpecError`, whose text is one line: where, what is wrong, what is allowed.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import yaml
 from pydantic import Field, model_validator
@@ -93,7 +91,7 @@ class Spec(Node):
     optimizations: Optimizations = Optimizations.model_construct()
 
     @model_validator(mode="after")
-    def _consistent(self) -> Spec:
+    def _consistent(self) -> Self:
         if isinstance(self.workload, Rag) and self.retrieval is None:
             raise ValueError(
                 message("workload.kind: 'rag' has no retrieval stage; allowed: with a section `retrieval: {}`")

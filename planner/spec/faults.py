@@ -12,7 +12,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
 from planner.messages import Message, joined, message, one_line, said
-from planner.spec.strict_yaml import MOST_SHOWN, SpecError, join, shorten
+from planner.spec.strict_yaml import MOST_SHOWN, Number, SpecError, join, shorten
 
 Path = tuple[str | int, ...]
 Model = TypeVar("Model", bound=BaseModel)
@@ -40,6 +40,8 @@ def _bounds(metadata: list[Any]) -> dict[str, Any]:
     for item in metadata:
         if isinstance(item, FieldInfo):
             found |= _bounds(item.metadata)
+        if isinstance(item, Number):
+            found |= item.bounds
         for kind, key in ((at.Gt, "gt"), (at.Ge, "ge"), (at.Lt, "lt"), (at.Le, "le")):
             if isinstance(item, kind):
                 found[key] = getattr(item, key)

@@ -4,8 +4,6 @@ A knob changes what happens (events, resources, work), never a result by a facto
 answers say so in `CHANGES_OUTPUT`.
 """
 
-from __future__ import annotations
-
 from typing import Annotated, Literal
 
 from pydantic import Field

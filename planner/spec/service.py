@@ -1,7 +1,5 @@
 """A stack that nobody can look into, as a law of its workers: what prompts take, and what the tokens of answers do."""
 
-from __future__ import annotations
-
 from typing import Annotated, Literal
 
 from pydantic import Field

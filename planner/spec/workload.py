@@ -1,8 +1,6 @@
 """The traffic part of the YAML: lengths, workload kinds and the retrieval stage. Import these from `planner.spec`."""
 
-from __future__ import annotations
-
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, Discriminator, Field, Tag, model_validator
 
@@ -29,7 +27,7 @@ class Uniform(Node):
     high: NonNegative
 
     @model_validator(mode="after")
-    def _ordered(self) -> Uniform:
+    def _ordered(self) -> Self:
         if self.high < self.low:
             raise ValueError(message("high {high:g} is below low; allowed: numbers from {low:g}", self.high, self.low))
         return self
@@ -45,7 +43,7 @@ class Lognormal(Node):
     max: Positive | None = None
 
     @model_validator(mode="after")
-    def _ordered(self) -> Lognormal:
+    def _ordered(self) -> Self:
         if self.max is not None and self.max < self.min:
             raise ValueError(message("max {max:g} is below min; allowed: numbers from {min:g}", self.max, self.min))
         return self
@@ -59,7 +57,7 @@ class Empirical(Node):
     weights: Annotated[tuple[NonNegative, ...], Field(strict=False)] | None = None
 
     @model_validator(mode="after")
-    def _paired(self) -> Empirical:
+    def _paired(self) -> Self:
         if self.weights is not None:
             if len(self.weights) != len(self.values):
                 raise ValueError(
@@ -124,7 +122,7 @@ class Lengths(Node):
     max_tokens: PositiveInt | None = None
 
     @model_validator(mode="after")
-    def _within(self) -> Lengths:
+    def _within(self) -> Self:
         longest = longest_of(self.prompt_tokens)
         if longest is not None and self.shared_prefix_tokens > longest:
             raise ValueError(
@@ -225,7 +223,7 @@ class MultiRoundQa(Node):
     digits_per_token: PositiveInt = 3
 
     @model_validator(mode="after")
-    def _bounded(self) -> MultiRoundQa:
+    def _bounded(self) -> Self:
         if self.time / self.tick_s > MOST_TICKS:
             raise ValueError(
                 message("time {time:g} is too many of tick_s; allowed: up to {most} ticks", self.time, MOST_TICKS)
@@ -259,7 +257,7 @@ class Trace(Node):
     block_tokens: PositiveInt | None = None  # tokens a hash id stands for; default: the format's own
 
     @model_validator(mode="after")
-    def _one_scale(self) -> Trace:
+    def _one_scale(self) -> Self:
         if self.rate is not None and self.speedup != 1.0:
             raise ValueError(message("rate {rate:g} beside a speedup; allowed: one of the two", self.rate))
         if self.end_s is not None and self.end_s <= self.start_s:

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import wait as wait_for
 from typing import Any, Protocol, TypeVar
 
+from planner import core
 from planner.messages import message
 
 T = TypeVar("T")
@@ -182,8 +183,14 @@ class ProcessPool:
         with self._lock:
             if self._executor is None:
                 context = multiprocessing.get_context("spawn")
-                self._executor = ProcessPoolExecutor(self._count, mp_context=context, initializer=_end_with_parent)
+                self._executor = ProcessPoolExecutor(self._count, mp_context=context, initializer=_begin)
             return self._executor
+
+
+def _begin() -> None:
+    """What a worker does before its first input is read, which imports nearly all."""
+    core.start_quickly()
+    _end_with_parent()
 
 
 def _end_with_parent() -> None:
