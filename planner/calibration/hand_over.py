@@ -198,8 +198,8 @@ def slowed_prompts(rows: pd.DataFrame, largest: int, fitted: Fitted) -> float | 
 def fit_warm(rows: pd.DataFrame, largest: int, usual: float) -> float | None:
     """How many times as long prompts take on a warm GPU; None: it is not seen. `rows` as for `slowed_prompts`.
 
-    Longer prompts are warmer at their end, so that the law of rested ones is fitted along.
-    Aggregated engines, whose GPUs decode between prompts, do not show it. What rows say is held to what is `usual` of the GPU.
+    Longer prompts are warmer at their end, so that the law of rested ones is fitted along. Aggregated engines, whose
+    GPUs decode between prompts, do not show it. What rows say is held to what is `usual` of the GPU.
     """
     prompts = rows[(rows["kind"] == "prefill") & (rows["prefill_tokens"] > largest)]
     seconds = prompts["seconds"].to_numpy(dtype=float)

@@ -1,10 +1,10 @@
 """How a GPU slows down while it computes prompts, and recovers when it rests.
 
 Prompts draw all the power that a GPU may take. One that has rested clocks high until the average has caught up, so that
-a prompt behind another one takes longer than the same prompt on an idle GPU. (Clocks of an H200 read every 20 ms beside
-prompts: 1,980 MHz, 1,870 in their first 20 ms, 1,580 after 120, for the power cap; 1,910 to 1,940 after a rest of 50 ms.)
-Warmth goes from 0, rested, to 1 while
-steps with prompts run, and back when there are none; such a step takes 1 + (warm_slowing - 1) * warmth times as long.
+a prompt behind another one takes longer than the same prompt on an idle GPU. (Clocks of an H200, every 20 ms beside
+prompts: 1,980 MHz, 1,870 in their first 20 ms, 1,580 after 120, for the power cap; 1,940 after a rest of 50 ms.)
+Warmth goes from 0, rested, to 1 while steps with prompts run, and back when there are none; such a step takes
+1 + (warm_slowing - 1) * warmth times as long.
 
 Both times and an H200's slowing are from 499 steps of prompts of one prefill worker under three loads (six runs); seven
 other servers' steps (KV blocks of 16, 64 and 128, pull and push, a model four times as large) agree with them. Until
