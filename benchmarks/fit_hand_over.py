@@ -1,11 +1,11 @@
 """The profile and the link of a measured pair, from the recorded calibration rounds of one host.
 
     python benchmarks/fit_hand_over.py FOLDER --name NAME --out FILE [--servers RECORD ...]
-        [--beside RECORD] [--also NAME ...]
+        [--beside RECORD] [--also NAME ...] [--into PROFILE]
     python benchmarks/fit_hand_over.py FOLDER/tp2 --name NAME --out FILE     one deployment: its own rounds, no more
 
 FOLDER holds a folder a deployment, each with its calibration rounds: pair-agg (replicas: steps and host times, with
-prompts beside decodes), pair-pull (hand-overs, decode steps beside a connector),
+prompts beside decodes), pair-pull (hand-overs, decode steps beside a connector, how a warm GPU slows prompts),
 pair-push (how far servers are from each other). `planner calibrate` on a pair fits the same terms by the same code; a
 pair alone shows no step in which prompts join decodes.
 How far servers are from each other is that of the three and of RECORDs of the same engine (records with calibrations).
@@ -21,10 +21,11 @@ from pathlib import Path
 import numpy as np
 
 from planner.calibration.calibrate import fit
+from planner.calibration.fitting import digits
 from planner.calibration.spread import spread_of
-from planner.engine.law import of_part
+from planner.engine.law import StepLaw, of_part
 from planner.engine.profile_file import ProfileFile
-from planner.engine.profiles import dump_profile
+from planner.engine.profiles import dump_profile, load_profile, rested
 from planner.run.tables import Run
 from planner.spec import parse
 from planner.system.resolve import resolve
@@ -37,6 +38,19 @@ def of(folder: Path, name: str) -> ProfileFile:
 
 CONNECTED = (*of_part("decode", "context"), "decode_wave_seqs", "decode_wave_tail")
 BESIDE = ("mixed_per_seq_s", "mixed_per_context_s")
+
+
+def of_pair(pull: ProfileFile, step: StepLaw) -> dict[str, object]:
+    """What a profile of `step` has of the pair. A pair shows how warm its GPU gets, but no prompts of few tokens."""
+    connected = {name: value for name in CONNECTED if (value := getattr(pull.step, name))}
+    if pull.warm_slowing is not None:
+        connected |= {name: digits(value) for name, value in rested(step, pull.warm_slowing).items()}
+    return {
+        "connected": connected,
+        "warm_slowing": pull.warm_slowing,
+        "link": pull.link,
+        "hand_over": pull.hand_over,
+    }
 
 
 def with_terms(file: ProfileFile, other: ProfileFile, names: tuple[str, ...]) -> ProfileFile:
@@ -67,10 +81,20 @@ def main() -> None:
     parser.add_argument("--servers", type=Path, nargs="*", default=[])
     parser.add_argument("--beside", type=Path)
     parser.add_argument("--also", nargs="*", help="profiles of the same engine at other TP sizes")
+    parser.add_argument("--into", type=Path, help="a profile whose terms of a pair alone are fitted anew")
     given = parser.parse_args()
     if list(given.folder.glob("calibration-*")):
         alone = of(given.folder, given.name).model_copy(update={"also": given.also and tuple(given.also)})
         given.out.write_text(dump_profile(alone), encoding="utf-8")
+        return
+    if given.into:
+        file, pull = load_profile(str(given.into)).file, of(given.folder / "pair-pull", given.name)
+        assert file is not None
+        assert file.hand_over is not None
+        assert pull.hand_over is not None, "the rounds with pull show no transfers"
+        checked = {key: getattr(file.hand_over, key) for key in ("pull_block_sizes", "push_block_sizes")}
+        told = {"hand_over": pull.hand_over.model_copy(update=checked)}
+        given.out.write_text(dump_profile(file.model_copy(update=of_pair(pull, file.step) | told)), encoding="utf-8")
         return
     replicas, pull, push = (of(given.folder / name, given.name) for name in ("pair-agg", "pair-pull", "pair-push"))
     for pair in (pull, push):
@@ -91,9 +115,7 @@ def main() -> None:
     written = replicas.model_copy(
         update={
             "also": given.also and tuple(given.also),
-            "connected": {name: value for name in CONNECTED if (value := getattr(pull.step, name))},
-            "link": pull.link,
-            "hand_over": pull.hand_over,
+            **of_pair(pull, replicas.step),
             "spread": spread_of(servers, "servers"),
             "fitted_on": sources,
             "notes": (*notes, told),

@@ -218,7 +218,7 @@ def step_table(pool: Pool, prompt_tokens: int) -> dict[str, np.ndarray]:
     """
     import numpy as np
 
-    step, limits = pool.profile.step, pool.limits
+    step, limits, usual = pool.profile.step, pool.limits, pool.profile.usual_slowing
     prompts = _grid(1, limits.max_num_batched_tokens)
     held = _grid(1, max(limits.kv_blocks * limits.block_size, limits.max_model_len))
     contexts = _grid(1, limits.max_model_len)
@@ -230,7 +230,7 @@ def step_table(pool: Pool, prompt_tokens: int) -> dict[str, np.ndarray]:
         rows.append([1e3 * (base + slope * tokens) for base, slope in lines])
     return {
         "prefill_isl": np.array(prompts, dtype=float),
-        "prefill_ttft_ms": np.array([1e3 * step.mixed(chunks, 0, 0) for chunks in filled]),
+        "prefill_ttft_ms": np.array([1e3 * usual * step.mixed(chunks, 0, 0) for chunks in filled]),
         "decode_active_kv_tokens": np.array(held, dtype=float),
         "decode_context_length": np.array(contexts, dtype=float),
         "decode_itl": np.array(rows),

@@ -4,12 +4,14 @@ Loaded by the server process only (`live.step_trace.tracing_scheduler`): a subcl
 would have used, synchronous or asynchronous, whose results are passed on unchanged. It appends JSON lines to the file
 named by PLANNER_STEP_TRACE (ranks in data parallel each in its own, `live.trace_file.of_rank`):
 
-    a step     {"t", "d", "pf": [[new tokens, tokens already there], ...], "dec", "ctx", "run", "wait", "free", "pre"}
+    a step     {"t", "d", "l", "pf": [[new tokens, tokens before], ...], "dec", "ctx", "run", "wait", "free", "pre"}
     a request  {"r": vLLM's id, "queued", "start", "prefilled", "cached", "kv0", "kv1", "kv_blocks", "pre", "end"}
 
 Times are CLOCK_MONOTONIC seconds, the clock of every process on the host. "t" is where the step was scheduled. "d" is
 its duration: with synchronous scheduling until its results were taken in; with asynchronous scheduling, where steps
-overlap, the time between the results of two steps that follow each other without a pause. "kv0" to "kv1" is the wait
+overlap, the time between the results of two steps that follow each other without a pause. "l" is the time until the
+scheduler was called next: with asynchronous scheduling, which comes back once a step is launched, that of the launch;
+a step whose results came first has none. "kv0" to "kv1" is the wait
 for KV from another worker, "kv_blocks" the blocks read.
 
 vLLM does not promise this interface: `live.launch.step_tracing` says for which versions it is known to hold.
@@ -46,6 +48,7 @@ class _Tracing:
         self._steps: dict[int, tuple[float, dict[str, Any] | None]] = {}  # by id() of the scheduler's output
         self._open: dict[str, dict[str, Any]] = {}
         self._last_result = 0.0
+        self._latest: dict[str, Any] | None = None  # the latest step, until the scheduler is called again
         self._flushed = time.monotonic()
         atexit.register(self._trace.flush)
 
@@ -63,10 +66,13 @@ class _Tracing:
 
     def schedule(self, *args: Any, **kwargs: Any) -> Any:
         start = time.monotonic()
+        if self._latest is not None:
+            self._latest["l"] = round(start - self._latest["t"], 6)
         output = super().schedule(*args, **kwargs)  # type: ignore[misc]
         if self.connector is not None:  # type: ignore[attr-defined]
             self._note_waits(start)
         record = self._composition(output, start) if output.total_num_scheduled_tokens else None
+        self._latest = record
         self._steps[id(output)] = (start, record)
         return output
 

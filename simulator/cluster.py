@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Final
 
 from planner.core import no_cycles
 from planner.dispatch import Dispatch, Held, turns
+from planner.engine.host_costs import WAY_SHARED
 from planner.routing import NEEDS_DISTANCE
 from planner.run.tables import Progress
 from planner.spec import Disaggregated
@@ -247,7 +248,9 @@ class SimulatedCluster:
         # Every step by itself where a neighbour may slow it: what it does then depends on when each begins.
         sharing = sum(len(pool.workers) for pool in system.pools if pool.hardware.kind == "cpu") > 1
         self._hand_over = system.wires.hand_over if system.wires is not None else HandOver()
-        self._idle_look_s, self._slowing = self._hand_over.idle_look_s, self._hand_over.slowing
+        self._idle_look_s = self._hand_over.idle_look_s
+        warm = any(pool.profile.warm_slowing > 1.0 for pool in system.pools)  # which that slowing stands for otherwise
+        self._slowing = 1.0 if warm else self._hand_over.slowing
         self._post_block_s = self._hand_over.post_s * system.block_descriptors
         self._pushes = self._hand_over.push and self._post_block_s > 0.0 and self._layers is None
         self.pools = [
@@ -308,6 +311,7 @@ class SimulatedCluster:
         for pool in self.pools:
             for station in pool.stations:
                 station.engine.let_go()
+                station.intake.let_go()
                 station.wake = station.group = None
 
     def _run_watched(self, progress: Progress | None) -> None:
@@ -514,7 +518,8 @@ class SimulatedCluster:
         if visit.push is not None:
             return 0.0
         prompt = visit.request.prompt_tokens
-        return min(self._host.work(prompt), self._hand_over.way(prompt, self._host.hop_s))
+        way_s, work_s = self._hand_over.way(prompt, self._host.hop_s), self._host.work(prompt)
+        return WAY_SHARED * way_s if self._hand_over.way_s else min(work_s, way_s)
 
     def through(self, station: Station, now: float) -> None:
         """The API server is done with those inside, unless more have come."""

@@ -54,6 +54,11 @@ class Intake:
             self.end_s += work_s
         return False
 
+    def let_go(self) -> None:
+        """The run is over: nothing leads back to who runs it."""
+        self.inside = []
+        self.behind.clear()
+
     def leave(self, now: float) -> list[Call]:
         """What follows for those that are through; those behind are inside then, if there are any."""
         through = self.inside
@@ -131,6 +136,7 @@ class SimulatedPool:
                 pace=HostPace(uneven.levels, uneven.stays_s, key) if uneven is not None else None,
                 answer_s=(pool.profile.host.response_per_seq_s, pool.profile.host.response_per_token_s),
                 in_lockstep=pool.in_lockstep,
+                warm_slowing=pool.profile.warm_slowing,
             )
             server = place.server or place.name
             if retrieval and server not in stages:

@@ -52,6 +52,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from planner.engine.step_time import StepTime
+from planner.engine.warmth import Warmth
 from planner.routing import WorkerLoad
 from planner.system.resolve import EngineLimits
 from planner.traffic.requests import Request
@@ -105,6 +106,7 @@ class Worker:
     read, in the step that admits it; None: no time.
     `pace` is how fast the host launches steps with prompts from moment to moment; None: as the law says.
     `in_lockstep`: its steps end when those of other ranks do (simulator/lockstep.py), who is told what it has of each.
+    `warm_slowing`: times as long as the law says that steps with prompts take on a GPU that has not rested.
     """
 
     def __init__(
@@ -123,6 +125,7 @@ class Worker:
         posting: Posting | None = None,
         pace: HostPace | None = None,
         in_lockstep: bool = False,
+        warm_slowing: float = 1.0,
     ) -> None:
         self.name = name
         self.limits = limits
@@ -151,6 +154,7 @@ class Worker:
         self._next: Plan | None = None  # asynchronous: decided, begins when the plan ends
         self._decided = False  # asynchronous: what follows the plan, if anything, is decided
         self._pace = 1.0
+        self._warmth = Warmth(warm_slowing) if warm_slowing > 1.0 and not in_lockstep else None
         self._launches = max(step.launch(1, 0), step.launch(1 << 20, 0)) > 0.0 and not in_lockstep
         self._host_pace = pace
         self._free_s = -NEVER  # when the GPU is done with all that has ended
@@ -563,6 +567,8 @@ class Worker:
         else:
             if self._launches or plan.post:
                 self._time_launch(plan, now)
+            else:
+                self._warm(plan, now)
             if self._pace != 1.0:
                 plan.first *= self._pace
             plan.end = plan.boundary(plan.count)
@@ -579,6 +585,7 @@ class Worker:
     def _time_launch(self, plan: Plan, now: float) -> None:
         """The step's time as seen from `now`: the GPU may have begun it before, and cannot end it before its launch."""
         if not self._early:
+            self._warm(plan, now + plan.post)
             plan.first = max(plan.first + plan.post, plan.launch) if plan.chunks else plan.first + plan.post
             return
         head_s = self._law(plan.batch)[2]  # inputs are made ready; then the first kernels run
@@ -592,9 +599,15 @@ class Worker:
         if begin == now and not plan.chunks and not plan.post:
             return
         plan.count = 1  # the steps of a run that follow take other times
+        self._warm(plan, begin)
         plan.first += begin - now
         if plan.chunks:
             plan.first = max(plan.first, plan.decided + plan.launch - now)
+
+    def _warm(self, plan: Plan, begin: float) -> None:
+        """A step with prompts that the GPU begins at `begin` takes longer, the warmer the GPU is."""
+        if self._warmth is not None and plan.tokens > len(plan.chunks):
+            plan.first = self._warmth.seconds(plan.first, begin)
 
     def _hand_out(self, plan: Plan) -> float:
         """Seconds from the plan's end until the API server has handed out its tokens.

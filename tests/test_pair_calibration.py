@@ -12,10 +12,21 @@ import planner.calibration.calibrate as module
 from planner import load, simulate, summarise
 from planner.calibration.calibrate import calibrate, fit
 from planner.calibration.fitting import Fitted, observations
-from planner.calibration.hand_over import bursts, covered, fit_posts, fit_way, fit_wire, slowed_prompts, with_hand_overs
+from planner.calibration.hand_over import (
+    bursts,
+    covered,
+    fit_posts,
+    fit_warm,
+    fit_way,
+    fit_wire,
+    slowed_prompts,
+    with_hand_overs,
+    with_warmth,
+)
 from planner.calibration.launches import LaunchFit, fit_launches
 from planner.calibration.observations import from_steps
 from planner.engine.profiles import capture_sizes, load_profile
+from planner.engine.warmth import mean
 from planner.run.tables import Progress, Run, frame
 from planner.spec import parse
 from planner.system.resolve import System, resolve
@@ -121,6 +132,31 @@ def test_the_share_of_a_span_that_is_covered() -> None:
     assert covered(begins, ends, np.array([1.0, 1.5]), np.array([2.5, 3.0])).tolist() == [0.5, 0.5, 0.0]
 
 
+def test_how_a_warm_gpu_slows_prompts_is_told_from_what_their_length_adds() -> None:
+    """Longer prompts are warmer at their end; some find the GPU warm already."""
+    tokens = np.array([1000.0, 2000.0, 3000.0, 4000.0, 6000.0, 8000.0])
+    rested_s = 1e-3 + 1.8e-5 * tokens + 7e-10 * tokens**2 / 2
+    before, work_s, pairs = np.repeat([0.0, 0.5, 0.9], 6), np.tile(rested_s, 3), np.tile(tokens**2 / 2, 3)
+    warmth = np.array([mean(warm, 1.1 * seconds) for warm, seconds in zip(before, work_s, strict=True)])
+    rows = {"kind": "prefill", "mixed_steps": 1.0, "prefill_tokens": np.tile(tokens, 3), "prefill_pairs": pairs}
+    seconds = work_s * (1.0 + 0.2 * warmth)
+    seen = observations({**rows, "seconds": seconds, "warmth": warmth * seconds})
+    assert fit_warm(seen, 512, 1.17) == pytest.approx(1.2, abs=0.005)
+    assert fit_warm(observations({**rows, "seconds": work_s, "warmth": warmth * work_s}), 512, 1.17) is None
+    assert fit_warm(seen[:6], 512, 1.17) is None  # too few
+
+
+def test_the_warmth_of_a_step_is_that_of_what_its_worker_did_before() -> None:
+    """Three prompts: rested, at once after that, and after a second; decode steps do not count."""
+    steps = {"worker": "p", "start_s": [0.0, 0.1, 1.2], "duration_s": 0.1, "prefill_tokens": [3000, 3000, 3000],
+             "decode_seqs": 0}  # fmt: skip
+    first, second, third = with_warmth(
+        Run(frame("requests"), pd.DataFrame(steps), frame("samples"), frame("transfers"))
+    ).steps["warmth"]
+    assert second > first == pytest.approx(mean(0.0, 0.1))
+    assert third == pytest.approx(first)
+
+
 def test_prompts_are_slower_by_the_share_of_their_time_in_which_kv_is_read() -> None:
     law = dict.fromkeys(("decode_s", "prefill_s", "prefill_floor_s"), 0.0) | {"prefill_per_token_s": 2e-5}
     fitted = Fitted(law, (), np.zeros((0, 0)), {}, (), 6, {})
@@ -186,7 +222,9 @@ def test_recorded_rounds_are_explained(name: str) -> None:
     assert 3e-6 < file.hand_over.post_s < 4e-6
     assert file.hand_over.errors["post_s"] < 0.1 * file.hand_over.post_s
     assert 3e-3 < file.hand_over.way_s < 7e-3
-    assert 1.08 < file.hand_over.slowing < 1.13
+    assert file.warm_slowing is not None
+    assert 1.15 < file.warm_slowing < 1.22
+    assert file.hand_over.slowing == 1.0  # nothing is left for it
 
 
 def test_a_profile_brings_its_hand_over_where_the_spec_names_no_link() -> None:

@@ -56,7 +56,7 @@ def with_step(system: System, token_s: tuple[float, ...], **limits: object) -> S
     pools = []
     for pool, seconds in zip(system.pools, token_s, strict=True):
         host = dataclasses.replace(pool.profile.host, request_s=0.0, request_per_token_s=0.0, response_s=0.0, hop_s=0.0)
-        profile = dataclasses.replace(pool.profile, step=PromptTime(seconds), host=host)
+        profile = dataclasses.replace(pool.profile, step=PromptTime(seconds), host=host, file=None)
         pools.append(dataclasses.replace(pool, profile=profile, limits=dataclasses.replace(pool.limits, **limits)))
     return dataclasses.replace(system, pools=tuple(pools))
 

@@ -27,7 +27,15 @@ from planner.calibration.fitting import (
     residuals,
     with_launches,
 )
-from planner.calibration.hand_over import PostCost, fit_posts, hand_over_of, slowed_prompts, with_hand_overs
+from planner.calibration.hand_over import (
+    PostCost,
+    fit_posts,
+    fit_warm,
+    hand_over_of,
+    slowed_prompts,
+    with_hand_overs,
+    with_warmth,
+)
 from planner.calibration.launches import LaunchFit, fit_launches, fit_levels
 from planner.calibration.load import PhasedLoad, plan
 from planner.calibration.observations import from_steps, from_tokens
@@ -112,12 +120,13 @@ def rows_of(
     launches: LaunchFit | None = None,
     sending: float | None = None,
     given: Mapping[str, float] | None = None,
+    warm: float = 1.0,
 ) -> pd.DataFrame:
     """Rows of all runs: from the engines' steps where they were traced, else from the tokens' arrival.
 
     `slowing` is what another engine on the host costs: taken out, so that the law is that of an engine alone.
     `launches` are the host's, which hide what the GPU did; `given` are the law's shapes that features need.
-    `sending` is what KV that is read from an engine's GPU costs its prompts, taken out too.
+    `sending` is what KV that is read from an engine's GPU costs its prompts, `warm` what a warm GPU does: out, too.
     """
     parts = []
     unclear = FitError("the runs hold neither steps nor token times; allowed: runs with one of them")
@@ -126,6 +135,8 @@ def rows_of(
             steps = run.steps if slowing is None else stretched(run, slowing)
             if sending is not None and "sending" in steps:
                 steps = steps.assign(stretch=1.0 + (sending - 1.0) * steps["sending"] * (steps["prefill_tokens"] > 1))
+            if "warmth" in steps:
+                steps = steps.assign(stretch=1.0 + (warm - 1.0) * steps["warmth"])
             parts.append(from_steps(steps, sizes, launches=launches, given=given))
         elif len(run.tokens):
             try:
@@ -151,6 +162,7 @@ class Apart:
     notes: list[str]
     slowing: float | None = None  # another engine on the same CPU
     sending: float | None = None  # KV that is read from its GPU
+    warm: float | None = None  # itself
     posting: PostCost | None = None
     launches: Launches | None = None  # how uneven the host launches steps
 
@@ -184,6 +196,7 @@ def _profile(system: System, runs: Sequence[Run], name: str | None) -> tuple[Pro
         hand_over=pair[1] if pair else None,
         launches=apart.launches,
         interference=None if apart.slowing is None else digits(apart.slowing),
+        warm_slowing=None if apart.warm is None else digits(apart.warm),
         validity=validity(rows),
         fit=record(fitted, "relative residuals, soft_l1; covariance of an M-estimator", host_errors),
         fitted_on=tuple(Source(what=_what(run), sha256=_hash(run)) for run in runs),
@@ -200,14 +213,19 @@ def _fit_apart(system: System, pool: Pool, runs: Sequence[Run]) -> Apart:
     if system.wires is not None and pool.hardware.kind == "gpu":
         runs = [with_hand_overs(run, system) for run in runs]
     slowing: float | None = None
-    sending: float | None = None
     given = shapes(roof_of(pool))
     launches = fit_launches([run.steps for run in runs], sizes)
     uneven = None if launches is None else fit_levels([run.steps for run in runs], launches)
     posting: PostCost | None = None
     measured = rows_of(runs, sizes, None, launches, None, given) if launches is not None else None
+    usual, warm = pool.hardware.warm_slowing, None
+    if usual is not None and measured is not None:
+        runs = [with_warmth(run) for run in runs]
+        measured = rows_of(runs, sizes, None, launches, None, given)
+        warm = fit_warm(measured, max(sizes, default=0), usual)
+    sending = None if warm is None else 1.0  # warmth is what it stands for where that is not known
     for _ in range(SLOWING_PASSES):
-        rows, notes = rows_of(runs, sizes, slowing, launches, sending, given), list[str]()
+        rows, notes = rows_of(runs, sizes, slowing, launches, sending, given, warm or 1.0), list[str]()
         if launches is not None and launches.compiled_s:
             notes.append(
                 f"{len(launches.compiled_s)} launches left out, in which kernels were compiled: "
@@ -218,13 +236,14 @@ def _fit_apart(system: System, pool: Pool, runs: Sequence[Run]) -> Apart:
         if posting is not None:
             rows = rows.assign(known_s=rows["known_s"] + posting.seconds(rows["posts"], rows["beside"]))
             fitted = replace(fitted, residuals=residuals(fitted.values, rows), rows=len(rows))
-        if launches is not None and measured is not None:
+        if launches is not None:
             fitted = with_launches(fitted, launches.values, launches.errors)
+        if measured is not None and warm is None:
             sending = slowed_prompts(measured, max(sizes, default=0), fitted)
             if sending is not None:
                 continue
         if not shares:
-            return Apart(fitted, rows, notes, posting=posting, launches=uneven)
+            return Apart(fitted, rows, notes, sending=sending, warm=warm, posting=posting, launches=uneven)
         found = interference(runs, sizes, fitted)
         if found is None:
             notes.append(
@@ -237,7 +256,7 @@ def _fit_apart(system: System, pool: Pool, runs: Sequence[Run]) -> Apart:
             f"{workers} engines shared one host, not pinned to cores: with another at work a step took {slowing:.2f} "
             "times as long; the law is of an engine alone"
         )
-    return Apart(fitted, rows, notes, slowing, sending, posting, uneven)
+    return Apart(fitted, rows, notes, slowing, sending, warm, posting, uneven)
 
 
 def _fit_rows(pool: Pool, rows: pd.DataFrame, notes: list[str], floored: bool) -> Fitted:

@@ -25,10 +25,10 @@ Array = NDArray[np.float64]
 # A row may span several steps, at most one of them with prompts. `sync` counts the steps of an engine that schedules
 # synchronously: they carry a host overhead that asynchronous scheduling hides. `posts` descriptors of `posted` KV
 # transfers were posted while the GPU waited, `beside` of them while the one that is read from computed; `known_s` is
-# known to be no step's. In `sending` seconds KV was read.
+# known to be no step's. In `sending` seconds KV was read; `warmth` is that of the GPU times seconds.
 SYNC = "sync_s"
 POSTS = ("posts", "posted", "beside")
-OBSERVATION_COLUMNS = ("kind", "seconds", "known_s", *POSTS, "sending", "decode_seqs", *FEATURES, "sync")
+OBSERVATION_COLUMNS = ("kind", "seconds", "known_s", *POSTS, "sending", "warmth", "decode_seqs", *FEATURES, "sync")
 LAW = tuple(name for name, term in TERMS.items() if term.part not in ("launch", "shape"))
 # The terms of a row that are added up, and those of the line, which the floor bounds.
 SUMMED: dict[str, Feature] = of_part("decode", "context", "prompt") | {SYNC: Feature("sync", "", lambda *_: 0.0)}

@@ -17,10 +17,12 @@ import numpy as np
 import pandas as pd
 from scipy.optimize import least_squares
 
+from planner.calibration.chunks import single_tokens
 from planner.calibration.cost_fits import robust_line
 from planner.calibration.fitting import ROBUST_FROM, Array, Fitted, covariance_of, digits, predict
 from planner.calibration.launches import seen_ends
 from planner.engine.profile_file import HandOverLaw, WireLaw
+from planner.engine.warmth import fallen, mean, risen
 from planner.run.tables import Run
 from planner.spec import Link
 from planner.system.resolve import System
@@ -29,6 +31,9 @@ SAME_S = 1e-5  # a step and the transfers that it posts have one start
 LEAST = 5  # posts, ways or prompts of each kind that a fit takes
 FEW = 2  # prompts or bursts that a transfer was under way beside, at least
 WHOLE = 1000  # descriptors of a transfer from which what each transfer takes besides does not count
+LEAST_PROMPTS, UNLIKE = 10, 0.2  # prompts, and what their warmth differs by, that tell what it does
+USUALLY = 0.04  # what GPUs of one kind differ by in that: their loads say 1.17 to 1.2
+CLEARLY, LEAST_SLOWER = 3.0, 0.02  # standard errors from nothing, and how far
 QUIET, UNDER_WAY = 0.05, 0.5  # share of a prompt's step in which KV was read from its GPU
 
 
@@ -97,6 +102,24 @@ def worked(steps: pd.DataFrame) -> dict[str, tuple[Array, Array]]:
         begins = np.maximum(ordered["start_s"].to_numpy(dtype=float), np.concatenate([[-np.inf], ends[:-1]]))
         spans[str(worker)] = (begins, ends)
     return spans
+
+
+def with_warmth(run: Run) -> Run:
+    """The run with how warm its GPU was in each step with prompts, as the column `warmth` (planner.engine.warmth)."""
+    steps = run.steps.reset_index(drop=True)
+    if steps.empty:
+        return run
+    ones = single_tokens(steps["chunks"])[0] if "chunks" in steps else 0.0
+    prompts = steps["prefill_tokens"].to_numpy(dtype=float) > ones
+    found, spans = np.zeros(len(steps)), worked(steps)
+    for worker, rows in steps.groupby("worker"):
+        order = rows["start_s"].sort_values(kind="stable").index.to_numpy()
+        value, ended = 0.0, -np.inf
+        for place, begin, end in zip(order, *spans[str(worker)], strict=True):
+            if prompts[place]:
+                before, seconds = fallen(value, max(begin - ended, 0.0)), max(end - begin, 0.0)
+                found[place], value, ended = mean(before, seconds), risen(before, seconds), end
+    return replace(run, steps=steps.assign(warmth=found))
 
 
 def fit_posts(rows: pd.DataFrame, fitted: Fitted) -> PostCost | None:
@@ -170,6 +193,37 @@ def slowed_prompts(rows: pd.DataFrame, largest: int, fitted: Fitted) -> float | 
         return None
     found, _ = robust_line(np.column_stack([np.ones_like(share), share]), seconds / predict(fitted.values, prompts))
     return max(1.0, 1.0 + found[1] / found[0])
+
+
+def fit_warm(rows: pd.DataFrame, largest: int, usual: float) -> float | None:
+    """How many times as long prompts take on a warm GPU; None: it is not seen. `rows` as for `slowed_prompts`.
+
+    Longer prompts are warmer at their end, so that the law of rested ones is fitted along. Aggregated engines, whose
+    GPUs decode between prompts, do not show it. What rows say is held to what is `usual` of the GPU.
+    """
+    prompts = rows[(rows["kind"] == "prefill") & (rows["prefill_tokens"] > largest)]
+    seconds = prompts["seconds"].to_numpy(dtype=float)
+    warmth = np.minimum(prompts["warmth"].to_numpy(dtype=float) / seconds, 1.0)
+    if len(prompts) < LEAST_PROMPTS or np.ptp(warmth) < UNLIKE:
+        return None
+    design = np.column_stack([np.ones(len(prompts)), prompts["prefill_tokens"], prompts["prefill_pairs"]])
+    design = design / np.linalg.norm(design, axis=0)
+    start = np.append(np.maximum(np.linalg.lstsq(design, seconds, rcond=None)[0], 1e-9), usual - 1.0)
+    width = 0.02 * ROBUST_FROM
+    for _ in range(4):
+        found = least_squares(
+            lambda x, width=width: (np.log(design @ x[:3] * (1.0 + x[3] * warmth)) - np.log(seconds)) / width,
+            start, bounds=([1e-12, 1e-12, 1e-12, 0.0], np.inf), loss="soft_l1", x_scale="jac",
+        )  # fmt: skip
+        start, used = found.x, width
+        width = max(1.4826 * ROBUST_FROM * used * float(np.median(np.abs(found.fun))), 1e-4)
+    rested, slower = design @ start[:3], 1.0 + start[3] * warmth
+    slopes = np.column_stack([design / rested[:, None], warmth / slower]) * ROBUST_FROM / used
+    error = float(np.sqrt(covariance_of(slopes, found.fun * ROBUST_FROM)[3, 3]))
+    if start[3] < max(CLEARLY * error, LEAST_SLOWER):
+        return None
+    weights = np.array([error, USUALLY]) ** -2.0
+    return 1.0 + float(weights @ [start[3], usual - 1.0] / weights.sum())
 
 
 def covered(begins: Array, ends: Array, starts: Array, stops: Array) -> Array:

@@ -73,7 +73,7 @@ def from_steps(
             "seconds": used["duration_s"].to_numpy(dtype=float) / count / stretch,
             "decode_seqs": seqs * ~has_prompt,
             "sync": np.full(len(used), float(synchronous)),
-            "sending": used["sending"] * used["duration_s"] if "sending" in used else 0.0,
+            **{name: used[name] * used["duration_s"] for name in ("sending", "warmth") if name in used},
             **features,
         }
     )

@@ -14,7 +14,7 @@ from planner.engine.profiles import from_file
 BATCH, CONTEXT, PROMPT = 8, 1000, 2000
 FIGURES: dict[str, Callable[[ProfileFile], float]] = {
     "decode": lambda file: _decode_s(file),
-    "prompts": lambda file: from_file(file).step.mixed([(PROMPT, 0)], 0, 0),
+    "prompts": lambda file: _prompt_s(file),
     "launches": lambda file: file.step.launch_eager_s * _level(file),
     "requests": lambda file: file.host.request_s + PROMPT * file.host.request_per_token_s,
     "responses": lambda file: file.host.response_s + BATCH * file.host.response_per_seq_s,
@@ -24,6 +24,12 @@ FIGURES: dict[str, Callable[[ProfileFile], float]] = {
 def _decode_s(file: ProfileFile) -> float:
     base, slope = from_file(file).step.decode(BATCH)
     return base + slope * BATCH * CONTEXT
+
+
+def _prompt_s(file: ProfileFile) -> float:
+    """On a GPU of usual warmth, where that is known to matter."""
+    profile = from_file(file)
+    return profile.usual_slowing * profile.step.mixed([(PROMPT, 0)], 0, 0)
 
 
 def _level(file: ProfileFile) -> float:

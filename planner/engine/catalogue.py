@@ -37,13 +37,15 @@ class Hardware(Node):
     nvlink_gb_s: Positive | None = None
     pcie_gb_s: Positive
     tdp_w: Positive
+    warm_slowing: Factor | None = None  # prompts, once they have run for long: planner.engine.warmth; None: not known
     price_per_gpu_hour: NonNegative | None = None
     sources: dict[str, str]
 
     @model_validator(mode="after")
     def _sourced(self) -> Self:
         needed = {"memory_gb", "memory_mib", "bandwidth_gb_s", "tflops", "nic_gb_s", "pcie_gb_s", "tdp_w"}
-        needed |= {key for key in ("nvlink_gb_s", "price_per_gpu_hour") if getattr(self, key) is not None}
+        optional = ("nvlink_gb_s", "price_per_gpu_hour", "warm_slowing")
+        needed |= {key for key in optional if getattr(self, key) is not None}
         if missing := sorted(needed - set(self.sources)):
             raise ValueError(
                 message("sources: no source for {missing}; allowed: one line of text each", ", ".join(missing))
@@ -77,7 +79,7 @@ class LinkPreset(Node):
     post_us: NonNegative = 0.0  # a descriptor, on the worker that posts; 0: not known, as of the two below
     way_ms: NonNegative = 0.0
     way_us_per_token: NonNegative = 0.0
-    slowing: Factor = 1.0  # a prompt's step while KV is read from its GPU
+    slowing: Factor = 1.0  # a prompt's step while KV is read from its GPU, where nothing is known of its warmth
     idle_look_ms: NonNegative = 0.0  # until an idle engine sees that a transfer has ended
     pull_beside: Factor = 1.0  # pull: posts while the GPU that is read from computes
     block_size: PositiveInt | None = None  # tokens of the KV blocks that hand-overs were measured with

@@ -108,7 +108,7 @@ class HandOverLaw(Node):
     post_s: NonNegative = 0.0  # a descriptor, on the worker that posts
     way_s: NonNegative = 0.0  # from the prefill worker's answer to the decode worker's queue
     way_per_token_s: NonNegative = 0.0
-    slowing: Factor = 1.0  # a prompt's step while KV is read from its GPU
+    slowing: Factor = 1.0  # a prompt's step while KV is read from its GPU, where nothing is known of its warmth
     idle_look_s: NonNegative = 0.0  # until an idle engine sees that a transfer has ended
     pull_beside: Factor = 1.0  # pull: posts while the GPU that is read from computes
     block_size: PositiveInt | None = None  # tokens of the KV blocks that it was measured with
@@ -170,6 +170,7 @@ class ProfileFile(Node):
     launches: Launches | None = None
     spread: Spread | None = None
     interference: Factor | None = None  # a step's time while another engine of the host works
+    warm_slowing: Factor | None = None  # of prompts on a warm GPU; `connected` has a rested one's, or else `step`
     validity: Validity | None = None
     fit: Fit | None = None
     fitted_to: str | None = None  # what a simulated profile was fitted to, where that is no measurement of steps

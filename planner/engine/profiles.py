@@ -58,6 +58,11 @@ def installed_vllm() -> dict[str, str]:
     return found
 
 
+# Of a GPU that computes prompts beside and between decodes, whose law that of a rested one is made from. By prompts of
+# replicas and of a pair on one host: 0.54 (calibrations), 0.7 (loads).
+USUAL_WARMTH = 0.6
+
+
 @dataclass(frozen=True)
 class LatencyProfile:
     """One engine (model, GPU, TP, vLLM version): its step law, host costs, provenance and validity."""
@@ -86,6 +91,17 @@ class LatencyProfile:
     def interference(self) -> float | None:
         """How many times as long a step takes while one other engine of its host works; None: not measured."""
         return self.file.interference if self.file else None
+
+    @property
+    def warm_slowing(self) -> float:
+        """How many times as long as on a rested GPU prompts take on a warm one; 1.0: `step` is of neither."""
+        of_step = self.file is not None and self.file.connected is None
+        return (self.file.warm_slowing if self.file and of_step else None) or 1.0
+
+    @property
+    def usual_slowing(self) -> float:
+        """The same at the warmth that prompts usually find."""
+        return 1.0 + (self.warm_slowing - 1.0) * USUAL_WARMTH
 
     @property
     def fitted_hashes(self) -> frozenset[str]:
@@ -278,16 +294,26 @@ REQUEST_PER_TOKEN_S = 3.02e-06
 HOP_S = 2e-3  # a proxy between the pools
 
 
+def rested(law: StepLaw, warm_slowing: float) -> dict[str, float]:
+    """The terms of prompts on a GPU that has rested, from those of one that seldom does."""
+    usual = 1.0 + (warm_slowing - 1.0) * USUAL_WARMTH
+    return {name: getattr(law, name) / usual for name in ("prefill_per_token_s", "prefill_per_pair_s")}
+
+
 def roofline(setup: Setup) -> LatencyProfile:
     """An uncalibrated profile from datasheet figures at assumed efficiencies; provenance "simulated"."""
     notes = ("uncalibrated: datasheet peaks at assumed efficiencies, nothing measured",)
+    law = guess(Roof(setup))
+    warm = None if setup.model.experts else setup.hardware.warm_slowing  # no mixture has shown it
     file = ProfileFile(
         name="roofline",
         provenance="simulated",
         model=setup.model.name,
         hardware=setup.hardware.name,
         tp=setup.tp,
-        step=guess(Roof(setup)),
+        step=law,
+        connected=rested(law, warm) if warm is not None else None,
+        warm_slowing=warm,
         host=HostLaw(
             request_s=REQUEST_S,
             request_per_token_s=REQUEST_PER_TOKEN_S,

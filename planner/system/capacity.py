@@ -70,7 +70,8 @@ def token_s(system: System, rate: float, lengths: MeanLengths, slo: Slo) -> floa
         if system.disaggregated:
             aside_s = _post_s(system, lengths.prompt)
         else:  # a prompt shares its step with decodes
-            aside_s = max(pool.profile.step.mixed([chunk], batch, context) - step_s, 0.0)
+            prompt_s = pool.profile.warm_slowing * pool.profile.step.mixed([chunk], batch, context)
+            aside_s = max(prompt_s - step_s, 0.0)
         found = min(step_s / max(1 - each * aside_s, LEAST_LEFT), EASE * slowest_s)
     return found
 
@@ -84,14 +85,14 @@ def _post_s(system: System, prompt: float) -> float:
 
 
 def _prefill_s(pool: Pool, prompt: float) -> float:
-    """Seconds of prefill that one prompt costs, in chunks of the token budget."""
+    """Seconds of prefill that one prompt costs on a GPU that does not rest, in chunks of the token budget."""
     left, done, total = max(1, round(prompt)), 0, 0.0
     while left > 0:
         tokens = min(left, pool.limits.max_num_batched_tokens)
         total += pool.profile.step.mixed([(tokens, done)], 0, 0)
         done += tokens
         left -= tokens
-    return total
+    return pool.profile.warm_slowing * total
 
 
 def _decoding(pool: Pool, lengths: MeanLengths, slowest_s: float, busy: float) -> float:

@@ -17,7 +17,7 @@ from planner.engine.limits import batch_sizes, divides, limits, uneven
 from planner.engine.model_config import load_model
 from planner.engine.model_shape import ModelShape
 from planner.engine.parallel import Parallel
-from planner.engine.profile_file import HandOverLaw, WireLaw
+from planner.engine.profile_file import HandOverLaw, ProfileFile, WireLaw
 from planner.engine.profiles import LatencyProfile, from_file, nearest, read_profile, roofline
 from planner.engine.service import of_service
 from planner.engine.setup import Setup
@@ -199,12 +199,23 @@ def _measured_kv(profile: LatencyProfile, setup: Setup, twin: str) -> int | None
 def _latency(profile: str | MeasuredService | None, setup: Setup, model: str, role: Role) -> LatencyProfile:
     """What the spec names, at the TP nearest to the engine's that was measured, or the roofline. Raises SpecError."""
     if profile is None:
-        return roofline(setup)
+        return _roofline(setup, role)
     found = read_profile(profile) if isinstance(profile, str) else profile
     if isinstance(found, MeasuredService):
         return of_service(found, setup, model)
     file = nearest(found, setup.tp)
+    return _in_its_role(file, role)
+
+
+def _in_its_role(file: ProfileFile, role: Role) -> LatencyProfile:
     return from_file(file if role == "aggregated" else file.in_a_pair)
+
+
+def _roofline(setup: Setup, role: Role) -> LatencyProfile:
+    found = roofline(setup)
+    if found.file is None or found.file.connected is None:
+        return found
+    return _in_its_role(found.file, role).for_engine(setup.options)
 
 
 def _with_room(setup: Setup, profile: LatencyProfile) -> Setup:
@@ -248,7 +259,7 @@ def _pool(spec: Spec, base: ModelShape, role: Role, pool: PoolSpec, key: str, mo
     twin = _twin(measured, model)
     warnings = measured.mismatches(setup, twin)
     if warnings and not measured.service:  # another engine's times are further off than a roofline's
-        measured, twin = roofline(setup), model.name
+        measured, twin = _roofline(setup, role), model.name
     if measured.service and pool.dp > 1:
         raise SpecError(
             "{key}.dp: profile {name} is of a worker as a whole, whatever its ranks; allowed: 1", key, measured.name

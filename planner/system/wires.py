@@ -30,7 +30,8 @@ class HandOver:
     NIXL posts every descriptor of a transfer one after another: with pull inside a step of the decode worker, which
     waits for it, with push on a thread of the prefill worker (vLLM's nixl-push-writer). Beside a step of the prefill
     worker that takes `pull_beside` times as long with pull; with push the transfer is not seen to be over before that
-    step is (simulator.worker). Prompts compute `slowing` times as long while KV is read from their GPU.
+    step is (simulator.worker). Where nothing is known of a GPU's warmth
+    (planner.engine.warmth) prompts compute `slowing` times as long while KV is read from it.
     """
 
     post_s: float = 0.0  # a descriptor
