@@ -267,6 +267,10 @@ def test_the_pick_is_that_of_exhaustive_search() -> None:
             assert row.rate == pytest.approx(best[row.name], rel=0.08)  # few requests pass and fail by turns
 
 
+def tuned_here(task: TuneTask) -> Tuned:
+    return tune([task], lambda function, inputs, part: [function(one) for one in inputs])[0]
+
+
 @pytest.mark.parametrize("name", ["2 agg", "1P1D"])
 def test_knobs_are_tuned_as_well_as_by_trying_all(name: str) -> None:
     """Every budget, and of P/D every block size and connector, searched from scratch."""
@@ -275,7 +279,7 @@ def test_knobs_are_tuned_as_well_as_by_trying_all(name: str) -> None:
     system = system_of(apply(one, split))
     guess = first_guess(system, 0)
     plain = highest_rate(lambda rate: probe(system, rate, 0), guess, tolerance=GAIN)
-    tuned = tune(TuneTask(one, split, 0, plain.rate, guess, None))
+    tuned = tuned_here(TuneTask(one, split, 0, plain.rate, guess, None))
     pieces = [*itertools.product(BLOCK_SIZES, CONNECTORS)] if split.second else [(None, None)]
     budgets = (1024, 8192) if split.second else BUDGETS  # a few seconds
     best = 0.0
@@ -311,7 +315,7 @@ def test_who_posts_is_chosen_for_the_size_of_the_blocks() -> None:
     def tuned(*given: str) -> Tuned:
         asked = ("slo.ttft_ms=300", "slo.tpot_ms=10", "engine.max_num_batched_tokens=4096")
         one = planner.load("disagg", [*asked, *given])
-        return tune(TuneTask(one, split, 0, 7.0, first_guess(system_of(apply(one, split)), 0), period))
+        return tuned_here(TuneTask(one, split, 0, 7.0, first_guess(system_of(apply(one, split)), 0), period))
 
     small, large, both = tuned("engine.block_size=16"), tuned("engine.block_size=128"), tuned()
     assert small.split.tuning.connector == "NixlPushConnector"

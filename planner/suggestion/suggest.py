@@ -13,6 +13,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
 
 from planner.messages import joined, message
 from planner.report.explain import Explanation
@@ -44,7 +45,7 @@ from planner.suggestion.tasks import (
     shortened,
     why,
 )
-from planner.suggestion.tune import CLEAR_GAIN, GAIN, Tuned, TuneTask, tune
+from planner.suggestion.tune import CLEAR_GAIN, GAIN, TuneTask, tune
 from planner.suggestion.tuning import kept
 from planner.suggestion.verdict import advantage, decide, profile_error, unmeasured
 from planner.suggestion.words import engines, limit, pareto, pick, sentence, steps_origin
@@ -278,7 +279,7 @@ class _Session:
         brief = shortened(halved(self.period), max(row.rate or row.guess for row in rows))
         gain = CLEAR_GAIN if self._quick else GAIN
         tuning = [TuneTask(self.spec, row.split, self.seeds[0], row.rate, row.guess, brief, gain) for row in wanted]
-        found: list[Tuned] = self._map("tune", tune, tuning)  # type: ignore[assignment]
+        found = tune(tuning, partial(self._map, "tune"))
         better = {
             row.split: rough_row(self.spec, self.gpus, one.split, Searched(row.guess, one.found))
             for row, one in zip(wanted, found, strict=True)
