@@ -22,6 +22,7 @@ from planner.system.resolve import System
 
 GAIN = 0.015  # that a value must bring to be taken: less is the noise of a short run
 CLEAR_GAIN = 0.03  # and in a first look, whose rates are known to 4 %
+SEARCHED = 3  # values of a knob, after each has run once
 STEPS = (1 / 16, 1 / 4, 1.0)  # of the closed form, where no rate is known that passes
 
 
@@ -84,16 +85,20 @@ def tune(tasks: Sequence[TuneTask], each: Each) -> list[Tuned]:
         begin, end = place / len(rounds), (place + 1) / len(rounds)
         half = (begin + end) / 2
         first = dict(zip(runs, each(first_run, runs, (begin, half)), strict=True))
-        left = [
-            tuple(replace(one, first=first.get(one)) for one in of_one if not one.task.goal or first[one].passed)
-            for of_one in challenges
-        ]
+        left = [_likeliest([replace(one, first=first.get(one)) for one in of_one]) for of_one in challenges]
         contests = [at for at, of_one in enumerate(left) if of_one]
         for at, won in zip(contests, each(contest, [left[at] for at in contests], (half, end)), strict=True):
             if won.found is not None:
                 standing[at] = won
                 now[at] = replace(now[at], split=won.split, rate=won.found.rate)
     return standing
+
+
+def _likeliest(challenges: Sequence[Challenge]) -> tuple[Challenge, ...]:
+    """Those that go on: of the ones that passed their first run the few that missed least, or all where none ran."""
+    passed = [one for one in challenges if one.first is not None and one.first.passed]
+    ahead = sorted(passed, key=lambda one: -one.first.attainment if one.first else 0.0)[:SEARCHED]
+    return tuple(ahead or (one for one in challenges if one.first is None))
 
 
 def _others(task: TuneTask, values: Sequence[dict[str, Any]], tried: set[tuple[object, ...]]) -> list[Split]:
