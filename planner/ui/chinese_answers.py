@@ -198,6 +198,7 @@ ANSWERS: dict[str, str] = {
     "{posting}, of {busy} that they are busy": "{posting}（忙碌共 {busy}）",
     "With engine.block_size {size}: {share}.": "engine.block_size 为 {size} 时：{share}。",
     "The other connector (link.connector) would free it.": ("另一种连接器（link.connector）可以释放它。"),
+    "No station is short, single requests are late. {closest}": "没有哪一处不够，只是个别请求迟了。{closest}",
     "Nothing is a bottleneck: there is headroom.": "没有瓶颈：尚有余量。",
     "Closest to its limit: {what}.": "最接近上限的是：{what}。",
     "prefill workers, busy {busy} of the time": "预填充实例，{busy} 的时间忙碌",
@@ -318,14 +319,14 @@ ANSWERS: dict[str, str] = {
         "低于此的目标需要更快的 GPU、更小的模型或更短的提示。"
     ),
     "{metric} {ms} ms": "{metric} {ms} ms",
-    "{gpus} GPUs are the fewest that may serve {rate} req/s: {name} ({needs}); this is their edge, the highest "
-    "rate found above is {highest}.": (
-        "可能满足 {rate} req/s 的最少 GPU 数为 {gpus}：{name}（{needs}）；"
-        "这已是其边缘，上文找到的最高速率为 {highest}。"
+    "{gpus} GPUs are the fewest that may serve {rate} req/s": "可能满足 {rate} req/s 的最少 GPU 数为 {gpus}",
+    "{gpus} GPUs are the fewest that serve {rate} req/s": "每秒服务 {rate} 个请求最少需要 {gpus} 个 GPU",
+    "1 GPU may be enough for {rate} req/s": "1 个 GPU 可能就能每秒服务 {rate} 个请求",
+    "1 GPU is enough for {rate} req/s": "1 个 GPU 就能每秒服务 {rate} 个请求",
+    "{enough}: {name} ({needs}); this is the edge, the highest rate found above is {highest}.": (
+        "{enough}：{name}（{needs}）；这已是其边缘，上文找到的最高速率为 {highest}。"
     ),
-    "{gpus} GPUs are the fewest that serve {rate} req/s: {name} ({needs}).": (
-        "每秒服务 {rate} 个请求最少需要 {gpus} 个 GPU：{name}（{needs}）。"
-    ),
+    "{enough}: {name} ({needs}).": "{enough}：{name}（{needs}）。",
     "{count} {how}": "{count} 个{how}",
     "more than {most} {how}": "{how}多于 {most} 个",
     "split": "拆分",
