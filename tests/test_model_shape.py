@@ -10,9 +10,10 @@ import pytest
 
 from live.models import served_model
 from planner.engine.catalogue import hardware, names
+from planner.engine.hub_ids import HUB_ID, all_shipped, published_as
 from planner.engine.law import StepLaw, bounds
 from planner.engine.limits import uneven
-from planner.engine.model_config import HUB_ID, all_shipped, load_model, model_config, published_as, shape
+from planner.engine.model_config import load_model, model_config, shape
 from planner.engine.parallel import Parallel
 from planner.engine.profiles import LatencyProfile, roofline
 from planner.engine.roof import Roof
@@ -403,6 +404,10 @@ def test_a_hub_id_has_the_figures_that_were_fetched_or_the_catalogues(
         SpecError, match=r"^model: 'acme/Llama-9' is unknown.*`hf download acme/Llama-9 --include '\*config\.json'`"
     ):
         load_model("acme/Llama-9")
+    with pytest.raises(SpecError, match=r"do not ship; allowed: qwen3-32b with engine\.quantization: fp8, as its name"):
+        load_model("acme/Qwen3-32B-FP8-dynamic")
+    with pytest.raises(SpecError, match=r"^model: 'acme/gpt-oss-20b-FP8' is unknown"):  # mxfp4 as it is published
+        load_model("acme/gpt-oss-20b-FP8")
     kept = tmp_path / "models--acme--Llama-9"
     (kept / "snapshots" / "abc").mkdir(parents=True)
     (kept / "refs").mkdir()

@@ -173,8 +173,14 @@ FAULTS: dict[str, str] = {
         "{file}：内容不是 JSON 对象；可用：Hugging Face 的 {kind}"
     ),
     "a Hugging Face {file}": "Hugging Face 的 {file}",
-    "model: {fault}, or a folder with a config.json{remedy}": "model：{fault}，或含 config.json 的文件夹{remedy}",
-    "; a hub id once `{command}` has fetched its figures": "；先用 `{command}` 取得参数后，也可用 hub 上的名称",
+    "model: {fault}": "model：{fault}",
+    "{fault}, or a folder with a config.json": "{fault}，或含 config.json 的文件夹",
+    "{fault}, or a folder with a config.json; a hub id once `{command}` has fetched its figures": (
+        "{fault}，或含 config.json 的文件夹；先用 `{command}` 取得参数后，也可用 hub 上的名称"
+    ),
+    "{model} with engine.quantization: {bits}": "{model} 加 engine.quantization: {bits}",
+    "the figures of {name} do not ship; allowed: {shape}, as its name says, or the id itself once `{command}` has "
+    "fetched them": "未附带 {name} 的参数；可用：如其名称所示的 {shape}，或先用 `{command}` 取得参数后用该名称本身",
     "{where}: model_type: {kind!r} is not covered; allowed: {families}": (
         "{where}：model_type：不支持 {kind!r}；可用：{families}"
     ),
