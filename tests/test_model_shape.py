@@ -43,14 +43,15 @@ PUBLISHED = {
 # Parameters in thousand millions as the cards say, or as the hub counts where a card rounds harder than to 2 %.
 SIZES = {
     "deepseek-r1-distill-llama-8b": 8.03, "deepseek-v3": 671, "deepseek-v3.2": 671, "gemma-2-9b": 9.24,
-    "gemma-4-26b-a4b": 25.2 + 0.55, "gemma-4-31b": 30.7 + 0.55, "gemma-3-4b": 4.3, "gemma-3-12b": 12.2, "gemma-3-27b": 27.4, "glm-4.5": 355, "glm-4.5-air": 106, "glm-5": 744,
+    "gemma-3-4b": 4.3, "gemma-3-12b": 12.2, "gemma-3-27b": 27.4, "glm-4.5": 355, "glm-4.5-air": 106, "glm-5": 744,
     "gpt-oss-120b": 117, "gpt-oss-20b": 21, "kimi-k2": 1026, "kimi-k2.5": 1026, "llama-3.1-405b": 405,
     "llama-3.1-70b": 70.6, "llama-3.1-8b": 8.03, "llama-3.2-1b": 1.23, "llama-3.2-3b": 3.21, "llama-4-maverick": 400,
-    "llama-4-scout": 109, "minimax-m2.5": 230, "mistral-large-123b": 123, "mistral-7b-v0.1": 7.24, "mistral-small-24b": 23.6,
+    "llama-4-scout": 109, "minimax-m2.5": 230, "mistral-7b-v0.1": 7.24, "mistral-small-24b": 23.6,
     "mixtral-8x22b": 141, "mixtral-8x7b": 46.7, "phi-3-mini": 3.8, "phi-4": 14.7, "phi-4-mini": 3.8,
     "qwen2.5-0.5b": 0.49, "qwen2.5-1.5b": 1.54, "qwen2.5-3b": 3.09, "qwen2.5-7b": 7.61, "qwen2.5-14b": 14.7,
     "qwen2.5-32b": 32.5, "qwen2.5-72b": 72.7, "qwen3-0.6b": 0.6, "qwen3-1.7b": 1.7, "qwen3-4b": 4.0, "qwen3-8b": 8.2,
     "qwen3-14b": 14.8, "qwen3-32b": 32.8, "qwen3-30b-a3b": 30.5, "qwen3-235b-a22b": 235, "qwen3-coder-480b-a35b": 480,
+    "mistral-large-123b": 123, "gemma-4-26b-a4b": 25.2 + 0.55, "gemma-4-31b": 30.7 + 0.55,  # text and vision
 }  # fmt: skip
 # What the model cards call active parameters, in thousand millions.
 ACTIVE = {"mixtral-8x7b": 12.9, "qwen3-30b-a3b": 3.3, "deepseek-v3": 37.0, "gemma-4-26b-a4b": 3.8}

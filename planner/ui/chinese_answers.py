@@ -86,6 +86,14 @@ ANSWERS: dict[str, str] = {
     "The run is too short to be steady: requests in the system still grew at its end. Send more requests.": (
         "运行太短，未达稳态：结束时系统中的请求仍在增长。请发送更多请求。"
     ),
+    "workload.{key}: cut to its min and max, the mean is {cut} tokens instead of {mean}.": (
+        "workload.{key}：按 min 与 max 截断后，均值为 {cut} 个 token，而非 {mean}。"
+    ),
+    "workload.{key}: the {count} drawn have a mean of {drawn} tokens, many would have {asked}. More requests come "
+    "closer, another run.seed draws others.": (
+        "workload.{key}：抽出的 {count} 个的均值为 {drawn} 个 token，数量足够多时应为 {asked}。"
+        "请求越多越接近，另一个 run.seed 会抽出别的。"
+    ),
     "{count:.0f} of {all:.0f} requests were rejected.": "{all:.0f} 个请求中有 {count:.0f} 个被拒绝。",
     "A ({a}) has a goodput of {rate} and B ({b}) of {y}: {verdict}. A {of_a}, B {of_b}": (
         "A（{a}）的有效吞吐为{rate}，B（{b}）为 {y}：{verdict}。A {of_a}，B {of_b}"
