@@ -16,7 +16,7 @@ from typing import Any, cast
 from planner.messages import system
 from planner.spec import SpecError
 from planner.spec.strict_yaml import shorten
-from planner.traffic.rows import BadLine, Lines
+from planner.traffic.rows import BadLine, Lines, json_object
 
 MOST_LINE = 64 * 2**20  # the whole result of `vllm bench serve` is one line
 MOST_TEXT = 256 * 2**20  # of a file that has to be read as a whole
@@ -128,6 +128,20 @@ class TraceSource:
             except (ijson.JSONError, UnicodeDecodeError) as error:
                 text = " ".join(str(error).split())[:200]
                 raise BadLine("not JSON ({error}); must be one JSON value", text) from None
+
+    def objects(self) -> Iterator[tuple[int, dict[str, Any] | BadLine]]:
+        """Numbered JSON objects: one a line, or those of one list; BadLine for what is none."""
+        if self.head().lstrip().startswith("["):
+            for number, value in enumerate(self.values("item"), start=1):
+                kind = type(value).__name__
+                bad = BadLine("a JSON {what}; must be one object a line", kind)
+                yield number, value if isinstance(value, dict) else bad
+            return
+        for number, line in self.lines():
+            try:
+                yield number, json_object(line)
+            except BadLine as error:
+                yield number, error
 
     def members(self, *endings: str) -> list[str]:
         """The files of a folder by name, or the file itself."""

@@ -394,10 +394,12 @@ FAULTS: dict[str, str] = {
     "retrieval.top_k: {top_k} chunks of {documents} documents; at most one chunk each": (
         "retrieval.top_k：从 {documents} 个文档取 {top_k} 块；每个文档最多一块"
     ),
-    "{path}: line {line}: unknown format; workload.format must be one of {formats} (CSV or JSON lines with a time, "
-    "prompt_tokens and output_tokens)": (
-        "{path}：第 {line} 行：无法识别的格式；workload.format 须为其中之一：{formats}（含时间、prompt_tokens 和 "
-        "output_tokens 的 CSV 或 JSON 行）"
+    "--out {path}: {count} deployments are written; allowed: a folder": "--out {path}：有 {count} 个部署；可用：文件夹",
+    " with the columns {names}": "（列：{names}）",
+    "{path}: line {line}: unknown format{columns}; workload.format must be one of {formats} (CSV or JSON lines with a "
+    "time, prompt_tokens and output_tokens)": (
+        "{path}：第 {line} 行：无法识别的格式{columns}；workload.format 须为其中之一：{formats}（含时间、prompt_tokens "
+        "和 output_tokens 的 CSV 或 JSON 行）"
     ),
     "{path}: the trace is empty; it must hold at least one request": "{path}：轨迹为空；至少须有一个请求",
     "{path}: only {count} of {all} requests have their own send time; a closed loop or sessions cannot be written as a "
