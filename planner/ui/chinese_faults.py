@@ -394,7 +394,6 @@ FAULTS: dict[str, str] = {
     "retrieval.top_k: {top_k} chunks of {documents} documents; at most one chunk each": (
         "retrieval.top_k：从 {documents} 个文档取 {top_k} 块；每个文档最多一块"
     ),
-    "--out {path}: {count} deployments are written; allowed: a folder": "--out {path}：有 {count} 个部署；可用：文件夹",
     " with the columns {names}": "（列：{names}）",
     "{path}: line {line}: unknown format{columns}; workload.format must be one of {formats} (CSV or JSON lines with a "
     "time, prompt_tokens and output_tokens)": (
