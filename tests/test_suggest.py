@@ -868,6 +868,8 @@ def test_targets_that_nothing_meets_are_answered_with_the_least_that_is_possible
     idle = planner.summarise(curves.nearly_idle(parse(found.yaml)))
     assert not found.best.rate
     assert number(idle["ttft_p99_ms"]) in next(note for note in found.notes if "nearly idle" in note)
+    none = smallest_sentence(replace(found, smallest=Smallest(5.0, None, None, None, None, 64)))
+    assert none == "Up to 64 GPUs do not serve 5 req/s within the targets."
     edge = smallest_sentence(replace(found, smallest=Smallest(5.0, 1, "1 agg", 1, None, 64)))
     assert edge is not None
     assert edge.startswith("1 GPU may be enough for 5 req/s")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from planner.engine.provenance import origin
@@ -241,8 +242,17 @@ def smallest_sentence(suggestion: Suggestion) -> str | None:
     if found is None:
         return None
     if found.gpus is None:
+        best, rate = pick(suggestion.rows, suggestion.verdict), number(found.rate)
+        if not best.rate > 0:
+            return message("Up to {most} GPUs do not serve {rate} req/s within the targets.", found.limit, rate)
+        each = best.rate / suggestion.gpus
         return message(
-            "Up to {most} GPUs do not serve {rate} req/s within the targets.", found.limit, number(found.rate)
+            "Up to {most} GPUs do not serve {rate} req/s within the targets; at the {each} req/s a GPU found above it "
+            "would take about {count}.",
+            found.limit,
+            rate,
+            number(each),
+            f"{math.ceil(found.rate / each):,}",
         )
     needs = [
         message("{count} {how}", count, how)

@@ -313,6 +313,10 @@ ANSWERS: dict[str, str] = {
         "每个候选在每个速率下收到 {time} 秒的流量（每秒 {rate} 个请求时为 {count} 个请求），前 {warmup} 秒不计。"
         "区间（95 %）包含{lists}、运行长度与搜索步长带来的不确定。"
     ),
+    "Up to {most} GPUs do not serve {rate} req/s within the targets; at the {each} req/s a GPU found above it would "
+    "take about {count}.": (
+        "最多 {most} 个 GPU 也不能在目标内每秒服务 {rate} 个请求；按上文每个 GPU {each} req/s 计，约需 {count} 个。"
+    ),
     "Up to {most} GPUs do not serve {rate} req/s within the targets.": (
         "最多 {most} 个 GPU 也不能在目标内每秒服务 {rate} 个请求。"
     ),
