@@ -164,4 +164,4 @@ def test_a_narrow_table_breaks_no_word_and_loses_no_column(tmp_path: Path, capsy
     grid = written(tmp_path, "set: {workload.requests: [5], hardware: [h100, h200], workload.rate: [2, 4]}")
     assert cli.run(["sweep", str(grid), "--out", str(tmp_path / "out"), "--processes", "1"]) == 0
     words = capsys.readouterr().out.split()
-    assert {"hardware", "good/s/GPU", "short", "1P1D", "h100"} <= set(words)
+    assert {"hardware", "good/s/GPU", "short", "aggregated", "h100"} <= set(words)
