@@ -51,6 +51,10 @@ def model_name(
 def _unknown(foreign: str, served: str | None) -> str:
     like = None if served is None else told_by_name(served)
     hint = f"; it is served as {served}, whose shape is --set model={like.model}" if like else ""
+    like = told_by_name(foreign)
+    if like is not None and not hint:  # a path: what is there may be another model of that name
+        bits = f" --set engine.quantization={like.quantization}" if like.quantization else ""
+        hint = f"; by its name it is --set model={like.model}{bits}"
     return f"{foreign} is not in the catalogue; give `model` a folder with its config.json, or --set model=NAME{hint}"
 
 

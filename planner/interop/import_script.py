@@ -88,6 +88,9 @@ def read(text: str, where: str, name: str, choices: Choices) -> Imported:
     """A script of servers, and of what starts them. Raises SpecError."""
     found, others = started(text, where)
     if not found:
+        named = re.search(r"trtllm-serve\s+disaggregated\b[^\n]*?(?:-c|--config_file|--config)[ =](\S+)", text)
+        if named is not None:
+            raise SpecError("{where}: its servers are in {path}; allowed: that file", where, named[1])
         raise SpecError(
             "{where}: no command that starts a server; allowed: `vllm serve MODEL`, `python -m dynamo.vllm`, `python "
             "-m sglang.launch_server`, `trtllm-serve`",
