@@ -298,6 +298,7 @@ def test_changing_the_mode_drops_the_old_modes_keys() -> None:
             "deployment.prefill.tp=2",
             "--set deployment.prefill: belongs to mode disaggregated; allowed: mode, replicas,",
         ),
+        ("mode=aggregated", "--set mode: unknown key; did you mean deployment.mode? allowed: "),
         ("rate=2", "--set rate: unknown key; did you mean workload.rate? allowed: schema, name,"),
     ],
 )

@@ -392,10 +392,10 @@ IMPOSSIBLE = {
         AGG + "hardware: h300",
         "hardware: 'h300' is unknown; did you mean 'h200'? allowed: a100-40g,",
     ),
-    "unknown profile": (AGG + "profile: nope", "profiles: 'nope' is unknown; allowed: "),
+    "unknown profile": (AGG + "profile: nope", "profile: 'nope' is unknown; allowed: "),
     "unknown link": (
         "name: a\ndeployment: {mode: disaggregated, link: {preset: nvlinc}}",
-        "links: 'nvlinc' is unknown; did you mean 'nvlink'? allowed: cpu_shm, ",
+        "deployment.link.preset: 'nvlinc' is unknown; did you mean 'nvlink'? allowed: cpu_shm, ",
     ),
     "unknown policy": (
         "name: a\ndeployment: {mode: aggregated, router: {policy: roundrobin}}",

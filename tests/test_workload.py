@@ -371,6 +371,14 @@ def test_the_mean_of_many_draws_is_worked_out(length: Distribution) -> None:
     assert mean_of(length) == pytest.approx(draw(length, 400_000, stream(1, "any")).mean(), rel=0.01)
 
 
+def test_a_warm_up_that_leaves_no_request_is_refused() -> None:
+    assert build(load("agg", ["run.warmup_requests=499"])).expected_requests == 500
+    with pytest.raises(
+        SpecError, match="warmup_requests: 500 leaves none of 500 requests to count; allowed: up to 499"
+    ):
+        build(load("agg", ["run.warmup_requests=500"]))
+
+
 def test_a_list_far_from_the_mean_asked_for_says_so() -> None:
     """Seed 0 draws 1,309 for 1,155 in 200 requests; 20,000 are close. A cut that moves the mean is said, too."""
     chat = "workload={kind: poisson, rate: 9, output_tokens: 9, prompt_tokens: {kind: lognormal, mean: 1155, sigma: 0.9"

@@ -228,10 +228,9 @@ def _unknown_key(path: Path, choices: list[str], model: type[BaseModel]) -> Mess
     keys, kinds = ", ".join(choices), _of_other_kind(model, path)
     if kinds is not None:
         return message("belongs to {kinds}; allowed: {choices}", kinds, keys)
-    near = _near(key, choices)
-    if near is not None:
+    elsewhere, near = places(model, str(key)), _near(key, choices)
+    if near is not None and not any(place.endswith(f".{key}") for place in elsewhere):
         return message("unknown key; did you mean '{near}'? allowed: {choices}", near, keys)
-    elsewhere = places(model, str(key))
     if elsewhere:
         shown = joined(" or ", elsewhere[:MOST_PLACES])
         return message("unknown key; did you mean {places}? allowed: {choices}", shown, keys)

@@ -290,9 +290,18 @@ KINDS: dict[str, Callable[[Spec, Any], Load]] = {
 
 
 def build(spec: Spec) -> Load:
-    """The load of a spec: the same spec and seed give the same requests. Raises SpecError for an unusable trace."""
+    """The load of a spec: the same spec and seed give the same requests. Raises SpecError for an unusable trace, and
+    where no request would count."""
     with no_cycles():
-        return KINDS[spec.workload.kind](spec, spec.workload)
+        found = KINDS[spec.workload.kind](spec, spec.workload)
+    if spec.run.warmup_requests >= found.expected_requests > 0:
+        raise SpecError(
+            "run.warmup_requests: {warmup} leaves none of {count} requests to count; allowed: up to {most}",
+            spec.run.warmup_requests,
+            found.expected_requests,
+            found.expected_requests - 1,
+        )
+    return found
 
 
 # --- rates -------------------------------------------------------------------------------------

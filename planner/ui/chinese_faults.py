@@ -67,6 +67,9 @@ FAULTS: dict[str, str] = {
     "{key}={value}: {fault}": "{key}={value}：{fault}",
     "{kind}: {fault}, or a path": "{kind}：{fault}，或一个路径",
     "unknown key; allowed: {choices}": "未知的键；可用：{choices}",
+    "run.warmup_requests: {warmup} leaves none of {count} requests to count; allowed: up to {most}": (
+        "run.warmup_requests：{warmup} 使 {count} 个请求中没有一个可计入；可用：至多 {most}"
+    ),
     "--set {key}: {fault}": "--set {key}：{fault}",
     "belongs to {kinds}; allowed: {choices}": "属于 {kinds}；可用：{choices}",
     "{key} {kinds}": "{key} {kinds}",
