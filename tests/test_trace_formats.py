@@ -13,6 +13,7 @@ import pytest
 
 from planner import cli, simulate, summarise
 from planner.spec import Spec, SpecError, parse
+from planner.traffic.trace_scan import Scan
 from planner.traffic.traces import Selection, TraceFile, format_of, read, requests_of, to_requests
 from planner.traffic.workload import at_rate, build, offered_rate
 
@@ -438,3 +439,13 @@ def test_an_unknown_format_says_what_its_columns_are_called(tmp_path: Path) -> N
     for text, names in (("when;in;out\n1;2;3\n", "when, in, out"), ('{"a": 1, "b": {"c": 2}}\n', "a, b, c")):
         with pytest.raises(SpecError, match=f"unknown format with the columns {names}; "):
             format_of(write(tmp_path, "odd", text))
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_reading_tells_how_far_it_is(tmp_path: Path, packed: bool) -> None:
+    text = "time,prompt_tokens,output_tokens\n" + "".join(f"{n},{n % 997 + 1},5\n" for n in range(30_000))
+    path = tmp_path / "t"
+    path.write_bytes(gzip.compress(text.encode()) if packed else text.encode())
+    told: list[float] = []
+    assert sum(1 for _ in Scan(path, "auto", None, told=told.append)) == 30_000
+    assert told == sorted(told) and 0 < told[0] < told[-1] <= 1

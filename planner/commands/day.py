@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Optional
 
@@ -83,7 +84,7 @@ def day(
         hours = of_profile(traffic, hour_s, scale)
     else:
         wanted = Selection(start_s, math.inf if end_s is None else end_s, sample)
-        hours = of_trace(traffic, form, hour_s, scale, wanted)
+        hours = of_trace(traffic, form, hour_s, scale, wanted, partial(progress(), "read"))
     busiest = max(hours, key=lambda one: one.rate)
     if not busiest.rate:
         raise SpecError(f"{traffic}: no hour has requests enough; allowed: at least 5 in one")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
@@ -76,14 +76,21 @@ def _beginning(prompts: Sequence[float], share: float) -> int:
     return round(low)
 
 
-def of_trace(path: Path, form: str, hour_s: float, scale: float, selection: Selection) -> list[Hour]:
+def of_trace(
+    path: Path,
+    form: str,
+    hour_s: float,
+    scale: float,
+    selection: Selection,
+    told: Callable[[float], None] | None = None,
+) -> list[Hour]:
     """The hours of a trace, `scale` times as busy. Raises SpecError for a trace without send times, or too long."""
     hours: dict[int, list[TraceRequest]] = {}
     known: set[int] = set()
     again: dict[int, float] = {}  # prompt tokens of an hour that came before
     first: float | None = None
     last = 0.0
-    for row in Scan(path, form, None, selection):
+    for row in Scan(path, form, None, selection, told):
         if row.arrival_s is None:
             continue
         first = row.arrival_s if first is None else first

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from hashlib import blake2b
 
@@ -92,8 +92,14 @@ class Scan:
     """
 
     def __init__(
-        self, path: str | os.PathLike[str], format: str, block_tokens: int | None, selection: Selection = ALL
+        self,
+        path: str | os.PathLike[str],
+        format: str,
+        block_tokens: int | None,
+        selection: Selection = ALL,
+        told: Callable[[float], None] | None = None,
     ) -> None:
+        """`told` is given the share of the file that was read, now and then."""
         self.path = os.fspath(path)
         self.format = format_of(self.path) if format == "auto" else format
         if self.format not in FORMATS:
@@ -107,7 +113,7 @@ class Scan:
         if self.starts in ("together", "unknown") and (selection.start_s > 0 or selection.end_s < math.inf):
             raise SpecError("workload.start_s: {path} has no send times; allowed: without start_s and end_s", self.path)
         self._selection = selection
-        self._source = TraceSource(self.path, selection.start_s, selection.end_s)
+        self._source = TraceSource(self.path, selection.start_s, selection.end_s, told)
         self.remarks: list[Message] = [self._reader.note] if self._reader.note else []
         self.block_tokens = block_tokens or self._blocks()
         self.good = self.failed = self.bad = self._met = 0
