@@ -67,6 +67,10 @@ FAULTS: dict[str, str] = {
     "{key}={value}: {fault}": "{key}={value}：{fault}",
     "{kind}: {fault}, or a path": "{kind}：{fault}，或一个路径",
     "unknown key; allowed: {choices}": "未知的键；可用：{choices}",
+    "deployment.link: what a hand-over over {link} costs the workers was not measured and counts as nothing; where it "
+    "was (nvlink_nixl) it delays first tokens": (
+        "deployment.link：经 {link} 移交对 worker 的开销未经测量，按零计；测量过的（nvlink_nixl）会推迟首个 token"
+    ),
     "run.warmup_requests: {warmup} leaves none of {count} requests to count; allowed: up to {most}": (
         "run.warmup_requests：{warmup} 使 {count} 个请求中没有一个可计入；可用：至多 {most}"
     ),
