@@ -454,7 +454,7 @@ def test_a_slow_link_is_named_with_what_would_do() -> None:
 
 def test_a_closed_loop_has_no_rate() -> None:
     one = planner.load("agg", ["workload.kind=concurrency", "workload.concurrency=4"])
-    with pytest.raises(SpecError, match="'concurrency' has no request rate to vary"):
+    with pytest.raises(SpecError, match="'concurrency' has no request rate to vary; allowed: poisson, gamma, "):
         suggest(one, 2, processes=1)
 
 

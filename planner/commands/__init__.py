@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from planner.run.tables import Run
 
+MOST_GPUS = 4096  # of one search: as many workers as a pool takes
 # Where a command stands in --help; the others follow by name.
 ORDER = {name: place for place, name in enumerate(["simulate", "live", "suggest", "compare", "serve", "calibrate"])}
 

@@ -338,7 +338,15 @@ def at_rate(spec: Spec, rate: float) -> Spec:
     """
     workload, now = spec.workload, offered_rate(spec)
     if now is None:
-        raise SpecError("workload.kind: {kind!r} has no request rate to vary; must be one that has", workload.kind)
+        if isinstance(workload, Trace):
+            raise SpecError(
+                "workload.rate: missing; {path} has no send times; allowed: requests per second", workload.path
+            )
+        raise SpecError(
+            "workload.kind: {kind!r} has no request rate to vary; allowed: {kinds}",
+            workload.kind,
+            ", ".join(kind for kind in KINDS if kind != workload.kind),
+        )
     if not (rate > 0 and math.isfinite(rate)):
         raise SpecError("workload.rate: {rate} requests/s; must be a positive number", rate)
     factor = rate / now
