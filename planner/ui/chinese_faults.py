@@ -390,7 +390,7 @@ FAULTS: dict[str, str] = {
         "workload.turns：{count} 个会话共 {total} 轮；可用：总共 {most} 轮，每轮按其重复次数计时不超过 {history}"
     ),
     "workload.kind: {kind!r} has no request rate to vary; allowed: {kinds}": (
-        "workload.kind：{kind!r} 没有可改变的请求速率；须为有速率的类型"
+        "workload.kind：{kind!r} 没有可改变的请求速率；可用：{kinds}"
     ),
     "workload.rate: {rate} requests/s; must be a positive number": "workload.rate：每秒 {rate} 个请求；须为正数",
     "workload.rate: {rate:g} is too small; allowed: rates at which the run ends": (
