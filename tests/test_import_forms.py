@@ -645,3 +645,10 @@ def test_a_path_that_ends_in_a_known_name_says_which_model_that_is() -> None:
     found = read("vllm serve /data/Qwen3-32B-FP8-dynamic\n")
     assert found.spec.model == "/data/Qwen3-32B-FP8-dynamic"
     assert "by its name it is --set model=qwen3-32b --set engine.quantization=fp8" in said(found, "warning")
+
+
+@pytest.mark.parametrize("line", ["--gres=gpu:h100:8", "--gpus-per-node=h100:8", "-C h100", "--nodes=1"])
+def test_a_job_of_slurm_says_which_gpu_it_asks_for(line: str) -> None:
+    found = read(f"#!/bin/bash\n#SBATCH {line}\nsrun vllm serve Qwen/Qwen3-32B -tp 8\n")
+    assert found.spec.hardware == ("h100" if "h100" in line else "h200")
+    assert ("as the job asks for" in said(found, "assumed")) == ("h100" in line)
