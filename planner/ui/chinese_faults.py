@@ -562,6 +562,10 @@ FAULTS: dict[str, str] = {
     ),
     "{file}: not UTF-8 text; allowed: {allowed}": ("{file}：不是 UTF-8 文本；可用：{allowed}"),
     "{file}: {fault}; allowed: {allowed}": ("{file}：{fault}；可用：{allowed}"),
+    "{file}: totals alone, no requests; allowed: a result of vllm bench serve with --save-detailed": (
+        "{file}：只有总量，没有各请求；可用：以 --save-detailed 运行 vllm bench serve 的结果"
+    ),
+    "{path}: the file holds one result; allowed: {file}": "{path}：该文件只有一个结果；可用：{file}",
     "{file}: no known result; allowed: {allowed}": ("{file}：不是已知的结果；可用：{allowed}"),
     "{file}: not as {title} writes it ({error}); allowed: {allowed}": (
         "{file}：不是 {title} 所写的样子（{error}）；可用：{allowed}"
