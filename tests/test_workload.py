@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from planner.spec import Distribution, Empirical, Fixed, Lognormal, Spec, SpecError, Uniform, load
 from planner.traffic.contents import shared_runs
-from planner.traffic.random_streams import draw, draw_tokens, mean_of, stream
+from planner.traffic.random_streams import draw, draw_tokens, long_run_mean, stream
 from planner.traffic.requests import Arrival, Load, Request, Segments, WithLengths, warnings_of
 from planner.traffic.workload import at_rate, build, offered_rate, popular_documents
 
@@ -368,7 +368,7 @@ def test_lengths_that_happened_replace_the_planned_ones() -> None:
     ],
 )
 def test_the_mean_of_many_draws_is_worked_out(length: Distribution) -> None:
-    assert mean_of(length) == pytest.approx(draw(length, 400_000, stream(1, "any")).mean(), rel=0.01)
+    assert long_run_mean(length) == pytest.approx(draw(length, 400_000, stream(1, "any")).mean(), rel=0.01)
 
 
 def test_a_warm_up_that_leaves_no_request_is_refused() -> None:

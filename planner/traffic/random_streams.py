@@ -48,7 +48,7 @@ def draw_tokens(length: int | Distribution, size: int, rng: np.random.Generator,
     return list(map(int, np.maximum(np.rint(draw(length, size, rng)), 1).tolist()))
 
 
-def mean_of(length: float | Distribution) -> float:
+def long_run_mean(length: float | Distribution) -> float:
     """What many draws come to on average, after the cut to min and max; rounding to whole numbers left out."""
     match length:
         case Fixed(value=value):

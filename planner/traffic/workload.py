@@ -31,7 +31,7 @@ from planner.spec import (
 )
 from planner.traffic.contents import ANSWER, DOCUMENT, PROMPT, SYSTEM, content_id, segments_of, shared_runs
 from planner.traffic.loads import Chained, ClosedLoop, Woven
-from planner.traffic.random_streams import arrival_times, draw, draw_tokens, mean_of, stream
+from planner.traffic.random_streams import arrival_times, draw, draw_tokens, long_run_mean, stream
 from planner.traffic.requests import Arrival, Load, Request
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def _strays(workload: Lengths, requests: Sequence[Request]) -> tuple[str, ...]:
         lengths.append(("output_tokens", workload.output_tokens, mean))
     found = []
     for key, length, drawn in lengths:
-        asked = mean_of(length)
+        asked = long_run_mean(length)
         if isinstance(length, Lognormal) and abs(asked - length.mean) > STRAYS * length.mean:
             found.append(
                 message(
