@@ -458,7 +458,7 @@ def test_a_slow_link_is_named_with_what_would_do() -> None:
 
 def test_a_closed_loop_has_no_rate() -> None:
     one = planner.load("agg", ["workload.kind=concurrency", "workload.concurrency=4"])
-    with pytest.raises(SpecError, match="'concurrency' has no request rate to vary"):
+    with pytest.raises(SpecError, match="'concurrency' has no request rate to vary; allowed: poisson, gamma, "):
         suggest(one, 2, processes=1)
 
 
@@ -872,6 +872,8 @@ def test_targets_that_nothing_meets_are_answered_with_the_least_that_is_possible
     idle = planner.summarise(curves.nearly_idle(parse(found.yaml)))
     assert not found.best.rate
     assert number(idle["ttft_p99_ms"]) in next(note for note in found.notes if "nearly idle" in note)
+    none = smallest_sentence(replace(found, smallest=Smallest(5.0, None, None, None, None, 64)))
+    assert none == "Up to 64 GPUs do not serve 5 req/s within the targets."
     edge = smallest_sentence(replace(found, smallest=Smallest(5.0, 1, "1 agg", 1, None, 64)))
     assert edge is not None
-    assert "may serve 5 req/s" in edge
+    assert edge.startswith("1 GPU may be enough for 5 req/s")
