@@ -17,6 +17,7 @@ SHORT = 1500  # requests that long runs begin their search with, and that change
 TURNAROUNDS = 3  # of a request that just meets its targets: the least seconds of a run, the first of them warm-up
 TURNS = 2  # of a session that just meet their targets: the least seconds that a short run judges
 ENTERING = 2  # of a turn with its thinking: the least seconds in which sessions come that began before
+BRIEF = 2 / 3  # of the warm-up and of the least judged seconds that a short run of sessions has: they begin under way
 WARMUP = 0.1  # of the seconds of a run, at least
 REQUESTS_PER_GPU, FEWEST, MOST = 400, 2000, 4000  # requests that the best candidate serves in a run
 LOST = 0.1  # width of the bracket that the search of a candidate ends with that is not in the race
@@ -154,18 +155,16 @@ def period_of(spec: Spec, requests: int | None, rate: float, *, least: int = TUR
     seconds = max(count / rate, least * turnaround)
     warmup_s = min(max(WARMUP * seconds, turnaround), seconds / 2)
     if isinstance(spec.workload, Sessions):
-        return Period(seconds, warmup_s, min(warmup_s, TURNS * request_s(spec, spec.run.seed)))
+        least_judged_s = min(warmup_s, TURNS * request_s(spec, spec.run.seed))
+        return Period(seconds, warmup_s, BRIEF * warmup_s, BRIEF * least_judged_s)
     return Period(seconds, warmup_s)
 
 
 def shortened(period: Period | None, rate: float) -> Period | None:
-    """The period in which `rate` sends SHORT requests, where that is shorter and not too short for its warm-up."""
-    if period is None:
-        return None
-    seconds = max(SHORT / rate, period.least_s)
-    return replace(period, seconds=seconds) if seconds < period.seconds else period
+    """The period in which `rate` sends SHORT requests, where that is shorter and not too short to judge by."""
+    return None if period is None else period.cut(SHORT / rate)
 
 
 def halved(period: Period | None) -> Period | None:
-    """Half the seconds, which do for a rough rate; not too short for the warm-up."""
-    return None if period is None else replace(period, seconds=max(period.seconds / 2, period.least_s))
+    """Half the seconds, which do for a rough rate; not too short to judge by."""
+    return None if period is None else period.cut(period.seconds / 2)
