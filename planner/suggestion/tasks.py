@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 from planner.report.explain import Explanation, explain
 from planner.run.metrics import summarise
@@ -109,6 +111,12 @@ def search(task: SearchTask) -> Searched:
 def attained(task: ProbeTask) -> Probe:
     """One whole run at one rate."""
     return probe(system_of(task.spec), task.rate, task.seed, early=False, period=task.period)
+
+
+def called(call: tuple[Callable[[Any], Any], Any]) -> Any:
+    """One of several tasks of different kinds."""
+    function, task = call
+    return function(task)
 
 
 FURTHER = (1.0, 1.1, 1.25, 1.5)  # times the rate, until something is short
