@@ -295,6 +295,8 @@ class _Session:
         gain = CLEAR_GAIN if self._quick else GAIN
         tuning = [TuneTask(self.spec, row.split, self.seeds[0], row.rate, row.guess, brief, gain) for row in wanted]
         found = tune(tuning, partial(self._map, "tune"))
+        if self._progress:
+            self._progress("tune", 1.0)
         better = {
             row.split: rough_row(self.spec, self.gpus, one.split, Searched(row.guess, one.found))
             for row, one in zip(wanted, found, strict=True)
