@@ -17,6 +17,7 @@ SHORT = 1500  # requests that long runs begin their search with, and that change
 TURNAROUNDS = 3  # of a request that just meets its targets: the least seconds of a run, the first of them warm-up
 TURNS = 2  # of a session that just meet their targets: the least seconds that a short run judges
 ENTERING = 2  # of a turn with its thinking: the least seconds in which sessions come that began before
+SHORTER = 0.75  # of a run's seconds: what is hardly shorter is no run to begin with
 BRIEF = 2 / 3  # of the warm-up and of the least judged seconds that a short run of sessions has: they begin under way
 WARMUP = 0.1  # of the seconds of a run, at least
 REQUESTS_PER_GPU, FEWEST, MOST = 400, 2000, 4000  # requests that the best candidate serves in a run
@@ -161,8 +162,11 @@ def period_of(spec: Spec, requests: int | None, rate: float, *, least: int = TUR
 
 
 def shortened(period: Period | None, rate: float) -> Period | None:
-    """The period in which `rate` sends SHORT requests, where that is shorter and not too short to judge by."""
-    return None if period is None else period.cut(SHORT / rate)
+    """The period in which `rate` sends SHORT requests, where that is much shorter and not too short to judge by."""
+    if period is None:
+        return None
+    brief = period.cut(SHORT / rate)
+    return brief if brief.seconds < SHORTER * period.seconds else period
 
 
 def halved(period: Period | None) -> Period | None:
