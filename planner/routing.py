@@ -218,6 +218,7 @@ def served_before(policy: str, session_id: int, turns: int, workers: int, rng: r
 
 
 NEEDS_OVERLAP = frozenset({"prefix_aware"})
+STAYS = NEEDS_OVERLAP | {"session_affinity"}  # turns of a session mostly go where the one before went
 NEEDS_DISTANCE = frozenset({"topology_aware"})
 
 

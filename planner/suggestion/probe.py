@@ -12,13 +12,16 @@ from functools import lru_cache
 
 import numpy as np
 
+from planner.routing import STAYS
 from planner.spec import Retrieval, Sessions, Spec, Workload
 from planner.system.capacity import MeanLengths, mean_lengths
+from planner.system.resolve import System
 from planner.traffic import workload
 from planner.traffic.loads import Chained, Underway
 from planner.traffic.random_streams import draw, stream
 from planner.traffic.requests import Arrival, Load, Request
 from planner.traffic.workload import at_rate, offered_rate
+from simulator.pool import turns_before
 
 # Kinds of workload whose lists can be made longer, and the key that says how long they are.
 COUNTED = {
@@ -252,18 +255,39 @@ def request_s(spec: Spec, seed: int) -> float:
     return (first_ms + token_ms * output) / 1e3
 
 
-def lengths_of(spec: Spec, seed: int) -> MeanLengths:
-    """Mean lengths of the requests of a spec's own list of sessions; what comes before a question is cached."""
-    return _lengths(_Traffic.of(spec, seed))
+def lengths_of(system: System, seed: int) -> MeanLengths:
+    """Mean lengths of the requests of a system's own list; of sessions without what workers have cached of them."""
+    traffic = _Traffic.of(system.spec, seed)
+    if not isinstance(traffic.workload, Sessions):
+        load, _ = _base_load(traffic)
+        return mean_lengths([arrival.request for arrival in load.start()])
+    entry, decoders = system.pools[0], system.pools[-1]
+    stays = entry.router.policy in STAYS
+    found = _session_lengths(traffic, 1 if stays else len(entry.workers), not system.disaggregated)
+    if not system.disaggregated:
+        return found
+    stays = decoders.router.policy == "session_affinity"  # else its router looks at no cache
+    return replace(found, moved=_session_lengths(traffic, 1 if stays else len(decoders.workers), True).computed)
 
 
-@lru_cache(maxsize=32)
-def _lengths(traffic: _Traffic) -> MeanLengths:
+@lru_cache(maxsize=64)
+def _session_lengths(traffic: _Traffic, workers: int, answers: bool) -> MeanLengths:
+    """With turns that are spread evenly over so many workers, which keep prompts and, where they say so, answers.
+
+    The latest turn that a worker had is what it has cached, and a system prompt in any case.
+    """
     load, _ = _base_load(traffic)
-    requests = [arrival.request for arrival in load.start()]
-    if isinstance(load, Chained):
-        requests += [request for _, request in load.followers.values()]
-    return replace(mean_lengths(requests), computed=sum(one.segments[-1][1] for one in requests) / len(requests))
+    assert isinstance(load, Chained)
+    assert isinstance(traffic.workload, Sessions)
+    requests = [arrival.request for arrival in load.arrivals] + [one for _, one in load.followers.values()]
+    system_tokens, elsewhere, computed = traffic.workload.system_tokens, 1 - 1 / workers, 0.0
+    for one in requests:
+        left, cached = 1.0, 0.0
+        for asked, answered in reversed(turns_before(one)):
+            cached += left / workers * (answered if answers else asked)
+            left *= elsewhere
+        computed += one.prompt_tokens - cached - left * system_tokens
+    return replace(mean_lengths(requests), computed=computed / len(requests))
 
 
 def turn_s(spec: Spec, seed: int) -> float:

@@ -18,7 +18,7 @@ from planner.core import no_cycles
 from planner.run import targets
 from planner.run.facts import LEAST_GROWTH, SATURATED, STEADY_START, Window, growth
 from planner.spec import Sessions, Slo, Spec
-from planner.suggestion.probe import Period, Start, lengths_of, load_at, seeded, traffic_of
+from planner.suggestion.probe import Period, Start, lengths_of, load_at, seeded
 from planner.system.capacity import guessed_rate, token_s
 from planner.system.resolve import System, resolve
 from planner.traffic.requests import Load
@@ -135,8 +135,7 @@ def sent(system: System, seed: int, rate: float, period: Period | None) -> Load:
         return load_at(system.spec, seed, rate)
     if not isinstance(system.spec.workload, Sessions):
         return load_at(system.spec, seed, rate, period.seconds)
-    lengths = lengths_of(system.spec, seed)
-    pace = token_s(system, rate, lengths, system.spec.slo)
+    pace = token_s(system, rate, lengths_of(system, seed), system.spec.slo)
     return load_at(system.spec, seed, rate, period.seconds, Start(period.warmup_s, pace))
 
 
@@ -329,6 +328,4 @@ def tolerance_of(low: float) -> float:
 
 def first_guess(system: System, seed: int) -> float:
     """The closed-form rate for the spec's requests."""
-    load, _ = traffic_of(system.spec, seed)
-    requests = [arrival.request for arrival in load.start()]
-    return guessed_rate(system, requests, system.spec.slo)
+    return guessed_rate(system, lengths_of(system, seed), system.spec.slo)

@@ -17,11 +17,19 @@ UNHURRIED_S = 1.0  # seconds a token where no TPOT target says less
 
 @dataclass(frozen=True, slots=True)
 class MeanLengths:
-    """Mean tokens of a request: of its prompt, of that what must be computed, and of its answer."""
+    """Mean tokens of a request: of its prompt, of that what must be computed, and of its answer.
+
+    `moved`: what of its prompt a decode worker lacks; None: all.
+    """
 
     prompt: float
     computed: float
     output: float
+    moved: float | None = None
+
+    @property
+    def handed_over(self) -> float:
+        return self.prompt if self.moved is None else self.moved
 
 
 def mean_lengths(requests: Sequence[Request]) -> MeanLengths:
@@ -30,14 +38,13 @@ def mean_lengths(requests: Sequence[Request]) -> MeanLengths:
     return MeanLengths(prompt, prompt, sum(request.output_tokens for request in requests) / len(requests))
 
 
-def guessed_rate(system: System, requests: Sequence[Request], slo: Slo) -> float:
+def guessed_rate(system: System, lengths: MeanLengths, slo: Slo) -> float:
     """Requests per second at which the first of prefill, decode, KV memory or link is full (above 0)."""
-    lengths = mean_lengths(requests)
     rates = list(pool_rates(system, lengths, slo).values())
     if system.wires is not None:
         wire = system.wires.intra_node
         ports = min(len(pool.workers) * pool.tp for pool in system.pools)
-        rates.append(ports * wire.bandwidth / (system.kv_bytes_per_token * lengths.prompt))
+        rates.append(ports * wire.bandwidth / (system.kv_bytes_per_token * lengths.handed_over))
     return min(rates)
 
 
@@ -48,7 +55,7 @@ def pool_rates(system: System, lengths: MeanLengths, slo: Slo) -> dict[str, floa
         pool = system.pools[0]
         return {pool.role: len(pool.workers) * _shared(pool, lengths, slowest_s, _prefill_s(pool, lengths.computed))}
     prefill, decode = system.pools
-    post_s = _post_s(system, lengths.prompt)
+    post_s = _post_s(system, lengths.handed_over)
     pushed = system.wires is not None and system.wires.hand_over.push
     prompt_s = _prefill_s(prefill, lengths.computed) + (post_s if pushed else 0.0)
     decoding = _shared(decode, lengths, slowest_s, 0.0 if pushed else post_s)
@@ -68,7 +75,7 @@ def token_s(system: System, rate: float, lengths: MeanLengths, slo: Slo) -> floa
         context = round(batch * (lengths.prompt + lengths.output / 2))
         step_s = base + per_context * context
         if system.disaggregated:
-            aside_s = _post_s(system, lengths.prompt)
+            aside_s = _post_s(system, lengths.handed_over)
         else:  # a prompt shares its step with decodes
             prompt_s = pool.profile.warm_slowing * pool.profile.step.mixed([chunk], batch, context)
             aside_s = max(prompt_s - step_s, 0.0)
