@@ -21,8 +21,8 @@ from planner.engine.host_costs import WAY_SHARED
 from planner.routing import NEEDS_DISTANCE
 from planner.run.tables import Progress
 from planner.spec import Disaggregated
+from planner.system.hand_over import HandOver
 from planner.system.resolve import System, WorkerPlace
-from planner.system.wires import HandOver
 from planner.traffic.requests import Arrival, Load, Request, continued, resumed
 from simulator.clock import NEVER, NOT_YET, Call, Clock
 from simulator.fabric import Fabric

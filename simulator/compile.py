@@ -22,6 +22,7 @@ from planner import core
 MODULES = """
 planner/dispatch.py planner/routing.py
 planner/engine/engine_limits.py planner/engine/host_costs.py planner/engine/step_time.py planner/engine/warmth.py
+planner/system/hand_over.py
 planner/traffic/contents.py planner/traffic/loads.py planner/traffic/requests.py
 simulator/batching.py simulator/clock.py simulator/cluster.py simulator/decodes.py simulator/fabric.py
 simulator/host_memory.py simulator/host_pace.py simulator/kv_cache.py simulator/layers.py simulator/link.py
