@@ -69,7 +69,7 @@ class Network:
         self.advance(now)
         group = self._groups.get(path)
         if group is None:
-            tightest = min(self.capacity[resource] for resource in path.resources)
+            tightest = min([self.capacity[resource] for resource in path.resources])
             group = self._groups[path] = _Group(path, len(self._groups), tightest)
         self._number += 1
         self._callbacks[self._number] = done
@@ -138,11 +138,13 @@ class Network:
         left = {r: self.capacity[r] for group in open_groups for r in group.path.resources}
         while open_groups:
             users: dict[str, int] = {}
+            tightest, rate = "", NEVER
             for group in open_groups:
                 for resource in group.path.resources:
                     users[resource] = users.get(resource, 0) + len(group.active)
-            tightest = min(users, key=lambda resource: left[resource] / users[resource])
-            rate = left[tightest] / users[tightest]
+            for resource, many in users.items():
+                if not tightest or left[resource] / many < rate:
+                    tightest, rate = resource, left[resource] / many
             rest = []
             for group in open_groups:
                 if tightest in group.path.resources:
