@@ -13,11 +13,25 @@ Action = Callable[[float], None]  # called with the time
 
 
 class Call:
-    """An action as an object, which compiled code calls without a detour: for what happens many times a request."""
+    """An action as an object, for what happens many times a request: compiled code runs it without a detour.
 
-    __slots__ = ()
+    The clock's marks are on it, so that it must be over before it is asked for again: `when`, the `order` in which it
+    was asked for, and `time_s`, the time that it carries.
+    """
+
+    __slots__ = ("order", "time_s", "when")
+
+    when: float
+    order: int
+    time_s: float
 
     def __call__(self, now: float) -> None:
+        self.happen(now)
+
+    def __lt__(self, other: Call) -> bool:
+        return self.when < other.when or (self.when == other.when and self.order < other.order)
+
+    def happen(self, now: float) -> None:
         raise NotImplementedError
 
 
@@ -29,7 +43,7 @@ class _Plain(Call):
     def __init__(self, action: Action) -> None:
         self._action = action
 
-    def __call__(self, now: float) -> None:
+    def happen(self, now: float) -> None:
         self._action(now)
 
 
@@ -41,7 +55,7 @@ class Clock:
 
     def __init__(self) -> None:
         self.now: float = 0.0
-        self._calls: list[tuple[float, int, float, Call]] = []  # heap of (when, order, time that it carries, what)
+        self._calls: list[Call] = []  # heap
         self._asked: int = 0
 
     @property
@@ -52,15 +66,18 @@ class Clock:
     def at(self, time_s: float, action: Action) -> None:
         """Call `action(time_s)` when the clock gets there; at once where that is past."""
         delay = time_s - self.now
-        self._asked += 1
-        call = action if isinstance(action, Call) else _Plain(action)
-        heappush(self._calls, (self.now + delay if delay > 0.0 else self.now, self._asked, time_s, call))
+        self._add(self.now + delay if delay > 0.0 else self.now, time_s, action)
 
     def after(self, delay_s: float, action: Action) -> None:
         """Call `action` so many seconds from now."""
         when = self.now + delay_s
+        self._add(when, when, action)
+
+    def _add(self, when: float, time_s: float, action: Action) -> None:
         self._asked += 1
-        heappush(self._calls, (when, self._asked, when, _Plain(action)))
+        call = action if isinstance(action, Call) else _Plain(action)
+        call.when, call.order, call.time_s = when, self._asked, time_s
+        heappush(self._calls, call)
 
     def clear(self) -> None:
         """Forget all calls."""
@@ -68,14 +85,11 @@ class Clock:
 
     def step(self) -> None:
         """The next call."""
-        entry = heappop(self._calls)
-        self.now = entry[0]
-        entry[3](entry[2])
+        call = heappop(self._calls)
+        self.now = call.when
+        call.happen(call.time_s)
 
     def run(self) -> None:
         """All calls, until none is left."""
-        calls = self._calls
-        while calls:
-            entry = heappop(calls)
-            self.now = entry[0]
-            entry[3](entry[2])
+        while self._calls:
+            self.step()

@@ -150,7 +150,7 @@ class _Due(Call):
     def __init__(self, cluster: SimulatedCluster, visit: Visit, what: int) -> None:
         self._cluster, self._visit, self._what = cluster, visit, what
 
-    def __call__(self, now: float) -> None:
+    def happen(self, now: float) -> None:
         self._cluster.happen(self._what, self._visit, now)
 
 
@@ -168,7 +168,7 @@ class _Entering(Call):
             visit = self._visit = self._coming.pop()
             self._cluster.clock.at(self._cluster.entrance_s(visit), self)
 
-    def __call__(self, now: float) -> None:
+    def happen(self, now: float) -> None:
         if self._visit is not None:
             self._cluster.enter(self._visit, now)
         self.expect()
@@ -180,7 +180,7 @@ class _Wake(Call):
     def __init__(self, cluster: SimulatedCluster, station: Station) -> None:
         self._cluster, self._station = cluster, station
 
-    def __call__(self, now: float) -> None:
+    def happen(self, now: float) -> None:
         self._cluster.wake(self._station, now)
 
 
@@ -192,7 +192,7 @@ class _Through(Call):
     def __init__(self, cluster: SimulatedCluster, station: Station) -> None:
         self._cluster, self._station = cluster, station
 
-    def __call__(self, now: float) -> None:
+    def happen(self, now: float) -> None:
         self._cluster.through(self._station, now)
 
 
@@ -205,7 +205,7 @@ class _Onwards(Call):
         self._cluster, self._visit, self._station, self._mode = cluster, visit, station, mode
         self._retrieved = retrieved
 
-    def __call__(self, now: float) -> None:
+    def happen(self, now: float) -> None:
         if self._retrieved:
             self._cluster.retrieved(self._visit, self._station, self._mode, now)
         else:
@@ -312,7 +312,7 @@ class SimulatedCluster:
             for station in pool.stations:
                 station.engine.let_go()
                 station.intake.let_go()
-                station.wake = station.group = None
+                station.group = None
 
     def _run_watched(self, progress: Progress | None) -> None:
         expected = max(self.load.expected_requests, 1)
@@ -557,9 +557,7 @@ class SimulatedCluster:
         if when != station.wake_s:
             station.wake_s = when
             if when != NEVER:
-                if station.wake is None:
-                    station.wake = _Wake(self, station)
-                self.clock.at(when, station.wake)
+                self.clock.at(when, _Wake(self, station))
 
     def wake(self, station: Station, now: float) -> None:
         if station.wake_s != now:
