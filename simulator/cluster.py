@@ -312,7 +312,7 @@ class SimulatedCluster:
             for station in pool.stations:
                 station.engine.let_go()
                 station.intake.let_go()
-                station.group = None
+                station.wake = station.group = None
 
     def _run_watched(self, progress: Progress | None) -> None:
         expected = max(self.load.expected_requests, 1)
@@ -526,7 +526,7 @@ class SimulatedCluster:
         intake = station.intake
         if now >= intake.end_s:
             for call in intake.leave(now):
-                call(now)
+                call.happen(now)
         if intake.inside:
             self.clock.at(intake.end_s, _Through(self, station))
 
@@ -557,7 +557,9 @@ class SimulatedCluster:
         if when != station.wake_s:
             station.wake_s = when
             if when != NEVER:
-                self.clock.at(when, _Wake(self, station))
+                if station.wake is None:
+                    station.wake = _Wake(self, station)
+                self.clock.at(when, station.wake)
 
     def wake(self, station: Station, now: float) -> None:
         if station.wake_s != now:

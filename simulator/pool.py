@@ -71,7 +71,7 @@ class Station:
     """A worker in the cluster: its engine, its place, its own retrieval stage, and when it is woken."""
 
     __slots__ = (
-        "place", "pool", "engine", "wake_s", "retrieval", "assigned", "read_by", "posted_s", "group", "intake",
+        "place", "pool", "engine", "wake_s", "wake", "retrieval", "assigned", "read_by", "posted_s", "group", "intake",
         "response_s",
     )  # fmt: skip
 
@@ -80,6 +80,7 @@ class Station:
         self.pool = pool
         self.engine = engine
         self.wake_s = NEVER
+        self.wake: Call | None = None  # what the cluster does then
         self.response_s = pool.profile.host.response_s
         self.retrieval = retrieval
         self.assigned = 0  # requests sent here that the engine has not seen yet (they are retrieving)
