@@ -21,7 +21,6 @@ from typing import Final
 
 from planner.traffic.requests import Segments
 
-
 LAST: Final = 1 << 30  # more pieces than any prompt has
 
 
@@ -73,35 +72,29 @@ def _key(content: tuple[int, ...]) -> int:
 class Walked(Keys):
     """Keys of whole segments, which more segments may follow.
 
-    `last` key, tokens `filled` in the block that is not full yet, and the `pieces` of that block.
+    `last` key, tokens `filled` in the block that is not full yet, and a key of the `part` that these are.
     """
 
-    __slots__ = ("filled", "last", "pieces")
+    __slots__ = ("filled", "last", "part")
 
     def __init__(
-        self,
-        starts: tuple[int, ...],
-        bases: tuple[int, ...],
-        length: int,
-        last: int,
-        filled: int,
-        pieces: tuple[int, ...],
+        self, starts: tuple[int, ...], bases: tuple[int, ...], length: int, last: int, filled: int, part: int
     ) -> None:
         super().__init__(starts, bases, length)
         self.last = last
         self.filled = filled
-        self.pieces = pieces
+        self.part = part
 
     def then(self, content: int, tokens: int, block_size: int) -> Walked:
         """One segment further, or a part of it."""
-        starts, bases, end, key = self.starts, self.bases, self.length, self.last
+        starts, bases, end, key, filled = self.starts, self.bases, self.length, self.last, self.filled
         offset = 0
-        if self.filled:
-            offset = min(block_size - self.filled, tokens)
-            pieces = (*self.pieces, content, 0, offset)
-            if self.filled + offset < block_size:
-                return Walked(starts, bases, end, key, self.filled + offset, pieces)
-            key = _key((key, *pieces))
+        if filled:
+            offset = min(block_size - filled, tokens)
+            part = _key((self.part, content, offset))
+            if filled + offset < block_size:
+                return Walked(starts, bases, end, key, filled + offset, part)
+            key = _key((key, part))
             starts += (end,)
             bases += (key,)
             end += 1
@@ -114,10 +107,10 @@ class Walked(Keys):
             key = base + whole - 1
             offset += whole * block_size
         filled = tokens - offset
-        return Walked(starts, bases, end, key, filled, (content, offset, filled))
+        return Walked(starts, bases, end, key, filled, _key((content, offset, filled)) if filled else 0)
 
 
-NO_KEYS: Final = Walked((), (), 0, 0, 0, ())
+NO_KEYS: Final = Walked((), (), 0, 0, 0, 0)
 MOST_WALKED: Final = 4096
 _walked: OrderedDict[tuple[Segments, int], Walked] = OrderedDict()  # the latest ones
 
