@@ -32,7 +32,7 @@ class Wires:
     inter_node: Wire
     inter_rack: Wire
     nic: dict[str, float]
-    hand_over: HandOver = HandOver()
+    hand_over: HandOver
 
 
 def default_preset(hardware: Hardware) -> str:
