@@ -307,6 +307,7 @@ class KvCache:
     def found(self, keys: Keys, limit: int, runs: list[BlockRun] | None = None) -> int:
         """How many blocks `lookup` finds; their runs are added to `runs`."""
         table, found, last, piece = self.table, 0, min(limit, keys.length), 0
+        run: BlockRun | None = None
         while found < last:
             piece = keys.piece(found, piece)
             copies = table.get(keys.at(found, piece))
@@ -315,13 +316,10 @@ class KvCache:
             run = copies if isinstance(copies, BlockRun) else copies[0]
             if runs is not None:
                 runs.append(run)
-            end = min(run.end, last)
-            if run.keys is not keys:
-                piece = keys.piece(end - 1, piece)
-                if run.keys.at(end - 1, piece) != keys.at(end - 1, piece):
-                    return self._common(run, keys, end)
-            found = end
-        return found
+            found = min(run.end, last)
+        if run is None or run.keys is keys or run.keys.at(found - 1, piece) == keys.at(found - 1, piece):
+            return found
+        return self._common(run, keys, found)  # only in the last run: the key of each tells that all before it agrees
 
     def _common(self, run: BlockRun, keys: Keys, end: int) -> int:
         """Where `keys` part from a run with which they begin, at the latest before `end`: a key tells all before it."""
