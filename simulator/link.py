@@ -43,9 +43,7 @@ class _Group:
         self.number = number
         self.tightest = tightest  # the least capacity on the path
         self.virtual = 0.0
-        self.active: list[
-            tuple[float, int, Done]
-        ] = []  # heap of (virtual at its end, transfer number, then what)
+        self.active: list[tuple[float, int, Done]] = []  # heap of (virtual at its end, transfer number, then what)
         self.queue: deque[tuple[float, int, Done]] = deque()  # first-come: (bytes, as above) not yet started
         self.rate = 0.0  # bytes a second of each active transfer
 
