@@ -61,7 +61,8 @@ def build(folder: Path) -> None:
                     [source],
                     output_dir=self.build_temp,
                     include_dirs=[*ext.include_dirs, headers],
-                    extra_postargs=ext.extra_compile_args,
+                    # nobody but Python calls into it: its own calls need no table
+                    extra_postargs=[*ext.extra_compile_args, "-fvisibility=hidden"],
                     depends=ext.depends,
                 )
                 return found

@@ -317,9 +317,11 @@ class KvCache:
             if runs is not None:
                 runs.append(run)
             found = min(run.end, last)
-        if run is None or run.keys is keys or run.keys.at(found - 1, piece) == keys.at(found - 1, piece):
-            return found
-        return self._common(run, keys, found)  # only in the last run: the key of each tells that all before it agrees
+        if run is not None and run.keys is not keys:  # may part from the last run only: its key tells all before it
+            piece = keys.piece(found - 1, piece)
+            if run.keys.at(found - 1, piece) != keys.at(found - 1, piece):
+                return self._common(run, keys, found)
+        return found
 
     def _common(self, run: BlockRun, keys: Keys, end: int) -> int:
         """Where `keys` part from a run with which they begin, at the latest before `end`: a key tells all before it."""
