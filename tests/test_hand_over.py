@@ -12,8 +12,8 @@ from planner.engine.profile_file import ProfileFile
 from planner.report.explain import explain
 from planner.run.metrics import Summary
 from planner.run.tables import Run
-from planner.system.resolve import resolve
 from planner.system.hand_over import HandOver
+from planner.system.resolve import resolve
 from planner.system.wires import connector_config
 from planner.traffic import workload
 
