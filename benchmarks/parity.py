@@ -24,6 +24,7 @@ from typing import Any
 from unittest.mock import patch
 
 import yaml
+from traffic import TRAFFIC
 
 from planner import load
 from planner.spec import Spec, SpecError, dump, parse
@@ -32,17 +33,7 @@ from planner.suggestion.answer import Suggestion, best_of
 from planner.suggestion.search import Found
 from planner.suggestion.words import pick
 
-LENGTHS: dict[str, dict[str, Any]] = {
-    "3000/100": {"kind": "poisson", "prompt_tokens": 3000, "output_tokens": 100},
-    "512/256": {"kind": "poisson", "prompt_tokens": 512, "output_tokens": 256},
-    "chat": {
-        "kind": "poisson",
-        "prompt_tokens": {"kind": "lognormal", "mean": 1155, "sigma": 0.9, "max": 9240},
-        "output_tokens": {"kind": "lognormal", "mean": 211, "sigma": 0.9, "max": 1688},
-    },
-    "bursts": {"kind": "gamma", "burstiness": 0.25, "prompt_tokens": 2048, "output_tokens": 64},
-    "8000/100": {"kind": "poisson", "prompt_tokens": 8000, "output_tokens": 100},
-}
+KINDS = ("3000/100", "512/256", "page's chat", "bursts", "8000/100")
 TARGETS = ((1000, 30), (300, 12))
 SETTINGS = (("llama-3.1-8b", "h200"), ("qwen2.5-7b", "h100"))
 GPUS = (2, 4)
@@ -53,11 +44,16 @@ def questions() -> Iterator[tuple[dict[str, Any], Spec]]:
     for model, hardware in SETTINGS:
         for gpus in GPUS:
             for ttft_ms, tpot_ms in TARGETS:
-                for name, workload in LENGTHS.items():
+                for name in KINDS:
                     cell = {"model": model, "hardware": hardware, "gpus": gpus, "traffic": name, "ttft_ms": ttft_ms,
                             "tpot_ms": tpot_ms}  # fmt: skip
                     data: dict[str, Any] = yaml.safe_load(dump(load("disagg")))
-                    data |= {"model": model, "hardware": hardware, "workload": {"rate": 8, **workload}, "engine": {}}
+                    data |= {
+                        "model": model,
+                        "hardware": hardware,
+                        "workload": {"rate": 8, **TRAFFIC[name]},
+                        "engine": {},
+                    }
                     if (model, hardware) != SETTINGS[0]:
                         data.pop("profile", None)
                     changes = [f"slo.ttft_ms={ttft_ms}", f"slo.tpot_ms={tpot_ms}"]

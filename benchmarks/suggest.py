@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from traffic import TRAFFIC
 
 from planner import load
 from planner.spec import Spec, dump, parse
@@ -35,29 +36,9 @@ from planner.suggestion.tasks import prepared
 from planner.suggestion.words import pick
 
 CASES = ((3000, 100, 1000, 30), (3000, 100, 300, 10), (4000, 500, 1000, 30), (4000, 500, 300, 10))
-
-
 # Requests as they are sent: (TTFT, TPOT) in ms, twice the TTFT for prompts of 8,000 tokens.
 TARGETS = {"loose": (1000, 30), "tight": (300, 10)}
-TRAFFIC: dict[str, dict[str, Any]] = {
-    "3000/100": {"kind": "poisson", "prompt_tokens": 3000, "output_tokens": 100},
-    "8000/200": {"kind": "poisson", "prompt_tokens": 8000, "output_tokens": 200},
-    "512/256": {"kind": "poisson", "prompt_tokens": 512, "output_tokens": 256},
-    "chat": {
-        "kind": "poisson",
-        "prompt_tokens": {"kind": "lognormal", "mean": 1200, "sigma": 1.0, "max": 12000},
-        "output_tokens": {"kind": "lognormal", "mean": 220, "sigma": 0.8, "max": 1500},
-    },
-    "agents": {
-        "kind": "sessions",
-        "rate": 1,
-        "turns": 6,
-        "think_time_s": {"kind": "lognormal", "mean": 1.5, "sigma": 0.8},
-        "system_tokens": 3000,
-        "prompt_tokens": {"kind": "lognormal", "mean": 900, "sigma": 0.9, "max": 8000},
-        "output_tokens": {"kind": "lognormal", "mean": 120, "sigma": 0.7, "max": 1000},
-    },
-}
+KINDS = ("3000/100", "8000/200", "512/256", "chat", "agents")
 
 
 def chosen(options: argparse.Namespace) -> list[tuple[int, int, int, int]]:
@@ -182,7 +163,7 @@ def lengths(options: argparse.Namespace) -> None:
 def cells(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """What tells most for its time first: seed by seed, block sizes after the second, sessions last."""
     gpus = [int(count) for count in (options.gpus or "2,4,8").split(",")]
-    wanted = options.traffic.split(",") if options.traffic else list(TRAFFIC)
+    wanted = options.traffic.split(",") if options.traffic else list(KINDS)
     blocks = [int(size) for size in options.blocks.split(",") if size]
     for kinds in ([name for name in wanted if name != "agents"], [name for name in wanted if name == "agents"]):
         for trial in range(options.first, options.first + options.trials):
@@ -347,9 +328,7 @@ def table(options: argparse.Namespace) -> None:
     for row in read_rows(options.rows):
         cell = row["cell"]
         groups.setdefault((cell["traffic"], cell["target"], cell["gpus"], cell["block"]), []).append(row)
-    searched = sorted(
-        (key for key in groups if key[3] is None), key=lambda key: (list(TRAFFIC).index(key[0]), key[1], key[2])
-    )
+    searched = sorted((key for key in groups if key[3] is None), key=lambda key: (KINDS.index(key[0]), key[1], key[2]))
     lines = [f"| {' | '.join(HEADS)} |", "|---" * len(HEADS) + "|"]
     for key in searched:
         rows = groups[key]

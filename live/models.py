@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from planner.engine.model_config import HUB_ID, model_config
+from planner.engine.hub_ids import HUB_ID
+from planner.engine.model_config import model_config
 from planner.messages import message
 from planner.spec import SpecError
 

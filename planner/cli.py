@@ -43,8 +43,7 @@ def run(arguments: list[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except UsageError as error:
-        command = getattr(getattr(error, "ctx", None), "command_path", "planner")
-        return _say(f"{getattr(error, 'format_message', error.__str__)()} ({command} --help shows what is allowed)", 2)
+        return _say(_usage(error), 2)
     except FileNotFoundError as error:
         return _say(f"{error.filename}: no such file or folder" if error.filename else str(error), 2)
     except ValueError as error:
@@ -62,6 +61,21 @@ def run(arguments: list[str]) -> int:
     if code == INTERRUPTED:
         return _say("interrupted", INTERRUPTED)
     return code if isinstance(code, int) else 0
+
+
+def _usage(error: Exception) -> str:
+    """What is wrong with a command line. An option that is a key of the YAML is set by --set."""
+    context = getattr(error, "ctx", None)
+    fault = getattr(error, "format_message", error.__str__)()
+    option = getattr(error, "option_name", "")
+    known = context.command.params if context is not None else ()
+    if option.startswith("--") and any("--set" in one.opts for one in known):
+        from planner.spec import Spec
+        from planner.spec.faults import MOST_PLACES, places
+
+        keys = [f"--set {key}=..." for key in places(Spec, option.lstrip("-"))[:MOST_PLACES]]
+        fault = f"No such option: {option}; it is {' or '.join(keys)}" if keys else fault
+    return f"{fault} ({getattr(context, 'command_path', 'planner')} --help shows what is allowed)"
 
 
 def _is_spec_error(error: Exception) -> bool:

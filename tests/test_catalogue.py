@@ -68,8 +68,8 @@ def test_a_path_works_as_well(tmp_path: Path) -> None:
     ("kind", "name", "line"),
     [
         ("hardware", "h210", "hardware: 'h210' is unknown; did you mean 'h20'? allowed: a100-40g, a100-80g, "),
-        ("links", "nvlinc", "links: 'nvlinc' is unknown; did you mean 'nvlink'? allowed: "),
-        ("models", "zzz", "models: 'zzz' is unknown; allowed: "),
+        ("links", "nvlinc", "deployment.link.preset: 'nvlinc' is unknown; did you mean 'nvlink'? allowed: "),
+        ("models", "zzz", "model: 'zzz' is unknown; allowed: "),
         ("hardware", "no/such.yaml", "hardware: 'no/such.yaml' is unknown; allowed: "),
     ],
 )

@@ -184,6 +184,8 @@ def test_other_tools_tables(config: str, dialect: str, capsys: pytest.CaptureFix
         (["simulate", "small.yaml", "--set", "deployment.replicas=0"], "deployment.replicas"),
         (["simulate", "small.yaml", "--table", "vlm"], "did you mean vllm?"),
         (["simulate", "--sed", "3"], "No such option"),
+        (["simulate", "--rate", "3"], "No such option: --rate; it is --set workload.rate=..."),
+        (["simulate", "--ttft", "3"], "No such option: --ttft; it is --set slo.ttft_ms=..."),
         (["simulate", "--seed", "-1"], "--seed"),
         (["simulat"], "No such command"),
         (["compare", "here"], "RUN"),

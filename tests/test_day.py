@@ -11,7 +11,7 @@ import pytest
 from planner import cli
 from planner.commands.day import start_s_of
 from planner.day.answer import Table, all_splits, play_day
-from planner.day.hours import Hour, of_profile, of_trace
+from planner.day.hours import Hour, is_profile, of_profile, of_trace
 from planner.day.policies import (
     POLICIES,
     Pressure,
@@ -162,6 +162,13 @@ def test_hours_of_a_profile_and_its_faults(tmp_path: Path) -> None:
     path.write_text("hour,rate,prompt_tokens,output_tokens\n0,2,many,50\n")
     with pytest.raises(SpecError, match=r"day.csv:2"):
         of_profile(path, 3600.0, 1.0)
+    path.write_text("\ufeffhour, rate, prompt_tokens, output_tokens\n8, 2, 1000, 50\n9, 3, 1000, 50\n")
+    assert is_profile(path) and [one.rate for one in of_profile(path, 3600.0, 1.0)] == [2, 3]
+    path.write_text("hour,rate,prompt_tokens,output_tokens\n5,2,1000,50\n3,2,1000,50\n")
+    with pytest.raises(SpecError, match=r"day.csv:3: hour 3 after 5; allowed: rising hours"):
+        of_profile(path, 3600.0, 1.0)
+    path.write_text("rate,prompt,output\n5,2,1000\n")  # no trace has rates: it is told which columns it lacks
+    assert is_profile(path)
 
 
 def test_hours_of_a_trace_hold_its_requests(root: Path) -> None:

@@ -190,6 +190,9 @@ def test_answer_of_a_miss_and_of_other_provenance() -> None:
 
 def test_a_share_is_never_rounded_up_to_all() -> None:
     assert percent(0.9999) == "99.9 %"
+    assert [percent(share, 0.99) for share in (0.9896, 0.98999, 0.9899999999, 0.95, 0.99, 0.991)] == [
+        "98.96 %", "98.999 %", "98.9999 %", "95 %", "99 %", "99.1 %",
+    ]  # fmt: skip
     assert percent(1.0) == "100 %"
     assert percent(0.992) == "99.2 %"
     assert percent(None) == "-"

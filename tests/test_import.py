@@ -295,6 +295,10 @@ def test_the_command_writes_a_pair_and_its_fair_counterpart(tmp_path: Path, caps
         "agg-fair.yaml", "agg.yaml", "disagg-fair.yaml", "disagg.yaml",
     ]  # fmt: skip
     assert "not the same on both sides: GPUs: 1 against 2" in said
+    assert run(["import", *files, "--out", str(tmp_path / "one.yaml")]) == 2
+    assert run(["import", files[1], "--out", str(tmp_path / "one.yaml")]) == 0
+    assert load(tmp_path / "one.yaml").name == "agg"
+    capsys.readouterr()
     assert run(["import", *files, "--json"]) == 0
     assert set(json.loads(capsys.readouterr().out)["yaml"]) == {"agg", "disagg", "agg-fair", "disagg-fair"}
     same = tmp_path / "other" / "agg.yaml"

@@ -314,6 +314,7 @@ def test_texts_that_hold_no_deployment_say_so() -> None:
         ("kind: Deployment\nname: {{ .Values.x }}\n", "a template with {{ }}"),
         ("docker run ghcr.io/huggingface/text-generation-inference:3 --model-id a/b\n", "is Text Generation Inference"),
         ("hello there\n", "none of the known forms"),
+        (" \n", "is empty"),
     ):
         with pytest.raises(SpecError, match=re.escape(fault)):
             read(text)
@@ -601,7 +602,7 @@ def test_what_is_unknown_names_the_known_forms() -> None:
 def test_servers_that_nobody_can_count_are_refused() -> None:
     with pytest.raises(SpecError, match="how many servers it starts is not known"):
         read("#!/bin/sh\ni=0\nwhile [ $i -lt 4 ]; do vllm serve a/b --port 80$i & i=$((i+1)); done\n")
-    with pytest.raises(SpecError, match="no command that starts a server"):
+    with pytest.raises(SpecError, match="its servers are in config.yaml"):
         read("trtllm-serve disaggregated -c config.yaml\n")
 
 
@@ -638,3 +639,16 @@ def test_the_reported_files_convert(name: str) -> None:
     gpus = {"04": 1, "07": 2, "09": 2, "12": 8, "14": 2, "15": 8, "17": 2, "19": 1}
     assert sum(replicas * tp for replicas, tp in shape(found)) == gpus[name]
     assert "$" not in found.spec.model
+
+
+def test_a_path_that_ends_in_a_known_name_says_which_model_that_is() -> None:
+    found = read("vllm serve /data/Qwen3-32B-FP8-dynamic\n")
+    assert found.spec.model == "/data/Qwen3-32B-FP8-dynamic"
+    assert "by its name it is --set model=qwen3-32b --set engine.quantization=fp8" in said(found, "warning")
+
+
+@pytest.mark.parametrize("line", ["--gres=gpu:h100:8", "--gpus-per-node=h100:8", "-C h100", "--nodes=1"])
+def test_a_job_of_slurm_says_which_gpu_it_asks_for(line: str) -> None:
+    found = read(f"#!/bin/bash\n#SBATCH {line}\nsrun vllm serve Qwen/Qwen3-32B -tp 8\n")
+    assert found.spec.hardware == ("h100" if "h100" in line else "h200")
+    assert ("as the job asks for" in said(found, "assumed")) == ("h100" in line)

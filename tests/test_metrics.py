@@ -248,6 +248,14 @@ def test_utilisation_kv_and_batch_over_the_steady_window() -> None:
     assert summary["prefill_utilization"] is None
 
 
+def test_use_of_requests_sent_before_any_first_token_is_over_the_whole_run() -> None:
+    """At 1e9 req/s the last is sent before the first step has ended: that window knows nothing of the engine."""
+    rows = [{"start_s": 0.5, "duration_s": 3.0, "prefill_tokens": 10, "kv_used_fraction": 0.5}]
+    summary = summarise(run(requests([0.0, 1e-9], [3.9, 3.9], tpot=0.01), rows))  # both end after 4 s
+    assert summary["aggregated_utilization"] == pytest.approx(3 / 4)
+    assert summary["offered_requests_per_s"] == pytest.approx(1e9)
+
+
 def test_an_idle_worker_counts_as_idle() -> None:
     rows = [{"worker": "prefill-0", "start_s": 1.0, "duration_s": 9.0, "prefill_tokens": 1}]
     summary = summarise(run(requests([0, 10], [1, 1]), rows, mode="disaggregated"))

@@ -10,9 +10,10 @@ import pytest
 
 from live.models import served_model
 from planner.engine.catalogue import hardware, names
+from planner.engine.hub_ids import HUB_ID, all_shipped, published_as
 from planner.engine.law import StepLaw, bounds
 from planner.engine.limits import uneven
-from planner.engine.model_config import HUB_ID, all_shipped, load_model, model_config, published_as, shape
+from planner.engine.model_config import load_model, model_config, shape
 from planner.engine.parallel import Parallel
 from planner.engine.profiles import LatencyProfile, roofline
 from planner.engine.roof import Roof
@@ -50,9 +51,10 @@ SIZES = {
     "qwen2.5-0.5b": 0.49, "qwen2.5-1.5b": 1.54, "qwen2.5-3b": 3.09, "qwen2.5-7b": 7.61, "qwen2.5-14b": 14.7,
     "qwen2.5-32b": 32.5, "qwen2.5-72b": 72.7, "qwen3-0.6b": 0.6, "qwen3-1.7b": 1.7, "qwen3-4b": 4.0, "qwen3-8b": 8.2,
     "qwen3-14b": 14.8, "qwen3-32b": 32.8, "qwen3-30b-a3b": 30.5, "qwen3-235b-a22b": 235, "qwen3-coder-480b-a35b": 480,
+    "mistral-large-123b": 123, "gemma-4-26b-a4b": 25.2 + 0.55, "gemma-4-31b": 30.7 + 0.55,  # text and vision
 }  # fmt: skip
 # What the model cards call active parameters, in thousand millions.
-ACTIVE = {"mixtral-8x7b": 12.9, "qwen3-30b-a3b": 3.3, "deepseek-v3": 37.0}
+ACTIVE = {"mixtral-8x7b": 12.9, "qwen3-30b-a3b": 3.3, "deepseek-v3": 37.0, "gemma-4-26b-a4b": 3.8}
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
@@ -403,6 +405,10 @@ def test_a_hub_id_has_the_figures_that_were_fetched_or_the_catalogues(
         SpecError, match=r"^model: 'acme/Llama-9' is unknown.*`hf download acme/Llama-9 --include '\*config\.json'`"
     ):
         load_model("acme/Llama-9")
+    with pytest.raises(SpecError, match=r"do not ship; allowed: qwen3-32b with engine\.quantization: fp8, as its name"):
+        load_model("acme/Qwen3-32B-FP8-dynamic")
+    with pytest.raises(SpecError, match=r"^model: 'acme/gpt-oss-20b-FP8' is unknown"):  # mxfp4 as it is published
+        load_model("acme/gpt-oss-20b-FP8")
     kept = tmp_path / "models--acme--Llama-9"
     (kept / "snapshots" / "abc").mkdir(parents=True)
     (kept / "refs").mkdir()

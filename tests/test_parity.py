@@ -2,29 +2,19 @@
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 from contextlib import ExitStack
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 
 from planner.suggestion import suggest
 
 
-def parity() -> ModuleType:
-    path = Path(__file__).resolve().parents[1] / "benchmarks" / "parity.py"
-    spec = importlib.util.spec_from_file_location("parity", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.mark.parametrize("number", [0, 4])  # 3000/100 and 8000/100 on two GPUs, loose
-def test_a_verdict_is_that_of_the_exhaustive_search(number: int) -> None:
-    ours = parity()
+def test_a_verdict_is_that_of_the_exhaustive_search(number: int, monkeypatch: pytest.MonkeyPatch, root: Path) -> None:
+    monkeypatch.syspath_prepend(root / "benchmarks")
+    ours = importlib.import_module("parity")
     _, spec = list(ours.questions())[number]
     said = []
     for way in (ExitStack, ours.exhaustive):

@@ -137,7 +137,7 @@ def test_a_broken_file_is_one_line(tmp_path: Path, edit: tuple[str, str], text: 
     with pytest.raises(SpecError, match=text) as fault:
         load_profile(str(path))
     assert "\n" not in str(fault.value)
-    with pytest.raises(SpecError, match="profiles: 'nothing' is unknown"):
+    with pytest.raises(SpecError, match="profile: 'nothing' is unknown"):
         load_profile("nothing")
 
 

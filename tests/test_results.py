@@ -172,6 +172,7 @@ def test_failed_requests_stay_failed(requests: Rows, tmp_path: Path) -> None:
     [
         ("a.json", "{", "not JSON"),
         ("a.json", "{}", "no known result"),
+        ("a.json", '{"request_throughput": 5.0}', "totals alone, no requests; allowed: a result of vllm bench serve"),
         ("a.json", '{"input_lens": [1], "mean_ttft_ms": 1}', "no list start_times"),
         ("a.json", '{"input_lens":[1],"output_lens":[1,2],"ttfts":[1],"itls":[[]],"start_times":[0]}', "equally many"),
         ("a.json", '{"input_lens":[1],"output_lens":[1],"ttfts":["x"],"itls":[[]],"start_times":[0]}', "is no number"),
@@ -206,3 +207,10 @@ def test_faults_are_one_line(name: str, text: str, part: str, tmp_path: Path) ->
     assert part in str(caught.value)
     assert "\n" not in str(caught.value)
     assert "allowed:" in str(caught.value)
+
+
+def test_a_file_of_one_result_has_no_second(requests: Rows, tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text(vllm(requests))
+    with pytest.raises(SpecError, match="a.json#1: the file holds one result; allowed: "):
+        read_results(tmp_path / "a.json#1")
+    assert len(read_results(tmp_path / "a.json#0").requests) == len(requests)

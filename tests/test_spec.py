@@ -288,12 +288,18 @@ def test_changing_the_mode_drops_the_old_modes_keys() -> None:
         ("slo", "--set slo: not an assignment; allowed: --set key.inner=value"),
         ("slo..x=1", "--set slo..x=1: not an assignment; allowed: --set key.inner=value"),
         ("slo.ttft_ms=[", "--set slo.ttft_ms: line 1, column 2: not valid YAML"),
-        ("slo.ttft=1", "x.yaml: slo.ttft: unknown key; did you mean 'ttft_ms'? allowed: ttft_ms,"),
+        ("slo.ttft=1", "--set slo.ttft: unknown key; did you mean 'ttft_ms'? allowed: ttft_ms,"),
         ("workload.kind=concurrency", "x.yaml: workload.concurrency: is missing; allowed: whole numbers from 1"),
-        ("workload.kind=[1]", "x.yaml: workload.kind: a list is unknown; allowed: poisson, gamma,"),
+        ("workload.kind=[1]", "--set workload.kind: a list is unknown; allowed: poisson, gamma,"),
         ("model.name=1", "x.yaml: model: a section is not text; allowed: one model: a name in configs/models"),
         # A key of the wrong kind that the user asked for is an error, not dropped.
-        ("workload.burstiness=2", "x.yaml: workload.burstiness: unknown key; allowed: "),
+        ("workload.burstiness=2", "--set workload.burstiness: belongs to kind gamma, rag; allowed: "),
+        (
+            "deployment.prefill.tp=2",
+            "--set deployment.prefill: belongs to mode disaggregated; allowed: mode, replicas,",
+        ),
+        ("mode=aggregated", "--set mode: unknown key; did you mean deployment.mode? allowed: "),
+        ("rate=2", "--set rate: unknown key; did you mean workload.rate? allowed: schema, name,"),
     ],
 )
 def test_a_broken_override_gets_one_line(override: str, line: str) -> None:

@@ -158,3 +158,10 @@ def test_a_killed_sweep_keeps_its_rows_and_goes_on(tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, timeout=500, check=True)
     assert len(json.loads(done.stdout)) == 30
     assert set(kept) <= set((out / ROWS).read_text().splitlines(keepends=True))
+
+
+def test_a_narrow_table_breaks_no_word_and_loses_no_column(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    grid = written(tmp_path, "set: {workload.requests: [5], hardware: [h100, h200], workload.rate: [2, 4]}")
+    assert cli.run(["sweep", str(grid), "--out", str(tmp_path / "out"), "--processes", "1"]) == 0
+    words = capsys.readouterr().out.split()
+    assert {"hardware", "good/s/GPU", "short", "aggregated", "h100"} <= set(words)

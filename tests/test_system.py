@@ -205,8 +205,17 @@ def test_windows_are_warned_of() -> None:
 
 def test_an_assumed_link_between_nodes_is_warned_of() -> None:
     assert any("link.inter_node" in line for line in disagg("gpus_per_node: 1").warnings)
-    assert disagg("gpus_per_node: 1, link: {inter_node: {preset: ib_200}}").warnings == ()
-    assert disagg().warnings == ()
+    given = disagg("gpus_per_node: 1, link: {inter_node: {preset: ib_200}}")
+    assert not any("link.inter_node" in line for line in (*given.warnings, *disagg().warnings))
+
+
+def test_hand_overs_that_nobody_measured_are_warned_of() -> None:
+    (said,) = disagg("link: {preset: pcie4}").warnings
+    assert "what a hand-over over pcie4 costs the workers was not measured and counts as nothing" in said
+    assert disagg("link: {preset: nvlink_nixl}").warnings == ()
+    assert disagg("link: {preset: pcie4, post_us: 3}").warnings == ()
+    on_cpu = disagg("link: {preset: cpu_shm}", "hardware: cpu\nmodel: tiny").warnings
+    assert not any("hand-over" in line for line in on_cpu)
 
 
 # --- placement ---------------------------------------------------------------------------------------
@@ -392,10 +401,10 @@ IMPOSSIBLE = {
         AGG + "hardware: h300",
         "hardware: 'h300' is unknown; did you mean 'h200'? allowed: a100-40g,",
     ),
-    "unknown profile": (AGG + "profile: nope", "profiles: 'nope' is unknown; allowed: "),
+    "unknown profile": (AGG + "profile: nope", "profile: 'nope' is unknown; allowed: "),
     "unknown link": (
         "name: a\ndeployment: {mode: disaggregated, link: {preset: nvlinc}}",
-        "links: 'nvlinc' is unknown; did you mean 'nvlink'? allowed: cpu_shm, ",
+        "deployment.link.preset: 'nvlinc' is unknown; did you mean 'nvlink'? allowed: cpu_shm, ",
     ),
     "unknown policy": (
         "name: a\ndeployment: {mode: aggregated, router: {policy: roundrobin}}",

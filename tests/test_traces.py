@@ -150,7 +150,7 @@ GOOD = lines(MOONCAKE)
         ("", "the trace is empty; it must hold at least one request"),
         ("\n  \n", "the trace is empty"),
         ("TIMESTAMP,ContextTokens,GeneratedTokens\n", "the trace is empty"),
-        ("hello,world\n1,2\n", "line 1: unknown format; workload.format must be one of mooncake, "),
+        ("hello,world\n1,2\n", "line 1: unknown format with the columns hello, world; "),
         (GOOD + "{oops\n", "line 4: not JSON"),
         (GOOD + "[1]\n", "line 4: a JSON list; must be one object a line"),
         (GOOD.replace("1030", "0"), "line 1: input_length is 0; must be a whole number, at least 1"),

@@ -273,7 +273,11 @@ def test_a_file_that_is_no_recording_is_one_line() -> None:
     name = uploads.stored("made.jsonl", b"{}\n")
     app.session_state["uploads"], app.session_state["watch_of"] = [name], name
     app.run()
-    assert len(app.error) == 1 and "is no recording" in app.error[0].value
+    assert (
+        len(app.error) == 1
+        and app.error[0].value.startswith("made.jsonl (")
+        and "is no recording" in app.error[0].value
+    )
 
 
 def test_replay_of_an_empty_trace_is_one_line() -> None:

@@ -24,7 +24,7 @@ def test_parts_of_a_question_follow_each_other(parts: dict[str, tuple[float, flo
 
 def test_the_bar_never_goes_back_and_counts_down() -> None:
     bar = Bar(PARTS_OF_TWO)
-    told = [("sure", "search", 1.0), ("sure", "search", 0.2), ("sure", "equal rate", 1.0), ("load", "", 0.5)]
+    told = [("sure", "search", 1.0), ("sure", "search", 0.2), ("sure", "link", 1.0), ("load", "", 0.5)]
     shares = [bar.at(*one, now_s=10.0 * at) for at, one in enumerate(told)]
     assert shares == sorted(shares)
     assert shares[-1] == pytest.approx(0.75)

@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from planner.spec import Empirical, Lognormal, Spec, SpecError, Uniform
+from planner.spec import Distribution, Empirical, Fixed, Lognormal, Spec, SpecError, Uniform, load
 from planner.traffic.contents import shared_runs
-from planner.traffic.random_streams import draw, draw_tokens, stream
-from planner.traffic.requests import Arrival, Load, Request, Segments, WithLengths
+from planner.traffic.random_streams import draw, draw_tokens, long_run_mean, stream
+from planner.traffic.requests import Arrival, Load, Request, Segments, WithLengths, warnings_of
 from planner.traffic.workload import at_rate, build, offered_rate, popular_documents
 
 OPEN = ("poisson", "gamma", "constant")
@@ -354,3 +354,36 @@ def test_lengths_that_happened_replace_the_planned_ones() -> None:
     assert same == plain[2]
     assert load.changed == 2
     assert load.finished(longer, 1.0) == []
+
+
+@pytest.mark.parametrize(
+    "length",
+    [
+        Lognormal(mean=1155, sigma=0.9, max=9240),
+        Lognormal(mean=100, sigma=1.5, min=50, max=300),
+        Lognormal(mean=100, sigma=0.0, max=70),
+        Uniform(low=10, high=1000),
+        Empirical(values=(1.0, 100.0), weights=(3.0, 1.0)),
+        Fixed(value=7),
+    ],
+)
+def test_the_mean_of_many_draws_is_worked_out(length: Distribution) -> None:
+    assert long_run_mean(length) == pytest.approx(draw(length, 400_000, stream(1, "any")).mean(), rel=0.01)
+
+
+def test_a_warm_up_that_leaves_no_request_is_refused() -> None:
+    assert build(load("agg", ["run.warmup_requests=499"])).expected_requests == 500
+    with pytest.raises(
+        SpecError, match="warmup_requests: 500 leaves none of 500 requests to count; allowed: up to 499"
+    ):
+        build(load("agg", ["run.warmup_requests=500"]))
+
+
+def test_a_list_far_from_the_mean_asked_for_says_so() -> None:
+    """Seed 0 draws 1,309 for 1,155 in 200 requests; 20,000 are close. A cut that moves the mean is said, too."""
+    chat = "workload={kind: poisson, rate: 9, output_tokens: 9, prompt_tokens: {kind: lognormal, mean: 1155, sigma: 0.9"
+    (said,) = warnings_of(build(load("agg", [chat + "}, requests: 200}"])))
+    assert "workload.prompt_tokens: the 200 drawn have a mean of 1,3" in said and "many would have 1,155" in said
+    assert warnings_of(build(load("agg", [chat + "}, requests: 20000}"]))) == ()
+    (said,) = warnings_of(build(load("agg", [chat + ", max: 1200}, requests: 20000}"])))
+    assert "cut to its min and max, the mean is 768 tokens instead of 1,155" in said

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,8 @@ HANGS_S = 1200.0  # a page that takes longer hangs; no host is so slow
 @pytest.fixture(autouse=True)
 def small_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """One process, no GPU, and a folder of its own for runs."""
+    # AppTest leaves its script there, and every process that a later test starts would run it first
+    monkeypatch.setitem(sys.modules, "__main__", sys.modules["__main__"])
     monkeypatch.setattr(compute, "PROCESSES", 1)
     monkeypatch.setattr(doctor, "nvidia_gpus", lambda: ())
     monkeypatch.chdir(tmp_path)

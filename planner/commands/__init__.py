@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 # Typer brings its own copy of click; this is click's base class of usage errors, wherever it is from.
 UsageError: type[Exception] = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
 
+MOST_GPUS = 4096  # of one search: as many workers as a pool takes
 # Where a command stands in --help; the others follow by name.
 ORDER = {name: place for place, name in enumerate(["simulate", "live", "suggest", "compare", "serve", "calibrate"])}
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Optional
 
 import typer
 
 from planner.commands import (
+    MOST_GPUS,
     Json,
     Seed,
     Set,
@@ -35,7 +37,7 @@ def day(
         Optional[str],  # noqa: UP045 - typer reads the annotation when the command is built
         typer.Argument(metavar="[CONFIG]", help="Model, GPU, targets, link. Default: disagg."),
     ] = None,
-    gpus: Annotated[int, typer.Option("--gpus", "-n", min=2, help="GPUs to use.")] = 8,
+    gpus: Annotated[int, typer.Option("--gpus", "-n", min=2, max=MOST_GPUS, help="GPUs to use.")] = 8,
     hour_s: Annotated[float, typer.Option("--hour", metavar="S", min=60.0, help="Seconds of an hour.")] = 3600.0,
     scale: Annotated[float, typer.Option("--scale", metavar="FACTOR", help="Times as many requests.")] = 1.0,
     only_pd: Annotated[bool, typer.Option("--pd", help="Only splits into two pools, not aggregated engines.")] = False,
@@ -83,7 +85,7 @@ def day(
         hours = of_profile(traffic, hour_s, scale)
     else:
         wanted = Selection(start_s, math.inf if end_s is None else end_s, sample)
-        hours = of_trace(traffic, form, hour_s, scale, wanted)
+        hours = of_trace(traffic, form, hour_s, scale, wanted, partial(progress(), "read"))
     busiest = max(hours, key=lambda one: one.rate)
     if not busiest.rate:
         raise SpecError(f"{traffic}: no hour has requests enough; allowed: at least 5 in one")

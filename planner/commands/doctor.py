@@ -213,7 +213,7 @@ def _files(files: Sequence[Path], as_json: bool) -> None:
 def doctor(
     files: Annotated[
         Optional[list[Path]],  # noqa: UP045 - typer reads the annotation when the command is built
-        typer.Argument(metavar="[FILE]...", help="Deployment files or proxies: look for mistakes in them instead."),
+        typer.Argument(metavar="FILE", help="Deployment files or proxies: look for mistakes in them instead."),
     ] = None,
     as_json: Json = False,
 ) -> None:

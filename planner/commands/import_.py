@@ -22,7 +22,9 @@ def import_(
     assignments: Set = None,
     out: Annotated[
         Optional[Path],  # noqa: UP045 - typer reads the annotation when the command is built
-        typer.Option("--out", metavar="DIR", help="Write NAME.yaml files here instead of printing them."),
+        typer.Option(
+            "--out", metavar="DIR", help="Write NAME.yaml files here instead of printing them; or one FILE.yaml."
+        ),
     ] = None,
     roles: Annotated[
         Optional[str],  # noqa: UP045
@@ -130,10 +132,17 @@ def _print(remarks: list[str], documents: dict[str, str]) -> None:
 
 
 def _write(found: list[Conversion], remarks: list[str], documents: dict[str, str], out: Path) -> None:
-    out.mkdir(parents=True, exist_ok=True)
+    """NAME.yaml in a folder, or the one file that `out` names. Raises SpecError where several would be one file."""
+    from planner.spec import SpecError
+
+    named = out.suffix in (".yaml", ".yml") and not out.is_dir()
+    if named and len(documents) > 1:
+        raise SpecError("--out {path}: {count} deployments are written; allowed: a folder", out, len(documents))
+    (out.parent if named else out).mkdir(parents=True, exist_ok=True)
     for name, text in documents.items():
-        (out / f"{name}.yaml").write_text(text)
-        print(f"{out / name}.yaml")
+        path = out if named else out / f"{name}.yaml"
+        path.write_text(text)
+        print(path)
     for conversion in found:
         print(f"{conversion.source} ({conversion.dialect}):")
         for note in conversion.notes:

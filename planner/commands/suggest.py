@@ -9,6 +9,7 @@ import typer
 
 from planner import core
 from planner.commands import (
+    MOST_GPUS,
     Cluster,
     Config,
     Json,
@@ -32,7 +33,7 @@ SWEEPS = ("router", "local_prefill")
 
 def suggest(
     config: Config = None,
-    gpus: Annotated[int, typer.Option("--gpus", "-n", min=1, help="GPUs to use.")] = 8,
+    gpus: Annotated[int, typer.Option("--gpus", "-n", min=1, max=MOST_GPUS, help="GPUs to use.")] = 8,
     rate: Annotated[
         Optional[float],  # noqa: UP045 - typer reads the annotation when the command is built
         typer.Option("--rate", help="Also find the fewest GPUs that serve this many requests per second."),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from planner.sweep.answers import Table
 
 INTERRUPTED = 130
+GAP = 2  # characters between columns
 # Of all figures, those that are printed, and what is above them.
 SHOWN = {
     "deployment": "",
@@ -78,7 +80,11 @@ def sweep(
     answers = [meets for meets in found.column("meets_targets") if meets is not None] if _simulated(found) else []
     if answers:
         printing.say(screen, f"{sum(map(bool, answers))} of {len(answers)} deployments within their targets.")
-    screen.print(_shown(found, list(questions[0].axes), rows))
+    words = Counter(found.column("worth_it")) if "worth_it" in found.columns else Counter()
+    if words:
+        told = "; ".join(f"{word or 'no answer'}: {count}" for word, count in words.most_common())
+        printing.say(screen, f"Is P/D worth it? {told}.")
+    screen.print(_shown(found, list(questions[0].axes), rows, screen.width))
     if len(found.rows) > rows:
         printing.say(screen, f"{len(found.rows) - rows} more rows: --rows {len(found.rows)}")
     failed = [row for row in found.rows if row[found.columns.index("fault")] is not None]
@@ -95,7 +101,7 @@ def _simulated(found: Table) -> bool:
     return "meets_targets" in found.columns
 
 
-def _shown(found: Table, axes: list[str], most: int) -> Any:
+def _shown(found: Table, axes: list[str], most: int, width: int) -> Any:
     from rich import box
     from rich.table import Table as Lines
 
@@ -103,13 +109,29 @@ def _shown(found: Table, axes: list[str], most: int) -> Any:
     titles = {axis: end if last.count(end) == 1 else axis for axis, end in zip(axes, last, strict=True)}
     titles = {axis: title for axis, title in titles.items() if len(set(map(str, found.column(axis)))) > 1}
     titles |= {name: title for name, title in SHOWN.items() if name in found.columns and any(found.column(name))}
-    made = Lines(box=box.SIMPLE_HEAD, pad_edge=False)
-    for title in titles.values():
-        made.add_column(title, overflow="fold")
-    for row in found.rows[:most]:
-        by_name = dict(zip(found.columns, row, strict=True))
-        made.add_row(*(_cell(name, by_name[name]) for name in titles))
+    rows = [dict(zip(found.columns, row, strict=True)) for row in found.rows[:most]]
+    cells = [[_cell(name, row[name]) for name in titles] for row in rows]
+    made = Lines(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    widths = _widths([*map(list, zip(titles.values(), *cells, strict=True))], width)
+    for title, one in zip(titles.values(), widths, strict=True):
+        made.add_column(title, overflow="fold", width=one)
+    for row_cells in cells:
+        made.add_row(*row_cells)
     return made
+
+
+def _widths(columns: list[list[str]], width: int) -> list[int | None]:
+    """Of columns whose words stay whole, within `width` in all; None for each where they cannot."""
+    least = [max(map(len, " ".join(texts).split(" "))) for texts in columns]
+    spare = width - sum(least) - GAP * (len(columns) + 1)
+    if spare < 0:
+        return [None] * len(columns)
+    found: list[int | None] = []
+    for texts, word in zip(columns, least, strict=True):
+        more = min(spare, max(map(len, texts)) - word)
+        spare -= more
+        found.append(word + more)
+    return found
 
 
 def _cell(name: str, value: Any) -> str:
@@ -119,6 +141,8 @@ def _cell(name: str, value: Any) -> str:
         return "-"
     if name == "attainment":
         return percent(float(value))
+    if name == "advantage":
+        return f"{100 * float(value):+.0f} %"
     if isinstance(value, bool):
         return "yes" if value else "no"
     return number(float(value)) if isinstance(value, (int, float)) else str(value)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Optional
 
@@ -19,6 +20,7 @@ from planner.commands import (
     TraceStrict,
     console,
     print_json,
+    progress,
 )
 
 if TYPE_CHECKING:
@@ -74,7 +76,8 @@ def trace(
         )
     if not 0 < sample <= 1:
         raise SpecError("--sample {sample:g}: no share; allowed: above 0, up to 1", sample)
-    scan = Scan(file, form, block_tokens, Selection(start_s, end, sample, requests, strict))
+    told = partial(progress(), "read")
+    scan = Scan(file, form, block_tokens, Selection(start_s, end, sample, requests, strict), told)
     interrupted: list[bool] = []
     found = summarise(_until_interrupted(scan, interrupted), tuple(dict.fromkeys(caches or CACHES)))
     if found is None:
@@ -124,7 +127,7 @@ def _write(scan: Scan, found: TraceSummary, interrupted: bool) -> None:
         per = _time(found.bin_s)
         said = [f"{number(found.rate)} a second on average"]
         if len(found.arrivals) > 1:
-            said.append(f"the busiest {per} has {_times(found.peak_to_mean)} the mean")
+            said.append(f"in the busiest {per} {_times(found.peak_to_mean)} the mean")
         gaps = f"gaps vary {number(found.gap_cv)} times as much as they are long (1: Poisson, above: bursts)"
         said.append(gaps if found.gap_cv >= REGULAR else "evenly spaced")
         printing.say(screen, f"Arrivals: {'; '.join(said)}.")

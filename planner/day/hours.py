@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
@@ -12,7 +12,7 @@ import numpy as np
 
 from planner.spec import Empirical, Poisson, Spec, SpecError
 from planner.spec.csv_file import read_rows
-from planner.traffic.rows import TraceRequest
+from planner.traffic.rows import TraceRequest, cells_of
 from planner.traffic.trace_scan import Scan, Selection
 
 POINTS = 16  # values that stand for an hour's distribution of lengths
@@ -76,14 +76,21 @@ def _beginning(prompts: Sequence[float], share: float) -> int:
     return round(low)
 
 
-def of_trace(path: Path, form: str, hour_s: float, scale: float, selection: Selection) -> list[Hour]:
+def of_trace(
+    path: Path,
+    form: str,
+    hour_s: float,
+    scale: float,
+    selection: Selection,
+    told: Callable[[float], None] | None = None,
+) -> list[Hour]:
     """The hours of a trace, `scale` times as busy. Raises SpecError for a trace without send times, or too long."""
     hours: dict[int, list[TraceRequest]] = {}
     known: set[int] = set()
     again: dict[int, float] = {}  # prompt tokens of an hour that came before
     first: float | None = None
     last = 0.0
-    for row in Scan(path, form, None, selection):
+    for row in Scan(path, form, None, selection, told):
         if row.arrival_s is None:
             continue
         first = row.arrival_s if first is None else first
@@ -133,10 +140,11 @@ REUSED = "reused"  # a column that may be there, after the others
 
 def of_profile(path: Path, hour_s: float, scale: float) -> list[Hour]:
     """A CSV of hours: hour, rate, prompt_tokens, output_tokens (means), maybe reused (a share). Raises SpecError."""
-    found = []
+    found: list[Hour] = []
+    last = -math.inf
     for number, row in enumerate(read_rows(path), start=2):
         try:
-            rate, prompt, output = (float(row[name] or "") for name in COLUMNS[1:])
+            hour, rate, prompt, output = (float(row[name] or "") for name in COLUMNS)
             reused = float(row.get(REUSED) or 0.0)
         except (KeyError, TypeError, ValueError):
             raise SpecError(
@@ -144,6 +152,11 @@ def of_profile(path: Path, hour_s: float, scale: float) -> list[Hour]:
             ) from None
         if not (rate >= 0 and prompt >= 1 and output >= 1 and all(map(math.isfinite, (rate, prompt, output)))):
             raise SpecError("{path}:{number}: allowed: a rate from 0, and lengths from 1 token", path, number)
+        if not hour > last:
+            raise SpecError(
+                "{path}:{number}: hour {hour:g} after {last:g}; allowed: rising hours", path, number, hour, last
+            )
+        last = hour
         if not 0 <= reused < 1:
             raise SpecError(
                 "{path}:{number}: reused {reused:g}; allowed: a share from 0 to below 1", path, number, reused
@@ -155,8 +168,8 @@ def of_profile(path: Path, hour_s: float, scale: float) -> list[Hour]:
 
 
 def is_profile(path: Path) -> bool:
-    """Whether a file is a CSV of hours, by its first line."""
+    """Whether a file is meant as a CSV of hours: it has a column of hours or rates, which no trace has."""
     if not path.is_file() or path.suffix != ".csv":
         return False
-    with path.open(encoding="utf-8", errors="replace") as file:
-        return file.readline().strip().split(",") in ([*COLUMNS], [*COLUMNS, REUSED])
+    with path.open(encoding="utf-8-sig", errors="replace") as file:
+        return not {"hour", "rate"}.isdisjoint(cells_of(file.readline()))

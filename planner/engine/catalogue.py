@@ -94,6 +94,14 @@ def names(kind: Kind) -> list[str]:
     return sorted(path.stem for path in (config_root() / kind).glob("*.yaml"))
 
 
+KEYS: dict[Kind, str] = {  # what a deployment calls an entry of each kind
+    "models": "model",
+    "hardware": "hardware",
+    "links": "deployment.link.preset",
+    "profiles": "profile",
+}
+
+
 def find(kind: Kind, name_or_path: str) -> Path:
     """The file of an entry: its catalogue name or a path. Raises SpecError."""
     entry = config_root() / kind / f"{name_or_path}.yaml"
@@ -102,7 +110,7 @@ def find(kind: Kind, name_or_path: str) -> Path:
     path = Path(name_or_path).expanduser()
     if path.exists() and ("/" in name_or_path or path.suffix in (".yaml", ".yml", ".json")):
         return path
-    raise SpecError("{kind}: {fault}, or a path", kind, unknown(name_or_path, names(kind)))
+    raise SpecError("{kind}: {fault}, or a path", KEYS[kind], unknown(name_or_path, names(kind)))
 
 
 def read_entry(path: Path) -> dict[str, Any]:

@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import json
 import os
-import re
 from collections import Counter, defaultdict
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from planner.engine.catalogue import find, names, read_entry
+from planner.engine.catalogue import names, read_entry
 from planner.engine.checkpoint import Checkpoint, Quantisation, quantisation
 from planner.engine.config_reader import Reader, text_config
 from planner.engine.families import FAMILIES, family
+from planner.engine.hub_ids import HUB_ID, all_shipped, entry_of, told_by_name
 from planner.engine.layers import NO_KV, Kind, KvLayer, Layer
 from planner.engine.mlps import CHOSEN, EXPERTS
 from planner.engine.model_shape import Bits, ModelShape, Parameters
 from planner.engine.vision import vision_parameters
-from planner.messages import message
+from planner.messages import Message, message
 from planner.spec import SpecError
 from planner.spec.faults import unknown
 from planner.spec.strict_yaml import read_text
@@ -36,53 +36,10 @@ class ModelConfig:
 
 
 DTYPES = {"bfloat16": 2, "float16": 2, "float32": 4}  # bytes
-HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")  # ORGANISATION/NAME
-PUBLISHED = re.compile(r"(?:model card|config\.json) of ([\w.-]+/[\w.-]*\w)")  # of an entry's source
-
-
-def _entry(name: str) -> tuple[Path, dict[str, Any]]:
-    path = find("models", name)
-    return path, read_entry(path)
-
-
-def published_as(name: str) -> str | None:
-    """The hub id whose figures a catalogue entry holds; None for a model without published weights."""
-    match = PUBLISHED.search(str(_entry(name)[1].get("source", "")))
-    return match.group(1) if match else None
-
-
-@dataclass(frozen=True)
-class Shipped:
-    """A hub model whose figures ship: the catalogue's entry, and the keys in which its config.json differs."""
-
-    hub_id: str
-    entry: str
-    changes: dict[str, Any]
-
-    @property
-    def model(self) -> str:
-        """What a spec calls it: the entry, unless only the hub id says it all."""
-        return self.hub_id if self.changes else self.entry
-
-
-@lru_cache(maxsize=1)
-def all_shipped() -> dict[str, Shipped]:
-    """By hub id in small letters: the entries' own, and those under an entry's `also`."""
-    found = {}
-    for name in names("models"):
-        own = published_as(name)
-        also = {} if own is None else {own: {}, **_entry(name)[1].get("also", {})}
-        found.update({hub_id.lower(): Shipped(hub_id, name, changes) for hub_id, changes in also.items()})
-    return found
-
-
-def known(model: str) -> bool:
-    """Whether the catalogue has a model's figures, by its name there or by its hub id."""
-    return model in names("models") or model.lower() in all_shipped()
 
 
 def _catalogued(name: str) -> ModelConfig:
-    path, entry = _entry(name)
+    path, entry = entry_of(name)
     config = entry.get("config")
     if not isinstance(config, dict) or not isinstance(entry.get("source"), str):
         raise SpecError(
@@ -135,6 +92,31 @@ def _json(file: Path, kind: str) -> dict[str, Any]:
     return parsed(read_text(file, message("a Hugging Face {file}", kind)), file, kind)
 
 
+def _not_there(name: str, hub: bool) -> Message:
+    """What is unknown, and what to write instead."""
+    if not hub:
+        return message("{fault}, or a folder with a config.json", unknown(name, names("models")))
+    fetch = f"hf download {name} --include '*config.json'"  # hf_quant_config.json too, where there is one
+    like = told_by_name(name)
+    stored = like is not None and model_config(like.model).config.get("quantization_config") is not None
+    if like is None or like.quantised is not None and (like.quantization is None or stored):
+        return message(
+            "{fault}, or a folder with a config.json; a hub id once `{command}` has fetched its figures",
+            unknown(name, names("models")),
+            fetch,
+        )
+    shape: str = like.model
+    if like.quantization is not None:
+        shape = message("{model} with engine.quantization: {bits}", like.model, like.quantization)
+    return message(
+        "the figures of {name} do not ship; allowed: {shape}, as its name says, or the id itself once `{command}` has "
+        "fetched them",
+        name,
+        shape,
+        fetch,
+    )
+
+
 def model_config(name_or_path: str) -> ModelConfig:
     """The config of a catalogue name, a folder, a `config.json` or a hub id. Raises SpecError."""
     if "/" not in name_or_path and name_or_path in names("models"):
@@ -145,11 +127,7 @@ def model_config(name_or_path: str) -> ModelConfig:
         found = _of_hub(name_or_path) if hub else None
         if found is not None:
             return found
-        fetch = f"hf download {name_or_path} --include '*config.json'"  # hf_quant_config.json too, where there is one
-        remedy = message("; a hub id once `{command}` has fetched its figures", fetch) if hub else ""
-        raise SpecError(
-            "model: {fault}, or a folder with a config.json{remedy}", unknown(name_or_path, names("models")), remedy
-        )
+        raise SpecError("model: {fault}", _not_there(name_or_path, hub))
     file = path / "config.json" if path.is_dir() else path
     if file.suffix in (".yaml", ".yml"):
         entry = read_entry(file)

@@ -93,9 +93,9 @@ class ModelShape:
 
     @property
     def active_parameters(self) -> int:
-        """Weights that one token passes through."""
+        """Weights that one token of text passes through."""
         idle = self.parameters.routed * (1 - self.experts_per_token / self.experts) if self.experts else 0
-        return round(self.parameters.total - idle)
+        return round(self.parameters.total - self.parameters.vision - idle)
 
     @property
     def dtype_bytes(self) -> int:

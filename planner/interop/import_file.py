@@ -141,6 +141,8 @@ def convert(text: str, where: str, name: str, choices: Choices = NO_CHOICES) -> 
 
 def _unknown(text: str, where: str) -> SpecError:
     other = next((name for pattern, name in OTHERS.items() if re.search(pattern, text, re.M)), None)
+    if not text.strip():
+        return SpecError("{where}: is empty; allowed: {allowed}", where, ALLOWED)
     if other is None:
         return SpecError("{where}: is none of the known forms; allowed: {allowed}", where, ALLOWED)
     return SpecError("{where}: is {engine}, which is not read; allowed: {allowed}", where, other, ALLOWED)

@@ -7,28 +7,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from planner.engine.catalogue import names
-from planner.engine.model_config import all_shipped, known, load_model, published_as
+from planner.engine.hub_ids import all_shipped, known, published_as, told_by_name
+from planner.engine.model_config import load_model
 from planner.interop.import_reading import Choices, Note
 from planner.interop.import_vllm import as_json, placeholder
-from planner.interop.vllm_options import NAMED
 from planner.spec import SpecError
-
-_QUANT = re.compile(
-    r"[-_.](?:quantized\.)?(?:(?:nv|mx)?fp[48](?:[-_](?:dynamic|kv|block|static|ar|dynamic-kv|scaled))*|w\d+a\d+"
-    r"|awq(?:[-_]int4|[-_]4bit|-marlin)?|gptq(?:[-_]int[48]|[-_]4bit)?|int[48]|[348]bit|bnb-4bit|gguf)(?=$|[-_.])",
-    re.I,
-)
-
-
-def _catalogued(stem: str) -> str | None:
-    """What a spec calls the model of a lower-case stem without its quantisation."""
-    ours = {hub_id.rpartition("/")[2]: one.model for hub_id, one in all_shipped().items()}
-    ours |= {name: name for name in names("models")}
-    plain = re.sub(r"^(meta-|nvidia-)", "", stem)
-    for candidate in (plain, re.sub(r"-(instruct|chat|it|hf|base)(-.*)?$", "", plain)):
-        if candidate in ours:
-            return ours[candidate]
-    return None
 
 
 def model_name(
@@ -44,31 +27,34 @@ def model_name(
             key,
             foreign,
         )
-    last = foreign.split("://")[-1].rstrip("/").rsplit("/", 1)[-1].lower()
     ours = all_shipped().get(foreign.lower())
     if ours is not None and (ours.changes or ours.hub_id == published_as(ours.entry)):
         return ours.model, {}, []
-    tag = _QUANT.search(last)
-    found = _catalogued(_QUANT.sub("", last))
+    found = told_by_name(foreign)
     if found is None or foreign.startswith(("/", ".", "~")):
         return foreign, {}, [Note("warning", key, _unknown(foreign, served))]
-    notes = [] if found == last else [Note("assumed", key, f"{foreign} has the shape of {found}")]
-    if tag is None or load_model(found).checkpoint is not None:
-        return found, {}, notes
-    _, bits, words = next((one for one in NAMED if re.search(one[0], tag[0], re.I)), (tag[0], None, tag[0]))
-    if bits is None:
-        note = f"{foreign}: {words} in its name, which no engine key of the model's plain weights says"
-        return found, {}, [*notes, Note("loss", key, note + "; a folder with its config.json does", grave=True)]
-    said = f"{foreign}: {words} is read from its name (engine.quantization: {bits}); only its config.json knows"
+    notes = [] if found.same else [Note("assumed", key, f"{foreign} has the shape of {found.model}")]
+    if found.quantised is None or load_model(found.model).checkpoint is not None:
+        return found.model, {}, notes
+    if found.quantization is None:
+        note = f"{foreign}: {found.quantised} in its name, which no engine key of the model's plain weights says"
+        note += "; a folder with its config.json does"
+        return found.model, {}, [*notes, Note("loss", key, note, grave=True)]
+    bits = found.quantization
+    said = f"{foreign}: {found.quantised}, read from its name (engine.quantization: {bits}); only its config.json knows"
     keys: dict[str, Any] = {"quantization": bits}
-    if re.search(r"fp8[-_](?:dynamic[-_])?kv", last):
+    if re.search(r"fp8[-_](?:dynamic[-_])?kv", foreign.rsplit("/", 1)[-1].lower()):
         keys["kv_cache_dtype"] = "fp8"
-    return found, keys, [*notes, Note("warning", key, said)]
+    return found.model, keys, [*notes, Note("warning", key, said)]
 
 
 def _unknown(foreign: str, served: str | None) -> str:
-    like = None if served is None else _catalogued(_QUANT.sub("", served.rsplit("/", 1)[-1].lower()))
-    hint = f"; it is served as {served}, whose shape is --set model={like}" if like else ""
+    like = None if served is None else told_by_name(served)
+    hint = f"; it is served as {served}, whose shape is --set model={like.model}" if like else ""
+    like = told_by_name(foreign)
+    if like is not None and not hint:  # a path: what is there may be another model of that name
+        bits = f" --set engine.quantization={like.quantization}" if like.quantization else ""
+        hint = f"; by its name it is --set model={like.model}{bits}"
     return f"{foreign} is not in the catalogue; give `model` a folder with its config.json, or --set model=NAME{hint}"
 
 

@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from planner.engine.catalogue import gpu_named
 from planner.interop import import_checks
 from planner.interop.import_load import load_of
 from planner.interop.import_reading import Choices, Imported, Note, Role
@@ -15,6 +16,8 @@ from planner.interop.server import Server
 from planner.interop.shell import Command
 from planner.spec import SpecError
 
+# What a job of Slurm asks for: --gres=gpu:h100:8, --gpus-per-node=h100:8, -C h100
+_SLURM = re.compile(r"(?m)^#SBATCH\s+(?:--(?:gres|gpus(?:-per-\w+)?|constraint|partition)[= ]|-[GCp]\s*)(\S+)")
 NAMES = {
     "vllm": "vllm serve",
     "dynamo": "Dynamo workers",
@@ -88,6 +91,9 @@ def read(text: str, where: str, name: str, choices: Choices) -> Imported:
     """A script of servers, and of what starts them. Raises SpecError."""
     found, others = started(text, where)
     if not found:
+        named = re.search(r"trtllm-serve\s+disaggregated\b[^\n]*?(?:-c|--config_file|--config)[ =](\S+)", text)
+        if named is not None:
+            raise SpecError("{where}: its servers are in {path}; allowed: that file", where, named[1])
         raise SpecError(
             "{where}: no command that starts a server; allowed: `vllm serve MODEL`, `python -m dynamo.vllm`, `python "
             "-m sglang.launch_server`, `trtllm-serve`",
@@ -125,4 +131,8 @@ def read(text: str, where: str, name: str, choices: Choices) -> Imported:
         section["router"] = router
     load, losses = load_of(others, where)
     data = made.data if load is None else {**made.data, "workload": load}
+    asked = next(((line, gpu) for line in _SLURM.findall(text) if (gpu := gpu_named(line))), None)
+    if asked is not None:
+        data = {"hardware": asked[1], **data}
+        remarks = [*remarks, Note("assumed", "hardware", f"{asked[1]}, as the job asks for {asked[0]}")]
     return Imported(made.dialect, data, (*made.notes, *remarks, *losses))

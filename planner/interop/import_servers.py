@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from planner.engine.model_config import known, load_model
+from planner.engine.hub_ids import known
+from planner.engine.model_config import load_model
 from planner.interop import import_checks
 from planner.interop.import_model import chosen, positions
 from planner.interop.import_offload import tiers

@@ -100,14 +100,6 @@ QUANTISED: dict[str, str | None] = {
     "bitsandbytes": "int4", "experts_int8": "int8", "mxfp4": None, "modelopt": None, "modelopt_fp4": None,
     "modelopt_mixed": None, "compressed-tensors": None, "gguf": None, "torchao": None, "nvfp4": None, "quark": None,
 }  # fmt: skip
-# What a model's name says of its weights, the first that fits: pattern -> (engine.quantization, words).
-NAMED: tuple[tuple[str, str | None, str], ...] = (
-    (r"nvfp4|fp4|mxfp4|gguf|exl2|mlx|w4a8|w3a16|w2a16|int3|2bit|3bit", None, "4 bits or fewer"),
-    (r"fp8|w8a8-?fp8", "fp8", "fp8"),
-    (r"gptq-?int8|w8a16|8bit", None, "8-bit weights with 16-bit arithmetic"),
-    (r"int8|w8a8", "int8", "int8"),
-    (r"w4a16|awq|gptq|int4|4bit|bnb", "int4", "4-bit weights"),
-)
 
 
 @lru_cache(maxsize=1)

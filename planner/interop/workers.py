@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from planner.engine.catalogue import names
-from planner.engine.model_config import published_as
+from planner.engine.hub_ids import published_as
 from planner.spec import Disaggregated, SpecError
 from planner.system.resolve import Pool, System
 from planner.system.wires import connector_config

@@ -122,7 +122,8 @@ def sentence(summary: Summary, found: Explanation | None = None) -> Message:
     found = found or explain(summary)
     who, many = machine(summary), " workers " in machine(summary)
     serves = message("serve") if many else message("serves")
-    rate, limits, within = number(summary["requests_per_s"]), targets(summary), percent(summary["attainment"])
+    rate, limits = number(summary["requests_per_s"]), targets(summary)
+    within = percent(summary["attainment"], summary.slo.attainment)
     served = message("{who} {serve} {rate} req/s", who, serves, rate)
     if found.kind == "fault":
         return message("{fault} What was measured beside that: {served}.", found.text, served)

@@ -17,8 +17,12 @@ def number(value: float | None) -> str:
     return f"{value:.3g}" if size >= 0.001 or size == 0 else f"{value:.1g}"
 
 
-def percent(share: float | None) -> str:
-    """A share as per cent; below 1 it is never rounded up to 100 %."""
+def percent(share: float | None, wanted: float | None = None) -> str:
+    """A share as per cent; below 1 it is never rounded up to 100 %, nor below `wanted` to that: 98.96 % of 99 %."""
+    if share is not None and wanted is not None and share < wanted and percent(share) == percent(wanted):
+        exact = (f"{100 * share:.{places}f}" for places in (2, 3))
+        cut = f"{math.floor(1e6 * share) / 1e4:.4f}"
+        return f"{next((text for text in exact if float(text) < round(100 * wanted, 9)), cut)} %"
     if share is None or not math.isfinite(share):
         return "-"
     text = f"{share * 100:.1f}" if share < 10 else f"{share * 100:,.0f}"

@@ -302,7 +302,7 @@ def _load(role: str) -> Callable[[Facts], float | None]:
 
     def value(facts: Facts) -> float | None:
         highest = (facts.manifest.get("highest_rates") or {}).get(role)
-        served = facts.saturation.achieved_per_s
+        served = facts.finished_per_s(facts.in_use)
         return served / highest if highest and served is not None else None
 
     return value
@@ -314,7 +314,7 @@ def _sampled(column: str) -> Callable[[Facts], float | None]:
         if not len(samples):
             return None
         times = samples.floats("time_s")
-        inside = (times >= facts.steady.start_s) & (times <= facts.steady.end_s)
+        inside = (times >= facts.in_use.start_s) & (times <= facts.in_use.end_s)
         values = not_null(samples.floats(column)[inside])
         return float(values.mean()) if len(values) else None
 

@@ -221,6 +221,13 @@ class Facts:
         first, last = float(self.arrival[0]), float(self.arrival[-1])
         return Window(first + STEADY_START * (last - first), last)
 
+    @cached_property
+    def in_use(self) -> Window:
+        """What use of workers is measured over: the steady window. Where no request had its first token by its end, the
+        requests were sent all at once as far as the engines can tell: then it is the time base."""
+        served = not_null(self.first_token)
+        return self.steady if len(served) and served.min() <= self.steady.end_s else self.base
+
     # --- stages --------------------------------------------------------------------------------
 
     @cached_property
@@ -301,9 +308,9 @@ class Facts:
         n = len(self.arrival) - int(self.oversized.sum())
         span = float(self.arrival[-1] - self.arrival[0]) if n > 0 else 0.0
         if span <= 0 or not window.length_s > 0:
-            return Saturation(False, True, None, self._finished_per_s(window), waiting, backlog)
+            return Saturation(False, True, None, self.finished_per_s(window), waiting, backlog)
         offered = (n - 1) / span
-        achieved = self._finished_per_s(window) or 0.0
+        achieved = self.finished_per_s(window) or 0.0
         sent = offered * window.length_s
         limit = max(SATURATED * sent, LEAST_GROWTH)
         behind = achieved < (1 - SATURATED) * offered
@@ -312,7 +319,8 @@ class Facts:
         unsteady = behind and not piles_up and backlog * window.length_s > limit
         return Saturation(behind and piles_up, not unsteady, offered, achieved, waiting, backlog)
 
-    def _finished_per_s(self, window: Window) -> float | None:
+    def finished_per_s(self, window: Window) -> float | None:
+        """Requests served that end in the window, a second of it; None for one without length."""
         if not window.length_s > 0:
             return None
         ends = self.finish[self.ok]

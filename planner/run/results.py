@@ -84,10 +84,16 @@ def read_results(path: Path) -> Run:
     if isinstance(data, dict) and {"metadata", "metrics"} <= set(data):
         data = [data]  # one line of JSON lines
     tool = next((key for key, one in RESULTS.items() if one.fits(data)), None)
+    if tool is None and isinstance(data, dict) and "request_throughput" in data:
+        raise SpecError(
+            "{file}: totals alone, no requests; allowed: a result of vllm bench serve with --save-detailed", file
+        )
     if tool is None:
         raise SpecError("{file}: no known result; allowed: {allowed}", file, ALLOWED)
     if tool == "guidellm" and "benchmarks" in data:
         data = _one_benchmark(data, file, int(number) if mark else None)
+    elif mark and int(number):
+        raise SpecError("{path}: the file holds one result; allowed: {file}", path, file)
     try:
         found = sorted(RESULTS[tool].read(data), key=lambda one: one.sent_s)
     except BadResult as error:

@@ -1,4 +1,4 @@
-"""How much of the workers, KV caches, links and retrieval a run uses, over its steady window."""
+"""How much of the workers, KV caches, links and retrieval a run uses, over its steady window (`Facts.in_use`)."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class Posting:
 def posting(facts: Facts) -> Posting | None:
     """None where the run does not say what posting costs, or hands nothing over in the steady window."""
     known = facts.manifest.get("posting")
-    window = facts.steady
+    window = facts.in_use
     if not known or not len(facts.transfers) or not window.length_s > 0:
         return None
     start, size = (facts.transfers.floats(name) for name in ("start_s", "bytes"))
@@ -90,7 +90,7 @@ def workers(facts: Facts) -> tuple[WorkerUse, ...]:
 
 def _workers(facts: Facts) -> tuple[WorkerUse, ...]:
     roles: dict[str, str] = facts.manifest.get("workers") or {}
-    steps, window = facts.run.columns("steps"), facts.steady
+    steps, window = facts.run.columns("steps"), facts.in_use
     if not len(steps) or not window.length_s > 0:
         return tuple(_sampled_worker(facts, name, role) for name, role in roles.items())
     codes, names = by_worker(steps)
@@ -244,7 +244,7 @@ def retrieval_workers(facts: Facts) -> int:
 
 def retrieval_utilization(facts: Facts) -> float | None:
     """Share of the steady window that the retrieval workers are busy."""
-    count, window = retrieval_workers(facts), facts.steady
+    count, window = retrieval_workers(facts), facts.in_use
     if not count or not window.length_s > 0:
         return None
     busy = window.overlap(facts.column("retrieval_start_s"), facts.column("retrieval_end_s"))

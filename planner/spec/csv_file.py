@@ -13,7 +13,8 @@ from planner.spec.strict_yaml import SpecError, read_text
 def read_rows(path: Path) -> list[dict[str, str | None]]:
     """{column: cell} of every row after the header; None where a row ends early. Raises SpecError."""
     try:
-        return list(csv.DictReader(io.StringIO(read_text(path, message("a CSV file")), newline="")))
+        text = read_text(path, message("a CSV file")).removeprefix("\ufeff")
+        return list(csv.DictReader(io.StringIO(text, newline=""), skipinitialspace=True))
     except csv.Error as error:
         most = csv.field_size_limit()
         raise SpecError(

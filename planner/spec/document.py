@@ -181,7 +181,7 @@ def _from_data(data: dict[str, Any], where: str, overrides: Sequence[str]) -> Sp
     workload = data.get("workload")
     if isinstance(workload, dict) and "kind" not in workload:
         data["workload"] = {"kind": "poisson", **workload}
-    return validate(Spec, data, where)
+    return validate(Spec, data, where, [text.partition("=")[0].strip() for text in overrides])
 
 
 def parse(text: str, where: str = "spec", overrides: Sequence[str] = ()) -> Spec:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import types
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 import annotated_types as at
@@ -146,6 +146,7 @@ def _walk(
 
 
 MOST_LISTED = 24  # names that a line holds
+MOST_PLACES = 3
 
 
 def _near(value: Any, choices: list[str]) -> str | None:
@@ -188,13 +189,54 @@ _PARALLEL = {
 }
 
 
-def _unknown_key(key: str | int, choices: list[str]) -> Message:
+DEEPEST = 3  # sections in sections, of a key that is looked for
+UNITS = ("", "_ms", "_tokens", "_s")  # that people leave out
+OWN = ("profile", "cluster")  # whose keys are of a measurement or of machines
+
+
+def places(model: type[BaseModel], name: str) -> list[str]:
+    """Where a document has a key, as workload.rate; its unit may be left out. Only the least deep."""
+    wanted = {f"{name.replace('-', '_')}{unit}" for unit in UNITS}
+    found: dict[str, int] = {}
+
+    def look(inside: type[BaseModel], above: Path) -> None:
+        for key in _keys(inside):
+            if key in wanted:
+                found.setdefault(join(*above, key), len(above))
+            field = _field(inside, key)
+            if field is not None and len(above) < DEEPEST and key not in OWN:
+                for section in sections(field.annotation):
+                    look(section, (*above, key))
+
+    look(model, ())
+    least = min(found.values(), default=0)
+    return [place for place, depth in found.items() if depth == least]
+
+
+def _of_other_kind(model: type[BaseModel], path: Path) -> Message | None:
+    """Which kinds of a section have the key at the end of the path, where the section could be of another kind."""
+    inside = [model]
+    for part in path[:-1]:
+        fields = [field for one in inside if (field := _field(one, str(part))) is not None]
+        inside = [section for field in fields for section in sections(field.annotation)] or inside
+    kinds = [tag for one in inside if _field(one, str(path[-1])) and (tag := kind_of(one))]
+    return message("{key} {kinds}", kinds[0][0], ", ".join(kind for _, kind in kinds)) if kinds else None
+
+
+def _unknown_key(path: Path, choices: list[str], model: type[BaseModel]) -> Message:
+    key = path[-1]
     if key in _PARALLEL:
         return _PARALLEL[str(key)]
-    near, keys = _near(key, choices), ", ".join(choices)
-    if near is None:
-        return message("unknown key; allowed: {choices}", keys)
-    return message("unknown key; did you mean '{near}'? allowed: {choices}", near, keys)
+    keys, kinds = ", ".join(choices), _of_other_kind(model, path)
+    if kinds is not None:
+        return message("belongs to {kinds}; allowed: {choices}", kinds, keys)
+    elsewhere, near = places(model, str(key)), _near(key, choices)
+    if near is not None and not any(place.endswith(f".{key}") for place in elsewhere):
+        return message("unknown key; did you mean '{near}'? allowed: {choices}", near, keys)
+    if elsewhere:
+        shown = joined(" or ", elsewhere[:MOST_PLACES])
+        return message("unknown key; did you mean {places}? allowed: {choices}", shown, keys)
+    return message("unknown key; allowed: {choices}", keys)
 
 
 def _show(value: Any) -> str:
@@ -249,7 +291,7 @@ def _line(model: type[BaseModel], data: Any, error: Any) -> tuple[Path, str]:
     takes = _takes(field) if field is not None else allowed(model, [])
     if kind == "extra_forbidden":
         choices = list(dict.fromkeys(key for holder in holders for key in _keys(holder)))
-        return path, _unknown_key(path[-1], choices)
+        return path, _unknown_key(path, choices, model)
     if kind == "value_error":
         return path, said(error["ctx"]["error"])
     if kind in ("union_tag_invalid", "union_tag_not_found"):
@@ -267,19 +309,27 @@ def _line(model: type[BaseModel], data: Any, error: Any) -> tuple[Path, str]:
     return path, _fault(kind, _show(value), takes)
 
 
-def _explained(model: type[BaseModel], data: Any, error: ValidationError, where: str) -> str:
-    """One line for the most telling fault: an unknown key first (it often causes the others), then the deepest."""
+def _explained(model: type[BaseModel], data: Any, error: ValidationError, where: str, given: Collection[str]) -> str:
+    """One line for the most telling fault: an unknown key first (it often causes the others), then the deepest.
+
+    A fault in what was `given` beside the document is not the document's.
+    """
     faults = error.errors()
     order = {"extra_forbidden": 0, "value_error": 2}
     lines = [(order.get(fault["type"], 1), *_line(model, data, fault)) for fault in faults]
-    _, path, text = min(lines, key=lambda line: (line[0], -len(line[1])))
-    place = message("{where}: {key}", where, join(*path)) if path else where
+    order_of, path, text = min(lines, key=lambda line: (line[0], -len(line[1])))
+    key = join(*path)
+    if any(key == one or key.startswith((f"{one}.", f"{one}[")) for one in given) or (
+        order_of == 0 and any(one.startswith(f"{key}.") for one in given)
+    ):
+        return one_line(message("--set {key}: {fault}", key, text))
+    place = message("{where}: {key}", where, key) if path else where
     return one_line(message("{where}: {fault}", place, text))
 
 
-def validate(model: type[Model], data: Any, where: str) -> Model:
-    """`data` as `model`. Raises SpecError with the most telling fault."""
+def validate(model: type[Model], data: Any, where: str, given: Collection[str] = ()) -> Model:
+    """`data` as `model`. Raises SpecError with the most telling fault. `given`: keys that are not from `where`."""
     try:
         return model.model_validate(data)
     except ValidationError as error:
-        raise SpecError(_explained(model, data, error, where)) from None
+        raise SpecError(_explained(model, data, error, where, given)) from None

@@ -38,12 +38,14 @@ class Period:
 
     seconds: float
     warmup_s: float
-    least_judged_s: float | None = None  # of shorter runs; None: as long as the warm-up
+    least_warmup_s: float | None = None  # of shorter runs, for a rough rate; None: as long
+    least_judged_s: float | None = None  # and what follows it; None: as long as the warm-up
 
-    @property
-    def least_s(self) -> float:
-        """The seconds that a shorter run takes at least."""
-        return self.warmup_s + (self.warmup_s if self.least_judged_s is None else self.least_judged_s)
+    def cut(self, seconds: float) -> Period:
+        """So many seconds, where that is shorter; not too short to judge by."""
+        warmup_s = self.warmup_s if self.least_warmup_s is None else self.least_warmup_s
+        seconds = max(seconds, warmup_s + (warmup_s if self.least_judged_s is None else self.least_judged_s))
+        return replace(self, seconds=seconds, warmup_s=warmup_s) if seconds < self.seconds else self
 
 
 @dataclass(frozen=True, slots=True)

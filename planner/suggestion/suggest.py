@@ -12,7 +12,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
 
 from planner.messages import joined, message
 from planner.report.explain import Explanation
@@ -35,6 +37,7 @@ from planner.suggestion.tasks import (
     Searched,
     SearchTask,
     attained,
+    called,
     guessed,
     halved,
     period_of,
@@ -44,7 +47,7 @@ from planner.suggestion.tasks import (
     shortened,
     why,
 )
-from planner.suggestion.tune import CLEAR_GAIN, GAIN, Tuned, TuneTask, tune
+from planner.suggestion.tune import CLEAR_GAIN, GAIN, TuneTask, tune
 from planner.suggestion.tuning import kept
 from planner.suggestion.verdict import advantage, decide, profile_error, unmeasured
 from planner.suggestion.words import engines, limit, pareto, pick, sentence, steps_origin
@@ -160,6 +163,17 @@ def _told(found: Iterable[tuple[str, Searched]]) -> dict[str, float]:
     return {mode: sorted(of_mode)[len(of_mode) // 2] for mode, of_mode in parts.items()}
 
 
+@dataclass(frozen=True, slots=True)
+class _Closing:
+    """What is asked of the best of each mode. A first look asks nothing, and one mode alone has no verdict."""
+
+    longer: tuple[Probe, ...] = ()  # each at the low end of its interval
+    equal: tuple[Probe, ...] = ()  # the slower one at a rate of the faster one, each seed
+    pair: tuple[changes.ChangeTask, ...] = ()  # what changes are held against,
+    held: tuple[changes.Held, ...] = ()  # and what that found
+    reasons: tuple[Explanation, ...] = ()
+
+
 class _Session:
     """The stages of one answer."""
 
@@ -203,8 +217,10 @@ class _Session:
             rows += self._coarse("sweep", more)
         rows = self._tuned(rows)
         rows = self._refined(rows)
-        verdict = self._verdict(rows)
-        notes = [message("Left out: {what}", text) for text in left_out] + self._held(rows) + self._notes(rows)
+        closing = self._closing(rows)
+        verdict = self._verdict(rows, closing)
+        held = self._held(rows, closing.longer)
+        notes = [message("Left out: {what}", text) for text in left_out] + held + self._notes(rows)
         compared = [row for mode in ("disaggregated", "aggregated") if (row := best_of(rows, mode))]
         brackets = steps_origin(self._systems(compared or rows[:1]))
         return Suggestion(
@@ -278,7 +294,9 @@ class _Session:
         brief = shortened(halved(self.period), max(row.rate or row.guess for row in rows))
         gain = CLEAR_GAIN if self._quick else GAIN
         tuning = [TuneTask(self.spec, row.split, self.seeds[0], row.rate, row.guess, brief, gain) for row in wanted]
-        found: list[Tuned] = self._map("tune", tune, tuning)  # type: ignore[assignment]
+        found = tune(tuning, partial(self._map, "tune"))
+        if self._progress:
+            self._progress("tune", 1.0)
         better = {
             row.split: rough_row(self.spec, self.gpus, one.split, Searched(row.guess, one.found))
             for row, one in zip(wanted, found, strict=True)
@@ -378,7 +396,35 @@ class _Session:
         for (split, index, _), one in zip(tasks, probes, strict=True):
             runs[split][index].append(one)
 
-    def _verdict(self, rows: list[Row]) -> Verdict | None:
+    def _closing(self, rows: list[Row]) -> _Closing:
+        if self._quick:
+            return _Closing()
+        longer = self._longer(rows)
+        equal: list[ProbeTask] = []
+        pair: list[changes.ChangeTask] = []
+        reasons: list[ProbeTask] = []
+        ours, theirs = best_of(rows, "disaggregated"), best_of(rows, "aggregated")
+        if ours is not None and theirs is not None:
+            seed, at = self.seeds[0], ((ours.split, ours.rate), (theirs.split, theirs.rate))
+            pair = changes.unchanged(self.spec, *at, seed, shortened(self.period, ours.rate))
+            equal = self._at_equal_rate(ours, theirs)
+            over = [(apply(self.spec, split), OVERLOAD * rate) for split, rate in at]
+            reasons = [ProbeTask(spec, seed, rate, self.period) for spec, rate in over]
+        calls = [
+            *((changes.search_unchanged, one) for one in pair),  # the longest first
+            *((attained, one) for one in longer),
+            *((attained, one) for one in equal),
+            *((why, one) for one in reasons),
+        ]
+        found = iter(self._map("why", called, calls))
+
+        def take(tasks: Sequence[object]) -> tuple[Any, ...]:
+            return tuple(next(found) for _ in tasks)
+
+        held = take(pair)
+        return _Closing(take(longer), take(equal), tuple(pair), held, take(reasons))
+
+    def _verdict(self, rows: list[Row], closing: _Closing) -> Verdict | None:
         ours, theirs = best_of(rows, "disaggregated"), best_of(rows, "aggregated")
         if ours is None or theirs is None:
             return None
@@ -389,25 +435,12 @@ class _Session:
         word = decide(found, margin, error, unknown is not None)
         if self._quick:
             return Verdict(word, found, margin, error, unknown)
-        both = [apply(self.spec, row.split) for row in (ours, theirs)]
-        seed = self.seeds[0]
-        reasons: list[Explanation] = self._map(  # type: ignore[assignment]
-            "why",
-            why,
-            [
-                ProbeTask(one, seed, OVERLOAD * row.rate, self.period)
-                for one, row in zip(both, (ours, theirs), strict=True)
-            ],
-        )
-        brief = shortened(self.period, ours.rate)
-        pair = changes.unchanged(self.spec, (ours.split, ours.rate), (theirs.split, theirs.rate), seed, brief)
-        share = 0.1  # of the stage's progress: the pair that the changes are held against
-        held: list[changes.Held] = self._map("what would change it", changes.search_unchanged, pair, (0, share))  # type: ignore[assignment]
+        pair, held = closing.pair, closing.held
         names, tasks = changes.tasks(self.spec, pair, held)
         before = [one.found for one in held]
         known = dict(zip(pair, before, strict=True))
         once = [task for task in dict.fromkeys(tasks) if task not in known]
-        known |= zip(once, self._map("what would change it", changes.search_change, once, (share, 0.8)), strict=True)  # type: ignore[arg-type]
+        known |= zip(once, self._map("what would change it", changes.search_change, once, (0, 0.8)), strict=True)  # type: ignore[arg-type]
         outcomes = [*before, *(known[task] for task in tasks)]
         now = (found, margin, error, unknown is not None)
         finer = changes.finer(tasks, outcomes, *now)
@@ -418,32 +451,36 @@ class _Session:
             self._progress("what would change it", 1.0)
         judged = changes.judged(names, outcomes, *now)
         enough = None
-        if reasons[0].kind == "link":
-            enough = self._map(
-                "link", changes.enough_link, [changes.ChangeTask(both[0], ours.split, seed, ours.rate, 1.0, brief)]
-            )[0]
+        if closing.reasons[0].kind == "link":
+            task = changes.ChangeTask(
+                apply(self.spec, ours.split), ours.split, self.seeds[0], ours.rate, 1.0, pair[0].period
+            )
+            enough = self._map("link", changes.enough_link, [task])[0]
         return Verdict(
             word=word,
             advantage=found,
             margin=margin,
             error=error,
             unmeasured=unknown,
-            at_equal_rate=self._equal_rate(ours, theirs),
+            at_equal_rate=self._equal_rate(ours, theirs, closing.equal),
             why=tuple(
                 message("{name}: {what}", row.name, limit(reason))
-                for row, reason in zip((ours, theirs), reasons, strict=True)
+                for row, reason in zip((ours, theirs), closing.reasons, strict=True)
             ),
             enough_link=enough,  # type: ignore[arg-type]
             changes=tuple(judged),
             change=changes.sentence(word, judged, offered_rate(self.spec), ours.rate, theirs.rate),
         )
 
-    def _equal_rate(self, ours: Row, theirs: Row) -> EqualRate:
-        """Both at the highest rate at which the better one was run and passed."""
+    def _at_equal_rate(self, ours: Row, theirs: Row) -> list[ProbeTask]:
+        """The slower one at the highest rate at which the better one was run and passed."""
         better, other = (ours, theirs) if ours.rate > theirs.rate else (theirs, ours)
         rate, _ = self._edges[better.split].bracket
-        tasks = [ProbeTask(apply(self.spec, other.split), seed, rate, self.period) for seed in self.seeds]
-        found: list[Probe] = self._map("equal rate", attained, tasks)  # type: ignore[assignment]
+        return [ProbeTask(apply(self.spec, other.split), seed, rate, self.period) for seed in self.seeds]
+
+    def _equal_rate(self, ours: Row, theirs: Row, found: Sequence[Probe]) -> EqualRate:
+        better, other = (ours, theirs) if ours.rate > theirs.rate else (theirs, ours)
+        rate, _ = self._edges[better.split].bracket
         known = [one for of_seed in better.searches for one in of_seed.probes if one.rate == rate]
         shares = {
             row.mode: sum(one.attainment for one in runs) / len(runs) for row, runs in ((better, known), (other, found))
@@ -471,15 +508,25 @@ class _Session:
         lengths = sorted(arrival.request.prompt_tokens for arrival in load.start())
         return sorted({0, *(lengths[len(lengths) * quarter // 4] for quarter in (1, 2, 3))})
 
-    def _held(self, rows: Sequence[Row]) -> list[str]:
-        """Where a mode's best misses the targets when its traffic goes on, even at the low end of its interval."""
-        if self.period is None or self._quick:
-            return []
+    def _for_longer(self) -> Period | None:
+        return None if self.period is None else Period(LONGER * self.period.seconds, self.period.warmup_s)
+
+    def _lasting(self, rows: Sequence[Row]) -> list[Row]:
+        """The best of each mode that serves any rate."""
         found = [best_of(rows, mode) for mode in ("disaggregated", "aggregated")]
-        best = [row for row in found if row is not None and row.low > 0]
-        longer = Period(LONGER * self.period.seconds, self.period.warmup_s)
-        tasks = [ProbeTask(apply(self.spec, row.split), self.seeds[0], row.low, longer) for row in best]
-        runs: list[Probe] = self._map("for longer", attained, tasks)  # type: ignore[assignment]
+        return [row for row in found if row is not None and row.low > 0]
+
+    def _longer(self, rows: Sequence[Row]) -> list[ProbeTask]:
+        period = self._for_longer()
+        if period is None:
+            return []
+        return [ProbeTask(apply(self.spec, row.split), self.seeds[0], row.low, period) for row in self._lasting(rows)]
+
+    def _held(self, rows: Sequence[Row], runs: Sequence[Probe]) -> list[str]:
+        """Where a mode's best misses the targets when its traffic goes on, even at the low end of its interval."""
+        longer = self._for_longer()
+        if longer is None or self.period is None or not runs:
+            return []
         return [
             message(
                 "{name}: sent for {long} s instead of {seconds} s, even {rate} req/s are within the targets for "
@@ -491,7 +538,7 @@ class _Session:
                 percent(one.attainment),
                 math.ceil(row.rate * longer.seconds),
             )
-            for row, one in zip(best, runs, strict=True)
+            for row, one in zip(self._lasting(rows), runs, strict=True)
             if one.attainment < self.spec.slo.attainment - FEWER
         ]
 

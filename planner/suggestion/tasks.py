@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 from planner.report.explain import Explanation, explain
 from planner.run.metrics import summarise
@@ -15,6 +17,8 @@ SHORT = 1500  # requests that long runs begin their search with, and that change
 TURNAROUNDS = 3  # of a request that just meets its targets: the least seconds of a run, the first of them warm-up
 TURNS = 2  # of a session that just meet their targets: the least seconds that a short run judges
 ENTERING = 2  # of a turn with its thinking: the least seconds in which sessions come that began before
+SHORTER = 0.75  # of a run's seconds: what is hardly shorter is no run to begin with
+BRIEF = 2 / 3  # of the warm-up and of the least judged seconds that a short run of sessions has: they begin under way
 WARMUP = 0.1  # of the seconds of a run, at least
 REQUESTS_PER_GPU, FEWEST, MOST = 400, 2000, 4000  # requests that the best candidate serves in a run
 LOST = 0.1  # width of the bracket that the search of a candidate ends with that is not in the race
@@ -111,6 +115,12 @@ def attained(task: ProbeTask) -> Probe:
     return probe(system_of(task.spec), task.rate, task.seed, early=False, period=task.period)
 
 
+def called(call: tuple[Callable[[Any], Any], Any]) -> Any:
+    """One of several tasks of different kinds."""
+    function, task = call
+    return function(task)
+
+
 FURTHER = (1.0, 1.1, 1.25, 1.5)  # times the rate, until something is short
 
 
@@ -146,18 +156,19 @@ def period_of(spec: Spec, requests: int | None, rate: float, *, least: int = TUR
     seconds = max(count / rate, least * turnaround)
     warmup_s = min(max(WARMUP * seconds, turnaround), seconds / 2)
     if isinstance(spec.workload, Sessions):
-        return Period(seconds, warmup_s, min(warmup_s, TURNS * request_s(spec, spec.run.seed)))
+        least_judged_s = min(warmup_s, TURNS * request_s(spec, spec.run.seed))
+        return Period(seconds, warmup_s, BRIEF * warmup_s, BRIEF * least_judged_s)
     return Period(seconds, warmup_s)
 
 
 def shortened(period: Period | None, rate: float) -> Period | None:
-    """The period in which `rate` sends SHORT requests, where that is shorter and not too short for its warm-up."""
+    """The period in which `rate` sends SHORT requests, where that is much shorter and not too short to judge by."""
     if period is None:
         return None
-    seconds = max(SHORT / rate, period.least_s)
-    return replace(period, seconds=seconds) if seconds < period.seconds else period
+    brief = period.cut(SHORT / rate)
+    return brief if brief.seconds < SHORTER * period.seconds else period
 
 
 def halved(period: Period | None) -> Period | None:
-    """Half the seconds, which do for a rough rate; not too short for the warm-up."""
-    return None if period is None else replace(period, seconds=max(period.seconds / 2, period.least_s))
+    """Half the seconds, which do for a rough rate; not too short to judge by."""
+    return None if period is None else period.cut(period.seconds / 2)

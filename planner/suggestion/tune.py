@@ -1,13 +1,17 @@
-"""The best knobs of one candidate: each value is a challenger that must serve a little more than the best so far.
+"""The best knobs of candidates: each value is a challenger that must serve a little more than the best so far.
 
-All challengers get the same requests, so a difference is the knob's and not the list's. One that fails its first probe
-costs no more than that probe, which ends as soon as it has missed too much.
+All challengers get the same requests, so a difference is the knob's and not the list's. Each first runs once at the
+rate that it must serve, all of them at the same time; a run ends as soon as it has missed too much, and few pass. Those
+that do are searched one after the other, each to beat the one before.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
+from itertools import zip_longest
+from typing import Any, Protocol
 
 from planner.spec import Spec, SpecError
 from planner.suggestion.probe import Period
@@ -18,6 +22,7 @@ from planner.system.resolve import System
 
 GAIN = 0.015  # that a value must bring to be taken: less is the noise of a short run
 CLEAR_GAIN = 0.03  # and in a first look, whose rates are known to 4 %
+SEARCHED = 3  # values of a knob, after each has run once
 STEPS = (1 / 16, 1 / 4, 1.0)  # of the closed form, where no rate is known that passes
 
 
@@ -33,6 +38,11 @@ class TuneTask:
     period: Period | None
     gain: float = GAIN
 
+    @property
+    def goal(self) -> float:
+        """What a challenger must serve; 0: any rate at all."""
+        return self.rate * (1 + self.gain)
+
 
 @dataclass(frozen=True, slots=True)
 class Tuned:
@@ -42,26 +52,68 @@ class Tuned:
     found: Found | None
 
 
-def tune(task: TuneTask) -> Tuned:
+@dataclass(frozen=True, slots=True)
+class Challenge:
+    """A value of a knob, set in `split`; `first` is its run at the task's goal."""
+
+    task: TuneTask
+    split: Split
+    first: Probe | None = None
+
+
+class Each(Protocol):
+    """Runs a function on many inputs, which are from `part[0]` to `part[1]` of all that there is to do."""
+
+    def __call__(
+        self, function: Callable[[Any], Any], inputs: Sequence[Any], part: tuple[float, float]
+    ) -> list[Any]: ...
+
+
+def tune(tasks: Sequence[TuneTask], each: Each) -> list[Tuned]:
     """One knob after the other, each at the best values of those before it."""
-    split, rate, best = task.split, task.rate, None
-    spec = apply(task.spec, split)
-    system = system_of(spec)
-    tried = {_sizes(system)}
-    for values in knobs(spec, _posts(system)):
-        for value in values:
-            other = replace(split, tuning=replace(split.tuning, **value))  # type: ignore[arg-type]
-            try:
-                system = system_of(apply(task.spec, other))
-            except SpecError:  # vLLM would refuse it, or it does not fit
-                continue
-            if _sizes(system) in tried:  # the same engines
-                continue
-            tried.add(_sizes(system))
-            found = _challenge(system, task, rate)
-            if found is not None:
-                split, rate, best = other, found.rate, found
-    return Tuned(split, best)
+    standing = [Tuned(task.split, None) for task in tasks]
+    now = list(tasks)
+    plain = [system_of(apply(task.spec, task.split)) for task in tasks]
+    tried = [{_sizes(system)} for system in plain]
+    of_task = [list(knobs(system.spec, _posts(system))) for system in plain]
+    rounds = list(zip_longest(*of_task, fillvalue=()))
+    for place, values in enumerate(rounds):
+        challenges = [
+            [Challenge(task, split) for split in _others(task, values[at], tried[at])] for at, task in enumerate(now)
+        ]
+        runs = [one for of_one in challenges for one in of_one if one.task.goal]
+        begin, end = place / len(rounds), (place + 1) / len(rounds)
+        half = (begin + end) / 2
+        first = dict(zip(runs, each(first_run, runs, (begin, half)), strict=True))
+        left = [_likeliest([replace(one, first=first.get(one)) for one in of_one]) for of_one in challenges]
+        contests = [at for at, of_one in enumerate(left) if of_one]
+        for at, won in zip(contests, each(contest, [left[at] for at in contests], (half, end)), strict=True):
+            if won.found is not None:
+                standing[at] = won
+                now[at] = replace(now[at], split=won.split, rate=won.found.rate)
+    return standing
+
+
+def _likeliest(challenges: Sequence[Challenge]) -> tuple[Challenge, ...]:
+    """Those that go on: of the ones that passed their first run the few that missed least, or all where none ran."""
+    passed = [one for one in challenges if one.first is not None and one.first.passed]
+    ahead = sorted(passed, key=lambda one: -one.first.attainment if one.first else 0.0)[:SEARCHED]
+    return tuple(ahead or (one for one in challenges if one.first is None))
+
+
+def _others(task: TuneTask, values: Sequence[dict[str, Any]], tried: set[tuple[object, ...]]) -> list[Split]:
+    """The splits that these values make of a task's, without those whose engines were tried, which this adds to."""
+    found = []
+    for value in values:
+        other = replace(task.split, tuning=replace(task.split.tuning, **value))
+        try:
+            sizes = _sizes(system_of(apply(task.spec, other)))
+        except SpecError:  # vLLM would refuse it, or it does not fit
+            continue
+        if sizes not in tried:
+            tried.add(sizes)
+            found.append(other)
+    return found
 
 
 def _posts(system: System) -> bool:
@@ -73,17 +125,34 @@ def _sizes(system: System) -> tuple[object, ...]:
     return (tuple(pool.limits for pool in system.pools), None if system.wires is None else system.wires.hand_over)
 
 
-def _challenge(system: System, task: TuneTask, rate: float) -> Found | None:
-    """The highest rate of a system where that is beyond `rate`."""
+def first_run(one: Challenge) -> Probe:
+    task = one.task
+    return probe(system_of(apply(task.spec, one.split)), task.goal, task.seed, period=task.period)
+
+
+def contest(challenges: Sequence[Challenge]) -> Tuned:
+    """The best of one task's challenges."""
+    best = Tuned(challenges[0].task.split, None)
+    task = challenges[0].task
+    for one in challenges:
+        found = _challenge(system_of(apply(task.spec, one.split)), task, one.first)
+        if found is not None:
+            best, task = Tuned(one.split, found), replace(task, rate=found.rate)
+    return best
+
+
+def _challenge(system: System, task: TuneTask, first: Probe | None) -> Found | None:
+    """The highest rate of a system where that is beyond the task's."""
 
     @cache
     def run(at: float) -> Probe:
-        return probe(system, at, task.seed, period=task.period)
+        return first if first is not None and first.rate == at else probe(system, at, task.seed, period=task.period)
 
     missing = 1 - system.spec.slo.attainment
-    if rate > 0:
-        start = rate * (1 + task.gain)
-        return highest_rate(run, start, tolerance=task.gain, step=1.08, missing=missing) if run(start).passed else None
+    if task.goal:
+        if not run(task.goal).passed:
+            return None
+        return highest_rate(run, task.goal, tolerance=task.gain, step=1.08, missing=missing)
     for share in STEPS:
         if run(share * task.guess).passed:
             return highest_rate(run, share * task.guess, tolerance=task.gain, missing=missing)

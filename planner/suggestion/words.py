@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from planner.engine.provenance import origin
-from planner.messages import Message, joined, message
+from planner.messages import Message, capital, joined, message
 from planner.report.explain import Explanation
 from planner.report.words import gigabytes, number, percent
 from planner.spec import Slo
@@ -47,8 +48,8 @@ def sentence(rows: Sequence[Row], verdict: Verdict | None, gpus: int) -> str:
         if len(there) == 1:
             return message("{gpus} GPUs can only run aggregated: {serves}.", gpus, _serves(only))
         if ours:
-            return message("{serves}; no aggregated deployment meets them at any rate.", _serves(only))
-        return message("{serves}; no split into prefill and decode meets them at any rate.", _serves(only))
+            return capital(message("{serves}; no aggregated deployment meets them at any rate.", _serves(only)))
+        return capital(message("{serves}; no split into prefill and decode meets them at any rate.", _serves(only)))
     text = message(
         "{split} serves {rate} req/s within the targets, {more} {engines}",
         ours.name if rank(ours) < rank(theirs) else message("The best split, {name},", ours.name),
@@ -182,7 +183,9 @@ def steps_origin(systems: Sequence[System]) -> str:
 
 
 def limit(found: Explanation) -> str:
-    """The first sentence of an explanation."""
+    """The first sentence of an explanation. Where nothing is short, single requests end the rate: which target."""
+    if found.kind == "none":
+        return message("No station is short, single requests are late. {closest}", found.sentences[1])
     return found.sentences[0]
 
 
@@ -220,6 +223,7 @@ def pareto(rows: Sequence[Row], gpus: int) -> tuple[Point, ...]:
     points = [
         Point(row.name, probe.rate, probe.tokens_s_user, probe.output_tokens_s / gpus)
         for row in rows
+        if row.rate > 0  # one list of requests may pass where the others do not
         for found in row.searches[:1]
         for probe in found.probes
         if probe.passed
@@ -238,8 +242,17 @@ def smallest_sentence(suggestion: Suggestion) -> str | None:
     if found is None:
         return None
     if found.gpus is None:
+        best, rate = pick(suggestion.rows, suggestion.verdict), number(found.rate)
+        if not best.rate > 0:
+            return message("Up to {most} GPUs do not serve {rate} req/s within the targets.", found.limit, rate)
+        each = best.rate / suggestion.gpus
         return message(
-            "Up to {most} GPUs do not serve {rate} req/s within the targets.", found.limit, number(found.rate)
+            "Up to {most} GPUs do not serve {rate} req/s within the targets; at the {each} req/s a GPU found above it "
+            "would take about {count}.",
+            found.limit,
+            rate,
+            number(each),
+            f"{math.ceil(found.rate / each):,}",
         )
     needs = [
         message("{count} {how}", count, how)
@@ -250,24 +263,24 @@ def smallest_sentence(suggestion: Suggestion) -> str | None:
             (found.disaggregated_gpus, message("split")),
         )
     ]
-    best = pick(suggestion.rows, suggestion.verdict)
+    best, rate, split = pick(suggestion.rows, suggestion.verdict), number(found.rate), joined(", ", needs)
     if found.gpus == suggestion.gpus and found.rate > best.rate:  # the two searches differ by less than they can tell
+        if found.gpus == 1:
+            enough = message("1 GPU may be enough for {rate} req/s", rate)
+        else:
+            enough = message("{gpus} GPUs are the fewest that may serve {rate} req/s", found.gpus, rate)
         return message(
-            "{gpus} GPUs are the fewest that may serve {rate} req/s: {name} ({needs}); this is their edge, the highest "
-            "rate found above is {highest}.",
-            found.gpus,
-            number(found.rate),
+            "{enough}: {name} ({needs}); this is the edge, the highest rate found above is {highest}.",
+            enough,
             found.name,
-            joined(", ", needs),
+            split,
             _rate(best),
         )
-    return message(
-        "{gpus} GPUs are the fewest that serve {rate} req/s: {name} ({needs}).",
-        found.gpus,
-        number(found.rate),
-        found.name,
-        joined(", ", needs),
-    )
+    if found.gpus == 1:
+        enough = message("1 GPU is enough for {rate} req/s", rate)
+    else:
+        enough = message("{gpus} GPUs are the fewest that serve {rate} req/s", found.gpus, rate)
+    return message("{enough}: {name} ({needs}).", enough, found.name, split)
 
 
 def check_sentences(suggestion: Suggestion) -> list[str]:

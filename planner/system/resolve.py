@@ -484,4 +484,12 @@ def resolve(spec: Spec) -> System:
     net = None
     if isinstance(deployment, Disaggregated):
         net = wires(deployment.link, filled[0].hardware, hosts, *_measured_link(deployment.link, filled))
+        if not net.hand_over.post_s and filled[0].hardware.kind != "cpu":  # a CPU's engines copy KV themselves
+            warnings.append(
+                message(
+                    "deployment.link: what a hand-over over {link} costs the workers was not measured and counts as "
+                    "nothing; where it was (nvlink_nixl) it delays first tokens",
+                    net.intra_node.name,
+                )
+            )
     return System(spec, model, filled, net, model.kv_bytes_per_token, tuple(dict.fromkeys(warnings)))

@@ -15,7 +15,6 @@ from planner.traffic.rows import (
     TraceRequest,
     cells_of,
     clock,
-    json_object,
     number,
     session_of,
     table,
@@ -66,14 +65,11 @@ def _flat(row: dict[str, Any], depth: int = 3) -> dict[str, Any]:
 
 
 def _rows(source: TraceSource) -> Iterator[tuple[int, dict[str, Any] | BadLine]]:
-    if not source.head().lstrip().startswith("{"):
+    if not source.head().lstrip().startswith(("{", "[")):
         yield from table(source.lines(), ())
         return
-    for line_number, line in source.lines():
-        try:
-            yield line_number, _flat(json_object(line))
-        except BadLine as error:
-            yield line_number, error
+    for number_of_row, row in source.objects():
+        yield number_of_row, row if isinstance(row, BadLine) else _flat(row)
 
 
 def _time(row: dict[str, Any], column: str) -> float:
@@ -112,6 +108,6 @@ def read_columns(source: TraceSource, block_tokens: int) -> Rows:
 
 def recognises(text: str, keys: Iterable[str]) -> bool:
     """Whether the beginning of a file is such a table; `keys` are those of its JSON."""
-    if text.startswith("{"):
+    if text.startswith(("{", "[")):
         return named(keys) is not None
     return named(cells_of(text.partition("\n")[0])) is not None

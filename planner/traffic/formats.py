@@ -27,7 +27,6 @@ from planner.traffic.rows import (
     delimiter_of,
     hash_ids,
     identifier,
-    json_object,
     maybe,
     number,
     part,
@@ -61,8 +60,7 @@ def _each(rows: Iterable[tuple[int, Any]], read: Callable[[Any], Found]) -> Rows
 def _mooncake(source: TraceSource, block_tokens: int) -> Rows:
     """Mooncake JSONL: timestamp (ms), input_length, output_length, hash_ids; optional session_id and delay (ms)."""
 
-    def read(line: str) -> TraceRequest:
-        row = json_object(line)
+    def read(row: dict[str, Any]) -> TraceRequest:
         prompt = tokens(row, "input_length")
         session = session_of(row, "session_id")
         at_ms = None
@@ -77,22 +75,21 @@ def _mooncake(source: TraceSource, block_tokens: int) -> Rows:
             number(row, "delay", MILLISECONDS) / 1e3 if at_ms is None else 0.0,
         )
 
-    return _each(source.lines(), read)
+    return _each(source.objects(), read)
 
 
 def _bailian(source: TraceSource, block_tokens: int) -> Rows:
     """Qwen-Bailian JSONL: chat_id, parent_chat_id (-1: none), timestamp (s), lengths, hash_ids of 16 tokens."""
     roots: dict[Any, str] = {}
 
-    def read(line: str) -> TraceRequest:
-        row = json_object(line)
+    def read(row: dict[str, Any]) -> TraceRequest:
         prompt = tokens(row, "input_length")
         chat, parent = identifier(row, "chat_id"), identifier(row, "parent_chat_id", -1)
         session = roots.setdefault(chat, roots.get(parent, str(chat)))
         at_s = number(row, "timestamp", SECONDS)
         return TraceRequest(at_s, prompt, tokens(row, "output_length"), hash_ids(row, prompt, block_tokens), session)
 
-    return _each(source.lines(), read)
+    return _each(source.objects(), read)
 
 
 def _azure(source: TraceSource, block_tokens: int) -> Rows:
@@ -121,8 +118,7 @@ def _burstgpt(source: TraceSource, block_tokens: int) -> Rows:
 def _aiperf(source: TraceSource, block_tokens: int) -> Rows:
     """AIPerf's profile_export.jsonl: one record a request. Warm-up and requests with an error are left out."""
 
-    def read(line: str) -> TraceRequest | None:
-        row = json_object(line)
+    def read(row: dict[str, Any]) -> TraceRequest | None:
         about, measured = part(row, "metadata"), part(row, "metrics")
         if row.get("error") or about.get("benchmark_phase", "profiling") != "profiling":
             return None
@@ -141,7 +137,7 @@ def _aiperf(source: TraceSource, block_tokens: int) -> Rows:
             max(0.0, end_ns - start_ns) / 1e9,
         )
 
-    return _each(source.lines(), read)
+    return _each(source.objects(), read)
 
 
 @dataclass(frozen=True, slots=True)

@@ -84,7 +84,8 @@ class Woven:
 class ClosedLoop:
     """A fixed number of requests in flight; an ended one is replaced at once."""
 
-    def __init__(self, requests: Sequence[Request], concurrency: int) -> None:
+    def __init__(self, requests: Sequence[Request], concurrency: int, warnings: tuple[str, ...] = ()) -> None:
+        self.warnings = warnings
         self.expected_requests = len(requests)
         self._requests = requests
         self._concurrency = concurrency

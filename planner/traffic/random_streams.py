@@ -48,6 +48,33 @@ def draw_tokens(length: int | Distribution, size: int, rng: np.random.Generator,
     return list(map(int, np.maximum(np.rint(draw(length, size, rng)), 1).tolist()))
 
 
+def long_run_mean(length: float | Distribution) -> float:
+    """What many draws come to on average, after the cut to min and max; rounding to whole numbers left out."""
+    match length:
+        case Fixed(value=value):
+            return float(value)
+        case Uniform(low=low, high=high):
+            return (low + high) / 2
+        case Lognormal(mean=mean, sigma=sigma, min=low, max=high):
+            top = math.inf if high is None else high
+            if not sigma:
+                return min(max(mean, low), top)
+            middle = math.log(mean) - sigma * sigma / 2
+
+            def below(value: float, shift: float) -> float:
+                """P(X < value); with `shift` sigma, the share of the mean that values below it make up."""
+                if not 0 < value < math.inf:
+                    return float(value > 0)
+                return (1 + math.erf(((math.log(value) - middle) / sigma - shift) / math.sqrt(2))) / 2
+
+            inside = mean * (below(top, sigma) - below(low, sigma))
+            return low * below(low, 0) + inside + (top * (1 - below(top, 0)) if top < math.inf else 0.0)
+        case Empirical(values=values, weights=weights):
+            return float(np.average(values, weights=weights))
+        case number:
+            return float(number)
+
+
 def unit_gaps(size: int, burstiness: float, rng: np.random.Generator) -> Floats:
     """Gaps of mean 1: gamma with shape `burstiness`, as `vllm bench serve` draws them (CV = 1 / sqrt(burstiness))."""
     return rng.standard_gamma(burstiness, size) / burstiness

@@ -264,13 +264,12 @@ def read_sharegpt(source: TraceSource, block_tokens: int) -> Rows:
 
     Lengths are estimated from characters; nothing says when a turn was sent, so the next one follows at once.
     """
-    listed = source.head().lstrip("\ufeff \t\r\n").startswith("[")
     base = 0
-    for index, item in enumerate(source.values("item") if listed else _each_line(source), start=1):
+    for index, item in source.objects():
         if isinstance(item, BadLine):
-            yield index, item
+            yield index, BadLine("line {line}: {error}", index, item)
             continue
-        turns = item.get("conversations") if isinstance(item, dict) else None
+        turns = item.get("conversations")
         if not isinstance(turns, list):
             yield index, BadLine("conversation {index}: no list 'conversations'; must be one of turns", index)
             continue
@@ -289,11 +288,3 @@ def read_sharegpt(source: TraceSource, block_tokens: int) -> Rows:
                 first, longest = False, said
             said += length
         base += longest // block_tokens + 1
-
-
-def _each_line(source: TraceSource) -> Iterator[Any]:
-    for line_number, line in source.lines():
-        try:
-            yield json_object(line)
-        except BadLine as error:
-            yield BadLine("line {line}: {error}", line_number, error)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from gzip import BadGzipFile, GzipFile
@@ -16,26 +16,32 @@ from typing import Any, cast
 from planner.messages import system
 from planner.spec import SpecError
 from planner.spec.strict_yaml import shorten
-from planner.traffic.rows import BadLine, Lines
+from planner.traffic.rows import BadLine, Lines, json_object
 
 MOST_LINE = 64 * 2**20  # the whole result of `vllm bench serve` is one line
 MOST_TEXT = 256 * 2**20  # of a file that has to be read as a whole
 MOST_RATIO = 200  # a trace's text is at most 40 times its gzip; a bomb is 1,000 times
 FREE = 4 * 2**20  # bytes of text before the ratio counts
+OFTEN = 2**17  # bytes of text from one word on how far the reading is to the next
 HEAD = 2**16  # bytes that tell a format
 
 
 class _Counted:
     """A binary file that refuses to unpack to much more than it is."""
 
-    def __init__(self, path: str, file: BufferedReader) -> None:
-        self._path, self._file = path, file
+    def __init__(self, path: str, file: BufferedReader, told: Callable[[float], None] | None = None) -> None:
+        """`told` is given the share of the file that was read, now and then."""
+        self._path, self._file, self._told = path, file, told
+        self._size, self._next = os.fstat(file.fileno()).st_size, OFTEN
         self.packed = file.peek(2)[:2] == b"\x1f\x8b"
         self._source = GzipFile(fileobj=file) if self.packed else file
         self._text = 0
 
     def _count(self, data: bytes) -> bytes:
         self._text += len(data)
+        if self._told is not None and self._text >= self._next:
+            self._next += OFTEN
+            self._told(min(self._file.tell() / self._size, 1.0) if self._size else 1.0)
         if self.packed and self._text > FREE and self._text > MOST_RATIO * self._file.tell():
             raise SpecError(
                 "{path}: unpacks to more than {most} times its size; must be at most that, or plain text",
@@ -64,12 +70,13 @@ class TraceSource:
     path: str
     start_s: float = 0.0
     end_s: float = math.inf
+    told: Callable[[float], None] | None = None  # the share of a file that was read
 
     @contextmanager
     def open(self) -> Iterator[_Counted]:
         try:
             with Path(self.path).open("rb") as file:
-                yield _Counted(self.path, file)
+                yield _Counted(self.path, file, self.told)
         except (EOFError, zlib.error, BadGzipFile) as error:
             raise SpecError("{path}: damaged gzip file ({error})", self.path, error) from None
         except OSError as error:
@@ -128,6 +135,20 @@ class TraceSource:
             except (ijson.JSONError, UnicodeDecodeError) as error:
                 text = " ".join(str(error).split())[:200]
                 raise BadLine("not JSON ({error}); must be one JSON value", text) from None
+
+    def objects(self) -> Iterator[tuple[int, dict[str, Any] | BadLine]]:
+        """Numbered JSON objects: one a line, or those of one list; BadLine for what is none."""
+        if self.head().lstrip().startswith("["):
+            for number, value in enumerate(self.values("item"), start=1):
+                kind = type(value).__name__
+                bad = BadLine("a JSON {what}; must be one object a line", kind)
+                yield number, value if isinstance(value, dict) else bad
+            return
+        for number, line in self.lines():
+            try:
+                yield number, json_object(line)
+            except BadLine as error:
+                yield number, error
 
     def members(self, *endings: str) -> list[str]:
         """The files of a folder by name, or the file itself."""

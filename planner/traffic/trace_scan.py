@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from hashlib import blake2b
 
 from planner.messages import Message, joined, message
 from planner.spec import SpecError
 from planner.spec.strict_yaml import shorten
-from planner.traffic.formats import FORMATS, recognised
-from planner.traffic.rows import BadLine, Found, TraceRequest, hash_ids, json_object, tokens
+from planner.traffic.formats import FORMATS, KEYS, recognised
+from planner.traffic.rows import BadLine, Found, TraceRequest, delimiter_of, hash_ids, tokens
 from planner.traffic.trace_files import TraceSource
 
 BLOCKS = (512, 16, 32, 64, 128, 256, 1024)  # tokens that a hash id may stand for, the likeliest first
@@ -61,13 +62,27 @@ def format_of(path: str | os.PathLike[str]) -> str:
         if line == 0:
             raise SpecError("{path}: the trace is empty; it must hold at least one request", name)
         raise SpecError(
-            "{path}: line {line}: unknown format; workload.format must be one of {formats} (CSV or JSON lines with a "
-            "time, prompt_tokens and output_tokens)",
+            "{path}: line {line}: unknown format{columns}; workload.format must be one of {formats} (CSV or JSON lines "
+            "with a time, prompt_tokens and output_tokens)",
             name,
             line,
+            _columns(source.head()),
             ", ".join(FORMATS),
         )
     return found
+
+
+def _columns(text: str) -> str:
+    """What the columns or keys of a file that is not recognised are called, where it has any."""
+    text = text.lstrip("\ufeff \t\r\n")
+    first = text.partition("\n")[0]
+    if text.startswith(("{", "[")):
+        names = list(dict.fromkeys(KEYS.findall(text)))
+    else:
+        names = [cell.strip() for cell in first.split(delimiter_of(first))]
+        if len(names) < 2 or not all(re.fullmatch(r"[A-Za-z_][\w .()/-]{0,40}", name) for name in names):
+            return ""
+    return message(" with the columns {names}", shorten(", ".join(names))) if names else ""
 
 
 class Scan:
@@ -77,8 +92,14 @@ class Scan:
     """
 
     def __init__(
-        self, path: str | os.PathLike[str], format: str, block_tokens: int | None, selection: Selection = ALL
+        self,
+        path: str | os.PathLike[str],
+        format: str,
+        block_tokens: int | None,
+        selection: Selection = ALL,
+        told: Callable[[float], None] | None = None,
     ) -> None:
+        """`told` is given the share of the file that was read, now and then."""
         self.path = os.fspath(path)
         self.format = format_of(self.path) if format == "auto" else format
         if self.format not in FORMATS:
@@ -92,7 +113,7 @@ class Scan:
         if self.starts in ("together", "unknown") and (selection.start_s > 0 or selection.end_s < math.inf):
             raise SpecError("workload.start_s: {path} has no send times; allowed: without start_s and end_s", self.path)
         self._selection = selection
-        self._source = TraceSource(self.path, selection.start_s, selection.end_s)
+        self._source = TraceSource(self.path, selection.start_s, selection.end_s, told)
         self.remarks: list[Message] = [self._reader.note] if self._reader.note else []
         self.block_tokens = block_tokens or self._blocks()
         self.good = self.failed = self.bad = self._met = 0
@@ -192,9 +213,10 @@ class Scan:
         if self.format != "mooncake":
             return usual
         rows = []
-        for _, line in self._source.lines():
+        for _, row in self._source.objects():
             try:
-                row = json_object(line)
+                if isinstance(row, BadLine):
+                    raise row
                 rows += [(row, tokens(row, "input_length"))] if row.get("hash_ids") else []
             except BadLine:
                 pass  # counted when it is read

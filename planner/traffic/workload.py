@@ -13,11 +13,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from planner.core import no_cycles
+from planner.messages import message
 from planner.spec import (
     Concurrency,
     Constant,
+    Distribution,
     Gamma,
     Lengths,
+    Lognormal,
     MultiRoundQa,
     Poisson,
     Rag,
@@ -28,7 +31,7 @@ from planner.spec import (
 )
 from planner.traffic.contents import ANSWER, DOCUMENT, PROMPT, SYSTEM, content_id, segments_of, shared_runs
 from planner.traffic.loads import Chained, ClosedLoop, Woven
-from planner.traffic.random_streams import arrival_times, draw, draw_tokens, stream
+from planner.traffic.random_streams import arrival_times, draw, draw_tokens, long_run_mean, stream
 from planner.traffic.requests import Arrival, Load, Request
 
 if TYPE_CHECKING:
@@ -37,11 +40,48 @@ if TYPE_CHECKING:
 MOST_TURNS = 2_000_000  # each costs about a kilobyte
 MOST_HISTORY = 20_000_000  # pieces of prompts, about 100 bytes each
 
+STRAYS = 0.1  # of the mean that many draws come to, from which a list is said to be far from it
+
 # --- kinds -------------------------------------------------------------------------------------
 
 
-def _open_loop(times: Sequence[float], requests: Sequence[Request]) -> Chained:
-    return Chained(tuple(map(Arrival, times, requests)), {})
+def _open_loop(times: Sequence[float], requests: Sequence[Request], workload: Lengths | None = None) -> Chained:
+    warnings = () if workload is None else _strays(workload, requests)
+    return Chained(tuple(map(Arrival, times, requests)), {}, warnings)
+
+
+def _strays(workload: Lengths, requests: Sequence[Request]) -> tuple[str, ...]:
+    """What to know of a list whose mean lengths are not those of its workload: it is another load."""
+    lengths: list[tuple[str, int | Distribution, float]] = [
+        ("prompt_tokens", workload.prompt_tokens, sum(one.prompt_tokens for one in requests) / len(requests))
+    ]
+    if workload.max_tokens is None:
+        mean = sum(one.output_tokens for one in requests) / len(requests)
+        lengths.append(("output_tokens", workload.output_tokens, mean))
+    found = []
+    for key, length, drawn in lengths:
+        asked = long_run_mean(length)
+        if isinstance(length, Lognormal) and abs(asked - length.mean) > STRAYS * length.mean:
+            found.append(
+                message(
+                    "workload.{key}: cut to its min and max, the mean is {cut} tokens instead of {mean}.",
+                    key,
+                    f"{asked:,.0f}",
+                    f"{length.mean:,.0f}",
+                )
+            )
+        if abs(drawn - asked) > max(STRAYS * asked, 1.0):
+            found.append(
+                message(
+                    "workload.{key}: the {count} drawn have a mean of {drawn} tokens, many would have {asked}. More "
+                    "requests come closer, another run.seed draws others.",
+                    key,
+                    f"{len(requests):,}",
+                    f"{drawn:,.0f}",
+                    f"{asked:,.0f}",
+                )
+            )
+    return tuple(found)
 
 
 def _independent(workload: Lengths, count: int, seed: int) -> list[Request]:
@@ -71,21 +111,22 @@ def _independent(workload: Lengths, count: int, seed: int) -> list[Request]:
 
 def _poisson(spec: Spec, workload: Poisson) -> Load:
     times = arrival_times(workload.requests, workload.rate, 1.0, spec.run.seed)
-    return _open_loop(times, _independent(workload, workload.requests, spec.run.seed))
+    return _open_loop(times, _independent(workload, workload.requests, spec.run.seed), workload)
 
 
 def _gamma(spec: Spec, workload: Gamma) -> Load:
     times = arrival_times(workload.requests, workload.rate, workload.burstiness, spec.run.seed)
-    return _open_loop(times, _independent(workload, workload.requests, spec.run.seed))
+    return _open_loop(times, _independent(workload, workload.requests, spec.run.seed), workload)
 
 
 def _constant(spec: Spec, workload: Constant) -> Load:
     times = [index / workload.rate for index in range(workload.requests)]
-    return _open_loop(times, _independent(workload, workload.requests, spec.run.seed))
+    return _open_loop(times, _independent(workload, workload.requests, spec.run.seed), workload)
 
 
 def _concurrency(spec: Spec, workload: Concurrency) -> Load:
-    return ClosedLoop(_independent(workload, workload.requests, spec.run.seed), workload.concurrency)
+    requests = _independent(workload, workload.requests, spec.run.seed)
+    return ClosedLoop(requests, workload.concurrency, _strays(workload, requests))
 
 
 def _sessions(spec: Spec, workload: Sessions) -> Load:
@@ -249,9 +290,18 @@ KINDS: dict[str, Callable[[Spec, Any], Load]] = {
 
 
 def build(spec: Spec) -> Load:
-    """The load of a spec: the same spec and seed give the same requests. Raises SpecError for an unusable trace."""
+    """The load of a spec: the same spec and seed give the same requests. Raises SpecError for an unusable trace, and
+    where no request would count."""
     with no_cycles():
-        return KINDS[spec.workload.kind](spec, spec.workload)
+        found = KINDS[spec.workload.kind](spec, spec.workload)
+    if spec.run.warmup_requests >= found.expected_requests > 0:
+        raise SpecError(
+            "run.warmup_requests: {warmup} leaves none of {count} requests to count; allowed: up to {most}",
+            spec.run.warmup_requests,
+            found.expected_requests,
+            found.expected_requests - 1,
+        )
+    return found
 
 
 # --- rates -------------------------------------------------------------------------------------
@@ -288,7 +338,15 @@ def at_rate(spec: Spec, rate: float) -> Spec:
     """
     workload, now = spec.workload, offered_rate(spec)
     if now is None:
-        raise SpecError("workload.kind: {kind!r} has no request rate to vary; must be one that has", workload.kind)
+        if isinstance(workload, Trace):
+            raise SpecError(
+                "workload.rate: missing; {path} has no send times; allowed: requests per second", workload.path
+            )
+        raise SpecError(
+            "workload.kind: {kind!r} has no request rate to vary; allowed: {kinds}",
+            workload.kind,
+            ", ".join(kind for kind in KINDS if kind != workload.kind),
+        )
     if not (rate > 0 and math.isfinite(rate)):
         raise SpecError("workload.rate: {rate} requests/s; must be a positive number", rate)
     factor = rate / now

@@ -89,8 +89,6 @@ PAGES: dict[str, str] = {
     "why": "原因分析",
     "what would change it": "什么会改变结论",
     "link": "链路",
-    "equal rate": "相同速率对比",
-    "for longer": "更长时间",
     "estimate": "估算",
     "To run: **{name}**. Under your traffic of {rate} requests/s:": (
         "建议部署：**{name}**。在您每秒 {rate} 个请求的流量下："

@@ -86,6 +86,14 @@ ANSWERS: dict[str, str] = {
     "The run is too short to be steady: requests in the system still grew at its end. Send more requests.": (
         "运行太短，未达稳态：结束时系统中的请求仍在增长。请发送更多请求。"
     ),
+    "workload.{key}: cut to its min and max, the mean is {cut} tokens instead of {mean}.": (
+        "workload.{key}：按 min 与 max 截断后，均值为 {cut} 个 token，而非 {mean}。"
+    ),
+    "workload.{key}: the {count} drawn have a mean of {drawn} tokens, many would have {asked}. More requests come "
+    "closer, another run.seed draws others.": (
+        "workload.{key}：抽出的 {count} 个的均值为 {drawn} 个 token，数量足够多时应为 {asked}。"
+        "请求越多越接近，另一个 run.seed 会抽出别的。"
+    ),
     "{count:.0f} of {all:.0f} requests were rejected.": "{all:.0f} 个请求中有 {count:.0f} 个被拒绝。",
     "A ({a}) has a goodput of {rate} and B ({b}) of {y}: {verdict}. A {of_a}, B {of_b}": (
         "A（{a}）的有效吞吐为{rate}，B（{b}）为 {y}：{verdict}。A {of_a}，B {of_b}"
@@ -198,6 +206,7 @@ ANSWERS: dict[str, str] = {
     "{posting}, of {busy} that they are busy": "{posting}（忙碌共 {busy}）",
     "With engine.block_size {size}: {share}.": "engine.block_size 为 {size} 时：{share}。",
     "The other connector (link.connector) would free it.": ("另一种连接器（link.connector）可以释放它。"),
+    "No station is short, single requests are late. {closest}": "没有哪一处不够，只是个别请求迟了。{closest}",
     "Nothing is a bottleneck: there is headroom.": "没有瓶颈：尚有余量。",
     "Closest to its limit: {what}.": "最接近上限的是：{what}。",
     "prefill workers, busy {busy} of the time": "预填充实例，{busy} 的时间忙碌",
@@ -304,6 +313,10 @@ ANSWERS: dict[str, str] = {
         "每个候选在每个速率下收到 {time} 秒的流量（每秒 {rate} 个请求时为 {count} 个请求），前 {warmup} 秒不计。"
         "区间（95 %）包含{lists}、运行长度与搜索步长带来的不确定。"
     ),
+    "Up to {most} GPUs do not serve {rate} req/s within the targets; at the {each} req/s a GPU found above it would "
+    "take about {count}.": (
+        "最多 {most} 个 GPU 也不能在目标内每秒服务 {rate} 个请求；按上文每个 GPU {each} req/s 计，约需 {count} 个。"
+    ),
     "Up to {most} GPUs do not serve {rate} req/s within the targets.": (
         "最多 {most} 个 GPU 也不能在目标内每秒服务 {rate} 个请求。"
     ),
@@ -318,14 +331,14 @@ ANSWERS: dict[str, str] = {
         "低于此的目标需要更快的 GPU、更小的模型或更短的提示。"
     ),
     "{metric} {ms} ms": "{metric} {ms} ms",
-    "{gpus} GPUs are the fewest that may serve {rate} req/s: {name} ({needs}); this is their edge, the highest "
-    "rate found above is {highest}.": (
-        "可能满足 {rate} req/s 的最少 GPU 数为 {gpus}：{name}（{needs}）；"
-        "这已是其边缘，上文找到的最高速率为 {highest}。"
+    "{gpus} GPUs are the fewest that may serve {rate} req/s": "可能满足 {rate} req/s 的最少 GPU 数为 {gpus}",
+    "{gpus} GPUs are the fewest that serve {rate} req/s": "每秒服务 {rate} 个请求最少需要 {gpus} 个 GPU",
+    "1 GPU may be enough for {rate} req/s": "1 个 GPU 可能就能每秒服务 {rate} 个请求",
+    "1 GPU is enough for {rate} req/s": "1 个 GPU 就能每秒服务 {rate} 个请求",
+    "{enough}: {name} ({needs}); this is the edge, the highest rate found above is {highest}.": (
+        "{enough}：{name}（{needs}）；这已是其边缘，上文找到的最高速率为 {highest}。"
     ),
-    "{gpus} GPUs are the fewest that serve {rate} req/s: {name} ({needs}).": (
-        "每秒服务 {rate} 个请求最少需要 {gpus} 个 GPU：{name}（{needs}）。"
-    ),
+    "{enough}: {name} ({needs}).": "{enough}：{name}（{needs}）。",
     "{count} {how}": "{count} 个{how}",
     "more than {most} {how}": "{how}多于 {most} 个",
     "split": "拆分",

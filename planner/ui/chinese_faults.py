@@ -67,6 +67,17 @@ FAULTS: dict[str, str] = {
     "{key}={value}: {fault}": "{key}={value}：{fault}",
     "{kind}: {fault}, or a path": "{kind}：{fault}，或一个路径",
     "unknown key; allowed: {choices}": "未知的键；可用：{choices}",
+    "deployment.link: what a hand-over over {link} costs the workers was not measured and counts as nothing; where it "
+    "was (nvlink_nixl) it delays first tokens": (
+        "deployment.link：经 {link} 移交对 worker 的开销未经测量，按零计；测量过的（nvlink_nixl）会推迟首个 token"
+    ),
+    "run.warmup_requests: {warmup} leaves none of {count} requests to count; allowed: up to {most}": (
+        "run.warmup_requests：{warmup} 使 {count} 个请求中没有一个可计入；可用：至多 {most}"
+    ),
+    "--set {key}: {fault}": "--set {key}：{fault}",
+    "belongs to {kinds}; allowed: {choices}": "属于 {kinds}；可用：{choices}",
+    "{key} {kinds}": "{key} {kinds}",
+    "unknown key; did you mean {places}? allowed: {choices}": "未知的键；是否想写 {places}？可用：{choices}",
     "unknown key; did you mean '{near}'? allowed: {choices}": "未知的键；是否想写“{near}”？可用：{choices}",
     "{value} is unknown; allowed: {choices}": "{value} 未知；可用：{choices}",
     "{names} and {count} more": "{names} 以及另外 {count} 个",
@@ -173,8 +184,14 @@ FAULTS: dict[str, str] = {
         "{file}：内容不是 JSON 对象；可用：Hugging Face 的 {kind}"
     ),
     "a Hugging Face {file}": "Hugging Face 的 {file}",
-    "model: {fault}, or a folder with a config.json{remedy}": "model：{fault}，或含 config.json 的文件夹{remedy}",
-    "; a hub id once `{command}` has fetched its figures": "；先用 `{command}` 取得参数后，也可用 hub 上的名称",
+    "model: {fault}": "model：{fault}",
+    "{fault}, or a folder with a config.json": "{fault}，或含 config.json 的文件夹",
+    "{fault}, or a folder with a config.json; a hub id once `{command}` has fetched its figures": (
+        "{fault}，或含 config.json 的文件夹；先用 `{command}` 取得参数后，也可用 hub 上的名称"
+    ),
+    "{model} with engine.quantization: {bits}": "{model} 加 engine.quantization: {bits}",
+    "the figures of {name} do not ship; allowed: {shape}, as its name says, or the id itself once `{command}` has "
+    "fetched them": "未附带 {name} 的参数；可用：如其名称所示的 {shape}，或先用 `{command}` 取得参数后用该名称本身",
     "{where}: model_type: {kind!r} is not covered; allowed: {families}": (
         "{where}：model_type：不支持 {kind!r}；可用：{families}"
     ),
@@ -372,8 +389,8 @@ FAULTS: dict[str, str] = {
     "turn is counted as often as it is repeated": (
         "workload.turns：{count} 个会话共 {total} 轮；可用：总共 {most} 轮，每轮按其重复次数计时不超过 {history}"
     ),
-    "workload.kind: {kind!r} has no request rate to vary; must be one that has": (
-        "workload.kind：{kind!r} 没有可改变的请求速率；须为有速率的类型"
+    "workload.kind: {kind!r} has no request rate to vary; allowed: {kinds}": (
+        "workload.kind：{kind!r} 没有可改变的请求速率；可用：{kinds}"
     ),
     "workload.rate: {rate} requests/s; must be a positive number": "workload.rate：每秒 {rate} 个请求；须为正数",
     "workload.rate: {rate:g} is too small; allowed: rates at which the run ends": (
@@ -388,10 +405,11 @@ FAULTS: dict[str, str] = {
     "retrieval.top_k: {top_k} chunks of {documents} documents; at most one chunk each": (
         "retrieval.top_k：从 {documents} 个文档取 {top_k} 块；每个文档最多一块"
     ),
-    "{path}: line {line}: unknown format; workload.format must be one of {formats} (CSV or JSON lines with a time, "
-    "prompt_tokens and output_tokens)": (
-        "{path}：第 {line} 行：无法识别的格式；workload.format 须为其中之一：{formats}（含时间、prompt_tokens 和 "
-        "output_tokens 的 CSV 或 JSON 行）"
+    " with the columns {names}": "（列：{names}）",
+    "{path}: line {line}: unknown format{columns}; workload.format must be one of {formats} (CSV or JSON lines with a "
+    "time, prompt_tokens and output_tokens)": (
+        "{path}：第 {line} 行：无法识别的格式{columns}；workload.format 须为其中之一：{formats}（含时间、prompt_tokens "
+        "和 output_tokens 的 CSV 或 JSON 行）"
     ),
     "{path}: the trace is empty; it must hold at least one request": "{path}：轨迹为空；至少须有一个请求",
     "{path}: only {count} of {all} requests have their own send time; a closed loop or sessions cannot be written as a "
@@ -544,6 +562,10 @@ FAULTS: dict[str, str] = {
     ),
     "{file}: not UTF-8 text; allowed: {allowed}": ("{file}：不是 UTF-8 文本；可用：{allowed}"),
     "{file}: {fault}; allowed: {allowed}": ("{file}：{fault}；可用：{allowed}"),
+    "{file}: totals alone, no requests; allowed: a result of vllm bench serve with --save-detailed": (
+        "{file}：只有总量，没有各请求；可用：以 --save-detailed 运行 vllm bench serve 的结果"
+    ),
+    "{path}: the file holds one result; allowed: {file}": "{path}：该文件只有一个结果；可用：{file}",
     "{file}: no known result; allowed: {allowed}": ("{file}：不是已知的结果；可用：{allowed}"),
     "{file}: not as {title} writes it ({error}); allowed: {allowed}": (
         "{file}：不是 {title} 所写的样子（{error}）；可用：{allowed}"

@@ -149,11 +149,11 @@ WATCHING: dict[str, str] = {
     "--changes: no request ended while it was watched; allowed: a stack with traffic": (
         "--changes：监看期间没有请求结束；可用：有流量的服务"
     ),
-    "--replay {path}: no such file; allowed: what planner watch --record wrote, or {there}": (
-        "--replay {path}：没有这个文件；可用：planner watch --record 写的文件，或 {there}"
+    "{path}: no such file; allowed: what planner watch --record wrote, or {there}": (
+        "{path}：没有这个文件；可用：planner watch --record 写的文件，或 {there}"
     ),
-    "--replay {path}: is no recording; allowed: a file that planner watch --record wrote": (
-        "--replay {path}：不是记录；可用：planner watch --record 写的文件"
+    "{path}: is no recording; allowed: a file that planner watch --record wrote": (
+        "{path}：不是记录；可用：planner watch --record 写的文件"
     ),
     "{path}:{number}: is no line of a recording; allowed: lines as they were written": (
         "{path}:{number}：不是记录的行；可用：写下时的原样"

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Literal
 
 from planner.engine.catalogue import names
-from planner.engine.model_config import parsed, published_as
+from planner.engine.hub_ids import published_as
+from planner.engine.model_config import parsed
 from planner.spec import SpecError
 from planner.suggestion.splits import tp_sizes
 from planner.ui.scenario import Scenario, profile_for

@@ -13,6 +13,7 @@ import streamlit as st
 
 from planner.messages import Message, message, said, system
 from planner.ui.chinese import CHINESE
+from planner.ui.uploads import named
 
 LANGUAGES = {"en": "English", "zh": "简体中文"}
 
@@ -38,7 +39,7 @@ def fault(error: Exception | str) -> str:
     text = said(error) if isinstance(error, Exception) else error
     if isinstance(error, OSError) and error.strerror:
         text = message("{path}: {fault}", error.filename, system(error)) if error.filename else system(error)
-    told = re.sub(r"([\\*\[\]$~<>])", r"\\\1", " ".join(say(text).split()))
+    told = re.sub(r"([\\*\[\]$~<>])", r"\\\1", " ".join(named(say(text)).split()))
     return re.sub(r"(https?://[!-~]+)(?=[^ -~])", r"\1 ", told)  # else the link goes on through the Chinese after it
 
 

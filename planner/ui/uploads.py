@@ -44,6 +44,11 @@ def shown(name: str) -> str:
     return name if found is None else f"{found['stem']}{found['kind']} ({found['content'][:4]})"
 
 
+def named(text: str) -> str:
+    """The text with `shown` wherever it has the path of a stored file: people know the name that they gave."""
+    return re.sub(rf"{re.escape(str(UPLOADS))}/({_STORED.pattern})", lambda found: shown(found[1]), text)
+
+
 def keep(name: str, data: bytes) -> str:
     """`stored`, and listed for this session."""
     found = stored(name, data)

@@ -154,9 +154,8 @@ SAYS = 0.04  # of the whole, done in sight of the bar: before, the time left wou
 STAGES: dict[str, dict[str, tuple[float, float]]] = {
     "look": {"estimate": (0.0, 0.25), "search": (0.25, 0.45), "tune": (0.45, 0.8), "all seeds": (0.8, 1.0)},
     "sure": {
-        "estimate": (0.0, 0.01), "search": (0.01, 0.18), "tune": (0.18, 0.42), "all seeds": (0.42, 0.65),
-        "why": (0.65, 0.67), "what would change it": (0.67, 0.96), "link": (0.96, 0.97), "equal rate": (0.97, 0.99),
-        "for longer": (0.99, 1.0),
+        "estimate": (0.0, 0.01), "search": (0.01, 0.24), "tune": (0.24, 0.46), "all seeds": (0.46, 0.7),
+        "why": (0.7, 0.8), "what would change it": (0.8, 0.99), "link": (0.99, 1.0),
     },
 }  # fmt: skip
 

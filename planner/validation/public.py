@@ -23,8 +23,9 @@ import pandas as pd
 import yaml
 
 from planner.engine.catalogue import gpu_named, names
+from planner.engine.hub_ids import published_as
 from planner.engine.limits import uneven
-from planner.engine.model_config import load_model, model_config, published_as
+from planner.engine.model_config import load_model, model_config
 from planner.engine.model_shape import ModelShape
 from planner.engine.parallel import Parallel
 from planner.messages import message, said

@@ -102,9 +102,7 @@ def read_recording(path: Path) -> tuple[Head, Iterator[Round | Plan]]:
         path = shipped
     if not path.is_file():
         there = ", ".join(sorted(one.name.partition(".")[0] for one in RECORDINGS.glob("*.jsonl.gz")))
-        raise SpecError(
-            "--replay {path}: no such file; allowed: what planner watch --record wrote, or {there}", path, there
-        )
+        raise SpecError("{path}: no such file; allowed: what planner watch --record wrote, or {there}", path, there)
     lines = _lines(path)
     first = next(lines, None)
     every_s = first[1].get("interval_s", 60.0) if first is not None else None
@@ -116,7 +114,7 @@ def read_recording(path: Path) -> tuple[Head, Iterator[Round | Plan]]:
         or not isinstance(every_s, int | float)
         or not 0 < every_s <= LONGEST_S
     ):
-        raise SpecError("--replay {path}: is no recording; allowed: a file that planner watch --record wrote", path)
+        raise SpecError("{path}: is no recording; allowed: a file that planner watch --record wrote", path)
     head = Head(first[1]["config"], float(every_s), str(first[1].get("source", "")))
     return head, _rounds(path, lines)
 
