@@ -20,7 +20,7 @@ from planner.system.resolve import EngineLimits
 from planner.traffic.requests import Request, Segments
 from simulator.decodes import Decodes
 from simulator.host_memory import HostMemory
-from simulator.kv_cache import NO_KEYS, BlockRun, Keys, block_keys
+from simulator.kv_cache import NO_KEYS, BlockRun, Keys, Walked, block_keys
 from simulator.sequence import (
     ADMITTED,
     DECODE,
@@ -108,6 +108,14 @@ class Scheduler(Decodes):
         """Blocks that hold keys alone, and so twice the tokens, are no copies of others."""
         keys = block_keys(segments, tokens, size)
         return keys if size == self.limits.block_size else keys.apart(size)
+
+    def _keys_with(self, seq: Sequence, answer: int) -> Keys:
+        """Keys of its whole prompt and of so many tokens of its answer."""
+        request, size, prompt = seq.request, seq.block_tokens, seq.keys
+        if isinstance(prompt, Walked) and prompt.length * size + prompt.filled == request.prompt_tokens:
+            return prompt.then(request.output_content, answer, size)
+        segments = (*request.segments, (request.output_content, answer))  # preempted before, or of other blocks
+        return self._keys(segments, request.prompt_tokens + answer, size)
 
     def loaded(self, seq: Sequence) -> None:
         """Its remote KV is here: it goes ahead of the queue, among its like in order of admission."""
@@ -484,6 +492,5 @@ class Scheduler(Decodes):
         if request.output_shared and self.shared_content and request.shared_tokens == request.prompt_tokens:
             answer = cached_tokens - request.prompt_tokens
             if answer > 0:
-                segments = (*request.segments, (request.output_content, answer))
-                seq.keys = self._keys(segments, cached_tokens, size)
+                seq.keys = self._keys_with(seq, answer)
         self.kv.give_back(seq, (seq.computed + size - 1) // size, cached)

@@ -21,8 +21,8 @@ from planner.engine.host_costs import WAY_SHARED
 from planner.routing import NEEDS_DISTANCE
 from planner.run.tables import Progress
 from planner.spec import Disaggregated
+from planner.system.hand_over import HandOver
 from planner.system.resolve import System, WorkerPlace
-from planner.system.wires import HandOver
 from planner.traffic.requests import Arrival, Load, Request, continued, resumed
 from simulator.clock import NEVER, NOT_YET, Call, Clock
 from simulator.fabric import Fabric
@@ -150,7 +150,7 @@ class _Due(Call):
     def __init__(self, cluster: SimulatedCluster, visit: Visit, what: int) -> None:
         self._cluster, self._visit, self._what = cluster, visit, what
 
-    def __call__(self, now: float) -> None:
+    def happen(self, now: float) -> None:
         self._cluster.happen(self._what, self._visit, now)
 
 
@@ -168,7 +168,7 @@ class _Entering(Call):
             visit = self._visit = self._coming.pop()
             self._cluster.clock.at(self._cluster.entrance_s(visit), self)
 
-    def __call__(self, now: float) -> None:
+    def happen(self, now: float) -> None:
         if self._visit is not None:
             self._cluster.enter(self._visit, now)
         self.expect()
@@ -180,7 +180,7 @@ class _Wake(Call):
     def __init__(self, cluster: SimulatedCluster, station: Station) -> None:
         self._cluster, self._station = cluster, station
 
-    def __call__(self, now: float) -> None:
+    def happen(self, now: float) -> None:
         self._cluster.wake(self._station, now)
 
 
@@ -192,7 +192,7 @@ class _Through(Call):
     def __init__(self, cluster: SimulatedCluster, station: Station) -> None:
         self._cluster, self._station = cluster, station
 
-    def __call__(self, now: float) -> None:
+    def happen(self, now: float) -> None:
         self._cluster.through(self._station, now)
 
 
@@ -205,7 +205,7 @@ class _Onwards(Call):
         self._cluster, self._visit, self._station, self._mode = cluster, visit, station, mode
         self._retrieved = retrieved
 
-    def __call__(self, now: float) -> None:
+    def happen(self, now: float) -> None:
         if self._retrieved:
             self._cluster.retrieved(self._visit, self._station, self._mode, now)
         else:
@@ -526,7 +526,7 @@ class SimulatedCluster:
         intake = station.intake
         if now >= intake.end_s:
             for call in intake.leave(now):
-                call(now)
+                call.happen(now)
         if intake.inside:
             self.clock.at(intake.end_s, _Through(self, station))
 

@@ -22,6 +22,7 @@ from planner import core
 MODULES = """
 planner/dispatch.py planner/routing.py
 planner/engine/engine_limits.py planner/engine/host_costs.py planner/engine/step_time.py planner/engine/warmth.py
+planner/system/hand_over.py
 planner/traffic/contents.py planner/traffic/loads.py planner/traffic/requests.py
 simulator/batching.py simulator/clock.py simulator/cluster.py simulator/decodes.py simulator/fabric.py
 simulator/host_memory.py simulator/host_pace.py simulator/kv_cache.py simulator/layers.py simulator/link.py
@@ -60,7 +61,8 @@ def build(folder: Path) -> None:
                     [source],
                     output_dir=self.build_temp,
                     include_dirs=[*ext.include_dirs, headers],
-                    extra_postargs=ext.extra_compile_args,
+                    # nobody but Python calls into it: its own calls need no table
+                    extra_postargs=[*ext.extra_compile_args, "-fvisibility=hidden"],
                     depends=ext.depends,
                 )
                 return found

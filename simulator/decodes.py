@@ -13,6 +13,10 @@ from simulator.kv_cache import KvCache
 from simulator.sequence import DECODE, ENDING, Plan, Sequence
 
 
+def _admission(seq: Sequence) -> int:
+    return seq.index
+
+
 class Decodes:
     """Who decodes in the next step. `settle` and `retire` are for the latest plan only."""
 
@@ -171,5 +175,5 @@ class Decodes:
             self.leave(seq)
             seq.state = ENDING
         if plan.ending:
-            ending.sort(key=lambda seq: seq.index)
+            ending.sort(key=_admission)
         plan.ending = tuple(ending)

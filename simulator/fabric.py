@@ -23,7 +23,7 @@ class _Start(Call):
     def __init__(self, fabric: Fabric, path: Path, size: int, done: Action) -> None:
         self._fabric, self._path, self._size, self._done = fabric, path, size, done
 
-    def __call__(self, now: float) -> None:
+    def happen(self, now: float) -> None:
         self._fabric.start(self._path, self._size, self._done, now)
 
 
@@ -35,7 +35,7 @@ class _Drained(Call):
     def __init__(self, clock: Clock, latency_s: float, done: Action) -> None:
         self._clock, self._latency_s, self._done = clock, latency_s, done
 
-    def __call__(self, now: float) -> None:
+    def happen(self, now: float) -> None:
         self._clock.at(now + self._latency_s, self._done)
 
 
@@ -47,7 +47,7 @@ class _Moved(Call):
     def __init__(self, fabric: Fabric) -> None:
         self._fabric = fabric
 
-    def __call__(self, now: float) -> None:
+    def happen(self, now: float) -> None:
         self._fabric.moved(now)
 
 

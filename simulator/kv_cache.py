@@ -21,6 +21,8 @@ from typing import Final
 
 from planner.traffic.requests import Segments
 
+LAST: Final = 1 << 30  # more pieces than any prompt has
+
 
 class Keys:
     """A key for each of a prompt's leading `length` blocks; equal keys mean equal blocks after equal prefixes.
@@ -36,12 +38,22 @@ class Keys:
         self.bases = bases
         self.length = length
 
-    def at(self, block: int) -> int:
+    def at(self, block: int, piece: int = LAST) -> int:
+        """The key of a block, which may well be in that piece: who asks for one near the end asks most."""
         starts = self.starts
-        piece = len(starts) - 1  # who asks for one near the end asks most
-        if starts[piece] > block:
-            piece = bisect_right(starts, block) - 1 if starts[1] <= block else 0
+        last = len(starts) - 1
+        piece = min(piece, last)
+        if starts[piece] > block or (piece < last and starts[piece + 1] <= block):
+            piece = bisect_right(starts, block) - 1
         return self.bases[piece] + (block - starts[piece])
+
+    def piece(self, block: int, first: int) -> int:
+        """The piece that a block lies in, which is `first` or soon after."""
+        starts = self.starts
+        last = len(starts) - 1
+        while first < last and starts[first + 1] <= block:
+            first += 1
+        return first
 
     def head(self, blocks: int) -> Keys:
         """Of the first `blocks` blocks, or all."""
@@ -49,20 +61,62 @@ class Keys:
 
     def apart(self, size: int) -> Keys:
         """Other keys, of blocks of `size` tokens that are no copies of these."""
-        return Keys(self.starts, tuple([hash((base, size)) for base in self.bases]), self.length)
+        return Keys(self.starts, tuple([_key((base, size)) for base in self.bases]), self.length)
 
 
-NO_KEYS: Final = Keys((), (), 0)
+def _key(content: tuple[int, ...]) -> int:
+    """Two bits less than the hash, so that compiled code computes with it as a machine word."""
+    return hash(content) >> 2
 
 
-# After some whole segments: their keys, the last one, tokens in the block that is not full yet, and their pieces.
-Walked = tuple[Keys, int, int, tuple[int, ...]]
+class Walked(Keys):
+    """Keys of whole segments, which more segments may follow.
+
+    `last` key, tokens `filled` in the block that is not full yet, and a key of the `part` that these are.
+    """
+
+    __slots__ = ("filled", "last", "part")
+
+    def __init__(
+        self, starts: tuple[int, ...], bases: tuple[int, ...], length: int, last: int, filled: int, part: int
+    ) -> None:
+        super().__init__(starts, bases, length)
+        self.last = last
+        self.filled = filled
+        self.part = part
+
+    def then(self, content: int, tokens: int, block_size: int) -> Walked:
+        """One segment further, or a part of it."""
+        starts, bases, end, key, filled = self.starts, self.bases, self.length, self.last, self.filled
+        offset = 0
+        if filled:
+            offset = min(block_size - filled, tokens)
+            part = _key((self.part, content, offset))
+            if filled + offset < block_size:
+                return Walked(starts, bases, end, key, filled + offset, part)
+            key = _key((key, part))
+            starts += (end,)
+            bases += (key,)
+            end += 1
+        whole = (tokens - offset) // block_size
+        if whole:
+            base = _key((key, content, offset))
+            starts += (end,)
+            bases += (base,)
+            end += whole
+            key = base + whole - 1
+            offset += whole * block_size
+        filled = tokens - offset
+        return Walked(starts, bases, end, key, filled, _key((content, offset, filled)) if filled else 0)
+
+
+NO_KEYS: Final = Walked((), (), 0, 0, 0, 0)
 MOST_WALKED: Final = 4096
 _walked: OrderedDict[tuple[Segments, int], Walked] = OrderedDict()  # the latest ones
 
 
 @lru_cache(maxsize=16384)
-def block_keys(segments: Segments, tokens: int, block_size: int) -> Keys:
+def block_keys(segments: Segments, tokens: int, block_size: int) -> Walked:
     """Keys of the full blocks of the first `tokens` tokens.
 
     Blocks inside one segment are numbered on from a hash of all that comes before, a block over several segments is a
@@ -71,7 +125,7 @@ def block_keys(segments: Segments, tokens: int, block_size: int) -> Keys:
     """
     whole, rest = _whole(segments, tokens)
     at = 0
-    walked: Walked = (NO_KEYS, 0, 0, ())
+    walked = NO_KEYS
     for back in range(min(3, whole + 1)):
         found = _walked.get((segments[: whole - back], block_size))
         if found is not None:
@@ -79,12 +133,12 @@ def block_keys(segments: Segments, tokens: int, block_size: int) -> Keys:
             break
     for index in range(at, whole):
         content, size = segments[index]
-        walked = _walk(walked, content, size, block_size)
+        walked = walked.then(content, size, block_size)
         if index >= whole - 2:
             _remember(segments[: index + 1], block_size, walked)
     if rest:
-        walked = _walk(walked, segments[whole][0], rest, block_size)
-    return walked[0]
+        walked = walked.then(segments[whole][0], rest, block_size)
+    return walked
 
 
 def _whole(segments: Segments, tokens: int) -> tuple[int, int]:
@@ -94,33 +148,6 @@ def _whole(segments: Segments, tokens: int) -> tuple[int, int]:
             return index, tokens
         tokens -= size
     return len(segments), 0
-
-
-def _walk(walked: Walked, content: int, length: int, block_size: int) -> Walked:
-    """One segment further, by `length` tokens."""
-    before, key, filled, pieces = walked
-    starts, bases, end = before.starts, before.bases, before.length
-    offset = 0
-    if filled:
-        offset = min(block_size - filled, length)
-        pieces = (*pieces, content, 0, offset)
-        filled += offset
-        if filled < block_size:
-            return before, key, filled, pieces
-        key = hash((key, *pieces))
-        starts += (end,)
-        bases += (key,)
-        end += 1
-    whole = (length - offset) // block_size
-    if whole:
-        base = hash((key, content, offset))
-        starts += (end,)
-        bases += (base,)
-        end += whole
-        key = base + whole - 1
-        offset += whole * block_size
-    filled = length - offset
-    return Keys(starts, bases, end), key, filled, (content, offset, filled)
 
 
 def _remember(segments: Segments, block_size: int, walked: Walked) -> None:
@@ -150,11 +177,11 @@ class BlockRun(Entry):
 
     __slots__ = ("end", "first", "keys", "parts", "start", "users")
 
-    def __init__(self, keys: Keys, start: int, end: int, users: int) -> None:
+    def __init__(self, keys: Keys, start: int, end: int, users: int, first: int) -> None:
         self.keys = keys
         self.start = start
         self.end = end
-        self.first = keys.at(start)
+        self.first = first  # key of its first block
         self.users = users
         self.parts: tuple[BlockRun, BlockRun] | None = None
 
@@ -246,23 +273,21 @@ class KvCache:
 
     def _evict_tail(self, run: BlockRun, blocks: int) -> int:
         """Forget at most so many blocks of an unused run. Returns how many."""
-        copies = self.table[run.first]
         end, size = run.end, run.end - run.start
         if size > blocks:
-            if copies is not run:  # the tail becomes a run by itself, in all copies: next time it goes as a whole
+            if self.table[run.first] is not run:  # the tail becomes a run, in all copies: next time it goes as a whole
                 self._cut(run, end - blocks)
                 return 0
             size = blocks
             run.end = end - blocks
         else:
             self._remove(run)
-            if copies is run:
-                del self.table[run.first]
-            else:
+            copies = self.table.pop(run.first)
+            if copies is not run:
                 assert isinstance(copies, list)
                 copies.remove(run)
-                if not copies:
-                    del self.table[run.first]
+                if copies:
+                    self.table[run.first] = copies
                 return size
         if self.on_evict is not None:
             for block in range(end - 1, end - 1 - size, -1):
@@ -281,18 +306,21 @@ class KvCache:
 
     def found(self, keys: Keys, limit: int, runs: list[BlockRun] | None = None) -> int:
         """How many blocks `lookup` finds; their runs are added to `runs`."""
-        table, found, last = self.table, 0, min(limit, keys.length)
+        table, found, last, piece = self.table, 0, min(limit, keys.length), 0
+        run: BlockRun | None = None
         while found < last:
-            copies = table.get(keys.at(found))
+            piece = keys.piece(found, piece)
+            copies = table.get(keys.at(found, piece))
             if copies is None:
                 break
             run = copies if isinstance(copies, BlockRun) else copies[0]
             if runs is not None:
                 runs.append(run)
-            end = min(run.end, last)
-            if run.keys is not keys and run.keys.at(end - 1) != keys.at(end - 1):
-                return self._common(run, keys, end)
-            found = end
+            found = min(run.end, last)
+        if run is not None and run.keys is not keys:  # may part from the last run only: its key tells all before it
+            piece = keys.piece(found - 1, piece)
+            if run.keys.at(found - 1, piece) != keys.at(found - 1, piece):
+                return self._common(run, keys, found)
         return found
 
     def _common(self, run: BlockRun, keys: Keys, end: int) -> int:
@@ -331,21 +359,21 @@ class KvCache:
         first, second = run.first, run.keys.at(at)
         copies = self.table[first]
         if isinstance(copies, BlockRun):
-            head, self.table[second] = self._part(run, at)
+            head, self.table[second] = self._part(run, at, second)
             self.table[first] = head
             return head
-        pairs = [self._part(copy, at) for copy in copies]
+        pairs = [self._part(copy, at, second) for copy in copies]
         self.table[first] = [head for head, _ in pairs]
         self.table[second] = [tail for _, tail in pairs]
         return pairs[copies.index(run)][0]
 
-    def _part(self, run: BlockRun, at: int) -> tuple[BlockRun, BlockRun]:
-        """Unused, its tail stays where it is in the order and its head comes next."""
-        head = BlockRun(run.keys, run.start, at, run.users)
+    def _part(self, run: BlockRun, at: int, key: int) -> tuple[BlockRun, BlockRun]:
+        """Before block `at`, with that key. Unused, its tail stays where it is in the order and its head comes next."""
+        head = BlockRun(run.keys, run.start, at, run.users, run.first)
         if run.users:
-            run.parts = head, BlockRun(run.keys, at, run.end, run.users)
+            run.parts = head, BlockRun(run.keys, at, run.end, run.users, key)
             return run.parts
-        run.start, run.first = at, run.keys.at(at)
+        run.start, run.first = at, key
         later = run.later
         head.earlier, head.later = run, later
         run.later = later.earlier = head
@@ -359,7 +387,7 @@ class KvCache:
             key = keys.at(at)
             copies = table.get(key)
             if copies is None:  # nor is any later block cached: the tails of prompts are evicted first
-                run = BlockRun(keys, at, end, 1)
+                run = BlockRun(keys, at, end, 1, key)
                 table[key] = run
             else:
                 first = copies if isinstance(copies, BlockRun) else copies[0]
@@ -369,7 +397,7 @@ class KvCache:
                 if stop < first.end:
                     self._cut(first, stop)
                     copies = table[key]
-                run = BlockRun(keys, at, stop, 1)
+                run = BlockRun(keys, at, stop, 1, key)
                 if isinstance(copies, list):
                     copies.append(run)
                 else:

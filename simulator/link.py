@@ -20,6 +20,9 @@ from simulator.clock import NEVER
 DONE_BYTES: Final = 1e-6  # a residue of float arithmetic, not data
 
 
+Done = Callable[[float], None]
+
+
 class Path(NamedTuple):
     """What a transfer occupies: names of resources, and the fixed time before and after its bytes flow."""
 
@@ -40,13 +43,17 @@ class _Group:
         self.number = number
         self.tightest = tightest  # the least capacity on the path
         self.virtual = 0.0
-        self.active: list[tuple[float, int]] = []  # heap of (virtual at which it ends, transfer number)
-        self.queue: deque[tuple[float, int]] = deque()  # first-come: (bytes, transfer number) not yet started
+        self.active: list[tuple[float, int, Done]] = []  # heap of (virtual at its end, transfer number, then what)
+        self.queue: deque[tuple[float, int, Done]] = deque()  # first-come: (bytes, as above) not yet started
         self.rate = 0.0  # bytes a second of each active transfer
 
 
 def _order(group: _Group) -> int:
     return group.number
+
+
+def _number(ended: tuple[int, Done]) -> int:
+    return ended[0]
 
 
 class Network:
@@ -61,29 +68,27 @@ class Network:
         self._groups: dict[Path, _Group] = {}
         self._busy: list[_Group] = []  # those with transfers, in the order in which they were first used
         self._end: float | None = None  # `next_event_s` of the state as it is, once asked for
-        self._callbacks: dict[int, Callable[[float], None]] = {}
         self._number = 0
 
-    def start(self, path: Path, size_bytes: float, now: float, done: Callable[[float], None]) -> None:
+    def start(self, path: Path, size_bytes: float, now: float, done: Done) -> None:
         """Bytes begin to flow at `now`; `done(time_s)` is called by `advance` when the last one has left."""
         self.advance(now)
         group = self._groups.get(path)
         if group is None:
-            tightest = min(self.capacity[resource] for resource in path.resources)
+            tightest = min([self.capacity[resource] for resource in path.resources])
             group = self._groups[path] = _Group(path, len(self._groups), tightest)
         self._number += 1
-        self._callbacks[self._number] = done
         if not group.active:
             insort(self._busy, group, key=_order)
         elif path.fifo:
-            group.queue.append((size_bytes, self._number))
+            group.queue.append((size_bytes, self._number, done))
             return
-        heappush(group.active, (group.virtual + size_bytes, self._number))
+        heappush(group.active, (group.virtual + size_bytes, self._number, done))
         self._share()
 
     @property
     def in_flight(self) -> int:
-        return len(self._callbacks)
+        return sum(len(group.active) + len(group.queue) for group in self._busy)
 
     def next_event_s(self) -> float:
         """When the next transfer ends if nothing else starts; inf when the wires are idle."""
@@ -113,20 +118,22 @@ class Network:
 
     def _finish(self, now: float) -> None:
         # The transfer that set the end time ends by definition; others within the residue end with it.
-        ended: list[int] = []
+        ended: list[tuple[int, Done]] = []
         for group in self._busy:
             limit = group.virtual + max(DONE_BYTES, max(group.virtual * 1e-12, group.rate * now * 1e-15))
             while group.active and group.active[0][0] <= limit:
-                ended.append(heappop(group.active)[1])
+                _, number, done = heappop(group.active)
+                ended.append((number, done))
             if not group.active:
                 group.virtual = 0.0
                 if group.queue:
                     heappush(group.active, group.queue.popleft())
         self._busy = [group for group in self._busy if group.active]
         self._share()
-        ended.sort()
-        for number in ended:
-            self._callbacks.pop(number)(now)
+        if len(ended) > 1:
+            ended.sort(key=_number)
+        for _, done in ended:
+            done(now)
 
     def _share(self) -> None:
         """Progressive filling: the tightest resource fixes the rate of its groups, then the rest share what is left."""
@@ -138,11 +145,13 @@ class Network:
         left = {r: self.capacity[r] for group in open_groups for r in group.path.resources}
         while open_groups:
             users: dict[str, int] = {}
+            tightest, rate = "", NEVER
             for group in open_groups:
                 for resource in group.path.resources:
                     users[resource] = users.get(resource, 0) + len(group.active)
-            tightest = min(users, key=lambda resource: left[resource] / users[resource])
-            rate = left[tightest] / users[tightest]
+            for resource, many in users.items():
+                if not tightest or left[resource] / many < rate:
+                    tightest, rate = resource, left[resource] / many
             rest = []
             for group in open_groups:
                 if tightest in group.path.resources:

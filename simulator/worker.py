@@ -95,6 +95,17 @@ STEP_ROW: Final = 10
 Decision = tuple[tuple[tuple[int, int], ...], int, int, int, int, int, int]
 
 
+class _Law:
+    """Seconds of a decode-only step: base, more for each token of context, and the host's to launch it."""
+
+    __slots__ = ("base_s", "launch_s", "slope_s")
+
+    def __init__(self, base_s: float, slope_s: float, launch_s: float) -> None:
+        self.base_s = base_s
+        self.slope_s = slope_s
+        self.launch_s = launch_s
+
+
 class Worker:
     """See the module's docstring. `fast_forward=False` takes every step by itself: same outcomes, times within 1e-9 s.
 
@@ -131,7 +142,7 @@ class Worker:
         self.limits = limits
         self._rows = array("d")  # STEP_ROW numbers for each step, or run of equal steps
         self._step = step
-        self._laws: dict[int, tuple[float, float, float]] = {}
+        self._laws: dict[int, _Law] = {}
         self._record = record_steps
         self._announce = announce
         self._written: list[Sequence] = []  # KV that was sent, which the connector has not been asked about since
@@ -305,7 +316,7 @@ class Worker:
         if plan is None or plan.count == 1 or self._decided:
             return None
         begun = plan.boundary(plan.count - 2) if plan.count > 2 else plan.start
-        return plan if now <= begun + self._law(plan.batch)[2] else None
+        return plan if now <= begun + self._law(plan.batch).launch_s else None
 
     def release(self, sequence: Sequence, now: float) -> None:
         self._catch_up(now)
@@ -490,11 +501,11 @@ class Worker:
                 if self._host_pace is not None and not decodes:  # decode steps hide theirs at any pace
                     plan.launch *= self._host_pace.at(now)
         else:
-            base, slope, launch = self._law(plan.batch)
-            plan.first = base + slope * plan.context
-            plan.growth = slope * plan.batch
+            law = self._law(plan.batch)
+            plan.first = law.base_s + law.slope_s * plan.context
+            plan.growth = law.slope_s * plan.batch
             if self._launches:
-                plan.launch = launch
+                plan.launch = law.launch_s
         law_s = plan.first
         if post_s:
             plan.post = post_s
@@ -536,11 +547,11 @@ class Worker:
             if sequence.block_tokens != limits.block_size:
                 plan.first += (limits.keys_chunk_s if tokens > 1 else limits.keys_decode_s) * done
 
-    def _law(self, batch: int) -> tuple[float, float, float]:
-        """Of a decode-only step: base, more for each token of context, and the host's time to launch it."""
+    def _law(self, batch: int) -> _Law:
         law = self._laws.get(batch)
         if law is None:
-            law = self._laws[batch] = (*self._step.decode(batch), self._step.launch(0, batch))
+            base, slope = self._step.decode(batch)
+            law = self._laws[batch] = _Law(base, slope, self._step.launch(0, batch))
         return law
 
     def _mixed(self, chunks: Items[tuple[int, int]], batch: int, context: int) -> float:
@@ -552,8 +563,8 @@ class Worker:
             batch += len(chunks) - len(wide)
             context += sum(done for tokens, done in chunks if tokens == 1)
             if not wide:
-                base, slope, _ = self._law(batch)
-                return base + slope * context
+                law = self._law(batch)
+                return law.base_s + law.slope_s * context
         return self._step.mixed(wide, batch, context)
 
     def _begin(self, plan: Plan | None, now: float, outcomes: list[Outcome]) -> None:
@@ -588,7 +599,7 @@ class Worker:
             self._warm(plan, now + plan.post)
             plan.first = max(plan.first + plan.post, plan.launch) if plan.chunks else plan.first + plan.post
             return
-        head_s = self._law(plan.batch)[2]  # inputs are made ready; then the first kernels run
+        head_s = self._law(plan.batch).launch_s  # inputs are made ready; then the first kernels run
         if plan.decided == now:  # nothing ran: what follows is decided once this is launched
             plan.ready = now + max(plan.launch, head_s + plan.post)
         if plan.post:  # that long ago, where the GPU waits for the posts

@@ -12,8 +12,9 @@ from planner.engine.profile_file import ProfileFile
 from planner.report.explain import explain
 from planner.run.metrics import Summary
 from planner.run.tables import Run
+from planner.system.hand_over import HandOver
 from planner.system.resolve import resolve
-from planner.system.wires import HandOver, connector_config
+from planner.system.wires import connector_config
 from planner.traffic import workload
 
 PAIR = ["workload.rate=10", "workload.requests=300", "profile=h200-llama-3.1-8b-tp1-served"]
