@@ -66,7 +66,7 @@ def test_pages_report_and_command_say_the_same(name: str, tmp_path: Path) -> Non
     for row, table in made.values():
         passed = table[table["attainment"] >= found.slo.attainment]["rate"]
         judged = {probe.rate: probe.attainment for probe in row.searches[0].probes}
-        assert passed.max() == pytest.approx(row.rate, rel=0.35)
+        assert passed.max() == pytest.approx(row.rate, abs=table["rate"].diff().max())  # one of its steps
         for rate, attainment in zip(table["rate"], table["attainment"], strict=True):
             assert judged.get(rate, attainment) == pytest.approx(attainment)
 

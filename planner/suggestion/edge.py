@@ -20,6 +20,7 @@ from planner.suggestion.search import SURE, WIDEST, Probe, beside
 Array = NDArray[np.float64]
 
 FINE = 0.01  # width of the bracket that the rates of a candidate end with
+COARSEST = 0.06  # width that it ends with at most
 BESIDE = 0.25  # or half its width beside what chance and the step times leave open: together 3 % more than these
 NEXT_STEP = 1.04  # between rates while all of them pass, or none does, at least
 FARTHER = 1.25  # and at most, times as much for each rate that was run
@@ -193,7 +194,7 @@ def is_found(edge: Edge, error: float, seed: int = 0) -> bool:
     `error`: of the step times, a share. `seed` is that of the interval that will be told.
     """
     below, above = edge.bracket
-    if not edge.is_known:
+    if not edge.is_within(1 + COARSEST):
         return False
     if above / below <= 1 + FINE:
         return True

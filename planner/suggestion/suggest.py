@@ -13,7 +13,6 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
 from planner.messages import joined, message
@@ -294,7 +293,7 @@ class _Session:
         brief = shortened(halved(self.period), max(row.rate or row.guess for row in rows))
         gain = CLEAR_GAIN if self._quick else GAIN
         tuning = [TuneTask(self.spec, row.split, self.seeds[0], row.rate, row.guess, brief, gain) for row in wanted]
-        found = tune(tuning, partial(self._map, "tune"))
+        found = tune(tuning, lambda *task: self._map("tune", *task))
         if self._progress:
             self._progress("tune", 1.0)
         better = {

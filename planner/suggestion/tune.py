@@ -15,13 +15,14 @@ from typing import Any, Protocol
 
 from planner.spec import Spec, SpecError
 from planner.suggestion.probe import Period
-from planner.suggestion.search import Found, Probe, highest_rate, probe, system_of
+from planner.suggestion.search import Found, Probe, first_guess, highest_rate, probe, system_of
 from planner.suggestion.splits import Split, apply
 from planner.suggestion.tuning import knobs
 from planner.system.resolve import System
 
 GAIN = 0.015  # that a value must bring to be taken: less is the noise of a short run
 CLEAR_GAIN = 0.03  # and in a first look, whose rates are known to 4 %
+STEP, FARTHEST = 1.08, 1.5  # from the rate that a challenger must serve to its next one
 SEARCHED = 3  # values of a knob, after each has run once
 STEPS = (1 / 16, 1 / 4, 1.0)  # of the closed form, where no rate is known that passes
 
@@ -152,7 +153,8 @@ def _challenge(system: System, task: TuneTask, first: Probe | None) -> Found | N
     if task.goal:
         if not run(task.goal).passed:
             return None
-        return highest_rate(run, task.goal, tolerance=task.gain, step=1.08, missing=missing)
+        step = first_guess(system, task.seed) / task.guess  # as far as the closed form says that the value takes it
+        return highest_rate(run, task.goal, tolerance=task.gain, step=min(max(step, STEP), FARTHEST), missing=missing)
     for share in STEPS:
         if run(share * task.guess).passed:
             return highest_rate(run, share * task.guess, tolerance=task.gain, missing=missing)
