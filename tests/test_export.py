@@ -7,7 +7,6 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -20,6 +19,7 @@ import pytest
 import yaml
 
 import planner
+from live.server_process import free_ports
 from planner.interop import remainder
 from planner.interop.export import TARGETS, export
 from planner.interop.import_file import import_file
@@ -433,19 +433,13 @@ def test_hub_ids() -> None:
 # --- for real ------------------------------------------------------------------------------------
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 @pytest.mark.live
 def test_the_script_serves_on_this_machine(tmp_path: Path) -> None:
     """Two CPU servers, a real KV transfer, one request through the proxy."""
     if shutil.which("curl") is None:
         pytest.skip("the script needs curl, which is not installed")
     export(planner.load("cpu-1p1d"), "vllm", tmp_path)
-    port = _free_port()
+    (port,) = free_ports(1)  # bound half a minute later
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     server = subprocess.Popen(
         ["bash", str(tmp_path / "launch.sh")],
