@@ -34,8 +34,8 @@ from planner.suggestion.changes import (
 )
 from planner.suggestion.edge import Edge, interval, is_found, next_rate
 from planner.suggestion.fewest import smallest
-from planner.suggestion.probe import Period, load_at, seeded, turn_s, turnaround_s
-from planner.suggestion.rows import rough_row
+from planner.suggestion.probe import Period, lengths_of, load_at, seeded, turn_s, turnaround_s
+from planner.suggestion.rows import rough_row, slower_row
 from planner.suggestion.search import BLOCKS, Found, Probe, first_guess, highest_rate, probe, probes, sent, system_of
 from planner.suggestion.splits import PoolSize, Split, apply, splits
 from planner.suggestion.suggest import ROUNDS, SearchTask, search, suggest, unproven
@@ -158,6 +158,21 @@ def test_sessions_that_began_before_a_run_make_it_as_a_long_one_ends(kind: str) 
     assert begun[0] == pytest.approx(1.0, abs=0.05)
     assert begun[1:] == pytest.approx(steady[1:], rel=0.05)
     assert grows[0] < 0.9  # where nobody has begun
+    means = lengths_of(system, 0)  # what the closed form takes to be cached: with a router by caches all that was said
+    cached = 1 - means.computed / means.prompt
+    assert cached > steady[1] if policy == "prefix_aware" else cached == pytest.approx(steady[1], abs=0.05)
+
+
+def test_a_slower_row_is_its_rough_one_at_the_rate_that_was_found() -> None:
+    """Rates follow the rate, what tokens cost goes against it."""
+    found = suggest(spec("cluster.price_per_gpu_hour=2"), 2, seeds=1, requests=60, processes=1, quick=True)
+    row = next(row for row in found.rows if row.cost_per_million_tokens)
+    slower = slower_row(row, row.rate / 2)
+    assert (slower.rate, slower.low, slower.high) == (row.rate / 2,) * 3
+    assert slower.output_tokens_s_gpu == pytest.approx(row.output_tokens_s_gpu / 2)
+    assert row.cost_per_million_tokens is not None
+    assert slower.cost_per_million_tokens == pytest.approx(2 * row.cost_per_million_tokens)
+    assert not slower.refined
 
 
 def test_a_run_lasts_longer_than_its_requests() -> None:
