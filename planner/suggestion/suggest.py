@@ -46,7 +46,7 @@ from planner.suggestion.tasks import (
     shortened,
     why,
 )
-from planner.suggestion.tune import CLEAR_GAIN, GAIN, TuneTask, tune
+from planner.suggestion.tune import CLEAR_GAIN, GAIN, BeginTask, TuneTask, begin, tune
 from planner.suggestion.tuning import kept
 from planner.suggestion.verdict import advantage, decide, profile_error, unmeasured
 from planner.suggestion.words import engines, limit, pareto, pick, sentence, steps_origin
@@ -209,7 +209,8 @@ class _Session:
         return self._pool(function, inputs, done)
 
     def answer(self, candidates: list[Split], left_out: list[str]) -> Suggestion:
-        rows = self._coarse("search", candidates)
+        beginning = [BeginTask(self.spec, split, self.seeds[0]) for split in candidates]
+        rows = self._coarse("search", self._map("estimate", begin, beginning, (0, 0.4)))  # type: ignore[arg-type]
         if self.sweep:
             base = [split for mode in ("aggregated", "disaggregated") for split in self._near(rows, mode)]
             more = [other for split in base for other in variants(split, self.sweep, self._thresholds())]
@@ -245,8 +246,8 @@ class _Session:
 
     def _coarse(self, stage: str, candidates: list[Split]) -> list[Row]:
         tasks = [SearchTask(apply(self.spec, split), self.seeds[0], None, COARSE, 1.25) for split in candidates]
-        guesses: list[float] = self._map("estimate", guessed, tasks, (0, 0.5))  # type: ignore[assignment]
-        promises: list[float | None] = self._map("estimate", promised, tasks, (0.5, 1))  # type: ignore[assignment]
+        guesses: list[float] = self._map("estimate", guessed, tasks, (0.4, 0.7))  # type: ignore[assignment]
+        promises: list[float | None] = self._map("estimate", promised, tasks, (0.7, 1))  # type: ignore[assignment]
         promising = {split: rate for split, rate in zip(candidates, promises, strict=True) if rate is not None}
         self._promised |= promising
         period = self.period or self._period(max(guesses))
