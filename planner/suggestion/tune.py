@@ -17,7 +17,7 @@ from planner.spec import Spec, SpecError
 from planner.suggestion.probe import Period
 from planner.suggestion.search import Found, Probe, first_guess, highest_rate, probe, system_of
 from planner.suggestion.splits import Split, apply
-from planner.suggestion.tuning import knobs
+from planner.suggestion.tuning import CONNECTORS, knobs
 from planner.system.resolve import System
 
 GAIN = 0.015  # that a value must bring to be taken: less is the noise of a short run
@@ -78,16 +78,20 @@ class BeginTask:
 
 
 def begin(task: BeginTask) -> Split:
-    """The split with the pieces of hand-overs, and who posts them, that the closed form likes best.
+    """The split with the blocks that the closed form likes best, where hand-overs cost posts.
 
-    A search of vLLM's small blocks would rank splits by what posting holds them back by, not by what they end at.
-    Raises SpecError when the candidate cannot be built.
+    A search of vLLM's small blocks would rank splits by what posting holds them back by, not by what they end at. Who
+    posts is not asked of the closed form, which does not see what push makes prompts wait for. Raises SpecError when
+    the candidate cannot be built.
     """
     system = system_of(apply(task.spec, task.split))
     if not _posts(system):
         return task.split
     best, rate = task.split, first_guess(system, task.seed)
-    for other in _others(task.spec, task.split, next(knobs(system.spec, True)), {_sizes(system)}):
+    pulled = [
+        value for value in next(knobs(system.spec, True)) if value.get("connector", CONNECTORS[0]) == CONNECTORS[0]
+    ]
+    for other in _others(task.spec, task.split, pulled, {_sizes(system)}):
         guess = first_guess(system_of(apply(task.spec, other)), task.seed)
         if guess > rate:
             best, rate = other, guess
