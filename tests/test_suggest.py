@@ -38,7 +38,7 @@ from planner.suggestion.probe import Period, lengths_of, load_at, seeded, turn_s
 from planner.suggestion.rows import rough_row, slower_row
 from planner.suggestion.search import BLOCKS, Found, Probe, first_guess, highest_rate, probe, probes, sent, system_of
 from planner.suggestion.splits import PoolSize, Split, apply, splits
-from planner.suggestion.suggest import ROUNDS, SearchTask, search, suggest, unproven
+from planner.suggestion.suggest import FIRST_STEP, LOOK, ROUNDS, SearchTask, search, suggest, unproven
 from planner.suggestion.tasks import TURNAROUNDS, Searched, period_of
 from planner.suggestion.tune import GAIN, Tuned, TuneTask, tune
 from planner.suggestion.tuning import BLOCK_SIZES, BUDGETS, CONNECTORS, Tuning
@@ -527,16 +527,23 @@ class Queue:
         blocks = tuple((int((part == i).sum()), int((good & (part == i)).sum())) for i in range(BLOCKS))
         return Probe(rate, True, 0.0, 0.0, 0.0, 0.0, 0.0, False, True, blocks)
 
-    def edge(self) -> Edge:
-        """Run as suggest runs a finalist."""
-        rates, found = [self.truth / 1.04, self.truth, self.truth * 1.04], None
+    def edge(self, rough: float, error: float) -> Edge:
+        """Run as suggest runs a finalist whose rough rate is `rough` times the truth."""
+        first, others = [*range(len(self.gaps))][:LOOK], [*range(len(self.gaps))][LOOK:]
         runs: list[list[Probe]] = [[] for _ in self.gaps]
-        while rates:
-            for seed, of_seed in enumerate(runs):
-                of_seed += [self.run(seed, rate) for rate in rates]
-            found = Edge.of(runs, 0.99)
-            rates = [] if is_found(found, 0.0) or len(runs[0]) >= 20 else [next_rate(found)]
-        assert found is not None
+
+        def add(seeds: list[int], rates: list[float]) -> None:
+            for seed in seeds:
+                runs[seed] += [self.run(seed, rate) for rate in rates]
+
+        add(first, [self.truth * rough / FIRST_STEP, self.truth * rough * FIRST_STEP])
+        while not (look := Edge.of(runs[: len(first)], 0.99)).is_within(FIRST_STEP**2):
+            add(first, [next_rate(look)])
+        if others:
+            runs[:] = [[one for one in of_seed if one.rate in look.bracket] for of_seed in runs]
+            add(others, [*look.bracket])
+        while not is_found(found := Edge.of(runs, 0.99), error):
+            add(first + others, [next_rate(found)])
         return found
 
 
@@ -547,11 +554,27 @@ def test_intervals_cover_the_truth_however_short_the_runs(count: int, seeds: int
     trials, covered, widths = 60, 0, []
     for trial in range(trials):
         fast, slow = (Queue(speed, seeds, 1000 * count + trial, count) for speed in (1.1, 1.0))
-        found = advantage(fast.edge(), slow.edge())
+        rough = np.exp(np.random.default_rng(trial).normal(0.03, 0.1, 2))
+        found = advantage(*(queue.edge(off, 0.03) for queue, off in zip((fast, slow), rough, strict=True)))
         covered += found.low <= fast.truth / slow.truth - 1 <= found.high
         widths.append(found.high - found.low)
     assert covered / trials >= 0.9  # 3 standard errors below 0.95 would be 0.87
     assert np.median(widths) < 2.0 / math.sqrt(count * seeds / 200)  # and they do shrink
+
+
+def test_a_bracket_is_as_fine_as_what_is_not_known_makes_worth_it() -> None:
+    def of(below: float, above: float) -> Edge:
+        runs = [replace(_threshold(5.0, rate), blocks=((50, 50 if rate <= 5 else 45),) * 4) for rate in (below, above)]
+        return Edge.of([runs] * 5, 0.99)
+
+    assert not is_found(of(4.9, 5.1), 0.0)
+    assert is_found(of(4.9, 5.1), 0.1)
+    assert not is_found(of(4.8, 5.2), 0.5)  # however little is known
+
+
+def test_targets_that_all_may_miss_have_an_edge() -> None:
+    runs = [[replace(_threshold(5.0, rate), blocks=((50, 0),) * 4) for rate in (4.0, 6.0)] for _ in range(2)]
+    assert math.isfinite(Edge.of(runs, 0.0).expected())
 
 
 def _edge(*steps: float, seeds: int = 5) -> Edge:

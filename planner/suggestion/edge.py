@@ -88,8 +88,8 @@ class Edge:
 
     def log_rate(self, counts: Array, kept_up: Array) -> Array:
         """The logarithm of the highest rate for each draw: counts (draws x rates x 2), share that keeps up."""
-        least = 1 / (1 + float(counts[..., 0].mean()))  # between no miss and one
-        level = _log_odds(max(self.missing, least))
+        least = 1 / (2 + float(counts[..., 0].mean()))  # between no miss and one, and as far from all
+        level = _log_odds(min(max(self.missing, least), 1 - least))
         found = _crossing(np.log(self.rates), _log_missed(counts), level, self._steepness())
         if kept_up.min() < 1:
             found = np.minimum(found, _crossing(np.log(self.rates), 1 - kept_up, 0.5, math.inf))
