@@ -474,13 +474,16 @@ class _Session:
 
     def _at_equal_rate(self, ours: Row, theirs: Row) -> list[ProbeTask]:
         """The slower one at the highest rate at which the better one was run and passed."""
-        better, other = (ours, theirs) if ours.rate > theirs.rate else (theirs, ours)
-        rate, _ = self._edges[better.split].bracket
+        _, other, rate = self._better(ours, theirs)
         return [ProbeTask(apply(self.spec, other.split), seed, rate, self.period) for seed in self.seeds]
 
-    def _equal_rate(self, ours: Row, theirs: Row, found: Sequence[Probe]) -> EqualRate:
+    def _better(self, ours: Row, theirs: Row) -> tuple[Row, Row, float]:
+        """(the one that serves more, the other, the highest rate at which the first was run and passed)."""
         better, other = (ours, theirs) if ours.rate > theirs.rate else (theirs, ours)
-        rate, _ = self._edges[better.split].bracket
+        return better, other, self._edges[better.split].bracket[0]
+
+    def _equal_rate(self, ours: Row, theirs: Row, found: Sequence[Probe]) -> EqualRate:
+        better, other, rate = self._better(ours, theirs)
         known = [one for of_seed in better.searches for one in of_seed.probes if one.rate == rate]
         shares = {
             row.mode: sum(one.attainment for one in runs) / len(runs) for row, runs in ((better, known), (other, found))
