@@ -323,6 +323,8 @@ class Scheduler(Decodes):
                     self._load(seq, hits, runs, own, whole, restorable)
                     continue
                 done = max(done, restorable)
+            if seq.mode == "resumed" and not seq.preemptions:
+                done = length - 1
             tokens = length - done
             if 0 < threshold < tokens:
                 tokens = threshold

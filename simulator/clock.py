@@ -72,6 +72,11 @@ class Clock:
         delay = time_s - self.now
         self._add(self.now + delay if delay > 0.0 else self.now, time_s, action)
 
+    @property
+    def next_s(self) -> float:
+        """When something comes next; there must be something."""
+        return self._calls[0].when
+
     def after(self, delay_s: float, action: Action) -> None:
         """Call `action` so many seconds from now."""
         when = self.now + delay_s

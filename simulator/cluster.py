@@ -215,7 +215,8 @@ class _Onwards(Call):
 class SimulatedCluster:
     """One simulated run of `load` on `system`.
 
-    `stop(cluster)` is asked now and then; when it returns True the run is abandoned where it is (`stopped`).
+    `stop(cluster)` is asked now and then; when it returns True the run is abandoned where it is (`stopped`), as it is
+    at `until_s`.
     """
 
     def __init__(
@@ -226,6 +227,7 @@ class SimulatedCluster:
         fast_forward: bool = True,
         record_steps: bool = True,
         stop: Callable[[SimulatedCluster], bool] | None = None,
+        until_s: float = math.inf,
     ) -> None:
         spec = system.spec
         self.clock = Clock()
@@ -236,8 +238,10 @@ class SimulatedCluster:
         self._inside = 0  # requests that have been sent and have not ended
         self._asleep: list[Event] = []  # of those who wait for somebody to come
         self.stopped = False
+        self.stopped_s = math.inf
+        self.answered: dict[int, int] = {}  # by request: tokens of the answers that were under way then
         self._open_loop = False  # nothing follows from the end of a request
-        self._stop = stop
+        self._stop, self._until_s = stop, until_s
         self._by_id: dict[int, Visit] = {}  # of those that engines have
         retrieval, knobs = spec.retrieval, spec.optimizations
         self._layers = knobs.transfer.layerwise
@@ -294,7 +298,7 @@ class SimulatedCluster:
             known.reverse()
             del arrivals
             _Entering(self, known).expect()
-            if progress is None and self._stop is None:
+            if progress is None and self._stop is None and self._until_s == math.inf:
                 self.clock.run()
             else:
                 self._run_watched(progress)
@@ -318,14 +322,23 @@ class SimulatedCluster:
         expected = max(self.load.expected_requests, 1)
         events = 0
         while not self.clock.idle:
+            if self.clock.next_s > self._until_s:
+                self._abandon(self._until_s)
+                return
             self.clock.step()
             events += 1
             if events % WATCH_EVERY == 0:
                 if progress:
                     progress("simulate", min(1.0, (len(self.visits) - self.outstanding) / expected))
                 if self._stop and self._stop(self):
-                    self.stopped = True
+                    self._abandon(self.clock.now)
                     return
+
+    def _abandon(self, now: float) -> None:
+        self.stopped, self.stopped_s = True, now
+        for number, visit in self._by_id.items():
+            if visit.decode is not None and visit.decode_worker is not None:
+                self.answered[number] = visit.decode_worker.engine.answered(visit.decode, now)
 
     def _start_processes(self) -> None:
         aged = [pool for pool in self.pools if pool.router.state_age_s]
@@ -394,8 +407,7 @@ class SimulatedCluster:
         stations = self.decoders.stations
         station = visit.worker = stations[self._turn % len(stations)]
         self._turn += 1
-        station.engine.recall(visit.request)
-        self._queue(visit, station, "full", now)
+        self._queue(visit, station, "resumed", now)
 
     def _known(self, arrival: Arrival) -> Visit:
         visit = Visit(arrival.request, arrival.time_s)

@@ -10,7 +10,8 @@ from planner.traffic.requests import Request
 from simulator.clock import NOT_YET
 from simulator.kv_cache import NO_KEYS, Holding
 
-Mode = Literal["full", "prefill_only", "remote"]
+Mode = Literal["full", "prefill_only", "remote", "resumed"]
+WHOLE: Final = ("full", "resumed")  # modes in which one worker ends the prompt and decodes
 Outcome = tuple[float, str, "Sequence"]
 Posting = Callable[["Sequence", float], float]
 
@@ -36,8 +37,9 @@ class Sequence(Holding):
     """One request on one worker. Times are stamped by the worker, NaN until then; seconds.
 
     `prefill_only` leaves after one token and keeps its blocks until they are released. `remote` reads its prompt's KV
-    from another worker and computes the last prompt token only. `remote_tokens` (`remote_blocks`) is what it must read:
-    its prompt less the blocks cached here. `cached_tokens` are the prompt tokens hit at its first admission.
+    from another worker and computes the last prompt token only; a `resumed` one had it here when the run began.
+    `remote_tokens` (`remote_blocks`) is what must be read: the prompt less the blocks cached here. `cached_tokens` are
+    the prompt tokens hit at its first admission.
     """
 
     __slots__ = (
@@ -113,6 +115,12 @@ class Plan:
     def decision(self, step: int, early: bool) -> float:
         """When step number `step` is decided (from 2 on): as it begins, or `early` as the one before does."""
         return self.boundary(step - 1 - early)
+
+    def steps_ended(self, now: float) -> int:
+        """Steps whose tokens are there at `now`."""
+        if now >= self.end:
+            return self.count
+        return min(self.steps_begun(now), self.count) - 1 if self.count > 1 else 0
 
     def steps_begun(self, now: float) -> int:
         """Steps that have begun at `now`: the fewest whose end lies after it, at least 1. May exceed `count`."""

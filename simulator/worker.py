@@ -67,7 +67,10 @@ from simulator.sequence import (
     POSTED,
     PREEMPTED,
     PREFILLED,
+    DECODE,
+    ENDING,
     PROMPT_ENDING,
+    WHOLE,
     Mode,
     Outcome,
     Plan,
@@ -228,10 +231,6 @@ class Worker:
         """What `kv` is asked for; the same for all engines of a pool."""
         return self._scheduler.prompt_keys(request) if self._scheduler.shared_content else NO_KEYS
 
-    def recall(self, request: Request) -> None:
-        """Cache the whole prompt, as far as it may be shared."""
-        self.kv.recall(self.prompt_keys(request))
-
     def cached_tokens(self, request: Request) -> int:
         size = self.limits.block_tokens(request.prompt_tokens)
         return self.kv.found(self.prompt_keys(request), (request.prompt_tokens - 1) // size) * size
@@ -260,6 +259,18 @@ class Worker:
         if self._plan is None:
             return -NEVER
         return NEVER if self._scheduler.waiting or self._next is not None else self._plan.end
+
+    def answered(self, sequence: Sequence, now: float) -> int:
+        """Tokens that it has sampled by `now`, to within one."""
+        self._catch_up(now)
+        if sequence.state != DECODE:
+            return sequence.target - 1 if sequence.state == ENDING else sequence.sampled
+        plan, follower, ended = self._plan, self._next, self._scheduler.clock
+        if follower is not None and follower.batch:
+            ended -= follower.settled
+        if plan is not None and plan.batch:
+            ended -= plan.settled - plan.steps_ended(now)
+        return sequence.sampled + 1 + max(ended - sequence.join, 0)
 
     # --- what happens to it ---
 
@@ -669,7 +680,7 @@ class Worker:
                     continue  # preempted while its only token was on its way: it starts again
                 sequence.prefill_end_s = end
                 sequence.answer_s = answer_s
-                if sequence.mode == "full" and sequence.target > 1:
+                if sequence.mode in WHOLE and sequence.target > 1:
                     sequence.decode_start_s = end
                 outcomes.append((end, PREFILLED, sequence))
         for sequence in plan.ending:

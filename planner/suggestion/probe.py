@@ -17,6 +17,7 @@ from planner.spec import Retrieval, Sessions, Spec, Workload
 from planner.system.capacity import MeanLengths, mean_lengths
 from planner.system.resolve import System
 from planner.traffic import workload
+from planner.traffic.contents import ANSWER, PROMPT, content_id
 from planner.traffic.loads import Chained, Underway
 from planner.traffic.random_streams import draw, stream
 from planner.traffic.requests import Arrival, Load, Request
@@ -32,15 +33,19 @@ COUNTED = {
     "sessions": "sessions",
 }
 
+GOLDEN = (math.sqrt(5) - 1) / 2  # multiples of it, without their whole parts, fill the space from 0 to 1 evenly
 FEW = 4  # sessions of unequal length, of which one is met at a later turn
 
 
 @dataclass(frozen=True, slots=True)
 class Period:
-    """How long requests are sent, at any rate, and the first part of it that only fills an empty system."""
+    """How long requests are judged, at any rate: from `warmup_s`, when nothing tells any more how the run began, to
+    `seconds`. Others follow for `after_s`, and end the run; 0: none, and it ends with the last answer.
+    """
 
     seconds: float
     warmup_s: float
+    after_s: float = 0.0
     least_warmup_s: float | None = None  # of shorter runs, for a rough rate; None: as long
     least_judged_s: float | None = None  # and what follows it; None: as long as the warm-up
 
@@ -55,7 +60,7 @@ class Period:
 class Start:
     """How a run of traffic that has long gone on begins."""
 
-    entering_s: float  # so long sessions come that began before
+    entering_s: float  # of sessions: so long those come that began before
     token_s: float  # that answers took which have begun
 
 
@@ -92,20 +97,61 @@ def load_at(spec: Spec, seed: int, rate: float, seconds: float | None = None, st
     """The requests of `spec` at another rate; the same objects at another time where the load allows it.
 
     `seconds`: those that are sent within so long, of a list that is as long as that needs. None: the spec's own list.
-    `start`: sessions have begun before. None: nobody has.
+    `start`: sessions, or answers, have begun before. None: none has.
     """
     if seconds is not None:
         if start is not None and isinstance(spec.workload, Sessions):
             return _underway(spec, seed, rate, seconds, start)
         spec = _long_enough(spec, rate * seconds)
     load, offered = traffic_of(spec, seed)
-    if isinstance(load, Chained) and offered is not None:
-        factor = offered / rate
-        arrivals = tuple(Arrival(arrival.time_s * factor, arrival.request) for arrival in load.arrivals)
-        return (
-            Chained(arrivals, load.followers) if seconds is None else _cut(Chained(arrivals, load.followers), seconds)
+    if not isinstance(load, Chained) or offered is None:
+        return workload.build(at_rate(seeded(spec, seed), rate))
+    factor = offered / rate
+    arrivals = tuple(Arrival(arrival.time_s * factor, arrival.request) for arrival in load.arrivals)
+    faster = Chained(arrivals, load.followers)
+    if seconds is None:
+        return faster
+    cut = _cut(faster, seconds)
+    return cut if start is None else _answering(cut, _Traffic.of(spec, seed), rate * start.token_s)
+
+
+def _answering(load: Chained, traffic: _Traffic, requests: float) -> Underway:
+    """The load as if it had come for ever: as many answers as `requests` have tokens are halfway when it begins."""
+    count = round(requests * _mean_output(traffic))
+    room = 256
+    while room < count:
+        room *= 2
+    halfway = _cut_short(traffic, room)[:count]
+    arrivals = (*(Arrival(0.0, one) for one in halfway), *load.arrivals)
+    return Underway(Chained(arrivals, {}), frozenset(), frozenset(one.request_id for one in halfway), 0.0)
+
+
+@lru_cache(maxsize=32)
+def _mean_output(traffic: _Traffic) -> float:
+    arrivals = _base_load(traffic)[0].start()
+    return sum(one.request.output_tokens for one in arrivals) / len(arrivals)
+
+
+@lru_cache(maxsize=16)
+def _cut_short(traffic: _Traffic, count: int) -> list[Request]:
+    """So many answers that had begun, each the likelier the longer it is, at any of its tokens; no request of the list.
+
+    However few of them are taken, in order, they are spread evenly.
+    """
+    requests = [one.request for one in _base_load(traffic)[0].start()]
+    reached = np.cumsum([one.output_tokens for one in requests])
+    first = stream(traffic.seed, "answering").random()
+    tokens = ((first + GOLDEN * np.arange(count)) % 1.0 * reached[-1]).astype(int)
+    found = []
+    for at, (place, token) in enumerate(zip(np.searchsorted(reached, tokens, side="right"), tokens, strict=True)):
+        like, number = requests[place], len(requests) + at
+        own = content_id(PROMPT, like.request_id)
+        segments = tuple((content_id(PROMPT, number) if one == own else one, size) for one, size in like.segments)
+        one = replace(
+            like, request_id=number, session_id=number, segments=segments, output_content=content_id(ANSWER, number)
         )
-    return workload.build(at_rate(seeded(spec, seed), rate))
+        found.append(_resumed(one, int(reached[place] - token) - 1))
+    return found
 
 
 def _long_enough(spec: Spec, requests: float) -> Spec:
@@ -241,18 +287,18 @@ def _resumed(request: Request, tokens: int) -> Request:
         output_tokens=request.output_tokens - tokens,
         max_tokens=request.max_tokens - tokens,
         segments=(*request.segments, (request.output_content, tokens)),
-        shared_tokens=prompt,
+        shared_tokens=prompt if request.output_shared else request.shared_tokens,
     )
 
 
-def request_s(spec: Spec, seed: int) -> float:
-    """Seconds that a request takes when it just meets its targets; nominal without them."""
+def request_s(spec: Spec, seed: int, part: float = 1.0) -> float:
+    """Seconds that a request takes, to this part of its answer, when it just meets its targets; nominal without them."""
     load, _ = traffic_of(spec, seed)
     requests = [arrival.request for arrival in load.start()]
     output = sum(request.output_tokens for request in requests) / len(requests)
     first_ms = 1000.0 if spec.slo.ttft_ms is None else spec.slo.ttft_ms
     token_ms = 50.0 if spec.slo.tpot_ms is None else spec.slo.tpot_ms
-    return (first_ms + token_ms * output) / 1e3
+    return (first_ms + token_ms * output * part) / 1e3
 
 
 def lengths_of(system: System, seed: int) -> MeanLengths:

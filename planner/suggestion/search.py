@@ -1,9 +1,10 @@
 """The highest rate at which a deployment meets its targets: bisection on simulated attainment.
 
 Every probe of a candidate, and every candidate of a comparison, serves the same requests and gaps, only faster or
-slower (common random numbers), and for as many seconds: at a higher rate it gets further in the list. Requests sent
-in the first seconds fill an empty system and are not judged. A probe that has missed more requests than it may is
-abandoned; it could not pass any more.
+slower (common random numbers), and for as many seconds: at a higher rate it gets further in the list. A run begins
+with answers and sessions under way, as if requests had come for ever, and goes on for a while after the last one that
+is judged: systems that fill or empty would pass at rates which they cannot hold. A probe that has missed more requests
+than it may is abandoned; it could not pass any more.
 """
 
 from __future__ import annotations
@@ -130,13 +131,11 @@ class Settled:
 
 
 def sent(system: System, seed: int, rate: float, period: Period | None) -> Load:
-    """What is sent at `rate` for a period, or the whole list. For a period sessions have gone on for ever."""
+    """What is sent at `rate` for a period, as if requests had come for ever, or the whole list."""
     if period is None:
         return load_at(system.spec, seed, rate)
-    if not isinstance(system.spec.workload, Sessions):
-        return load_at(system.spec, seed, rate, period.seconds)
     pace = token_s(system, rate, lengths_of(system, seed), system.spec.slo)
-    return load_at(system.spec, seed, rate, period.seconds, Start(period.warmup_s, pace))
+    return load_at(system.spec, seed, rate, period.seconds + period.after_s, Start(period.warmup_s, pace))
 
 
 def system_of(spec: Spec) -> System:
@@ -174,10 +173,12 @@ def probes(
     rules: list[Callable[[SimulatedCluster], bool]] = []
     if early:
         rules.append(lambda cluster: all(one(cluster) for one in misses))
-    if follow and math.isfinite(judged.end_s):
+    after_s = 0.0 if period is None else period.after_s
+    if after_s or (follow and math.isfinite(judged.end_s)):
         rules.append(settled)
     stop = (lambda cluster: any(rule(cluster) for rule in rules)) if rules else None
-    cluster = SimulatedCluster(system, load, record_steps=False, stop=stop)
+    until_s = judged.end_s + after_s if after_s else math.inf
+    cluster = SimulatedCluster(system, load, record_steps=False, stop=stop, until_s=until_s)
     visits = cluster.run()
     if cluster.stopped and all(one.hopeless for one in misses):
         shares = [1 - one.missed / max(one.decided, 1) for one in misses]
@@ -185,14 +186,17 @@ def probes(
     last_s = judged.end_s if cluster.stopped else min(max(one.arrival_s for one in visits), judged.end_s)
     last_s = max(last_s, first_s)  # at a rate so low that nobody comes in the period, the first one is judged
     visits = [one for one in visits if one.arrival_s <= last_s]
-    until_s = cluster.clock.now if cluster.stopped else None
-    return [_judged(rate, visits, Window(judged.start_s, last_s), slo, until_s) for slo in slos]
+    answered = [cluster.answered.get(one.request.request_id, 0) for one in visits] if cluster.stopped else None
+    return [_judged(rate, visits, Window(judged.start_s, last_s), slo, cluster.stopped_s, answered) for slo in slos]
 
 
-def _judged(rate: float, visits: list[Visit], window: Window, slo: Slo, until_s: float | None) -> Probe:
+def _judged(
+    rate: float, visits: list[Visit], window: Window, slo: Slo, until_s: float, answered: list[int] | None
+) -> Probe:
     """`visits`: all that began by the end of the judged time.
 
-    What had not ended when a run was stopped, at `until_s`, ends there: it kept its targets unless it had missed them.
+    What had not ended when a run was stopped, at `until_s`, goes on as it went so far, when `answered` of its tokens
+    were there; what had not begun begins.
     """
 
     def column(value: Callable[[Visit], float]) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
@@ -200,8 +204,11 @@ def _judged(rate: float, visits: list[Visit], window: Window, slo: Slo, until_s:
 
     arrival, first = column(lambda v: v.arrival_s), column(lambda v: v.first_token_s)
     end, tokens = column(lambda v: v.finish_s), column(lambda v: v.request.output_tokens)
-    if until_s is not None:
-        first, end = (np.where(np.isnan(times), until_s, times) for times in (first, end))
+    if answered is not None:
+        first = np.where(np.isnan(first), until_s, first)
+        more = np.maximum(np.asarray(answered) - 1, 0)
+        pace = np.where(more > 0, (until_s - first) / np.maximum(more, 1), 0.0)
+        end = np.where(np.isnan(end), np.maximum(first + pace * (tokens - 1), until_s), end)
     ok = np.array([visit.finish_reason != "rejected" for visit in visits])
     ttft, e2e = first - arrival, end - arrival
     tpot = np.where(tokens > 1, (end - first) / np.maximum(tokens - 1, 1), 0.0)

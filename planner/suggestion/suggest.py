@@ -31,7 +31,6 @@ from planner.suggestion.search import Probe, system_of
 from planner.suggestion.splits import Split, apply, rank_sizes, splits, tp_sizes, variants
 from planner.suggestion.spread import Spread, cores, spread
 from planner.suggestion.tasks import (
-    TURNAROUNDS,
     ProbeTask,
     Searched,
     SearchTask,
@@ -281,7 +280,7 @@ class _Session:
 
     def _period(self, rate: float) -> Period | None:
         """As many seconds as `rate` takes; a first look may be too short for its interval to hold."""
-        return period_of(self.spec, self.asked, rate, least=0 if self._quick else TURNAROUNDS)
+        return period_of(self.spec, self.asked, rate, long=not self._quick)
 
     def _near(self, rows: list[Row], mode: str) -> list[Split]:
         most = 1 if self._quick else FINALISTS
@@ -512,7 +511,7 @@ class _Session:
         return sorted({0, *(lengths[len(lengths) * quarter // 4] for quarter in (1, 2, 3))})
 
     def _for_longer(self) -> Period | None:
-        return None if self.period is None else Period(LONGER * self.period.seconds, self.period.warmup_s)
+        return None if self.period is None else replace(self.period, seconds=LONGER * self.period.seconds)
 
     def _lasting(self, rows: Sequence[Row]) -> list[Row]:
         """The best of each mode that serves any rate."""

@@ -8,17 +8,18 @@ from typing import Any
 
 from planner.report.explain import Explanation, explain
 from planner.run.metrics import summarise
-from planner.spec import Sessions, Slo, Spec
-from planner.suggestion.probe import COUNTED, Period, request_s, traffic_of, turn_s, turnaround_s
+from planner.spec import Rag, Sessions, Slo, Spec
+from planner.suggestion.probe import COUNTED, Period, request_s, traffic_of, turn_s
 from planner.suggestion.search import Found, Probe, first_guess, highest_rate, probe, sent, system_of
 from planner.traffic.workload import at_rate
 
 SHORT = 1500  # requests that long runs begin their search with, and that changes are searched with
-TURNAROUNDS = 3  # of a request that just meets its targets: the least seconds of a run, the first of them warm-up
+HALVES = 4  # of an answer that just meets its targets: the least seconds of a run, the first of them warm-up
+TURNAROUNDS = 3  # the same of sessions, in turns with their thinking
 TURNS = 2  # of a session that just meet their targets: the least seconds that a short run judges
 ENTERING = 2  # of a turn with its thinking: the least seconds in which sessions come that began before
 SHORTER = 0.75  # of a run's seconds: what is hardly shorter is no run to begin with
-BRIEF = 2 / 3  # of the warm-up and of the least judged seconds that a short run of sessions has: they begin under way
+BRIEF = 2 / 3  # of the warm-up and of the least judged seconds that a short run has: it begins under way
 WARMUP = 0.1  # of the seconds of a run, at least
 REQUESTS_PER_GPU, FEWEST, MOST = 400, 2000, 4000  # requests that the best candidate serves in a run
 LOST = 0.1  # width of the bracket that the search of a candidate ends with that is not in the race
@@ -141,24 +142,25 @@ def why(task: ProbeTask) -> Explanation:
 # --- how long requests are sent ------------------------------------------------------------------------
 
 
-def period_of(spec: Spec, requests: int | None, rate: float, *, least: int = TURNAROUNDS) -> Period | None:
+def period_of(spec: Spec, requests: int | None, rate: float, *, long: bool = True) -> Period | None:
     """How long to send requests, where `rate` is the best candidate's. None: the workload has a length of its own.
 
-    However few `requests` are asked for, they are sent for `least` times what one takes that just meets its targets:
-    in less, hardly any would end while others begin.
+    However few `requests` are asked for, they are sent so long that many end while others begin, but in a first look,
+    which is not `long`. Caches of documents take longer to fill than batches, which are full at once.
     """
     if spec.workload.kind not in COUNTED or not rate > 0:
         return None
-    turnaround = turnaround_s(spec, spec.run.seed)
-    if isinstance(spec.workload, Sessions):  # they have begun before: what fills the system is their turns
-        turnaround = ENTERING * turn_s(spec, spec.run.seed)
-    count = requests or traffic_of(spec, spec.run.seed)[0].expected_requests
-    seconds = max(count / rate, least * turnaround)
-    warmup_s = min(max(WARMUP * seconds, turnaround), seconds / 2)
+    seed, counted = spec.run.seed, requests or traffic_of(spec, spec.run.seed)[0].expected_requests
+    half_s = request_s(spec, seed, 0.5)
     if isinstance(spec.workload, Sessions):
-        least_judged_s = min(warmup_s, TURNS * request_s(spec, spec.run.seed))
-        return Period(seconds, warmup_s, BRIEF * warmup_s, BRIEF * least_judged_s)
-    return Period(seconds, warmup_s)
+        fills_s = ENTERING * turn_s(spec, seed)
+        least_s, judged_s = TURNAROUNDS * fills_s, TURNS * request_s(spec, seed)
+    else:
+        fills_s = request_s(spec, seed) if isinstance(spec.workload, Rag) else half_s
+        least_s = judged_s = HALVES * half_s
+    seconds = max(counted / rate, least_s if long else 0.0)
+    warmup_s = min(max(WARMUP * seconds, fills_s), seconds / 2)
+    return Period(seconds, warmup_s, half_s, BRIEF * warmup_s, BRIEF * min(warmup_s, judged_s))
 
 
 def shortened(period: Period | None, rate: float) -> Period | None:

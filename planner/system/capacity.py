@@ -11,7 +11,6 @@ from planner.traffic.requests import Request
 
 TRIES = 30  # of a pace that agrees with the batch that it leads to
 LEAST_LEFT = 0.1  # of a worker's time for decodes, whatever prompts take
-EASE = 0.6  # of the TPOT target: what most tokens take where few answers miss it
 UNHURRIED_S = 1.0  # seconds a token where no TPOT target says less
 
 
@@ -19,23 +18,31 @@ UNHURRIED_S = 1.0  # seconds a token where no TPOT target says less
 class MeanLengths:
     """Mean tokens of a request: of its prompt, of that what must be computed, and of its answer.
 
-    `moved`: what of its prompt a decode worker lacks; None: all.
+    `moved`: what of its prompt a decode worker lacks; None: all. `held`: what a request that decodes has of prompt and
+    answer at any time; long answers are the likelier to be met. None: with half its answer.
     """
 
     prompt: float
     computed: float
     output: float
     moved: float | None = None
+    held: float | None = None
 
     @property
     def handed_over(self) -> float:
         return self.prompt if self.moved is None else self.moved
 
+    @property
+    def context(self) -> float:
+        return self.prompt + self.output / 2 if self.held is None else self.held
+
 
 def mean_lengths(requests: Sequence[Request]) -> MeanLengths:
     """Of a list, none of it cached."""
     prompt = sum(request.prompt_tokens for request in requests) / len(requests)
-    return MeanLengths(prompt, prompt, sum(request.output_tokens for request in requests) / len(requests))
+    output = sum(request.output_tokens for request in requests) / len(requests)
+    held = sum((one.prompt_tokens + one.output_tokens / 2) * one.output_tokens for one in requests) / len(requests)
+    return MeanLengths(prompt, prompt, output, held=held / output)
 
 
 def guessed_rate(system: System, lengths: MeanLengths, slo: Slo) -> float:
@@ -72,14 +79,14 @@ def token_s(system: System, rate: float, lengths: MeanLengths, slo: Slo) -> floa
     for _ in range(TRIES):
         batch = max(1, min(round(each * lengths.output * found), pool.limits.max_num_seqs))
         base, per_context = pool.profile.step.decode(batch)
-        context = round(batch * (lengths.prompt + lengths.output / 2))
+        context = round(batch * lengths.context)
         step_s = base + per_context * context
         if system.disaggregated:
             aside_s = _post_s(system, lengths.handed_over)
         else:  # a prompt shares its step with decodes
             prompt_s = pool.profile.warm_slowing * pool.profile.step.mixed([chunk], batch, context)
             aside_s = max(prompt_s - step_s, 0.0)
-        found = min(step_s / max(1 - each * aside_s, LEAST_LEFT), EASE * slowest_s)
+        found = min(step_s / max(1 - each * aside_s, LEAST_LEFT), slowest_s)
     return found
 
 
@@ -104,12 +111,12 @@ def _prefill_s(pool: Pool, prompt: float) -> float:
 
 def _decoding(pool: Pool, lengths: MeanLengths, slowest_s: float, busy: float) -> float:
     """Requests per second that one worker decodes when `busy` of its time goes elsewhere: the best batch size."""
-    room = pool.limits.kv_blocks * pool.limits.block_size / (lengths.prompt + lengths.output)
+    room = pool.limits.kv_blocks * pool.limits.block_size / (lengths.context + lengths.output / 2)
     most = max(1, min(pool.limits.max_num_seqs, int(room)))
     best, batch = 0.0, 1
     while batch <= most:
         base, per_context = pool.profile.step.decode(batch)
-        token_s = (base + per_context * batch * (lengths.prompt + lengths.output / 2)) / (1 - busy)
+        token_s = (base + per_context * batch * lengths.context) / (1 - busy)
         if token_s > slowest_s:
             break
         best = batch / (token_s * lengths.output)
