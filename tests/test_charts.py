@@ -13,7 +13,6 @@ from planner.run.tables import Run
 from planner.spec import Spec
 from planner.suggestion import curves
 from planner.suggestion.answer import Suggestion, best_of
-from planner.suggestion.probe import Period
 from planner.suggestion.splits import apply
 from planner.suggestion.suggest import suggest
 from planner.suggestion.verdict import WORDS
@@ -86,14 +85,10 @@ def test_the_ratio_is_the_answer_s_own(found: Suggestion) -> None:
 
 def test_a_curve_is_made_of_the_runs_that_the_answer_judges(spec: Spec, found: Suggestion) -> None:
     """At every rate that a finalist was run at, the curve has the attainment that it was judged by."""
-    assert found.seconds is not None
-    assert found.warmup_s is not None
     for row in (best_of(found.rows, mode) for mode in charts.MODES):
         assert row is not None
         probes = row.searches[0].probes
-        table = curves.load_curve(
-            apply(spec, row.split), [one.rate for one in probes], Period(found.seconds, found.warmup_s)
-        )
+        table = curves.load_curve(apply(spec, row.split), [one.rate for one in probes], found.period)
         assert table["attainment"].tolist() == pytest.approx([one.attainment for one in probes])
 
 

@@ -187,6 +187,35 @@ def test_a_run_that_is_stopped_while_kv_is_on_its_way_leaves_none_either() -> No
     assert gc.collect() < 20
 
 
+@pytest.mark.parametrize("deployment", [*DEPLOYMENTS[:5], "{mode: aggregated, dp: 2}"])
+def test_a_run_that_ends_before_its_answers_knows_how_far_they_are(deployment: str) -> None:
+    """As many tokens as stepping counts; at their pace so far most end about when they do in a whole run."""
+    workload = "{kind: poisson, rate: 20, requests: 40, output_tokens: 60, prompt_tokens: 50}"
+    spec = parse(text(deployment, workload, "{}"), "test")
+    system = resolve(spec)
+    whole = {one.request.request_id: one for one in SimulatedCluster(system, build(spec)).run()}
+    off: list[float] = []
+    for until_s in (0.3, 0.71, 1.1, 1.53):
+        fast, slow = (SimulatedCluster(system, build(spec), until_s=until_s, fast_forward=yes) for yes in (True, False))
+        visits = fast.run()
+        slow.run()
+        assert fast.stopped_s == until_s
+        assert fast.answered.keys() == slow.answered.keys()
+        for number, tokens in fast.answered.items():
+            assert abs(tokens - slow.answered[number]) <= 1
+            visit = whole[number]
+            assert visit.finish_s > until_s
+            assert 0 <= tokens <= visit.request.output_tokens
+            if tokens > 5:
+                pace_s = (until_s - visit.first_token_s) / (tokens - 1)
+                left_s = pace_s * (visit.request.output_tokens - tokens)
+                off.append(abs(until_s + left_s - visit.finish_s))
+        assert all(visit.finish_s <= until_s for visit in visits if visit.request.request_id not in fast.answered
+                   and visit.first_token_s <= until_s and visit.finish_reason is not None)  # fmt: skip
+    assert len(off) > 5
+    assert np.median(off) < 0.03
+
+
 def parquet_bytes(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
 

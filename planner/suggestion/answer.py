@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from planner.spec import Slo
+from planner.suggestion.probe import Period
 from planner.suggestion.search import Found
 from planner.suggestion.splits import Split
 from planner.suggestion.verdict import Advantage, Word
@@ -173,8 +174,7 @@ class Suggestion:
     notes: tuple[str, ...]
     smallest: Smallest | None = None
     check: Check | None = None
-    seconds: float | None = None  # of traffic in a run; None: the workload's own list
-    warmup_s: float | None = None  # of these, not judged
+    period: Period | None = None  # of traffic in a run; None: the workload's own list
     as_good: tuple[str, ...] = ()  # candidates whose rate cannot be told from the suggested one's
 
     @property
@@ -191,8 +191,9 @@ class Suggestion:
             "targets": self.slo.model_dump(),
             "requests": self.requests,
             "seeds": self.seeds,
-            "run_seconds": self.seconds,
-            "run_warmup_s": self.warmup_s,
+            "run_seconds": self.period and self.period.seconds,
+            "run_warmup_s": self.period and self.period.warmup_s,
+            "run_after_s": self.period and self.period.after_s,
             "as_good": list(self.as_good),
             "provenance": self.provenance,
             "verdict": None if self.verdict is None else asdict(self.verdict),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -9,12 +10,11 @@ import numpy as np
 import pandas as pd
 
 from planner.backends import backend
-from planner.run.facts import STEADY_START, Facts
 from planner.run.metrics import Summary, summarise
 from planner.run.tables import Run
 from planner.spec import Spec, SpecError, dump, parse
 from planner.suggestion.probe import Period, load_at
-from planner.suggestion.search import system_of
+from planner.suggestion.search import Served, judged, served, system_of
 from planner.suggestion.tasks import prepared
 from planner.traffic.workload import build
 
@@ -56,36 +56,22 @@ def load_curve(spec: Spec, rates: Sequence[float], period: Period | None) -> pd.
     tenth. At one rate and seed, attainment is the same number.
     """
     system = system_of(spec)
-    seconds = None if period is None else period.seconds
     rows = []
     for rate in rates:
-        load = load_at(spec, spec.run.seed, rate, seconds)
-        facts = Facts(backend("simulate").run(replace(system, spec=spec), load))
-        judged = _judged(facts, period)
+        run = served(system, rate, spec.run.seed, period=period)
+        assert isinstance(run, Served)  # nothing was to be abandoned
+        shown = judged(run, rate, spec.slo)
+        begun = run.judged & run.ok
+        times = {"ttft": run.ttft[begun], "tpot": run.tpot[begun & (run.tokens > 1)]}
         values = {
-            f"{name}_{point}_ms": _percentile(getattr(facts, name)[judged] * 1e3, percent)
-            for name in ("ttft", "tpot")
+            f"{name}_{point}_ms": float(np.percentile(times[name] * 1e3, percent)) if len(times[name]) else None
+            for name in times
             for point, percent in PERCENTILES.items()
         }
-        attainment = float(facts.good[judged].mean()) if judged.any() else 0.0
-        pace = facts.tpot[judged]
-        pace = pace[~np.isnan(pace)]
-        values["tokens_s_user"] = 1 / float(pace.mean()) if len(pace) else None
-        values["output_tokens_s"] = rate * float(np.nanmean(facts.output_tokens))
-        rows.append({"rate": rate, "saturated": facts.saturation.saturated, **values, "attainment": attainment})
+        pace = None if math.isnan(shown.tokens_s_user) else shown.tokens_s_user
+        values |= {"tokens_s_user": pace, "output_tokens_s": shown.output_tokens_s}
+        rows.append({"rate": rate, "saturated": not shown.kept_up, **values, "attainment": shown.attainment})
     return pd.DataFrame(rows)
-
-
-def _judged(facts: Facts, period: Period | None) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
-    sent = facts.arrival
-    if period is None:
-        return np.asarray(sent >= sent.min() + STEADY_START * (sent.max() - sent.min()))
-    return np.asarray((sent >= min(period.warmup_s, float(sent.max()))) & (sent <= period.seconds))
-
-
-def _percentile(values: np.ndarray[tuple[int], np.dtype[np.float64]], percent: float) -> float | None:
-    known = values[~np.isnan(values)]
-    return float(np.percentile(known, percent)) if len(known) else None
 
 
 @dataclass(frozen=True, slots=True)

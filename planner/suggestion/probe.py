@@ -292,7 +292,7 @@ def _resumed(request: Request, tokens: int) -> Request:
 
 
 def request_s(spec: Spec, seed: int, part: float = 1.0) -> float:
-    """Seconds that a request takes, to this part of its answer, when it just meets its targets; nominal without them."""
+    """Seconds that a request takes, to this part of its answer, which just meets its targets; nominal without them."""
     load, _ = traffic_of(spec, seed)
     requests = [arrival.request for arrival in load.start()]
     output = sum(request.output_tokens for request in requests) / len(requests)

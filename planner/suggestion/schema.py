@@ -52,6 +52,7 @@ TOP: dict[str, tuple[Any, str]] = {
     "seeds": (WHOLE, "lists of requests"),
     "run_seconds": ({"type": ["number", "null"]}, "of traffic in a run; null: the workload's own list"),
     "run_warmup_s": ({"type": ["number", "null"]}, "of these, not judged"),
+    "run_after_s": ({"type": ["number", "null"]}, "for which requests come after these"),
     "as_good": (TEXTS, "candidates that cannot be told from the first"),
     "provenance": (TEXT, "where step times are from"),
     "verdict": (Verdict, "the comparison; null: only one mode is possible"),

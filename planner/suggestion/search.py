@@ -14,16 +14,20 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from planner.core import no_cycles
 from planner.run import targets
 from planner.run.facts import LEAST_GROWTH, SATURATED, STEADY_START, Window, growth
-from planner.spec import Sessions, Slo, Spec
+from planner.spec import Slo, Spec
 from planner.suggestion.probe import Period, Start, lengths_of, load_at, seeded
 from planner.system.capacity import guessed_rate, token_s
 from planner.system.resolve import System, resolve
-from planner.traffic.requests import Load
+from planner.traffic.requests import Arrival, Load, resumed
 from simulator.cluster import SimulatedCluster, Visit
+
+Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
 
 NAN = float("nan")
 WIDEST = 4.0  # a bracket grows by at most this factor a step
@@ -148,87 +152,135 @@ def probe(system: System, rate: float, seed: int, *, early: bool = True, period:
     return probes(system, rate, seed, (system.spec.slo,), early=early, period=period)[0]
 
 
-@no_cycles()
 def probes(
     system: System, rate: float, seed: int, slos: Sequence[Slo], *, early: bool = True, period: Period | None = None
 ) -> list[Probe]:
     """As `probe`, one run judged by several targets; it is abandoned when it could pass by none of them."""
+    run = served(system, rate, seed, slos if early else (), period=period)
+    if isinstance(run, Served):
+        return [judged(run, rate, slo) for slo in slos]
+    shares = [1 - one.missed / max(one.decided, 1) for one in run]
+    return [Probe(rate, False, share, 0.0, 0.0, 0.0, 0.0, True) for share in shares]
+
+
+@dataclass(frozen=True)
+class Served:
+    """Columns of the requests of a run that began by the end of its window, in the order in which they became known.
+
+    What had not ended when the run was stopped goes on as it went so far; what had not begun begins then.
+    """
+
+    window: Window  # whose requests are judged
+    arrival: Floats  # seconds, as the next two
+    first: Floats  # token
+    end: Floats
+    prompts: Floats  # tokens
+    tokens: Floats  # of answers
+    ok: Bools  # not refused
+
+    @property
+    def judged(self) -> Bools:
+        return self.arrival >= self.window.start_s
+
+    @property
+    def ttft(self) -> Floats:
+        return self.first - self.arrival
+
+    @property
+    def tpot(self) -> Floats:
+        """0 for answers of one token."""
+        return np.where(self.tokens > 1, (self.end - self.first) / np.maximum(self.tokens - 1, 1), 0.0)
+
+    @property
+    def kept_up(self) -> bool:
+        return _keeps_up(self.arrival, np.where(self.ok, self.first, self.end), self.end, self.ok, self.window)
+
+    def good(self, slo: Slo) -> Bools:
+        """Which are within the targets."""
+        return self.ok & targets.within(slo, self.ttft, self.tpot, self.end - self.arrival)
+
+
+@no_cycles()
+def served(
+    system: System, rate: float, seed: int, slos: Sequence[Slo] = (), *, period: Period | None = None
+) -> Served | list[Misses]:
+    """One run. `slos`: it is abandoned when it could pass by none of these, and what was missed is all there is."""
     spec = system.spec
     load = sent(system, seed, rate, period)
     known = load.start()
-    first_s, last_s = known[0].time_s, known[-1].time_s
-    judged = Window(first_s + STEADY_START * (last_s - first_s), math.inf)
-    if period is not None:
-        judged = Window(min(period.warmup_s, last_s), period.seconds)
+    window = _window(load, known, period)
     count = load.expected_requests
     follow = len(known) < count
     if not follow:  # what is judged is known beforehand
-        count = sum(judged.start_s <= one.time_s <= judged.end_s for one in known)
-    elif math.isfinite(judged.end_s):
-        likely = rate * judged.length_s
+        count = sum(window.start_s <= one.time_s <= window.end_s for one in known)
+    elif math.isfinite(window.end_s):
+        likely = rate * window.length_s
         count = min(count, math.ceil(likely + SPREAD * math.sqrt(likely)))
-    misses = [Misses(slo, judged, (1 - slo.attainment) * count * (1 + 1e-9)) for slo in slos]
+    misses = [Misses(slo, window, (1 - slo.attainment) * count * (1 + 1e-9)) for slo in slos]
     system = replace(system, spec=seeded(spec, seed))
-    settled = Settled(judged, OPEN * (1 - max(slo.attainment for slo in slos)))
     rules: list[Callable[[SimulatedCluster], bool]] = []
-    if early:
+    if misses:
         rules.append(lambda cluster: all(one(cluster) for one in misses))
-    after_s = 0.0 if period is None else period.after_s
-    if after_s or (follow and math.isfinite(judged.end_s)):
-        rules.append(settled)
+    ends = period is not None and period.after_s > 0
+    if ends or (follow and math.isfinite(window.end_s)):
+        rules.append(Settled(window, OPEN * (1 - spec.slo.attainment)))
     stop = (lambda cluster: any(rule(cluster) for rule in rules)) if rules else None
-    until_s = judged.end_s + after_s if after_s else math.inf
+    until_s = window.end_s + period.after_s if period is not None and ends else math.inf
     cluster = SimulatedCluster(system, load, record_steps=False, stop=stop, until_s=until_s)
     visits = cluster.run()
-    if cluster.stopped and all(one.hopeless for one in misses):
-        shares = [1 - one.missed / max(one.decided, 1) for one in misses]
-        return [Probe(rate, False, share, 0.0, 0.0, 0.0, 0.0, True) for share in shares]
-    last_s = judged.end_s if cluster.stopped else min(max(one.arrival_s for one in visits), judged.end_s)
-    last_s = max(last_s, first_s)  # at a rate so low that nobody comes in the period, the first one is judged
+    if misses and cluster.stopped and all(one.hopeless for one in misses):
+        return misses
+    last_s = window.end_s if cluster.stopped else min(max(one.arrival_s for one in visits), window.end_s)
     visits = [one for one in visits if one.arrival_s <= last_s]
-    answered = [cluster.answered.get(one.request.request_id, 0) for one in visits] if cluster.stopped else None
-    return [_judged(rate, visits, Window(judged.start_s, last_s), slo, cluster.stopped_s, answered) for slo in slos]
+    return _columns(visits, Window(window.start_s, last_s), cluster)
 
 
-def _judged(
-    rate: float, visits: list[Visit], window: Window, slo: Slo, until_s: float, answered: list[int] | None
-) -> Probe:
-    """`visits`: all that began by the end of the judged time.
+def _window(load: Load, known: Sequence[Arrival], period: Period | None) -> Window:
+    """Of the requests that are judged: without a period all but the first tenth of the seconds in which they come."""
+    first_s, last_s = known[0].time_s, known[-1].time_s
+    if period is None:
+        return Window(first_s + STEADY_START * (last_s - first_s), math.inf)
+    old = resumed(load)
+    first_s = next((one.time_s for one in known if one.request.request_id not in old), 0.0)
+    if first_s > period.seconds:  # at a rate so low that nobody comes in the period, the first one is judged
+        return Window(first_s, first_s)
+    return Window(min(period.warmup_s, last_s), period.seconds)
 
-    What had not ended when a run was stopped, at `until_s`, goes on as it went so far, when `answered` of its tokens
-    were there; what had not begun begins.
-    """
 
-    def column(value: Callable[[Visit], float]) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+def _columns(visits: Sequence[Visit], window: Window, cluster: SimulatedCluster) -> Served:
+    def column(value: Callable[[Visit], float]) -> Floats:
         return np.fromiter(map(value, visits), dtype=np.float64, count=len(visits))
 
-    arrival, first = column(lambda v: v.arrival_s), column(lambda v: v.first_token_s)
-    end, tokens = column(lambda v: v.finish_s), column(lambda v: v.request.output_tokens)
-    if answered is not None:
+    first, end = column(lambda v: v.first_token_s), column(lambda v: v.finish_s)
+    tokens = column(lambda v: v.request.output_tokens)
+    if cluster.stopped:
+        until_s, answered = cluster.stopped_s, cluster.answered
+        more = column(lambda v: max(answered.get(v.request.request_id, 0) - 1, 0))
         first = np.where(np.isnan(first), until_s, first)
-        more = np.maximum(np.asarray(answered) - 1, 0)
         pace = np.where(more > 0, (until_s - first) / np.maximum(more, 1), 0.0)
         end = np.where(np.isnan(end), np.maximum(first + pace * (tokens - 1), until_s), end)
     ok = np.array([visit.finish_reason != "rejected" for visit in visits])
-    ttft, e2e = first - arrival, end - arrival
-    tpot = np.where(tokens > 1, (end - first) / np.maximum(tokens - 1, 1), 0.0)
-    good = ok & targets.within(slo, ttft, tpot, e2e)
-    judged = arrival >= window.start_s
-    attainment = float(good[judged].mean()) if judged.any() else 0.0
-    part = np.minimum((BLOCKS * (arrival - window.start_s) / max(window.length_s, 1e-9)).astype(int), BLOCKS - 1)
-    blocks = tuple((int((judged & (part == i)).sum()), int((good & judged & (part == i)).sum())) for i in range(BLOCKS))
-    kept_up = _keeps_up(arrival, np.where(ok, first, end), end, ok, window)
-    length = float(end.max() - arrival.min())
-    multi = ok & judged & (tokens > 1)
-    prompts = column(lambda v: v.request.prompt_tokens)
+    arrival, prompts = column(lambda v: v.arrival_s), column(lambda v: v.request.prompt_tokens)
+    return Served(window, arrival, first, end, prompts, tokens, ok)
+
+
+def judged(run: Served, rate: float, slo: Slo) -> Probe:
+    """What a whole run says by some targets."""
+    window, within, ok, good = run.window, run.judged, run.ok, run.good(slo)
+    attainment = float(good[within].mean()) if within.any() else 0.0
+    part = (BLOCKS * (run.arrival - window.start_s) / max(window.length_s, 1e-9)).astype(int)
+    part = np.minimum(part, BLOCKS - 1)
+    blocks = tuple((int((within & (part == i)).sum()), int((good & within & (part == i)).sum())) for i in range(BLOCKS))
+    kept_up = run.kept_up
+    multi = ok & within & (run.tokens > 1)
     return Probe(
         rate=rate,
         passed=attainment >= slo.attainment and kept_up,
         attainment=attainment,
         goodput=rate * attainment,
-        output_tokens_s=rate * float(tokens[ok].mean()) if ok.any() else 0.0,
-        total_tokens_s=rate * float((tokens + prompts)[ok].mean()) if ok.any() else 0.0,
-        tokens_s_user=1 / float(tpot[multi].mean()) if multi.any() and length > 0 else NAN,
+        output_tokens_s=rate * float(run.tokens[ok].mean()) if ok.any() else 0.0,
+        total_tokens_s=rate * float((run.tokens + run.prompts)[ok].mean()) if ok.any() else 0.0,
+        tokens_s_user=1 / float(run.tpot[multi].mean()) if multi.any() and run.tpot[multi].any() else NAN,
         abandoned=False,
         kept_up=kept_up,
         blocks=blocks,
@@ -236,10 +288,10 @@ def _judged(
 
 
 def _keeps_up(
-    arrival: np.ndarray[tuple[int], np.dtype[np.float64]],
-    first: np.ndarray[tuple[int], np.dtype[np.float64]],
-    end: np.ndarray[tuple[int], np.dtype[np.float64]],
-    ok: np.ndarray[tuple[int], np.dtype[np.bool_]],
+    arrival: Floats,
+    first: Floats,
+    end: Floats,
+    ok: Bools,
     window: Window,
 ) -> bool:
     """The rule of planner.run.facts: not behind by 5 % with a line that grows."""

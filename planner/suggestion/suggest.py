@@ -236,8 +236,7 @@ class _Session:
             yaml=dump(apply(self.spec, pick(rows, verdict).split)),
             pareto=pareto(rows, self.gpus),
             notes=tuple(dict.fromkeys(notes)),
-            seconds=None if self.period is None else self.period.seconds,
-            warmup_s=None if self.period is None else self.period.warmup_s,
+            period=self.period,
             as_good=self._as_good(rows, verdict),
         )
 

@@ -138,7 +138,8 @@ def method(suggestion: Suggestion) -> str:
     lists = (
         message("{n} lists of requests", suggestion.seeds) if suggestion.seeds > 1 else message("1 list of requests")
     )
-    if suggestion.seconds is None or suggestion.warmup_s is None:
+    period = suggestion.period
+    if period is None:
         return message(
             "Each candidate serves the whole workload at every rate; intervals (95 %) are over {lists}.", lists
         )
@@ -147,10 +148,10 @@ def method(suggestion: Suggestion) -> str:
         "Each candidate is sent {time} s of traffic at every rate ({count} requests at {rate} req/s), the first "
         "{warmup} s not judged. Intervals (95 %) hold what {lists}, the length of the runs and the steps of the search "
         "leave open.",
-        number(suggestion.seconds),
-        number(best * suggestion.seconds),
+        number(period.seconds),
+        number(best * period.seconds),
         number(best),
-        number(suggestion.warmup_s),
+        number(period.warmup_s),
         lists,
     )
 

@@ -253,9 +253,8 @@ def curve_of(found: Suggestion, row: Row, spec: Spec, highest: float) -> pd.Data
 
     The candidate's own highest rate is one of its points.
     """
-    period = None if found.seconds is None or found.warmup_s is None else Period(found.seconds, found.warmup_s)
     rates = tuple(sorted({*curves.rates_up_to(highest), *([row.rate] if row.rate > 0 else [])}))
-    return _curve(dump(apply(spec, row.split)), found.gpus, rates, period)
+    return _curve(dump(apply(spec, row.split)), found.gpus, rates, found.period)
 
 
 @st.cache_data(max_entries=KEPT, show_spinner=False)
