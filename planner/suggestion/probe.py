@@ -12,6 +12,7 @@ from functools import lru_cache
 
 import numpy as np
 
+from planner.core import no_cycles
 from planner.routing import STAYS
 from planner.spec import Retrieval, Sessions, Spec, Workload
 from planner.system.capacity import MeanLengths, mean_lengths
@@ -178,13 +179,14 @@ def _cut(load: Chained, seconds: float) -> Chained:
 
 @dataclass(frozen=True)
 class _Cast:
-    """Who of a list of sessions does what, in order: the same at all rates."""
+    """Who of a list of sessions does what, in order: the same at all rates. Only turns that may come are made."""
 
-    load: Chained
-    offered: float
+    begin_s: tuple[float, ...]  # when, at the list's own rate
     begins: tuple[Request, ...]  # first turns of those that begin in the run
     continues: tuple[tuple[float, Request], ...]  # when, one a second on average, and a later turn of an older session
     resumes: tuple[Request, ...]  # turns whose answers had begun
+    followers: dict[int, tuple[float, Request]]
+    offered: float
     output_tokens: float  # mean of an answer
 
 
@@ -203,76 +205,83 @@ def _underway(spec: Spec, seed: int, rate: float, seconds: float, start: Start) 
     cast = _cast(_Traffic.of(long_enough, seed), entering, answering, few)
     factor = cast.offered / rate
     arrivals = [
-        Arrival(when.time_s * factor, request)
-        for when, request in zip(cast.load.arrivals, cast.begins, strict=False)
-        if when.time_s * factor <= seconds
+        Arrival(time_s * factor, one)
+        for time_s, one in zip(cast.begin_s, cast.begins, strict=False)
+        if time_s * factor <= seconds
     ]
     later_s = each / (each - 1) / rate if each > 1 else math.inf  # between later turns
     older = [Arrival(time_s * later_s, one) for time_s, one in cast.continues if time_s * later_s <= start.entering_s]
     halfway = [Arrival(0.0, one) for one in cast.resumes[: round(rate * start.token_s * cast.output_tokens)]]
     resumed = frozenset(arrival.request.request_id for arrival in halfway)
     continued = resumed | frozenset(arrival.request.request_id for arrival in older)
-    every = sorted([*halfway, *arrivals, *older], key=lambda arrival: arrival.time_s) or cast.load.arrivals[:1]
-    return Underway(Chained(tuple(every), cast.load.followers), continued, resumed, start.entering_s)
+    every = sorted([*halfway, *arrivals, *older], key=lambda arrival: arrival.time_s)
+    every = every or [Arrival(cast.begin_s[0], cast.begins[0])]
+    return Underway(Chained(tuple(every), cast.followers), continued, resumed, start.entering_s)
 
 
 @lru_cache(maxsize=8)
+@no_cycles()
 def _cast(traffic: _Traffic, entering: int, answering: int, few: int) -> _Cast:
     """Of 1 + `entering` + `answering` sessions so many each; a later turn is met in one of `few`."""
-    load, offered = _base_load(traffic)
-    assert isinstance(load, Chained)
-    assert offered is not None
-    seed = traffic.seed
-    share = 1 + entering + answering
-    turns = [_turns(load, one.request) for one in load.arrivals]
-    older = [one[1:] for place, one in enumerate(turns) if 1 <= place % share <= entering]
+    assert isinstance(traffic.workload, Sessions)
+    sessions, seed = workload.DrawnSessions.of(traffic.workload, traffic.seed), traffic.seed
+    share, count = 1 + entering + answering, len(sessions.turns)
+    older = [one for one in range(count) if 1 <= one % share <= entering]
+    halfway = [one for one in range(count) if one % share > entering]
     draws = stream(seed, "underway")
     times = np.cumsum(draws.standard_exponential(len(older) // few)).tolist()
     chances = draws.random((len(times), 2)).tolist()
+    followers: dict[int, tuple[float, Request]] = {}
+
+    def since(session: int, turn: int) -> Request:
+        """This turn, and what follows it."""
+        requests = sessions.requests(session, turn)
+        followers.update(sessions.followers(requests))
+        return requests[0]
+
     continues = []
     for place, (time_s, (which, turn)) in enumerate(zip(times, chances, strict=True)):
-        met = _met(older[place * few : (place + 1) * few], which, turn)
+        met = _met(sessions.turns, older[place * few : (place + 1) * few], which, turn)
         if met is not None:
-            continues.append((time_s, met))
-    lengths = [one.output_tokens for of_session in turns for one in of_session]
-    resumes = _halfway([one for place, one in enumerate(turns) if place % share > entering], seed)
-    begins = tuple(one[0] for one in turns[::share])
-    return _Cast(load, offered, begins, tuple(continues), tuple(resumes), sum(lengths) / len(lengths))
+            continues.append((time_s, since(*met)))
+    resumes = [_resumed(since(session, turn), tokens) for session, turn, tokens in _halfway(sessions, halfway, seed)]
+    begins = tuple(since(session, 0) for session in range(0, count, share))
+    spec = Spec.model_construct(workload=traffic.workload, retrieval=traffic.retrieval)
+    offered = offered_rate(seeded(spec, seed))
+    assert offered is not None
+    mean = sum(sessions.answers) / len(sessions.answers)
+    return _Cast(tuple(sessions.starts_s), begins, tuple(continues), tuple(resumes), followers, offered, mean)
 
 
-def _turns(load: Chained, first: Request) -> list[Request]:
-    """A whole session."""
-    found = [first]
-    while found[-1].request_id in load.followers:
-        found.append(load.followers[found[-1].request_id][1])
-    return found
-
-
-def _met(sessions: Sequence[Sequence[Request]], which: float, turn: float) -> Request | None:
-    """One of these turns: of session `which`, the likelier the more it has, at `turn` of it (both 0 to 1).
-
-    None: there are none.
+def _met(turns: Sequence[int], sessions: Sequence[int], which: float, turn: float) -> tuple[int, int] | None:
+    """A session and one of its turns but the first: session `which`, the likelier the more turns it has, at `turn` of
+    them (both 0 to 1). None: there are none.
     """
-    left = which * sum(map(len, sessions))
+    left = which * sum(turns[one] - 1 for one in sessions)
     for session in sessions:
-        if left < len(session):
-            return session[int(turn * len(session))]
-        left -= len(session)
+        later = turns[session] - 1
+        if left < later:
+            return session, 1 + int(turn * later)
+        left -= later
     return None
 
 
-def _halfway(sessions: Sequence[Sequence[Request]], seed: int) -> list[Request]:
-    """Answers that had begun, of any turn, each the likelier the longer it is: one of a session, for half of them."""
-    turns = [(one, place) for place, session in enumerate(sessions) for one in session]
+def _halfway(drawn: workload.DrawnSessions, sessions: Sequence[int], seed: int) -> list[tuple[int, int, int]]:
+    """Answers that had begun, of any turn, each the likelier the longer it is: one of a session, for half of them.
+
+    (session, turn, tokens that are there).
+    """
+    turns = [(session, turn) for session in sessions for turn in range(drawn.turns[session])]
     if not turns:
         return []
-    reached = np.cumsum([one.output_tokens for one, _ in turns])
+    lengths = [drawn.answers[drawn.firsts[session] + turn] for session, turn in turns]
+    reached = np.cumsum(lengths)
     draws = stream(seed, "answering").random((len(sessions), 2))
-    found: dict[int, Request] = {}
+    found: dict[int, tuple[int, int, int]] = {}
     for at, part in zip(np.searchsorted(reached, draws[:, 0] * reached[-1], side="right"), draws[:, 1], strict=True):
-        request, place = turns[at]
-        if place not in found:
-            found[place] = _resumed(request, int(part * request.output_tokens))
+        session, turn = turns[at]
+        if session not in found:
+            found[session] = (session, turn, int(part * lengths[at]))
     return list(found.values())
 
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -129,50 +131,87 @@ def _concurrency(spec: Spec, workload: Concurrency) -> Load:
     return ClosedLoop(requests, workload.concurrency, _strays(workload, requests))
 
 
-def _sessions(spec: Spec, workload: Sessions) -> Load:
-    """Chats. All lengths are drawn beforehand, so no quantity depends on the order in which turns end."""
-    seed, count = spec.run.seed, workload.sessions
-    turns = draw_tokens(workload.turns, count, stream(seed, "turns"), "workload.turns")
-    total = sum(turns)
-    repeated = sum(one * one for one in turns)  # a turn holds all before it
-    if total > MOST_TURNS or repeated > MOST_HISTORY:
-        raise SpecError(
-            "workload.turns: {total} turns in {count} sessions; allowed: {most} in all, and at most {history} when "
-            "every "
-            "turn is counted as often as it is repeated",
-            total,
-            count,
-            MOST_TURNS,
-            MOST_HISTORY,
+@dataclass(frozen=True)
+class DrawnSessions:
+    """Chats, with all lengths drawn beforehand, so that no quantity depends on the order in which turns end.
+
+    `turns` and `starts_s` have one entry a session, the others one a turn, those of a session after each other; the
+    first turn of session i is number `firsts[i]`.
+    """
+
+    system_tokens: int
+    starts_s: list[float]
+    turns: list[int]
+    firsts: list[int]
+    questions: list[int]
+    answers: list[int]
+    thinking_s: list[float]
+
+    @staticmethod
+    def of(workload: Sessions, seed: int) -> DrawnSessions:
+        """Raises SpecError where they would not fit into memory."""
+        count = workload.sessions
+        turns = draw_tokens(workload.turns, count, stream(seed, "turns"), "workload.turns")
+        total = sum(turns)
+        repeated = sum(one * one for one in turns)  # a turn holds all before it
+        if total > MOST_TURNS or repeated > MOST_HISTORY:
+            raise SpecError(
+                "workload.turns: {total} turns in {count} sessions; allowed: {most} in all, and at most {history} when "
+                "every "
+                "turn is counted as often as it is repeated",
+                total,
+                count,
+                MOST_TURNS,
+                MOST_HISTORY,
+            )
+        return DrawnSessions(
+            system_tokens=workload.system_tokens,
+            starts_s=list(arrival_times(count, workload.rate, 1.0, seed)),
+            turns=turns,
+            firsts=[0, *accumulate(turns)][:-1],
+            questions=draw_tokens(
+                workload.prompt_tokens, total, stream(seed, "prompt_tokens"), "workload.prompt_tokens"
+            ),
+            answers=draw_tokens(workload.output_tokens, total, stream(seed, "output_tokens"), "workload.output_tokens"),
+            thinking_s=draw(workload.think_time_s, total, stream(seed, "think_time_s")).tolist(),
         )
-    questions = draw_tokens(workload.prompt_tokens, total, stream(seed, "prompt_tokens"), "workload.prompt_tokens")
-    answers = draw_tokens(workload.output_tokens, total, stream(seed, "output_tokens"), "workload.output_tokens")
-    thinking = draw(workload.think_time_s, total, stream(seed, "think_time_s")).tolist()
-    system = segments_of((content_id(SYSTEM, 0), workload.system_tokens))
+
+    def requests(self, session: int, since: int = 0) -> list[Request]:
+        """Its turns, from one on."""
+        segments, prompt = segments_of((content_id(SYSTEM, 0), self.system_tokens)), self.system_tokens
+        history: tuple[tuple[int, int], ...] = ()
+        known = self.system_tokens if len(self.turns) > 1 else 0
+        first, found = self.firsts[session], []
+        for index in range(first, first + self.turns[session]):
+            last = index == first + self.turns[session] - 1
+            question, tokens, answer = self.questions[index], self.answers[index], content_id(ANSWER, index)
+            segments += ((content_id(PROMPT, index), question),)
+            prompt += question
+            if index >= first + since:
+                found.append(
+                    Request(
+                        index, session, prompt, tokens, tokens, segments, known if last else prompt, answer, not last,
+                        None, (), history,
+                    )
+                )  # fmt: skip
+            segments += ((answer, tokens),)
+            prompt += tokens
+            known, history = prompt, (*history, (answer, index))
+        return found
+
+    def followers(self, requests: Sequence[Request]) -> dict[int, tuple[float, Request]]:
+        """For each of these turns of a session but the last, what follows it."""
+        return {one.request_id: (self.thinking_s[next.request_id], next) for one, next in pairwise(requests)}
+
+
+def _sessions(spec: Spec, workload: Sessions) -> Load:
+    sessions = DrawnSessions.of(workload, spec.run.seed)
     arrivals: list[Arrival] = []
     followers: dict[int, tuple[float, Request]] = {}
-    first = 0
-    for session, start_s in enumerate(arrival_times(count, workload.rate, 1.0, seed)):
-        segments, prompt = system, workload.system_tokens
-        history: tuple[tuple[int, int], ...] = ()
-        known = workload.system_tokens if count > 1 else 0
-        for index in range(first, first + turns[session]):
-            last = index == first + turns[session] - 1
-            segments += ((content_id(PROMPT, index), questions[index]),)
-            prompt += questions[index]
-            answer = content_id(ANSWER, index)
-            request = Request(
-                index, session, prompt, answers[index], answers[index], segments,
-                known if last else prompt, answer, not last, None, (), history,
-            )  # fmt: skip
-            if index == first:
-                arrivals.append(Arrival(start_s, request))
-            else:
-                followers[index - 1] = (float(thinking[index]), request)
-            segments += ((answer, answers[index]),)
-            prompt += answers[index]
-            known, history = prompt, (*history, (answer, index))
-        first += turns[session]
+    for session, start_s in enumerate(sessions.starts_s):
+        requests = sessions.requests(session)
+        arrivals.append(Arrival(start_s, requests[0]))
+        followers |= sessions.followers(requests)
     return Chained(tuple(arrivals), followers)
 
 
