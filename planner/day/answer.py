@@ -18,7 +18,7 @@ from planner.day.policies import POLICIES, Pressure, Switching, View, idle_gpu_s
 from planner.report.words import number, percent
 from planner.run.tables import Progress
 from planner.spec import Spec, SpecError, dump, parse
-from planner.suggestion.probe import Period, load_at, turnaround_s
+from planner.suggestion.probe import Period, load_at, request_s, turnaround_s
 from planner.suggestion.rows import price_per_gpu_hour
 from planner.suggestion.search import first_guess, probe, system_of
 from planner.suggestion.splits import PoolSize, Split, apply, tp_sizes
@@ -56,7 +56,7 @@ def share(task: Task) -> float:
         return 0.0
     turnaround = turnaround_s(spec, task.seed)
     seconds = max(task.requests / task.hour.rate, TURNAROUNDS * turnaround)
-    period = Period(seconds, min(turnaround, seconds / 3))
+    period = Period(seconds, min(turnaround, seconds / 3), request_s(spec, task.seed, 0.5))
     found = probe(system, task.hour.rate, task.seed, early=False, period=period)
     if found.kept_up or not found.blocks[-1][0]:
         return found.attainment

@@ -177,19 +177,44 @@ def _cut(load: Chained, seconds: float) -> Chained:
     return Chained(arrivals, followers)
 
 
-@dataclass(frozen=True)
 class _Cast:
-    """Who of a list of sessions does what, in order: the same at all rates. Only turns that may come are made."""
+    """Who of a list of sessions does what, in order: the same at all rates. Turns are made when they are sent.
 
-    begin_s: tuple[float, ...]  # when, at the list's own rate
-    begins: tuple[Request, ...]  # first turns of those that begin in the run
-    continues: tuple[tuple[float, Request], ...]  # when, one a second on average, and a later turn of an older session
-    resumes: tuple[Request, ...]  # turns whose answers had begun
-    followers: dict[int, tuple[float, Request]]
-    offered: float
-    output_tokens: float  # mean of an answer
+    Of 1 + `entering` + `answering` sessions so many each; a later turn is met in one of `few`.
+    """
+
+    def __init__(self, traffic: _Traffic, entering: int, answering: int, few: int) -> None:
+        assert isinstance(traffic.workload, Sessions)
+        self.drawn = drawn = workload.DrawnSessions.of(traffic.workload, traffic.seed)
+        share, every = 1 + entering + answering, range(len(drawn.turns))
+        older = [one for one in every if 1 <= one % share <= entering]
+        draws = stream(traffic.seed, "underway")
+        times = np.cumsum(draws.standard_exponential(len(older) // few)).tolist()
+        chances = draws.random((len(times), 2)).tolist()
+        met = [
+            _met(drawn.turns, older[place * few : (place + 1) * few], which, turn)
+            for place, (which, turn) in enumerate(chances)
+        ]
+        self.begins = every[::share]  # sessions that begin in the run
+        # When, one a second on average, and a later turn of an older session.
+        self.continues = [(time_s, one) for time_s, one in zip(times, met, strict=True) if one is not None]
+        # Turns whose answers had begun, and their tokens.
+        self.resumes = _halfway(drawn, [one for one in every if one % share > entering], traffic.seed)
+        self.output_tokens = sum(drawn.answers) / len(drawn.answers)  # mean of an answer
+        self.followers: dict[int, tuple[float, Request]] = {}
+        self._made: dict[int, Request] = {}
+
+    def turn(self, session: int, turn: int, tokens: int = 0) -> Request:
+        """It, after so many tokens of its answer, and what follows it. Of each session one is asked for."""
+        found = self._made.get(session)
+        if found is None:
+            requests = self.drawn.requests(session, turn)
+            self.followers |= self.drawn.followers(requests)
+            found = self._made[session] = _resumed(requests[0], tokens)
+        return found
 
 
+@no_cycles()
 def _underway(spec: Spec, seed: int, rate: float, seconds: float, start: Start) -> Load:
     """Sessions as if they had come for ever: those that begin within `seconds`, and those that began before.
 
@@ -203,54 +228,33 @@ def _underway(spec: Spec, seed: int, rate: float, seconds: float, start: Start) 
     answering = math.ceil(2 * each * request_s(spec, seed) / seconds)
     long_enough = _long_enough(spec, rate * seconds * (1 + entering + answering))
     cast = _cast(_Traffic.of(long_enough, seed), entering, answering, few)
-    factor = cast.offered / rate
+    offered = offered_rate(seeded(long_enough, seed))
+    assert offered is not None
+    factor = offered / rate
     arrivals = [
-        Arrival(time_s * factor, one)
-        for time_s, one in zip(cast.begin_s, cast.begins, strict=False)
+        Arrival(time_s * factor, cast.turn(session, 0))
+        for time_s, session in zip(cast.drawn.starts_s, cast.begins, strict=False)
         if time_s * factor <= seconds
     ]
     later_s = each / (each - 1) / rate if each > 1 else math.inf  # between later turns
-    older = [Arrival(time_s * later_s, one) for time_s, one in cast.continues if time_s * later_s <= start.entering_s]
-    halfway = [Arrival(0.0, one) for one in cast.resumes[: round(rate * start.token_s * cast.output_tokens)]]
+    older = [
+        Arrival(time_s * later_s, cast.turn(*one))
+        for time_s, one in cast.continues
+        if time_s * later_s <= start.entering_s
+    ]
+    halfway = [
+        Arrival(0.0, cast.turn(*one)) for one in cast.resumes[: round(rate * start.token_s * cast.output_tokens)]
+    ]
     resumed = frozenset(arrival.request.request_id for arrival in halfway)
     continued = resumed | frozenset(arrival.request.request_id for arrival in older)
     every = sorted([*halfway, *arrivals, *older], key=lambda arrival: arrival.time_s)
-    every = every or [Arrival(cast.begin_s[0], cast.begins[0])]
+    every = every or [Arrival(cast.drawn.starts_s[0], cast.turn(cast.begins[0], 0))]
     return Underway(Chained(tuple(every), cast.followers), continued, resumed, start.entering_s)
 
 
 @lru_cache(maxsize=8)
-@no_cycles()
 def _cast(traffic: _Traffic, entering: int, answering: int, few: int) -> _Cast:
-    """Of 1 + `entering` + `answering` sessions so many each; a later turn is met in one of `few`."""
-    assert isinstance(traffic.workload, Sessions)
-    sessions, seed = workload.DrawnSessions.of(traffic.workload, traffic.seed), traffic.seed
-    share, count = 1 + entering + answering, len(sessions.turns)
-    older = [one for one in range(count) if 1 <= one % share <= entering]
-    halfway = [one for one in range(count) if one % share > entering]
-    draws = stream(seed, "underway")
-    times = np.cumsum(draws.standard_exponential(len(older) // few)).tolist()
-    chances = draws.random((len(times), 2)).tolist()
-    followers: dict[int, tuple[float, Request]] = {}
-
-    def since(session: int, turn: int) -> Request:
-        """This turn, and what follows it."""
-        requests = sessions.requests(session, turn)
-        followers.update(sessions.followers(requests))
-        return requests[0]
-
-    continues = []
-    for place, (time_s, (which, turn)) in enumerate(zip(times, chances, strict=True)):
-        met = _met(sessions.turns, older[place * few : (place + 1) * few], which, turn)
-        if met is not None:
-            continues.append((time_s, since(*met)))
-    resumes = [_resumed(since(session, turn), tokens) for session, turn, tokens in _halfway(sessions, halfway, seed)]
-    begins = tuple(since(session, 0) for session in range(0, count, share))
-    spec = Spec.model_construct(workload=traffic.workload, retrieval=traffic.retrieval)
-    offered = offered_rate(seeded(spec, seed))
-    assert offered is not None
-    mean = sum(sessions.answers) / len(sessions.answers)
-    return _Cast(tuple(sessions.starts_s), begins, tuple(continues), tuple(resumes), followers, offered, mean)
+    return _Cast(traffic, entering, answering, few)
 
 
 def _met(turns: Sequence[int], sessions: Sequence[int], which: float, turn: float) -> tuple[int, int] | None:

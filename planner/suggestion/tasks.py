@@ -15,7 +15,7 @@ from planner.traffic.workload import at_rate
 
 SHORT = 1500  # requests that long runs begin their search with, and that changes are searched with
 HALVES = 4  # of an answer that just meets its targets: the least seconds of a run, the first of them warm-up
-TURNAROUNDS = 3  # the same of sessions, in turns with their thinking
+TURNAROUNDS = 2  # the same of sessions, in what fills them
 TURNS = 2  # of a session that just meet their targets: the least seconds that a short run judges
 ENTERING = 2  # of a turn with its thinking: the least seconds in which sessions come that began before
 SHORTER = 0.75  # of a run's seconds: what is hardly shorter is no run to begin with
