@@ -577,6 +577,18 @@ def test_targets_that_all_may_miss_have_an_edge() -> None:
     assert math.isfinite(Edge.of(runs, 0.0).expected())
 
 
+def test_runs_that_fall_behind_at_one_rate_or_the_next_leave_a_narrow_interval() -> None:
+    """Nobody misses a target, as where none is set: only whether runs keep up tells the edge."""
+    lasting = (10.2, 10.3, 10.1, 10.2, 10.3)  # the highest rate that each seed keeps up with
+    every = ((250, 250),) * 4
+    runs = [
+        [replace(_threshold(20.0, rate), kept_up=rate <= most, blocks=every) for rate in (10.1, 10.2, 10.3)]
+        for most in lasting
+    ]
+    rate, low, high = interval([Edge.of(runs, 0.99)])
+    assert 10.0 < low < rate < high < 10.5
+
+
 def _edge(*steps: float, seeds: int = 5) -> Edge:
     """Runs of 1,000 requests at 10, 10.1, 10.2, ... that miss these shares; every other seed a little more."""
     runs = []
@@ -903,6 +915,13 @@ def test_a_rate_that_traffic_does_not_keep_for_longer_is_said(output: str, told:
     notes = [note for note in found.notes if "less is held for long" in note]
     assert len(notes) == told
     assert not told or notes[0].startswith("1 agg: sent for 413 s instead of 138 s, even ")
+
+
+def test_without_targets_the_rate_is_what_does_not_pile_up_and_that_is_said() -> None:
+    one = planner.load("agg", ["slo={ttft_ms: null, tpot_ms: null}", "workload.requests=100"])
+    found = suggest(one, 1, seeds=1, requests=100, processes=1)
+    assert found.sentence.split(" [")[0].endswith("req/s without falling behind.")
+    assert "no target is set" in (to_run(found) or "")
 
 
 def test_targets_that_nothing_meets_are_answered_with_the_least_that_is_possible() -> None:

@@ -54,6 +54,12 @@ class Slo(Node):
     e2e_ms: Positive | None = None
     attainment: Fraction = 0.99
 
+    @property
+    def targets(self) -> dict[str, float]:
+        """Milliseconds by metric, of those that are set."""
+        named = {"TTFT": self.ttft_ms, "TPOT": self.tpot_ms, "E2E": self.e2e_ms}
+        return {name: limit for name, limit in named.items() if limit is not None}
+
 
 class RunOptions(Node):
     seed: NonNegativeInt = 0

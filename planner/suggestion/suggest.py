@@ -233,7 +233,7 @@ class _Session:
             provenance=brackets,
             rows=tuple(rows),
             verdict=verdict,
-            sentence=message("{sentence} {provenance}", sentence(rows, verdict, self.gpus), brackets),
+            sentence=message("{sentence} {provenance}", sentence(rows, verdict, self.gpus, self.spec.slo), brackets),
             yaml=dump(apply(self.spec, pick(rows, verdict).split)),
             pareto=pareto(rows, self.gpus),
             notes=tuple(dict.fromkeys(notes)),
@@ -407,7 +407,7 @@ class _Session:
         if ours is not None and theirs is not None:
             seed, at = self.seeds[0], ((ours.split, ours.rate), (theirs.split, theirs.rate))
             pair = changes.unchanged(self.spec, *at, seed, shortened(self.period, ours.rate))
-            equal = self._at_equal_rate(ours, theirs)
+            equal = self._at_equal_rate(ours, theirs) if self.spec.slo.targets else []
             over = [(apply(self.spec, split), OVERLOAD * rate) for split, rate in at]
             reasons = [ProbeTask(spec, seed, rate, self.period) for spec, rate in over]
         calls = [
@@ -462,7 +462,7 @@ class _Session:
             margin=margin,
             error=error,
             unmeasured=unknown,
-            at_equal_rate=self._equal_rate(ours, theirs, closing.equal),
+            at_equal_rate=self._equal_rate(ours, theirs, closing.equal) if closing.equal else None,
             why=tuple(
                 message("{name}: {what}", row.name, limit(reason))
                 for row, reason in zip((ours, theirs), closing.reasons, strict=True)

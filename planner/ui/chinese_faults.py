@@ -281,6 +281,10 @@ FAULTS: dict[str, str] = {
         "{where}.tp：{model} 在 TP {tp} 下放不下：每 GPU 的权重与工作显存为 {needed}，{gpu} 上可用 {usable}；"
         "可用：{remedy}"
     ),
+    "GPUs: {gpus} is too few for {model} on {hardware}, whose smallest engine takes {enough}; "
+    "allowed: --gpus {enough} or more": (
+        "GPU：{gpus} 个不够，{hardware} 上的 {model} 每个引擎至少要 {enough} 个；允许：--gpus {enough} 或更多"
+    ),
     "tp {tp} or more": "tp 不小于 {tp}",
     "a smaller model, quantization or larger GPUs": "更小的模型、量化或更大的 GPU",
     "{key}.tp: {why}; allowed: {sizes}": "{key}.tp：{why}；可用：{sizes}",
