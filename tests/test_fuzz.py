@@ -28,6 +28,7 @@ from planner.watching.scrape import read_recording
 
 @pytest.fixture(scope="module")
 def fuzz(root: Path) -> ModuleType:
+    sys.path.insert(0, str(root / "benchmarks"))  # where its cases are
     spec = importlib.util.spec_from_file_location("fuzz", root / "benchmarks" / "fuzz.py")
     assert spec is not None
     assert spec.loader is not None
