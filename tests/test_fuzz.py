@@ -263,7 +263,9 @@ def test_a_recordings_interval_is_a_time(every: object, tmp_path: Path) -> None:
         read_recording(path)
 
 
-@pytest.mark.parametrize("change", [{"t": 10**400}, {"gone": 5}, {"role": []}, {"v": {"a": "b"}}])
+@pytest.mark.parametrize(
+    "change", [{"t": 10**400}, {"gone": 5}, {"role": []}, {"v": {"a": "b"}}, {"v": {"a_bucket[b]": 1}}]
+)
 def test_a_recording_is_checked_line_by_line(change: dict[str, object], tmp_path: Path) -> None:
     row = {"engine": "aggregated-0", "round": 1.0, "t": 1.0, "role": "aggregated", "v": {}}
     path = tmp_path / "w.jsonl"
