@@ -31,6 +31,7 @@ from planner.suggestion.changes import (
     unchanged,
 )
 from planner.suggestion.fewest import smallest
+from planner.suggestion.fleet import SEARCHED, Groups
 from planner.suggestion.probe import Period
 from planner.suggestion.rows import rough_row
 from planner.suggestion.search import Found, probe, system_of
@@ -421,6 +422,27 @@ def test_without_targets_the_rate_is_what_does_not_pile_up_and_that_is_said() ->
     found = suggest(one, 1, seeds=1, requests=100, processes=1)
     assert found.sentence.split(" [")[0].endswith("req/s without falling behind.")
     assert "no target is set" in (to_run(found) or "")
+
+
+@given(st.integers(1, 4096), st.sampled_from([1, 2, 4, 8, 16, 64]))
+def test_groups_take_in_nearly_all_gpus(gpus: int, engine: int) -> None:
+    groups = Groups.of(gpus, engine)
+    assert groups.count * groups.gpus + groups.left == gpus
+    assert groups.gpus <= max(SEARCHED, 2 * engine)
+    assert groups.count == 1 or groups.gpus % engine == 0
+    assert groups.left < max(2 * engine, gpus / 10)
+
+
+def test_a_large_fleet_is_a_group_many_times() -> None:
+    one = spec("workload.rate=100")
+    fleet, group = (suggest(one, gpus, seeds=2, requests=60, processes=1, quick=True) for gpus in (50, 25))
+    assert (fleet.gpus, fleet.groups, group.groups) == (50, 2, 1)
+    for row, part in zip(fleet.rows, group.rows, strict=True):
+        assert (row.rate, row.gpus, row.per_gpu) == (2 * part.rate, 2 * part.gpus, part.per_gpu)
+        assert row.split.first.replicas == 2 * part.split.first.replicas
+    assert resolve(parse(fleet.yaml)).gpus == 50
+    assert "multiplied by the 2 groups" in fleet.notes[0]
+    assert all(note.startswith("Together, as ") for note in fleet.notes[1:3])
 
 
 def test_targets_that_nothing_meets_are_answered_with_the_least_that_is_possible() -> None:

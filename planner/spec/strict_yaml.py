@@ -221,7 +221,7 @@ def read_value(text: str, where: str, ours: bool = False) -> Any:
         raise
     except RecursionError:
         raise SpecError("{where}: nested too deeply; allowed: sections in sections, a few levels", where) from None
-    except ValueError as error:
+    except (ValueError, OverflowError) as error:  # the latter: "\UFFFFFFFF"
         raise SpecError(
             "{where}: a value that cannot be read ({error}); allowed: plain YAML scalars", where, shorten(str(error))
         ) from None

@@ -176,6 +176,7 @@ class Suggestion:
     seconds: float | None = None  # of traffic in a run; None: the workload's own list
     warmup_s: float | None = None  # of these, not judged
     as_good: tuple[str, ...] = ()  # candidates whose rate cannot be told from the suggested one's
+    groups: int = 1  # of equal GPUs, one of which was searched
 
     @property
     def best(self) -> Row:
@@ -191,6 +192,7 @@ class Suggestion:
             "targets": self.slo.model_dump(),
             "requests": self.requests,
             "seeds": self.seeds,
+            "groups": self.groups,
             "run_seconds": self.seconds,
             "run_warmup_s": self.warmup_s,
             "as_good": list(self.as_good),

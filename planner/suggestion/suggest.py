@@ -25,6 +25,7 @@ from planner.suggestion import changes
 from planner.suggestion.answer import EqualRate, Row, Suggestion, Verdict, best_of, rank
 from planner.suggestion.curves import IDLE_RATE, nearly_idle
 from planner.suggestion.edge import Edge, interval, is_found, next_rate
+from planner.suggestion.fleet import Groups, whole
 from planner.suggestion.probe import Period, traffic_of
 from planner.suggestion.rows import refined_row, rough_row, slower_row
 from planner.suggestion.search import Probe, system_of
@@ -98,13 +99,16 @@ def suggest(
     number of GPUs says), and long enough for answers to end. Traces and the like have a length of their own.
     `sweep`: router, local_prefill. The same arguments give the same answer on any number of `processes`, here, in a
     `pool` that runs already, or on a cluster ("ray"). `quick`: a first look at the few candidates that the closed form
-    prefers, without reasons. Raises SpecError, and ImportError without ray.
+    prefers, without reasons. Of many GPUs one of equal groups is searched (fleet.py). Raises SpecError, and
+    ImportError without ray.
     """
     wanted = prepared(spec, gpus, requests, slo)
-    sizes, left_out = tp_sizes(wanted, gpus)
+    groups = Groups.of(gpus, tp_sizes(wanted, gpus)[0][0])
+    sizes, left_out = tp_sizes(wanted, groups.gpus)
     with nullcontext(pool) if pool is not None else spread(cluster, processes or cores()) as workers:
-        session = _Session(wanted, gpus, seeds, requests, sweep, workers, progress, quick)
-        return session.answer(splits(gpus, sizes, rank_sizes(wanted, gpus, sizes)), left_out)
+        session = _Session(wanted, groups.gpus, seeds, requests, sweep, workers, progress, quick)
+        found = session.answer(splits(groups.gpus, sizes, rank_sizes(wanted, groups.gpus, sizes)), left_out)
+        return found if groups.count == 1 else session.of_all(found, gpus, groups)
 
 
 def preferred(candidates: Sequence[Split], guesses: Sequence[float], most: int = SHORTLIST) -> list[int]:
@@ -241,6 +245,10 @@ class _Session:
             warmup_s=None if self.period is None else self.period.warmup_s,
             as_good=self._as_good(rows, verdict),
         )
+
+    def of_all(self, found: Suggestion, gpus: int, groups: Groups) -> Suggestion:
+        """The answer for all of several groups of GPUs, of which this session has searched one."""
+        return whole(found, self.spec, gpus, groups, lambda tasks: self._map("together", attained, tasks))  # type: ignore[arg-type, return-value]
 
     # --- stages ---
 

@@ -153,7 +153,7 @@ def method(suggestion: Suggestion) -> str:
         return message(
             "Each candidate serves the whole workload at every rate; intervals (95 %) are over {lists}.", lists
         )
-    best = max(row.rate for row in suggestion.rows)
+    best = max(row.rate for row in suggestion.rows) / suggestion.groups
     return message(
         "Each candidate is sent {time} s of traffic at every rate ({count} requests at {rate} req/s), the first "
         "{warmup} s not judged. Intervals (95 %) hold what {lists}, the length of the runs and the steps of the search "

@@ -258,6 +258,19 @@ ANSWERS: dict[str, str] = {
     "without falling behind": "在不积压时",
     "{served}, the highest rate at which waiting requests do not pile up: no target is set (slo), so they may take "
     "any time": "{served}，即等待的请求不致越积越多的最高速率：未设任何目标（slo），时延不限",
+    "One group of {gpus} GPUs was searched, and its rates multiplied by the {count} groups that there are": (
+        "搜索的是一组 {gpus} 个 GPU，其速率再乘以组数 {count}"
+    ),
+    "{text}; {left} GPUs are left over.": "{text}；余下 {left} 个 GPU。",
+    "Together, as {name}, {share} of the requests are within the targets at {rate} req/s": (
+        "几组合在一起（{name}）时，{rate} req/s 下有 {share} 的请求达标"
+    ),
+    "{found}, and waiting requests pile up": "{found}，且等待的请求越积越多",
+    "{found}: it holds.": "{found}：成立。",
+    "{found}: it does not hold; run the groups behind routers of their own.": (
+        "{found}：不成立；请让各组使用自己的路由器。"
+    ),
+    "Of a group: {what}": "一组之中：{what}",
     "{engines} serve {rate} req/s {bound}": "{engines} {bound}每秒可服务 {rate} 个请求",
     "{engines} serves {rate} req/s {bound}": "{engines} {bound}每秒可服务 {rate} 个请求",
     "One GPU meets the targets at no rate.": "1 个 GPU 在任何速率下都达不到目标。",
