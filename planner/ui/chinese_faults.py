@@ -127,6 +127,9 @@ FAULTS: dict[str, str] = {
         "workload.kind：'rag' 没有检索环节；可用：带有 `retrieval: {{}}` 一节"
     ),
     # --- a file ---
+    "{name}: is no deployment but a name for {key}; allowed: --set {set}, or the path of a YAML file": (
+        "{name}：不是部署，而是 {key} 的取值；可用：--set {set}，或 YAML 文件的路径"
+    ),
     "{where}: line {line}, column {column}": "{where}：第 {line} 行第 {column} 列",
     "{where}: not valid YAML ({problem}); allowed: `key: value` lines": (
         "{where}：不是合法的 YAML（{problem}）；可用：“键: 值”形式的行"
