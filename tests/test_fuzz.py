@@ -23,7 +23,7 @@ from planner.engine.profiles import read_profile
 from planner.interop.dialects.multi_round_qa import summary_of_csv
 from planner.interop.import_file import import_file
 from planner.run.tables import Run, read_parquet
-from planner.spec import SpecError, parse
+from planner.spec import SpecError, load, parse
 from planner.spec.csv_file import read_rows
 from planner.traffic.workload import build
 from planner.watching.scrape import read_recording
@@ -261,6 +261,11 @@ def test_keys_of_a_dynamo_file_are_text(tmp_path: Path) -> None:
 def test_an_escape_beyond_all_characters_is_one_line() -> None:
     with pytest.raises(SpecError, match="a value that cannot be read"):
         parse('name: "\\UFFFFFFFF"\n')
+
+
+def test_a_file_that_fails_while_it_is_read_is_one_line() -> None:
+    with pytest.raises(SpecError, match="cannot be read"):
+        load("/proc/self/mem")  # at address 0 there is nothing
 
 
 def test_steps_without_end_are_refused(tmp_path: Path) -> None:
