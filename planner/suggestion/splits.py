@@ -114,7 +114,7 @@ def tp_sizes(spec: Spec, gpus: int) -> tuple[list[int], list[str]]:
             if _refused(spec, size) is None:
                 raise SpecError(
                     "GPUs: {gpus} is too few for {model} on {hardware}, whose smallest engine takes {enough}; "
-                    "allowed: --gpus {enough} or more",
+                    "allowed: {enough} or more (--gpus {enough})",
                     gpus,
                     spec.model,
                     spec.hardware,
