@@ -197,6 +197,9 @@ def test_the_fewest_gpus() -> None:
     assert found.disaggregated_gpus >= 2
     few = smallest(spec(), 14.0, limit=1, seeds=1, requests=150, processes=1)
     assert few.gpus is None
+    assert few.possible
+    never = smallest(spec("slo.ttft_ms=1"), 14.0, seeds=1, requests=50, processes=1)
+    assert (never.gpus, never.possible, never.limit) == (None, False, 8)  # counting on would not help
 
 
 # --- the verdict -------------------------------------------------------------------------------------

@@ -152,6 +152,7 @@ class Smallest:
     aggregated_gpus: int | None
     disaggregated_gpus: int | None
     limit: int
+    possible: bool = True  # False: engines miss the targets even nearly idle
 
 
 @dataclass(frozen=True)

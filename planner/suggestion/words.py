@@ -247,11 +247,22 @@ def pareto(rows: Sequence[Row], gpus: int) -> tuple[Point, ...]:
     return tuple(front)
 
 
+def never(rate: float, slo: Slo) -> str:
+    """What to say of a rate that no number of GPUs serves."""
+    return message(
+        "No number of these GPUs serves {rate} req/s {bound}: engines miss them even nearly idle.",
+        number(rate),
+        bound(slo),
+    )
+
+
 def smallest_sentence(suggestion: Suggestion) -> str | None:
     """The answer to --rate."""
     found = suggestion.smallest
     if found is None:
         return None
+    if not found.possible:
+        return never(found.rate, suggestion.slo)
     if found.gpus is None:
         best, rate = pick(suggestion.rows, suggestion.verdict), number(found.rate)
         within = bound(suggestion.slo)

@@ -334,6 +334,9 @@ ANSWERS: dict[str, str] = {
     "about {count}.": (
         "最多 {most} 个 GPU {bound}也不能每秒服务 {rate} 个请求；按上文每个 GPU {each} req/s 计，约需 {count} 个。"
     ),
+    "No number of these GPUs serves {rate} req/s {bound}: engines miss them even nearly idle.": (
+        "这种 GPU 再多也不能{bound}每秒服务 {rate} 个请求：引擎几乎空闲时也达不到目标。"
+    ),
     "Up to {most} GPUs do not serve {rate} req/s {bound}.": (
         "最多 {most} 个 GPU {bound}也不能每秒服务 {rate} 个请求。"
     ),

@@ -286,7 +286,8 @@ FAULTS: dict[str, str] = {
     ),
     "GPUs: {gpus} is too few for {model} on {hardware}, whose smallest engine takes {enough}; "
     "allowed: {enough} or more (--gpus {enough})": (
-        "GPU：{gpus} 个不够，{hardware} 上的 {model} 每个引擎至少要 {enough} 个；可用：{enough} 或更多（--gpus {enough}）"
+        "GPU：{gpus} 个不够，{hardware} 上的 {model} 每个引擎至少要 {enough} 个；"
+        "可用：{enough} 或更多（--gpus {enough}）"
     ),
     "tp {tp} or more": "tp 不小于 {tp}",
     "a smaller model, quantization or larger GPUs": "更小的模型、量化或更大的 GPU",
