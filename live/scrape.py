@@ -14,6 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from live.bounded import MOST_METRICS, whole_text
 from live.openai_api import error_type
 from planner.spec import SpecError
+from planner.watching.scrape import check_bounds
 
 LABELS = ("le", "source", "reason")  # told apart; over all others samples are summed
 TIMEOUT_S = 10.0
@@ -39,6 +40,7 @@ def samples(text: str) -> dict[str, float]:
             label = next((one.labels[name] for name in LABELS if name in one.labels), None)
             key = one.name if label is None else f"{one.name}[{label}]"
             found[key] = found.get(key, 0.0) + one.value
+    check_bounds(found)
     return found
 
 

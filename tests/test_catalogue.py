@@ -111,3 +111,18 @@ def test_a_number_without_a_source_is_refused() -> None:
 )
 def test_a_gpu_is_known_by_its_own_name(text: str, entry: str | None) -> None:
     assert gpu_named(text) == entry
+
+
+@pytest.mark.parametrize(
+    ("kind", "said", "meant"),
+    [
+        ("hardware", "RTX 4090", "rtx-4090"),
+        ("hardware", "A100", "a100-80g"),  # not h100, which differs by a letter
+        ("hardware", "NVIDIA H100 80GB HBM3", "h100"),
+        ("models", "qwen3:8b", "qwen3-8b"),
+        ("models", "mistral-7b", "mistral-7b-v0.1"),
+    ],
+)
+def test_other_ways_to_write_a_name_are_understood(kind: Kind, said: str, meant: str) -> None:
+    with pytest.raises(SpecError, match=f"did you mean '{meant}'"):
+        find(kind, said)

@@ -5,11 +5,14 @@ from __future__ import annotations
 import importlib.util
 import json
 import re
+import struct
 import sys
 import time
 from pathlib import Path
 from types import ModuleType
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import yaml
 
@@ -19,8 +22,8 @@ from planner.engine.model_config import load_model
 from planner.engine.profiles import read_profile
 from planner.interop.dialects.multi_round_qa import summary_of_csv
 from planner.interop.import_file import import_file
-from planner.run.tables import Run
-from planner.spec import SpecError, parse
+from planner.run.tables import Run, read_parquet
+from planner.spec import SpecError, load, parse
 from planner.spec.csv_file import read_rows
 from planner.traffic.workload import build
 from planner.watching.scrape import read_recording
@@ -28,6 +31,7 @@ from planner.watching.scrape import read_recording
 
 @pytest.fixture(scope="module")
 def fuzz(root: Path) -> ModuleType:
+    sys.path.insert(0, str(root / "benchmarks"))  # where its cases are
     spec = importlib.util.spec_from_file_location("fuzz", root / "benchmarks" / "fuzz.py")
     assert spec is not None
     assert spec.loader is not None
@@ -254,6 +258,30 @@ def test_keys_of_a_dynamo_file_are_text(tmp_path: Path) -> None:
         import_file(path)
 
 
+def test_an_escape_beyond_all_characters_is_one_line() -> None:
+    with pytest.raises(SpecError, match="a value that cannot be read"):
+        parse('name: "\\UFFFFFFFF"\n')
+
+
+def test_a_file_that_fails_while_it_is_read_is_one_line() -> None:
+    with pytest.raises(SpecError, match="cannot be read"):
+        load("/proc/self/mem")  # at address 0 there is nothing
+
+
+def test_steps_without_end_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "s.csv"
+    path.write_text("prefill_tokens,decode_seqs,context_tokens,duration_s,prefill_pairs\n1,1,1,1,-inf\n")
+    with pytest.raises(SpecError, match="prefill_pairs: not all from 0"):
+        read_source(path)
+
+
+def test_text_that_is_none_makes_a_damaged_run(tmp_path: Path) -> None:
+    broken = pa.StringArray.from_buffers(1, pa.py_buffer(struct.pack("<2i", 0, 1)), pa.py_buffer(b"\xff"))
+    pq.write_table(pa.table({"worker": broken}), tmp_path / "t.parquet")
+    with pytest.raises(pa.ArrowException, match="UTF8"):
+        read_parquet(tmp_path / "t.parquet")
+
+
 @pytest.mark.parametrize("every", ["often", 10**400, 0, True])
 def test_a_recordings_interval_is_a_time(every: object, tmp_path: Path) -> None:
     path = tmp_path / "w.jsonl"
@@ -262,7 +290,9 @@ def test_a_recordings_interval_is_a_time(every: object, tmp_path: Path) -> None:
         read_recording(path)
 
 
-@pytest.mark.parametrize("change", [{"t": 10**400}, {"gone": 5}, {"role": []}, {"v": {"a": "b"}}])
+@pytest.mark.parametrize(
+    "change", [{"t": 10**400}, {"gone": 5}, {"role": []}, {"v": {"a": "b"}}, {"v": {"a_bucket[b]": 1}}]
+)
 def test_a_recording_is_checked_line_by_line(change: dict[str, object], tmp_path: Path) -> None:
     row = {"engine": "aggregated-0", "round": 1.0, "t": 1.0, "role": "aggregated", "v": {}}
     path = tmp_path / "w.jsonl"

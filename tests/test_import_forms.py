@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 import planner
 from planner.cli import run
@@ -205,6 +206,64 @@ def test_a_quantised_id_is_quantised_with_a_warning(name: str, model: str, quant
 def test_bits_that_no_key_says_are_refused() -> None:
     with pytest.raises(SpecError, match="4 bits or fewer in its name"):
         read("vllm serve nvidia/Llama-3.1-8B-Instruct-NVFP4\n")
+
+
+@pytest.mark.parametrize(
+    ("name", "fits"),
+    [
+        ("nvidia/DeepSeek-R1-FP4", False),
+        ("nvidia/DeepSeek-R1-0528-FP4-v2", False),
+        ("cognitivecomputations/DeepSeek-V3-AWQ", False),
+        ("unsloth/DeepSeek-V3-FP8", True),
+        ("unsloth/gpt-oss-20b-MXFP4", True),
+    ],
+)
+def test_a_model_stored_in_other_bits_than_its_name_says_is_refused(name: str, fits: bool) -> None:
+    text = f"vllm serve {name} -tp 8\n"
+    if fits:
+        assert read(text).spec.engine.quantization is None
+    else:
+        with pytest.raises(SpecError, match="in its name; the weights of deepseek-v3 are fp8"):
+            read(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "$ vllm serve Qwen/Qwen3-8B \\\n>   --tensor-parallel-size 2 \\\n>   --max-num-seqs 32\n",
+        "vllm serve Qwen/Qwen3-8B ^\r\n  --tensor-parallel-size 2 ^\r\n  --max-num-seqs 32\r\n",
+        "vllm serve Qwen/Qwen3-8B --max-num-seqs 32 \\\n  -tp 2 \\\n> /tmp/log\n",
+    ],
+)
+def test_lines_go_on_as_they_were_pasted(text: str) -> None:
+    found = read(text).spec
+    assert (found.deployment.tp, found.engine.max_num_seqs) == (2, 32)
+
+
+def test_the_environment_of_a_graph_is_that_of_its_services() -> None:
+    def service(role: str) -> dict[str, Any]:
+        main = {"command": ["python3", "-m", "dynamo.vllm"], "args": ["--model", "$(MODEL)"]}
+        return {"componentType": "worker", "subComponentType": role, "extraPodSpec": {"mainContainer": main}}
+
+    given = [{"name": "MODEL", "value": "Qwen/Qwen3-8B"}, {"name": "DYN_ROUTER_MODE", "value": "kv"}]
+    services = {role: service(role) for role in ("prefill", "decode")} | {"Frontend": {"componentType": "frontend"}}
+    graph = {"kind": "DynamoGraphDeployment", "spec": {"envs": given, "services": services}}
+    found = read(yaml.safe_dump(graph)).spec
+    assert (found.model, found.deployment.router.policy) == ("qwen3-8b", "prefix_aware")
+
+
+def test_a_gpu_that_is_named_is_never_silently_another() -> None:
+    def service(gpu: str) -> str:
+        model = {"modelFormat": {"name": "huggingface"}, "args": ["--model_id=Qwen/Qwen3-8B"]}
+        predictor = {"model": model, "nodeSelector": {"cloud.google.com/gke-accelerator": gpu}}
+        return yaml.safe_dump({"kind": "InferenceService", "spec": {"predictor": predictor}})
+
+    assert read(service("nvidia-l4")).spec.hardware == "l4"
+    assert "nvidia-tesla-t4: is not in the catalogue, h200 is taken" in said(
+        read(service("nvidia-tesla-t4")), "warning"
+    )
+    slurm = "#!/bin/bash\n#SBATCH --gres=gpu:v100:2\nvllm serve Qwen/Qwen3-8B\n"
+    assert "v100: is not in the catalogue" in said(read(slurm), "warning")
 
 
 def test_kv_on_the_host_is_a_tier() -> None:

@@ -187,6 +187,12 @@ def test_failed_requests_stay_failed(requests: Rows, tmp_path: Path) -> None:
             '{"benchmarks": [{"requests": {"successful": [{"request_start_time": 1}]}}]}',
             "no request_end_time",
         ),
+        (
+            "a.json",
+            '{"benchmarks": [{"requests": {"successful": [{"request_start_time": 1, "request_latency": 2, '
+            '"prompt_tokens": 10000000000000000000}]}}]}',
+            "no number of tokens",
+        ),
         ("a.jsonl", '{"metadata": {}, "metrics": {}}', "no request_start_ns"),
         ("a.json", '[{"start_time": 1, "info": {}}]', "no input_tokens"),
         ("a.csv", "a,b\n1,2\n", "no known result"),

@@ -59,8 +59,11 @@ def test_a_model_that_needs_two_gpus() -> None:
     assert sizes == [2, 4, 8]
     assert len(left_out) == 1
     assert left_out[0].startswith("TP 1: deployment.tp: llama-3.1-70b does not fit at tp 1")
-    with pytest.raises(SpecError, match="does not fit at tp 1"):
+    with pytest.raises(SpecError, match=r"1 is too few for llama-3.1-70b on h200.*allowed: 2 or more \(--gpus 2\)$"):
         tp_sizes(spec, 1)
+    small = planner.load("agg", ["model=deepseek-v3", "profile=null", "deployment.gpus_per_node=4"])
+    with pytest.raises(SpecError, match="does not fit at tp 4"):  # nor does any number of such nodes help
+        tp_sizes(small, 4)
 
 
 def test_pools_keep_what_the_spec_says_of_them() -> None:

@@ -323,6 +323,17 @@ def test_a_changed_file_is_read_again(tmp_path: Path) -> None:
     assert len(build(trace_spec(path)).start()) == 4
 
 
+def test_how_far_the_reading_is_is_told_and_what_was_read_is_remembered(tmp_path: Path) -> None:
+    rows = [{"timestamp": at, "input_length": 1, "output_length": 1} for at in range(10_000)]
+    spec = trace_spec(write(tmp_path, lines(rows)))
+    shares: list[float] = []
+    assert build(spec, shares.append).expected_requests == len(rows)
+    assert 0 < min(shares) < 0.5 < shares[-1] <= 1
+    told = len(shares)
+    build(spec, shares.append)
+    assert len(shares) == told
+
+
 def test_other_block_size(tmp_path: Path) -> None:
     path = write(tmp_path, lines([{"timestamp": 0, "input_length": 100, "output_length": 1, "hash_ids": [1, 2]}] * 2))
     (first, second) = build(trace_spec(path, block_tokens=64)).start()

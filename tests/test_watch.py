@@ -248,6 +248,8 @@ def test_the_exposition_is_read_as_the_samples_are_named(other_engine: pd.DataFr
 
     values = counters(other_engine, 60.0) | {"vllm:prompt_tokens_by_source_total[local_compute]": 5.0}
     assert scrape.samples("# HELP x y\nother_total 3\n" + exposition(values)) == values
+    with pytest.raises(ValueError, match="much"):  # such an engine counts as one that does not answer
+        scrape.samples('vllm:e2e_request_latency_seconds_bucket{le="much"} 1\n')
 
 
 def test_a_running_engine_is_watched(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -80,7 +80,7 @@ def _steps_csv(path: Path) -> Run:
     wrong = [name for name in known if not pd.api.types.is_numeric_dtype(table[name])]
     if wrong:
         raise SpecError("{path}: {wrong}: not numbers; allowed: numbers in every row", path, ", ".join(wrong))
-    counted = [name for name in known if name in STEP_NEEDS or STEP_COLUMNS.get(name) == "int64"]
+    counted = [name for name in known if name in STEP_NEEDS or STEP_COLUMNS.get(name, "int64") == "int64"]
     numbers = table[counted].to_numpy(float)
     if not (np.isfinite(numbers) & (numbers >= 0) & (numbers <= MOST)).all():
         raise SpecError(

@@ -160,6 +160,7 @@ def _interruptible(spec: Spec) -> tuple[Run, bool]:
     import signal
     import threading
     from dataclasses import replace
+    from functools import partial
 
     from planner.system.resolve import resolve
     from planner.traffic import workload
@@ -171,12 +172,13 @@ def _interruptible(spec: Spec) -> tuple[Run, bool]:
         asked.append(number)
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
-    system, load = resolve(spec), workload.build(spec)
+    report = progress()
+    system, load = resolve(spec), workload.build(spec, partial(report, "read"))
     if threading.current_thread() is not threading.main_thread():  # only that one may handle signals
-        return SimulatorBackend().run(system, load, progress()), False
+        return SimulatorBackend().run(system, load, report), False
     before = signal.signal(signal.SIGINT, stop)
     try:
-        run = SimulatorBackend(stop=lambda _: bool(asked)).run(system, load, progress())
+        run = SimulatorBackend(stop=lambda _: bool(asked)).run(system, load, report)
     finally:
         signal.signal(signal.SIGINT, before)
     if not run.manifest["stopped"]:

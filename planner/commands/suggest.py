@@ -118,7 +118,7 @@ def show_suggestion(found: Suggestion, rows: int, out: Path | None) -> None:
     """The sentence, what to run, why, the table, what to know."""
     from planner.report import printing
     from planner.suggestion.suggest import OVERLOAD
-    from planner.suggestion.words import check_sentences, explanation, method, smallest_sentence, to_run
+    from planner.suggestion.words import bound, check_sentences, explanation, method, smallest_sentence, to_run
 
     screen = console()
     reasons = explanation(found.verdict) if found.verdict is not None else []
@@ -136,7 +136,7 @@ def show_suggestion(found: Suggestion, rows: int, out: Path | None) -> None:
     if not serves:
         printing.say(screen, "Next: other targets (--set slo.ttft_ms=..., --slo PRESET), another GPU or model.")
         return
-    printing.say(screen, f"Highest rate within the targets on {found.gpus} GPUs, and the output tokens that it gives:")
+    printing.say(screen, f"Highest rate {bound(found.slo)} on {found.gpus} GPUs, and the output tokens that it gives:")
     screen.print(ranking(found, rows))
     if len(found.rows) > rows:
         printing.say(screen, f"{len(found.rows) - rows} more candidates: --rows {len(found.rows)}")

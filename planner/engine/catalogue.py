@@ -110,7 +110,8 @@ def find(kind: Kind, name_or_path: str) -> Path:
     path = Path(name_or_path).expanduser()
     if path.exists() and ("/" in name_or_path or path.suffix in (".yaml", ".yml", ".json")):
         return path
-    raise SpecError("{kind}: {fault}, or a path", KEYS[kind], unknown(name_or_path, names(kind)))
+    meant = gpu_named(name_or_path) if kind == "hardware" else None
+    raise SpecError("{kind}: {fault}, or a path", KEYS[kind], unknown(name_or_path, names(kind), meant))
 
 
 def read_entry(path: Path) -> dict[str, Any]:

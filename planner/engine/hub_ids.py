@@ -59,7 +59,7 @@ def known(model: str) -> bool:
 # --- what a name says --------------------------------------------------------------------------
 
 _QUANT = re.compile(
-    r"[-_.](?:quantized\.)?(?:(?:nv|mx)?fp[48](?:[-_](?:dynamic|kv|block|static|ar|dynamic-kv|scaled))*|w\d+a\d+"
+    r"[-_.](?:quantized\.)?(?:(?:nv|mx)?fp[48](?:[-_](?:dynamic|kv|block|static|ar|dynamic-kv|scaled|v\d))*|w\d+a\d+"
     r"|awq(?:[-_]int4|[-_]4bit|-marlin)?|gptq(?:[-_]int[48]|[-_]4bit)?|int[48]|[348]bit|bnb-4bit|gguf)(?=$|[-_.])",
     re.I,
 )

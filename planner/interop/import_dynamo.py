@@ -56,9 +56,15 @@ def _containers(source: ForeignKeys, base: tuple[Key, ...]) -> list[tuple[tuple[
     return [(path, source.section(*path)) for path in found]
 
 
+def _of_all(source: ForeignKeys) -> dict[str, str]:
+    """The environment that a graph gives to all of its services."""
+    return environment(source.get("spec", "envs"))
+
+
 def _router(source: ForeignKeys, base: tuple[Key, ...], name: str) -> tuple[dict[str, Any], list[Note]]:
     """The frontend's router mode: an environment variable, or an argument."""
-    mode = environment(source.section(*base).get("envs")).get("DYN_ROUTER_MODE")
+    given = _of_all(source) | environment(source.section(*base).get("envs"))
+    mode = given.get("DYN_ROUTER_MODE")
     for path, container in _containers(source, base):
         mode = environment(container.get("env")).get("DYN_ROUTER_MODE", mode)
         words = " ".join(words_of(container.get("command")) + words_of(container.get("args")))
@@ -91,7 +97,7 @@ def _workers(source: ForeignKeys, base: tuple[Key, ...], key: str, role: Role | 
         (known for part in (limits.get("limits"), limits.get("requests")) if isinstance(part, Mapping)
          for name in GPU_LIMITS if (known := digits(part.get(name))) is not None), None,
     )  # fmt: skip
-    shared = environment(found.get("envs"))
+    shared = _of_all(source) | environment(found.get("envs"))
     hardware = hardware_of(
         found.get("extraPodSpec"), section(found.get("podTemplate"), source.where).get("spec"), found.get("annotations")
     )

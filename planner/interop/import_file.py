@@ -139,6 +139,13 @@ def convert(text: str, where: str, name: str, choices: Choices = NO_CHOICES) -> 
     raise _unknown(text, where)
 
 
+# Where files name the kind of GPU that they want: node labels, Ray, SkyPilot, production-stack, Slurm.
+_ACCELERATOR = (
+    r"(?:gpu\.product|gke-accelerator|instance-gpu-name|gpu-name|accelerator_type|requestGPUType|^\s*accelerators"
+    r"|#SBATCH.*--(?:gpus(?:-per-\w+)?|gres=gpu))[\"']?\s*[:=]\s*[\[{]*[\"']?((?!null|nvidia\.com|nvidia\b[^-])[A-Za-z][\w.-]*)"
+)
+
+
 def _unknown(text: str, where: str) -> SpecError:
     other = next((name for pattern, name in OTHERS.items() if re.search(pattern, text, re.M)), None)
     if not text.strip():
@@ -174,6 +181,13 @@ def import_text(
     set_keys = {text.partition("=")[0] for text in overrides}
     for key, value in (("hardware", spec.hardware), ("workload", spec.workload.kind)):
         if key not in data and not any(name == key or name.startswith(f"{key}.") for name in set_keys):
+            other = re.search(_ACCELERATOR, text, re.M) if key == "hardware" else None
+            if other is not None:
+                named = (
+                    f"{other.group(1)}: is not in the catalogue, {value} is taken; --set hardware=... chooses another"
+                )
+                notes.append(Note("warning", key, named))
+                continue
             notes.append(Note("assumed", key, f"{value}: the file does not say; --set {key}=... chooses another"))
     return Conversion(where, found.dialect, spec, tuple(notes))
 

@@ -190,7 +190,7 @@ def _kserve(source: ForeignKeys) -> tuple[list[Server], list[Note], str | None, 
 
 def _predictor(source: ForeignKeys, name: str) -> tuple[list[Server], list[Note], str | None, dict[str, Any] | None]:
     """KServe's older InferenceService with the Hugging Face runtime, or with containers."""
-    from planner.interop.import_pods import servers_of
+    from planner.interop.import_pods import hardware_of, servers_of
 
     base: tuple[Key, ...] = ("spec", "predictor")
     copies = count(source.get(*base, "minReplicas"), f"{source.where}: {name}.minReplicas") or 1
@@ -205,7 +205,9 @@ def _predictor(source: ForeignKeys, name: str) -> tuple[list[Server], list[Note]
         return pod_servers(source, base, name, replicas=copies), notes, None, None
     container = {**model, "env": model.get("env")}
     source.get(*base, "model")
-    made = servers_of(container, source.where, name, replicas=copies, engine="kserve")
+    predictor = source.section(*base)
+    hardware = hardware_of(predictor.get("nodeSelector"), predictor.get("affinity"))
+    made = servers_of(container, source.where, name, replicas=copies, engine="kserve", hardware=hardware)
     uri = str(model.get("storageUri") or "")
     found = [
         one if one.options.model else replace(one, options=Options(one.values, uri.partition("://")[2] or None))

@@ -13,6 +13,8 @@ from planner.interop.import_reading import Choices, Note
 from planner.interop.import_vllm import as_json, placeholder
 from planner.spec import SpecError
 
+HALF_BYTE = 6.0  # bits of a weight, scales and all: below are those of 4, above those of 8
+
 
 def model_name(
     foreign: str, key: str, where: str = "", served: str | None = None
@@ -34,8 +36,16 @@ def model_name(
     if found is None or foreign.startswith(("/", ".", "~")):
         return foreign, {}, [Note("warning", key, _unknown(foreign, served))]
     notes = [] if found.same else [Note("assumed", key, f"{foreign} has the shape of {found.model}")]
-    if found.quantised is None or load_model(found.model).checkpoint is not None:
+    stored = load_model(found.model).checkpoint
+    if found.quantised is None or (stored is not None and (stored.bits < HALF_BYTE) == found.quantised.startswith("4")):
         return found.model, {}, notes
+    if stored is not None:
+        note = f"{foreign}: {found.quantised} in its name; the weights of {found.model} are {stored.weights}"
+        return (
+            found.model,
+            {},
+            [*notes, Note("loss", key, f"{note}; a folder with its config.json says more", grave=True)],
+        )
     if found.quantization is None:
         note = f"{foreign}: {found.quantised} in its name, which no engine key of the model's plain weights says"
         note += "; a folder with its config.json does"

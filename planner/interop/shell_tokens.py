@@ -10,6 +10,10 @@ Quote = Literal["bare", "double", "literal"]
 OPERATORS = re.compile(r"&&|\|\||;;|;|&>>?|\d*[<>]&\d*-?|\|&|&|\||<<<|<<-?|\d*>>?|\d*<|\n|\(|\)")
 PLACEHOLDER = re.compile(r"<[A-Za-z_][\w ./:-]*>")  # <MODEL> in documentation, not a redirect
 
+# A line that goes on in the next: by a backslash, perhaps pasted with the prompt of a terminal, or by the caret of
+# Windows where an option follows.
+_GOES_ON = r"\\[ \t]*\n(?:>[ \t]*(?=-))?|[ \t]\^[ \t]*\n(?=[ \t]*-)"
+
 
 class BadShell(ValueError):
     """Text that is no shell: what is wrong."""
@@ -136,7 +140,7 @@ def _double(text: str, at: int) -> tuple[list[tuple[str, Quote]], int]:
 
 def tokens(text: str) -> list[tuple[Token, list[str]]]:
     """Tokens in order, each operator `<<` with the bodies that follow its line. Raises BadShell."""
-    text = re.sub(r"\\[ \t]*\n", " ", re.sub(r"(?m)^[ \t]*\$ (?=\S)", "", text.replace("\r\n", "\n")))
+    text = re.sub(_GOES_ON, " ", re.sub(r"(?m)^[ \t]*\$ (?=\S)", "", text.replace("\r\n", "\n")))
     found: list[tuple[Token, list[str]]] = []
     waiting: list[tuple[str, list[str]]] = []
     at = 0

@@ -65,7 +65,7 @@ def suggestion_report(
 
     `curves`: load curves by name, each with its candidate. `lead`: a sentence that comes before the comparison's.
     """
-    answer = say(sentence(found.rows, found.verdict, found.gpus))
+    answer = say(sentence(found.rows, found.verdict, found.gpus, found.slo))
     made = [
         f"planner {version('llm-capacity-planner')}", date.today().isoformat(), f"{say('seeds')}: {found.seeds}",
         f"run.seed {summary.seed}",

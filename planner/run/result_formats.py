@@ -65,9 +65,18 @@ def _needed(row: Any, *keys: str, scale: float = 1.0) -> float:
 
 
 def _tokens(row: Any, *keys: str) -> int:
-    number = _needed(row, *keys)
+    return _whole(_needed(row, *keys), keys[0])
+
+
+def _known_tokens(row: Any, *keys: str) -> int | None:
+    """None where none of `keys` is there."""
+    number = _number(row, *keys)
+    return None if number is None else _whole(number, keys[0])
+
+
+def _whole(number: float, key: str) -> int:
     if number < 0 or number != int(number) or number > 1e9:
-        raise BadResult("{key}: {value:g} is no number of tokens; allowed: whole numbers from 0", keys[0], number)
+        raise BadResult("{key}: {value:g} is no number of tokens; allowed: whole numbers from 0", key, number)
     return int(number)
 
 
@@ -122,15 +131,15 @@ def _aiperf(data: Any) -> Iterable[ClientRequest]:
         error = _error(row.get("error")) or ("cancelled" if about.get("was_cancelled") else None)
         chunks = (metrics.get("inter_chunk_latency") or {}).get("value")
         tokens: tuple[float, ...] = ()
-        output = _number(metrics, "output_sequence_length", "output_token_count")
-        if ttft is not None and isinstance(chunks, list) and output is not None and len(chunks) + 1 == int(output):
+        output = _known_tokens(metrics, "output_sequence_length", "output_token_count")
+        if ttft is not None and isinstance(chunks, list) and output is not None and len(chunks) + 1 == output:
             steps = [_needed({"gap": gap}, "gap", scale=1e-3) for gap in chunks]
             tokens = tuple(accumulate(steps, initial=start + ttft))
         session = about.get("conversation_id") or about.get("session_num")
         yield ClientRequest(
             start, None if error else end, None if error or ttft is None else start + ttft,
             _tokens(metrics, "input_sequence_length", "input_token_count") if not error or metrics else 0,
-            0 if error or output is None else int(output), tokens, error, None if session is None else str(session),
+            0 if error or output is None else output, tokens, error, None if session is None else str(session),
         )  # fmt: skip
 
 
@@ -165,9 +174,9 @@ def _guidellm(data: Any) -> Iterable[ClientRequest]:
             error = None if kind == "successful" else _error(row.get("error")) or kind
             if error is None and end is None:
                 raise BadResult("no request_end_time or request_latency; allowed: GuideLLM's JSON with its requests")
-            prompt = int(_number(row, "prompt_tokens", "input_metrics.total_tokens", "input_metrics.text_tokens") or 0)
-            output = int(
-                _number(row, "output_tokens", "output_metrics.total_tokens", "output_metrics.text_tokens") or 0
+            prompt = _known_tokens(row, "prompt_tokens", "input_metrics.total_tokens", "input_metrics.text_tokens") or 0
+            output = (
+                _known_tokens(row, "output_tokens", "output_metrics.total_tokens", "output_metrics.text_tokens") or 0
             )
             yield ClientRequest(
                 start, None if error else end, None if error else first, prompt, 0 if error else output, (), error
@@ -186,7 +195,7 @@ def _inference_perf(data: Any) -> Iterable[ClientRequest]:
         tokens = tuple(_needed({"time": moment}, "time") for moment in times)
         error = _error(row.get("error"))
         prompt = _tokens(info, "input_tokens", "request_metrics.text.input_tokens", "request_info.input_tokens")
-        output = int(_number(answer, "output_tokens") or _number(info, "output_tokens") or len(tokens))
+        output = _known_tokens(answer, "output_tokens") or _known_tokens(info, "output_tokens") or len(tokens)
         exact = tokens if len(tokens) == output else ()
         first = tokens[0] if tokens else None
         yield ClientRequest(

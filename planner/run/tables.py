@@ -98,6 +98,17 @@ TABLES: dict[str, dict[str, str]] = {
 }
 
 
+def read_parquet(path: Path) -> pd.DataFrame:
+    """A table that was written before. Raises ArrowException for a damaged one, of which pandas reads texts unseen."""
+    import pandas as pd
+    import pyarrow as pa
+
+    table = pd.read_parquet(path)
+    for name in table.select_dtypes(include=["string", "object"]):
+        pa.Array.from_pandas(table[name]).validate(full=True)
+    return table
+
+
 def _checked(table: str, columns: dict[str, Any] | None) -> tuple[dict[str, Any], int]:
     """The columns of `table` that are given, and their length."""
     columns = columns or {}
@@ -256,11 +267,9 @@ class Run:
     @staticmethod
     def load(folder: Path) -> Run:
         """Read a run folder. Raises FileNotFoundError when it is none, SpecError when its manifest is damaged."""
-        import pandas as pd
-
         manifest = _manifest(folder)
         tables = {
-            name: pd.read_parquet(path) if (path := folder / f"{name}.parquet").exists() else frame(name)
+            name: read_parquet(path) if (path := folder / f"{name}.parquet").exists() else frame(name)
             for name in TABLES
         }
         return Run(**tables, manifest=manifest)

@@ -54,6 +54,12 @@ class Slo(Node):
     e2e_ms: Positive | None = None
     attainment: Fraction = 0.99
 
+    @property
+    def targets(self) -> dict[str, float]:
+        """Milliseconds by metric, of those that are set."""
+        named = {"TTFT": self.ttft_ms, "TPOT": self.tpot_ms, "E2E": self.e2e_ms}
+        return {name: limit for name, limit in named.items() if limit is not None}
+
 
 class RunOptions(Node):
     seed: NonNegativeInt = 0
@@ -134,6 +140,14 @@ def find_config(name: str | Path) -> Path:
             return candidate
     if path.is_dir():
         raise SpecError("{name}: is a folder; allowed: the path of a YAML file", shorten(str(name)))
+    for kind, key in (("models", "model"), ("hardware", "hardware")):
+        if (root / kind / f"{inner}.yaml").is_file():
+            raise SpecError(
+                "{name}: is no deployment but a name for {key}; allowed: --set {set}, or the path of a YAML file",
+                shorten(str(name)),
+                key,
+                f"{key}={inner}",
+            )
     shipped = sorted(file.stem for file in root.glob("*.yaml"))
     fault = unknown(str(inner).removesuffix(".yaml"), shipped)
     raise SpecError("{name}: no such file: {fault}, or the path of a YAML file", shorten(str(name)), fault)

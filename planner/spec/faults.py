@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 import types
 from collections.abc import Collection, Iterator
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
@@ -149,14 +150,25 @@ MOST_LISTED = 24  # names that a line holds
 MOST_PLACES = 3
 
 
+def _letters(text: str) -> str:
+    return re.sub("[^a-z0-9]", "", text.lower())
+
+
 def _near(value: Any, choices: list[str]) -> str | None:
-    close = difflib.get_close_matches(str(value)[:MOST_SHOWN], choices, n=1, cutoff=0.6)
-    return close[0] if close else None
+    """The choice that is likest, whatever the case and what stands between words; one that begins so before others."""
+    named = {_letters(name): name for name in reversed(choices)}
+    asked = _letters(str(value)[:MOST_SHOWN])
+    begun = [name for name in reversed(named) if len(asked) > 2 and name.startswith(asked)]
+    close = difflib.get_close_matches(asked, begun or list(reversed(named)), n=1, cutoff=0.0 if begun else 0.6)
+    return named[close[0]] if close else None
 
 
-def unknown(value: Any, choices: list[str]) -> Message:
-    """`'x' is unknown; did you mean 'y'? allowed: ...`; of very many choices those most like it."""
-    near, keys = _near(value, choices), _listed(value, choices)
+def unknown(value: Any, choices: list[str], meant: str | None = None) -> Message:
+    """`'x' is unknown; did you mean 'y'? allowed: ...`; of very many choices those most like it.
+
+    `meant`: the choice that it is another name of, where that is known.
+    """
+    near, keys = meant or _near(value, choices), _listed(value, choices)
     if near is None:
         return message("{value} is unknown; allowed: {choices}", _show(value), keys)
     return message("{value} is unknown; did you mean '{near}'? allowed: {choices}", _show(value), near, keys)

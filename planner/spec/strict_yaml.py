@@ -221,7 +221,7 @@ def read_value(text: str, where: str, ours: bool = False) -> Any:
         raise
     except RecursionError:
         raise SpecError("{where}: nested too deeply; allowed: sections in sections, a few levels", where) from None
-    except ValueError as error:
+    except (ValueError, OverflowError) as error:  # the latter: "\UFFFFFFFF"
         raise SpecError(
             "{where}: a value that cannot be read ({error}); allowed: plain YAML scalars", where, shorten(str(error))
         ) from None
@@ -244,7 +244,7 @@ def read_text(path: Path, wanted: str = message("a YAML file")) -> str:
         return path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise SpecError("{path}: no such file; allowed: the path of {wanted}", path, wanted) from None
-    except (IsADirectoryError, PermissionError) as error:
+    except OSError as error:  # a folder, no permission, /proc/self/mem
         raise SpecError(
             "{path}: cannot be read ({fault}); allowed: {wanted} that can be read", path, system(error), wanted
         ) from None

@@ -153,6 +153,7 @@ class Smallest:
     aggregated_gpus: int | None
     disaggregated_gpus: int | None
     limit: int
+    possible: bool = True  # False: engines miss the targets even nearly idle
 
 
 @dataclass(frozen=True)
@@ -176,6 +177,7 @@ class Suggestion:
     check: Check | None = None
     period: Period | None = None  # of traffic in a run; None: the workload's own list
     as_good: tuple[str, ...] = ()  # candidates whose rate cannot be told from the suggested one's
+    groups: int = 1  # of equal GPUs, one of which was searched
 
     @property
     def best(self) -> Row:
@@ -191,6 +193,7 @@ class Suggestion:
             "targets": self.slo.model_dump(),
             "requests": self.requests,
             "seeds": self.seeds,
+            "groups": self.groups,
             "run_seconds": self.period and self.period.seconds,
             "run_warmup_s": self.period and self.period.warmup_s,
             "run_after_s": self.period and self.period.after_s,

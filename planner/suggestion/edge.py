@@ -92,7 +92,8 @@ class Edge:
         level = _log_odds(min(max(self.missing, least), 1 - least))
         found = _crossing(np.log(self.rates), _log_missed(counts), level, self._steepness())
         if kept_up.min() < 1:
-            found = np.minimum(found, _crossing(np.log(self.rates), 1 - kept_up, 0.5, math.inf))
+            behind = _crossing(np.log(self.rates), 1 - kept_up, 0.5, self._pace_lost())
+            found = np.minimum(found, behind)
         return found
 
     def _steepness(self) -> float:
@@ -100,6 +101,12 @@ class Edge:
         every = _log_missed(self.counts.sum(axis=(0, 1)))
         across = math.log(self.rates[-1] / self.rates[0]) if len(self.rates) > 1 else 0.0
         return max(float(every.max() - every[0]) / across if across else 0.0, STEEP)
+
+    def _pace_lost(self) -> float:
+        """How the share of runs that fall behind grows with the logarithm of the rate, by all runs; inf: not seen."""
+        every = 1 - self.kept_up.mean(axis=0)
+        grown = float(every.max() - every[0])
+        return grown / math.log(self.rates[-1] / self.rates[0]) if grown else math.inf
 
     def whole(self) -> float:
         """The logarithm of the highest rate by all runs, within its bracket."""

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from planner.run.tables import Progress
 from planner.spec import Slo, Spec, SpecError
 from planner.suggestion.answer import Smallest
+from planner.suggestion.curves import IDLE_RATE
 from planner.suggestion.probe import Period
 from planner.suggestion.search import first_guess, probe, system_of
-from planner.suggestion.splits import Split, apply, rank_sizes, splits, tp_sizes
+from planner.suggestion.splits import PoolSize, Split, apply, rank_sizes, splits, tp_sizes
 from planner.suggestion.spread import Spread, cores, spread
 from planner.suggestion.tasks import period_of, prepared
 
@@ -55,7 +56,8 @@ def smallest(
     progress: Progress | None = None,
 ) -> Smallest:
     """Count GPUs up from one until an aggregated deployment and a split both serve `rate` (or one does and `limit` is
-    reached, or twice as many did not help the other). `pool`: one that runs already. Raises SpecError.
+    reached, or twice as many did not help the other). Where a node full of GPUs does not, and engines miss the targets
+    even nearly idle, no number of them would. `pool`: one that runs already. Raises SpecError.
     """
     first: dict[str, tuple[int, Split]] = {}
     with nullcontext(pool) if pool is not None else spread(cluster, processes or cores()) as workers:
@@ -77,6 +79,8 @@ def smallest(
                     first[mode] = (gpus, found)
             if progress:
                 progress(f"fewest GPUs for {rate:g} req/s: {gpus}", gpus / limit)
+            if gpus == spec.deployment.gpus_per_node and not first and not _ever(wanted, requests, workers):
+                return Smallest(rate, None, None, None, None, gpus, possible=False)
     best = min(first.values(), key=lambda item: (item[0], item[1].second is not None), default=None)
     return Smallest(
         rate=rate,
@@ -86,6 +90,17 @@ def smallest(
         disaggregated_gpus=first["disaggregated"][0] if "disaggregated" in first else None,
         limit=gpus,
     )
+
+
+def _ever(spec: Spec, requests: int | None, workers: Spread) -> bool:
+    """Whether any engine, or any pair of them, meets the targets when hardly two requests meet."""
+    node = spec.deployment.gpus_per_node
+    sizes, _ = tp_sizes(spec, node)
+    engines = [*(PoolSize(1, tp) for tp in sizes), *rank_sizes(spec, node, sizes)]
+    candidates = [Split(first, second) for first in engines for second in (None, *engines)]
+    period = period_of(spec, requests, IDLE_RATE)
+    tasks = [RateTask(apply(spec, split), (spec.run.seed,), IDLE_RATE, period) for split in candidates]
+    return any(workers(serves, tasks, _nothing))
 
 
 def _nothing(*_: object) -> None:

@@ -50,6 +50,7 @@ TOP: dict[str, tuple[Any, str]] = {
     "targets": (Slo, "what the rates keep to"),
     "requests": ({"type": ["integer", "null"]}, "asked for; null: the workload has a length of its own"),
     "seeds": (WHOLE, "lists of requests"),
+    "groups": (WHOLE, "of equal GPUs, one of which was searched and its rates multiplied; 1: all were searched"),
     "run_seconds": ({"type": ["number", "null"]}, "of traffic in a run; null: the workload's own list"),
     "run_warmup_s": ({"type": ["number", "null"]}, "of these, not judged"),
     "run_after_s": ({"type": ["number", "null"]}, "for which requests come after these"),

@@ -99,23 +99,47 @@ def tp_sizes(spec: Spec, gpus: int) -> tuple[list[int], list[str]]:
 
     Powers of two only: that is what NVLink domains and published deployments use. Raises SpecError when none fits.
     """
-    nodes = spec.cluster.nodes
-    most = min(gpus, max((node.gpus for node in nodes), default=spec.deployment.gpus_per_node))
     fitting: list[int] = []
     left_out: list[str] = []
     fault: SpecError | None = None
-    size = 1
-    while size <= most:
-        try:
-            resolve(aggregated_spec(spec, PoolSize(1, size)))
+    sizes = _powers_of_two(_node_gpus(spec))
+    for size in (one for one in sizes if one <= gpus):
+        if (error := _refused(spec, size)) is None:
             fitting.append(size)
-        except SpecError as error:
+        else:
             fault = error
             left_out.append(message("TP {tp}: {fault}", size, error))
-        size *= 2
     if fault is not None and not fitting:
+        for size in (one for one in sizes if one > gpus):
+            if _refused(spec, size) is None:
+                raise SpecError(
+                    "GPUs: {gpus} is too few for {model} on {hardware}, whose smallest engine takes {enough}; "
+                    "allowed: {enough} or more (--gpus {enough})",
+                    gpus,
+                    spec.model,
+                    spec.hardware,
+                    size,
+                )
         raise fault
     return fitting, left_out
+
+
+def _node_gpus(spec: Spec) -> int:
+    """GPUs of the largest node, which no engine reaches beyond."""
+    return max((node.gpus for node in spec.cluster.nodes), default=spec.deployment.gpus_per_node)
+
+
+def _powers_of_two(most: int) -> list[int]:
+    return [1 << power for power in range(most.bit_length())]
+
+
+def _refused(spec: Spec, tp: int) -> SpecError | None:
+    """Why there can be no engine of that size."""
+    try:
+        resolve(aggregated_spec(spec, PoolSize(1, tp)))
+    except SpecError as error:
+        return error
+    return None
 
 
 def rank_sizes(spec: Spec, gpus: int, sizes: Sequence[int]) -> list[PoolSize]:
@@ -124,8 +148,7 @@ def rank_sizes(spec: Spec, gpus: int, sizes: Sequence[int]) -> list[PoolSize]:
     The smallest TP size that fits leaves the most to ranks; smaller groups save less memory and are left out, so that
     there are few more candidates.
     """
-    nodes = spec.cluster.nodes
-    most = min(gpus, max((node.gpus for node in nodes), default=spec.deployment.gpus_per_node))
+    most = min(gpus, _node_gpus(spec))
     found = []
     for size in dict.fromkeys(1 << max(part, 1).bit_length() - 1 for part in (most // 2, most)):
         for tp in (1, *sizes):

@@ -25,6 +25,7 @@ from planner.suggestion import changes
 from planner.suggestion.answer import EqualRate, Row, Suggestion, Verdict, best_of, rank
 from planner.suggestion.curves import IDLE_RATE, nearly_idle
 from planner.suggestion.edge import Edge, interval, is_found, next_rate
+from planner.suggestion.fleet import Groups, whole
 from planner.suggestion.probe import Period, traffic_of
 from planner.suggestion.rows import refined_row, rough_row, slower_row
 from planner.suggestion.search import Probe, system_of
@@ -97,13 +98,16 @@ def suggest(
     number of GPUs says), and long enough for answers to end. Traces and the like have a length of their own.
     `sweep`: router, local_prefill. The same arguments give the same answer on any number of `processes`, here, in a
     `pool` that runs already, or on a cluster ("ray"). `quick`: a first look at the few candidates that the closed form
-    prefers, without reasons. Raises SpecError, and ImportError without ray.
+    prefers, without reasons. Of many GPUs one of equal groups is searched (fleet.py). Raises SpecError, and
+    ImportError without ray.
     """
     wanted = prepared(spec, gpus, requests, slo)
-    sizes, left_out = tp_sizes(wanted, gpus)
+    groups = Groups.of(gpus, tp_sizes(wanted, gpus)[0][0])
+    sizes, left_out = tp_sizes(wanted, groups.gpus)
     with nullcontext(pool) if pool is not None else spread(cluster, processes or cores()) as workers:
-        session = _Session(wanted, gpus, seeds, requests, sweep, workers, progress, quick)
-        return session.answer(splits(gpus, sizes, rank_sizes(wanted, gpus, sizes)), left_out)
+        session = _Session(wanted, groups.gpus, seeds, requests, sweep, workers, progress, quick)
+        found = session.answer(splits(groups.gpus, sizes, rank_sizes(wanted, groups.gpus, sizes)), left_out)
+        return found if groups.count == 1 else session.of_all(found, gpus, groups)
 
 
 def preferred(candidates: Sequence[Split], guesses: Sequence[float], most: int = SHORTLIST) -> list[int]:
@@ -232,13 +236,17 @@ class _Session:
             provenance=brackets,
             rows=tuple(rows),
             verdict=verdict,
-            sentence=message("{sentence} {provenance}", sentence(rows, verdict, self.gpus), brackets),
+            sentence=message("{sentence} {provenance}", sentence(rows, verdict, self.gpus, self.spec.slo), brackets),
             yaml=dump(apply(self.spec, pick(rows, verdict).split)),
             pareto=pareto(rows, self.gpus),
             notes=tuple(dict.fromkeys(notes)),
             period=self.period,
             as_good=self._as_good(rows, verdict),
         )
+
+    def of_all(self, found: Suggestion, gpus: int, groups: Groups) -> Suggestion:
+        """The answer for all of several groups of GPUs, of which this session has searched one."""
+        return whole(found, self.spec, gpus, groups, lambda tasks: self._map("together", attained, tasks))  # type: ignore[arg-type, return-value]
 
     # --- stages ---
 
@@ -405,7 +413,7 @@ class _Session:
         if ours is not None and theirs is not None:
             seed, at = self.seeds[0], ((ours.split, ours.rate), (theirs.split, theirs.rate))
             pair = changes.unchanged(self.spec, *at, seed, shortened(self.period, ours.rate))
-            equal = self._at_equal_rate(ours, theirs)
+            equal = self._at_equal_rate(ours, theirs) if self.spec.slo.targets else []
             over = [(apply(self.spec, split), OVERLOAD * rate) for split, rate in at]
             reasons = [ProbeTask(spec, seed, rate, self.period) for spec, rate in over]
         calls = [
@@ -460,7 +468,7 @@ class _Session:
             margin=margin,
             error=error,
             unmeasured=unknown,
-            at_equal_rate=self._equal_rate(ours, theirs, closing.equal),
+            at_equal_rate=self._equal_rate(ours, theirs, closing.equal) if closing.equal else None,
             why=tuple(
                 message("{name}: {what}", row.name, limit(reason))
                 for row, reason in zip((ours, theirs), closing.reasons, strict=True)

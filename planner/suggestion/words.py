@@ -32,7 +32,12 @@ def pick(rows: Sequence[Row], verdict: Verdict | None) -> Row:
     return found
 
 
-def sentence(rows: Sequence[Row], verdict: Verdict | None, gpus: int) -> str:
+def bound(slo: Slo) -> Message:
+    """What a rate that counts is held to."""
+    return message("within the targets") if slo.targets else message("without falling behind")
+
+
+def sentence(rows: Sequence[Row], verdict: Verdict | None, gpus: int, slo: Slo) -> str:
     """2P6D serves 31.2 req/s within the targets, 12 % (9 to 15 %) more than eight aggregated engines: worth it."""
     ours, theirs = best_of(rows, "disaggregated"), best_of(rows, "aggregated")
     if ours is None and theirs is None:
@@ -44,16 +49,19 @@ def sentence(rows: Sequence[Row], verdict: Verdict | None, gpus: int) -> str:
         assert only is not None
         there = {row.mode for row in rows}
         if len(there) == 1 and gpus == 1:
-            return message("One GPU can only run aggregated: {serves}.", _serves(only))
+            return message("One GPU can only run aggregated: {serves}.", _serves(only, slo))
         if len(there) == 1:
-            return message("{gpus} GPUs can only run aggregated: {serves}.", gpus, _serves(only))
+            return message("{gpus} GPUs can only run aggregated: {serves}.", gpus, _serves(only, slo))
         if ours:
-            return capital(message("{serves}; no aggregated deployment meets them at any rate.", _serves(only)))
-        return capital(message("{serves}; no split into prefill and decode meets them at any rate.", _serves(only)))
+            return capital(message("{serves}; no aggregated deployment meets them at any rate.", _serves(only, slo)))
+        return capital(
+            message("{serves}; no split into prefill and decode meets them at any rate.", _serves(only, slo))
+        )
     text = message(
-        "{split} serves {rate} req/s within the targets, {more} {engines}",
+        "{split} serves {rate} req/s {bound}, {more} {engines}",
         ours.name if rank(ours) < rank(theirs) else message("The best split, {name},", ours.name),
         number(ours.rate),
+        bound(slo),
         verdict.advantage.text(),
         engines(theirs),
     )
@@ -79,6 +87,12 @@ def to_run(suggestion: Suggestion) -> str | None:
     if within:
         share = percent(suggestion.slo.attainment)
         text = message("{served}, {share} of the requests have {targets}", text, share, within)
+    else:
+        text = message(
+            "{served}, the highest rate at which waiting requests do not pile up: no target is set (slo), so they may "
+            "take any time",
+            text,
+        )
     parts = [message("{text}.", text)]
     if suggestion.as_good:
         parts.append(message("Within the noise of it: {splits}.", joined(", ", suggestion.as_good)))
@@ -97,10 +111,7 @@ def _rate(row: Row) -> str:
 
 def slo_text(slo: Slo) -> str:
     """TTFT <= 500 ms and TPOT <= 30 ms; empty without targets."""
-    named = (("TTFT", slo.ttft_ms), ("TPOT", slo.tpot_ms), ("E2E", slo.e2e_ms))
-    return joined(
-        " and ", [message("{metric} <= {limit:g} ms", name, limit) for name, limit in named if limit is not None]
-    )
+    return joined(" and ", [message("{metric} <= {limit:g} ms", name, limit) for name, limit in slo.targets.items()])
 
 
 def _workers(row: Row) -> Message:
@@ -143,7 +154,7 @@ def method(suggestion: Suggestion) -> str:
         return message(
             "Each candidate serves the whole workload at every rate; intervals (95 %) are over {lists}.", lists
         )
-    best = max(row.rate for row in suggestion.rows)
+    best = max(row.rate for row in suggestion.rows) / suggestion.groups
     return message(
         "Each candidate is sent {time} s of traffic at every rate ({count} requests at {rate} req/s), the first "
         "{warmup} s not judged. Intervals (95 %) hold what {lists}, the length of the runs and the steps of the search "
@@ -156,10 +167,10 @@ def method(suggestion: Suggestion) -> str:
     )
 
 
-def _serves(row: Row) -> Message:
+def _serves(row: Row, slo: Slo) -> Message:
     if row.split.second is None and row.split.first.replicas > 1:
-        return message("{engines} serve {rate} req/s within the targets", engines(row), number(row.rate))
-    return message("{engines} serves {rate} req/s within the targets", engines(row), number(row.rate))
+        return message("{engines} serve {rate} req/s {bound}", engines(row), number(row.rate), bound(slo))
+    return message("{engines} serves {rate} req/s {bound}", engines(row), number(row.rate), bound(slo))
 
 
 def engines(row: Row) -> str:
@@ -237,21 +248,34 @@ def pareto(rows: Sequence[Row], gpus: int) -> tuple[Point, ...]:
     return tuple(front)
 
 
+def never(rate: float, slo: Slo) -> str:
+    """What to say of a rate that no number of GPUs serves."""
+    return message(
+        "No number of these GPUs serves {rate} req/s {bound}: engines miss them even nearly idle.",
+        number(rate),
+        bound(slo),
+    )
+
+
 def smallest_sentence(suggestion: Suggestion) -> str | None:
     """The answer to --rate."""
     found = suggestion.smallest
     if found is None:
         return None
+    if not found.possible:
+        return never(found.rate, suggestion.slo)
     if found.gpus is None:
         best, rate = pick(suggestion.rows, suggestion.verdict), number(found.rate)
+        within = bound(suggestion.slo)
         if not best.rate > 0:
-            return message("Up to {most} GPUs do not serve {rate} req/s within the targets.", found.limit, rate)
+            return message("Up to {most} GPUs do not serve {rate} req/s {bound}.", found.limit, rate, within)
         each = best.rate / suggestion.gpus
         return message(
-            "Up to {most} GPUs do not serve {rate} req/s within the targets; at the {each} req/s a GPU found above it "
+            "Up to {most} GPUs do not serve {rate} req/s {bound}; at the {each} req/s a GPU found above it "
             "would take about {count}.",
             found.limit,
             rate,
+            within,
             number(each),
             f"{math.ceil(found.rate / each):,}",
         )

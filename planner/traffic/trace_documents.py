@@ -123,7 +123,7 @@ def read_planner(source: TraceSource, block_tokens: int) -> Rows:
             for row in batch.to_pylist():
                 index += 1
                 yield index, _planner(row, index)
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise BadLine("damaged ({error}); must be the table of a run", shorten(" ".join(str(error).split()))) from None
 
 

@@ -6,8 +6,8 @@ Errors name file, line, fault and what is allowed. The formats are in planner/tr
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
 import numpy as np
@@ -37,6 +37,7 @@ COARSE_S = 0.1  # stamps of a grid this wide or wider make bursts that nobody se
 CROWDED = 1.2  # requests per stamp from which a grid counts as coarse
 IDLE = 0.9  # of a trace's time in one pause, from which its dates are doubted
 LEAST = 20  # stamps below which nothing is said about a grid
+Told = Callable[[float], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,9 +61,13 @@ def read(
     block_tokens: int | None = None,
     limit: int | None = None,
     selection: Selection = ALL,
+    told: Told | None = None,
 ) -> TraceFile:
-    """Read what is wanted of a trace; `limit` keeps the first so many. SpecError for a file that cannot be used."""
-    scan = Scan(path, format, block_tokens, selection if limit is None else replace(selection, requests=limit))
+    """Read what is wanted of a trace; `limit` keeps the first so many. SpecError for a file that cannot be used.
+
+    `told` is given the share of the file that was read, now and then.
+    """
+    scan = Scan(path, format, block_tokens, selection if limit is None else replace(selection, requests=limit), told)
     rows, blocks = [], 0
     for row in scan:
         rows.append(row)
@@ -235,10 +240,24 @@ def to_requests(trace: TraceFile) -> Sendable:
     return Sendable(tuple(arrivals), kept, waits, trace.starts, trace.warnings)
 
 
+@dataclass(frozen=True, slots=True)
+class _Listener:
+    """Who is told how far a reading is; what is read is the same for every one."""
+
+    told: Told | None = field(compare=False)
+
+
 @lru_cache(maxsize=8)
-def _kept(path: str, format: str, block_tokens: int | None, selection: Selection, stamp: tuple[int, int]) -> Sendable:
+def _kept(
+    path: str,
+    format: str,
+    block_tokens: int | None,
+    selection: Selection,
+    stamp: tuple[int, int],
+    listener: _Listener,
+) -> Sendable:
     with no_cycles():
-        return to_requests(read(path, format, block_tokens, None, selection))
+        return to_requests(read(path, format, block_tokens, None, selection, listener.told))
 
 
 def selection_of(workload: Trace) -> Selection:
@@ -255,9 +274,16 @@ def selection_of(workload: Trace) -> Selection:
 
 
 def requests_of(
-    path: str, format: str = "auto", block_tokens: int | None = None, selection: Selection = ALL
+    path: str,
+    format: str = "auto",
+    block_tokens: int | None = None,
+    selection: Selection = ALL,
+    told: Told | None = None,
 ) -> Sendable:
-    """`to_requests` of a file, remembered until the file changes: a search over rates reads it once."""
+    """`to_requests` of a file, remembered until the file changes: a search over rates reads it once.
+
+    `told` is given the share of the file that was read, now and then.
+    """
     try:
         status = os.stat(path)
     except OSError as error:
@@ -266,4 +292,4 @@ def requests_of(
         ) from None
     except ValueError:  # a null byte
         raise SpecError("workload.path: a path with a null byte; must be a readable trace file") from None
-    return _kept(path, format, block_tokens, selection, (status.st_mtime_ns, status.st_size))
+    return _kept(path, format, block_tokens, selection, (status.st_mtime_ns, status.st_size), _Listener(told))

@@ -282,10 +282,11 @@ def _multi_round_qa(spec: Spec, workload: MultiRoundQa) -> Load:
     return multi_round_qa.MultiRoundQaLoad(workload)
 
 
-def _sendable(workload: Trace) -> Sendable:
+def _sendable(workload: Trace, told: Callable[[float], None] | None = None) -> Sendable:
     from planner.traffic import traces  # the formats of traces: most specs need none
 
-    return traces.requests_of(workload.path, workload.format, workload.block_tokens, traces.selection_of(workload))
+    wanted = traces.selection_of(workload)
+    return traces.requests_of(workload.path, workload.format, workload.block_tokens, wanted, told)
 
 
 def _trace(spec: Spec, workload: Trace) -> Load:
@@ -328,9 +329,11 @@ KINDS: dict[str, Callable[[Spec, Any], Load]] = {
 }
 
 
-def build(spec: Spec) -> Load:
+def build(spec: Spec, told: Callable[[float], None] | None = None) -> Load:
     """The load of a spec: the same spec and seed give the same requests. Raises SpecError for an unusable trace, and
-    where no request would count."""
+    where no request would count. `told` is given the share of a trace that was read, now and then."""
+    if isinstance(spec.workload, Trace) and told is not None:
+        _sendable(spec.workload, told)  # it is remembered
     with no_cycles():
         found = KINDS[spec.workload.kind](spec, spec.workload)
     if spec.run.warmup_requests >= found.expected_requests > 0:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from planner.ui.chinese_answers import ANSWERS
 from planner.ui.chinese_asking import ASKING
 from planner.ui.chinese_faults import FAULTS
+from planner.ui.chinese_servers import SERVERS
+from planner.ui.chinese_warnings import WARNINGS
 from planner.ui.chinese_watching import WATCH_PAGE
 
 PAGES: dict[str, str] = {
@@ -408,4 +410,4 @@ PAGES: dict[str, str] = {
     ),
 }
 
-CHINESE: dict[str, str] = PAGES | ANSWERS | FAULTS
+CHINESE: dict[str, str] = PAGES | ANSWERS | FAULTS | WARNINGS | SERVERS

@@ -215,8 +215,8 @@ ANSWERS: dict[str, str] = {
     "KV link {link}, {share} of its bandwidth": "KV 链路 {link}，带宽的 {share}",
     "{metric} target, p99 at {share} of it": "{metric} 目标，p99 为其 {share}",
     # --- the suggestion ---
-    "{split} serves {rate} req/s within the targets, {more} {engines}": (
-        "{split} 在目标内每秒可服务 {rate} 个请求，比 {engines}{more}"
+    "{split} serves {rate} req/s {bound}, {more} {engines}": (
+        "{split} {bound}每秒可服务 {rate} 个请求，比 {engines}{more}"
     ),
     "{value} % ({low} to {high} %) more than": "多 {value} %（{low} 至 {high} %）",
     "{value} % ({low} to {high} %) less than": "少 {value} %（{low} 至 {high} %）",
@@ -254,8 +254,25 @@ ANSWERS: dict[str, str] = {
     "{engines} with {router}": "使用 {router} 的 {engines}",
     "{count} agg": "{count} 聚合",
     "{count} agg TP{tp}": "{count} 聚合 TP{tp}",
-    "{engines} serve {rate} req/s within the targets": "{engines} 在目标内每秒可服务 {rate} 个请求",
-    "{engines} serves {rate} req/s within the targets": "{engines} 在目标内每秒可服务 {rate} 个请求",
+    "within the targets": "在目标内",
+    "without falling behind": "在不积压时",
+    "{served}, the highest rate at which waiting requests do not pile up: no target is set (slo), so they may take "
+    "any time": "{served}，即等待的请求不致越积越多的最高速率：未设任何目标（slo），时延不限",
+    "One group of {gpus} GPUs was searched, and its rates multiplied by the {count} groups that there are": (
+        "搜索的是一组 {gpus} 个 GPU，其速率再乘以组数 {count}"
+    ),
+    "{text}; {left} GPUs are left over.": "{text}；余下 {left} 个 GPU。",
+    "Together, as {name}, {share} of the requests are within the targets at {rate} req/s": (
+        "几组合在一起（{name}）时，{rate} req/s 下有 {share} 的请求达标"
+    ),
+    "{found}, and waiting requests pile up": "{found}，且等待的请求越积越多",
+    "{found}: it holds.": "{found}：成立。",
+    "{found}: it does not hold; run the groups behind routers of their own.": (
+        "{found}：不成立；请让各组使用自己的路由器。"
+    ),
+    "Of a group: {what}": "一组之中：{what}",
+    "{engines} serve {rate} req/s {bound}": "{engines} {bound}每秒可服务 {rate} 个请求",
+    "{engines} serves {rate} req/s {bound}": "{engines} {bound}每秒可服务 {rate} 个请求",
     "One GPU meets the targets at no rate.": "1 个 GPU 在任何速率下都达不到目标。",
     "No use of {gpus} GPUs meets the targets at any rate.": "{gpus} 个 GPU 的任何用法在任何速率下都达不到目标。",
     "One GPU can only run aggregated: {serves}.": "1 个 GPU 只能聚合部署：{serves}。",
@@ -313,12 +330,15 @@ ANSWERS: dict[str, str] = {
         "每个候选在每个速率下收到 {time} 秒的流量（每秒 {rate} 个请求时为 {count} 个请求），前 {warmup} 秒不计。"
         "区间（95 %）包含{lists}、运行长度与搜索步长带来的不确定。"
     ),
-    "Up to {most} GPUs do not serve {rate} req/s within the targets; at the {each} req/s a GPU found above it would "
-    "take about {count}.": (
-        "最多 {most} 个 GPU 也不能在目标内每秒服务 {rate} 个请求；按上文每个 GPU {each} req/s 计，约需 {count} 个。"
+    "Up to {most} GPUs do not serve {rate} req/s {bound}; at the {each} req/s a GPU found above it would take "
+    "about {count}.": (
+        "最多 {most} 个 GPU {bound}也不能每秒服务 {rate} 个请求；按上文每个 GPU {each} req/s 计，约需 {count} 个。"
     ),
-    "Up to {most} GPUs do not serve {rate} req/s within the targets.": (
-        "最多 {most} 个 GPU 也不能在目标内每秒服务 {rate} 个请求。"
+    "No number of these GPUs serves {rate} req/s {bound}: engines miss them even nearly idle.": (
+        "这种 GPU 再多也不能{bound}每秒服务 {rate} 个请求：引擎几乎空闲时也达不到目标。"
+    ),
+    "Up to {most} GPUs do not serve {rate} req/s {bound}.": (
+        "最多 {most} 个 GPU {bound}也不能每秒服务 {rate} 个请求。"
     ),
     "{name}: sent for {long} s instead of {seconds} s, even {rate} req/s are within the targets for {share} "
     "of the requests only: less is held for long. --requests {count} searches with such runs.": (

@@ -23,6 +23,7 @@ from planner.suggestion.splits import Split, apply, rank_sizes, splits, tp_sizes
 from planner.suggestion.spread import Done, ProcessPool, Spread, cores, here
 from planner.suggestion.suggest import COARSE, SearchTask, search, suggest
 from planner.suggestion.tasks import prepared
+from planner.suggestion.words import bound, never
 from planner.traffic import traces
 from planner.traffic.workload import offered_rate
 from planner.ui.bounds import bounded
@@ -159,9 +160,14 @@ def asked(scenario: Scenario, progress: Progress | None = None) -> Scenario:
     found = fewest(scenario, progress)
     if found is None:
         raise SpecError("workload: no rate is given; allowed: a load of so many requests a second, to count GPUs for")
+    if not found.possible:
+        raise SpecError(never(found.rate, scenario.spec().slo))
     if found.gpus is None:
         raise SpecError(
-            "Up to {most} GPUs do not serve {rate} req/s within the targets.", found.limit, number(found.rate)
+            "Up to {most} GPUs do not serve {rate} req/s {bound}.",
+            found.limit,
+            number(found.rate),
+            bound(scenario.spec().slo),
         )
     return replace(scenario, want="gpus", gpus=found.gpus)
 

@@ -43,7 +43,7 @@ def page() -> None:
         badge(found.provenance, found.notes)
         sure, rate = compute.known(now), compute.rate_of(now.spec())  # a first look may do better than it says
         if not pick(found.rows, found.verdict).rate > 0:
-            st.warning(say(sentence(found.rows, found.verdict, found.gpus)), icon=":material/block:")
+            st.warning(say(sentence(found.rows, found.verdict, found.gpus, found.slo)), icon=":material/block:")
         elif sure is not None and rate is not None and not serves(sure, rate):
             st.warning(too_much(sure, rate), icon=":material/block:")
         _files(parse(texts[chosen or next(iter(texts))]))

@@ -48,7 +48,7 @@ def serves(found: Suggestion, rate: float) -> bool:
 
 def lead(now: Scenario, found: Suggestion, rate: float | None) -> None:
     """The sentence for the user's load, then that of the comparison."""
-    verdict = say(sentence(found.rows, found.verdict, found.gpus))
+    verdict = say(sentence(found.rows, found.verdict, found.gpus, found.slo))
     best = pick(found.rows, found.verdict)
     if rate is None or not best.rate > 0:
         st.subheader(verdict, anchor=False)

@@ -31,7 +31,7 @@ def page() -> None:
     try:
         now, found = answered(scenario())
         if not compute.best_rows(found):
-            st.info(say(sentence(found.rows, found.verdict, found.gpus)))
+            st.info(say(sentence(found.rows, found.verdict, found.gpus, found.slo)))
             return
         _views(now, found)
     except (SpecError, ChildProcessError) as error:
@@ -99,7 +99,7 @@ def _pin() -> None:
 
 def _trade_chart(now: Scenario, found: Suggestion, rows: list[Row]) -> None:
     if not found.pareto:
-        st.info(say(sentence(found.rows, found.verdict, found.gpus)))
+        st.info(say(sentence(found.rows, found.verdict, found.gpus, found.slo)))
         return
     with st.spinner(t("Simulating the load curves …")):
         curves = compute.curves_of(found, now.spec(), rows)

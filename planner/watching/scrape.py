@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +34,14 @@ class Scrape:
     engine: str
     role: Role
     values: Values
+
+
+def check_bounds(names: Iterable[str]) -> None:
+    """Raises ValueError for a sample of a bucket whose upper bound is no number."""
+    for name in names:
+        _, mark, bound = name.partition("_bucket[")
+        if mark and math.isnan(float(bound[:-1])):
+            raise ValueError(name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +142,7 @@ def _rounds(path: Path, lines: Iterable[tuple[int, dict[str, Any]]]) -> Iterator
                 continue
             name, at, role = str(data["engine"]), float(data["round"]), data["role"]
             values = {key: float(value) for key, value in data["v"].items()}
+            check_bounds(values)
             gone = set(data.get("gone", ()))
             now = {key: value for key, value in (known.get(name, {}) | values).items() if key not in gone}
             one = Scrape(float(data["t"]), name, role, now)

@@ -15,6 +15,7 @@ from typing import Any
 import pandas as pd
 
 from planner.messages import packed, unpacked
+from planner.run.tables import read_parquet
 from planner.spec import SpecError, parse
 from planner.system.resolve import resolve
 from planner.watching.effect import effect_text
@@ -141,7 +142,7 @@ def read_watch(folder: Path) -> tuple[pd.DataFrame, Said]:
     """The intervals and what was said, of a folder that `Parts` writes. Raises ValueError where it is none."""
     try:
         said = Said.of(json.loads((folder / SAID).read_text()))
-        parts = [pd.read_parquet(path) for path in sorted(folder.glob("intervals-*.parquet"))]
+        parts = [read_parquet(path) for path in sorted(folder.glob("intervals-*.parquet"))]
     except (OSError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise SpecError("{path}: is no watch ({error}); allowed: a folder of planner watch", folder, error) from None
     return pd.concat(parts, ignore_index=True), said
