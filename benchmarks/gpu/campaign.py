@@ -247,7 +247,7 @@ class Campaign:
             recorder.run(system, PhasedLoad(plan(system, wanted["seconds"])))
 
     def _host(self, session: LiveSession, recorder: Recorder, wanted: dict[str, Any], folder: Path) -> None:
-        """`planner calibrate --host` with the spec's profile. Its rounds are no loads: folders `host.1`, `host.2`, ..."""
+        """`planner calibrate --host` with the spec's profile. Its rounds are no loads: folders `host.1`, ..."""
         begin = self.clock.now
         file = session.system.pools[0].profile.file
         assert file is not None
