@@ -5,10 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
 
 from planner import cli
 from planner.backends import backend
+from planner.calibration.costs import _per_sequence
 from planner.calibration.fitting import FitError
 from planner.calibration.host_part import calibrate_host, engine_of, fit_host_part
 from planner.calibration.load import PhasedLoad, plan_host
@@ -44,7 +47,8 @@ class OtherHost:
         pools = tuple(replace(pool, profile=profile) for pool in system.pools)
         run = backend("simulate").run(replace(system, pools=pools), sent, progress)
         steps = table(bursts(), AffineStep(LAW, SIZES)).assign(worker=system.pools[0].workers[0].name)
-        return replace(run, steps=steps.assign(count=1, growth_s=0.0, running=0, waiting=0, kv_used_fraction=0.0))
+        steps = steps.assign(count=1, growth_s=0.0, running=0, waiting=0, kv_used_fraction=0.0)
+        return replace(run, steps=steps, manifest=run.manifest | {"provenance": "measured"})
 
 
 def test_a_profile_gets_another_host() -> None:
@@ -113,3 +117,14 @@ def test_the_command_says_what_it_made(tmp_path: Path, capsys: pytest.CaptureFix
     assert cli.run(["calibrate", "agg", "--host", PROFILE, *arguments]) == 0
     assert f"launches and host times of 1 run, the steps of {PROFILE}." in " ".join(capsys.readouterr().out.split())
     assert load_profile(str(out)).file is not None
+
+
+def test_a_queue_before_the_api_server_is_not_its_pace() -> None:
+    """0.1 ms a sequence; 64 of them take longer than their steps of 5 ms, and wait for those before."""
+    rng = np.random.default_rng(1)
+    batches = np.repeat([2.0, 5.0, 17.0, 33.0, 65.0], [20, 20, 14, 7, 7])
+    waited = 1e-4 * (batches - 1) + np.where(batches > 50, 15e-3, 0.0) + rng.normal(0.0, 1e-4, len(batches))
+    asked = pd.DataFrame({"prefill_end_s": 1.0, "prompt_tokens": 100, "beside": batches, "step_s": 5e-3})
+    slope, error = _per_sequence(asked.assign(first_token_s=1.002 + waited), 2e-3, 0.0)
+    assert slope == pytest.approx(1e-4, rel=0.1)
+    assert error < 1e-5
