@@ -19,7 +19,7 @@ from planner.system.resolve import System
 SAME_END_S = 1e-4  # time stamps of one step
 DIGITS = 5  # of seconds: two time stamps of one moment
 LONELY = 10  # requests without company from which host times are taken; steps to compare
-KEPT_UP = 16  # sequences: an API server hands out so many tokens within any decode step
+KEPT_UP = 20  # sequences: an API server hands out so many tokens within any decode step
 ALONE, TOGETHER = 0.1, 0.9  # share of a step's time in which another engine of the host worked
 
 
@@ -148,7 +148,7 @@ def _per_sequence(sole: pd.DataFrame, alone_s: float, per_token_s: float) -> tup
     for batch in known["beside"].unique():
         kept = (known["beside"] <= batch).to_numpy()
         step_s = float(known["step_s"][known["beside"] == batch].median())
-        if batch > KEPT_UP and slope * batch > step_s:
+        if batch > KEPT_UP and (slope - 2 * error) * batch > step_s:
             break
         if kept.sum() < LONELY or known["beside"][kept].nunique() < 3:
             continue
