@@ -144,12 +144,15 @@ def _of_worker(steps: pd.DataFrame, largest: int) -> list[Row]:
 
 
 def _of_gpu(short: Waits, beyond: Waits, usual_s: pd.Series) -> bool:
-    """Waits after short prompts outlast a decode step of their batch, those after the others are clearly shorter."""
+    """Waits after short prompts outlast a decode step of their batch, those after the others are clearly shorter.
+
+    Without decodes in a row, as where the host alone is measured, the second says it.
+    """
     if not short or not beyond:
         return False
-    outlast = [seconds > usual_s.get(batch, np.inf) for batch, seconds, _ in short]
+    outlast = [seconds > usual_s[batch] for batch, seconds, _ in short if batch in usual_s.index]
     one, other = (float(np.median([seconds for _, seconds, _ in waits])) for waits in (short, beyond))
-    return float(np.mean(outlast)) > 0.5 and one > CLEARLY * other
+    return (not outlast or float(np.mean(outlast)) > 0.5) and one > CLEARLY * other
 
 
 def _step_seconds(seen: Array, prompt: NDArray[np.bool_], decodes: Array) -> pd.Series:
