@@ -147,6 +147,19 @@ def test_a_launch_that_compiles_is_left_out_and_named() -> None:
     assert found.values["launch_eager_s"] == pytest.approx(LAW.launch_eager_s, rel=0.02)
 
 
+def test_kernels_that_outlast_their_launch_are_not_taken_for_the_next_one() -> None:
+    """A mixture: few tokens read every expert. The host alone is measured, so that no decode follows another one."""
+    law = AffineStep(LAW, SIZES)
+    rows = []
+    for number, tokens in enumerate((16, 64, 128, 256, 1024, 2048) * 6):
+        decided, seen = engine([(tokens, 0, 0), (0, 1, tokens)], law, 10.0 * number, lambda step: 17e-3)
+        rows += [("w", decided[0], seen[0] - decided[0], tokens, 0), ("w", decided[1], seen[1] - seen[0], 0, 1)]
+    names = ["worker", "start_s", "duration_s", "prefill_tokens", "decode_seqs"]
+    found = fit_launches([pd.DataFrame(rows, columns=names)], SIZES)
+    assert found is not None
+    assert found.values["launch_decode_s"] == pytest.approx(LAW.launch_decode_s + LAW.launch_per_seq_s, rel=0.02)
+
+
 def test_launches_of_one_stay_tell_one_level() -> None:
     """The same launches are known less well close together in time than ten seconds apart."""
     far = table(bursts(), Scattered(AffineStep(LAW, SIZES), np.random.default_rng(2)))

@@ -35,6 +35,7 @@ from live.backend import FIRST_CALIBRATION
 from live.launch import detect
 from live.session import LiveSession
 from planner.calibration.calibrate import calibrate
+from planner.calibration.host_part import calibrate_host
 from planner.calibration.load import PhasedLoad, plan
 from planner.engine.profiles import dump_profile
 from planner.run.tables import Progress, Run
@@ -96,12 +97,13 @@ class Recorder:
     def __init__(self, session: LiveSession, folder: Path, clock: Clock, journal: Journal) -> None:
         self._session, self._folder, self._clock, self._journal = session, folder, clock, journal
         self.rounds = 0
+        self.naming = "calibration-{}"  # of rounds
 
     def run(self, system: System, load: Load, progress: Progress | None = None) -> Run:
         """One round of a calibration."""
         self.rounds += 1
         repeat = FIRST_CALIBRATION + self.rounds
-        return self.measure(system.spec, load, f"calibration-{self.rounds}", repeat, CALIBRATION_LIMIT_S)
+        return self.measure(system.spec, load, self.naming.format(self.rounds), repeat, CALIBRATION_LIMIT_S)
 
     def measure(self, spec: Spec, load: Load, name: str, repeat: int, limit_s: float = LOAD_LIMIT_S) -> Run:
         self._session.system = replace(self._session.system, spec=spec)  # for the manifest, and the seed of contents
@@ -208,6 +210,9 @@ class Campaign:
         if "calibrate" in part:
             with self._guarded(f"{folder.name}/calibrate"):
                 self._calibrate(session, recorder, part["calibrate"], folder)
+        if "host" in part:
+            with self._guarded(f"{folder.name}/host"):
+                self._host(session, recorder, part["host"], folder)
         contents = count(1)  # of its own for every run: with another load's, the prefix cache would be warm
         for number in range(1, part["repeats"] + 1):
             for key, spec in specs.items():
@@ -240,6 +245,16 @@ class Campaign:
         )
         while recorder.rounds < wanted["rounds"]:  # more than the fit asked for, to see its spread
             recorder.run(system, PhasedLoad(plan(system, wanted["seconds"])))
+
+    def _host(self, session: LiveSession, recorder: Recorder, wanted: dict[str, Any], folder: Path) -> None:
+        """`planner calibrate --host` with the spec's profile. Its rounds are no loads: folders `host.1`, ..."""
+        begin = self.clock.now
+        file = session.system.pools[0].profile.file
+        assert file is not None
+        recorder.naming = "host.{}"
+        found = calibrate_host(session.system, recorder, file, seconds=wanted["seconds"], rounds=wanted["rounds"])
+        (folder / "profile-host.yaml").write_text(dump_profile(found.file))
+        self.journal.note(host=folder.name, seconds=round(self.clock.now - begin, 1), unstable=found.unstable)
 
     def _progress(self, name: str) -> Progress:
         def update(stage: str, done: float) -> None:

@@ -199,7 +199,7 @@ def _profile(system: System, runs: Sequence[Run], name: str | None) -> tuple[Pro
         warm_slowing=None if apart.warm is None else digits(apart.warm),
         validity=validity(rows),
         fit=record(fitted, "relative residuals, soft_l1; covariance of an M-estimator", host_errors),
-        fitted_on=tuple(Source(what=_what(run), sha256=_hash(run)) for run in runs),
+        fitted_on=sources(runs),
         notes=tuple(notes),
     )
     return file, apart
@@ -337,6 +337,11 @@ def _how(run: Run) -> str:
     return "served; steps as the engine's scheduler saw them" if len(run.steps) else "served; tokens at the client"
 
 
+def sources(runs: Sequence[Run]) -> tuple[Source, ...]:
+    """The runs as a profile names them."""
+    return tuple(Source(what=_what(run), sha256=_hash(run)) for run in runs)
+
+
 def _hash(run: Run) -> str:
     """Of the file that it was read from, where there is one."""
     sources = run.manifest.get("sources")
@@ -363,7 +368,7 @@ def median_error(fitted: Fitted, rows: pd.DataFrame) -> float:
     return float(np.median(np.abs(predict(fitted.values, rows) / rows["seconds"].to_numpy() - 1.0)))
 
 
-def _whole(run: Run) -> Run:
+def whole(run: Run) -> Run:
     """The run. Raises Failure when a server died or too many requests failed: its steps are no measure then."""
     summary = summarise(run)
     if summary.is_failed:
@@ -391,7 +396,7 @@ def calibrate(
     shown = False
     while True:
         try:
-            runs.append(_whole(backend.run(system, PhasedLoad(phases), progress)))
+            runs.append(whole(backend.run(system, PhasedLoad(phases), progress)))
         except (KeyboardInterrupt, Failure) as fault:
             if not shown:
                 raise

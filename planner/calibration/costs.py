@@ -19,6 +19,7 @@ from planner.system.resolve import System
 SAME_END_S = 1e-4  # time stamps of one step
 DIGITS = 5  # of seconds: two time stamps of one moment
 LONELY = 10  # requests without company from which host times are taken; steps to compare
+KEPT_UP = 20  # sequences: an API server hands out so many tokens within any decode step
 ALONE, TOGETHER = 0.1, 0.9  # share of a step's time in which another engine of the host worked
 
 
@@ -50,7 +51,7 @@ def host_of(
     The way back is longer after a long prompt, too, and from a step of many sequences, whose tokens the API server
     hands out one after another.
     """
-    done = pd.concat([_finished(run.requests).assign(beside=_beside(run)) for run in runs], ignore_index=True)
+    done = pd.concat([_finished(run.requests).join(_beside(run)) for run in runs], ignore_index=True)
     every = done
     sole = done[done["sole"] & (done["worker"] == done["decode_worker"])]
     if done["lonely"].sum() >= LONELY:  # under load host times hold the host's own queues
@@ -137,21 +138,33 @@ def _response(local: pd.DataFrame) -> tuple[float | None, float, float]:
 def _per_sequence(sole: pd.DataFrame, alone_s: float, per_token_s: float) -> tuple[float, float]:
     """Seconds from a step's end to a first token for each sequence of the step, and their standard error.
 
-    From requests that nobody else came beside, into batches of several sizes; 0 where there are too few of them.
+    From requests that nobody else came beside, into batches of several sizes; 0 where there are too few of them. A
+    batch whose tokens take the API server longer than a step shows the queue before it: such are left out.
     """
-    known = sole.dropna(subset=["prefill_end_s", "beside"])
-    if len(known) < LONELY or known["beside"].nunique() < 3:
-        return 0.0, 0.0
+    known = sole.dropna(subset=["prefill_end_s", "beside"]).sort_values("beside")
     late = known["first_token_s"] - known["prefill_end_s"] - per_token_s * known["prompt_tokens"] - alone_s
     others = known["beside"].to_numpy(dtype=float) - 1.0
-    found, errors = robust_line(np.column_stack([np.ones_like(others), others]), late.to_numpy(dtype=float))
-    return max(found[1], 0.0), errors[1]
+    slope, error = 0.0, 0.0
+    for batch in known["beside"].unique():
+        kept = (known["beside"] <= batch).to_numpy()
+        step_s = float(known["step_s"][known["beside"] == batch].median())
+        if batch > KEPT_UP and (slope - 2 * error) * batch > step_s:
+            break
+        if kept.sum() < LONELY or known["beside"][kept].nunique() < 3:
+            continue
+        design = np.column_stack([np.ones(kept.sum()), others[kept]])
+        found, errors = robust_line(design, late.to_numpy(dtype=float)[kept])
+        slope, error = max(found[1], 0.0), errors[1]
+    return slope, error
 
 
-def _beside(run: Run) -> pd.Series:
-    """Sequences of the step that ended each finished request's prompt, by arrival; NaN where it is not known."""
+def _beside(run: Run) -> pd.DataFrame:
+    """Of the step that ended each finished request's prompt, by arrival; NaN where it is not known.
+
+    `beside`: its sequences; `step_s`: what a decode step of as many takes, nothing where there was none.
+    """
     table = _finished(run.requests)
-    beside = pd.Series(np.nan, index=table.index)
+    beside, step_s = pd.Series(np.nan, index=table.index), pd.Series(np.nan, index=table.index)
     for worker, own in run.steps.groupby("worker"):
         ordered = own.sort_values("start_s", ignore_index=True)
         ends, ended = seen_ends(ordered), table["prefill_end_s"].to_numpy(dtype=float)
@@ -159,7 +172,10 @@ def _beside(run: Run) -> pd.Series:
         seqs = ordered["decode_seqs"].to_numpy(dtype=float) + 1.0
         here = (table["worker"] == worker).to_numpy(dtype=bool) & (np.abs(ends[after] - ended) <= SAME_END_S)
         beside[here] = seqs[after][here]
-    return beside
+        decodes = ordered[ordered["prefill_tokens"] == 0]
+        usual = decodes.groupby("decode_seqs")["duration_s"].median()
+        step_s[here] = usual.reindex(seqs[after][here], method="nearest").to_numpy() if len(usual) else np.inf
+    return pd.DataFrame({"beside": beside, "step_s": step_s})
 
 
 def _finished(requests: pd.DataFrame) -> pd.DataFrame:

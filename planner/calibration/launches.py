@@ -144,12 +144,15 @@ def _of_worker(steps: pd.DataFrame, largest: int) -> list[Row]:
 
 
 def _of_gpu(short: Waits, beyond: Waits, usual_s: pd.Series) -> bool:
-    """Waits after short prompts outlast a decode step of their batch, those after the others are clearly shorter."""
+    """Waits after short prompts outlast a decode step of their batch, those after the others are clearly shorter.
+
+    Without decodes in a row, as where the host alone is measured, the second says it.
+    """
     if not short or not beyond:
         return False
-    outlast = [seconds > usual_s.get(batch, np.inf) for batch, seconds, _ in short]
+    outlast = [seconds > usual_s[batch] for batch, seconds, _ in short if batch in usual_s.index]
     one, other = (float(np.median([seconds for _, seconds, _ in waits])) for waits in (short, beyond))
-    return float(np.mean(outlast)) > 0.5 and one > CLEARLY * other
+    return (not outlast or float(np.mean(outlast)) > 0.5) and one > CLEARLY * other
 
 
 def _step_seconds(seen: Array, prompt: NDArray[np.bool_], decodes: Array) -> pd.Series:
@@ -158,8 +161,13 @@ def _step_seconds(seen: Array, prompt: NDArray[np.bool_], decodes: Array) -> pd.
     return pd.Series(np.diff(seen)[alike]).groupby(decodes[1:][alike]).median()
 
 
-def fit_launches(runs: Sequence[pd.DataFrame], sizes: Sequence[int]) -> LaunchFit | None:
-    """From the steps tables of runs; None where steps do not overlap or no launch was longer than what hid it."""
+def fit_launches(
+    runs: Sequence[pd.DataFrame], sizes: Sequence[int], per_seq_s: float | None = None
+) -> LaunchFit | None:
+    """From the steps tables of runs; None where steps do not overlap or no launch was longer than what hid it.
+
+    `per_seq_s` is what each sequence takes, where that is known: few moments of a host would blur it with its levels.
+    """
     largest = max(sizes, default=0)
     rows, compiled_s = _warm_rows(runs, largest)
     known = [name for name in KINDS if (rows["kind"] == name).sum() >= LEAST_ROWS]
@@ -167,17 +175,20 @@ def fit_launches(runs: Sequence[pd.DataFrame], sizes: Sequence[int]) -> LaunchFi
         return None
     rows = rows[rows["kind"].isin(known)]
     counts = {name: (rows["kind"] == name).astype(float) for name in known}
-    if rows["decodes"].nunique() >= 3 and (rows["decodes"] >= MANY).sum() >= LEAST_ROWS:
+    if per_seq_s is None and rows["decodes"].nunique() >= 3 and (rows["decodes"] >= MANY).sum() >= LEAST_ROWS:
         counts["launch_per_seq_s"] = rows["decodes"]
     seconds = rows["seconds"].to_numpy(dtype=float)
     design = np.column_stack(list(counts.values())) / seconds[:, None]  # relative: launches differ by ten times
-    found, errors = robust_line(design, np.ones_like(seconds))
+    known_s = (per_seq_s or 0.0) * rows["decodes"].to_numpy(dtype=float)
+    found, errors = robust_line(design, 1.0 - known_s / seconds)
     values = {name: max(value, 0.0) for name, value in zip(counts, found, strict=True)}
     alike = _alike(rows)
     known_to = {
         name: error * math.sqrt(float(alike[counts[name] > 0].mean()) if name in KINDS[1:] else 1.0)
         for name, error in zip(counts, errors, strict=True)
     }
+    if per_seq_s is not None:
+        values, known_to = values | {"launch_per_seq_s": per_seq_s}, known_to | {"launch_per_seq_s": 0.0}
     return LaunchFit(values, known_to, largest, compiled_s)
 
 

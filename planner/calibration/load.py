@@ -1,4 +1,8 @@
-"""The loads of a calibration: short phases that each show one part of the step law, sent as one `Load`."""
+"""The loads of a calibration: short phases that each show one part of the step law, sent as one `Load`.
+
+A host launches equal steps in 50 ms for a while and in 100 ms for another (planner.calibration.launches), so prompts
+are spread over the whole round: twenty of them within a second tell no more of it than two do.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +22,7 @@ Kind = Literal["idle", "decode", "mixed", "company"]
 PAUSE_S = 0.2  # between phases, so that one does not run into the next
 STEADY_STEPS = 24  # decode steps that a batch is held for
 IDLE_REPEATS = 3  # prompts of each length on an idle engine
+LAUNCHED = 1024  # tokens: more than the largest CUDA graph
 PROMPTS = (16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384, 32768)
 BATCHES = (1, 2, 4, 8, 16, 32, 64, 128, 192, 256)
 CONTEXTS = (128, 1024, 4096, 16384)
@@ -108,6 +113,12 @@ def _cheapest(phases: list[Phase], seconds: float) -> list[Phase]:
     return [phase for index, phase in enumerate(phases) if index in chosen]
 
 
+def _spread(kinds: list[list[Phase]]) -> list[Phase]:
+    """Phases of all kinds in turn, each kind's own evenly over the whole."""
+    places = [((index + 0.5) / len(found), phase) for found in kinds for index, phase in enumerate(found)]
+    return [phase for _, phase in sorted(places, key=lambda placed: placed[0])]
+
+
 @dataclass(frozen=True)
 class _Room:
     """What all pools of the system can take, and how long things take by the profile at hand."""
@@ -144,12 +155,19 @@ def _room(system: System) -> _Room:
 
 
 def _idle(room: _Room, numbers: Iterator[int]) -> Iterator[Phase]:
-    for prompt in PROMPTS:
-        if prompt + 2 > min(room.length, int(KV_SHARE * room.tokens)):
-            return
-        requests = tuple(_request(next(numbers), prompt, 2) for _ in range(IDLE_REPEATS))
-        estimate = IDLE_REPEATS * (room.prefill_s(prompt) + room.decode_s(1, prompt, 2) + REQUEST_S) + PAUSE_S
-        yield Phase("idle", f"{IDLE_REPEATS} idle prompts of {prompt}", (), requests, estimate)
+    """Every length once, then again: prompts of one length meet the host at several moments.
+
+    Those that CUDA graphs hold are each followed by one that they do not, whose launch is the long one.
+    """
+    lengths = [
+        length for one in PROMPTS for length in ((one, LAUNCHED) if one < LAUNCHED and not room.shared else (one,))
+    ]
+    for _ in range(IDLE_REPEATS):
+        for prompt in lengths:
+            if prompt + 2 > min(room.length, int(KV_SHARE * room.tokens)):
+                continue
+            estimate = room.prefill_s(prompt) + room.decode_s(1, prompt, 2) + REQUEST_S + PAUSE_S
+            yield Phase("idle", f"an idle prompt of {prompt}", (), (_request(next(numbers), prompt, 2),), estimate)
 
 
 def _decode(room: _Room, numbers: Iterator[int]) -> Iterator[Phase]:
@@ -189,11 +207,11 @@ def _stairs(room: _Room, numbers: Iterator[int]) -> Iterator[Phase]:
         yield Phase("decode", f"{seqs} decodes at {context} that end one by one", together, (), estimate)
 
 
-def _mixed(room: _Room, numbers: Iterator[int]) -> Iterator[Phase]:
+def _mixed(room: _Room, numbers: Iterator[int], contexts: tuple[int, ...] = CONTEXTS[:3]) -> Iterator[Phase]:
     """Prompts that join decodes; on a decode pool of their own nothing ever joins them."""
     if room.disaggregated:
         return
-    for context in CONTEXTS[:3]:
+    for context in contexts:
         for batch in MIXED_BATCHES:
             prompts = [prompt for prompt in MIXED_PROMPTS if prompt + 2 <= room.length]
             joined_s = sum(room.prefill_s(prompt) + REQUEST_S for prompt in prompts)
@@ -237,8 +255,23 @@ def plan(system: System, seconds: float = 120.0) -> tuple[Phase, ...]:
     decodes = [*_decode(room, numbers), *_stairs(room, numbers)]
     kinds = [list(_idle(room, numbers)), decodes, beside]
     shares = (0.3, 0.4, 0.3)
-    chosen = [phase for found, share in zip(kinds, shares, strict=True) for phase in _cheapest(found, share * seconds)]
-    missing = {"idle", "decode"} - {phase.kind for phase in chosen}
+    return _chosen(kinds, shares, seconds, {"idle", "decode"}, room)
+
+
+def plan_host(system: System, seconds: float = 20.0) -> tuple[Phase, ...]:
+    """Phases of about `seconds` that show the host of an aggregated GPU engine: launches at many moments, and how long
+    requests and tokens take outside of the engine. Raises SpecError as `plan` does.
+    """
+    room, numbers = _room(system), count()
+    beside = list(_mixed(room, numbers, CONTEXTS[:1]))
+    return _chosen([list(_idle(room, numbers)), beside], (0.5, 0.5), seconds, {"idle", "mixed"}, room)
+
+
+def _chosen(
+    kinds: list[list[Phase]], shares: tuple[float, ...], seconds: float, needed: set[str], room: _Room
+) -> tuple[Phase, ...]:
+    chosen = _spread([_cheapest(found, share * seconds) for found, share in zip(kinds, shares, strict=True)])
+    missing = needed - {phase.kind for phase in chosen}
     if missing:
         raise SpecError(
             "calibration: no {missing} phase fits in {seconds:.0f} s, {tokens} KV tokens and a model length of "

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from planner.run.tables import Run
     from planner.system.resolve import System
 
+SECONDS, HOST_SECONDS = 120.0, 30.0  # of a round
+
 
 def calibrate(
     config: Config = None,
@@ -45,7 +47,18 @@ def calibrate(
         Optional[str],  # noqa: UP045
         typer.Option("--name", help="Name of the profile. Default: MODEL-HARDWARE-tpN."),
     ] = None,
-    seconds: Annotated[float, typer.Option("--seconds", min=1.0, help="Length of one round of loads.")] = 120.0,
+    host: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(
+            "--host",
+            metavar="PROFILE",
+            help="Measure launches and host times alone: PROFILE, of this engine, becomes this host's.",
+        ),
+    ] = None,
+    seconds: Annotated[
+        Optional[float],  # noqa: UP045
+        typer.Option("--seconds", min=1.0, help="Length of one round of loads. Default: 120, with --host 30."),
+    ] = None,
     rounds: Annotated[int, typer.Option("--rounds", min=1, help="Rounds at most, until the fit is stable.")] = 3,
     out: Annotated[
         Optional[Path],  # noqa: UP045
@@ -71,19 +84,36 @@ def calibrate(
     if source and (service or all(map(is_points, source))):
         _service(system, source, name, out, as_json)
         return
+    steps = None if host is None else _steps_of(system, host)
     if source:
-        from planner.calibration.calibrate import fit
-
-        file, runs, doubt = fit(system, [_read(path, system) for path in source], name), len(source), None
+        file, runs, doubt = _fit(system, [_read(path, system) for path in source], steps, name), len(source), None
     else:
-        found = _measure(system, name, seconds, rounds, start_timeout)
+        found = _measure(system, steps, name, seconds, rounds, start_timeout)
         file, runs, doubt = found.file, len(found.runs), found.unstable
     path = output_file(out or Path("configs") / "profiles" / f"{file.name}.yaml")
     path.write_text(dump_profile(file))
     if as_json:
         print_json({"profile": file.model_dump(mode="json", by_alias=True), "path": str(path), "unstable": doubt})
         return
-    _print(file, path, runs, doubt)
+    _print(file, path, runs, doubt, steps)
+
+
+def _steps_of(system: System, host: str) -> ProfileFile:
+    """The profile whose host is to be another one. Raises SpecError before anything starts."""
+    from planner.calibration.host_part import engine_of
+    from planner.engine.profiles import load_profile
+
+    file = load_profile(host).file
+    assert file is not None
+    engine_of(system, file)
+    return file
+
+
+def _fit(system: System, runs: list[Run], steps: ProfileFile | None, name: str | None) -> ProfileFile:
+    from planner.calibration.calibrate import fit
+    from planner.calibration.host_part import fit_host_part
+
+    return fit(system, runs, name) if steps is None else fit_host_part(system, runs, steps, name)
 
 
 def _service(system: System, source: list[Path], name: str | None, out: Path | None, as_json: bool) -> None:
@@ -120,9 +150,14 @@ def _read(source: Path, system: System) -> Run:
 
 
 def _measure(
-    system: System, name: str | None, seconds: float, rounds: int, start_timeout_s: float | None
+    system: System,
+    steps: ProfileFile | None,
+    name: str | None,
+    seconds: float | None,
+    rounds: int,
+    start_timeout_s: float | None,
 ) -> Calibration:
-    """All rounds on servers that are started once; each round has contents of its own."""
+    """All rounds on servers that are started once; each round has contents of its own. `steps`: the host alone."""
     from live.needs import need
 
     need(servers=True)
@@ -130,10 +165,12 @@ def _measure(
     from live.session import LiveSession
     from planner.calibration.calibrate import calibrate as measure
     from planner.calibration.calibrate import one_pool
-    from planner.calibration.load import plan
+    from planner.calibration.host_part import calibrate_host
+    from planner.calibration.load import plan, plan_host
 
     one_pool(system)  # what cannot be calibrated is said before anything starts
-    phases = plan(system, seconds)
+    seconds = seconds or (SECONDS if steps is None else HOST_SECONDS)
+    phases = plan(system, seconds) if steps is None else plan_host(system, seconds)
     estimate = sum(phase.estimate_s for phase in phases)
     requests = sum(len(phase.requests) for phase in phases)
     print(
@@ -145,10 +182,14 @@ def _measure(
     report = progress(0.0)
     with LiveSession(system, start_timeout_s=start_timeout_s, progress=report) as session:
         backend = SessionBackend(session)
-        return measure(session.system, backend, name=name, seconds=seconds, rounds=rounds, progress=report)
+        if steps is None:
+            return measure(session.system, backend, name=name, seconds=seconds, rounds=rounds, progress=report)
+        return calibrate_host(
+            session.system, backend, steps, name=name, seconds=seconds, rounds=rounds, progress=report
+        )
 
 
-def _print(file: ProfileFile, path: Path, runs: int, doubt: str | None) -> None:
+def _print(file: ProfileFile, path: Path, runs: int, doubt: str | None, steps: ProfileFile | None) -> None:
     from rich import box
     from rich.table import Table
 
@@ -159,14 +200,19 @@ def _print(file: ProfileFile, path: Path, runs: int, doubt: str | None) -> None:
     screen = console()
     rows = sum(residual.rows for residual in file.fit.residuals.values())
     mean = sum(residual.rows * residual.mean_abs_pct for residual in file.fit.residuals.values()) / rows
+    of_runs = f"of {runs} run{'s' if runs > 1 else ''}"
     printing.say(
         screen,
-        f"Profile {file.name}: {rows} steps of {runs} run{'s' if runs > 1 else ''} fitted to {mean:.1f} % on average.",
+        f"Profile {file.name}: {rows} steps {of_runs} fitted to {mean:.1f} % on average."
+        if steps is None
+        else f"Profile {file.name}: launches and host times {of_runs}, the steps of {steps.name}.",
     )
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for column in ("parameter", "value", "+-"):
         table.add_column(column, justify="left" if column == "parameter" else "right")
     for key, value in file.step.model_dump().items():
+        if steps is not None and not key.startswith("launch_"):
+            continue
         error = file.fit.standard_errors.get(key)
         scale, unit = (1e6, " us") if key.endswith("_s") else (1.0, "")
         note = "at the roofline" if key in file.fit.raised else "" if error is None else f"{scale * error:.2g}{unit}"
@@ -183,7 +229,7 @@ def _print(file: ProfileFile, path: Path, runs: int, doubt: str | None) -> None:
             table.add_row(f"hand-over {key}", f"{scale * value:.4g}{unit}",
                           "" if error is None else f"{scale * error:.2g}{unit}")  # fmt: skip
     screen.print(table)
-    for kind, residual in file.fit.residuals.items():
+    for kind, residual in file.fit.residuals.items() if steps is None else ():
         mean, worst = residual.mean_abs_pct, residual.max_abs_pct
         printing.say(screen, f"{kind}: {residual.rows} steps, off by {mean:.1f} % (at most {worst:.0f} %)")
     if file.launches is not None:
