@@ -13,8 +13,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from live.bounded import MOST_METRICS, whole_text
 from live.openai_api import error_type
+from planner.run.buckets import check_bounds
 from planner.spec import SpecError
-from planner.watching.scrape import check_bounds
 
 LABELS = ("le", "source", "reason")  # told apart; over all others samples are summed
 TIMEOUT_S = 10.0

@@ -640,7 +640,8 @@ class Worker:
         per_seq_s, per_token_s = self._answer_s
         each = per_seq_s * (plan.batch + len(plan.completed))
         if plan.completed:
-            each += per_token_s * sum(sequence.request.prompt_tokens for sequence in plan.completed)
+            begun = [one.request.prompt_tokens for one in plan.completed if one.mode != "resumed"]
+            each += per_token_s * sum(begun)
         latest_s = max(self._answered_s + plan.count * each, plan.end + each)
         self._answered_s = min(latest_s, plan.end + 2.0 * each)
         return self._answered_s - plan.end

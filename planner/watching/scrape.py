@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import gzip
 import json
-import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Literal
 
+from planner.run.buckets import check_bounds
 from planner.spec import SpecError
 
 Role = Literal["aggregated", "prefill", "decode"]
@@ -34,14 +34,6 @@ class Scrape:
     engine: str
     role: Role
     values: Values
-
-
-def check_bounds(names: Iterable[str]) -> None:
-    """Raises ValueError for a sample of a bucket whose upper bound is no number."""
-    for name in names:
-        _, mark, bound = name.partition("_bucket[")
-        if mark and math.isnan(float(bound[:-1])):
-            raise ValueError(name)
 
 
 @dataclass(frozen=True, slots=True)
