@@ -152,7 +152,8 @@ class Dispatch:
 def _memory(pool: Pool, seed: int) -> RouterState:
     router = pool.router
     rng = random.Random(f"{seed}/router/{pool.role}")
-    return RouterState(rng, overlap_weight=router.overlap_weight, temperature=router.temperature)
+    # how often it was asked before decides ties, and draws differ in it
+    return RouterState(rng, pool.profile.draw, overlap_weight=router.overlap_weight, temperature=router.temperature)
 
 
 def backlog(loads: Iterable[WorkerLoad], queued: int) -> int:

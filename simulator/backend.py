@@ -124,6 +124,7 @@ def manifest(
         "kv_block_tokens": {pool.role: pool.limits.block_size for pool in system.pools},
         "links": {w.name: w.bandwidth for w in (wires.intra_node, wires.inter_node, wires.inter_rack)} if wires else {},
         **posting_costs(system),
+        **answer_costs(system),
         "fitted_on": sorted(set().union(*(profile.fitted_hashes for profile in profiles.values()))),
         "warnings": [*system.warnings, *extrapolations],
         "stopped": stopped,
@@ -148,6 +149,12 @@ def posting_costs(system: System) -> dict[str, object]:
             "block_bytes": block_size * system.kv_bytes_per_token,
         }
     }
+
+
+def answer_costs(system: System) -> dict[str, float]:
+    """Seconds by which a step's tokens are handed out later for each token of a prompt that ends there."""
+    price = system.pools[-1].profile.host.response_per_token_s
+    return {"answer_per_token_s": price} if price else {}
 
 
 def _requests(visits: list[Visit]) -> Columns:

@@ -21,7 +21,7 @@ from planner.engine.host_costs import WAY_SHARED
 from planner.routing import NEEDS_DISTANCE
 from planner.run.tables import Progress
 from planner.spec import Disaggregated
-from planner.system.hand_over import HandOver
+from planner.system.hand_over import LOOKS, SEEN_S, SPLIT, HandOver, move_work, post_work
 from planner.system.resolve import System, WorkerPlace
 from planner.traffic.requests import Arrival, Load, Request, continued, resumed
 from simulator.clock import NEVER, NOT_YET, Call, Clock
@@ -255,8 +255,11 @@ class SimulatedCluster:
         self._idle_look_s = self._hand_over.idle_look_s
         warm = any(pool.profile.warm_slowing > 1.0 for pool in system.pools)  # which that slowing stands for otherwise
         self._slowing = 1.0 if warm else self._hand_over.slowing
-        self._post_block_s = self._hand_over.post_s * system.block_descriptors
-        self._pushes = self._hand_over.push and self._post_block_s > 0.0 and self._layers is None
+        self._block_pieces = system.block_descriptors
+        self._beside = 1.0 if self._hand_over.push else self._hand_over.pull_beside
+        self._work: dict[int, tuple[float, float, float, float, float]] = {}  # of transfers, by their blocks
+        self._posts = self._hand_over.post_s > 0.0 and self._block_pieces > 0
+        self._pushes = self._hand_over.push and self._posts and self._layers is None
         self.pools = [
             SimulatedPool(
                 pool,
@@ -265,7 +268,7 @@ class SimulatedCluster:
                 fast_forward=fast_forward and not (sharing and shares_cores(pool)),
                 record_steps=record_steps,
                 announce=self._layers is not None,
-                posting=self._posting_s if self._post_block_s and not self._hand_over.push else None,
+                posting=self._posting_s if self._posts and not self._hand_over.push else None,
             )
             for pool in system.pools
         ]
@@ -671,7 +674,7 @@ class SimulatedCluster:
             visit.transfer_start_s = admitted_s
             if visit.push is None:
                 self._read(visit, 1, now)
-        if not self._post_block_s or visit.push is not None:
+        if not self._posts or visit.push is not None:
             self._transfer(visit, admitted_s)
         elif self._hand_over.push:
             self.clock.at(max(self._thread_posts(visit, sequence, admitted_s), now), _Due(self, visit, TRANSFER))
@@ -681,17 +684,33 @@ class SimulatedCluster:
         station = visit.worker
         assert station is not None
         begin_s = max(now, station.posted_s)
-        station.posted_s = begin_s + self._posting_s(sequence, begin_s)
-        return station.posted_s
+        posted_s, moved_s, seen_s = self._posting_s(sequence, begin_s, begin_s < station.moved_s)
+        station.posted_s = begin_s + posted_s
+        station.moved_s = max(max(station.moved_s, begin_s) + moved_s, station.posted_s)
+        return station.moved_s + seen_s
 
-    def _posting_s(self, sequence: Sequence, begin_s: float) -> float:
-        """How long posting takes what the request must read: with pull slower beside a step of who has it."""
+    def _posting_s(self, sequence: Sequence, begin_s: float, behind: bool) -> tuple[float, float, float]:
+        """What `simulator.sequence.Posting` says: with pull slower beside a step of who has it."""
         station = self._by_id[sequence.request.request_id].worker
         assert station is not None
-        work_s = self._post_block_s * sequence.remote_blocks
-        beside = 1.0 if self._hand_over.push else self._hand_over.pull_beside
-        beside_s = min(max(station.engine.busy_until_s - begin_s, 0.0), work_s * beside)
-        return beside_s + work_s - beside_s / beside
+        work_s, first, later, moving, seen_s = self._transfer_work(sequence.remote_blocks)
+        if self._beside > 1.0:
+            beside_s = min(max(station.engine.busy_until_s - begin_s, 0.0), work_s * self._beside)
+            work_s += beside_s - beside_s / self._beside
+        return work_s * (later if behind else first), work_s * moving, seen_s
+
+    def _transfer_work(self, blocks: int) -> tuple[float, float, float, float, float]:
+        """Of a transfer of so many blocks: seconds for its pieces, each as one of many; how many times as long they
+        take to post, the same behind others, and to move; seconds until it is seen to be over.
+        """
+        known = self._work.get(blocks)
+        if known is None:
+            pieces = max(self._block_pieces * blocks, 1)
+            times = [post_work(pieces, behind, self._hand_over.alone) / pieces for behind in (False, True)]
+            seen_s = SEEN_S if pieces >= SPLIT else 0.0
+            known = (self._hand_over.post_s * pieces, times[0], times[1], move_work(pieces) / pieces, seen_s)
+            self._work[blocks] = known
+        return known
 
     def _read(self, visit: Visit, more: int, now: float) -> None:
         """One more or one less transfer reads from the GPU that computed the prompt, which slows prompts there."""
@@ -743,12 +762,13 @@ class SimulatedCluster:
         if visit.decode_worker.engine.in_step or not self._idle_look_s:
             self._kv_seen(visit, now)
         else:
-            self.clock.at(now + self._idle_look_s, _Due(self, visit, KV_SEEN))
+            looks = LOOKS if self._pushes else 1
+            self.clock.at(now + looks * self._idle_look_s, _Due(self, visit, KV_SEEN))
 
     def _kv_seen(self, visit: Visit, now: float) -> None:
         assert visit.decode is not None
         assert visit.decode_worker is not None
-        visit.decode_worker.engine.kv_read(visit.decode, now)
+        visit.decode_worker.engine.kv_read(visit.decode, now, self._pushes)
         self._plan(visit.decode_worker)
 
     # --- KV layer by layer, while the prompt still computes ---

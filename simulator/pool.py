@@ -71,8 +71,8 @@ class Station:
     """A worker in the cluster: its engine, its place, its own retrieval stage, and when it is woken."""
 
     __slots__ = (
-        "place", "pool", "engine", "wake_s", "wake", "retrieval", "assigned", "read_by", "posted_s", "group", "intake",
-        "response_s",
+        "place", "pool", "engine", "wake_s", "wake", "retrieval", "assigned", "read_by", "posted_s", "moved_s", "group",
+        "intake", "response_s",
     )  # fmt: skip
 
     def __init__(self, place: WorkerPlace, pool: Pool, engine: Worker, retrieval: RetrievalStation | None) -> None:
@@ -87,6 +87,7 @@ class Station:
         self.read_by = 0  # transfers of KV from here that are under way
         self.intake = Intake()
         self.posted_s = 0.0  # push: when the thread that posts is done with all so far
+        self.moved_s = 0.0  # and when their pieces have been moved
         self.group: Group | None = None  # the ranks that take every step with it
 
 

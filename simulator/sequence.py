@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 from typing import Final, Literal
 
+from planner.system.hand_over import AFTER_S
 from planner.traffic.requests import Request
 from simulator.clock import NOT_YET
 from simulator.kv_cache import NO_KEYS, Holding
@@ -13,7 +14,9 @@ from simulator.kv_cache import NO_KEYS, Holding
 Mode = Literal["full", "prefill_only", "remote", "resumed"]
 WHOLE: Final = ("full", "resumed")  # modes in which one worker ends the prompt and decodes
 Outcome = tuple[float, str, "Sequence"]
-Posting = Callable[["Sequence", float], float]
+# Seconds that posting takes its worker from a time on, that the transfer's pieces take one after another, and until
+# they are seen to be there. Asked with whether pieces of others are still being moved then.
+Posting = Callable[["Sequence", float, bool], tuple[float, float, float]]
 
 ADMITTED: Final = "ADMITTED"
 PREFILLED: Final = "PREFILLED"
@@ -107,6 +110,11 @@ class Plan:
     waiting: int = 0
     used: int = 0
     preempted: int = 0
+
+    @property
+    def asked(self) -> float:
+        """When its launch is over but for what follows the model: the connector is asked then."""
+        return self.decided + max(self.launch - AFTER_S, 0.0)
 
     def boundary(self, steps: int) -> float:
         """When the first `steps` steps have ended."""

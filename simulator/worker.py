@@ -12,6 +12,7 @@ Contract used by simulator/cluster.py (the cluster owns time; a worker never run
 - `kv_arrived(sequence, now)`: the scheduler is told that the remote KV of a `remote` sequence has been read.
 - `kv_read(sequence, now)`: it has been read, and nobody has looked. A running engine asks its connector when it has
   launched a step, and its scheduler hears of it with that step's results (vLLM: get_finished, update_from_output).
+  `forwarded` (push): asking wakes a thread that fetches the message, and the answer has it when asked again.
 - `ask(sequence, now)`: KV that a `prefill_only` sequence left here has been written elsewhere: when is that known?
 - `release(sequence, now)`: frees the blocks of a `prefill_only` sequence that were held for the decode worker.
 - `cached_tokens(request)`: prompt tokens (whole blocks, at most prompt - 1) that a prefix lookup would hit now.
@@ -54,6 +55,7 @@ from numpy.typing import NDArray
 from planner.engine.step_time import StepTime
 from planner.engine.warmth import Warmth
 from planner.routing import WorkerLoad
+from planner.system.hand_over import AFTER_S, GRAPH_S
 from planner.system.resolve import EngineLimits
 from planner.traffic.requests import Request
 from simulator.batching import Scheduler
@@ -116,8 +118,8 @@ class Worker:
     `kv_consumer` says that this is a decode worker, whose blocks are freed a step later with asynchronous scheduling.
     `shared_content=False` says that no two requests share content, so that nothing is looked up.
     `answer_s` is what the API server takes to hand out a sequence's token, and for each token of a prompt that ended;
-    it takes one after another. `posting` says how many seconds it takes from a time on to post what a sequence must
-    read, in the step that admits it; None: no time.
+    it takes one after another. `posting` says what it takes to post what a sequence must read, in the step that admits
+    it (simulator.sequence.Posting); None: nothing.
     `pace` is how fast the host launches steps with prompts from moment to moment; None: as the law says.
     `in_lockstep`: its steps end when those of other ranks do (simulator/lockstep.py), who is told what it has of each.
     `warm_slowing`: times as long as the law says that steps with prompts take on a GPU that has not rested.
@@ -173,9 +175,11 @@ class Worker:
         self._host_pace = pace
         self._free_s = -NEVER  # when the GPU is done with all that has ended
         self._posting = posting
+        self._moved_s = -NEVER  # when the pieces of all transfers that it has posted have been moved
         self._coming = 0  # requests that its API server is taking in
         self._busy_s = -NEVER  # until when posting keeps an engine with nothing to compute
         self._unasked: list[Sequence] = []  # their KV has been read since the last launch
+        self._unheard: list[Sequence] = []  # it has been written, which a thread is asked for at the next launch
         self._answer_s = answer_s
         self._answers = answer_s[0] != 0.0 or answer_s[1] != 0.0
         self._answered_s = -NEVER  # when the API server has handed out all tokens so far
@@ -294,7 +298,7 @@ class Worker:
         self._scheduler.loaded(sequence)
         self._notice(now)
 
-    def kv_read(self, sequence: Sequence, now: float) -> None:
+    def kv_read(self, sequence: Sequence, now: float, forwarded: bool = False) -> None:
         if self._plan is None:
             self.kv_arrived(sequence, now)
             return
@@ -302,6 +306,8 @@ class Worker:
         self._notice(now)
         asking = self._being_launched(now)
         if asking is None:
+            (self._unheard if forwarded else self._unasked).append(sequence)
+        elif forwarded:
             self._unasked.append(sequence)
         else:
             asking.read = [*asking.read, sequence]
@@ -313,7 +319,7 @@ class Worker:
             return max(now, self._busy_s)
         launching = self._being_launched(now)
         if launching is not None:
-            return launching.decided + launching.launch
+            return launching.asked
         self._written.append(sequence)
         self._notice(now)
         return None
@@ -323,11 +329,11 @@ class Worker:
         plan, follower = self._plan, self._next
         if follower is not None:
             follower.count = 1
-            return follower if now <= follower.decided + follower.launch else None
+            return follower if now <= follower.asked else None
         if plan is None or plan.count == 1 or self._decided:
             return None
         begun = plan.boundary(plan.count - 2) if plan.count > 2 else plan.start
-        return plan if now <= begun + self._law(plan.batch).launch_s else None
+        return plan if now <= begun + max(self._law(plan.batch).launch_s - AFTER_S, 0.0) else None
 
     def release(self, sequence: Sequence, now: float) -> None:
         self._catch_up(now)
@@ -469,7 +475,7 @@ class Worker:
 
     def _ask(self, plan: Plan | None, now: float, outcomes: list[Outcome]) -> None:
         if self._written:
-            asked_s = now + (plan.launch if plan is not None else 0.0)
+            asked_s = plan.asked if plan is not None else now
             outcomes += [(asked_s, ASKED, sequence) for sequence in self._written]
             self._written = []
 
@@ -488,15 +494,19 @@ class Worker:
     def _decide(self, now: float, outcomes: list[Outcome]) -> Plan | None:
         before = len(outcomes)
         plan = self._scheduler.schedule(now, outcomes)
-        if self._unasked:
-            asked, self._unasked = self._unasked, []
+        if self._unasked or self._unheard:
+            asked, self._unasked, self._unheard = self._unasked, self._unheard, []
             if plan is None:  # nothing is launched: the answer comes at once
-                for sequence in asked:
+                for sequence in asked + self._unasked:
                     self._scheduler.loaded(sequence)
+                self._unasked = []
                 plan = self._scheduler.schedule(now, outcomes)
             else:
                 plan.read, plan.count = asked, 1
-        post_s = self._posted(self._posting, now, outcomes, before) if self._posting is not None else 0.0
+        post_s = 0.0
+        if self._posting is not None and len(outcomes) > before:
+            inputs_s = max(self._law(plan.batch).launch_s - AFTER_S - GRAPH_S, 0.0) if plan is not None else 0.0
+            post_s = self._posted(now + inputs_s, outcomes, before)
         if plan is None:
             if post_s:  # what comes meanwhile waits
                 self._busy_s = now + post_s
@@ -520,8 +530,7 @@ class Worker:
         law_s = plan.first
         if post_s:
             plan.post = post_s
-            # the graph of a decode step is launched in a moment once its inputs are there
-            plan.launch = max(plan.launch, post_s) if decodes else plan.launch + post_s
+            plan.launch += post_s
             plan.count = 1
         plan.decided = now
         if self.limits.keys_above_tokens is not None:
@@ -537,14 +546,18 @@ class Worker:
             self._trace.append((chunks, plan.batch, plan.context, plan.running, plan.waiting, free, plan.preempted))
         return plan
 
-    @staticmethod
-    def _posted(posting: Posting, now: float, outcomes: list[Outcome], before: int) -> float:
+    def _posted(self, now: float, outcomes: list[Outcome], before: int) -> float:
         """Seconds that the step decided at `now` posts for, one transfer after another."""
         admitted = [sequence for _, kind, sequence in outcomes[before:] if kind == ADMITTED]
         total = 0.0
+        posting = self._posting
+        assert posting is not None
         for sequence in admitted:
-            total += posting(sequence, now + total)
-            outcomes.append((now + total, POSTED, sequence))
+            begin = now + total
+            posted_s, moved_s, seen_s = posting(sequence, begin, begin < self._moved_s)
+            total += posted_s
+            self._moved_s = max(max(self._moved_s, begin) + moved_s, now + total)
+            outcomes.append((self._moved_s + seen_s, POSTED, sequence))
         return total
 
     def _compute_values(self, plan: Plan) -> None:
@@ -614,7 +627,7 @@ class Worker:
         if plan.decided == now:  # nothing ran: what follows is decided once this is launched
             plan.ready = now + max(plan.launch, head_s + plan.post)
         if plan.post:  # that long ago, where the GPU waits for the posts
-            head_s = plan.post if plan.decided < now else head_s + plan.post
+            head_s = plan.post + (max(head_s - AFTER_S, 0.0) if plan.decided < now else head_s)
         begin = max(self._free_s, plan.decided + head_s)
         if plan.decided < now:
             begin = min(begin, now)

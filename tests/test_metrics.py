@@ -227,6 +227,34 @@ def test_itl_from_steps_and_from_tokens() -> None:
     assert summarise(run(table))["itl_mean_ms"] is None
 
 
+@pytest.mark.parametrize("pair", [False, True])
+def test_first_tokens_hold_up_those_that_come_with_them(pair: bool) -> None:
+    """100 prompt tokens at 20 us: what ends with a step comes 2 ms late, and the next token that much sooner after."""
+    worker = "decode-0" if pair else "aggregated-0"
+    begins, ends = [0.0, 0.136], [0.1, 0.15]
+    of_pair = {"transfer_start_s": [0.0, 0.12], "transfer_end_s": [0.0, 0.13]} if pair else {}
+    table = requests([0.0, 0.0], [0.1, 0.15], worker=["prefill-0" if pair else worker] * 2, decode_worker=[worker] * 2,
+                     prefill_end_s=[-1.0, -1.0] if pair else ends, decode_start_s=begins if pair else ends,
+                     **of_pair)  # fmt: skip
+    rows = [
+        {"start_s": 0.0, "duration_s": 0.1, "decode_seqs": 1},  # ends the first prompt
+        {"start_s": 0.1, "duration_s": 0.036, "count": 3, "growth_s": 0.002, "decode_seqs": 1},
+        {"start_s": 0.136, "duration_s": 0.014, "decode_seqs": 1},  # ends the second
+        {"start_s": 0.15, "duration_s": 0.01, "decode_seqs": 1},
+    ]
+    made = run(table, [{**row, "worker": worker} for row in rows], mode="disaggregated" if pair else "aggregated")
+    priced = Facts(Run(**{**made.__dict__, "manifest": {**made.manifest, "answer_per_token_s": 2e-5}}))
+    assert priced.gaps is not None
+    assert priced.step_gaps is not None
+    found = priced.gaps.first[priced.gaps.count == 1]
+    assert sorted(1e3 * found) == pytest.approx([8.0, 8.0, 16.0, 102.0])
+    assert priced.gaps.mean() == pytest.approx(priced.step_gaps.mean())
+    assert priced.gaps.total == priced.step_gaps.total == 6
+    assert priced.gaps.maximum() == pytest.approx(0.102)
+    assert priced.gaps.percentiles([50]) == pytest.approx([0.013])  # 8, 8, 12, 14, 16, 102
+    assert priced.step_gaps.percentiles([50]) == pytest.approx([0.013])  # 10, 10, 12, 14, 14, 100
+
+
 # --- use ---------------------------------------------------------------------------------------
 
 

@@ -13,6 +13,7 @@ from planner import load, simulate, summarise
 from planner.calibration.calibrate import calibrate, fit
 from planner.calibration.fitting import Fitted, observations
 from planner.calibration.hand_over import (
+    behind,
     bursts,
     covered,
     fit_posts,
@@ -29,6 +30,7 @@ from planner.engine.profiles import capture_sizes, load_profile
 from planner.engine.warmth import mean
 from planner.run.tables import Progress, Run, frame
 from planner.spec import parse
+from planner.system.hand_over import ALONE, SEEN_S, move_work, post_work
 from planner.system.resolve import System, resolve
 from planner.traffic.requests import Load
 from test_calibrate import TracedSimulator
@@ -51,12 +53,14 @@ def decode_worker(prompts: list[int], beside: float = 1.0) -> Run:
     prefills = list[tuple[float, float]]()
     done = begin = 0.0
     for step in range(10 * len(prompts) + 10):
-        post = 4 * prompts[step // 10 - 1] * POST_S if step % 10 == 0 and step else 0.0
+        pieces = 4 * prompts[step // 10 - 1] if step % 10 == 0 and step else 0
+        post, move = post_work(pieces) * POST_S, move_work(pieces) * POST_S
         if post and beside > 1.0 and step % 20:
-            post *= beside
+            post, move = beside * post, beside * move
             prefills.append((decided, post))
         if post:
-            moved.append((decided, decided + post + WIRE_S * prompts[step // 10 - 1] * BYTES + LOOK_S, step // 10 - 1))
+            wire_s = WIRE_S * prompts[step // 10 - 1] * BYTES
+            moved.append((decided, decided + max(post, move) + SEEN_S + wire_s + LOOK_S, step // 10 - 1))
         begin = max(done, decided + post)  # of this step on the GPU
         results = max(done, decided + post)  # of the step before it
         if step:
@@ -89,15 +93,17 @@ PROMPTS = [8192, 4096, 1024, 2048, 4096, 8192, 2048, 1024, 4096, 8192]
 
 def test_posts_and_the_wire_are_found_again() -> None:
     run = with_hand_overs(decode_worker(PROMPTS), pair())
-    assert sorted(run.steps["posts"][run.steps["posts"] > 0]) == sorted(4.0 * prompt for prompt in PROMPTS)
+    told = run.steps["posts"][run.steps["posts"] > 0]
+    assert sorted(told) == pytest.approx(sorted(post_work(4 * prompt) for prompt in PROMPTS))
     rows = from_steps(run.steps, (), launches=LAUNCHES)
     law = dict.fromkeys(("decode_s", "prefill_s", "prefill_per_token_s", "prefill_floor_s"), 0.0) | {"decode_s": STEP_S}
     fitted = Fitted(law, (), np.zeros((0, 0)), {}, (), len(rows), {})
-    posting = fit_posts(rows, fitted)
-    assert posting is not None
-    assert posting.post_s == pytest.approx(POST_S, rel=0.02)
-    assert posting.steps == len(PROMPTS)
-    found = fit_wire(pair(), [run], posting, [])
+    cost = fit_posts(rows, fitted, LAUNCHES)
+    assert cost is not None
+    assert cost.post_s == pytest.approx(POST_S, rel=0.02)
+    assert cost.steps == len(PROMPTS)
+    assert cost.alone_error == 0.0  # no small ones
+    found = fit_wire(pair(), [run], cost, [])
     assert found is not None
     wire, _, look_s = found
     assert 1e-9 / wire.bandwidth_gb_s == pytest.approx(WIRE_S, rel=0.15)
@@ -108,23 +114,41 @@ def test_posts_beside_steps_of_the_other_worker_are_told_apart() -> None:
     run = with_hand_overs(decode_worker(PROMPTS, beside=1.1), pair())
     rows = from_steps(run.steps, (), launches=LAUNCHES)
     law = dict.fromkeys(("decode_s", "prefill_s", "prefill_per_token_s", "prefill_floor_s"), 0.0) | {"decode_s": STEP_S}
-    posting = fit_posts(rows[rows["kind"] != "prefill"], Fitted(law, (), np.zeros((0, 0)), {}, (), len(rows), {}))
-    assert posting is not None
-    assert posting.post_s == pytest.approx(POST_S, rel=0.02)
-    assert posting.beside == pytest.approx(1.1, abs=0.02)
-    assert posting.seconds(1000, 500) == pytest.approx(1050 * POST_S, rel=0.03)
+    fitted = Fitted(law, (), np.zeros((0, 0)), {}, (), len(rows), {})
+    cost = fit_posts(rows[rows["kind"] != "prefill"], fitted, LAUNCHES)
+    assert cost is not None
+    assert cost.post_s == pytest.approx(POST_S, rel=0.02)
+    assert cost.beside == pytest.approx(1.1, abs=0.02)
+    assert cost.seconds(1000, 500) == pytest.approx(1050 * POST_S, rel=0.03)
     apart = with_hand_overs(decode_worker(PROMPTS), pair())
-    again = fit_posts(from_steps(apart.steps, (), launches=LAUNCHES), Fitted(law, (), np.zeros((0, 0)), {}, (), 1, {}))
+    again = fit_posts(from_steps(apart.steps, (), launches=LAUNCHES), fitted, LAUNCHES)
     assert again is not None
     assert again.beside == 1.0  # the other worker was never seen in a step
+
+
+def test_what_one_thread_posts_is_told_from_what_four_do() -> None:
+    run = with_hand_overs(decode_worker([*PROMPTS, 200, 240, 200, 240]), pair())
+    assert run.steps["few"].sum() == 4 * 880
+    rows = from_steps(run.steps, (), launches=LAUNCHES)
+    law = dict.fromkeys(("decode_s", "prefill_s", "prefill_per_token_s", "prefill_floor_s"), 0.0) | {"decode_s": STEP_S}
+    cost = fit_posts(rows, Fitted(law, (), np.zeros((0, 0)), {}, (), len(rows), {}), LAUNCHES)
+    assert cost is not None
+    assert cost.post_s == pytest.approx(POST_S, rel=0.02)
+    assert cost.alone == pytest.approx(ALONE, rel=0.05)
+    assert cost.seconds(0.0, 0.0, 800) == pytest.approx(800 * ALONE * POST_S, rel=0.05)
+
+
+def test_a_transfer_is_behind_those_that_have_not_ended() -> None:
+    sent = pd.DataFrame({"start_s": [3.0, 0.0, 0.0, 1.0], "end_s": [4.0, 1.0, 2.0, 1.5]})
+    assert behind(sent).tolist() == [False, False, True, True]
 
 
 def test_steps_that_post_are_not_taken_for_long_steps() -> None:
     run = decode_worker(PROMPTS)
     told = from_steps(with_hand_overs(run, pair()).steps, (), launches=LAUNCHES)
-    plain, posting = told[told["posts"] == 0], told[told["posts"] > 0]
+    plain, posted = told[told["posts"] == 0], told[told["posts"] > 0]
     assert plain["seconds"].max() == pytest.approx(STEP_S, rel=0.3)
-    assert (posting["seconds"] - posting["posts"] * POST_S).to_numpy() == pytest.approx(STEP_S, rel=0.25)
+    assert (posted["seconds"] - posted["posts"] * POST_S).to_numpy() == pytest.approx(STEP_S, rel=0.25)
 
 
 def test_the_share_of_a_span_that_is_covered() -> None:

@@ -61,12 +61,12 @@ def test_pages_report_and_command_say_the_same(name: str, tmp_path: Path) -> Non
     }
     assert [(point.name, point.rate) for point in found.pareto] == [(p["name"], p["rate"]) for p in said["pareto"]]
 
-    # A curve crosses the target where its candidate's bar ends: its runs are those that the bar is judged by.
+    # A curve crosses the target where its candidate's search ends: its runs are those that the bar is judged by.
     made = compute.curves_of(found, asked.spec())
     for row, table in made.values():
         passed = table[table["attainment"] >= found.slo.attainment]["rate"]
         judged = {probe.rate: probe.attainment for probe in row.searches[0].probes}
-        assert passed.max() == pytest.approx(row.rate, abs=table["rate"].diff().max())  # one of its steps
+        assert passed.max() == pytest.approx(row.searches[0].rate, abs=table["rate"].diff().max())  # one of its steps
         for rate, attainment in zip(table["rate"], table["attainment"], strict=True):
             assert judged.get(rate, attainment) == pytest.approx(attainment)
 

@@ -238,6 +238,23 @@ def test_decode_worker_allocates_then_computes_one_prompt_token() -> None:
     assert worker.steps[:, 2:5].tolist() == [[1, 0, 0], [0, 1, 40]]
 
 
+@pytest.mark.parametrize("fast", [True, False])
+def test_what_was_written_is_heard_of_a_step_later_than_what_was_read(fast: bool) -> None:
+    """Asking wakes the thread that fetches the message; asked again, a step later, the connector knows."""
+    first = []
+    for forwarded in (False, True):
+        worker = Worker("w", dataclasses.replace(limits_of(), async_scheduling=True), LAW, fast_forward=fast)
+        remote = Sequence(request(40, 3, 2), "remote")
+        worker.submit(Sequence(request(10, 30, 1)), 0.0)
+        worker.advance(0.0)
+        worker.submit(remote, 3.5)
+        worker.advance(6.5)
+        worker.kv_read(remote, 6.5, forwarded)
+        run(worker)
+        first.append(remote.prefill_end_s)
+    assert first[1] == first[0] + 1.0
+
+
 def test_decode_worker_reads_only_what_it_lacks() -> None:
     worker = worker_of()
     shared = dataclasses.replace(request(40, 3, 1), shared_tokens=40)
@@ -301,7 +318,7 @@ def test_values_are_computed_for_every_token_that_a_step_attends_to(seed: int, k
 def test_a_rank_says_what_it_adds_to_the_step_of_all() -> None:
     """The posts of whom it admits, and values computed from keys; not the step's own work."""
     limits = limits_of(keys_above_tokens=0, keys_decode_s=0.25)
-    worker = Worker("w", limits, LAW, in_lockstep=True, kv_consumer=True, posting=lambda *_: 0.125)
+    worker = Worker("w", limits, LAW, in_lockstep=True, kv_consumer=True, posting=lambda *_: (0.125, 0.25, 0.0))
     worker.submit(Sequence(request(40, 9, 1)), 0.0)
     worker.advance(0.0)
     assert worker.beside_s == 0.0

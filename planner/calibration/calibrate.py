@@ -32,6 +32,7 @@ from planner.calibration.hand_over import (
     fit_posts,
     fit_warm,
     hand_over_of,
+    heads_s,
     slowed_prompts,
     with_hand_overs,
     with_warmth,
@@ -231,10 +232,11 @@ def _fit_apart(system: System, pool: Pool, runs: Sequence[Run]) -> Apart:
                 f"{len(launches.compiled_s)} launches left out, in which kernels were compiled: "
                 f"{min(launches.compiled_s):.2g} to {max(launches.compiled_s):.2g} s"
             )
-        fitted = _fit_rows(pool, rows[rows["posts"] == 0], notes, floored=launches is None)
-        posting = fit_posts(rows, fitted)
+        fitted = _fit_rows(pool, rows[rows["posting"] == 0], notes, floored=launches is None)
+        posting = fit_posts(rows, fitted, launches)
         if posting is not None:
-            rows = rows.assign(known_s=rows["known_s"] + posting.seconds(rows["posts"], rows["beside"]))
+            known_s = posting.seconds(rows["posts"], rows["beside"], rows["few"]) + heads_s(rows, launches)
+            rows = rows.assign(known_s=rows["known_s"] + known_s)
             fitted = replace(fitted, residuals=residuals(fitted.values, rows), rows=len(rows))
         if launches is not None:
             fitted = with_launches(fitted, launches.values, launches.errors)

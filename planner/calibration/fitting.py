@@ -23,11 +23,12 @@ from planner.spec.strict_yaml import SpecError
 Array = NDArray[np.float64]
 
 # A row may span several steps, at most one of them with prompts. `sync` counts the steps of an engine that schedules
-# synchronously: they carry a host overhead that asynchronous scheduling hides. `posts` descriptors of `posted` KV
-# transfers were posted while the GPU waited, `beside` of them while the one that is read from computed; `known_s` is
-# known to be no step's. In `sending` seconds KV was read; `warmth` is that of the GPU times seconds.
+# synchronously: they carry a host overhead that asynchronous scheduling hides. `posts` descriptors of large KV
+# transfers and `few` of small ones were posted by `posting` steps while the GPU waited, `beside` of `posts` while the
+# one that is read from computed; `known_s` is known to be no step's. In `sending` seconds KV was read;
+# `warmth` is that of the GPU times seconds.
 SYNC = "sync_s"
-POSTS = ("posts", "posted", "beside")
+POSTS = ("posts", "few", "posting", "beside")
 OBSERVATION_COLUMNS = ("kind", "seconds", "known_s", *POSTS, "sending", "warmth", "decode_seqs", *FEATURES, "sync")
 LAW = tuple(name for name, term in TERMS.items() if term.part not in ("launch", "shape"))
 # The terms of a row that are added up, and those of the line, which the floor bounds.

@@ -20,16 +20,18 @@ from scipy.optimize import least_squares
 from planner.calibration.chunks import single_tokens
 from planner.calibration.cost_fits import robust_line
 from planner.calibration.fitting import ROBUST_FROM, Array, Fitted, covariance_of, digits, predict
-from planner.calibration.launches import seen_ends
+from planner.calibration.launches import LaunchFit, seen_ends
 from planner.engine.profile_file import HandOverLaw, WireLaw
 from planner.engine.warmth import fallen, mean, risen
 from planner.run.tables import Run
 from planner.spec import Link
+from planner.system.hand_over import AFTER_S, ALONE, LOOKS, SEEN_S, SPLIT, move_work, post_work
 from planner.system.resolve import System
 
 SAME_S = 1e-5  # a step and the transfers that it posts have one start
 LEAST = 5  # posts, ways or prompts of each kind that a fit takes
 FEW = 2  # prompts or bursts that a transfer was under way beside, at least
+FEW_PIECES = 0.05  # of the descriptors of a row: those of the other kind do not count
 WHOLE = 1000  # descriptors of a transfer from which what each transfer takes besides does not count
 LEAST_PROMPTS, UNLIKE = 10, 0.2  # prompts, and what their warmth differs by, that tell what it does
 USUALLY = 0.04  # what GPUs of one kind differ by in that: their loads say 1.17 to 1.2
@@ -46,10 +48,12 @@ class PostCost:
     steps: int
     beside: float = 1.0
     beside_error: float = 0.0
+    alone: float = ALONE
+    alone_error: float = 0.0
 
-    def seconds(self, posts: Any, beside: Any) -> Any:
-        """Of so many descriptors, `beside` of them posted while the GPU that they name computed."""
-        return self.post_s * (posts + (self.beside - 1.0) * beside)
+    def seconds(self, posts: Any, beside: Any, few: Any = 0.0) -> Any:
+        """Of so many descriptors, `beside` of them while the GPU that they name computed, and `few` by one thread."""
+        return self.post_s * (posts + self.alone * few + (self.beside - 1.0) * beside)
 
 
 def descriptors_a_byte(system: System) -> float:
@@ -57,17 +61,33 @@ def descriptors_a_byte(system: System) -> float:
     return system.block_descriptors / (system.kv_bytes_per_token * system.pools[-1].limits.block_size)
 
 
+def post_work_of(pieces: Array, others: Array) -> Array:
+    """planner.system.hand_over.post_work of many transfers."""
+    return np.array([post_work(each, bool(there)) for each, there in zip(pieces, others, strict=True)])
+
+
+def behind(sent: pd.DataFrame) -> Array:
+    """Whether another transfer, in the table's order by start, has begun and has not ended as each begins."""
+    begins, ends = (sent[name].to_numpy(dtype=float) for name in ("start_s", "end_s"))
+    order = np.argsort(begins, kind="stable")
+    latest = np.concatenate([[-np.inf], np.maximum.accumulate(ends[order])[:-1]])
+    found = np.zeros(len(sent), dtype=bool)
+    found[order] = latest > begins[order]
+    return found
+
+
 def with_hand_overs(run: Run, system: System) -> Run:
     """The run with what its transfers did to its steps, as columns.
 
-    `posts`: descriptors that the step's launch posts; `posted`: of how many transfers; `beside`: of them, posted while
+    `posts`: what the step's launch posts, in descriptors of a large transfer; `few`: descriptors of small ones;
+    `posting`: 1 if any; `beside`: of `posts`, posted while
     the worker that is read from was in a step; `sending`: share of the step's time in which KV was read from its
     worker's GPU.
     """
     steps, sent = run.steps, run.transfers.dropna(subset=["start_s", "end_s"])
     if system.wires is None or sent.empty or steps.empty:
         return run
-    posts, posted, beside, sending = (np.zeros(len(steps)) for _ in range(4))
+    posts, few, count, beside, sending = (np.zeros(len(steps)) for _ in range(5))
     starts = steps["start_s"].to_numpy(dtype=float)
     spans = worked(steps)
     for worker, rows in steps.reset_index(drop=True).groupby("worker"):
@@ -82,15 +102,20 @@ def with_hand_overs(run: Run, system: System) -> Run:
         begun = taken["start_s"].to_numpy(dtype=float)
         place = np.minimum(np.searchsorted(starts[order], begun - SAME_S), len(order) - 1)
         known = np.abs(starts[order][place] - begun) <= SAME_S
-        size = taken["bytes"].to_numpy(dtype=float) * descriptors_a_byte(system)
+        pieces = taken["bytes"].to_numpy(dtype=float) * descriptors_a_byte(system)
+        many = pieces >= SPLIT
+        size = np.where(many, post_work_of(pieces, behind(taken)), 0.0)
         np.add.at(posts, order[place[known]], size[known])
-        np.add.at(posted, order[place[known]], 1.0)
+        np.add.at(few, order[place[known]], np.where(many, 0.0, pieces)[known])
+        np.add.at(count, order[place[known]], 1.0)
         until = np.minimum(ends, np.concatenate([starts[order][1:], [np.inf]]))[place]  # the next one is decided then
         for source in set(taken["source"]) & set(spans):
             here = known & (taken["source"] == source).to_numpy()
             share = covered(starts[order][place[here]], until[here], *spans[str(source)])
             np.add.at(beside, order[place[here]], share * size[here])
-    return replace(run, steps=steps.assign(posts=posts, posted=posted, beside=beside, sending=sending))
+    return replace(
+        run, steps=steps.assign(posts=posts, few=few, posting=1.0 * (count > 0), beside=beside, sending=sending)
+    )
 
 
 def worked(steps: pd.DataFrame) -> dict[str, tuple[Array, Array]]:
@@ -122,13 +147,27 @@ def with_warmth(run: Run) -> Run:
     return replace(run, steps=steps.assign(warmth=found))
 
 
-def fit_posts(rows: pd.DataFrame, fitted: Fitted) -> PostCost | None:
+def fit_posts(rows: pd.DataFrame, fitted: Fitted, launches: LaunchFit | None) -> PostCost | None:
     """From steps that the GPU waited to begin; None where too few of them show it. `fitted` is the law of steps."""
-    seen = rows[(rows["posts"] > 0) & (rows["posts"] >= WHOLE * rows["posted"])]
+    seen = rows[(rows["posts"] > 0) & (rows["few"] < FEW_PIECES * rows["posts"])]
     if len(seen) < LEAST:
         return None
+    cost = _many(seen, fitted, launches)
+    others = rows[(rows["few"] > 0) & (rows["posts"] < FEW_PIECES * rows["few"])]
+    if len(others) < FEW or not cost.post_s:
+        return cost
+    root = np.sqrt(others["few"].to_numpy(dtype=float))
+    left = others["seconds"].to_numpy(dtype=float) - predict(fitted.values, others.assign(known_s=0.0))
+    left = left - heads_s(others, launches) - cost.seconds(others["posts"], 0.0)
+    found, errors = robust_line(root[:, None], left / root)
+    if found[0] <= cost.post_s:
+        return cost
+    return replace(cost, alone=found[0] / cost.post_s, alone_error=errors[0] / cost.post_s)
+
+
+def _many(seen: pd.DataFrame, fitted: Fitted, launches: LaunchFit | None) -> PostCost:
     seconds, counts, beside = (seen[name].to_numpy(dtype=float) for name in ("seconds", "posts", "beside"))
-    left = seconds - predict(fitted.values, seen.assign(known_s=0.0))
+    left = seconds - predict(fitted.values, seen.assign(known_s=0.0)) - heads_s(seen, launches)
     root = np.sqrt(counts)  # what a post is off by adds up over its descriptors
     share = beside / counts
     if min((share < QUIET).sum(), (share > UNDER_WAY).sum()) < FEW:
@@ -139,6 +178,15 @@ def fit_posts(rows: pd.DataFrame, fitted: Fitted) -> PostCost | None:
     if not post_s or found[1] <= 0.0:
         return PostCost(post_s, errors[0], len(seen))
     return PostCost(post_s, errors[0], len(seen), 1.0 + found[1] / post_s, errors[1] / post_s)
+
+
+def heads_s(rows: pd.DataFrame, launches: LaunchFit | None) -> Array:
+    """What the launches of the steps that post take beside the posts until the GPU begins."""
+    count = rows["posting"].to_numpy(dtype=float)
+    if launches is None:
+        return 0.0 * count
+    decodes = rows["decode_seqs"].to_numpy(dtype=float) / np.maximum(rows["decode_steps"].to_numpy(dtype=float), 1.0)
+    return count * np.maximum(launches.seconds(0.0 * count, decodes) - AFTER_S, 0.0)
 
 
 def fit_logs(design: Array, seconds: Array, known_s: Array) -> tuple[Array, Array]:
@@ -261,7 +309,7 @@ def bursts(run: Run, system: System) -> pd.DataFrame:
 
 
 def fit_wire(
-    system: System, runs: Sequence[Run], posting: PostCost | None, notes: list[str]
+    system: System, runs: Sequence[Run], cost: PostCost | None, notes: list[str]
 ) -> tuple[WireLaw, PostCost, float] | None:
     """The wire, the posts, and seconds until an idle engine sees that all is there.
 
@@ -284,23 +332,24 @@ def fit_wire(
     connector = getattr(system.spec.deployment, "link", Link()).connector
     wire, ones = system.wires.intra_node, np.ones_like(size)
     if system.wires.hand_over.push:
-        found, errors = fit_logs(np.column_stack([ones, posts]), seconds, size / wire.bandwidth)
+        found, errors = fit_logs(np.column_stack([ones, posts]), seconds, SEEN_S + size / wire.bandwidth)
         notes.append(f"posting and bytes are not told apart: bandwidth is that of {wire.name}")
-        posting, bandwidth = PostCost(float(found[1]), float(errors[1]), len(seconds)), wire.bandwidth
+        cost, bandwidth = PostCost(float(found[1]), float(errors[1]), len(seconds)), wire.bandwidth
     else:
-        posting = posting or PostCost(0.0, 0.0, 0)  # no step waited: few descriptors, or quick ones
-        posted = posting.seconds(posts, posts * np.minimum(busy / seconds, 1.0))
+        cost = cost or PostCost(0.0, 0.0, 0)  # no step waited: few descriptors, or quick ones
+        posts = np.maximum([move_work(each) for each in posts], post_work_of(posts, np.zeros(len(posts))))
+        posted = SEEN_S + cost.seconds(posts, posts * np.minimum(busy / seconds, 1.0))
         found, errors = fit_logs(np.column_stack([ones, size]), seconds, posted)
         bandwidth = 1.0 / max(found[1], 1.0 / wire.bandwidth)
     law = WireLaw(bandwidth_gb_s=digits(1e-9 * bandwidth), connector=connector)
-    return law, posting, float(found[0])
+    return law, cost, float(found[0]) / (LOOKS if system.wires.hand_over.push else 1.0)
 
 
 def hand_over_of(
-    system: System, runs: Sequence[Run], posting: PostCost | None, slowing: float | None, notes: list[str]
+    system: System, runs: Sequence[Run], cost: PostCost | None, slowing: float | None, notes: list[str]
 ) -> tuple[WireLaw, HandOverLaw] | None:
     """What a pair of GPUs shows of its hand-overs; None where its transfers do not."""
-    found = fit_wire(system, runs, posting, notes)
+    found = fit_wire(system, runs, cost, notes)
     if found is None:
         return None
     wire, posts, look_s = found
@@ -308,6 +357,8 @@ def hand_over_of(
     errors = {"post_s": posts.error_s}
     if posts.beside_error:
         errors["pull_beside"] = posts.beside_error
+    if posts.alone_error:
+        values["alone"], errors["alone"] = posts.alone, posts.alone_error
     way = fit_way(runs)
     if way is None:
         notes.append("the way between the workers was not seen: too few lonely requests")
@@ -327,6 +378,7 @@ def hand_over_of(
         pull_beside=digits(posts.beside if posts.beside_error else known.pull_beside),
         idle_look_s=digits(look_s),
         block_size=system.pools[-1].limits.block_size,
+        piece_bytes=round(system.piece_bytes) or None,
         tp=system.pools[-1].setup.tp,
         errors={name: digits(value) for name, value in errors.items()},
         **prices,

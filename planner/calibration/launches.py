@@ -106,7 +106,7 @@ def _of_worker(steps: pd.DataFrame, largest: int) -> list[Row]:
     if "chunks" in own:
         ones, _ = single_tokens(own["chunks"])
         tokens, decodes = tokens - ones, decodes + ones
-    posts = own["posts"].to_numpy(dtype=float) > 0 if "posts" in own else np.zeros(len(own), dtype=bool)
+    posts = own["posting"].to_numpy(dtype=float) > 0 if "posting" in own else np.zeros(len(own), dtype=bool)
     prompt = tokens > 0
     only_prompts = bool(prompt.all())
     kind = np.where(tokens + decodes > largest, "launch_eager_s", "launch_graph_s")

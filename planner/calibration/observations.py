@@ -83,7 +83,7 @@ def from_steps(
     waited = (ends - next_start)[used.index].to_numpy()
     launch = launches.seconds(tokens, seqs)
     prefill_only = pd.Series(has_prompt).groupby(used["worker"].to_numpy()).transform("all").to_numpy(dtype=bool)
-    if "posts" in used:
+    if "posting" in used:
         carried = {name: used[name].to_numpy() for name in POSTS}
         rows, last = _posted(rows.assign(**carried), used["worker"].to_numpy(), early, waited)
         early, waited, launch, prefill_only = early[last], waited[last], launch[last], prefill_only[last]
@@ -100,14 +100,14 @@ def _posted(
     """
     usual = rows["seconds"].groupby(worker).transform("median").to_numpy(dtype=float)
     before = np.concatenate([[0.0], np.where(early, waited, 0.0)[:-1]])
-    felt = (rows["posts"].to_numpy() > 0) & (rows["mixed_steps"].to_numpy() == 0) & (before > CLEARLY_POSTED * usual)
+    felt = (rows["posting"].to_numpy() > 0) & (rows["mixed_steps"].to_numpy() == 0) & (before > CLEARLY_POSTED * usual)
     group = np.cumsum(~felt)
     last = np.concatenate([group[1:] != group[:-1], [True]])
     counts = rows[list(POSTS)].mul(felt, axis=0).groupby(group).sum().set_axis(rows.index[last])
     joined = rows[last].assign(
         seconds=rows["seconds"].groupby(group).sum().to_numpy(),
         **{name: counts[name] for name in POSTS},
-        kind=np.where(counts["posts"] > 0, "posting", rows["kind"][last]),
+        kind=np.where(counts["posting"] > 0, "posting", rows["kind"][last]),
     )
     return joined.reset_index(drop=True), last
 

@@ -83,6 +83,7 @@ class LinkPreset(Node):
     idle_look_ms: NonNegative = 0.0  # until an idle engine sees that a transfer has ended
     pull_beside: Factor = 1.0  # pull: posts while the GPU that is read from computes
     block_size: PositiveInt | None = None  # tokens of the KV blocks that hand-overs were measured with
+    piece_bytes: PositiveInt | None = None  # of a descriptor, likewise
     pull_block_sizes: Annotated[tuple[PositiveInt, ...], Field(strict=False)] = ()  # more that pull was checked with
     push_block_sizes: Annotated[tuple[PositiveInt, ...], Field(strict=False)] = ()  # or push
     tp: PositiveInt | None = None  # of both engines

@@ -105,13 +105,15 @@ class HandOverLaw(Node):
     """What a hand-over costs the workers of a measured pair, and the standard errors of that by name. 0: not seen."""
 
     connector: str = "NixlConnector"
-    post_s: NonNegative = 0.0  # a descriptor, on the worker that posts
+    post_s: NonNegative = 0.0  # a descriptor of a transfer of many, on the worker that posts
+    alone: Factor | None = None  # times that: one of a transfer of few, which one thread posts; None: not seen
     way_s: NonNegative = 0.0  # from the prefill worker's answer to the decode worker's queue
     way_per_token_s: NonNegative = 0.0
     slowing: Factor = 1.0  # a prompt's step while KV is read from its GPU, where nothing is known of its warmth
     idle_look_s: NonNegative = 0.0  # until an idle engine sees that a transfer has ended
     pull_beside: Factor = 1.0  # pull: posts while the GPU that is read from computes
     block_size: PositiveInt | None = None  # tokens of the KV blocks that it was measured with
+    piece_bytes: PositiveInt | None = None  # of a descriptor, likewise
     pull_block_sizes: Annotated[tuple[PositiveInt, ...], Field(strict=False)] = ()  # more that pull was checked with
     push_block_sizes: Annotated[tuple[PositiveInt, ...], Field(strict=False)] = ()  # or push
     tp: PositiveInt | None = None  # of both workers

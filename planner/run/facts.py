@@ -19,7 +19,8 @@ import numpy.typing as npt
 
 from planner.messages import message
 from planner.run import gaps
-from planner.run.columns import Columns, equal
+from planner.run.columns import Columns, by_worker, equal
+from planner.run.gaps import Gaps
 from planner.run.tables import Run
 from planner.run.targets import within
 from planner.spec import Slo
@@ -30,6 +31,7 @@ T = TypeVar("T")
 
 STEADY_START = 0.1  # share of the sending time that is cut off
 SATURATED = 0.05  # share of the offered requests that must pile up
+SAME_S = 1e-7  # times of one moment
 LEAST_GROWTH = 5.0  # requests: shorter lines grow by chance
 
 # In the order in which a request meets them. Their sum is the TTFT.
@@ -330,16 +332,67 @@ class Facts:
 
     @cached_property
     def gaps(self) -> gaps.Gaps | None:
-        """Pooled gaps between tokens: as the client saw them, else from the engine's steps. None: not recorded."""
+        """Pooled gaps between tokens: as the client saw them, else what it would see of the engine's steps. None: not
+        recorded.
+        """
         tokens, steps = self.run.columns("tokens"), self.run.columns("steps")
         if len(tokens):
             ids = self.requests.whole("request_id")[self.rows][self.ok]
             seen = tokens.whole("request_id")
             mine = np.isin(seen, ids)
             return gaps.of_tokens(seen[mine], tokens.whole("index")[mine], tokens.floats("time_s")[mine])
-        if not len(steps):
-            return None
-        counted = steps.floats("start_s") >= self.base.start_s
-        found = (steps.floats(name)[counted] for name in ("duration_s", "growth_s", "count", "decode_seqs"))
-        duration, grows, count, decode_seqs = found
-        return gaps.of_steps(duration, np.nan_to_num(grows), count, decode_seqs)
+        price = self.manifest.get("answer_per_token_s")
+        if not price or not len(steps):
+            return self.step_gaps
+        late, before = (price * tokens for tokens in self._answered)
+        counted = self._in_base
+        return gaps.of_answers(*self._steps_seen, late[counted], before[counted])
+
+    @cached_property
+    def step_gaps(self) -> Gaps | None:
+        """The same as the engines' steps have them, whatever clients saw."""
+        return gaps.of_steps(*self._steps_seen) if len(self.run.columns("steps")) else None
+
+    @cached_property
+    def _in_base(self) -> Mask:
+        """Which rows of steps begin in the time base."""
+        return np.asarray(self.run.columns("steps").floats("start_s") >= self.base.start_s)
+
+    @cached_property
+    def _steps_seen(self) -> tuple[Array, Array, Array, Array]:
+        """Of these rows: duration, growth, count, sequences that decode."""
+        steps = self.run.columns("steps")
+        duration, grows, count, seqs = (
+            steps.floats(name)[self._in_base] for name in ("duration_s", "growth_s", "count", "decode_seqs")
+        )
+        return duration, np.nan_to_num(grows), count, seqs
+
+    @cached_property
+    def _answered(self) -> tuple[Array, Array]:
+        """Prompt tokens of those whose first token comes with each row of steps, and with the row before it.
+
+        An API server hands out such a step's tokens the later, the longer the prompts; those of all its sequences.
+        """
+        steps, requests = self.run.columns("steps"), self.requests
+        codes, names = by_worker(steps)
+        start = steps.floats("start_s")
+        end = start + steps.floats("duration_s")
+        moved = ~np.isnan(requests.floats("transfer_start_s"))
+        first_s = np.where(moved, requests.floats("decode_start_s"), requests.floats("prefill_end_s"))
+        seen = ~np.isnan(first_s) & ~np.isnan(requests.floats("first_token_s"))
+        if (self.spec.get("deployment") or {}).get("first_token") == "prefill":  # whose server hands it out alone
+            seen &= ~moved
+        prompts = requests.whole("prompt_tokens")
+        both = zip(requests.texts("worker"), requests.texts("decode_worker"), strict=True)
+        places = {name: code for code, name in enumerate(names)}
+        where = np.array([places.get(str(other or one), -1) for one, other in both], dtype=np.int64)
+        tokens, before = np.zeros(len(start)), np.zeros(len(start))
+        for code in range(len(names)):
+            own = np.flatnonzero(codes == code)
+            own = own[np.argsort(start[own], kind="stable")]
+            begun, ended = (seen & how & (where == code) for how in (moved, ~moved))  # what `first_s` is of its step
+            np.add.at(tokens, own[np.searchsorted(start[own], first_s[begun] + SAME_S) - 1], prompts[begun])
+            place = np.minimum(np.searchsorted(end[own], first_s[ended] - SAME_S), len(own) - 1)
+            np.add.at(tokens, own[place], prompts[ended])
+            before[own[1:]] = tokens[own[:-1]]
+        return tokens, before

@@ -7,7 +7,7 @@ so 2.5 million gaps are a few ten thousand rows.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 
 import numpy as np
@@ -113,9 +113,33 @@ class Gaps:
 
 def of_steps(duration: Array, growth: Array, count: Array, decode_seqs: Array) -> Gaps:
     """Gaps of engine steps: every decoding sequence waits one step for its next token."""
+    return _of_rows(duration, growth, count, decode_seqs, (decode_seqs > 0) & (count > 0))
+
+
+def of_answers(
+    duration: Array, growth: Array, count: Array, decode_seqs: Array, late: Array, late_before: Array
+) -> Gaps:
+    """The same as a client sees them: a row's last tokens come `late` seconds late, those before it `late_before`."""
     rows = (decode_seqs > 0) & (count > 0)
+    found = _of_rows(duration, growth, count, decode_seqs, rows)
+    more, less, alone = late[rows], late_before[rows], found.count == 1
+    found = replace(found, first=np.maximum(found.first + alone * (more - less), 0.0))
+    head, tail = (less > 0) & ~alone, (more > 0) & ~alone
+    parts = (
+        found._part(1.0 * head, found.count - tail),
+        _single(np.maximum(found.first - less, 0.0)[head], found.weight[head]),
+        _single((found.first + (found.count - 1) * found.growth + more)[tail], found.weight[tail]),
+    )
+    return Gaps(*(np.concatenate([getattr(part, name.name) for part in parts]) for name in fields(Gaps)))
+
+
+def _of_rows(duration: Array, growth: Array, count: Array, decode_seqs: Array, rows: npt.NDArray[np.bool_]) -> Gaps:
     c, g = count[rows], growth[rows]
     return Gaps(first=duration[rows] / c - g * (c - 1) / 2, growth=g, count=c, weight=decode_seqs[rows])
+
+
+def _single(lengths: Array, weight: Array) -> Gaps:
+    return Gaps(lengths, np.zeros(len(lengths)), np.ones(len(lengths)), weight)
 
 
 def of_tokens(request_ids: npt.NDArray[np.int64], index: npt.NDArray[np.int64], time_s: Array) -> Gaps:

@@ -67,6 +67,7 @@ class Manifest(_Part):
     kv_block_tokens: dict[str, NonNegative | None] | None = None
     highest_rates: dict[str, NonNegative | None] | None = None
     posting: Posted | None = None
+    answer_per_token_s: NonNegative | None = None
     versions: Named | None = None
     server_start_s: Named | None = None
     profiles_measured: dict[str, Named] | None = None

@@ -10,6 +10,7 @@ from planner.messages import message
 from planner.run.columns import by_worker, equal
 from planner.run.facts import Array, Facts, Mask, growth
 from planner.spec import Retrieval
+from planner.system.hand_over import post_work
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +80,9 @@ def posting(facts: Facts) -> Posting | None:
     blocks = np.ceil(size[inside] / known["block_bytes"])
     descriptors = blocks * known["block_descriptors"]
     count = sum(role == known["role"] for role in (facts.manifest.get("workers") or {}).values())
-    share = float(descriptors.sum()) * known["post_s"] / (max(count, 1) * window.length_s)
+    sizes, times = np.unique(descriptors, return_counts=True)
+    work = sum(often * post_work(pieces) for pieces, often in zip(sizes.tolist(), times.tolist(), strict=True))
+    share = work * known["post_s"] / (max(count, 1) * window.length_s)
     return Posting(known["role"], share, float(descriptors.mean()), known["block_size"])
 
 

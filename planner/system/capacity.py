@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from planner.spec import Slo
+from planner.system.hand_over import post_work
 from planner.system.resolve import Pool, System
 from planner.traffic.requests import Request
 
@@ -95,7 +96,8 @@ def _post_s(system: System, prompt: float) -> float:
     if system.wires is None:
         return 0.0
     blocks = prompt / system.pools[1].limits.block_size
-    return system.wires.hand_over.post_s * system.block_descriptors * blocks
+    hand = system.wires.hand_over
+    return hand.post_s * post_work(system.block_descriptors * blocks, alone=hand.alone)
 
 
 def _prefill_s(pool: Pool, prompt: float) -> float:

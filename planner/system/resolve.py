@@ -40,7 +40,7 @@ from planner.spec import (
 from planner.spec.service import MeasuredService
 from planner.system.knobs import changed_limits, changed_step
 from planner.system.placement import Demand, WorkerPlace, given_hosts, place_freely, place_on
-from planner.system.wires import Wire, Wires, wires
+from planner.system.wires import Wire, Wires, of_pieces, wires
 
 __all__ = ["EngineLimits", "Pool", "Role", "System", "Wire", "Wires", "WorkerPlace", "resolve"]
 
@@ -124,6 +124,15 @@ class System:
         prefill, decode = (pool.tp for pool in self.pools)
         writer, reader = (decode, prefill) if hand.push else (prefill, decode)
         return hand.descriptors(self.model.layers, bool(self.model.latent_dim), max(1, writer // reader))
+
+    @property
+    def piece_bytes(self) -> float:
+        """Bytes of one of these pieces; 0 without."""
+        pieces = self.block_descriptors
+        if not pieces or self.wires is None:
+            return 0.0
+        poster = self.pools[0 if self.wires.hand_over.push else 1]
+        return self.kv_bytes_per_token * self.pools[1].limits.block_size / (pieces * poster.tp)
 
 
 # What a preset stands for; keys that the spec sets itself win.
@@ -492,4 +501,16 @@ def resolve(spec: Spec) -> System:
                     net.intra_node.name,
                 )
             )
-    return System(spec, model, filled, net, model.kv_bytes_per_token, tuple(dict.fromkeys(warnings)))
+    system = System(spec, model, filled, net, model.kv_bytes_per_token, tuple(dict.fromkeys(warnings)))
+    if net is None or not system.block_descriptors or _sets_wire(deployment):
+        return system
+    return replace(system, wires=of_pieces(net, system.piece_bytes, filled[0].hardware))
+
+
+def _sets_wire(deployment: Aggregated | Disaggregated) -> bool:
+    """Whether the spec itself says how fast the wire of one node is, or what posts take."""
+    if isinstance(deployment, Aggregated):
+        return False
+    inner = deployment.link.intra_node
+    named = deployment.link.bandwidth_gb_s if inner is None else inner.bandwidth_gb_s
+    return named is not None or deployment.link.post_us is not None

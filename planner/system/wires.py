@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from planner.engine.catalogue import Hardware, LinkPreset, link
 from planner.engine.profile_file import HandOverLaw, WireLaw
 from planner.spec import Link, LinkClass
-from planner.system.hand_over import HandOver
+from planner.system.hand_over import ALONE, HandOver
 from planner.system.placement import Host
+
+SMALL = 0.5  # of a wire's bandwidth: what pieces of 128 and 256 KiB got on NVLink, in loads of two pairs
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +98,7 @@ def _hand_over(spec: Link, hardware: Hardware, measured: HandOverLaw | None) -> 
         pull_beside=base.pull_beside,
         idle_look_s=base.idle_look_ms * 1e-3,
         block_size=base.block_size,
+        piece_bytes=base.piece_bytes,
         pull_block_sizes=base.pull_block_sizes,
         push_block_sizes=base.push_block_sizes,
         tp=base.tp,
@@ -104,6 +107,7 @@ def _hand_over(spec: Link, hardware: Hardware, measured: HandOverLaw | None) -> 
     checked = known.push_block_sizes if push else known.pull_block_sizes
     return HandOver(
         post_s=known.post_s if spec.post_us is None else spec.post_us * 1e-6,
+        alone=known.alone or ALONE,
         way_s=known.way_s if spec.way_ms is None else spec.way_ms * 1e-3,
         way_per_token_s=known.way_per_token_s if spec.way_us_per_token is None else spec.way_us_per_token * 1e-6,
         push=push,
@@ -113,6 +117,24 @@ def _hand_over(spec: Link, hardware: Hardware, measured: HandOverLaw | None) -> 
         idle_look_s=known.idle_look_s,
         measured_block_sizes=() if known.block_size is None else (known.block_size, *checked),
         measured_tp=known.tp,
+        piece_bytes=known.piece_bytes or 0.0,
+    )
+
+
+def of_pieces(net: Wires, piece_bytes: float, hardware: Hardware) -> Wires:
+    """The wires with pieces of other sizes than hand-overs were measured with.
+
+    What a piece takes of the measured wire it takes whatever its size; more bytes go at SMALL of the hardware's speed.
+    """
+    known, hand, inner = net.hand_over.piece_bytes, net.hand_over, net.intra_node
+    if not known or not hand.post_s or piece_bytes == known:
+        return net
+    full = SMALL * 1e9 * link(default_preset(hardware)).bandwidth_gb_s
+    each_s = known / inner.bandwidth + max(piece_bytes - known, 0.0) / full
+    return replace(
+        net,
+        intra_node=replace(inner, bandwidth=piece_bytes / each_s),
+        hand_over=replace(hand, piece_bytes=piece_bytes),
     )
 
 
