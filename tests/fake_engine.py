@@ -271,7 +271,7 @@ def system_of(deployment: dict[str, Any], max_model_len: int = 100_000, **top: A
     for role in ("prefill", "decode") if split else ("aggregated",):
         own = getattr(spec.deployment, role, None)
         router = (own.router if own is not None else None) or spec.deployment.router or Router()
-        pools.append(SimpleNamespace(role=role, limits=limits, router=router, dp=1))
+        pools.append(SimpleNamespace(role=role, limits=limits, router=router, dp=1, profile=SimpleNamespace(draw=0)))
     return SimpleNamespace(spec=spec, pools=tuple(pools), disaggregated=split)
 
 

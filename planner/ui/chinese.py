@@ -88,6 +88,7 @@ PAGES: dict[str, str] = {
     "search": "搜索",
     "tune": "调优",
     "all seeds": "全部种子",
+    "together": "合起来",
     "why": "原因分析",
     "what would change it": "什么会改变结论",
     "link": "链路",

@@ -156,6 +156,7 @@ STAGES: dict[str, dict[str, tuple[float, float]]] = {
     "sure": {
         "estimate": (0.0, 0.01), "search": (0.01, 0.24), "tune": (0.24, 0.46), "all seeds": (0.46, 0.7),
         "why": (0.7, 0.8), "what would change it": (0.8, 0.99), "link": (0.99, 1.0),
+        "together": (0.99, 1.0),
     },
 }  # fmt: skip
 
