@@ -224,6 +224,18 @@ def test_a_probe_in_whose_time_nobody_comes_judges_the_first_request() -> None:
     assert sum(sent for sent, _ in found.blocks) == 1
 
 
+@pytest.mark.parametrize("after", [False, True])
+def test_a_probe_judges_the_last_request_before_an_empty_time(after: bool) -> None:
+    """Whether others come after it or not."""
+    one = spec()
+    first_s, second_s = (arrival.time_s for arrival in load_at(one, 0, 0.01).start()[:2])
+    end_s = (first_s + second_s) / 2
+    period = Period(end_s, (first_s + end_s) / 2, 2 * second_s if after else 0.0)
+    found = probe(system_of(one), 0.01, 0, period=period)
+    assert found.passed
+    assert sum(sent for sent, _ in found.blocks) == 1
+
+
 def test_a_probe_agrees_with_the_metrics_of_a_run() -> None:
     one = spec("workload.rate=12", "workload.requests=400")
     found = probe(system_of(one), 12.0, 0, early=False)

@@ -33,7 +33,7 @@ NAN = float("nan")
 WIDEST = 4.0  # a bracket grows by at most this factor a step
 FURTHER = 1.08  # and by at least this one after the first
 HOPELESS = 256.0  # below guess / this the rate counts as zero
-OPEN = 0.5  # of as many judged requests as may miss: still at work, they end a run of sessions (the longest answers)
+OPEN = 0.5  # of as many judged requests as may miss: still at work, they end a run (the longest answers)
 SPREAD = 6.0  # standard deviations of a count, which no count is beyond
 BLOCKS = 4  # equal parts of the judged time: how much goodput varies within a run
 
@@ -236,15 +236,19 @@ def served(
 
 
 def _window(load: Load, known: Sequence[Arrival], period: Period | None) -> Window:
-    """Of the requests that are judged: without a period all but the first tenth of the seconds in which they come."""
-    first_s, last_s = known[0].time_s, known[-1].time_s
+    """Of the requests that are judged: without a period all but the first tenth of the seconds in which they come.
+
+    There is always one: at a rate so low that nobody comes in what is judged, the last before it or the first after.
+    """
     if period is None:
+        first_s, last_s = known[0].time_s, known[-1].time_s
         return Window(first_s + STEADY_START * (last_s - first_s), math.inf)
     old = resumed(load)
-    first_s = next((one.time_s for one in known if one.request.request_id not in old), 0.0)
-    if first_s > period.seconds:  # at a rate so low that nobody comes in the period, the first one is judged
-        return Window(first_s, first_s)
-    return Window(min(period.warmup_s, last_s), period.seconds)
+    come = [one.time_s for one in known if one.request.request_id not in old]
+    inside = [time_s for time_s in come if time_s <= period.seconds]
+    if come and not inside:
+        return Window(come[0], come[0])
+    return Window(min(period.warmup_s, max(inside, default=period.warmup_s)), period.seconds)
 
 
 def _columns(visits: Sequence[Visit], window: Window, cluster: SimulatedCluster) -> Served:

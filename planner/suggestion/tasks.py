@@ -160,7 +160,13 @@ def period_of(spec: Spec, requests: int | None, rate: float, *, long: bool = Tru
         least_s = judged_s = HALVES * half_s
     seconds = max(counted / rate, least_s if long else 0.0)
     warmup_s = min(max(WARMUP * seconds, fills_s), seconds / 2)
-    return Period(seconds, warmup_s, half_s, BRIEF * warmup_s, BRIEF * min(warmup_s, judged_s))
+    return Period(
+        seconds=seconds,
+        warmup_s=warmup_s,
+        after_s=half_s,
+        least_warmup_s=BRIEF * warmup_s,
+        least_judged_s=BRIEF * min(warmup_s, judged_s),
+    )
 
 
 def shortened(period: Period | None, rate: float) -> Period | None:

@@ -201,7 +201,7 @@ class DrawnSessions:
 
     def followers(self, requests: Sequence[Request]) -> dict[int, tuple[float, Request]]:
         """For each of these turns of a session but the last, what follows it."""
-        return {one.request_id: (self.thinking_s[next.request_id], next) for one, next in pairwise(requests)}
+        return {one.request_id: (self.thinking_s[then.request_id], then) for one, then in pairwise(requests)}
 
 
 def _sessions(spec: Spec, workload: Sessions) -> Load:
