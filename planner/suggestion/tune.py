@@ -104,7 +104,8 @@ def tune(tasks: Sequence[TuneTask], each: Each) -> list[Tuned]:
     now = list(tasks)
     plain = [system_of(apply(task.spec, task.split)) for task in tasks]
     tried = [{_sizes(system)} for system in plain]
-    of_task = [list(knobs(system.spec, _posts(system))) for system in plain]
+    bare = [apply(task.spec, task.split.untuned) for task in tasks]  # what the file sets, not what `begin` chose
+    of_task = [list(knobs(spec, _posts(system))) for spec, system in zip(bare, plain, strict=True)]
     rounds = list(zip_longest(*of_task, fillvalue=()))
     for place, values in enumerate(rounds):
         challenges = [
