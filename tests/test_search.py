@@ -335,13 +335,13 @@ def test_knobs_are_tuned_as_well_as_by_trying_all(name: str) -> None:
 
 
 def test_a_split_that_posts_hold_back_is_tuned() -> None:
-    """One decode worker that posts for three others serves 17 requests/s; with blocks of 128 over twice as many."""
+    """One decode worker that posts for three others serves 17 requests/s; with larger blocks over twice as many."""
     one = planner.load("disagg", ["slo.ttft_ms=1000"])
     found = suggest(one, 4, seeds=2, requests=200, processes=1, quick=True)
     ours = best_of(found.rows, "disaggregated")
     assert ours is not None
     assert ours.name == "3P1D"
-    assert ours.split.tuning.block_size == 128
+    assert ours.split.tuning.block_size in (64, 128)
     others = [row.rate for row in found.rows if row.mode == "disaggregated" and row is not ours]
     assert ours.rate > 1.2 * max(others)
 
