@@ -23,11 +23,12 @@ from planner.run.tables import Progress
 from planner.spec import Disaggregated
 from planner.system.hand_over import LOOKS, SEEN_S, SPLIT, HandOver, move_work, post_work
 from planner.system.resolve import System, WorkerPlace
-from planner.traffic.requests import Arrival, Load, Request, continued, resumed
+from planner.traffic.loads import Underway
+from planner.traffic.requests import Arrival, Load, Memory, Request
 from simulator.clock import NEVER, NOT_YET, Call, Clock
 from simulator.fabric import Fabric
 from simulator.layers import Push
-from simulator.pool import Group, SimulatedPool, SimulatedView, Station, turns_before
+from simulator.pool import Group, SimulatedPool, SimulatedView, Station
 from simulator.retrieval import RetrievalStation
 from simulator.roles import RoleSwitcher
 from simulator.sharing import SharedCores, shares_cores
@@ -285,7 +286,7 @@ class SimulatedCluster:
         self._same_keys = switch is None and rules[0] == rules[-1]  # both pools have the same keys for a prompt
         self._far = self.decoders.router.policy in NEEDS_DISTANCE
         self._shared_queue: deque[Visit] = deque()  # of visits that wait for an idle prefill worker
-        self._continued, self._resumed = continued(load), resumed(load)
+        self._underway = load if isinstance(load, Underway) else None
         self._turn = 0  # of the workers that go on with answers
         self._rng = random.Random(f"{spec.run.seed}/underway")
         self._switcher = RoleSwitcher(switch, self.entry, self.decoders) if switch and self.split else None
@@ -297,6 +298,9 @@ class SimulatedCluster:
             arrivals = self.load.start()
             self._open_loop = len(arrivals) >= self.load.expected_requests
             self._start_processes()
+            if self._underway is not None:
+                for memory in self._underway.memories:
+                    self._recall(memory)
             known = sorted([self._known(arrival) for arrival in arrivals], key=self.entrance_s)
             known.reverse()
             del arrivals
@@ -390,20 +394,31 @@ class SimulatedCluster:
     def enter(self, visit: Visit, now: float) -> None:
         """A request reaches its first stage."""
         self._inside += 1
-        if visit.request.request_id in self._continued:
-            said = turns_before(visit.request)
-            for pool in self.pools:
-                pool.recall(visit.request, said, self._rng)
         while self._asleep:
             self._asleep.pop().succeed()
-        if visit.request.request_id in self._resumed:
-            self._resume(visit, now)
-        elif self._central is None:
+        if self._underway is not None and self._goes_on(visit, self._underway, now):
+            return
+        if self._central is None:
             self._route(visit, now)
         elif self._dispatch.sheds(self._view(self.entry, visit, now)):
             self._reject(visit, self._overloaded(), now)
         else:
             self._retrieve(visit, now)
+
+    def _goes_on(self, visit: Visit, underway: Underway, now: float) -> bool:
+        """Whether its answer began before the run. Who comes is known now, and workers remember older sessions."""
+        if visit.request.request_id in underway.resumed:
+            self._resume(visit, now)
+            return True
+        planned = visit.request
+        visit.request = underway.comes(planned, now)
+        if visit.request is planned and planned.request_id in underway.seats:
+            self._recall(Memory(planned, "none"))
+        return False
+
+    def _recall(self, memory: Memory) -> None:
+        for pool in self.pools:
+            pool.recall(memory, self._rng)
 
     def _resume(self, visit: Visit, now: float) -> None:
         """An answer that began before the run: it decodes on, on each worker in turn."""

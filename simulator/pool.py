@@ -12,7 +12,7 @@ from planner.engine.step_time import AffineStep
 from planner.routing import NEEDS_OVERLAP, WorkerLoad, rank_of, served_before, together
 from planner.spec import Retrieval
 from planner.system.resolve import Pool, WorkerPlace
-from planner.traffic.requests import Request
+from planner.traffic.requests import Memory, Request
 from simulator.clock import NEVER, Call
 from simulator.host_pace import HostPace
 from simulator.lockstep import Lockstep
@@ -202,8 +202,11 @@ class SimulatedPool:
         self.loads = [station.engine.load for station in self.stations]
         self.seen = [dataclasses.replace(load) for load in self.loads] if self.router.state_age_s else self.loads
 
-    def recall(self, request: Request, said: list[tuple[int, int]], rng: random.Random) -> None:
-        """Cache what the earlier turns of a session left behind, on the workers that had them (`turns_before`)."""
+    def recall(self, memory: Memory, rng: random.Random) -> None:
+        """Cache what turns of a session left behind, on the workers that had them."""
+        request, said = memory.request, turns_before(memory.request)
+        if memory.own == "all" or (memory.own == "prefill" and self.resolved.role == "prefill"):
+            said.append((request.prompt_tokens, request.prompt_tokens))
         keys, size = self.keys_engine.prompt_keys(request), self.resolved.limits.block_tokens(request.prompt_tokens)
         role = self.resolved.role
         policy = "spread" if role == "decode" and self.counts_blocks else self.router.policy  # it looks at no cache

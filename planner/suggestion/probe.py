@@ -6,7 +6,6 @@ All rates of a seed share one list of requests and gaps (common random numbers),
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -15,6 +14,7 @@ import numpy as np
 from planner.core import no_cycles
 from planner.routing import STAYS
 from planner.spec import Retrieval, Sessions, Spec, Workload
+from planner.suggestion.underway import Cast, Start, gone_on, underway
 from planner.system.capacity import MeanLengths, mean_lengths
 from planner.system.resolve import System
 from planner.traffic import workload
@@ -35,7 +35,6 @@ COUNTED = {
 }
 
 GOLDEN = (math.sqrt(5) - 1) / 2  # multiples of it, without their whole parts, fill the space from 0 to 1 evenly
-FEW = 4  # sessions of unequal length, of which one is met at a later turn
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,14 +54,6 @@ class Period:
         warmup_s = self.warmup_s if self.least_warmup_s is None else self.least_warmup_s
         seconds = max(seconds, warmup_s + (warmup_s if self.least_judged_s is None else self.least_judged_s))
         return replace(self, seconds=seconds, warmup_s=warmup_s) if seconds < self.seconds else self
-
-
-@dataclass(frozen=True, slots=True)
-class Start:
-    """How a run of traffic that has long gone on begins."""
-
-    entering_s: float  # of sessions: so long those come that began before
-    token_s: float  # that answers took which have begun
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +93,8 @@ def load_at(spec: Spec, seed: int, rate: float, seconds: float | None = None, st
     """
     if seconds is not None:
         if start is not None and isinstance(spec.workload, Sessions):
-            return _underway(spec, seed, rate, seconds, start)
+            with no_cycles():
+                return underway(_cast(_Traffic.of(spec, seed)), rate, seconds, start)
         spec = _long_enough(spec, rate * seconds)
     load, offered = traffic_of(spec, seed)
     if not isinstance(load, Chained) or offered is None:
@@ -124,7 +116,7 @@ def _answering(load: Chained, traffic: _Traffic, requests: float) -> Underway:
         room *= 2
     halfway = _cut_short(traffic, room)[:count]
     arrivals = (*(Arrival(0.0, one) for one in halfway), *load.arrivals)
-    return Underway(Chained(arrivals, {}), frozenset(), frozenset(one.request_id for one in halfway), 0.0)
+    return Underway(Chained(arrivals, {}), frozenset(one.request_id for one in halfway))
 
 
 @lru_cache(maxsize=32)
@@ -151,7 +143,7 @@ def _cut_short(traffic: _Traffic, count: int) -> list[Request]:
         one = replace(
             like, request_id=number, session_id=number, segments=segments, output_content=content_id(ANSWER, number)
         )
-        found.append(_resumed(one, int(reached[place] - token) - 1))
+        found.append(gone_on(one, int(reached[place] - token) - 1))
     return found
 
 
@@ -177,131 +169,10 @@ def _cut(load: Chained, seconds: float) -> Chained:
     return Chained(arrivals, followers)
 
 
-class _Cast:
-    """Who of a list of sessions does what, in order: the same at all rates. Turns are made when they are sent.
-
-    Of 1 + `entering` + `answering` sessions so many each; a later turn is met in one of `few`.
-    """
-
-    def __init__(self, traffic: _Traffic, entering: int, answering: int, few: int) -> None:
-        assert isinstance(traffic.workload, Sessions)
-        self.drawn = drawn = workload.DrawnSessions.of(traffic.workload, traffic.seed)
-        share, every = 1 + entering + answering, range(len(drawn.turns))
-        older = [one for one in every if 1 <= one % share <= entering]
-        draws = stream(traffic.seed, "underway")
-        times = np.cumsum(draws.standard_exponential(len(older) // few)).tolist()
-        chances = draws.random((len(times), 2)).tolist()
-        met = [
-            _met(drawn.turns, older[place * few : (place + 1) * few], which, turn)
-            for place, (which, turn) in enumerate(chances)
-        ]
-        self.begins = every[::share]  # sessions that begin in the run
-        # When, one a second on average, and a later turn of an older session.
-        self.continues = [(time_s, one) for time_s, one in zip(times, met, strict=True) if one is not None]
-        # Turns whose answers had begun, and their tokens.
-        self.resumes = _halfway(drawn, [one for one in every if one % share > entering], traffic.seed)
-        self.output_tokens = sum(drawn.answers) / len(drawn.answers)  # mean of an answer
-        self.followers: dict[int, tuple[float, Request]] = {}
-        self._made: dict[int, Request] = {}
-
-    def turn(self, session: int, turn: int, tokens: int = 0) -> Request:
-        """It, after so many tokens of its answer, and what follows it. Of each session one is asked for."""
-        found = self._made.get(session)
-        if found is None:
-            requests = self.drawn.requests(session, turn)
-            self.followers |= self.drawn.followers(requests)
-            found = self._made[session] = _resumed(requests[0], tokens)
-        return found
-
-
-@no_cycles()
-def _underway(spec: Spec, seed: int, rate: float, seconds: float, start: Start) -> Load:
-    """Sessions as if they had come for ever: those that begin within `seconds`, and those that began before.
-
-    Of every few sessions of the list one begins in the run and the others before it, so that all rates send the same
-    ones. A session is met at any of its later turns equally often, and the more often the more it has.
-    """
-    assert isinstance(spec.workload, Sessions)
-    each = workload.mean_turns(spec.workload, seed)
-    few = 1 if isinstance(spec.workload.turns, int) else FEW
-    entering = math.ceil(1.2 * few * (each - 1) * start.entering_s / seconds)
-    answering = math.ceil(2 * each * request_s(spec, seed) / seconds)
-    long_enough = _long_enough(spec, rate * seconds * (1 + entering + answering))
-    cast = _cast(_Traffic.of(long_enough, seed), entering, answering, few)
-    offered = offered_rate(seeded(long_enough, seed))
-    assert offered is not None
-    factor = offered / rate
-    arrivals = [
-        Arrival(time_s * factor, cast.turn(session, 0))
-        for time_s, session in zip(cast.drawn.starts_s, cast.begins, strict=False)
-        if time_s * factor <= seconds
-    ]
-    later_s = each / (each - 1) / rate if each > 1 else math.inf  # between later turns
-    older = [
-        Arrival(time_s * later_s, cast.turn(*one))
-        for time_s, one in cast.continues
-        if time_s * later_s <= start.entering_s
-    ]
-    halfway = [
-        Arrival(0.0, cast.turn(*one)) for one in cast.resumes[: round(rate * start.token_s * cast.output_tokens)]
-    ]
-    resumed = frozenset(arrival.request.request_id for arrival in halfway)
-    continued = resumed | frozenset(arrival.request.request_id for arrival in older)
-    every = sorted([*halfway, *arrivals, *older], key=lambda arrival: arrival.time_s)
-    every = every or [Arrival(cast.drawn.starts_s[0], cast.turn(cast.begins[0], 0))]
-    return Underway(Chained(tuple(every), cast.followers), continued, resumed, start.entering_s)
-
-
 @lru_cache(maxsize=8)
-def _cast(traffic: _Traffic, entering: int, answering: int, few: int) -> _Cast:
-    return _Cast(traffic, entering, answering, few)
-
-
-def _met(turns: Sequence[int], sessions: Sequence[int], which: float, turn: float) -> tuple[int, int] | None:
-    """A session and one of its turns but the first: session `which`, the likelier the more turns it has, at `turn` of
-    them (both 0 to 1). None: there are none.
-    """
-    left = which * sum(turns[one] - 1 for one in sessions)
-    for session in sessions:
-        later = turns[session] - 1
-        if left < later:
-            return session, 1 + int(turn * later)
-        left -= later
-    return None
-
-
-def _halfway(drawn: workload.DrawnSessions, sessions: Sequence[int], seed: int) -> list[tuple[int, int, int]]:
-    """Answers that had begun, of any turn, each the likelier the longer it is: one of a session, for half of them.
-
-    (session, turn, tokens that are there).
-    """
-    turns = [(session, turn) for session in sessions for turn in range(drawn.turns[session])]
-    if not turns:
-        return []
-    lengths = [drawn.answers[drawn.firsts[session] + turn] for session, turn in turns]
-    reached = np.cumsum(lengths)
-    draws = stream(seed, "answering").random((len(sessions), 2))
-    found: dict[int, tuple[int, int, int]] = {}
-    for at, part in zip(np.searchsorted(reached, draws[:, 0] * reached[-1], side="right"), draws[:, 1], strict=True):
-        session, turn = turns[at]
-        if session not in found:
-            found[session] = (session, turn, int(part * lengths[at]))
-    return list(found.values())
-
-
-def _resumed(request: Request, tokens: int) -> Request:
-    """A request whose answer has so many tokens already: they belong to its prompt."""
-    if tokens == 0:
-        return request
-    prompt = request.prompt_tokens + tokens
-    return replace(
-        request,
-        prompt_tokens=prompt,
-        output_tokens=request.output_tokens - tokens,
-        max_tokens=request.max_tokens - tokens,
-        segments=(*request.segments, (request.output_content, tokens)),
-        shared_tokens=prompt if request.output_shared else request.shared_tokens,
-    )
+def _cast(traffic: _Traffic) -> Cast:
+    assert isinstance(traffic.workload, Sessions)
+    return Cast(traffic.workload, traffic.seed)
 
 
 def request_s(spec: Spec, seed: int, part: float = 1.0) -> float:

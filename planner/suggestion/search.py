@@ -20,10 +20,12 @@ from planner.core import no_cycles
 from planner.run import targets
 from planner.run.facts import LEAST_GROWTH, SATURATED, STEADY_START, Window, growth
 from planner.spec import Slo, Spec
-from planner.suggestion.probe import Period, Start, lengths_of, load_at, seeded
+from planner.suggestion.probe import Period, lengths_of, load_at, seeded, turn_s
+from planner.suggestion.underway import Start
 from planner.system.capacity import guessed_rate, token_s
 from planner.system.resolve import System, resolve
-from planner.traffic.requests import Arrival, Load, resumed
+from planner.traffic.loads import Underway
+from planner.traffic.requests import Arrival, Load
 from simulator.cluster import SimulatedCluster, Visit
 
 Floats = NDArray[np.float64]
@@ -34,6 +36,8 @@ WIDEST = 4.0  # a bracket grows by at most this factor a step
 FURTHER = 1.08  # and by at least this one after the first
 HOPELESS = 256.0  # below guess / this the rate counts as zero
 OPEN = 0.5  # of as many judged requests as may miss: still at work, they end a run (the longest answers)
+ENTERING = 2  # turns that just meet their targets, with the thinking: so long sessions come in that began before
+CACHED = 2  # of them: sessions that ended before are taken to be forgotten
 SPREAD = 6.0  # standard deviations of a count, which no count is beyond
 BLOCKS = 4  # equal parts of the judged time: how much goodput varies within a run
 
@@ -139,7 +143,9 @@ def sent(system: System, seed: int, rate: float, period: Period | None) -> Load:
     if period is None:
         return load_at(system.spec, seed, rate)
     pace = token_s(system, rate, lengths_of(system, seed), system.spec.slo)
-    return load_at(system.spec, seed, rate, period.seconds + period.after_s, Start(period.warmup_s, pace))
+    turn = turn_s(system.spec, seed)
+    start = Start(ENTERING * turn, pace, CACHED * turn)
+    return load_at(system.spec, seed, rate, period.seconds + period.after_s, start)
 
 
 def system_of(spec: Spec) -> System:
@@ -243,7 +249,7 @@ def _window(load: Load, known: Sequence[Arrival], period: Period | None) -> Wind
     if period is None:
         first_s, last_s = known[0].time_s, known[-1].time_s
         return Window(first_s + STEADY_START * (last_s - first_s), math.inf)
-    old = resumed(load)
+    old = load.resumed if isinstance(load, Underway) else frozenset()
     come = [one.time_s for one in known if one.request.request_id not in old]
     inside = [time_s for time_s in come if time_s <= period.seconds]
     if come and not inside:

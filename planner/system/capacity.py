@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -10,7 +11,8 @@ from planner.system.hand_over import post_work
 from planner.system.resolve import Pool, System
 from planner.traffic.requests import Request
 
-TRIES = 30  # of a pace that agrees with the batch that it leads to
+CLOSE = 1e-3  # of a time: near enough
+TRIES = 100  # of a pace that agrees with the batch that it leads to
 LEAST_LEFT = 0.1  # of a worker's time for decodes, whatever prompts take
 UNHURRIED_S = 1.0  # seconds a token where no TPOT target says less
 
@@ -76,18 +78,23 @@ def token_s(system: System, rate: float, lengths: MeanLengths, slo: Slo) -> floa
     slowest_s = slo.tpot_ms / 1e3 if slo.tpot_ms is not None else UNHURRIED_S
     each = rate / len(pool.workers)
     chunk = (max(1, round(lengths.computed)), round(lengths.prompt - lengths.computed))
+    law, warm = pool.profile.step, pool.profile.warm_slowing
     found = 0.0
     for _ in range(TRIES):
         batch = max(1, min(round(each * lengths.output * found), pool.limits.max_num_seqs))
-        base, per_context = pool.profile.step.decode(batch)
+        base, per_context = law.decode(batch)
         context = round(batch * lengths.context)
-        step_s = base + per_context * context
+        step_s, first_s = base + per_context * context, 0.0
         if system.disaggregated:
-            aside_s = _post_s(system, lengths.handed_over)
-        else:  # a prompt shares its step with decodes
-            prompt_s = pool.profile.warm_slowing * pool.profile.step.mixed([chunk], batch, context)
-            aside_s = max(prompt_s - step_s, 0.0)
-        found = min(step_s / max(1 - each * aside_s, LEAST_LEFT), slowest_s)
+            more_s = _post_s(system, lengths.handed_over)
+        else:  # a step with any prompt costs `first_s` more, and each of its prompts `more_s`
+            one_s, two_s = (warm * law.mixed([chunk] * prompts, batch, context) for prompts in (1, 2))
+            more_s = two_s - one_s
+            first_s = max(one_s - step_s - more_s, 0.0)
+        before, some = found, 1 - math.exp(-each * found)  # share of steps that some prompt comes in
+        found = min((step_s + some * first_s) / max(1 - each * more_s, LEAST_LEFT), slowest_s)
+        if abs(found - before) <= CLOSE * found:
+            break
     return found
 
 

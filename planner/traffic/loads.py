@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from heapq import heappop, heappush
 from typing import TYPE_CHECKING
 
-from planner.traffic.requests import Arrival, Request
+from planner.traffic.requests import Arrival, Memory, Request
 
 if TYPE_CHECKING:
     from planner.traffic.traces import Sendable
@@ -32,30 +33,46 @@ class Chained:
         return [] if follower is None else [Arrival(time_s + follower[0], follower[1])]
 
 
-@dataclass(frozen=True)
 class Underway:
-    """Traffic that has long gone on. Of the first requests of `load` those in `continued` go on with older sessions,
-    and those in `resumed` with an answer: their prompts hold what it had come to when the run began.
+    """Traffic that has long gone on. Of the first requests of `load` those in `resumed` go on with an answer: their
+    prompts hold what it had come to when the run began. Workers begin with `memories`.
 
-    Turns of older sessions come for `entering_s` seconds as often as all later turns together, and what would follow
-    from any request in that time is left out, since they stand for it: as many requests come as ever, however long
-    answers take. After it sessions go on by themselves.
+    For `entering_s` seconds later turns of sessions come as often as ever, however many sessions there are by then:
+    when a request of `seats` is due, whoever has been ready longest comes instead of it, and it comes only where nobody
+    is. Who was not called by then has gone; the others go on by themselves.
     """
 
-    load: Chained
-    continued: frozenset[int]
-    resumed: frozenset[int]
-    entering_s: float
-
-    @property
-    def expected_requests(self) -> int:
-        return self.load.expected_requests
+    def __init__(
+        self,
+        load: Chained,
+        resumed: frozenset[int],
+        memories: tuple[Memory, ...] = (),
+        seats: frozenset[int] = frozenset(),
+        entering_s: float = 0.0,
+    ) -> None:
+        self.load, self.resumed, self.memories = load, resumed, memories
+        self.expected_requests = load.expected_requests
+        self.seats, self._entering_s = seats, entering_s
+        self._ready: list[tuple[float, int, Request]] = []  # since when; the smallest first
 
     def start(self) -> list[Arrival]:
+        self._ready = []
         return self.load.start()
 
     def finished(self, request: Request, time_s: float) -> list[Arrival]:
-        return [one for one in self.load.finished(request, time_s) if one.time_s >= self.entering_s]
+        later = []
+        for one in self.load.finished(request, time_s):
+            if one.time_s >= self._entering_s:
+                later.append(one)
+            else:
+                heappush(self._ready, (one.time_s, one.request.request_id, one.request))
+        return later
+
+    def comes(self, request: Request, time_s: float) -> Request:
+        """Who comes when this one is due."""
+        if request.request_id in self.seats and self._ready and self._ready[0][0] <= time_s:
+            return heappop(self._ready)[2]
+        return request
 
 
 class Woven:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
-from typing import NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 Segments = tuple[tuple[int, int], ...]
 
@@ -66,16 +66,13 @@ class Load(Protocol):
     def finished(self, request: Request, time_s: float) -> list[Arrival]: ...
 
 
-def continued(load: Load) -> frozenset[int]:
-    """Ids of requests whose sessions began before the run: workers have what was said before in their caches."""
-    found: frozenset[int] = getattr(load, "continued", frozenset())
-    return found
+class Memory(NamedTuple):
+    """What workers have cached when a run begins: the earlier turns of `request`; and its own prompt, by `own`: not
+    that, those who compute prompts alone, or whoever had it.
+    """
 
-
-def resumed(load: Load) -> frozenset[int]:
-    """Ids of requests whose answers began before the run: whoever is given one has the KV of its prompt."""
-    found: frozenset[int] = getattr(load, "resumed", frozenset())
-    return found
+    request: Request
+    own: Literal["none", "prefill", "all"]
 
 
 def warnings_of(load: Load) -> tuple[str, ...]:

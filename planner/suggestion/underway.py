@@ -1,0 +1,178 @@
+"""Sessions as if they had come for ever: whose answers are under way when a run begins, and what is cached.
+
+As many answers are under way as the closed form says; who they are, and how far, is drawn in proportion to their
+lengths. Later turns come as often as ever from the first second on; those who are there take them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from itertools import count
+from typing import NamedTuple
+
+import numpy as np
+
+from planner.spec import Sessions
+from planner.traffic.loads import Chained, Underway
+from planner.traffic.random_streams import stream
+from planner.traffic.requests import Arrival, Memory, Request
+from planner.traffic.workload import DrawnSessions
+
+BEGINS, COMES, ANSWERED, ENDED = PARTS = range(4)  # what a session does, or did when the run began
+FIRST = 1024  # sessions that are drawn at first
+BLOCK, FEW = 256, 4  # sessions of one part, of which one in a few is met: who does more of it is met more often
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """How a run of traffic that has long gone on begins."""
+
+    entering_s: float  # so long sessions come in that began before
+    token_s: float  # that answers took which have begun
+    ended_s: float  # so long ago the first of the sessions ended that may be cached
+
+
+class Met(NamedTuple):
+    session: int
+    turn: int
+    done: float  # share of its answer, 0 to 1
+
+
+class Cast:
+    """Who of a list of sessions does what, in order: the same at all rates.
+
+    Sessions take their parts by turns. The list grows as they are asked for; requests are made when they are sent.
+    """
+
+    def __init__(self, workload: Sessions, seed: int) -> None:
+        self._workload, self._seed = workload, seed
+        self._drawn = drawn = self._of(FIRST)
+        turns = len(drawn.answers)
+        self.turns = turns / FIRST  # mean of a session
+        self.output_tokens = sum(drawn.answers) / turns  # mean of an answer
+        self._met: dict[int, list[Met]] = {COMES: [], ANSWERED: []}
+        self._times_s: list[float] = []  # when they come, one a second
+        self._blocks = dict.fromkeys(self._met, 0)
+        self._made: dict[int, tuple[Request, dict[int, tuple[float, Request]]]] = {}
+
+    def _of(self, sessions: int) -> DrawnSessions:
+        return DrawnSessions.of(self._workload.model_copy(update={"sessions": sessions}), self._seed)
+
+    def _with(self, session: int) -> DrawnSessions:
+        """The list, long enough for this session. Lists of one seed begin alike."""
+        while len(self._drawn.turns) <= session:
+            self._drawn = self._of(2 * len(self._drawn.turns))
+        return self._drawn
+
+    def _chances(self, part: int, session: int) -> list[float]:
+        """How often each of its turns is met: any but the first comes, long answers are the likelier under way."""
+        first, turns = self._drawn.firsts[session], self._drawn.turns[session]
+        if part == COMES:
+            return [0.0, *[1.0] * (turns - 1)]
+        return [float(one) for one in self._drawn.answers[first : first + turns]]
+
+    def begin(self, rate: float, seconds: float) -> list[tuple[float, int]]:
+        """(when, session) of those that begin within so many seconds, at so many sessions a second; at least one."""
+        found: list[tuple[float, int]] = []
+        factor = self._workload.rate / rate
+        for place in count():
+            session = place * len(PARTS) + BEGINS
+            time_s = self._with(session).starts_s[place] * factor
+            if time_s > seconds and found:
+                break
+            found.append((time_s, session))
+        return found
+
+    def come(self, rate: float, seconds: float) -> list[tuple[float, Met]]:
+        """(when, who) for so many seconds, at so many a second: later turns of sessions that began before."""
+        if not rate > 0:
+            return []
+        while not self._times_s or self._times_s[-1] / rate <= seconds:
+            more = stream(self._seed, f"underway times {len(self._times_s)}").standard_exponential(FIRST)
+            self._times_s += (np.cumsum(more) + (self._times_s[-1] if self._times_s else 0.0)).tolist()
+        times_s = [time_s / rate for time_s in self._times_s if time_s / rate <= seconds]
+        return list(zip(times_s, self.met(COMES, len(times_s)), strict=True))
+
+    def met(self, part: int, sessions: int) -> list[Met]:
+        """So many that come again, or are answered."""
+        met = self._met[part]
+        while len(met) < sessions:
+            met += self._block(part, self._blocks[part])
+            self._blocks[part] += 1
+        return met[:sessions]
+
+    def _block(self, part: int, number: int) -> list[Met]:
+        first = len(PARTS) * BLOCK * number + part
+        sessions = range(first, first + len(PARTS) * BLOCK, len(PARTS))
+        drawn = self._with(sessions[-1])
+        turns = [(session, turn) for session in sessions for turn in range(drawn.turns[session])]
+        reached = np.cumsum([chance for session in sessions for chance in self._chances(part, session)])
+        draws = stream(self._seed, f"underway {part} {number}").random((BLOCK // FEW, 2))
+        found: dict[int, Met] = {}
+        for at, done in zip(
+            np.searchsorted(reached, draws[:, 0] * reached[-1], side="right"), draws[:, 1], strict=True
+        ):
+            session, turn = turns[at]
+            found.setdefault(session, Met(session, turn, float(done)))
+        return list(found.values())
+
+    def last(self, session: int) -> Request:
+        """The last turn of a session that has ended."""
+        return self.turn(session, self._with(session).turns[session] - 1)[0]
+
+    def turn(self, session: int, turn: int) -> tuple[Request, dict[int, tuple[float, Request]]]:
+        """It, and all that follows from it. One turn of a session is asked for."""
+        if session not in self._made:
+            requests = self._drawn.requests(session, turn)
+            self._made[session] = requests[0], self._drawn.followers(requests)
+        return self._made[session]
+
+
+def underway(cast: Cast, rate: float, seconds: float, start: Start) -> Underway:
+    """What is sent within so many seconds at `rate` requests a second, by sessions that begin in them or before."""
+    arrivals: list[tuple[float, Request]] = []
+    followers: dict[int, tuple[float, Request]] = {}
+
+    def send(time_s: float, met: Met) -> Request:
+        request, more = cast.turn(met.session, met.turn)
+        arrivals.append((time_s, gone_on(request, int(met.done * request.output_tokens))))
+        followers.update(more)
+        return request
+
+    for time_s, session in cast.begin(rate / cast.turns, seconds):
+        send(time_s, Met(session, 0, 0.0))
+    cached: list[tuple[float, Memory]] = []  # since when
+    resumed = [send(0.0, met) for met in cast.met(ANSWERED, round(rate * start.token_s * cast.output_tokens))]
+    cached += [(0.0, Memory(request, "prefill")) for request in resumed]
+    between_s = cast.turns / rate
+    cached += [
+        ((place + 0.5) * between_s, Memory(cast.last(place * len(PARTS) + ENDED), "all"))
+        for place in range(round(start.ended_s / between_s))
+    ]
+    seats = [
+        send(time_s, met._replace(done=0.0)) for time_s, met in cast.come(rate * (1 - 1 / cast.turns), start.entering_s)
+    ]
+    arrivals.sort(key=lambda one: one[0])
+    cached.sort(key=lambda one: -one[0])
+    return Underway(
+        Chained(tuple(Arrival(*one) for one in arrivals), followers),
+        frozenset(one.request_id for one in resumed),
+        tuple(memory for _, memory in cached),
+        frozenset(one.request_id for one in seats),
+        start.entering_s,
+    )
+
+
+def gone_on(request: Request, tokens: int) -> Request:
+    """A request whose answer has so many tokens already: they belong to its prompt."""
+    if tokens == 0:
+        return request
+    prompt = request.prompt_tokens + tokens
+    return replace(
+        request,
+        prompt_tokens=prompt,
+        output_tokens=request.output_tokens - tokens,
+        max_tokens=request.max_tokens - tokens,
+        segments=(*request.segments, (request.output_content, tokens)),
+        shared_tokens=prompt if request.output_shared else request.shared_tokens,
+    )
