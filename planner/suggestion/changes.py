@@ -19,6 +19,7 @@ from planner.system.resolve import System, Wire
 
 STEP = 0.2
 TOLERANCE = 0.015  # width of the brackets of what changes are held against, and of the change that is named
+NEAR = 1.02  # from a rate that all seeds have found to the second one
 FARTHEST = 1.5  # that the closed form may move the first rate
 ROUGH = 0.06  # and of those that do where both of their ends come to the same verdict
 
@@ -197,7 +198,7 @@ def unchanged(
 ) -> list[ChangeTask]:
     """Two searches in which nothing changes: all others are held against them. `ours`, `theirs` come with rates."""
     judges = tuple(changed.slo for _, _, changed in _changed(spec) if changed.slo != spec.slo)
-    return [ChangeTask(spec, split, seed, rate, 1.0, period, judges=judges) for split, rate in (ours, theirs)]
+    return [ChangeTask(spec, split, seed, rate, 1.0, period, NEAR, judges=judges) for split, rate in (ours, theirs)]
 
 
 def _changed(spec: Spec) -> Iterator[tuple[str, float, Spec]]:

@@ -116,7 +116,7 @@ def _answering(load: Chained, traffic: _Traffic, requests: float) -> Underway:
         room *= 2
     halfway = _cut_short(traffic, room)[:count]
     arrivals = (*(Arrival(0.0, one) for one in halfway), *load.arrivals)
-    return Underway(Chained(arrivals, {}), frozenset(one.request_id for one in halfway))
+    return Underway(Chained(arrivals, {}), len(arrivals), frozenset(one.request_id for one in halfway))
 
 
 @lru_cache(maxsize=32)

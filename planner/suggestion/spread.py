@@ -4,6 +4,7 @@ so that an answer never depends on how many workers there were.
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
 import signal
@@ -13,6 +14,7 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import count
 from multiprocessing.connection import wait as wait_for
 from typing import Any, Protocol, TypeVar
 
@@ -22,6 +24,7 @@ from planner.messages import message
 T = TypeVar("T")
 R = TypeVar("R")
 TICK_S = 0.25
+LOOKED = 32  # inputs of a worker, after which it looks for reference cycles
 RETRIES = 20  # of a task on Ray whose node was lost; one that raises is not tried again
 Done = Callable[[int, Any], None]  # the place of an input, and its result
 
@@ -160,7 +163,7 @@ class ProcessPool:
                 self._turn.notify_all()
 
         try:
-            future = executor.submit(function, inputs[at])
+            future = executor.submit(_work, function, inputs[at])
         except BaseException:
             free()
             raise
@@ -190,7 +193,23 @@ class ProcessPool:
 def _begin() -> None:
     """What a worker does before its first input is read, which imports nearly all."""
     core.start_quickly()
+    gc.disable()
     _end_with_parent()
+
+
+_works = count(1)
+
+
+def _work(function: Callable[[T], R], one: T) -> R:
+    """A worker keeps lists of requests, which Python would look through for cycles after each run: every some inputs
+    do, and what is left then is looked at no more.
+    """
+    try:
+        return function(one)
+    finally:
+        if next(_works) % LOOKED == 0:
+            gc.collect()
+            gc.freeze()
 
 
 def _end_with_parent() -> None:

@@ -66,14 +66,16 @@ COARSE = 0.02  # width of the brackets that first searches end with
 NEAR = 0.9  # candidates above this share of the best of their mode are run with every seed
 WITHIN = 0.5  # of the best of their mode: what knobs may make up for
 FINALISTS = 3  # of each mode at most
+WAVE = 6  # candidates that are searched at a time after these
+TOLD_STEP = 1.1  # from where others of the mode tell to begin to the second rate
 SHORTLIST = 2  # of each mode, in a first look
 IN_RACE = 0.95  # of the best of its mode, by the first seeds: below, the others do not run a finalist
 REFINED = 0.98  # and by all of them: below, its edge stays between the rates that first held it
 FIRST_STEP, ROUNDS = 1.04, 24  # the first rates of a finalist around its rough one, and how often others are added
 RACE, RACE_LEFT = 0.9, 0.5  # of the stage's progress: the race itself; what each later one leaves of the rest
 ROUND_LEFT = 0.3  # of what is left of their progress, after each: how many rounds there will be is not known
-LOOK = 2  # seeds whose runs at the first rates tell which finalists the others are not worth
-LONGER = 3.0  # times the seconds of a run, to see what is held for long
+LOOK = 2  # seeds whose runs at the first rates tell which finalists the others are not worth; and how they compare
+LONGER = 2.0  # times the seconds of a run, to see what is held for long
 FEWER = 0.05  # of the requests that may miss the targets then, besides those that may anyway
 OVERLOAD = 1.1  # how far past its highest rate a candidate is run to see what limits it
 
@@ -262,19 +264,42 @@ class _Session:
             first = list(dict.fromkeys([*first, candidates.index(max(promising, key=lambda split: promising[split]))]))
         width = 2 * COARSE if self._quick else COARSE
         tasks = [SearchTask(task.spec, task.seed, None, width, 1.25, halved(period)) for task in tasks]
-        rest = [] if self._quick else [at for at in range(len(tasks)) if at not in first]
-        share = len(first) / (len(first) + len(rest))
-        found = dict(zip(first, self._map(stage, search, [tasks[at] for at in first], (0, share)), strict=True))
-        bars = self._bars([(candidates[at], one) for at, one in found.items()])  # type: ignore[misc]
-        told = _told([(candidates[at].mode, one) for at, one in found.items()])  # type: ignore[misc]
-        later = [
-            replace(tasks[at], bar=bars[candidates[at].mode], of_guess=told.get(candidates[at].mode, 1.0))
-            for at in rest
-        ]
-        found |= dict(zip(rest, self._map(stage, search, later, (share, 1)), strict=True))
-        rows = [rough_row(self.spec, self.gpus, candidates[at], found[at]) for at in sorted(found)]  # type: ignore[arg-type]
+        found = self._searched(stage, candidates, tasks, guesses, first)
+        rows = [rough_row(self.spec, self.gpus, candidates[at], found[at]) for at in sorted(found)]
         self.period = self._period(max(row.rate for row in rows)) or period
         return rows
+
+    def _searched(
+        self, stage: str, candidates: list[Split], tasks: list[SearchTask], guesses: list[float], first: list[int]
+    ) -> dict[int, Searched]:
+        """The searches of the candidates at these places, and but in a first look of all others, with a rough rate.
+
+        The foremost of each mode go before the others of `first`, and of the rest those that promise most: each wave
+        tells where the next ones begin, and what they are held against.
+        """
+        found: dict[int, Searched] = {}
+        rest = [] if self._quick else [at for at in range(len(tasks)) if at not in first]
+        places = {candidates[at].mode: at for at in reversed(first)}
+        wave = list(places.values())
+        others = [at for at in first if at not in wave]
+        told: dict[str, float] = {}
+        bars: dict[str, float] = {}
+        while wave:
+            asked = []
+            for at in wave:
+                mode, task = candidates[at].mode, tasks[at]
+                if mode in told:
+                    task = replace(task, of_guess=told[mode], step=TOLD_STEP)
+                asked.append(task if at in first else replace(task, bar=bars[mode]))
+            begin, end = len(found), len(found) + len(wave)
+            of_all = len(first) + (0 if self._quick else len(tasks) - len(first))
+            results = self._map(stage, search, asked, (begin / of_all, end / of_all))
+            found |= dict(zip(wave, results, strict=True))  # type: ignore[arg-type]
+            known = [(candidates[at], one) for at, one in found.items()]
+            told, bars = _told([(split.mode, one) for split, one in known]), self._bars(known)
+            rest.sort(key=lambda at: -guesses[at] * told.get(candidates[at].mode, 1.0))
+            wave, others, rest = (others, [], rest) if others else (rest[:WAVE], [], rest[WAVE:])
+        return found
 
     def _bars(self, found: Sequence[tuple[Split, Searched]]) -> dict[str, float]:
         """For each mode, the rate that another candidate must serve to be a contender or to be run with every seed."""
@@ -481,7 +506,7 @@ class _Session:
     def _at_equal_rate(self, ours: Row, theirs: Row) -> list[ProbeTask]:
         """The slower one at the highest rate at which the better one was run and passed."""
         _, other, rate = self._better(ours, theirs)
-        return [ProbeTask(apply(self.spec, other.split), seed, rate, self.period) for seed in self.seeds]
+        return [ProbeTask(apply(self.spec, other.split), seed, rate, self.period) for seed in self.seeds[:LOOK]]
 
     def _better(self, ours: Row, theirs: Row) -> tuple[Row, Row, float]:
         """(the one that serves more, the other, the highest rate at which the first was run and passed)."""
@@ -490,7 +515,7 @@ class _Session:
 
     def _equal_rate(self, ours: Row, theirs: Row, found: Sequence[Probe]) -> EqualRate:
         better, other, rate = self._better(ours, theirs)
-        known = [one for of_seed in better.searches for one in of_seed.probes if one.rate == rate]
+        known = [one for of_seed in better.searches[:LOOK] for one in of_seed.probes if one.rate == rate]
         shares = {
             row.mode: sum(one.attainment for one in runs) / len(runs) for row, runs in ((better, known), (other, found))
         }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -9,19 +10,16 @@ from typing import Any
 from planner.report.explain import Explanation, explain
 from planner.run.metrics import summarise
 from planner.spec import Rag, Sessions, Slo, Spec
-from planner.suggestion.probe import COUNTED, Period, request_s, traffic_of, turn_s
+from planner.suggestion.probe import COUNTED, Period, request_s, traffic_of
 from planner.suggestion.search import Found, Probe, first_guess, highest_rate, probe, sent, system_of
-from planner.traffic.workload import at_rate
+from planner.traffic.workload import at_rate, mean_turns
 
 SHORT = 1500  # requests that long runs begin their search with, and that changes are searched with
 HALVES = 4  # of an answer that just meets its targets: the least seconds of a run, the first of them warm-up
-TURNAROUNDS = 2  # the same of sessions, in what fills them
-TURNS = 2  # of a session that just meet their targets: the least seconds that a short run judges
-ENTERING = 2  # of a turn with its thinking: the least seconds in which sessions come that began before
 SHORTER = 0.75  # of a run's seconds: what is hardly shorter is no run to begin with
 BRIEF = 2 / 3  # of the warm-up and of the least judged seconds that a short run has: it begins under way
 WARMUP = 0.1  # of the seconds of a run, at least
-REQUESTS_PER_GPU, FEWEST, MOST = 400, 2000, 4000  # requests that the best candidate serves in a run
+REQUESTS_PER_GPU, FEWEST, MOST = 400, 2000, 4000  # requests that the best candidate serves in a run; of sessions FEWEST
 LOST = 0.1  # width of the bracket that the search of a candidate ends with that is not in the race
 
 
@@ -31,7 +29,10 @@ def prepared(spec: Spec, gpus: int, requests: int | None, slo: Slo | None) -> Sp
     change: dict[str, object] = {"run": spec.run.model_copy(update={"warmup_requests": 0})}
     if slo is not None:
         change["slo"] = slo
-    if spec.workload.kind != "trace" and hasattr(spec.workload, "requests"):
+    if isinstance(spec.workload, Sessions):
+        sessions = math.ceil((requests or FEWEST) / mean_turns(spec.workload, spec.run.seed))
+        change["workload"] = spec.workload.model_copy(update={"sessions": sessions})
+    elif spec.workload.kind != "trace" and hasattr(spec.workload, "requests"):
         count = requests or min(max(FEWEST, REQUESTS_PER_GPU * gpus), MOST)
         change["workload"] = spec.workload.model_copy(update={"requests": count})
     return spec.model_copy(update=change)
@@ -152,12 +153,7 @@ def period_of(spec: Spec, requests: int | None, rate: float, *, long: bool = Tru
         return None
     seed, counted = spec.run.seed, requests or traffic_of(spec, spec.run.seed)[0].expected_requests
     half_s = request_s(spec, seed, 0.5)
-    if isinstance(spec.workload, Sessions):
-        fills_s = ENTERING * turn_s(spec, seed)
-        least_s, judged_s = TURNAROUNDS * fills_s, TURNS * request_s(spec, seed)
-    else:
-        fills_s = request_s(spec, seed) if isinstance(spec.workload, Rag) else half_s
-        least_s = judged_s = HALVES * half_s
+    least_s, fills_s = HALVES * half_s, request_s(spec, seed) if isinstance(spec.workload, Rag) else half_s
     seconds = max(counted / rate, least_s if long else 0.0)
     warmup_s = min(max(WARMUP * seconds, fills_s), seconds / 2)
     return Period(
@@ -165,7 +161,7 @@ def period_of(spec: Spec, requests: int | None, rate: float, *, long: bool = Tru
         warmup_s=warmup_s,
         after_s=half_s,
         least_warmup_s=BRIEF * warmup_s,
-        least_judged_s=BRIEF * min(warmup_s, judged_s),
+        least_judged_s=BRIEF * min(warmup_s, least_s),
     )
 
 

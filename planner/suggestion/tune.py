@@ -23,6 +23,8 @@ from planner.system.resolve import System
 GAIN = 0.015  # that a value must bring to be taken: less is the noise of a short run
 CLEAR_GAIN = 0.03  # and in a first look, whose rates are known to 4 %
 STEP, FARTHEST = 1.08, 1.5  # from the rate that a challenger must serve to its next one
+IN_REACH = 0.95  # of the rate of the best of a mode: what is below is not run with every seed
+LATER = 0.9  # of that: a later knob may bring the rest
 SEARCHED = 3  # values of a knob, after each has run once
 STEPS = (1 / 16, 1 / 4, 1.0)  # of the closed form, where no rate is known that passes
 
@@ -38,11 +40,12 @@ class TuneTask:
     guess: float
     period: Period | None
     gain: float = GAIN
+    least: float = 0.0  # what less than is of no use: others of the mode serve more
 
     @property
     def goal(self) -> float:
         """What a challenger must serve; 0: any rate at all."""
-        return self.rate * (1 + self.gain)
+        return max(self.rate * (1 + self.gain), self.least) if self.rate else 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +111,7 @@ def tune(tasks: Sequence[TuneTask], each: Each) -> list[Tuned]:
     of_task = [list(knobs(spec, _posts(system))) for spec, system in zip(bare, plain, strict=True)]
     rounds = list(zip_longest(*of_task, fillvalue=()))
     for place, values in enumerate(rounds):
+        now = _held_to(now, len(rounds) - 1 - place)
         challenges = [
             [Challenge(task, split) for split in _others(task.spec, task.split, values[at], tried[at])]
             for at, task in enumerate(now)
@@ -123,6 +127,16 @@ def tune(tasks: Sequence[TuneTask], each: Each) -> list[Tuned]:
                 standing[at] = won
                 now[at] = replace(now[at], split=won.split, rate=won.found.rate)
     return standing
+
+
+def _held_to(tasks: Sequence[TuneTask], later: int) -> list[TuneTask]:
+    """The tasks with what their challengers must serve to catch up with the best of their mode, in this round or by
+    what so many `later` ones may bring.
+    """
+    best: dict[str, float] = {}
+    for one in tasks:
+        best[one.split.mode] = max(best.get(one.split.mode, 0.0), one.rate)
+    return [replace(one, least=IN_REACH * LATER**later * best[one.split.mode]) for one in tasks]
 
 
 def _likeliest(challenges: Sequence[Challenge]) -> tuple[Challenge, ...]:

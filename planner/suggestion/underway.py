@@ -6,8 +6,9 @@ lengths. Later turns come as often as ever from the first second on; those who a
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from dataclasses import dataclass, replace
-from itertools import count
+from itertools import accumulate, count
 from typing import NamedTuple
 
 import numpy as np
@@ -20,7 +21,8 @@ from planner.traffic.workload import DrawnSessions
 
 BEGINS, COMES, ANSWERED, ENDED = PARTS = range(4)  # what a session does, or did when the run began
 FIRST = 1024  # sessions that are drawn at first
-BLOCK, FEW = 256, 4  # sessions of one part, of which one in a few is met: who does more of it is met more often
+BLOCK = 256  # that are met at a time
+FEW = 4  # sessions of unequal length, of which one is met
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +40,14 @@ class Met(NamedTuple):
     done: float  # share of its answer, 0 to 1
 
 
+class Turn(NamedTuple):
+    """A turn of a session, what is sent of it, and how many turns are left with it."""
+
+    request: Request
+    sent: Request
+    left: int
+
+
 class Cast:
     """Who of a list of sessions does what, in order: the same at all rates.
 
@@ -52,8 +62,11 @@ class Cast:
         self.output_tokens = sum(drawn.answers) / turns  # mean of an answer
         self._met: dict[int, list[Met]] = {COMES: [], ANSWERED: []}
         self._times_s: list[float] = []  # when they come, one a second
+        even = isinstance(workload.turns, int)  # no session is met more often again than others
+        self._few = {COMES: 1 if even else FEW, ANSWERED: 2 if even else FEW}
         self._blocks = dict.fromkeys(self._met, 0)
-        self._made: dict[int, tuple[Request, dict[int, tuple[float, Request]]]] = {}
+        self.followers: dict[int, tuple[float, Request]] = {}
+        self._made: dict[int, Turn] = {}
 
     def _of(self, sessions: int) -> DrawnSessions:
         return DrawnSessions.of(self._workload.model_copy(update={"sessions": sessions}), self._seed)
@@ -96,69 +109,57 @@ class Cast:
     def met(self, part: int, sessions: int) -> list[Met]:
         """So many that come again, or are answered."""
         met = self._met[part]
+        if len(met) < sessions:
+            self._with((sessions + BLOCK) * self._few[part] * len(PARTS))
         while len(met) < sessions:
             met += self._block(part, self._blocks[part])
             self._blocks[part] += 1
         return met[:sessions]
 
     def _block(self, part: int, number: int) -> list[Met]:
-        first = len(PARTS) * BLOCK * number + part
-        sessions = range(first, first + len(PARTS) * BLOCK, len(PARTS))
-        drawn = self._with(sessions[-1])
-        turns = [(session, turn) for session in sessions for turn in range(drawn.turns[session])]
-        reached = np.cumsum([chance for session in sessions for chance in self._chances(part, session)])
-        draws = stream(self._seed, f"underway {part} {number}").random((BLOCK // FEW, 2))
-        found: dict[int, Met] = {}
-        for at, done in zip(
-            np.searchsorted(reached, draws[:, 0] * reached[-1], side="right"), draws[:, 1], strict=True
-        ):
-            session, turn = turns[at]
-            found.setdefault(session, Met(session, turn, float(done)))
-        return list(found.values())
+        """The next ones: of every few sessions one, the likelier the more of it there is to meet."""
+        step, few, found = len(PARTS), self._few[part], []
+        draws = stream(self._seed, f"underway {part} {number}").random((BLOCK, 2)).tolist()
+        for place, (which, done) in enumerate(draws, start=number * BLOCK):
+            group = range(place * few * step + part, (place + 1) * few * step, step)
+            self._with(group[-1])
+            turns = [(one, turn) for one in group for turn in range(self._drawn.turns[one])]
+            reached = list(accumulate(chance for one in group for chance in self._chances(part, one)))
+            if reached[-1]:
+                at = bisect_right(reached, which * reached[-1])
+                found.append(Met(*turns[at], done if part == ANSWERED else 0.0))
+        return found
 
     def last(self, session: int) -> Request:
         """The last turn of a session that has ended."""
-        return self.turn(session, self._with(session).turns[session] - 1)[0]
+        return self.turn(Met(session, self._with(session).turns[session] - 1, 0.0)).request
 
-    def turn(self, session: int, turn: int) -> tuple[Request, dict[int, tuple[float, Request]]]:
-        """It, and all that follows from it. One turn of a session is asked for."""
-        if session not in self._made:
-            requests = self._drawn.requests(session, turn)
-            self._made[session] = requests[0], self._drawn.followers(requests)
-        return self._made[session]
+    def turn(self, met: Met) -> Turn:
+        """One turn of a session is asked for."""
+        found = self._made.get(met.session)
+        if found is None:
+            requests = self._drawn.requests(met.session, met.turn)
+            self.followers |= self._drawn.followers(requests)
+            sent = gone_on(requests[0], int(met.done * requests[0].output_tokens))
+            found = self._made[met.session] = Turn(requests[0], sent, len(requests))
+        return found
 
 
 def underway(cast: Cast, rate: float, seconds: float, start: Start) -> Underway:
     """What is sent within so many seconds at `rate` requests a second, by sessions that begin in them or before."""
-    arrivals: list[tuple[float, Request]] = []
-    followers: dict[int, tuple[float, Request]] = {}
-
-    def send(time_s: float, met: Met) -> Request:
-        request, more = cast.turn(met.session, met.turn)
-        arrivals.append((time_s, gone_on(request, int(met.done * request.output_tokens))))
-        followers.update(more)
-        return request
-
-    for time_s, session in cast.begin(rate / cast.turns, seconds):
-        send(time_s, Met(session, 0, 0.0))
-    cached: list[tuple[float, Memory]] = []  # since when
-    resumed = [send(0.0, met) for met in cast.met(ANSWERED, round(rate * start.token_s * cast.output_tokens))]
-    cached += [(0.0, Memory(request, "prefill")) for request in resumed]
+    begin = [(time_s, cast.turn(Met(one, 0, 0.0))) for time_s, one in cast.begin(rate / cast.turns, seconds)]
+    answered = [cast.turn(one) for one in cast.met(ANSWERED, round(rate * start.token_s * cast.output_tokens))]
+    seats = [(time_s, cast.turn(one)) for time_s, one in cast.come(rate * (1 - 1 / cast.turns), start.entering_s)]
     between_s = cast.turns / rate
-    cached += [
-        ((place + 0.5) * between_s, Memory(cast.last(place * len(PARTS) + ENDED), "all"))
-        for place in range(round(start.ended_s / between_s))
-    ]
-    seats = [
-        send(time_s, met._replace(done=0.0)) for time_s, met in cast.come(rate * (1 - 1 / cast.turns), start.entering_s)
-    ]
-    arrivals.sort(key=lambda one: one[0])
-    cached.sort(key=lambda one: -one[0])
+    ended = [cast.last(place * len(PARTS) + ENDED) for place in range(round(start.ended_s / between_s))]
+    every = [*((0.0, one) for one in answered), *begin, *seats]
+    arrivals = sorted([Arrival(time_s, one.sent) for time_s, one in every], key=lambda one: one.time_s)
     return Underway(
-        Chained(tuple(Arrival(*one) for one in arrivals), followers),
-        frozenset(one.request_id for one in resumed),
-        tuple(memory for _, memory in cached),
-        frozenset(one.request_id for one in seats),
+        Chained(tuple(arrivals), cast.followers),
+        sum(one.left for _, one in every),
+        frozenset(one.sent.request_id for one in answered),
+        (*(Memory(one, "all") for one in reversed(ended)), *(Memory(one.request, "prefill") for one in answered)),
+        frozenset(one.sent.request_id for _, one in seats),
         start.entering_s,
     )
 

@@ -45,13 +45,14 @@ class Underway:
     def __init__(
         self,
         load: Chained,
+        expected_requests: int,
         resumed: frozenset[int],
         memories: tuple[Memory, ...] = (),
         seats: frozenset[int] = frozenset(),
         entering_s: float = 0.0,
     ) -> None:
         self.load, self.resumed, self.memories = load, resumed, memories
-        self.expected_requests = load.expected_requests
+        self.expected_requests = expected_requests
         self.seats, self._entering_s = seats, entering_s
         self._ready: list[tuple[float, int, Request]] = []  # since when; the smallest first
 
