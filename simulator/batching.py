@@ -112,9 +112,16 @@ class Scheduler(Decodes):
     def _keys_with(self, seq: Sequence, answer: int) -> Keys:
         """Keys of its whole prompt and of so many tokens of its answer."""
         request, size, prompt = seq.request, seq.block_tokens, seq.keys
-        if isinstance(prompt, Walked) and prompt.length * size + prompt.filled == request.prompt_tokens:
+        if (
+            seq.mode != "resumed"
+            and isinstance(prompt, Walked)
+            and prompt.length * size + prompt.filled == request.prompt_tokens
+        ):
             return prompt.then(request.output_content, answer, size)
         segments = (*request.segments, (request.output_content, answer))  # preempted before, or of other blocks
+        if seq.mode == "resumed":  # one content, of which its prompt holds what there was when the run began
+            (content, before), begun = request.segments[-1], request.segments[:-1]
+            segments = (*begun, (content, before + answer)) if content == request.output_content else segments
         return self._keys(segments, request.prompt_tokens + answer, size)
 
     def loaded(self, seq: Sequence) -> None:

@@ -11,7 +11,7 @@ from planner.report.words import percent
 from planner.spec import Empirical, Fixed, Lognormal, Slo, Spec, Uniform
 from planner.suggestion.answer import Change, EnoughLink
 from planner.suggestion.probe import Period
-from planner.suggestion.search import Found, Probe, first_guess, highest_rate, probe, probes, system_of
+from planner.suggestion.search import Found, Probe, Runs, first_guess, highest_rate, paced, probe, probes, system_of
 from planner.suggestion.splits import Split, apply
 from planner.suggestion.tuning import BLOCK_SIZES, CONNECTORS
 from planner.suggestion.verdict import WORDS, Advantage, Word, decide
@@ -128,10 +128,7 @@ def search_change(task: ChangeTask) -> Found:
         if abs(factor - 1) > TOLERANCE:
             start, step = start * min(max(factor, 1 / FARTHEST), FARTHEST), 1 + 0.99 * ROUGH  # two runs may do
 
-    def run(rate: float) -> Probe:
-        return probe(system, rate, task.seed, period=task.period)
-
-    known = list(task.known)
+    run, known = Runs(system, task.seed, task.period), list(task.known)
     low = max((one.rate for one in known if one.passed), default=0.0)
     high = min((one.rate for one in known if not one.passed), default=math.inf)
     if known and low * (1 + task.enough) < start < high / (1 + task.enough):
@@ -153,7 +150,8 @@ def search_unchanged(task: ChangeTask) -> Held:
     seen: list[list[Probe]] = []
 
     def run(rate: float) -> Probe:
-        seen.append(probes(system, rate, task.seed, (system.spec.slo, *task.judges), period=task.period))
+        period = paced(task.period, seen[-1][0] if seen else None)
+        seen.append(probes(system, rate, task.seed, (system.spec.slo, *task.judges), period=period))
         return seen[-1][0]
 
     missing = 1 - system.spec.slo.attainment
@@ -193,12 +191,10 @@ def enough_link(task: ChangeTask) -> EnoughLink | None:
     return EnoughLink(high * now, now, rate)
 
 
-def unchanged(
-    spec: Spec, ours: tuple[Split, float], theirs: tuple[Split, float], seed: int, period: Period | None = None
-) -> list[ChangeTask]:
-    """Two searches in which nothing changes: all others are held against them. `ours`, `theirs` come with rates."""
+def unchanged(spec: Spec, seed: int, pair: Sequence[tuple[Split, float, Period | None]]) -> list[ChangeTask]:
+    """Two searches in which nothing changes: all others are held against them. The pair comes with rates and periods."""
     judges = tuple(changed.slo for _, _, changed in _changed(spec) if changed.slo != spec.slo)
-    return [ChangeTask(spec, split, seed, rate, 1.0, period, NEAR, judges=judges) for split, rate in (ours, theirs)]
+    return [ChangeTask(spec, split, seed, rate, 1.0, period, NEAR, judges=judges) for split, rate, period in pair]
 
 
 def _changed(spec: Spec) -> Iterator[tuple[str, float, Spec]]:

@@ -38,9 +38,18 @@ GOLDEN = (math.sqrt(5) - 1) / 2  # multiples of it, without their whole parts, f
 
 
 @dataclass(frozen=True, slots=True)
+class Pace:
+    """How long tokens took in a run of the same candidate."""
+
+    rate: float  # requests per second
+    token_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class Period:
     """How long requests are judged, at any rate: from `warmup_s`, when nothing tells any more how the run began, to
     `seconds`. Others follow for `after_s`, and end the run; 0: none, and it ends with the last answer.
+    `pace` tells how many answers are under way when it begins; None: the closed form does.
     """
 
     seconds: float
@@ -48,6 +57,7 @@ class Period:
     after_s: float = 0.0
     least_warmup_s: float | None = None  # of shorter runs, for a rough rate; None: as long
     least_judged_s: float | None = None  # and what follows it; None: as long as the warm-up
+    pace: Pace | None = None
 
     def cut(self, seconds: float) -> Period:
         """So many seconds, where that is shorter; not too short to judge by."""

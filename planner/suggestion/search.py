@@ -20,7 +20,7 @@ from planner.core import no_cycles
 from planner.run import targets
 from planner.run.facts import LEAST_GROWTH, SATURATED, STEADY_START, Window, growth
 from planner.spec import Slo, Spec
-from planner.suggestion.probe import Period, lengths_of, load_at, seeded, turn_s
+from planner.suggestion.probe import Pace, Period, lengths_of, load_at, seeded, turn_s
 from planner.suggestion.underway import Start
 from planner.system.capacity import guessed_rate, token_s
 from planner.system.resolve import System, resolve
@@ -36,8 +36,9 @@ WIDEST = 4.0  # a bracket grows by at most this factor a step
 FURTHER = 1.08  # and by at least this one after the first
 HOPELESS = 256.0  # below guess / this the rate counts as zero
 OPEN = 0.5  # of as many judged requests as may miss: still at work, they end a run (the longest answers)
-ENTERING = 2  # turns that just meet their targets, with the thinking: so long sessions come in that began before
+ENTERING = 1  # turns that just meet their targets, with the thinking: so long sessions come in that began before
 CACHED = 2  # of them: sessions that ended before are taken to be forgotten
+GROWTH = 3.0  # power of the rate that tokens slow down with at most: the closed form has no bound near its edge
 SPREAD = 6.0  # standard deviations of a count, which no count is beyond
 BLOCKS = 4  # equal parts of the judged time: how much goodput varies within a run
 
@@ -142,10 +143,41 @@ def sent(system: System, seed: int, rate: float, period: Period | None) -> Load:
     """What is sent at `rate` for a period, as if requests had come for ever, or the whole list."""
     if period is None:
         return load_at(system.spec, seed, rate)
-    pace = token_s(system, rate, lengths_of(system, seed), system.spec.slo)
+    pace = _pace(system, rate, seed, period.pace)
     turn = turn_s(system.spec, seed)
     start = Start(ENTERING * turn, pace, CACHED * turn)
     return load_at(system.spec, seed, rate, period.seconds + period.after_s, start)
+
+
+def _pace(system: System, rate: float, seed: int, known: Pace | None) -> float:
+    """Seconds a token at this rate: by the closed form, or by how it grows from a rate that was run."""
+    lengths, slo = lengths_of(system, seed), system.spec.slo
+    found = token_s(system, rate, lengths, slo)
+    if known is None:
+        return found
+    grown, most = found / token_s(system, known.rate, lengths, slo), (rate / known.rate) ** GROWTH
+    grown = min(grown, most) if most > 1 else max(grown, most)
+    slowest_s = math.inf if slo.tpot_ms is None else slo.tpot_ms / 1e3
+    return float(min(known.token_s * grown, slowest_s))
+
+
+def paced(period: Period | None, told: Probe | None) -> Period | None:
+    """The period of further runs of a candidate, which begin at the pace that this one has told."""
+    if period is None or told is None or not told.tokens_s_user > 0:
+        return period
+    return replace(period, pace=Pace(told.rate, 1 / told.tokens_s_user))
+
+
+class Runs:
+    """Runs of one candidate and seed, each begun at the pace that the one before it has told."""
+
+    def __init__(self, system: System, seed: int, period: Period | None) -> None:
+        self._system, self._seed, self._period = system, seed, period
+
+    def __call__(self, rate: float) -> Probe:
+        found = probe(self._system, rate, self._seed, period=self._period)
+        self._period = paced(self._period, found)
+        return found
 
 
 def system_of(spec: Spec) -> System:

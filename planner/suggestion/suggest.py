@@ -26,7 +26,7 @@ from planner.suggestion.answer import EqualRate, Row, Suggestion, Verdict, best_
 from planner.suggestion.curves import IDLE_RATE, nearly_idle
 from planner.suggestion.edge import Edge, interval, is_found, next_rate
 from planner.suggestion.fleet import Groups, whole
-from planner.suggestion.probe import Period, traffic_of
+from planner.suggestion.probe import Pace, Period, traffic_of
 from planner.suggestion.rows import refined_row, rough_row, slower_row
 from planner.suggestion.search import Probe, system_of
 from planner.suggestion.splits import Split, apply, rank_sizes, splits, tp_sizes, variants
@@ -145,6 +145,13 @@ def unproven(rows: Sequence[Row], most: int) -> list[Split]:
     return found
 
 
+def _paced(period: Period | None, row: Row) -> Period | None:
+    """The period of further runs of a row's split."""
+    if period is None or not row.tokens_s_user > 0:
+        return period
+    return replace(period, pace=Pace(row.rate, 1 / row.tokens_s_user))
+
+
 def _racing(splits: Iterable[Split], edges: Mapping[Split, Edge], share: float) -> list[Split]:
     """Those whose edge may lie above `share` of the best of its mode that is known."""
     best: dict[str, float] = {}
@@ -196,6 +203,7 @@ class _Session:
         self.seeds = [spec.run.seed + offset for offset in range(seeds)]
         self.period: Period | None = None
         self._edges: dict[Split, Edge] = {}
+        self._periods: dict[Split, Period | None] = {}  # of those that every seed runs
         self._promised: dict[Split, float] = {}
         self._progress, self._quick = progress, quick
 
@@ -324,7 +332,10 @@ class _Session:
         wanted = contenders(rows, 1 if self._quick else FINALISTS, self._promised)
         brief = shortened(halved(self.period), max(row.rate or row.guess for row in rows))
         gain = CLEAR_GAIN if self._quick else GAIN
-        tuning = [TuneTask(self.spec, row.split, self.seeds[0], row.rate, row.guess, brief, gain) for row in wanted]
+        tuning = [
+            TuneTask(self.spec, row.split, self.seeds[0], row.rate, row.guess, _paced(brief, row), gain)
+            for row in wanted
+        ]
         found = tune(tuning, lambda *task: self._map("tune", *task))
         if self._progress:
             self._progress("tune", 1.0)
@@ -359,6 +370,7 @@ class _Session:
         finalists = [row for row in rows if row.split in racing]
         runs: dict[Split, list[list[Probe]]] = {row.split: [[] for _ in self.seeds] for row in finalists}
         rates = {row.split: [row.rate / FIRST_STEP, row.rate * FIRST_STEP] for row in finalists}
+        self._periods |= {row.split: _paced(self.period, row) for row in finalists}
         every = range(len(self.seeds))
         first, others = every[:LOOK], every[LOOK:]
         begin, length = part[0], part[1] - part[0]
@@ -418,7 +430,7 @@ class _Session:
     ) -> None:
         """Adds to `runs` one run of each split at each of its rates with the lists of these places in `seeds`."""
         tasks = [
-            (split, index, ProbeTask(apply(self.spec, split), self.seeds[index], rate, self.period))
+            (split, index, ProbeTask(apply(self.spec, split), self.seeds[index], rate, self._periods[split]))
             for split, wanted in rates.items()
             for rate in wanted
             for index in lists
@@ -436,11 +448,16 @@ class _Session:
         reasons: list[ProbeTask] = []
         ours, theirs = best_of(rows, "disaggregated"), best_of(rows, "aggregated")
         if ours is not None and theirs is not None:
-            seed, at = self.seeds[0], ((ours.split, ours.rate), (theirs.split, theirs.rate))
-            pair = changes.unchanged(self.spec, *at, seed, shortened(self.period, ours.rate))
+            seed = self.seeds[0]
+            brief = shortened(self.period, ours.rate)
+            pair = changes.unchanged(
+                self.spec, seed, [(row.split, row.rate, _paced(brief, row)) for row in (ours, theirs)]
+            )
             equal = self._at_equal_rate(ours, theirs) if self.spec.slo.targets else []
-            over = [(apply(self.spec, split), OVERLOAD * rate) for split, rate in at]
-            reasons = [ProbeTask(spec, seed, rate, self.period) for spec, rate in over]
+            reasons = [
+                ProbeTask(apply(self.spec, row.split), seed, OVERLOAD * row.rate, _paced(self.period, row))
+                for row in (ours, theirs)
+            ]
         calls = [
             *((changes.search_unchanged, one) for one in pair),  # the longest first
             *((attained, one) for one in longer),
@@ -506,7 +523,8 @@ class _Session:
     def _at_equal_rate(self, ours: Row, theirs: Row) -> list[ProbeTask]:
         """The slower one at the highest rate at which the better one was run and passed."""
         _, other, rate = self._better(ours, theirs)
-        return [ProbeTask(apply(self.spec, other.split), seed, rate, self.period) for seed in self.seeds[:LOOK]]
+        period = _paced(self.period, other)
+        return [ProbeTask(apply(self.spec, other.split), seed, rate, period) for seed in self.seeds[:LOOK]]
 
     def _better(self, ours: Row, theirs: Row) -> tuple[Row, Row, float]:
         """(the one that serves more, the other, the highest rate at which the first was run and passed)."""
@@ -554,7 +572,10 @@ class _Session:
         period = self._for_longer()
         if period is None:
             return []
-        return [ProbeTask(apply(self.spec, row.split), self.seeds[0], row.low, period) for row in self._lasting(rows)]
+        return [
+            ProbeTask(apply(self.spec, row.split), self.seeds[0], row.low, _paced(period, row))
+            for row in self._lasting(rows)
+        ]
 
     def _held(self, rows: Sequence[Row], runs: Sequence[Probe]) -> list[str]:
         """Where a mode's best misses the targets when its traffic goes on, even at the low end of its interval."""

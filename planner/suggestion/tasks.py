@@ -11,7 +11,7 @@ from planner.report.explain import Explanation, explain
 from planner.run.metrics import summarise
 from planner.spec import Rag, Sessions, Slo, Spec
 from planner.suggestion.probe import COUNTED, Period, request_s, traffic_of
-from planner.suggestion.search import Found, Probe, first_guess, highest_rate, probe, sent, system_of
+from planner.suggestion.search import Found, Probe, Runs, first_guess, highest_rate, paced, probe, sent, system_of
 from planner.traffic.workload import at_rate, mean_turns
 
 SHORT = 1500  # requests that long runs begin their search with, and that changes are searched with
@@ -85,11 +85,11 @@ def search(task: SearchTask) -> Searched:
     start, step = (task.of_guess * guess, task.step) if task.start is None else (task.start, task.step)
     if task.bar:
         step = 1 + 0.99 * LOST  # two runs may do
-    brief = shortened(task.period, max(start, task.bar))
+    period, brief = task.period, shortened(task.period, max(start, task.bar))
     known: tuple[Probe, ...] = ()
     if task.start is None and (task.bar or brief != task.period):  # begin where the first seconds lead
         near = highest_rate(
-            lambda rate: probe(system, rate, task.seed, period=brief),
+            Runs(system, task.seed, brief),
             start,
             tolerance=LOST if task.bar else 2 * task.tolerance,
             step=step,
@@ -101,8 +101,9 @@ def search(task: SearchTask) -> Searched:
             known = near.probes
         elif near.rate > 0:
             start, step = near.rate, 1 + task.tolerance
+            period = paced(period, near.best)
     found = highest_rate(
-        lambda rate: probe(system, rate, task.seed, period=task.period),
+        Runs(system, task.seed, period),
         start,
         tolerance=task.tolerance,
         step=step,

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 from planner.spec import Spec, SpecError
 from planner.suggestion.probe import Period
-from planner.suggestion.search import Found, Probe, first_guess, highest_rate, probe, system_of
+from planner.suggestion.search import Found, Probe, Runs, first_guess, highest_rate, paced, probe, system_of
 from planner.suggestion.splits import Split, apply
 from planner.suggestion.tuning import CONNECTORS, knobs
 from planner.system.resolve import System
@@ -189,9 +189,11 @@ def contest(challenges: Sequence[Challenge]) -> Tuned:
 def _challenge(system: System, task: TuneTask, first: Probe | None) -> Found | None:
     """The highest rate of a system where that is beyond the task's."""
 
+    runs = Runs(system, task.seed, paced(task.period, first))
+
     @cache
     def run(at: float) -> Probe:
-        return first if first is not None and first.rate == at else probe(system, at, task.seed, period=task.period)
+        return first if first is not None and first.rate == at else runs(at)
 
     missing = 1 - system.spec.slo.attainment
     if task.goal:

@@ -6,9 +6,11 @@ lengths. Later turns come as often as ever from the first second on; those who a
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_right
 from dataclasses import dataclass, replace
 from itertools import accumulate, count
+from statistics import NormalDist
 from typing import NamedTuple
 
 import numpy as np
@@ -21,6 +23,7 @@ from planner.traffic.workload import DrawnSessions
 
 BEGINS, COMES, ANSWERED, ENDED = PARTS = range(4)  # what a session does, or did when the run began
 FIRST = 1024  # sessions that are drawn at first
+GOLDEN = (math.sqrt(5) - 1) / 2
 BLOCK = 256  # that are met at a time
 FEW = 4  # sessions of unequal length, of which one is met
 
@@ -60,6 +63,8 @@ class Cast:
         turns = len(drawn.answers)
         self.turns = turns / FIRST  # mean of a session
         self.output_tokens = sum(drawn.answers) / turns  # mean of an answer
+        self._thinking_s = sum(drawn.thinking_s) / turns
+        self._chance = NormalDist().inv_cdf((0.5 + GOLDEN * seed) % 1.0)
         self._met: dict[int, list[Met]] = {COMES: [], ANSWERED: []}
         self._times_s: list[float] = []  # when they come, one a second
         even = isinstance(workload.turns, int)  # no session is met more often again than others
@@ -83,6 +88,15 @@ class Cast:
         if part == COMES:
             return [0.0, *[1.0] * (turns - 1)]
         return [float(one) for one in self._drawn.answers[first : first + turns]]
+
+    def crowd(self, rate: float, token_s: float) -> float:
+        """How many sessions there are when the run begins, as a share of how many there are on average.
+
+        Sessions begin by chance, so their number is a Poisson one, and it stays as it is for as long as they last: some
+        seeds begin with more and some with fewer. Neighbours are spread evenly.
+        """
+        last_s = self.output_tokens * token_s + self._thinking_s
+        return max(1 + self._chance / math.sqrt(max(rate * last_s, 1.0)), 0.0)
 
     def begin(self, rate: float, seconds: float) -> list[tuple[float, int]]:
         """(when, session) of those that begin within so many seconds, at so many sessions a second; at least one."""
@@ -148,8 +162,12 @@ class Cast:
 def underway(cast: Cast, rate: float, seconds: float, start: Start) -> Underway:
     """What is sent within so many seconds at `rate` requests a second, by sessions that begin in them or before."""
     begin = [(time_s, cast.turn(Met(one, 0, 0.0))) for time_s, one in cast.begin(rate / cast.turns, seconds)]
-    answered = [cast.turn(one) for one in cast.met(ANSWERED, round(rate * start.token_s * cast.output_tokens))]
-    seats = [(time_s, cast.turn(one)) for time_s, one in cast.come(rate * (1 - 1 / cast.turns), start.entering_s)]
+    crowd = cast.crowd(rate, start.token_s)
+    answers = round(crowd * rate * start.token_s * cast.output_tokens)
+    answered = [cast.turn(one) for one in cast.met(ANSWERED, answers)]
+    seats = [
+        (time_s, cast.turn(one)) for time_s, one in cast.come(crowd * rate * (1 - 1 / cast.turns), start.entering_s)
+    ]
     between_s = cast.turns / rate
     ended = [cast.last(place * len(PARTS) + ENDED) for place in range(round(start.ended_s / between_s))]
     every = [*((0.0, one) for one in answered), *begin, *seats]

@@ -18,7 +18,7 @@ from planner.run.tables import Progress
 from planner.spec import Aggregated, Disaggregated, Empirical, Poisson, RunOptions, Spec, SpecError
 from planner.suggestion.changes import hand_overs
 from planner.suggestion.probe import Period
-from planner.suggestion.search import Found, Probe, first_guess, highest_rate, probe
+from planner.suggestion.search import Found, Runs, first_guess, highest_rate, probe
 from planner.suggestion.splits import ROUTERS, PoolSize, Split, apply
 from planner.suggestion.tasks import period_of
 from planner.suggestion.tuning import BUDGETS, Tuning
@@ -219,7 +219,4 @@ def _quiet(spec: Spec) -> RunOptions:
 
 
 def _rate(system: System, start: float, seed: int, period: Period | None) -> Found:
-    def run(rate: float) -> Probe:
-        return probe(system, rate, seed, period=period)
-
-    return highest_rate(run, start, tolerance=TOLERANCE, step=1.1)
+    return highest_rate(Runs(system, seed, period), start, tolerance=TOLERANCE, step=1.1)
