@@ -192,7 +192,7 @@ def enough_link(task: ChangeTask) -> EnoughLink | None:
 
 
 def unchanged(spec: Spec, seed: int, pair: Sequence[tuple[Split, float, Period | None]]) -> list[ChangeTask]:
-    """Two searches in which nothing changes: all others are held against them. The pair comes with rates and periods."""
+    """Two searches in which nothing changes, which all others are held against. The pair has rates and periods."""
     judges = tuple(changed.slo for _, _, changed in _changed(spec) if changed.slo != spec.slo)
     return [ChangeTask(spec, split, seed, rate, 1.0, period, NEAR, judges=judges) for split, rate, period in pair]
 

@@ -37,21 +37,24 @@ def refined_row(spec: Spec, gpus: int, row: Row, runs: Sequence[Sequence[Probe]]
 
 def slower_row(row: Row, rate: float) -> Row:
     """The row of a candidate that fewer runs than all have shown to serve less than its rough rate: this one."""
-    factor = rate / row.rate
+    return replace(row_times(row, rate / row.rate), rate=rate, low=rate, high=rate, refined=False)
+
+
+def row_times(row: Row, factor: float) -> Row:
+    """The row at so many times its rate."""
 
     def cost(now: float | None) -> float | None:
         return None if now is None else now / factor
 
     return replace(
         row,
-        rate=rate,
-        low=rate,
-        high=rate,
+        rate=row.rate * factor,
+        low=row.low * factor,
+        high=row.high * factor,
         per_gpu=row.per_gpu * factor,
         output_tokens_s_gpu=row.output_tokens_s_gpu * factor,
         cost_per_million_tokens=cost(row.cost_per_million_tokens),
         cost_per_million_output_tokens=cost(row.cost_per_million_output_tokens),
-        refined=False,
     )
 
 

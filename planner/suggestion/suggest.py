@@ -17,7 +17,7 @@ from typing import Any
 
 from planner.messages import joined, message
 from planner.report.explain import Explanation
-from planner.report.words import number, percent
+from planner.report.words import number
 from planner.run.metrics import summarise
 from planner.run.tables import Progress
 from planner.spec import Slo, Spec, dump
@@ -27,7 +27,7 @@ from planner.suggestion.curves import IDLE_RATE, nearly_idle
 from planner.suggestion.edge import Edge, interval, is_found, next_rate
 from planner.suggestion.fleet import Groups, whole
 from planner.suggestion.probe import Pace, Period, traffic_of
-from planner.suggestion.rows import refined_row, rough_row, slower_row
+from planner.suggestion.rows import refined_row, rough_row, row_times, slower_row
 from planner.suggestion.search import Probe, system_of
 from planner.suggestion.splits import Split, apply, rank_sizes, splits, tp_sizes, variants
 from planner.suggestion.spread import Spread, cores, spread
@@ -39,6 +39,7 @@ from planner.suggestion.tasks import (
     called,
     guessed,
     halved,
+    held,
     period_of,
     prepared,
     promised,
@@ -76,7 +77,7 @@ RACE, RACE_LEFT = 0.9, 0.5  # of the stage's progress: the race itself; what eac
 ROUND_LEFT = 0.3  # of what is left of their progress, after each: how many rounds there will be is not known
 LOOK = 2  # seeds whose runs at the first rates tell which finalists the others are not worth; and how they compare
 LONGER = 2.0  # times the seconds of a run, to see what is held for long
-FEWER = 0.05  # of the requests that may miss the targets then, besides those that may anyway
+LONG_S = 60.0  # and at least so long: engines near their edge fill up slowly
 OVERLOAD = 1.1  # how far past its highest rate a candidate is run to see what limits it
 
 
@@ -178,8 +179,7 @@ def _told(found: Iterable[tuple[str, Searched]]) -> dict[str, float]:
 class _Closing:
     """What is asked of the best of each mode. A first look asks nothing, and one mode alone has no verdict."""
 
-    longer: tuple[Probe, ...] = ()  # each at the low end of its interval
-    equal: tuple[Probe, ...] = ()  # the slower one at a rate of the faster one, each seed
+    equal: tuple[Probe, ...] = ()  # both at one rate, the first seeds
     pair: tuple[changes.ChangeTask, ...] = ()  # what changes are held against,
     held: tuple[changes.Held, ...] = ()  # and what that found
     reasons: tuple[Explanation, ...] = ()
@@ -204,6 +204,7 @@ class _Session:
         self.period: Period | None = None
         self._edges: dict[Split, Edge] = {}
         self._periods: dict[Split, Period | None] = {}  # of those that every seed runs
+        self._lost: dict[Split, float] = {}  # what part of their rate is held for long
         self._promised: dict[Split, float] = {}
         self._progress, self._quick = progress, quick
 
@@ -232,8 +233,7 @@ class _Session:
         rows = self._refined(rows)
         closing = self._closing(rows)
         verdict = self._verdict(rows, closing)
-        held = self._held(rows, closing.longer)
-        notes = [message("Left out: {what}", text) for text in left_out] + held + self._notes(rows)
+        notes = [message("Left out: {what}", text) for text in left_out] + self._held(rows) + self._notes(rows)
         compared = [row for mode in ("disaggregated", "aggregated") if (row := best_of(rows, mode))]
         brackets = steps_origin(self._systems(compared or rows[:1]))
         return Suggestion(
@@ -361,9 +361,40 @@ class _Session:
         while claims := unproven(rows, 1 if self._quick else FINALISTS):
             until = later + (1 - RACE_LEFT) * (1 - later)
             rows, later = self._raced(rows, claims, (later, until)), until
+        rows = self._lasting(rows, later)
         if self._progress:
             self._progress("all seeds", 1.0)
         return sorted(rows, key=rank)
+
+    def _lasting(self, rows: list[Row], begun: float) -> list[Row]:
+        """Rows in which the best of each mode serves what it holds for long.
+
+        Engines near their edge fill up so slowly that short runs do not see it. Others of a mode that not all seeds
+        have run were compared with its best by short runs, and are taken to lose as much.
+        """
+        long = self._for_longer()
+        asked: set[Split] = set()
+        while long is not None and self.spec.slo.targets and not self._quick:
+            best = [row for mode in ("aggregated", "disaggregated") if (row := best_of(rows, mode)) is not None]
+            best = [row for row in best if row.rate > 0 and row.split not in asked]
+            if not best:
+                break
+            tasks = [ProbeTask(apply(self.spec, row.split), self.seeds[0], row.rate, _paced(long, row)) for row in best]
+            end = begun + (1 - RACE_LEFT) * (1 - begun)
+            rates: list[float] = self._map("all seeds", held, tasks, (begun, end))  # type: ignore[assignment]
+            begun = end
+            for row, rate in zip(best, rates, strict=True):
+                asked.add(row.split)
+                if 0 < rate < row.rate:
+                    self._lost[row.split] = factor = rate / row.rate
+                    self._edges[row.split] = self._edges[row.split].times(factor)
+                    rows = [
+                        row_times(one, factor)
+                        if one.split == row.split or (one.mode == row.mode and not one.refined)
+                        else one
+                        for one in rows
+                    ]
+        return rows
 
     def _raced(self, rows: list[Row], racing: Sequence[Split], part: tuple[float, float]) -> list[Row]:
         """Rows with these run by every seed; those that the first LOOK seeds show to be behind, by these alone."""
@@ -442,7 +473,6 @@ class _Session:
     def _closing(self, rows: list[Row]) -> _Closing:
         if self._quick:
             return _Closing()
-        longer = self._longer(rows)
         equal: list[ProbeTask] = []
         pair: list[changes.ChangeTask] = []
         reasons: list[ProbeTask] = []
@@ -451,7 +481,9 @@ class _Session:
             seed = self.seeds[0]
             brief = shortened(self.period, ours.rate)
             pair = changes.unchanged(
-                self.spec, seed, [(row.split, row.rate, _paced(brief, row)) for row in (ours, theirs)]
+                self.spec,
+                seed,
+                [(row.split, row.rate / self._lost.get(row.split, 1.0), _paced(brief, row)) for row in (ours, theirs)],
             )
             equal = self._at_equal_rate(ours, theirs) if self.spec.slo.targets else []
             reasons = [
@@ -460,7 +492,6 @@ class _Session:
             ]
         calls = [
             *((changes.search_unchanged, one) for one in pair),  # the longest first
-            *((attained, one) for one in longer),
             *((attained, one) for one in equal),
             *((why, one) for one in reasons),
         ]
@@ -469,8 +500,8 @@ class _Session:
         def take(tasks: Sequence[object]) -> tuple[Any, ...]:
             return tuple(next(found) for _ in tasks)
 
-        held = take(pair)
-        return _Closing(take(longer), take(equal), tuple(pair), held, take(reasons))
+        unchanged = take(pair)
+        return _Closing(take(equal), tuple(pair), unchanged, take(reasons))
 
     def _verdict(self, rows: list[Row], closing: _Closing) -> Verdict | None:
         ours, theirs = best_of(rows, "disaggregated"), best_of(rows, "aggregated")
@@ -510,7 +541,7 @@ class _Session:
             margin=margin,
             error=error,
             unmeasured=unknown,
-            at_equal_rate=self._equal_rate(ours, theirs, closing.equal) if closing.equal else None,
+            at_equal_rate=self._equal_rate(closing.equal) if closing.equal else None,
             why=tuple(
                 message("{name}: {what}", row.name, limit(reason))
                 for row, reason in zip((ours, theirs), closing.reasons, strict=True)
@@ -521,23 +552,18 @@ class _Session:
         )
 
     def _at_equal_rate(self, ours: Row, theirs: Row) -> list[ProbeTask]:
-        """The slower one at the highest rate at which the better one was run and passed."""
-        _, other, rate = self._better(ours, theirs)
-        period = _paced(self.period, other)
-        return [ProbeTask(apply(self.spec, other.split), seed, rate, period) for seed in self.seeds[:LOOK]]
+        """Both at a rate that the better one serves, with the first seeds."""
+        rate = self._edges[max(ours, theirs, key=lambda row: row.rate).split].bracket[0]
+        return [
+            ProbeTask(apply(self.spec, row.split), seed, rate, _paced(self.period, row))
+            for row in (ours, theirs)
+            for seed in self.seeds[:LOOK]
+        ]
 
-    def _better(self, ours: Row, theirs: Row) -> tuple[Row, Row, float]:
-        """(the one that serves more, the other, the highest rate at which the first was run and passed)."""
-        better, other = (ours, theirs) if ours.rate > theirs.rate else (theirs, ours)
-        return better, other, self._edges[better.split].bracket[0]
-
-    def _equal_rate(self, ours: Row, theirs: Row, found: Sequence[Probe]) -> EqualRate:
-        better, other, rate = self._better(ours, theirs)
-        known = [one for of_seed in better.searches[:LOOK] for one in of_seed.probes if one.rate == rate]
-        shares = {
-            row.mode: sum(one.attainment for one in runs) / len(runs) for row, runs in ((better, known), (other, found))
-        }
-        return EqualRate(rate, shares["disaggregated"], shares["aggregated"])
+    def _equal_rate(self, found: Sequence[Probe]) -> EqualRate:
+        half = len(found) // 2
+        ours, theirs = (sum(one.attainment for one in runs) / half for runs in (found[:half], found[half:]))
+        return EqualRate(found[0].rate, ours, theirs)
 
     # --- pieces ---
 
@@ -561,40 +587,25 @@ class _Session:
         return sorted({0, *(lengths[len(lengths) * quarter // 4] for quarter in (1, 2, 3))})
 
     def _for_longer(self) -> Period | None:
-        return None if self.period is None else replace(self.period, seconds=LONGER * self.period.seconds)
+        return self.period and replace(self.period, seconds=max(LONGER * self.period.seconds, LONG_S))
 
-    def _lasting(self, rows: Sequence[Row]) -> list[Row]:
-        """The best of each mode that serves any rate."""
-        found = [best_of(rows, mode) for mode in ("disaggregated", "aggregated")]
-        return [row for row in found if row is not None and row.low > 0]
-
-    def _longer(self, rows: Sequence[Row]) -> list[ProbeTask]:
-        period = self._for_longer()
-        if period is None:
-            return []
-        return [
-            ProbeTask(apply(self.spec, row.split), self.seeds[0], row.low, _paced(period, row))
-            for row in self._lasting(rows)
-        ]
-
-    def _held(self, rows: Sequence[Row], runs: Sequence[Probe]) -> list[str]:
-        """Where a mode's best misses the targets when its traffic goes on, even at the low end of its interval."""
-        longer = self._for_longer()
-        if longer is None or self.period is None or not runs:
+    def _held(self, rows: Sequence[Row]) -> list[str]:
+        """Where a mode's best holds less for long than short runs said."""
+        long = self._for_longer()
+        if long is None or self.period is None:
             return []
         return [
             message(
-                "{name}: sent for {long} s instead of {seconds} s, even {rate} req/s are within the targets for "
-                "{share} of the requests only: less is held for long. --requests {count} searches with such runs.",
+                "{name}: runs of {seconds} s are within the targets up to {more} req/s, runs of {long} s up to {rate}: "
+                "that is its rate here.",
                 row.name,
-                number(longer.seconds),
                 number(self.period.seconds),
-                number(row.low),
-                percent(one.attainment),
-                math.ceil(row.rate * longer.seconds),
+                number(row.rate / self._lost[row.split]),
+                number(long.seconds),
+                number(row.rate),
             )
-            for row, one in zip(self._lasting(rows), runs, strict=True)
-            if one.attainment < self.spec.slo.attainment - FEWER
+            for row in rows
+            if row.split in self._lost
         ]
 
     def _least(self, row: Row) -> str:

@@ -20,6 +20,8 @@ SHORTER = 0.75  # of a run's seconds: what is hardly shorter is no run to begin 
 BRIEF = 2 / 3  # of the warm-up and of the least judged seconds that a short run has: it begins under way
 WARMUP = 0.1  # of the seconds of a run, at least
 REQUESTS_PER_GPU, FEWEST, MOST = 400, 2000, 4000  # requests that the best candidate serves in a run; of sessions FEWEST
+FEWER = 0.05  # of the requests that may miss the targets for long, besides those that may anyway
+HELD = 0.03  # width of the bracket of a rate that is held for long
 LOST = 0.1  # width of the bracket that the search of a candidate ends with that is not in the race
 
 
@@ -116,6 +118,19 @@ def search(task: SearchTask) -> Searched:
 def attained(task: ProbeTask) -> Probe:
     """One whole run at one rate."""
     return probe(system_of(task.spec), task.rate, task.seed, early=False, period=task.period)
+
+
+def held(task: ProbeTask) -> float:
+    """The highest rate, up to the task's, that is held for as long as its period, but for FEWER of the requests."""
+    slo = task.spec.slo
+    system = system_of(
+        task.spec.model_copy(update={"slo": slo.model_copy(update={"attainment": max(slo.attainment - FEWER, 0.0)})})
+    )
+    run = Runs(system, task.seed, task.period)
+    first = run(task.rate)
+    if first.passed:
+        return task.rate
+    return highest_rate(run, task.rate, tolerance=HELD, step=1 + 0.99 * HELD, known=(first,)).rate
 
 
 def called(call: tuple[Callable[[Any], Any], Any]) -> Any:

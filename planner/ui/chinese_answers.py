@@ -340,10 +340,9 @@ ANSWERS: dict[str, str] = {
     "Up to {most} GPUs do not serve {rate} req/s {bound}.": (
         "最多 {most} 个 GPU {bound}也不能每秒服务 {rate} 个请求。"
     ),
-    "{name}: sent for {long} s instead of {seconds} s, even {rate} req/s are within the targets for {share} "
-    "of the requests only: less is held for long. --requests {count} searches with such runs.": (
-        "{name}：发送 {long} s 而非 {seconds} s 时，即使 {rate} req/s 也仅有 {share} 的请求达标：长期能维持的速率更低。"
-        "--requests {count} 会用这么长的运行来搜索。"
+    "{name}: runs of {seconds} s are within the targets up to {more} req/s, runs of {long} s up to {rate}: that is its "
+    "rate here.": (
+        "{name}：{seconds} s 的运行在 {more} req/s 以内达标，{long} s 的运行在 {rate} 以内达标：这里取后者。"
     ),
     "Even nearly idle, at {rate} req/s, {engines} has at p99: {least}. Targets below these need a faster GPU, "
     "a smaller model or shorter prompts.": (
