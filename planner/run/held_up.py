@@ -65,7 +65,8 @@ class Steps:
         at = np.minimum(row, len(self.end) - 1)
         passed, first, growth = np.maximum(time_s - self.start[at], 0.0), self.first[at], self.growth[at]
         head = first - growth / 2
-        steps = np.divide(2 * passed, head + np.sqrt(head * head + 2 * growth * passed))  # of first, first + growth ...
+        root = np.sqrt(head * head + 2 * growth * passed)
+        steps = 2 * passed / np.maximum(head + root, SAME_S)  # of first, first + growth and so on
         place = np.clip(np.floor(steps) - 1, 0, self.count[at] - 1)
         return np.where(inside, self.number[at] + place.astype(np.int64), self.total)
 
