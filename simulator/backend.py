@@ -162,8 +162,10 @@ def answer_costs(system: System) -> dict[str, object]:
     return {
         "answering": {
             "first_token_per_token_s": host.response_per_token_s,
-            "request_s": (host.work(0), host.work(1) - host.work(0)),
-            "way_s": (hand.way_s, hand.way_per_token_s),
+            "request_s": host.work(0),
+            "request_per_token_s": host.work(1) - host.work(0),
+            "way_s": hand.way_s,
+            "way_per_token_s": hand.way_per_token_s,
             "read_s": READ_S,
             "read_every_s": [FRONTEND_READS_S, max(system.spec.run.sample_interval_s, READ_S)],
         }

@@ -231,7 +231,8 @@ def test_itl_from_steps_and_from_tokens() -> None:
 def _priced(made: Run, **costs: Any) -> Facts:
     """The run with what API servers do beside handing out tokens: nothing but `costs`."""
     nothing = {
-        "first_token_per_token_s": 0.0, "request_s": (0.0, 0.0), "way_s": (0.0, 0.0), "read_s": 0.0, "read_every_s": [],
+        "first_token_per_token_s": 0.0, "request_s": 0.0, "request_per_token_s": 0.0, "way_s": 0.0,
+        "way_per_token_s": 0.0, "read_s": 0.0, "read_every_s": [],
     }  # fmt: skip
     return Facts(Run(**{**made.__dict__, "manifest": {**made.manifest, "answering": nothing | costs}}))
 
@@ -275,7 +276,7 @@ def test_tokens_wait_while_their_server_takes_in_a_prompt() -> None:
     """It works from 0.127 to 0.133 s: the token of 0.13 leaves 3 ms late, whichever row it stands in."""
     rows = {"start_s": 0.0, "duration_s": 0.13, "count": 13}, {"start_s": 0.13, "duration_s": 0.87, "count": 87}
     for made in (_even_steps(queued_s=[0.133]), _even_steps(*rows, queued_s=[0.133])):
-        found = _priced(made, request_s=(0.001, 5e-5)).gaps
+        found = _priced(made, request_s=0.001, request_per_token_s=5e-5).gaps
         assert found is not None
         assert found.total == 100
         assert found.mean() == pytest.approx(0.010)
@@ -286,7 +287,7 @@ def test_tokens_wait_while_their_server_takes_in_a_prompt() -> None:
 def test_a_decode_server_takes_a_prompt_in_after_its_way() -> None:
     moved = {"transfer_start_s": [0.2], "transfer_end_s": [0.3], "decode_start_s": [0.3], "prefill_end_s": [0.12],
              "worker": ["prefill-0"], "decode_worker": ["aggregated-0"]}  # fmt: skip
-    costs = {"way_s": (0.01, 3e-5), "request_s": (0.006, 0.0)}
+    costs = {"way_s": 0.004, "way_per_token_s": 9e-5, "request_s": 0.006}
     found = _priced(_even_steps(**moved), **costs).gaps  # 0.127 to 0.133
     assert found is not None
     assert found.maximum() == pytest.approx(0.013)

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from planner.run.columns import Columns, by_worker
+from planner.run.columns import Columns, by_worker, equal
 from planner.run.gaps import Gaps, of_answers
 
 SAME_S = 1e-7  # times of one moment
@@ -88,6 +88,7 @@ def late(steps: Steps, begin_s: Array, seconds: Array) -> tuple[Whole, Array]:
     """
     begin_s, same = np.unique(begin_s, return_inverse=True)
     free_s = np.maximum.accumulate(begin_s + np.bincount(same, weights=seconds, minlength=len(begin_s)))
+    until_s = np.minimum(free_s, np.append(begin_s[1:], np.inf))  # what begins next sees to those after
     at, which, found = steps.near(begin_s), np.arange(len(begin_s)), []
     while True:
         inside = at < steps.total
@@ -95,7 +96,7 @@ def late(steps: Steps, begin_s: Array, seconds: Array) -> tuple[Whole, Array]:
         if not len(at):
             break
         due_s = steps.due(at)
-        early = due_s < free_s[which]
+        early = due_s < until_s[which]
         found.append(at[early & (due_s >= begin_s[which])])
         at, which = at[early] + 1, which[early]
     held = np.unique(np.concatenate([np.empty(0, dtype=np.int64), *found]))
@@ -138,19 +139,19 @@ def _of_requests(
     """What an API server works on for requests, as (from when on, how long): their prompts, their first tokens."""
     prompts = requests.floats("prompt_tokens")
     moved = ~np.isnan(requests.floats("transfer_start_s"))
-    here, decoded = ((requests.texts(column) == name) for column in ("worker", "decode_worker"))
+    here, decoded = (equal(requests.texts(column), name) for column in ("worker", "decode_worker"))
     answered = ~np.isnan(requests.floats("first_token_s"))
 
     queued_s, left_s = requests.floats("queued_s"), requests.floats("prefill_end_s")
-    request_s, way_s = (cost[0] + cost[1] * prompts for cost in (costs["request_s"], costs["way_s"]))
+    request_s, way_s = (costs[f"{of}_s"] + costs[f"{of}_per_token_s"] * prompts for of in ("request", "way"))
     sent, handed = here & ~np.isnan(queued_s), moved & decoded & ~np.isnan(left_s)  # which parses the prompt again
 
-    ended_s = left_s[here & ~moved & answered]
-    place = np.minimum(np.searchsorted(rows.end, ended_s - SAME_S), len(rows.end) - 1)
-    begun = decoded & moved & answered & (not first_by_prefill)  # else another server hands it out alone
-    begun_s = requests.floats("decode_start_s")[begun]
-    places = np.concatenate([place, np.maximum(np.searchsorted(rows.start, begun_s + SAME_S) - 1, 0)])
-    first = np.concatenate([prompts[here & ~moved & answered], prompts[begun]]) * costs["first_token_per_token_s"]
+    ended = here & ~moved & answered & ~np.isnan(left_s)
+    place = np.minimum(np.searchsorted(rows.end, left_s[ended] - SAME_S), len(rows.end) - 1)
+    begun_s = requests.floats("decode_start_s")
+    begun = decoded & moved & answered & ~np.isnan(begun_s) & (not first_by_prefill)  # else another hands it out alone
+    places = np.concatenate([place, np.maximum(np.searchsorted(rows.start, begun_s[begun] + SAME_S) - 1, 0)])
+    first = np.concatenate([prompts[ended], prompts[begun]]) * costs["first_token_per_token_s"]
     return (
         ((queued_s - request_s)[sent], request_s[sent]),
         ((left_s + way_s - request_s)[handed], request_s[handed]),

@@ -53,11 +53,13 @@ class Posted(_Part):
 
 
 class Answering(_Part):
-    """What an API server does beside handing out tokens; pairs are seconds, and more for each prompt token."""
+    """What an API server does beside handing out tokens."""
 
     first_token_per_token_s: NonNegative
-    request_s: tuple[NonNegative, NonNegative]
-    way_s: tuple[NonNegative, NonNegative]
+    request_s: NonNegative
+    request_per_token_s: NonNegative
+    way_s: NonNegative
+    way_per_token_s: NonNegative
     read_s: NonNegative
     read_every_s: list[Positive]
 
