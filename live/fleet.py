@@ -22,13 +22,14 @@ from live.address import ServerAddress
 from live.bounded import MOST_METRICS, whole_text
 from live.kv_events import KvEventFeed, overlaps
 from planner.dispatch import Held, NoWorker, backlog, turns
+from planner.engine.host_costs import FRONTEND_READS_S
 from planner.messages import joined, message
 from planner.routing import NEEDS_OVERLAP, WorkerLoad
 from planner.spec import SpecError
 from planner.system.resolve import Pool
 
 log = logging.getLogger("planner.frontend")
-POLL_S = 0.5  # how often a worker's /metrics is read
+POLL_S = FRONTEND_READS_S  # how often a worker's /metrics is read
 POLL_TIMEOUT_S = 5.0
 SILENT_S = 6.0  # without an answer to a poll
 STALLED_S = 30.0  # with requests and without a token or an answer of theirs; longer than a prompt on a CPU takes

@@ -11,10 +11,12 @@ from typing import Any
 import numpy as np
 
 from planner.core import installed, no_cycles
+from planner.engine.host_costs import FRONTEND_READS_S, READ_S
 from planner.engine.provenance import origin
 from planner.run.columns import Columns, Values, by_worker
 from planner.run.tables import STEP_COLUMNS, TRANSFER_COLUMNS, Progress, Run, columns
 from planner.system.capacity import mean_lengths, pool_rates
+from planner.system.hand_over import HandOver
 from planner.system.resolve import System
 from planner.traffic.requests import Load, warnings_of
 from simulator.clock import NOT_YET
@@ -151,10 +153,23 @@ def posting_costs(system: System) -> dict[str, object]:
     }
 
 
-def answer_costs(system: System) -> dict[str, float]:
-    """Seconds by which a step's tokens are handed out later for each token of a prompt that ends there."""
-    price = system.pools[-1].profile.host.response_per_token_s
-    return {"answer_per_token_s": price} if price else {}
+def answer_costs(system: System) -> dict[str, object]:
+    """What API servers do beside handing out tokens, for the manifest; nothing where that is not known."""
+    host = system.pools[-1].profile.host
+    if not host.response_per_token_s:
+        return {}
+    hand = system.wires.hand_over if system.wires is not None else HandOver()
+    return {
+        "answering": {
+            "first_token_per_token_s": host.response_per_token_s,
+            "request_s": host.work(0),
+            "request_per_token_s": host.work(1) - host.work(0),
+            "way_s": hand.way_s,
+            "way_per_token_s": hand.way_per_token_s,
+            "read_s": READ_S,
+            "read_every_s": [FRONTEND_READS_S, max(system.spec.run.sample_interval_s, READ_S)],
+        }
+    }
 
 
 def _requests(visits: list[Visit]) -> Columns:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -227,6 +228,15 @@ def test_itl_from_steps_and_from_tokens() -> None:
     assert summarise(run(table))["itl_mean_ms"] is None
 
 
+def _priced(made: Run, **costs: Any) -> Facts:
+    """The run with what API servers do beside handing out tokens: nothing but `costs`."""
+    nothing = {
+        "first_token_per_token_s": 0.0, "request_s": 0.0, "request_per_token_s": 0.0, "way_s": 0.0,
+        "way_per_token_s": 0.0, "read_s": 0.0, "read_every_s": [],
+    }  # fmt: skip
+    return Facts(Run(**{**made.__dict__, "manifest": {**made.manifest, "answering": nothing | costs}}))
+
+
 @pytest.mark.parametrize("pair", [False, True])
 def test_first_tokens_hold_up_those_that_come_with_them(pair: bool) -> None:
     """100 prompt tokens at 20 us: what ends with a step comes 2 ms late, and the next token that much sooner after."""
@@ -243,7 +253,7 @@ def test_first_tokens_hold_up_those_that_come_with_them(pair: bool) -> None:
         {"start_s": 0.15, "duration_s": 0.01, "decode_seqs": 1},
     ]
     made = run(table, [{**row, "worker": worker} for row in rows], mode="disaggregated" if pair else "aggregated")
-    priced = Facts(Run(**{**made.__dict__, "manifest": {**made.manifest, "answer_per_token_s": 2e-5}}))
+    priced = _priced(made, first_token_per_token_s=2e-5)
     assert priced.gaps is not None
     assert priced.step_gaps is not None
     found = priced.gaps.first[priced.gaps.count == 1]
@@ -253,6 +263,60 @@ def test_first_tokens_hold_up_those_that_come_with_them(pair: bool) -> None:
     assert priced.gaps.maximum() == pytest.approx(0.102)
     assert priced.gaps.percentiles([50]) == pytest.approx([0.013])  # 8, 8, 12, 14, 16, 102
     assert priced.step_gaps.percentiles([50]) == pytest.approx([0.013])  # 10, 10, 12, 14, 14, 100
+
+
+def _even_steps(*rows: dict[str, Any], **of_request: Any) -> Run:
+    """Steps of 10 ms from 0 on, 100 of them in one row unless `rows` say it; one sequence."""
+    table = requests([0.0], [1.0], **of_request)
+    given = rows or ({"start_s": 0.0, "duration_s": 1.0, "count": 100},)
+    return run(table, [{"decode_seqs": 1, **row} for row in given])
+
+
+def test_tokens_wait_while_their_server_takes_in_a_prompt() -> None:
+    """It works from 0.127 to 0.133 s: the token of 0.13 leaves 3 ms late, whichever row it stands in."""
+    rows = {"start_s": 0.0, "duration_s": 0.13, "count": 13}, {"start_s": 0.13, "duration_s": 0.87, "count": 87}
+    for made in (_even_steps(queued_s=[0.133]), _even_steps(*rows, queued_s=[0.133])):
+        found = _priced(made, request_s=0.001, request_per_token_s=5e-5).gaps
+        assert found is not None
+        assert found.total == 100
+        assert found.mean() == pytest.approx(0.010)
+        assert found.maximum() == pytest.approx(0.013)
+        assert found.percentiles([0, 50]) == pytest.approx([0.007, 0.010])
+
+
+def test_a_decode_server_takes_a_prompt_in_after_its_way() -> None:
+    moved = {"transfer_start_s": [0.2], "transfer_end_s": [0.3], "decode_start_s": [0.3], "prefill_end_s": [0.12],
+             "worker": ["prefill-0"], "decode_worker": ["aggregated-0"]}  # fmt: skip
+    costs = {"way_s": 0.004, "way_per_token_s": 9e-5, "request_s": 0.006}
+    found = _priced(_even_steps(**moved), **costs).gaps  # 0.127 to 0.133
+    assert found is not None
+    assert found.maximum() == pytest.approx(0.013)
+
+
+def test_tokens_wait_while_metrics_are_read() -> None:
+    """Each 0.1 s, from 0.025 on, for 6 ms: that of 0.03 leaves at 0.031. Work that takes longer holds up several."""
+    read = _priced(_even_steps(), read_s=0.006, read_every_s=[0.1]).gaps
+    assert read is not None
+    assert read.percentiles([0, 50, 100]) == pytest.approx([0.009, 0.010, 0.011])
+    assert (read.count[read.weight > 0].sum(), int((read.first > 0.0105).sum())) == (100, 10)
+    long = _priced(_even_steps(), read_s=0.028, read_every_s=[1.0]).gaps  # from 0.25 to 0.278: all of three at once
+    assert long is not None
+    assert long.percentiles([0, 100]) == pytest.approx([0.0, 0.038])
+    assert long.mean() == pytest.approx(0.010)
+    assert long.total == 100
+
+
+def test_growing_steps_are_found_by_when_they_end() -> None:
+    """Steps of 10, 10.1, 10.2 ms and so on against a list of them all."""
+    lengths = 0.010 + 1e-4 * np.arange(60)
+    row = {"start_s": 0.0, "duration_s": float(lengths.sum()), "count": 60, "growth_s": 1e-4}
+    found = _priced(_even_steps(row), read_s=0.004, read_every_s=[0.017]).gaps
+    assert found is not None
+    due = np.cumsum(lengths)
+    begun = np.floor(due / 0.017 - 0.25) * 0.017 + 0.25 * 0.017
+    seen = np.maximum(due, np.where(begun >= 0, begun + 0.004, 0.0))
+    gaps = np.sort(np.diff(seen, prepend=0.0))
+    assert found.percentiles([0, 25, 50, 75, 99, 100]) == pytest.approx(np.percentile(gaps, [0, 25, 50, 75, 99, 100]))
 
 
 # --- use ---------------------------------------------------------------------------------------

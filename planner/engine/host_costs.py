@@ -15,6 +15,11 @@ MOST_TOGETHER: Final = 3
 # and the numbers of blocks), one request after another. From prompts that ended in one step, of two loads of one pair:
 # with two of them the way is 2 to 3 ms longer, with three 7. Loads of another pair agree.
 WAY_SHARED: Final = 0.5
+# While an API server answers who reads its /metrics, its event loop waits (vLLM serves them on a thread of the same
+# process, which holds the interpreter's lock). How long is from token gaps of a decode worker, which show the moments
+# at which live reads: the frontend each FRONTEND_READS_S, to route, and who samples a run each sample_interval_s.
+READ_S: Final = 0.0064
+FRONTEND_READS_S: Final = 0.5
 
 
 @dataclass(frozen=True, slots=True)

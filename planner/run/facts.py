@@ -18,8 +18,8 @@ import numpy as np
 import numpy.typing as npt
 
 from planner.messages import message
-from planner.run import gaps
-from planner.run.columns import Columns, by_worker, equal
+from planner.run import gaps, held_up
+from planner.run.columns import Columns, equal
 from planner.run.gaps import Gaps
 from planner.run.tables import Run
 from planner.run.targets import within
@@ -341,12 +341,11 @@ class Facts:
             seen = tokens.whole("request_id")
             mine = np.isin(seen, ids)
             return gaps.of_tokens(seen[mine], tokens.whole("index")[mine], tokens.floats("time_s")[mine])
-        price = self.manifest.get("answer_per_token_s")
-        if not price or not len(steps):
+        costs = self.manifest.get("answering")
+        if not costs or not len(steps):
             return self.step_gaps
-        late, before = (price * tokens for tokens in self._answered)
-        counted = self._in_base
-        return gaps.of_answers(*self._steps_seen, late[counted], before[counted])
+        by_prefill = (self.spec.get("deployment") or {}).get("first_token") == "prefill"
+        return held_up.gaps(steps, self.requests, self._in_base, costs, by_prefill)
 
     @cached_property
     def step_gaps(self) -> Gaps | None:
@@ -366,33 +365,3 @@ class Facts:
             steps.floats(name)[self._in_base] for name in ("duration_s", "growth_s", "count", "decode_seqs")
         )
         return duration, np.nan_to_num(grows), count, seqs
-
-    @cached_property
-    def _answered(self) -> tuple[Array, Array]:
-        """Prompt tokens of those whose first token comes with each row of steps, and with the row before it.
-
-        An API server hands out such a step's tokens the later, the longer the prompts; those of all its sequences.
-        """
-        steps, requests = self.run.columns("steps"), self.requests
-        codes, names = by_worker(steps)
-        start = steps.floats("start_s")
-        end = start + steps.floats("duration_s")
-        moved = ~np.isnan(requests.floats("transfer_start_s"))
-        first_s = np.where(moved, requests.floats("decode_start_s"), requests.floats("prefill_end_s"))
-        seen = ~np.isnan(first_s) & ~np.isnan(requests.floats("first_token_s"))
-        if (self.spec.get("deployment") or {}).get("first_token") == "prefill":  # whose server hands it out alone
-            seen &= ~moved
-        prompts = requests.whole("prompt_tokens")
-        both = zip(requests.texts("worker"), requests.texts("decode_worker"), strict=True)
-        places = {name: code for code, name in enumerate(names)}
-        where = np.array([places.get(str(other or one), -1) for one, other in both], dtype=np.int64)
-        tokens, before = np.zeros(len(start)), np.zeros(len(start))
-        for code in range(len(names)):
-            own = np.flatnonzero(codes == code)
-            own = own[np.argsort(start[own], kind="stable")]
-            begun, ended = (seen & how & (where == code) for how in (moved, ~moved))  # what `first_s` is of its step
-            np.add.at(tokens, own[np.searchsorted(start[own], first_s[begun] + SAME_S) - 1], prompts[begun])
-            place = np.minimum(np.searchsorted(end[own], first_s[ended] - SAME_S), len(own) - 1)
-            np.add.at(tokens, own[place], prompts[ended])
-            before[own[1:]] = tokens[own[:-1]]
-        return tokens, before

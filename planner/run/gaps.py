@@ -7,7 +7,7 @@ so 2.5 million gaps are a few ten thousand rows.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from functools import cached_property
 
 import numpy as np
@@ -117,20 +117,29 @@ def of_steps(duration: Array, growth: Array, count: Array, decode_seqs: Array) -
 
 
 def of_answers(
-    duration: Array, growth: Array, count: Array, decode_seqs: Array, late: Array, late_before: Array
+    duration: Array, growth: Array, count: Array, decode_seqs: Array, step: npt.NDArray[np.int64], more: Array
 ) -> Gaps:
-    """The same as a client sees them: a row's last tokens come `late` seconds late, those before it `late_before`."""
+    """The same as a client sees them: before the tokens of `step` it waits `more` seconds.
+
+    Steps are numbered through all rows; each stands once, in order.
+    """
     rows = (decode_seqs > 0) & (count > 0)
-    found = _of_rows(duration, growth, count, decode_seqs, rows)
-    more, less, alone = late[rows], late_before[rows], found.count == 1
-    found = replace(found, first=np.maximum(found.first + alone * (more - less), 0.0))
-    head, tail = (less > 0) & ~alone, (more > 0) & ~alone
-    parts = (
-        found._part(1.0 * head, found.count - tail),
-        _single(np.maximum(found.first - less, 0.0)[head], found.weight[head]),
-        _single((found.first + (found.count - 1) * found.growth + more)[tail], found.weight[tail]),
+    whole = _of_rows(duration, growth, np.maximum(count, 1), decode_seqs, np.ones_like(rows))
+    begin = np.cumsum(count) - count
+    row = np.searchsorted(begin, step, side="right") - 1
+    alone = np.maximum(whole.first[row] + (step - begin[row]) * whole.growth[row] + more, 0.0)
+    start, stop = (np.sort(np.concatenate(ends)) for ends in ((begin, step + 1.0), (begin + count, step)))
+    start, stop = start[stop > start], stop[stop > start]
+    of = np.searchsorted(begin, start, side="right") - 1
+    first = whole.first[of] + (start - begin[of]) * whole.growth[of]
+    parts = Gaps(first, whole.growth[of], stop - start, whole.weight[of]), _single(alone, whole.weight[row])
+    seen = rows[of], rows[row]
+    return Gaps(
+        *(
+            np.concatenate([getattr(part, name.name)[kept] for part, kept in zip(parts, seen, strict=True)])
+            for name in fields(Gaps)
+        )
     )
-    return Gaps(*(np.concatenate([getattr(part, name.name) for part in parts]) for name in fields(Gaps)))
 
 
 def _of_rows(duration: Array, growth: Array, count: Array, decode_seqs: Array, rows: npt.NDArray[np.bool_]) -> Gaps:

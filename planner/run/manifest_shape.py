@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import ConfigDict
 
-from planner.spec import Node, NonNegative, NonNegativeInt, Retrieval, Slo
+from planner.spec import Node, NonNegative, NonNegativeInt, Positive, Retrieval, Slo
 
 Role = Literal["aggregated", "prefill", "decode"]
 Named = dict[str, Any]
@@ -52,6 +52,18 @@ class Posted(_Part):
     block_bytes: NonNegative
 
 
+class Answering(_Part):
+    """What an API server does beside handing out tokens."""
+
+    first_token_per_token_s: NonNegative
+    request_s: NonNegative
+    request_per_token_s: NonNegative
+    way_s: NonNegative
+    way_per_token_s: NonNegative
+    read_s: NonNegative
+    read_every_s: list[Positive]
+
+
 class Manifest(_Part):
     spec: Shown
     spec_yaml: str | None = None
@@ -67,7 +79,7 @@ class Manifest(_Part):
     kv_block_tokens: dict[str, NonNegative | None] | None = None
     highest_rates: dict[str, NonNegative | None] | None = None
     posting: Posted | None = None
-    answer_per_token_s: NonNegative | None = None
+    answering: Answering | None = None
     versions: Named | None = None
     server_start_s: Named | None = None
     profiles_measured: dict[str, Named] | None = None
