@@ -169,7 +169,8 @@ class Shell:
             self.run(node.bodies[0], scope)
             return
         doubt, branch = None, f"{node.what} {id(node)}"
-        unset = "" if sum(map(bool, node.bodies)) == 1 else None  # as `${NAME:-other}` takes the other; of two ways none is sure
+        # As `${NAME:-other}` takes the other; of two ways none is sure.
+        unset = "" if sum(map(bool, node.bodies)) == 1 else None
         for index, (test, body) in enumerate(zip(node.tests, node.bodies, strict=True)):
             holds = True if test is None else test.holds(lambda words: self.expand(words, scope), unset)
             if holds is False:
