@@ -206,9 +206,7 @@ def warnings(summary: Summary) -> list[str]:
             )
         )
     if 0 < (answered := summary["completed"] or 0) < FEW:
-        found.append(
-            message("Only {count:.0f} answered: percentiles and shares of so few say little.", answered)
-        )
+        found.append(message("Only {count:.0f} answered: percentiles and shares of so few say little.", answered))
     if summary.refusals:
         found.append(message("{refused}.", refused(summary)))
     if summary["rejected"] and not summary.refusals:
