@@ -346,6 +346,8 @@ def test_users_become_requests() -> None:
     asked = Scenario(load="users")
     assert asked.sent_rate == pytest.approx(500 / (30 + 0.5 + 211 * 0.03))
     assert compute.rate_of(asked.spec()) == pytest.approx(asked.sent_rate)
+    told = [one.value for one in page("ask", load="users", users="20").caption]
+    assert any("20 users (0.543 requests/s)" in text for text in told), "the question in a line"
 
 
 def test_how_few_is_answered_for_that_many() -> None:
