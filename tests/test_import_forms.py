@@ -214,6 +214,18 @@ services:
 """
 
 
+def test_compose_leaves_dollars_to_the_shell() -> None:
+    text = """services:
+  llm:
+    image: vllm/vllm-openai
+    entrypoint: [bash, -c]
+    command: ['if [ "$${Q:-none}" != none ]; then E="--quantization $$Q"; fi; vllm serve Qwen/Qwen3-8B -tp ${TP:-2} $$E']
+"""
+    found = read(text)
+    assert shape(found) == ((1, 2),)
+    assert found.spec.engine.quantization is None
+
+
 def test_compose() -> None:
     found = read(COMPOSE)
     assert (found.dialect, found.spec.model, shape(found), found.losses) == (

@@ -36,6 +36,8 @@ SCRIPTS = {
     "short ifs": "A=1\n[ $A = 1 ] && [ $A = 2 ] && run no\n[ $A = 1 ] &&\n  [ $A != 2 ] && run yes\n",
     "case": 'M=${M:-pd}\ncase "$M" in\n  agg) run a;;\n  p*|d) run pd ;;\n  *) run other\nesac\n',
     "arguments": 'T=1\nwhile [[ $# -gt 0 ]]; do case $1 in --tp) T="$2"; shift 2;; esac; done\nrun $T\n',
+    "if skipped": 'if [ "${Q:-none}" != none ]; then E="-q $Q"; L+=(x); fi\nrun a $E "${L[@]}" b\n',
+    "options": 'T=1\nwhile getopts "t:" o; do case $o in t) T=$OPTARG;; esac; done\nrun $T\n',
     "group": "{ run a; run b; }\n( run c )\n",
 }
 

@@ -174,6 +174,7 @@ class Shell:
         for index, (test, body) in enumerate(zip(node.tests, node.bodies, strict=True)):
             holds = True if test is None else test.holds(lambda words: self.expand(words, scope), unset)
             if holds is False:
+                _unset(body, scope)
                 continue
             if node.what == "while":
                 unbounded = scope.unbounded or "a `while` or `until` loop"
@@ -300,6 +301,20 @@ class Shell:
         pieces[0] = (pieces[0][0][head:], pieces[0][1])
         value = " ".join(self.expand([Word(tuple(pieces))], scope))
         local[name] = [(scope.values.get(name) or [""])[0] + value if operator == "+=" else value]
+
+
+def _unset(body: Sequence[Node], scope: _Scope) -> None:
+    """What a body that does not run would have set is nothing, unless it was set before."""
+    for node in body:
+        if isinstance(node, Simple):
+            for word in node.words:
+                match = _ASSIGN.fullmatch(word.raw)
+                if match is None:
+                    break
+                scope.values.setdefault(match[1], [] if match[3].startswith("(") else [""])
+        elif isinstance(node, Branch):
+            for inner in node.bodies:
+                _unset(inner, scope)
 
 
 def _starts(body: Sequence[Node]) -> bool:

@@ -47,6 +47,8 @@ class Test:
             turned, plain, words = not turned, plain[1:], words[1:]
         if plain in (["true"], [":"], ["false"]):
             return (plain != ["false"]) != turned
+        if plain[:1] == ["getopts"] and not expand([Word((("$@", "bare"),))]):
+            return turned  # no arguments, no options
         if not plain or plain[0] not in ("[", "[[", "test") or plain[-1] != _CLOSED.get(plain[0], plain[-1]):
             return None
         inner = words[1:] if plain[0] == "test" else words[1:-1]
