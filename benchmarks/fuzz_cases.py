@@ -18,6 +18,9 @@ from fuzz_values import VALUES, as_json, as_yaml, broken, damaged, like, short
 from hypothesis import strategies as st
 
 ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "tests"))  # where the traces are
+from trace_samples import AZURE, BAILIAN, BURSTGPT  # noqa: E402
+
 SMALL = ["--set", "workload.requests=20"]
 
 
@@ -211,22 +214,6 @@ MOONCAKE = [
     {"timestamp": 900, "input_length": 1100, "output_length": 6, "hash_ids": [0, 1, 3]},
     {"delay": 9, "session_id": "a", "input_length": 30, "output_length": 7},
 ]
-AZURE = "TIMESTAMP,ContextTokens,GeneratedTokens\n2023-11-16 18:15:46.68,374,44\n2023-11-16 18:15:50.99,396,9\n"
-BURST = (
-    "Timestamp,Session ID,Elapsed time,Model,Request tokens,Response tokens,Total tokens,Log Type\n"
-    "5,1,2.0,ChatGPT,472,18,490,Conversation log\n45,1,1.0,ChatGPT,1087,0,1087,API log\n60,1,1,GPT-4,9,9,18,API log\n"
-)
-BAILIAN = [
-    {"chat_id": 1, "parent_chat_id": -1, "timestamp": 0.5, "input_length": 20, "output_length": 3, "hash_ids": [7, 8]},
-    {
-        "chat_id": 9,
-        "parent_chat_id": 1,
-        "timestamp": 4.5,
-        "input_length": 40,
-        "output_length": 3,
-        "hash_ids": [7, 9, 5],
-    },
-]
 AGENT = {
     "id": "s",
     "block_size": 64,
@@ -304,7 +291,7 @@ def traces(draw: st.DrawFn) -> Case:
     elif form == "planner":
         data = Path(ROOT, "benchmarks/recorded").exists() and _table() or b""
     else:
-        data = draw(_cells(AZURE if form == "azure" else BURST))
+        data = draw(_cells(AZURE if form == "azure" else BURSTGPT))
     name = "c-trace.csv" if form == "servegen" else "t"
     files[name] = draw(st.one_of(st.just(data), damaged(data)))
     which = draw(st.sampled_from(["auto", "auto", form]))

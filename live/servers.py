@@ -41,6 +41,7 @@ from planner.system.resolve import Pool, Role, System
 # A start takes 37 s on two idle cores and 75 s beside three other jobs; an 8B model on a GPU about 100 s.
 CPU_START_S, CPU_START_MOST_S = 240.0, 900.0
 GPU_START_S, LOAD_BYTES_S = 300.0, 0.2e9  # of which kernels and graphs; weights from a slow disk
+BEAT_S = 1.0  # between two reports of servers that start
 POLL_S = 0.25
 
 
@@ -229,9 +230,11 @@ class Servers:
         async with aiohttp.ClientSession(timeout=timeout) as session:
             tasks = [asyncio.create_task(self._wait(session, item)) for item in self._running]
             try:
-                for done, finished in enumerate(asyncio.as_completed(tasks)):
-                    worker = await finished
-                    self._progress(f"{worker.name} is up after {worker.start_s:.0f} s", (done + 1) / len(tasks))
+                waiting = set(tasks)
+                while waiting:
+                    finished, waiting = await asyncio.wait(waiting, timeout=BEAT_S, return_when=asyncio.FIRST_COMPLETED)
+                    up = [f"{(await task).name} is up after {(await task).start_s:.0f} s" for task in finished]
+                    self._progress("; ".join(up), 1 - len(waiting) / len(tasks))
                 return tuple([await task for task in tasks])
             finally:
                 for task in tasks:

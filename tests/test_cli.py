@@ -308,6 +308,9 @@ def test_progress_is_silent_for_two_seconds_and_stays_on_stderr(
     told = capsys.readouterr()
     assert told.out == ""
     assert told.err.splitlines() == ["simulate:  20 %, 3 s", "simulate:  31 %, 3 s"]
+    for clock[0] in (4.0, 12.0, 13.5, 22.0, 24.0):
+        update("simulate", 0.31)
+    assert capsys.readouterr().err.splitlines() == ["simulate:  31 %, 14 s", "simulate:  31 %, 24 s"], "it goes on"
 
 
 def test_help_imports_nothing_heavy() -> None:

@@ -95,6 +95,28 @@ def test_prompts_too_long_for_the_target_are_not_cured_by_more_workers() -> None
     assert "more of them would help little" in found.text
 
 
+@pytest.mark.parametrize(
+    ("waits", "prefills", "said"),
+    [(0.0, 0.8, "takes too long by itself"), (0.6, 0.2, "come in bursts and wait for one another")],
+)
+@pytest.mark.parametrize("tpot", [0.01, 0.05])
+def test_aggregated_workers_that_seldom_prefill_are_not_short_of_it(
+    waits: float, prefills: float, said: str, tpot: float
+) -> None:
+    start = SEND + waits
+    at = {"queued_s": SEND, "prefill_start_s": start, "prefill_end_s": start + prefills}
+    table = requests(SEND, [0.81] * len(SEND), tpot=tpot, worker=["aggregated-0"] * len(SEND), **at)
+    rows: list[dict[str, Any]] = []
+    for second in range(20):
+        rows.append({"worker": "aggregated-0", "start_s": second, "duration_s": 0.2, "prefill_tokens": 9})
+        rows.append({"worker": "aggregated-0", "start_s": second + 0.2, "duration_s": 0.8, "decode_seqs": 1})
+    found = explained(run(table, rows))
+    assert (found.kind, found.where) == ("prefill", "aggregated")
+    assert said in found.text
+    assert "only 20.1 % of the time in steps with prompt tokens" in found.text
+    assert ("Also, TPOT is 50 ms at the median" in found.text) == (tpot > 0.03)
+
+
 def test_prompts_that_wait_for_a_full_decode_side_are_its_fault() -> None:
     made = growing("queue")
     rows = [
@@ -281,6 +303,12 @@ def test_waiting_in_a_shared_queue_is_queueing(retrieval: str) -> None:
     found = explain(summary)
     assert found.kind == "prefill"
     assert "Queue is" in found.text
+
+
+@pytest.mark.parametrize("count", [1, 9, 10])
+def test_few_requests_are_said_to_be_few(count: int) -> None:
+    found = printing.warnings(summarise(run(requests(SEND[:count], [0.1] * count))))
+    assert any("say little" in text for text in found) == (count < 10)
 
 
 def test_report_fits_80_columns_and_adds_its_warnings() -> None:

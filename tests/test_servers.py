@@ -184,6 +184,21 @@ def test_servers_start_report_and_stop(fake_vllm: Any, tmp_path: Path) -> None:
     assert not any(map(alive, pids_in(folder)))
 
 
+def test_a_start_that_takes_long_keeps_saying_so(fake_vllm: Any, tmp_path: Path) -> None:
+    fake_vllm("silent")
+    told: list[float] = []
+
+    async def go() -> None:
+        progress = lambda _message, fraction: told.append(fraction)  # noqa: E731
+        async with Servers(system_of(), CPU, MODEL, tmp_path / "run", start_timeout_s=2.5, progress=progress):
+            pass
+
+    with pytest.raises(LiveError):
+        asyncio.run(go())
+    assert len(told) >= 2
+    assert set(told) == {0.0}
+
+
 @pytest.mark.parametrize(
     ("mode", "words"),
     [("oom", "does not fit.*No available memory"), ("port", "port is in use"), ("silent", "not healthy within 1 s")],

@@ -27,6 +27,17 @@ SCRIPTS = {
     "plus": 'A=x\nA+=" y"\nrun $A "$A"\n',
     "unset": 'run "$@" "${NOTHING[@]}" end\n',
     "nested": "for r in p d; do for i in 0 1; do run $r-$i; done; done\n",
+    "if": 'A=${A:-0}\nif [ "$A" = 1 ]; then run one; elif [[ $A == 0* ]]; then run zero; else run other; fi\n',
+    "if not": 'if ! [ -z "$NOTHING" ]; then run no; fi\nif [ ! -n "$NOTHING" ]; then run yes; fi\n',
+    "if numbers": "N=4\nif [[ $N -ge 4 ]]; then B=8; else B=2; fi\nif test $N -lt 4; then B=1; fi\nrun $B\n",
+    "if arrays": 'L=(-a)\nif [[ "${Q:-}" == 1 ]]; then L+=(-q fp8); fi\nrun "${L[@]}"\n',
+    "if nested": "A=x\nif true; then if [ $A != x ]; then run no; else run yes; fi; fi\nif false; then run no; fi\n",
+    "short if": 'A=1\n[ "$A" = 1 ] && run a\n[[ $A == 2 ]] && B=2 || B=3\n[ "$B" = 3 ] || run no\nrun $B\n',
+    "short ifs": "A=1\n[ $A = 1 ] && [ $A = 2 ] && run no\n[ $A = 1 ] &&\n  [ $A != 2 ] && run yes\n",
+    "case": 'M=${M:-pd}\ncase "$M" in\n  agg) run a;;\n  p*|d) run pd ;;\n  *) run other\nesac\n',
+    "arguments": 'T=1\nwhile [[ $# -gt 0 ]]; do case $1 in --tp) T="$2"; shift 2;; esac; done\nrun $T\n',
+    "if skipped": 'if [ "${Q:-none}" != none ]; then E="-q $Q"; L+=(x); fi\nrun a $E "${L[@]}" b\n',
+    "options": 'T=1\nwhile getopts "t:" o; do case $o in t) T=$OPTARG;; esac; done\nrun $T\n',
     "group": "{ run a; run b; }\n( run c )\n",
 }
 
@@ -57,6 +68,23 @@ def test_what_is_not_known_stays_as_it_is_written() -> None:
     assert ours("run $MODEL ${TP} $(nproc)\n") == [["$MODEL", "${TP}", "$(nproc)"]]
     (only,) = commands("for i in $GPUS; do run $i; done\n", "x")
     assert only.unbounded == "for i in $GPUS"
+
+
+@pytest.mark.parametrize(
+    ("text", "doubts"),
+    [
+        ("A=1\nif [ -f big ]; then A=2; fi\nB=$A\nrun $B\n", ("if [ -f big ]",)),
+        ('case "$1" in a) L+=(x);; esac\nrun "${L[@]}"\n', ("case $1",)),
+        ("if grep -q x y; then run a; fi\n", ("if grep -q x y",)),
+        ('if [ -n "$BIG" ]; then A=8; else A=1; fi\nrun $A\n', ("if [ -n $BIG ]",)),
+        ("if a || b; then run a; fi\n", ("if ...",)),
+        ("[ -f big ] && A=2\nA=3\nrun $A\n", ()),
+        ("f() { run $1; }\n[ -f big ] && A=2\nf $A\n", ("if [ -f big ]",)),
+    ],
+)
+def test_what_depends_on_an_unknown_condition_says_so(text: str, doubts: tuple[str, ...]) -> None:
+    (one,) = commands(text, "x")
+    assert one.doubts == doubts
 
 
 def test_placeholders_are_words_and_texts_nearby_are_kept() -> None:

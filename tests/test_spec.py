@@ -154,7 +154,7 @@ BROKEN = {
     "two documents": ("a: 1\n---\nb: 2", "x.yaml: line 2, column 1: not valid YAML (but found another document)"),
     "number as key": ("1: 2", "x.yaml: line 1: a key that is no text; allowed: text keys"),
     "list as key": ("? [1]\n: 2", "x.yaml: line 1: a key that is no text; allowed: text keys"),
-    "no keys": ("hello", "x.yaml: holds str, not keys; allowed: `key: value` lines"),
+    "no keys": ("hello", "x.yaml: holds text, not keys; allowed: `key: value` lines"),
     "empty": ("", "x.yaml: the file is empty; allowed: YAML keys and values"),
     "endless alias": (
         "name: &x [*x]",

@@ -94,11 +94,11 @@ def test_questions_of_gpus_are_what_suggest_answers(tmp_path: Path) -> None:
     ("text", "said"),
     [
         ("set: {}\nsed: [1]", "sed: unknown key; did you mean 'seeds'"),
-        ("base: nowhere", "nowhere: no such file"),
+        ("base: nowhere", "grid.yaml: base: nowhere: no such file"),
         ("set: {workload.rate: []}", "set.workload.rate: [] is not a list of values"),
         ("set: {workload.rate: [1, 1]}", "set.workload.rate: 1 twice"),
         ("set: {workload.rate: [1, fast]}", "workload.rate: 'fast'"),
-        ("set: {workload.rat: [1]}", "workload.rat: unknown key"),
+        ("set: {workload.rat: [1]}", "grid.yaml: --set workload.rat: unknown key"),
         ("set: {run.seed: [1]}", "allowed: the keys seeds and gpus"),
         ("gpus: [0]", "gpus[0]: 0 is"),
         (
@@ -108,7 +108,7 @@ def test_questions_of_gpus_are_what_suggest_answers(tmp_path: Path) -> None:
         ("seeds: []", "seeds: [] is not"),
         ("gpus: 3", "gpus: 3 is not a list"),
         ("set: {workload.rate: 3}", "workload.rate: 3 is not a list"),
-        ("- 1", "holds list, not keys"),
+        ("- 1", "holds a list, not keys"),
     ],
 )
 def test_a_bad_grid_is_one_line(text: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

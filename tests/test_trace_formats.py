@@ -407,6 +407,16 @@ def test_a_long_file_is_described_in_little_memory(tmp_path: Path, capsys: pytes
     assert grown < 60_000  # kB; the rows kept would be 20,000 x 200 x 8 B and more
 
 
+@pytest.mark.parametrize(("last_s", "said"), [(1, "1 second."), (60, "1 minute."), (90, "1.5 minutes.")])
+def test_a_short_trace_has_no_minute_below_its_mean(
+    last_s: int, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.run(["trace", str(write(tmp_path, "a.csv", azure((0, 100, 5), (last_s, 100, 5))))]) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert f"2 requests over {said}" in out
+    assert "0.5 times the mean" not in out
+
+
 def test_the_trace_command_says_what_is_in_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = write(tmp_path, "a.csv", azure(*((i * 1.5, 100, 5) for i in range(200))))
     assert cli.run(["trace", str(path)]) == 0

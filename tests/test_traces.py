@@ -31,33 +31,16 @@ from planner.traffic.traces import (
     write_mooncake,
 )
 from planner.traffic.workload import at_rate, build, offered_rate
+from trace_samples import AZURE, BAILIAN, BURSTGPT
 
 MOONCAKE = [
     {"timestamp": 1000, "input_length": 1030, "output_length": 5, "hash_ids": [0, 1, 2]},
     {"timestamp": 3000, "input_length": 1100, "output_length": 6, "hash_ids": [0, 1, 3]},
     {"timestamp": 2000, "input_length": 300, "output_length": 7, "hash_ids": [4]},
 ]
-AZURE = (
-    "TIMESTAMP,ContextTokens,GeneratedTokens\n2023-11-16 18:15:46.6805900,374,44\n2023-11-16 18:15:50.9951690,396,9\n"
-)
 AZURE_2024 = AZURE.replace("2023-11-16 18:15:46.6805900", "2024-05-10 00:00:00.009930+00:00").replace(
     "2023-11-16 18:15:50.9951690", "2024-05-10 00:00:04.324509+00:00"
 )
-BURSTGPT = (
-    "Timestamp,Model,Request tokens,Response tokens,Total tokens,Log Type\n"
-    "5,ChatGPT,472,18,490,Conversation log\n45,ChatGPT,1087,0,1087,Conversation log\n118,GPT-4,417,276,693,API log\n"
-)
-BAILIAN = [
-    {"chat_id": 1, "parent_chat_id": -1, "timestamp": 0.5, "input_length": 20, "output_length": 3, "hash_ids": [7, 8]},
-    {
-        "chat_id": 9,
-        "parent_chat_id": 1,
-        "timestamp": 4.5,
-        "input_length": 40,
-        "output_length": 3,
-        "hash_ids": [7, 9, 5],
-    },
-]
 STRICT = Selection(strict=True)
 VLLM = {"start_times": [10.0, 10.5, 11.0], "input_lens": [8, 9, 10], "output_lens": [3, 0, 4], "backend": "vllm"}
 

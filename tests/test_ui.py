@@ -204,6 +204,12 @@ def test_scenario_survives_its_address() -> None:
     assert read(asked.params()) == (asked, [])
 
 
+@pytest.mark.parametrize(("hardware", "wire"), [("h200", "nvlink_nixl"), ("l40s", "pcie4"), ("cpu", "cpu_shm")])
+def test_kv_takes_a_link_that_the_gpu_has(hardware: str, wire: str) -> None:
+    assert Scenario(hardware=hardware).wire == wire
+    assert Scenario(hardware=hardware, link="ib_400").wire == "ib_400"
+
+
 @pytest.mark.parametrize("view", ["Load", "Ratio", "Trade-off", "First token", "Timeline"])
 def test_why_views(view: str) -> None:
     app = page("why")
@@ -211,6 +217,11 @@ def test_why_views(view: str) -> None:
     app.slider(key="why_rate").set_value(app.slider(key="why_rate").max / 2)
     fine(app.run())
     assert any(":material/visibility:" in one.value for one in app.caption), "how to read the chart"
+
+
+def test_the_slider_begins_at_a_short_number() -> None:
+    value = page("why").slider(key="why_rate").value
+    assert len(f"{value!r}") <= len("0.123"), "it stands above the handle as it is"
 
 
 def test_workbench_tools() -> None:
@@ -335,6 +346,8 @@ def test_users_become_requests() -> None:
     asked = Scenario(load="users")
     assert asked.sent_rate == pytest.approx(500 / (30 + 0.5 + 211 * 0.03))
     assert compute.rate_of(asked.spec()) == pytest.approx(asked.sent_rate)
+    told = [one.value for one in page("ask", load="users", users="20").caption]
+    assert any("20 users (0.543 requests/s)" in text for text in told), "the question in a line"
 
 
 def test_how_few_is_answered_for_that_many() -> None:

@@ -232,7 +232,11 @@ def test_replay_prints_lines_and_writes_parquet(
         (["disagg", "--metrics", "http://127.0.0.1:1"], "of which pool?"),
         (["disagg", "--metrics", "prefill=http://127.0.0.1:1"], "no decode engine"),
         (["agg", "--metrics", "decode=http://127.0.0.1:1"], "has no decode pool"),
-        (["--metrics", "127.0.0.1:1"], "is no URL"),
+        (["--metrics", "127.0.0.1:1"], "--metrics 127.0.0.1:1: is no URL"),
+        (
+            ["disagg", "--endpoint", "http://127.0.0.1:1"],
+            "--endpoint http://127.0.0.1:1: of which pool?",
+        ),
         (["--replay", "nothing.jsonl"], "no such file"),
     ],
 )

@@ -227,25 +227,30 @@ def print_json(data: Any) -> None:
     print(json.dumps(data, indent=2, allow_nan=False))
 
 
+STILL_S = 10.0  # between two lines that say the same, where there is no terminal
+
+
 def progress(quiet_s: float = 2.0) -> Callable[[str, float], None]:
     """A progress callback that says nothing for two seconds, then keeps one line of stderr up to date.
 
-    Without a terminal it prints a line when a stage begins and then every ten per cent at most.
+    Without a terminal it prints a line when a stage begins, and then every ten per cent, or every ten seconds where
+    nothing moves: a server takes a minute to start.
     """
-    started = time.monotonic()
+    started = last = time.monotonic()
     said: tuple[str, int] = ("", -1)
     terminal = sys.stderr.isatty()
 
     def update(stage: str, done: float) -> None:
-        nonlocal said
-        if time.monotonic() - started < quiet_s:
+        nonlocal said, last
+        here = time.monotonic()
+        if here - started < quiet_s:
             return
         per_cent = int(done * 100)
         now = (stage, per_cent if terminal else per_cent // 10)
-        if now != said:
-            said = now
+        if now != said or (done < 1 and here - last >= (1.0 if terminal else STILL_S)):
+            said, last = now, here
             end = "\r" if terminal and done < 1 else "\n"
-            print(f"{stage}: {per_cent:3d} %, {time.monotonic() - started:.0f} s", end=end, file=sys.stderr, flush=True)
+            print(f"{stage}: {per_cent:3d} %, {here - started:.0f} s", end=end, file=sys.stderr, flush=True)
 
     return update
 

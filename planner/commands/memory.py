@@ -46,9 +46,10 @@ def _print(found: dict[str, Any]) -> None:
 
     page = console()
     state = f", {found['state_bytes'] / 1e6:.1f} MB of state a sequence" if found["state_bytes"] else ""
+    page.print(f"{found['model']} on {found['hardware']}: {_fits(found['gpus'])}.", soft_wrap=True)
+    active = f", {found['active_parameters'] / 1e9:.2f} active" if _sparse(found) else ""
     page.print(
-        f"{found['model']} on {found['hardware']}: {found['parameters'] / 1e9:.2f} billion parameters, "
-        f"{found['active_parameters'] / 1e9:.2f} active; weights {found['weight_bytes'] / 1e9:.1f} GB; "
+        f"{found['parameters'] / 1e9:.2f} billion parameters{active}; weights {found['weight_bytes'] / 1e9:.1f} GB; "
         f"KV {found['kv_bytes_per_token']} bytes a token{state}"
     )
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
@@ -59,6 +60,20 @@ def _print(found: dict[str, Any]) -> None:
         table.add_row(str(row["tp"]), *(f"{row[name]:.2f}" for name in _COLUMNS), tokens)
     page.print(table)
     page.print("GiB on each GPU.")
+
+
+def _fits(rows: list[dict[str, Any]]) -> str:
+    """On how few of the GPUs asked about, and how much context then."""
+    able = [row for row in rows if not row["refused"]]
+    if not able:
+        tried = ", ".join(str(row["tp"]) for row in rows)
+        return f"does not fit with tp {tried}; an engine needs more or larger GPUs, or fewer bits a weight"
+    least = min(able, key=lambda row: row["tp"])
+    return f"fits with tp {least['tp']}, which leaves room for {least['kv_tokens']:,} tokens of context"
+
+
+def _sparse(found: dict[str, Any]) -> bool:
+    return bool(found["active_parameters"] < 0.995 * found["parameters"])
 
 
 def register(app: typer.Typer) -> None:

@@ -124,7 +124,7 @@ def _write(scan: Scan, found: TraceSummary, interrupted: bool) -> None:
     if interrupted:
         printing.say(screen, "Interrupted: these are the figures of what was read so far.")
     if found.rate is not None and found.gap_cv is not None and found.peak_to_mean is not None:
-        per = _time(found.bin_s)
+        per = _time(found.bin_s).removeprefix("1 ")
         said = [f"{number(found.rate)} a second on average"]
         if len(found.arrivals) > 1:
             said.append(f"in the busiest {per} {_times(found.peak_to_mean)} the mean")
@@ -162,11 +162,10 @@ def _times(factor: float) -> str:
 def _time(seconds: float) -> str:
     from planner.report.words import number
 
-    for unit, length in (("days", 86_400.0), ("hours", 3600.0), ("minutes", 60.0)):
-        if seconds >= length:
-            count = seconds / length
-            return unit[:-1] if count == 1 else f"{number(count)} {unit}"
-    return f"{number(seconds)} seconds"
+    units = (("days", 86_400.0), ("hours", 3600.0), ("minutes", 60.0), ("seconds", 1.0))
+    unit, length = next(((unit, length) for unit, length in units if seconds >= length), units[-1])
+    count = number(seconds / length)
+    return f"{count} {unit[:-1] if count == '1' else unit}"
 
 
 def _bars(counts: tuple[int, ...]) -> list[str]:

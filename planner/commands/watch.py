@@ -252,7 +252,8 @@ class _Stack:
     ) -> None:
         from planner.spec import SpecError
 
-        named = [_named(text, system) for text in metrics or ([endpoint] if endpoint else [])]
+        option = "--metrics" if metrics else "--endpoint"
+        named = [_named(text, option, system) for text in metrics or ([endpoint] if endpoint else [])]
         if not named:
             raise SpecError("--endpoint: missing; allowed: the stack's address, --metrics URL, or --replay FILE")
         counts: dict[str, int] = {}
@@ -301,7 +302,7 @@ class _Stack:
             time.sleep(max(0.0, due - time.monotonic()))
 
 
-def _named(text: str, system: System) -> tuple[Role, str]:
+def _named(text: str, option: str, system: System) -> tuple[Role, str]:
     """ROLE=URL; without a role the one that the deployment has. Raises SpecError."""
     from planner.spec import SpecError
 
@@ -309,12 +310,13 @@ def _named(text: str, system: System) -> tuple[Role, str]:
     role, mark, url = text.partition("=")
     if not mark or role not in ("aggregated", "prefill", "decode"):
         if len(roles) > 1:
-            raise SpecError(f"--metrics {text}: of which pool? allowed: {' or '.join(f'{one}=URL' for one in roles)}")
+            each = " ".join(f"--metrics {one}=URL" for one in roles)
+            raise SpecError(f"{option} {text}: of which pool? allowed: {each}")
         role, url = roles[0], text
     if role not in roles:
-        raise SpecError(f"--metrics {text}: CONFIG has no {role} pool; allowed: {', '.join(roles)}")
+        raise SpecError(f"{option} {text}: CONFIG has no {role} pool; allowed: {', '.join(roles)}")
     if not url.startswith(("http://", "https://")):
-        raise SpecError(f"--metrics {text}: is no URL; allowed: http://HOST:PORT, with ROLE= before it or not")
+        raise SpecError(f"{option} {text}: is no URL; allowed: http://HOST:PORT")
     return role, url
 
 

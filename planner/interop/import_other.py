@@ -27,10 +27,9 @@ def is_compose(data: dict[str, Any]) -> bool:
 
 
 def _interpolated(value: Any) -> Any:
-    """`${NAME:-default}` as its default; a variable without one stays."""
+    """`${NAME:-default}` as its default and `$$` as the shell's `$`; a variable without one stays."""
     if isinstance(value, str):
-        text = re.sub(r"\$\{\w+:?-([^}]*)\}", r"\1", value)
-        return text.replace("$$", "$")
+        return re.sub(r"\$\$|\$\{\w+:?-([^}]*)\}", lambda found: "$" if found[0] == "$$" else found[1], value)
     if isinstance(value, list):
         return [_interpolated(item) for item in value]
     if isinstance(value, dict):

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 from planner.engine.catalogue import gpu_named
 from planner.interop.import_reading import ForeignKeys, Key, Note, Role, digits
 from planner.interop.import_servers import hinted
-from planner.interop.import_vllm import is_command, options, server_of, started
+from planner.interop.import_vllm import Started, is_command, options, server_of, started
 from planner.interop.server import Server
 from planner.interop.shell import script_of
 from planner.spec import SpecError
@@ -142,14 +143,14 @@ def servers_of(
     """
     env = {**(known or {}), **environment(container.get("env", container.get("environment")))}
     words = words_of(container.get("command")) + words_of(container.get("args"))
-    found: list[tuple[str, Any, Mapping[str, str], tuple[str, ...]]] = []
+    found: list[Started] = []
     script = script_of(words)
     if script is None:
         script = next(((word, []) for word in words if " " in word and is_command(word)), None)
     if script is not None:
         text, *arguments = _expanded([script[0], *script[1]], env)
         made, _ = started(text, where, env, arguments)
-        found = [(one.engine, one.options, {**env, **one.environment}, one.hints) for one in made]
+        found = [replace(one, environment={**env, **one.environment}) for one in made]
     else:
         words = _expanded(words, env)
         image = str(container.get("image", ""))
@@ -172,14 +173,15 @@ def servers_of(
             )
             server = (engine or str(of_image), rest)
         if server is not None:
-            found = [(server[0], options(server[1], where, server[0]), env, ())]
+            found = [Started(server[0], options(server[1], where, server[0]), env)]
     limit = gpus_of(container.get("resources")) if gpus is None else gpus
     return [
         Server(
-            given, key if len(found) == 1 else f"{key} command {index + 1}", name, values, (*near, *hints), role,
-            replicas, limit if len(found) == 1 else None, place, hardware, named=role is not None,
+            one.options, key if len(found) == 1 else f"{key} command {index + 1}", one.engine, one.environment,
+            (*one.hints, *hints), role, replicas, limit if len(found) == 1 else None, place, hardware,
+            named=role is not None, doubts=one.doubts,
         )
-        for index, (name, given, values, near) in enumerate(found)
+        for index, one in enumerate(found)
     ]  # fmt: skip
 
 

@@ -110,6 +110,7 @@ def read(text: str, where: str, name: str, choices: Choices) -> Imported:
             gpus=visible(one.environment),
             place="managed" if one.engine == "dynamo" else "host",
             named=False,
+            doubts=one.doubts,
         )
         for index, one in enumerate(found)
     ]

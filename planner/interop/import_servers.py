@@ -242,7 +242,9 @@ def assemble(
     extra: Mapping[str, Any] | None = None,
 ) -> Imported:
     """The servers of one file as the data of planner's YAML. Raises SpecError."""
-    remarks = list(notes)
+    doubts = dict.fromkeys(doubt for server in servers for doubt in server.doubts)
+    taken = "the script does not say whether it holds; what it guards is taken"
+    remarks = [*notes, *(Note("warning", doubt, taken) for doubt in doubts)]
     servers, more = _without_ranks(servers, where)
     remarks += more
     if not servers:

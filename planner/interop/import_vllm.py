@@ -295,12 +295,13 @@ def server_of(words: Sequence[str]) -> tuple[str, list[str]] | None:
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """A server that a script starts. `hints`: texts near it, the nearest first."""
+    """A server that a script starts. `hints`: texts near it, the nearest first; `doubts`: conditions it depends on."""
 
     engine: str
     options: Options
     environment: Mapping[str, str]
     hints: tuple[str, ...] = ()
+    doubts: tuple[str, ...] = ()
 
 
 def whole(value: Any, default: int) -> int:
@@ -321,7 +322,14 @@ def started(
             if inner is not None and command.words[0] not in _NO_SERVER and server_of(inner.split()):
                 more, rest = started(inner, where, command.environment)
                 servers += [
-                    Started(one.engine, one.options, one.environment, (*one.hints, *command.hints)) for one in more
+                    Started(
+                        one.engine,
+                        one.options,
+                        one.environment,
+                        (*one.hints, *command.hints),
+                        (*one.doubts, *command.doubts),
+                    )
+                    for one in more
                 ]
                 others += rest
                 continue
@@ -345,7 +353,8 @@ def started(
                 )
         if any(word in ("--help", "-h", "--version") or word.startswith("--help=") for word in words):
             continue
-        servers.append(Started(name, options(words, where, name), command.environment, command.hints))
+        made = options(words, where, name)
+        servers.append(Started(name, made, command.environment, command.hints, command.doubts))
     return servers, others
 
 

@@ -24,7 +24,10 @@ _SHELLS = {"sh", "bash", "zsh", "dash"}
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """One command as it would run. `hints`: texts near it, the nearest first; `branch`: it runs under a condition."""
+    """One command as it would run. `hints`: texts near it, the nearest first; `branch`: it runs under a condition.
+
+    `doubts`: conditions that the script does not decide, and that its words depend on.
+    """
 
     words: tuple[str, ...]
     environment: Mapping[str, str]
@@ -32,6 +35,7 @@ class Command:
     branch: str | None = None
     bodies: tuple[str, ...] = ()
     unbounded: str | None = None  # the loop around it, when nobody knows how often that runs
+    doubts: tuple[str, ...] = ()
 
 
 @dataclass
@@ -40,6 +44,7 @@ class _Scope:
     branch: str | None = None
     names: tuple[str, ...] = ()  # of the functions around
     unbounded: str | None = None
+    doubt: str | None = None  # the condition around, which nobody knows
 
 
 @dataclass
@@ -50,6 +55,8 @@ class Shell:
     comments: list[str] = field(default_factory=list)
     depth: int = 0
     steps: int = 0
+    doubtful: dict[str, tuple[str, ...]] = field(default_factory=dict)  # variables, and the conditions they depend on
+    asked: set[str] = field(default_factory=set)  # variables that the words of the command at hand name
 
     # --- expansion ------------------------------------------------------------------------------
 
@@ -68,11 +75,14 @@ class Shell:
                 step = numbers[1] if len(numbers) == 3 else step
                 return [str(number) for number in range(first, last + 1, step or 1)[:MOST_COMMANDS]]
             return inner[1:] if inner[:1] == ["echo"] else [text]
+        if text == "$#":
+            return [str(len(scope.values["@"]))] if "@" in scope.values else [text]
         name = text[1:].strip("{}") if not text.startswith("${") else text[2:-1]
         match = re.fullmatch(r"([#!]?)(\w+|[@*])(?:\[([^\]]*)\])?(?:(:?[-=?+])(.*))?", name, re.S)
         if match is None:
             return [text]
         count, key, index, operator, other = match.groups()
+        self.asked.add(key)
         values = scope.values.get(key)
         if count and (values is None or (count == "!" and index not in ("@", "*"))):
             return [text]
@@ -149,15 +159,34 @@ class Shell:
             elif isinstance(node, Loop):
                 self._loop(node, scope)
             elif isinstance(node, Branch):
-                if node.what == "while" and scope.unbounded is None:
-                    self.run(node.bodies[0], replace(scope, unbounded="a `while` or `until` loop"))
-                    continue
-                branch = scope.branch if node.what in ("{", "while") else f"{node.what} {id(node)}"
-                for index, body in enumerate(node.bodies):
-                    inner = branch if branch in (None, scope.branch) else f"{branch} {index}"
-                    self.run(body, replace(scope, branch=inner))
+                self._branch(node, scope)
             else:
                 self._simple(node, scope)
+
+    def _branch(self, node: Branch, scope: _Scope) -> None:
+        """The body that runs, or where the script does not decide all that may."""
+        if node.what == "{":
+            self.run(node.bodies[0], scope)
+            return
+        doubt, branch = None, f"{node.what} {id(node)}"
+        # As `${NAME:-other}` takes the other; of two ways none is sure.
+        unset = "" if sum(map(bool, node.bodies)) == 1 else None
+        for index, (test, body) in enumerate(zip(node.tests, node.bodies, strict=True)):
+            holds = True if test is None else test.holds(lambda words: self.expand(words, scope), unset)
+            if holds is False:
+                _unset(body, scope)
+                continue
+            if node.what == "while":
+                unbounded = scope.unbounded or "a `while` or `until` loop"
+                self.run(body, replace(scope, unbounded=unbounded))
+                return
+            if doubt is None and holds:
+                self.run(body, scope)
+                return
+            doubt = doubt or (test.text if test is not None else None)
+            self.run(body, replace(scope, branch=f"{branch} {index}", doubt=doubt))
+            if holds:
+                return
 
     def _loop(self, node: Loop, scope: _Scope) -> None:
         if not _starts(node.body):
@@ -193,6 +222,7 @@ class Shell:
         if self.steps > MOST_STEPS:
             raise SpecError("{where}: runs too many lines; allowed: up to {most}", self.where, MOST_STEPS)
         self.comments += node.comments
+        self.asked = set()
         local: dict[str, list[str]] = {}
         words = list(node.words)
         while words and (match := _ASSIGN.fullmatch(words[0].raw)) and words[0].pieces[0][1] == "bare":
@@ -211,6 +241,8 @@ class Shell:
             raise SpecError("{where}: starts too many commands; allowed: up to {most}", self.where, MOST_COMMANDS)
         if expanded[0] in self.functions:
             values = {**scope.values, **positional(expanded[1:])}
+            doubts = self._doubts(self.asked)
+            self.doubtful |= dict.fromkeys(positional(expanded[1:]), doubts)
             self.depth += 1
             names = (expanded[0], *scope.names)
             self.run(self.functions[expanded[0]], replace(scope, values=values, names=names))
@@ -235,11 +267,24 @@ class Shell:
             self.run(Parser(inner[0]).parse(), replace(scope, values=known, names=(*scope.names, *targets)))
             self.depth -= 1
             return
-        made = Command(tuple(words), environment, hints, scope.branch, tuple(node.bodies), scope.unbounded)
+        doubts = tuple(dict.fromkeys((*self._doubts(self.asked), *filter(None, (scope.doubt,)))))
+        made = Command(tuple(words), environment, hints, scope.branch, tuple(node.bodies), scope.unbounded, doubts)
         self.found.append(made)
+
+    def _doubts(self, names: Iterable[str]) -> tuple[str, ...]:
+        """The conditions that values depend on and nobody knows."""
+        return tuple(dict.fromkeys(doubt for name in sorted(names) for doubt in self.doubtful.get(name, ())))
 
     def _assign(self, word: Word, match: re.Match[str], scope: _Scope, local: dict[str, list[str]]) -> None:
         name, operator, text = match.groups()
+        before, self.asked = self.asked, {name} if operator == "+=" else set()
+        self._value(name, operator, text, word, scope, local)
+        self.doubtful[name] = (*self._doubts(self.asked), *filter(None, (scope.doubt,)))
+        self.asked |= before
+
+    def _value(
+        self, name: str, operator: str, text: str, word: Word, scope: _Scope, local: dict[str, list[str]]
+    ) -> None:
         if text.startswith("(") and text.endswith(")"):
             parts = [
                 w
@@ -256,6 +301,20 @@ class Shell:
         pieces[0] = (pieces[0][0][head:], pieces[0][1])
         value = " ".join(self.expand([Word(tuple(pieces))], scope))
         local[name] = [(scope.values.get(name) or [""])[0] + value if operator == "+=" else value]
+
+
+def _unset(body: Sequence[Node], scope: _Scope) -> None:
+    """What a body that does not run would have set is nothing, unless it was set before."""
+    for node in body:
+        if isinstance(node, Simple):
+            for word in node.words:
+                match = _ASSIGN.fullmatch(word.raw)
+                if match is None:
+                    break
+                scope.values.setdefault(match[1], [] if match[3].startswith("(") else [""])
+        elif isinstance(node, Branch):
+            for inner in node.bodies:
+                _unset(inner, scope)
 
 
 def _starts(body: Sequence[Node]) -> bool:

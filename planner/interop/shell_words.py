@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from planner.interop.shell_tests import Test, condition
 from planner.interop.shell_tokens import Word, tokens
 
 ENDS = {"done", "fi", "esac", "}", "else", "elif", "then", "do", ";;"}
@@ -29,10 +30,11 @@ class Loop:
 
 @dataclass
 class Branch:
-    """`if`, `case` and `while`: bodies of which at most one runs. `otherwise`: the last one is an else."""
+    """`if`, `case` and `while`: bodies of which at most one runs, the first whose test holds. None: `else`."""
 
     bodies: list[list[Node]]
     what: str
+    tests: list[Test | None] = field(default_factory=list)
 
 
 @dataclass
@@ -93,7 +95,31 @@ class Parser:
         if keyword in ("{", "!", "time"):
             self.at += 1
             return Branch([self._until("}")], "{") if keyword == "{" else Simple()
+        if keyword in ("[", "[["):
+            return self._short_if()
         return self._simple()
+
+    def _short_if(self) -> Node:
+        """`[ ... ] && this || that`, or a test whose end nobody asks for."""
+        start = self.at
+        simple = self._simple()
+        operator = self.tokens[self.at][0].text if self.at < len(self.tokens) else ""
+        if operator not in ("&&", "||"):
+            return simple
+        asked = condition([token for token, _ in self.tokens[start : self.at]])
+        bodies, tests = [self._next()], [asked]
+        if operator == "||":
+            return Branch([[], bodies[0]], "if", [asked, None])
+        if self.at < len(self.tokens) and self.tokens[self.at][0].text == "||":
+            return Branch([bodies[0], self._next()], "if", [*tests, None])
+        return Branch(bodies, "if", [*tests])
+
+    def _next(self) -> list[Node]:
+        """The command after `&&` or `||`, on its line or the next."""
+        self.at += 1
+        while self.at < len(self.tokens) and self.tokens[self.at][0].text == "\n":
+            self.at += 1
+        return [self._node()] if self.at < len(self.tokens) else []
 
     def _simple(self) -> Simple:
         made = Simple(comments=self.comments)
@@ -139,40 +165,54 @@ class Parser:
         return Loop(words[0].raw if words else "", words[2:], body)
 
     def _while(self) -> Node:
+        word = self.tokens[self.at][0].text
+        asked = self._asked("do")
+        return Branch([self._until("done")], "while", [asked if word == "while" else Test(None)])
+
+    def _asked(self, end: str) -> Test:
+        """The condition up to `then` or `do`, which is passed."""
         self.at += 1
-        self._until("do")
-        return Branch([self._until("done")], "while")
+        start = self.at
+        self._until(end)
+        return condition([token for token, _ in self.tokens[start : self.at - 1]])
 
     def _if(self) -> Node:
-        bodies = []
-        self.at += 1
-        self._until("then")
+        bodies: list[list[Node]] = []
+        tests: list[Test | None] = [self._asked("then")]
         while True:
             bodies.append(self.parse(frozenset(("elif", "else", "fi"))))
             word = self.tokens[self.at][0].text if self.at < len(self.tokens) else "fi"
+            if word == "elif":
+                tests.append(self._asked("then"))
+                continue
             self.at += 1
             if word == "fi":
-                return Branch(bodies, "if")
-            if word == "elif":
-                self._until("then")
+                return Branch(bodies, "if", tests)
+            tests.append(None)
 
     def _case(self) -> Node:
-        bodies = []
+        bodies: list[list[Node]] = []
+        tests: list[Test | None] = []
+        subject = Word(())
         while self.at < len(self.tokens) and self.tokens[self.at][0].word.plain != "in":
+            subject = self.tokens[self.at][0].word
             self.at += 1
         self.at += 1
         while self.at < len(self.tokens) and self.tokens[self.at][0].word.plain != "esac":
             if self.tokens[self.at][0].text == "\n":
                 self.at += 1
                 continue
+            start = self.at
             while self.at < len(self.tokens) and self.tokens[self.at][0].text != ")":
                 self.at += 1
+            patterns = [token.word for token, _ in self.tokens[start : self.at] if token.kind == "word"]
+            tests.append(Test(tuple(patterns), subject))
             self.at += 1
             bodies.append(self.parse(frozenset((";;", "esac"))))
             if self.at < len(self.tokens) and self.tokens[self.at][0].text == ";;":
                 self.at += 1
         self.at += 1
-        return Branch(bodies, "case")
+        return Branch(bodies, "case", tests)
 
     def _function(self) -> Node:
         if self.tokens[self.at][0].word.plain == "function":

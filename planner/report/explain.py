@@ -8,7 +8,7 @@ support is named: link, retrieval (it comes first and hides nothing), decode sid
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 from planner.messages import Message, capital, joined, message
@@ -25,6 +25,7 @@ Kind = Literal[
 BUSY = 0.9  # from here a station has no room for the next burst
 FULL = 0.9  # KV cache in use, averaged over the steps: no room for the next prompt
 PRESSED = 0.8  # KV cache in use at its highest: a long prompt may have had to wait for room
+BURSTY = 0.5  # of the time with prompts, below which those that wait have come together
 ROOM = 0.7  # busy less than this, a pool has time to spare
 BLOCKED = 0.5  # share of the time in steps that take no prompt although some wait
 CARRYING = 0.5  # of its time, below which a link is not what holds requests up
@@ -91,7 +92,11 @@ def _bottleneck(summary: Summary) -> Explanation:
             if found is not None:
                 return found
     if summary.saturation.saturated or late:
-        return _first_token(summary)
+        found = _first_token(summary)
+        if not slow or summary.saturation.saturated:
+            return found
+        first, second = found.sentences  # a cure for the first tokens alone would not be enough
+        return replace(found, sentences=(first, joined(" ", [second, message("Also, {speed}.", _speed(summary))])))
     if slow or long:
         posts = _posting(summary)
         return posts if posts and posts.where == "decode" else _token_speed(summary)
@@ -289,20 +294,43 @@ def _queue(summary: Summary, time: str) -> Explanation:
 
 def _long_prefill(summary: Summary, time: str) -> Explanation:
     """Prompts are being computed rather than waiting: too long for the target, or too many at once."""
-    pool = _find(summary, "prefill")  # aggregated workers share their steps with decodes, so busy says nothing
-    if pool is None or pool.utilization is None or pool.utilization >= ROOM:
+    pool = _prefilling(summary)
+    if pool is None or (spent := _prefills(pool)) is None or spent >= ROOM:
         return _prefill_side(summary, time)
-    first = message(
-        "Prefill takes too long by itself: the prefill workers are busy only {busy} of the time, so more of them would "
-        "help little; a larger tp or a faster GPU would.",
-        percent(pool.utilization),
-    )
-    return Explanation("prefill", "prefill", (first, _line(summary, time)))
+    if pool.role == "aggregated":
+        first = message(
+            "Prefill takes too long by itself: the aggregated workers spend only {share} of the time in steps with "
+            "prompt tokens, so more of them would help little; a larger tp or a faster GPU would.",
+            percent(spent),
+        )
+    else:
+        first = message(
+            "Prefill takes too long by itself: the prefill workers are busy only {busy} of the time, so more of them "
+            "would help little; a larger tp or a faster GPU would.",
+            percent(spent),
+        )
+    return Explanation("prefill", pool.role, (first, _line(summary, time)))
+
+
+def _prefills(pool: PoolUse) -> float | None:
+    """Share of the time in steps with prompt tokens; aggregated workers decode in others, or in the same."""
+    if pool.utilization is None or pool.role == "prefill":
+        return pool.utilization
+    return pool.utilization * (pool.prefill_time_share or 0.0)
 
 
 def _prefill_side(summary: Summary, time: str) -> Explanation:
     pool = _prefilling(summary)
     where = pool.role if pool else "prefill"
+    spent = None if pool is None else _prefills(pool)
+    if pool is not None and spent is not None and spent < BURSTY and not summary.saturation.saturated:
+        first = message(
+            "Prompts come in bursts and wait for one another: the {role} workers spend only {share} of the time in "
+            "steps with prompt tokens. More workers, a larger tp or a faster GPU make the wait shorter.",
+            ROLES[pool.role],
+            percent(spent),
+        )
+        return Explanation("prefill", where, (first, _line(summary, time)))
     if pool is None or pool.utilization is None:
         first = message("Prefill is the bottleneck of the {role} pool.", ROLES[where])
     elif pool.role == "aggregated":
@@ -413,10 +441,7 @@ def _unknown(summary: Summary, time: str) -> Explanation:
 def _token_speed(summary: Summary) -> Explanation:
     """TTFT is within its target and TPOT (or E2E) is not."""
     pool = _find(summary, "decode") or _find(summary, "aggregated")
-    median, high = milliseconds(summary.number("tpot_p50_ms")), milliseconds(summary.number("tpot_p99_ms"))
-    speed = message("TPOT is {median} at the median and {high} at p99", median, high)
-    if summary.slo.tpot_ms is not None:
-        speed = message("{speed} (target {limit:g} ms)", speed, summary.slo.tpot_ms)
+    speed = _speed(summary)
     first = message("Decoding is the bottleneck: {speed}.", speed)
     if pool is None or pool.utilization is None:
         return Explanation("decode", "decode", (first, _line(summary, "")))
@@ -434,6 +459,14 @@ def _token_speed(summary: Summary) -> Explanation:
     else:
         second = message("The {role} workers decode {batch} on average.", who, batch)
     return Explanation("decode", pool.role, (first, second))
+
+
+def _speed(summary: Summary) -> Message:
+    median, high = milliseconds(summary.number("tpot_p50_ms")), milliseconds(summary.number("tpot_p99_ms"))
+    speed = message("TPOT is {median} at the median and {high} at p99", median, high)
+    if summary.slo.tpot_ms is None:
+        return speed
+    return message("{speed} (target {limit:g} ms)", speed, summary.slo.tpot_ms)
 
 
 def _headroom(summary: Summary) -> Explanation:
@@ -507,4 +540,5 @@ def _most(pool: PoolUse) -> float:
 
 
 def _batch(pool: PoolUse) -> str:
-    return message("{count:.0f} sequences each", pool.decode_seqs_mean or 0.0)
+    mean = pool.decode_seqs_mean or 0.0
+    return message("1 sequence each") if round(mean) == 1 else message("{count:.0f} sequences each", mean)

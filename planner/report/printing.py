@@ -193,6 +193,9 @@ def _limit(summary: Summary, found: Explanation) -> Message:
     return message("the cause was not recorded")
 
 
+FEW = 10  # answered requests, of which p90 is the slowest
+
+
 def warnings(summary: Summary) -> list[str]:
     """What a reader must know before using the numbers."""
     found = list(summary.warnings)
@@ -202,6 +205,8 @@ def warnings(summary: Summary) -> list[str]:
                 "The run is too short to be steady: requests in the system still grew at its end. Send more requests."
             )
         )
+    if 0 < (answered := summary["completed"] or 0) < FEW:
+        found.append(message("Only {count:.0f} answered: percentiles and shares of so few say little.", answered))
     if summary.refusals:
         found.append(message("{refused}.", refused(summary)))
     if summary["rejected"] and not summary.refusals:

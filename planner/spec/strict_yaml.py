@@ -234,7 +234,8 @@ def read_mapping(text: str, where: str, ours: bool = False) -> dict[str, Any]:
     if data is None:
         raise SpecError("{where}: the file is empty; allowed: YAML keys and values", where)
     if not isinstance(data, dict):
-        raise SpecError("{where}: holds {what}, not keys; allowed: `key: value` lines", where, type(data).__name__)
+        what = message("a list") if isinstance(data, list) else message("text")
+        raise SpecError("{where}: holds {what}, not keys; allowed: `key: value` lines", where, what)
     return data
 
 

@@ -23,6 +23,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
+from planner.messages import said
 from planner.spec import Node, NonNegativeInt, PositiveInt, Spec, SpecError, find_config, parse, spec_hash
 from planner.spec.faults import validate
 from planner.spec.strict_yaml import read_mapping, read_text
@@ -71,13 +72,24 @@ def read_grid(path: Path) -> list[Question]:
     if (count := math.prod(map(len, axes.values()))) > MOST_QUESTIONS:
         raise SpecError("{where}: {count} questions; allowed: up to {most}", where, f"{count:,}", f"{MOST_QUESTIONS:,}")
     beside = path.parent / grid.base
-    file = beside if beside.is_file() else find_config(grid.base)
+    try:
+        file = beside if beside.is_file() else find_config(grid.base)
+    except SpecError as error:
+        raise SpecError("{where}: base: {fault}", where, said(error)) from None
     text, questions = read_text(file), []
     for values in itertools.product(*axes.values()):
         point = dict(zip(axes, values, strict=True))
         keys = [f"{key}={json.dumps(value)}" for key, value in point.items() if key != "gpus"]
-        questions.append(Question(point, parse(text, f"{where}: {file.name}", keys), point.get("gpus"), grid.requests))
+        questions.append(Question(point, _spec(text, path, file, keys), point.get("gpus"), grid.requests))
     return questions
+
+
+def _spec(text: str, grid: Path, base: Path, keys: list[str]) -> Spec:
+    """A point of the grid. A value of its own that does not fit is the grid's fault, as any other key is the base's."""
+    try:
+        return parse(text, str(base), keys)
+    except SpecError as error:
+        raise SpecError("{where}: {fault}", str(grid), said(error)) from None
 
 
 def _different(values: Any, where: str) -> list[Any]:

@@ -114,5 +114,6 @@ def summarise(requests: Iterable[TraceRequest], caches: Sequence[int] = CACHES) 
         sessions=len(sessions),
         bin_s=bin_s,
         arrivals=counts,
-        peak_to_mean=max(counts) / (len(prompts) * min(1.0, bin_s / duration_s)) if duration_s > 0 else None,
+        # The last bin begins where a short trace ends, so that all of them hold more time than the trace has.
+        peak_to_mean=max(1.0, max(counts) / (len(prompts) * min(1.0, bin_s / duration_s))) if duration_s > 0 else None,
     )

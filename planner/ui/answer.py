@@ -62,6 +62,8 @@ def in_words(now: Scenario) -> str:
     spec = now.spec()
     gpu, model = hardware(spec.hardware).title, Path(spec.model).name
     sent = shown_name(now.trace) if now.traffic == TRACE else t("{rate} requests/s", rate=number(now.sent_rate))
+    if now.load == "users" and now.traffic != TRACE:
+        sent = t("{users} users ({load})", users=f"{now.users:,}", load=sent)
     if now.want == "fewest":
         return t("How few {gpu} serve {model} at {load}?", gpu=gpu, model=model, load=sent)
     return t("{gpus} x {gpu}, {model}, {load}", gpus=now.gpus, gpu=gpu, model=model, load=sent)

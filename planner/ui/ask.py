@@ -17,7 +17,7 @@ from planner.traffic.traces import summarise
 from planner.ui.answer import in_words
 from planner.ui.bar import go_on
 from planner.ui.compute import trace_of
-from planner.ui.frame import failed, go, guarded, remember, scenario, title
+from planner.ui.frame import about_traces, failed, go, guarded, remember, scenario, title
 from planner.ui.models import offered, pasted, standing
 from planner.ui.prices import list_price, prices
 from planner.ui.scenario import CARDS, LIMITS, TRACE, Scenario, traces
@@ -215,7 +215,7 @@ def _trace() -> None:
             key="ask_trace",
         )  # fmt: skip
         _shape(st.session_state["ask_trace"])
-        st.caption(t("Mooncake, Bailian, Azure, BurstGPT or vLLM bench files, plain or gzip."))
+        about_traces()
 
 
 def _shape(name: str) -> None:
@@ -262,7 +262,11 @@ def _experts() -> None:
     with st.expander(t("More for experts"), icon=":material/tune:"):
         columns = st.columns(3)
         with columns[0]:
-            st.selectbox(t("Link between GPUs"), names("links"), key="ask_link", help=t("It carries the KV cache."))
+            own = t("The GPU's own")
+            st.selectbox(
+                t("Link between GPUs"), ["", *names("links")], key="ask_link", help=t("It carries the KV cache."),
+                format_func=lambda name: name or own,
+            )  # fmt: skip
         with columns[1]:
             _number(
                 t("Requests of each simulated list"),

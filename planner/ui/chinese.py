@@ -49,9 +49,10 @@ PAGES: dict[str, str] = {
     "Lengths scatter around the mean as real ones do.": "长度像真实流量一样围绕均值分布。",
     "Upload a trace": "上传轨迹文件",
     "Trace": "轨迹",
-    "Mooncake, Bailian, Azure, BurstGPT or vLLM bench files, plain or gzip.": (
-        "支持 Mooncake、百炼、Azure、BurstGPT 或 vLLM bench 文件，可为 gzip 压缩。"
+    "CSV or JSON lines with a time, prompt_tokens and output_tokens, or {formats}; plain or gzip.": (
+        "含时间、prompt_tokens 和 output_tokens 的 CSV 或 JSON lines，或 {formats} 的文件；可为 gzip 压缩。"
     ),
+    "The GPU's own": "该 GPU 自带的链路",
     "First token within, ms (TTFT)": "首 token 不超过，毫秒（TTFT）",
     "From sending a request to its first token.": "从发出请求到收到第一个 token 的时间。",
     "Then a token every, ms (TPOT)": "之后每个 token，毫秒（TPOT）",

@@ -86,6 +86,9 @@ ANSWERS: dict[str, str] = {
     "The run is too short to be steady: requests in the system still grew at its end. Send more requests.": (
         "运行太短，未达稳态：结束时系统中的请求仍在增长。请发送更多请求。"
     ),
+    "Only {count:.0f} answered: percentiles and shares of so few say little.": (
+        "仅 {count:.0f} 个请求得到回答：这么少的请求，百分位数与占比说明不了什么。"
+    ),
     "workload.{key}: cut to its min and max, the mean is {cut} tokens instead of {mean}.": (
         "workload.{key}：按 min 与 max 截断后，均值为 {cut} 个 token，而非 {mean}。"
     ),
@@ -179,6 +182,8 @@ ANSWERS: dict[str, str] = {
     "Decoding is the bottleneck: {speed}.": "瓶颈是解码：{speed}。",
     "TPOT is {median} at the median and {high} at p99": "TPOT 中位数 {median}，p99 {high}",
     "{speed} (target {limit:g} ms)": "{speed}（目标 {limit:g} ms）",
+    "1 sequence each": "每个 1 条序列",
+    "Also, {speed}.": "此外，{speed}。",
     "{count:.0f} sequences each": "每个 {count:.0f} 条序列",
     "The {role} workers decode {batch} on average.": "{role}实例平均解码{batch}。",
     "The {role} workers decode {batch} on average, and {share} of their time goes to steps that also prefill "
@@ -189,8 +194,17 @@ ANSWERS: dict[str, str] = {
     ),
     "Prefill is the bottleneck: the aggregated workers are busy {busy} of the time, {share} of it in steps with prompt "
     "tokens.": "瓶颈是预填充：聚合实例 {busy} 的时间忙碌，其中 {share} 用于含提示词的步。",
-    "Prefill takes too long by itself: the prefill workers are busy only {busy} of the time, so more of them would "
-    "help little; a larger tp or a faster GPU would.": (
+    "Prefill takes too long by itself: the aggregated workers spend only {share} of the time in steps with "
+    "prompt tokens, so more of them would help little; a larger tp or a faster GPU would.": (
+        "预填充本身太慢：聚合实例只有 {share} 的时间在处理提示词，增加实例帮助不大；更大的 tp 或更快的 GPU 才有用。"
+    ),
+    "Prompts come in bursts and wait for one another: the {role} workers spend only {share} of the time in "
+    "steps with prompt tokens. More workers, a larger tp or a faster GPU make the wait shorter.": (
+        "提示词成批到达、互相等待：{role}实例只有 {share} 的时间在处理提示词。"
+        "增加实例、更大的 tp 或更快的 GPU 能缩短等待。"
+    ),
+    "Prefill takes too long by itself: the prefill workers are busy only {busy} of the time, so more of them "
+    "would help little; a larger tp or a faster GPU would.": (
         "预填充本身太慢：预填充实例只有 {busy} 的时间忙碌，增加实例帮助不大；更大的 tp 或更快的 GPU 才有用。"
     ),
     "KV memory is the bottleneck: the cache of the {role} workers is {mean} full on average and {most} at most, "

@@ -28,6 +28,7 @@ ASKING: dict[str, str] = {
     "Reading, thinking and typing.": "阅读、思考和输入的时间。",
     "= {rate} requests/s, when answers take what the targets allow": "= 每秒 {rate} 个请求（回答用时按目标计）",
     "{rate} requests/s": "每秒 {rate} 个请求",
+    "{users} users ({load})": "{users} 位用户（{load}）",
     "How few {gpu} serve {model} at {load}?": "{load} 时运行 {model} 最少要几块 {gpu}？",
     "{gpus} x {gpu}, {model}, {load}": "{gpus} × {gpu}，{model}，{load}",
     # --- answer ---

@@ -13,6 +13,7 @@ from streamlit.navigation.page import StreamlitPage
 
 from planner.run.metrics import METRICS
 from planner.spec import SpecError
+from planner.traffic.formats import FORMATS
 from planner.ui.scenario import Scenario, read
 from planner.ui.texts import LANGUAGES, fault, say, t
 
@@ -116,6 +117,14 @@ def help_of(metric: str) -> str:
 def read_this(text: str) -> None:
     """How to read the chart above."""
     st.caption(f":material/visibility: {text}")
+
+
+def about_traces() -> None:
+    """What an uploaded trace may be."""
+    known = ", ".join(f"`{name}`" for name in FORMATS if name != "columns")
+    st.caption(
+        t("CSV or JSON lines with a time, prompt_tokens and output_tokens, or {formats}; plain or gzip.", formats=known)
+    )
 
 
 def failed(error: Exception) -> None:

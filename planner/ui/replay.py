@@ -14,7 +14,7 @@ from planner.spec import Spec, SpecError, config_root, dump, load, parse
 from planner.traffic import traces
 from planner.ui import compute, uploads
 from planner.ui import scenario as scenarios
-from planner.ui.frame import badge, failed, guarded, help_of, read_this, scenario, title
+from planner.ui.frame import about_traces, badge, failed, guarded, help_of, read_this, scenario, title
 from planner.ui.texts import say, t
 
 SHOWN = (
@@ -42,7 +42,7 @@ def page() -> None:
         st.session_state["replay_trace"] = asked if asked in known else known[0]
         name = st.selectbox(t("Trace"), known, format_func=uploads.shown, key="replay_trace")
         st.session_state["replay_kept"] = name
-        st.caption(t("Mooncake, Bailian, Azure, BurstGPT or vLLM bench files, plain or gzip."))
+        about_traces()
     try:
         _shape(compute.trace_of(name or ""))
         _replay(str(scenarios.trace_path(name or "")))

@@ -11,12 +11,13 @@ from typing import Any
 
 import yaml
 
-from planner.engine.catalogue import names
+from planner.engine.catalogue import hardware, names
 from planner.engine.model_config import model_config
 from planner.engine.profiles import load_profile
 from planner.messages import message, said
 from planner.spec import Spec, SpecError, config_root, parse
 from planner.suggestion.tasks import FEWEST, MOST, REQUESTS_PER_GPU
+from planner.system.wires import default_preset
 from planner.traffic.workload import at_rate
 from planner.ui.prices import list_price
 from planner.ui.uploads import file_of
@@ -57,6 +58,7 @@ SIGMA = 0.9  # of the logarithm of lengths, as in the Azure conversation trace
 SYSTEM, QUESTION, CHUNKS = 200, 50, 4  # document Q&A: system prompt, question, passages
 MOST_GPUS = 64  # of one answer in the browser; the command line has no limit
 LONGEST = 128_000
+MEASURED_LINK = "nvlink_nixl"  # as in configs/disagg.yaml
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +80,7 @@ class Scenario:
     ttft_ms: int = 500
     tpot_ms: int = 30
     attainment: float = 99.0  # per cent
-    link: str = "nvlink_nixl"  # as in configs/disagg.yaml
+    link: str = ""  # between GPUs; "": the one these GPUs have
     trace: str = ""  # a name in one of the trace folders
     requests: int = 0  # of each list; 0: as many as the command line takes
     seeds: int = 5
@@ -103,6 +105,12 @@ class Scenario:
     def most_gpus(self) -> int:
         """That may be used."""
         return min(MOST_GPUS, max(1, self.gpus)) if self.want == "gpus" else MOST_GPUS
+
+    @property
+    def wire(self) -> str:
+        """The link that KV takes: the chosen one, else the GPU's own. Of NVLink one kind was measured."""
+        own = default_preset(hardware(self.hardware))
+        return self.link or (MEASURED_LINK if own.startswith("nvlink") else own)
 
     @property
     def price_per_gpu_hour(self) -> float | None:
@@ -140,7 +148,7 @@ class Scenario:
                 "mode": "disaggregated",
                 "prefill": {"replicas": 1},
                 "decode": {"replicas": 1},
-                "link": {"preset": self.link},
+                "link": {"preset": self.wire},
             },
             "slo": {"ttft_ms": self.ttft_ms, "tpot_ms": self.tpot_ms, "attainment": self.attainment / 100},
             **self._traffic(),
@@ -238,7 +246,7 @@ def _value(name: str, kind: str, text: str) -> int | float | str:
         except SpecError as error:
             raise ValueError(said(error)) from None
     allowed = {
-        "want": WANTS, "load": LOADS, "hardware": names("hardware"), "link": names("links"),
+        "want": WANTS, "load": LOADS, "hardware": names("hardware"), "link": ["", *names("links")],
         "traffic": [*CARDS, TRACE],
     }.get(name)  # fmt: skip
     if allowed is not None and text not in allowed:

@@ -62,9 +62,11 @@ def _views(now: Scenario, found: Suggestion) -> None:
     rate = min(asked if asked is not None else highest, 1.25 * highest)
     if view in AT_A_RATE:
         most = 1.25 * highest
-        step = 10.0 ** math.floor(math.log10(most / 100))
-        most = round(math.ceil(most / step) * step, 6)
-        rate = st.slider(t("Requests per second"), step, most, max(step, rate), step=step, key="why_rate", format="%g")
+        digits = -math.floor(math.log10(most / 100))  # of the number that stands above the handle
+        step = 10.0**-digits
+        most = round(math.ceil(most / step) * step, digits)
+        first = round(max(step, rate), digits)
+        rate = st.slider(t("Requests per second"), step, most, first, step=step, key="why_rate", format="%g")
     views[view or "Load"](now, found, texts, rate)
 
 
