@@ -226,7 +226,7 @@ def test_a_rough_change_is_told_finer_where_the_verdict_is_open_or_another(
     """Two changes that do the same."""
     spec = planner.load("disagg")
     split = next(one for one in splits(2, [1]) if one.mode == "disaggregated")
-    pair = unchanged(spec, (split, 20.0), (split, 16.0), 0)
+    pair = unchanged(spec, 0, [(split, 20.0, None), (split, 16.0, None)])
     rough = [replace(task, enough=ROUGH) for task in (*pair, *pair)]
     found = [Found(20.0, 20.2, ()), Found(16.0, 16.16, ()), *2 * [Found(*ours, ()), Found(16.0, 16.8, ())]]
     wanted = finer(rough, found, Advantage(0.25, 0.22, 0.28), 0.50, 0.03, False)
@@ -237,7 +237,7 @@ def test_what_a_change_leaves_alone_is_not_searched_again() -> None:
     spec = planner.load("disagg")
     candidates = splits(2, [1])
     ours, theirs = (next(one for one in candidates if one.mode == mode) for mode in ("disaggregated", "aggregated"))
-    pair = unchanged(spec, (ours, 20.0), (theirs, 16.0), 0)
+    pair = unchanged(spec, 0, [(ours, 20.0, None), (theirs, 16.0, None)])
     others = ((),) * len(pair[0].judges)
     held = [Held(Found(20.0, 20.2, ()), others), Held(Found(16.0, 16.16, ()), others)]
     names, wanted = tasks(spec, pair, held)

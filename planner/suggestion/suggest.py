@@ -77,7 +77,9 @@ RACE, RACE_LEFT = 0.9, 0.5  # of the stage's progress: the race itself; what eac
 ROUND_LEFT = 0.3  # of what is left of their progress, after each: how many rounds there will be is not known
 LOOK = 2  # seeds whose runs at the first rates tell which finalists the others are not worth; and how they compare
 LONGER = 2.0  # times the seconds of a run, to see what is held for long
-LONG_S = 60.0  # and at least so long: engines near their edge fill up slowly
+LONG_S = 90.0  # and at least so long: engines near their edge fill up slowly
+RECOVERED = 3  # of which the first part, in which a crowd may go away, is not judged
+CHANGED = 1000  # requests that changes are searched with
 OVERLOAD = 1.1  # how far past its highest rate a candidate is run to see what limits it
 
 
@@ -479,7 +481,7 @@ class _Session:
         ours, theirs = best_of(rows, "disaggregated"), best_of(rows, "aggregated")
         if ours is not None and theirs is not None:
             seed = self.seeds[0]
-            brief = shortened(self.period, ours.rate)
+            brief = shortened(self.period, ours.rate, CHANGED)
             pair = changes.unchanged(
                 self.spec,
                 seed,
@@ -531,9 +533,8 @@ class _Session:
         judged = changes.judged(names, outcomes, *now)
         enough = None
         if closing.reasons[0].kind == "link":
-            task = changes.ChangeTask(
-                apply(self.spec, ours.split), ours.split, self.seeds[0], ours.rate, 1.0, pair[0].period
-            )
+            period = shortened(self.period, ours.rate, CHANGED)
+            task = changes.ChangeTask(apply(self.spec, ours.split), ours.split, self.seeds[0], ours.rate, 1.0, period)
             enough = self._map("link", changes.enough_link, [task])[0]
         return Verdict(
             word=word,
@@ -587,7 +588,10 @@ class _Session:
         return sorted({0, *(lengths[len(lengths) * quarter // 4] for quarter in (1, 2, 3))})
 
     def _for_longer(self) -> Period | None:
-        return self.period and replace(self.period, seconds=max(LONGER * self.period.seconds, LONG_S))
+        if self.period is None:
+            return None
+        seconds = max(LONGER * self.period.seconds, LONG_S)
+        return replace(self.period, seconds=seconds, warmup_s=seconds / RECOVERED)
 
     def _held(self, rows: Sequence[Row]) -> list[str]:
         """Where a mode's best holds less for long than short runs said."""

@@ -10,11 +10,11 @@ from typing import Any
 from planner.report.explain import Explanation, explain
 from planner.run.metrics import summarise
 from planner.spec import Rag, Sessions, Slo, Spec
-from planner.suggestion.probe import COUNTED, Period, request_s, traffic_of
+from planner.suggestion.probe import COUNTED, Pace, Period, request_s, traffic_of
 from planner.suggestion.search import Found, Probe, Runs, first_guess, highest_rate, paced, probe, sent, system_of
 from planner.traffic.workload import at_rate, mean_turns
 
-SHORT = 1500  # requests that long runs begin their search with, and that changes are searched with
+SHORT = 1500  # requests that long runs begin their search with
 HALVES = 4  # of an answer that just meets its targets: the least seconds of a run, the first of them warm-up
 SHORTER = 0.75  # of a run's seconds: what is hardly shorter is no run to begin with
 BRIEF = 2 / 3  # of the warm-up and of the least judged seconds that a short run has: it begins under way
@@ -121,12 +121,21 @@ def attained(task: ProbeTask) -> Probe:
 
 
 def held(task: ProbeTask) -> float:
-    """The highest rate, up to the task's, that is held for as long as its period, but for FEWER of the requests."""
+    """The highest rate, up to the task's, that is held for as long as its period, but for FEWER of the requests.
+
+    Runs begin with a crowd: as many answers under way as just meet the target, of which what is held recovers. Near
+    its edge a deployment may take minutes to fill up.
+    """
     slo = task.spec.slo
-    system = system_of(
-        task.spec.model_copy(update={"slo": slo.model_copy(update={"attainment": max(slo.attainment - FEWER, 0.0)})})
-    )
-    run = Runs(system, task.seed, task.period)
+    fewer = slo.model_copy(update={"attainment": max(slo.attainment - FEWER, 0.0)})
+    system = system_of(task.spec.model_copy(update={"slo": fewer}))
+
+    def run(rate: float) -> Probe:
+        period = task.period
+        if period is not None and slo.tpot_ms is not None:
+            period = replace(period, pace=Pace(rate, slo.tpot_ms / 1e3))
+        return probe(system, rate, task.seed, period=period)
+
     first = run(task.rate)
     if first.passed:
         return task.rate
@@ -181,11 +190,11 @@ def period_of(spec: Spec, requests: int | None, rate: float, *, long: bool = Tru
     )
 
 
-def shortened(period: Period | None, rate: float) -> Period | None:
-    """The period in which `rate` sends SHORT requests, where that is much shorter and not too short to judge by."""
+def shortened(period: Period | None, rate: float, requests: int = SHORT) -> Period | None:
+    """The period in which `rate` sends so many requests, where that is much shorter and not too short to judge by."""
     if period is None:
         return None
-    brief = period.cut(SHORT / rate)
+    brief = period.cut(requests / rate)
     return brief if brief.seconds < SHORTER * period.seconds else period
 
 
