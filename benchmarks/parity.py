@@ -64,8 +64,8 @@ def questions() -> Iterator[tuple[dict[str, Any], Spec]]:
 def exhaustive() -> Iterator[None]:
     """Searches in this process that leave nothing out."""
     whole = {
-        (tasks, "shortened"): lambda period, rate: period,
-        (suggest, "shortened"): lambda period, rate: period,
+        (tasks, "shortened"): lambda period, rate, requests=0: period,
+        (suggest, "shortened"): lambda period, rate, requests=0: period,
         (suggest, "halved"): lambda period: period,
         (suggest, "COARSE"): 0.01,
         (suggest, "NEAR"): 0.8,

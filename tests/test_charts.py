@@ -88,7 +88,7 @@ def test_a_curve_is_made_of_the_runs_that_the_answer_judges(spec: Spec, found: S
     for row in (best_of(found.rows, mode) for mode in charts.MODES):
         assert row is not None
         probes = row.searches[0].probes
-        table = curves.load_curve(apply(spec, row.split), [one.rate for one in probes], found.period)
+        table = curves.load_curve(apply(spec, row.split), [one.rate for one in probes], row.period(found.period))
         assert table["attainment"].tolist() == pytest.approx([one.attainment for one in probes])
 
 

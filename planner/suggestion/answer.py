@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from planner.spec import Slo
-from planner.suggestion.probe import Period
+from planner.suggestion.probe import Pace, Period
 from planner.suggestion.search import Found
 from planner.suggestion.splits import Split
 from planner.suggestion.verdict import Advantage, Word
@@ -47,6 +47,7 @@ class Row:
     cost_per_million_output_tokens: float | None
     searches: tuple[Found, ...]
     refined: bool = False
+    pace: Pace | None = None  # that its runs began with
 
     @property
     def mode(self) -> str:
@@ -56,8 +57,13 @@ class Row:
     def seeds(self) -> int:
         return len(self.searches)
 
+    def period(self, period: Period | None) -> Period | None:
+        """That of further runs of it, which begin at the pace of those before, or that these told."""
+        pace = self.pace or (Pace(self.rate, 1 / self.tokens_s_user) if self.tokens_s_user > 0 else None)
+        return period and replace(period, pace=pace)
+
     def to_dict(self) -> dict[str, Any]:
-        data = {name: getattr(self, name) for name in type(self).__slots__ if name not in ("split", "searches")}
+        data = {name: getattr(self, name) for name in type(self).__slots__ if name not in ("split", "searches", "pace")}
         prefill, decode = self.split.first, self.split.second
         pools = (
             {"aggregated": prefill.to_dict()}

@@ -26,7 +26,7 @@ from planner.suggestion.answer import EqualRate, Row, Suggestion, Verdict, best_
 from planner.suggestion.curves import IDLE_RATE, nearly_idle
 from planner.suggestion.edge import Edge, interval, is_found, next_rate
 from planner.suggestion.fleet import Groups, whole
-from planner.suggestion.probe import Pace, Period, traffic_of
+from planner.suggestion.probe import Period, traffic_of
 from planner.suggestion.rows import refined_row, rough_row, row_times, slower_row
 from planner.suggestion.search import Probe, system_of
 from planner.suggestion.splits import Split, apply, rank_sizes, splits, tp_sizes, variants
@@ -146,13 +146,6 @@ def unproven(rows: Sequence[Row], most: int) -> list[Split]:
         claims = [row for row in rows if row.mode == mode and not row.refined and row.rate >= top and row.rate > 0]
         found += [row.split for row in sorted(claims, key=rank)[:most]]
     return found
-
-
-def _paced(period: Period | None, row: Row) -> Period | None:
-    """The period of further runs of a row's split."""
-    if period is None or not row.tokens_s_user > 0:
-        return period
-    return replace(period, pace=Pace(row.rate, 1 / row.tokens_s_user))
 
 
 def _racing(splits: Iterable[Split], edges: Mapping[Split, Edge], share: float) -> list[Split]:
@@ -335,7 +328,7 @@ class _Session:
         brief = shortened(halved(self.period), max(row.rate or row.guess for row in rows))
         gain = CLEAR_GAIN if self._quick else GAIN
         tuning = [
-            TuneTask(self.spec, row.split, self.seeds[0], row.rate, row.guess, _paced(brief, row), gain)
+            TuneTask(self.spec, row.split, self.seeds[0], row.rate, row.guess, row.period(brief), gain)
             for row in wanted
         ]
         found = tune(tuning, lambda *task: self._map("tune", *task))
@@ -381,7 +374,7 @@ class _Session:
             best = [row for row in best if row.rate > 0 and row.split not in asked]
             if not best:
                 break
-            tasks = [ProbeTask(apply(self.spec, row.split), self.seeds[0], row.rate, _paced(long, row)) for row in best]
+            tasks = [ProbeTask(apply(self.spec, row.split), self.seeds[0], row.rate, row.period(long)) for row in best]
             end = begun + (1 - RACE_LEFT) * (1 - begun)
             rates: list[float] = self._map("all seeds", held, tasks, (begun, end))  # type: ignore[assignment]
             begun = end
@@ -403,7 +396,7 @@ class _Session:
         finalists = [row for row in rows if row.split in racing]
         runs: dict[Split, list[list[Probe]]] = {row.split: [[] for _ in self.seeds] for row in finalists}
         rates = {row.split: [row.rate / FIRST_STEP, row.rate * FIRST_STEP] for row in finalists}
-        self._periods |= {row.split: _paced(self.period, row) for row in finalists}
+        self._periods |= {row.split: row.period(self.period) for row in finalists}
         every = range(len(self.seeds))
         first, others = every[:LOOK], every[LOOK:]
         begin, length = part[0], part[1] - part[0]
@@ -444,9 +437,12 @@ class _Session:
             self._run_at(rates, runs, every, of_part(*ends))
         raced = {}
         for row in finalists:
-            split = row.split
+            split, began = row.split, self._periods[row.split]
             if split in staying:
-                raced[split] = refined_row(self.spec, self.gpus, row, runs[split], self._edges[split])
+                raced[split] = replace(
+                    refined_row(self.spec, self.gpus, row, runs[split], self._edges[split]),
+                    pace=None if began is None else began.pace,
+                )
             else:
                 raced[split] = slower_row(row, looks[split].expected())
         return [raced.get(row.split, row) for row in rows]
@@ -485,11 +481,11 @@ class _Session:
             pair = changes.unchanged(
                 self.spec,
                 seed,
-                [(row.split, row.rate / self._lost.get(row.split, 1.0), _paced(brief, row)) for row in (ours, theirs)],
+                [(row.split, row.rate / self._lost.get(row.split, 1.0), row.period(brief)) for row in (ours, theirs)],
             )
             equal = self._at_equal_rate(ours, theirs) if self.spec.slo.targets else []
             reasons = [
-                ProbeTask(apply(self.spec, row.split), seed, OVERLOAD * row.rate, _paced(self.period, row))
+                ProbeTask(apply(self.spec, row.split), seed, OVERLOAD * row.rate, row.period(self.period))
                 for row in (ours, theirs)
             ]
         calls = [
@@ -556,7 +552,7 @@ class _Session:
         """Both at a rate that the better one serves, with the first seeds."""
         rate = self._edges[max(ours, theirs, key=lambda row: row.rate).split].bracket[0]
         return [
-            ProbeTask(apply(self.spec, row.split), seed, rate, _paced(self.period, row))
+            ProbeTask(apply(self.spec, row.split), seed, rate, row.period(self.period))
             for row in (ours, theirs)
             for seed in self.seeds[:LOOK]
         ]

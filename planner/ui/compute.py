@@ -260,7 +260,7 @@ def curve_of(found: Suggestion, row: Row, spec: Spec, highest: float) -> pd.Data
     The candidate's own highest rate is one of its points.
     """
     rates = tuple(sorted({*curves.rates_up_to(highest), *([row.rate] if row.rate > 0 else [])}))
-    return _curve(dump(apply(spec, row.split)), found.gpus, rates, found.period)
+    return _curve(dump(apply(spec, row.split)), found.gpus, rates, row.period(found.period))
 
 
 @st.cache_data(max_entries=KEPT, show_spinner=False)
