@@ -65,7 +65,7 @@ def engine() -> Iterator[str]:
 
 
 MARK = "PLANNER_TEST_MARK"  # in the environment of everything that a test's server starts
-CHECK_S = 150  # for a whole check, servers and all
+CHECK_S = 400  # two servers, a calibration and forty requests; a slow machine needs three minutes for the servers
 
 
 def started_by(mark: str) -> dict[int, str]:

