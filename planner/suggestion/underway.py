@@ -74,7 +74,7 @@ class Cast:
         self._made: dict[int, Turn] = {}
 
     def _of(self, sessions: int) -> DrawnSessions:
-        return DrawnSessions.of(self._workload.model_copy(update={"sessions": sessions}), self._seed)
+        return DrawnSessions.of(self._workload.model_copy(update={"sessions": sessions}), self._seed, whole=False)
 
     def _with(self, session: int) -> DrawnSessions:
         """The list, long enough for this session. Lists of one seed begin alike."""

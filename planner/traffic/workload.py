@@ -148,13 +148,13 @@ class DrawnSessions:
     thinking_s: list[float]
 
     @staticmethod
-    def of(workload: Sessions, seed: int) -> DrawnSessions:
-        """Raises SpecError where they would not fit into memory."""
+    def of(workload: Sessions, seed: int, whole: bool = True) -> DrawnSessions:
+        """Raises SpecError where they would not fit into memory; `whole`: with the requests of every turn."""
         count = workload.sessions
         turns = draw_tokens(workload.turns, count, stream(seed, "turns"), "workload.turns")
         total = sum(turns)
         repeated = sum(one * one for one in turns)  # a turn holds all before it
-        if total > MOST_TURNS or repeated > MOST_HISTORY:
+        if total > MOST_TURNS or (whole and repeated > MOST_HISTORY):
             raise SpecError(
                 "workload.turns: {total} turns in {count} sessions; allowed: {most} in all, and at most {history} when "
                 "every "
