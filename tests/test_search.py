@@ -302,7 +302,8 @@ def test_the_pick_is_that_of_exhaustive_search() -> None:
     assert sorted(best.values())[-2] < 0.95 * max(best.values())  # no tie
     for row in ones:
         if row.refined:  # the others were searched roughly
-            assert row.rate == pytest.approx(best[row.name], rel=0.08)  # few requests pass and fail by turns
+            # Few requests pass and fail by turns; and the best one is named with what it holds for longer.
+            assert 0.85 * best[row.name] < row.rate < 1.08 * best[row.name]
 
 
 def tuned_here(task: TuneTask) -> Tuned:
