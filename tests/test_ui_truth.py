@@ -69,8 +69,7 @@ def test_pages_report_and_command_say_the_same(name: str, tmp_path: Path) -> Non
         assert passed.max() == pytest.approx(row.searches[0].rate, abs=table["rate"].diff().max())  # one of its steps
         # Rough rows were searched by runs that each began at the pace which the one before had told.
         for rate, attainment in zip(table["rate"], table["attainment"], strict=True) if row.refined else ():
-            # How many answers are under way follows from the lengths of the question's list: not always the search's.
-            assert judged.get(rate, attainment) == pytest.approx(attainment, abs=0.02)
+            assert judged.get(rate, attainment) == pytest.approx(attainment)
 
     # The report has the same rates, and the pages the same sentence.
     rate = compute.rate_of(asked.spec())

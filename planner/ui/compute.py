@@ -244,14 +244,14 @@ def under_load(texts: Sequence[str], rate: float | None, progress: Progress | No
 
 
 @st.cache_data(max_entries=KEPT, show_spinner=False)
-def _curve(text: str, gpus: int, rates: tuple[float, ...], period: Period | None) -> pd.DataFrame:
-    spec, workers = prepared(bounded(parse(text)), gpus, None, None), pool()
+def _curve(text: str, gpus: int, requests: int | None, rates: tuple[float, ...], period: Period | None) -> pd.DataFrame:
+    spec, workers = prepared(bounded(parse(text)), gpus, requests, None), pool()
     points = [curves.LoadPoint(spec, rate, period) for rate in rates]
 
     def make(work: Work[list[pd.DataFrame]]) -> list[pd.DataFrame]:
         return spread(workers, work, first=True)(curves.load_point, points, lambda *_: None)
 
-    return pd.concat(answers().get(("curve", text, gpus, rates, period), make), ignore_index=True)
+    return pd.concat(answers().get(("curve", text, gpus, requests, rates, period), make), ignore_index=True)
 
 
 def curve_of(found: Suggestion, row: Row, spec: Spec, highest: float) -> pd.DataFrame:
@@ -260,7 +260,7 @@ def curve_of(found: Suggestion, row: Row, spec: Spec, highest: float) -> pd.Data
     The candidate's own highest rate is one of its points.
     """
     rates = tuple(sorted({*curves.rates_up_to(highest), *([row.rate] if row.rate > 0 else [])}))
-    return _curve(dump(apply(spec, row.split)), found.gpus, rates, row.period(found.period))
+    return _curve(dump(apply(spec, row.split)), found.gpus, found.requests, rates, row.period(found.period))
 
 
 @st.cache_data(max_entries=KEPT, show_spinner=False)
