@@ -32,10 +32,11 @@ from planner.suggestion.changes import (
 )
 from planner.suggestion.fewest import smallest
 from planner.suggestion.fleet import SEARCHED, Groups
+from planner.suggestion.race import unproven
 from planner.suggestion.rows import rough_row
 from planner.suggestion.search import Found, probe, system_of
 from planner.suggestion.splits import PoolSize, Split, apply, splits
-from planner.suggestion.suggest import suggest, unproven
+from planner.suggestion.suggest import suggest
 from planner.suggestion.tasks import HALVES, Searched
 from planner.suggestion.verdict import Advantage, decide, profile_error, unmeasured
 from planner.suggestion.verify import Here, checked, largest_part, refusal

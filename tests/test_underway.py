@@ -87,9 +87,9 @@ def test_the_pace_of_engines_counts_prompts_that_share_steps(prompt: int, rate: 
 def test_challengers_must_catch_up_with_the_best_of_their_mode() -> None:
     one = planner.load("disagg")
     tasks = [TuneTask(one, Split(PoolSize(size, 1)), 0, rate, rate, None) for size, rate in ((1, 10.0), (2, 20.0))]
-    last, before = (_held_to(tasks, later)[0].goal for later in (0, 1))
+    last, before = (_held_to(tasks, (later, 0))[0].goal for later in (0, 1))
     assert (last, before) == pytest.approx((20.0 * IN_REACH, 20.0 * IN_REACH * LATER))
-    assert _held_to(tasks, 0)[1].goal == tasks[1].goal
+    assert _held_to(tasks, (0, 0))[1].goal == tasks[1].goal
 
 
 def test_long_chats_need_not_be_made_whole() -> None:

@@ -171,7 +171,7 @@ class Suggestion:
     hardware: str
     slo: Slo
     requests: int | None  # asked for, of the best candidate in a run; None: the workload has a length of its own
-    seeds: int
+    seeds: int  # lists of requests that the best were run with
     provenance: str  # in brackets, for the sentence
     rows: tuple[Row, ...]
     verdict: Verdict | None  # None: only one mode is possible
@@ -184,6 +184,7 @@ class Suggestion:
     period: Period | None = None  # of traffic in a run; None: the workload's own list
     as_good: tuple[str, ...] = ()  # candidates whose rate cannot be told from the suggested one's
     groups: int = 1  # of equal GPUs, one of which was searched
+    seeds_asked: int = 0  # as many lists as it might have been; 0: no more
 
     @property
     def best(self) -> Row:
@@ -199,6 +200,7 @@ class Suggestion:
             "targets": self.slo.model_dump(),
             "requests": self.requests,
             "seeds": self.seeds,
+            "seeds_asked": self.seeds_asked or self.seeds,
             "groups": self.groups,
             "run_seconds": self.period and self.period.seconds,
             "run_warmup_s": self.period and self.period.warmup_s,

@@ -57,13 +57,15 @@ class Period:
     after_s: float = 0.0
     least_warmup_s: float | None = None  # of shorter runs, for a rough rate; None: as long
     least_judged_s: float | None = None  # and what follows it; None: as long as the warm-up
+    least_after_s: float | None = None  # and what is sent after that; None: as long
     pace: Pace | None = None
 
     def cut(self, seconds: float) -> Period:
         """So many seconds, where that is shorter; not too short to judge by."""
         warmup_s = self.warmup_s if self.least_warmup_s is None else self.least_warmup_s
         seconds = max(seconds, warmup_s + (warmup_s if self.least_judged_s is None else self.least_judged_s))
-        return replace(self, seconds=seconds, warmup_s=warmup_s) if seconds < self.seconds else self
+        after_s = self.after_s if self.least_after_s is None else self.least_after_s
+        return replace(self, seconds=seconds, warmup_s=warmup_s, after_s=after_s) if seconds < self.seconds else self
 
 
 @dataclass(frozen=True, slots=True)

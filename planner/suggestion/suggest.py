@@ -9,7 +9,6 @@ each at its own rate.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -24,10 +23,11 @@ from planner.spec import Slo, Spec, dump
 from planner.suggestion import changes
 from planner.suggestion.answer import EqualRate, Row, Suggestion, Verdict, best_of, rank
 from planner.suggestion.curves import IDLE_RATE, nearly_idle
-from planner.suggestion.edge import Edge, interval, is_found, next_rate
+from planner.suggestion.edge import interval
 from planner.suggestion.fleet import Groups, whole
 from planner.suggestion.probe import Period, traffic_of
-from planner.suggestion.rows import refined_row, rough_row, row_times, slower_row
+from planner.suggestion.race import LOOK, Race, unproven
+from planner.suggestion.rows import rough_row, row_times
 from planner.suggestion.search import Probe, system_of
 from planner.suggestion.splits import Split, apply, rank_sizes, splits, tp_sizes, variants
 from planner.suggestion.spread import Spread, cores, spread
@@ -70,12 +70,7 @@ FINALISTS = 3  # of each mode at most
 WAVE = 6  # candidates that are searched at a time after these
 TOLD_STEP = 1.1  # from where others of the mode tell to begin to the second rate
 SHORTLIST = 2  # of each mode, in a first look
-IN_RACE = 0.95  # of the best of its mode, by the first seeds: below, the others do not run a finalist
-REFINED = 0.98  # and by all of them: below, its edge stays between the rates that first held it
-FIRST_STEP, ROUNDS = 1.04, 24  # the first rates of a finalist around its rough one, and how often others are added
 RACE, RACE_LEFT = 0.9, 0.5  # of the stage's progress: the race itself; what each later one leaves of the rest
-ROUND_LEFT = 0.3  # of what is left of their progress, after each: how many rounds there will be is not known
-LOOK = 2  # seeds whose runs at the first rates tell which finalists the others are not worth; and how they compare
 LONGER = 2.0  # times the seconds of a run, to see what is held for long
 LONG_S = 60.0  # and at least so long: engines near their edge fill up slowly
 RECOVERED = 3  # of which the first part, in which a crowd may go away, is not judged
@@ -138,29 +133,6 @@ def contenders(rows: Sequence[Row], most: int, promised: Mapping[Split, float]) 
     return kept + [row for row in promising[:most] if row not in kept]
 
 
-def unproven(rows: Sequence[Row], most: int) -> list[Split]:
-    """Up to `most` of each mode, highest first, whose rough rate is not below that of any which every seed has run."""
-    found: list[Split] = []
-    for mode in ("aggregated", "disaggregated"):
-        top = max((row.rate for row in rows if row.mode == mode and row.refined), default=0.0)
-        claims = [row for row in rows if row.mode == mode and not row.refined and row.rate >= top and row.rate > 0]
-        found += [row.split for row in sorted(claims, key=rank)[:most]]
-    return found
-
-
-def _racing(splits: Iterable[Split], edges: Mapping[Split, Edge], share: float) -> list[Split]:
-    """Those whose edge may lie above `share` of the best of its mode that is known."""
-    best: dict[str, float] = {}
-    for split, edge in edges.items():
-        if edge.is_known:
-            best[split.mode] = max(best.get(split.mode, 0.0), edge.expected())
-
-    def most(edge: Edge) -> float:
-        return edge.expected() if edge.is_known else edge.bracket[1]
-
-    return [split for split in splits if most(edges[split]) > share * best.get(split.mode, 0.0)]
-
-
 def _told(found: Iterable[tuple[str, Searched]]) -> dict[str, float]:
     """For each mode, what part of the closed form its candidates serve: the median of those that were searched."""
     parts: dict[str, list[float]] = {}
@@ -197,8 +169,7 @@ class _Session:
         self.spec, self.gpus, self.asked, self.sweep, self._pool = spec, gpus, requests, sweep, pool
         self.seeds = [spec.run.seed + offset for offset in range(seeds)]
         self.period: Period | None = None
-        self._edges: dict[Split, Edge] = {}
-        self._periods: dict[Split, Period | None] = {}  # of those that every seed runs
+        self._race = Race(spec, gpus, self.seeds, lambda *runs: self._map("all seeds", *runs))  # type: ignore[arg-type]
         self._lost: dict[Split, float] = {}  # what part of their rate is held for long
         self._promised: dict[Split, float] = {}
         self._progress, self._quick = progress, quick
@@ -237,7 +208,8 @@ class _Session:
             hardware=self.spec.hardware,
             slo=self.spec.slo,
             requests=getattr(self.spec.workload, "requests", None),
-            seeds=len(self.seeds),
+            seeds=len(self._race.seeds),
+            seeds_asked=len(self.seeds),
             provenance=brackets,
             rows=tuple(rows),
             verdict=verdict,
@@ -351,15 +323,23 @@ class _Session:
         first has shown.
         """
         near = [*self._near(rows, "aggregated"), *self._near(rows, "disaggregated")]
-        rows = self._raced(rows, near, (0, RACE))
-        later = RACE
-        while claims := unproven(rows, 1 if self._quick else FINALISTS):
+        rows, later = self._raced(rows, near, (0.0, RACE))
+        if self._race.needs_all(rows):
             until = later + (1 - RACE_LEFT) * (1 - later)
-            rows, later = self._raced(rows, claims, (later, until)), until
+            rows, later = self._raced(rows, self._race.take_all(), (later, until))
         rows = self._lasting(rows, later)
         if self._progress:
             self._progress("all seeds", 1.0)
         return sorted(rows, key=rank)
+
+    def _raced(self, rows: list[Row], splits: list[Split], part: tuple[float, float]) -> tuple[list[Row], float]:
+        """Rows with these in the race, and then those that claim more than they have shown; and the progress."""
+        period = halved(self.period) if self._quick else self.period
+        rows, (_, later) = self._race.run(rows, splits, period, part), part
+        while claims := unproven(rows, 1 if self._quick else FINALISTS):
+            until = later + (1 - RACE_LEFT) * (1 - later)
+            rows, later = self._race.run(rows, claims, period, (later, until)), until
+        return rows, later
 
     def _lasting(self, rows: list[Row], begun: float) -> list[Row]:
         """Rows in which the best of each mode serves what it holds for long.
@@ -382,7 +362,7 @@ class _Session:
                 asked.add(row.split)
                 if 0 < rate < row.rate:
                     self._lost[row.split] = factor = rate / row.rate
-                    self._edges[row.split] = self._edges[row.split].times(factor)
+                    self._race.edges[row.split] = self._race.edges[row.split].times(factor)
                     rows = [
                         row_times(one, factor)
                         if one.split == row.split or (one.mode == row.mode and not one.refined)
@@ -390,83 +370,6 @@ class _Session:
                         for one in rows
                     ]
         return rows
-
-    def _raced(self, rows: list[Row], racing: Sequence[Split], part: tuple[float, float]) -> list[Row]:
-        """Rows with these run by every seed; those that the first LOOK seeds show to be behind, by these alone."""
-        finalists = [row for row in rows if row.split in racing]
-        runs: dict[Split, list[list[Probe]]] = {row.split: [[] for _ in self.seeds] for row in finalists}
-        rates = {row.split: [row.rate / FIRST_STEP, row.rate * FIRST_STEP] for row in finalists}
-        self._periods |= {row.split: row.period(self.period) for row in finalists}
-        every = range(len(self.seeds))
-        first, others = every[:LOOK], every[LOOK:]
-        begin, length = part[0], part[1] - part[0]
-
-        def of_part(first: float, last: float) -> tuple[float, float]:
-            return begin + length * first, begin + length * last
-
-        looks: dict[Split, Edge] = {}
-        for begun in range(ROUNDS):  # until a rough rate that was far off is mended, by few runs
-            self._run_at(
-                rates, runs, first, of_part(*(0.4 * (1 - ROUND_LEFT**number) for number in (begun, begun + 1)))
-            )
-            looks |= {split: self._edge(runs[split][: len(first)]) for split in rates}
-            rates = {
-                split: [next_rate(looks[split])]
-                for split in _racing(rates, self._edges | looks, IN_RACE)
-                if not looks[split].is_within(FIRST_STEP**2)
-            }
-            if not rates:
-                break
-        staying = _racing(looks, self._edges | looks, IN_RACE) if others else list(looks)
-        rates = {split: [rate for rate in looks[split].bracket if 0 < rate < math.inf] for split in staying}
-        if others:
-            for split, ends in rates.items():
-                runs[split] = [[one for one in of_seed if one.rate in ends] for of_seed in runs[split]]
-            self._run_at(rates, runs, others, of_part(0.4, 0.6))
-        errors = {split: profile_error([system_of(apply(self.spec, split))]) for split in staying}
-        for begun in range(ROUNDS):
-            self._edges |= {split: self._edge(runs[split]) for split in rates}
-            rates = {
-                split: [next_rate(self._edges[split])]
-                for split in _racing(rates, self._edges, REFINED)
-                if not is_found(self._edges[split], errors[split], self.spec.run.seed)
-            }
-            if not rates:
-                break
-            ends = [1 - 0.4 * ROUND_LEFT**number for number in (begun, begun + 1)]
-            self._run_at(rates, runs, every, of_part(*ends))
-        raced = {}
-        for row in finalists:
-            split, began = row.split, self._periods[row.split]
-            if split in staying:
-                raced[split] = replace(
-                    refined_row(self.spec, self.gpus, row, runs[split], self._edges[split]),
-                    pace=None if began is None else began.pace,
-                )
-            else:
-                raced[split] = slower_row(row, looks[split].expected())
-        return [raced.get(row.split, row) for row in rows]
-
-    def _edge(self, runs: Sequence[Sequence[Probe]]) -> Edge:
-        return Edge.of(runs, self.spec.slo.attainment)
-
-    def _run_at(
-        self,
-        rates: Mapping[Split, Sequence[float]],
-        runs: Mapping[Split, list[list[Probe]]],
-        lists: Sequence[int],
-        part: tuple[float, float],
-    ) -> None:
-        """Adds to `runs` one run of each split at each of its rates with the lists of these places in `seeds`."""
-        tasks = [
-            (split, index, ProbeTask(apply(self.spec, split), self.seeds[index], rate, self._periods[split]))
-            for split, wanted in rates.items()
-            for rate in wanted
-            for index in lists
-        ]
-        probes: list[Probe] = self._map("all seeds", attained, [task for _, _, task in tasks], part)  # type: ignore[assignment]
-        for (split, index, _), one in zip(tasks, probes, strict=True):
-            runs[split][index].append(one)
 
     def _closing(self, rows: list[Row]) -> _Closing:
         if self._quick:
@@ -505,7 +408,7 @@ class _Session:
         ours, theirs = best_of(rows, "disaggregated"), best_of(rows, "aggregated")
         if ours is None or theirs is None:
             return None
-        found = advantage(self._edges[ours.split], self._edges[theirs.split], self.spec.run.seed)
+        found = advantage(self._race.edges[ours.split], self._race.edges[theirs.split], self.spec.run.seed)
         error = profile_error(self._systems([ours, theirs]))
         margin = self.spec.run.margin
         unknown = unmeasured(system_of(apply(self.spec, ours.split)))
@@ -550,7 +453,7 @@ class _Session:
 
     def _at_equal_rate(self, ours: Row, theirs: Row) -> list[ProbeTask]:
         """Both at a rate that the better one serves, with the first seeds."""
-        rate = self._edges[max(ours, theirs, key=lambda row: row.rate).split].bracket[0]
+        rate = self._race.edges[max(ours, theirs, key=lambda row: row.rate).split].bracket[0]
         return [
             ProbeTask(apply(self.spec, row.split), seed, rate, row.period(self.period))
             for row in (ours, theirs)
@@ -567,12 +470,14 @@ class _Session:
     def _as_good(self, rows: Sequence[Row], verdict: Verdict | None) -> tuple[str, ...]:
         """Other candidates of the suggested one's mode whose highest rate cannot be told from its own."""
         chosen = pick(rows, verdict)
-        if chosen.split not in self._edges:
+        if chosen.split not in self._race.edges:
             return ()
         found = []
         for row in rows:
-            if row.split in self._edges and row.mode == chosen.mode and row.split != chosen.split:
-                _, low, high = interval([self._edges[row.split], self._edges[chosen.split]], self.spec.run.seed)
+            if row.split in self._race.edges and row.mode == chosen.mode and row.split != chosen.split:
+                _, low, high = interval(
+                    [self._race.edges[row.split], self._race.edges[chosen.split]], self.spec.run.seed
+                )
                 if low <= 1 <= high:
                     found.append(row.name)
         return tuple(found)

@@ -17,7 +17,7 @@ from planner.traffic.workload import at_rate, mean_turns
 SHORT = 1500  # requests that long runs begin their search with
 HALVES = 4  # of an answer that just meets its targets: the least seconds of a run, the first of them warm-up
 SHORTER = 0.75  # of a run's seconds: what is hardly shorter is no run to begin with
-BRIEF = 2 / 3  # of the warm-up and of the least judged seconds that a short run has: it begins under way
+BRIEF = 2 / 3  # of the warm-up, the least judged seconds and those after: what a short run has, which begins under way
 WARMUP = 0.1  # of the seconds of a run, at least
 REQUESTS_PER_GPU, FEWEST, MOST = 400, 2000, 4000  # requests that the best candidate serves in a run; of sessions FEWEST
 FEWER = 0.05  # of the requests that may miss the targets for long, besides those that may anyway
@@ -187,6 +187,7 @@ def period_of(spec: Spec, requests: int | None, rate: float, *, long: bool = Tru
         after_s=half_s,
         least_warmup_s=BRIEF * warmup_s,
         least_judged_s=BRIEF * min(warmup_s, least_s),
+        least_after_s=BRIEF * half_s,
     )
 
 

@@ -111,7 +111,7 @@ def tune(tasks: Sequence[TuneTask], each: Each) -> list[Tuned]:
     of_task = [list(knobs(spec, _posts(system))) for spec, system in zip(bare, plain, strict=True)]
     rounds = list(zip_longest(*of_task, fillvalue=()))
     for place, values in enumerate(rounds):
-        now = _held_to(now, len(rounds) - 1 - place)
+        now = _held_to(now, [max(len(knobs_of) - 1 - place, 0) for knobs_of in of_task])
         challenges = [
             [Challenge(task, split) for split in _others(task.spec, task.split, values[at], tried[at])]
             for at, task in enumerate(now)
@@ -129,14 +129,17 @@ def tune(tasks: Sequence[TuneTask], each: Each) -> list[Tuned]:
     return standing
 
 
-def _held_to(tasks: Sequence[TuneTask], later: int) -> list[TuneTask]:
+def _held_to(tasks: Sequence[TuneTask], later: Sequence[int]) -> list[TuneTask]:
     """The tasks with what their challengers must serve to catch up with the best of their mode, in this round or by
-    what so many `later` ones may bring.
+    what each one's `later` ones may bring.
     """
     best: dict[str, float] = {}
     for one in tasks:
         best[one.split.mode] = max(best.get(one.split.mode, 0.0), one.rate)
-    return [replace(one, least=IN_REACH * LATER**later * best[one.split.mode]) for one in tasks]
+    return [
+        replace(one, least=IN_REACH * LATER**more * best[one.split.mode])
+        for one, more in zip(tasks, later, strict=True)
+    ]
 
 
 def _likeliest(challenges: Sequence[Challenge]) -> tuple[Challenge, ...]:

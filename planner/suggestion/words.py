@@ -146,9 +146,11 @@ def _size(workers: PoolSize) -> Message:
 
 def method(suggestion: Suggestion) -> str:
     """How long was simulated, and what the intervals hold."""
-    lists = (
-        message("{n} lists of requests", suggestion.seeds) if suggestion.seeds > 1 else message("1 list of requests")
-    )
+    used, asked = suggestion.seeds, suggestion.seeds_asked
+    if used < asked:
+        lists = message("{n} lists of requests ({more} others could hardly change the verdict)", used, asked - used)
+    else:
+        lists = message("{n} lists of requests", used) if used > 1 else message("1 list of requests")
     period = suggestion.period
     if period is None:
         return message(

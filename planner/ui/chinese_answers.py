@@ -336,6 +336,9 @@ ANSWERS: dict[str, str] = {
     " of {gpus} each": "（各 {gpus}）",
     "1 list of requests": "1 份请求列表",
     "{n} lists of requests": "{n} 份请求列表",
+    "{n} lists of requests ({more} others could hardly change the verdict)": (
+        "{n} 份请求列表（另外 {more} 份几乎不会改变结论）"
+    ),
     "Each candidate serves the whole workload at every rate; intervals (95 %) are over {lists}.": (
         "每个候选在每个速率下都服务全部流量；区间（95 %）来自{lists}。"
     ),

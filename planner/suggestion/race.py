@@ -1,0 +1,170 @@
+"""The race of those near the best of their mode: all are run with the same lists of requests, around their edges.
+
+The first LOOK lists show which of them the others are not worth, and most often what the answer is. Then the others
+are run only where the interval is wide, or a narrower one might say something else.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+
+from planner.spec import Spec
+from planner.suggestion.answer import Row, best_of, rank
+from planner.suggestion.edge import Edge, is_found, next_rate
+from planner.suggestion.probe import Period
+from planner.suggestion.rows import refined_row, slower_row
+from planner.suggestion.search import Probe, system_of
+from planner.suggestion.splits import Split, apply
+from planner.suggestion.tasks import ProbeTask, attained
+from planner.suggestion.verdict import Advantage, advantage, decide, profile_error, unmeasured
+
+LOOK = 2  # lists whose runs at the first rates tell which finalists the others are not worth; and how they compare
+IN_RACE = 0.95  # of the best of its mode, by the first lists: below, the others do not run a finalist
+REFINED = 0.98  # and by all of them: below, its edge stays between the rates that first held it
+FIRST_STEP, ROUNDS = 1.04, 24  # the first rates of a finalist around its rough one, and how often others are added
+ROUND_LEFT = 0.3  # of what is left of their progress, after each: how many rounds there will be is not known
+DOUBT = 2.0  # times an interval of the first lists, all of which must say the same, or the others are run
+WIDE = 0.1  # from one end of that interval to the other: what is worth the others whatever it says
+
+Each = Callable[[Callable[[ProbeTask], Probe], Sequence[ProbeTask], tuple[float, float]], list[Probe]]
+
+
+def unproven(rows: Sequence[Row], most: int) -> list[Split]:
+    """Up to `most` of each mode, highest first, whose rough rate is not below that of any that raced."""
+    found: list[Split] = []
+    for mode in ("aggregated", "disaggregated"):
+        top = max((row.rate for row in rows if row.mode == mode and row.refined), default=0.0)
+        claims = [row for row in rows if row.mode == mode and not row.refined and row.rate >= top and row.rate > 0]
+        found += [row.split for row in sorted(claims, key=rank)[:most]]
+    return found
+
+
+def racing(splits: Iterable[Split], edges: Mapping[Split, Edge], share: float) -> list[Split]:
+    """Those whose edge may lie above `share` of the best of its mode that is known."""
+    best: dict[str, float] = {}
+    for split, edge in edges.items():
+        if edge.is_known:
+            best[split.mode] = max(best.get(split.mode, 0.0), edge.expected())
+
+    def most(edge: Edge) -> float:
+        return edge.expected() if edge.is_known else edge.bracket[1]
+
+    return [split for split in splits if most(edges[split]) > share * best.get(split.mode, 0.0)]
+
+
+def is_beyond_doubt(found: Advantage, word: Callable[[Advantage], str]) -> bool:
+    """Whether the interval is narrow, and says the same when it is DOUBT times as wide or has no width at all."""
+
+    def times(factor: float) -> Advantage:
+        low, high = (found.value + factor * (end - found.value) for end in (found.low, found.high))
+        return Advantage(found.value, low, high)
+
+    narrow = 1 + found.high <= (1 + WIDE) * (1 + found.low)
+    return narrow and len({word(times(factor)) for factor in (0.0, 1.0, DOUBT)}) == 1
+
+
+class Race:
+    """Finalists, their runs, and the edges of those that stayed in the race."""
+
+    def __init__(self, spec: Spec, gpus: int, seeds: Sequence[int], each: Each) -> None:
+        self.edges: dict[Split, Edge] = {}
+        self.seeds = [*seeds[:LOOK]]  # of the lists that finalists are run with, so far
+        self._spec, self._gpus, self._all, self._each = spec, gpus, seeds, each
+        self._periods: dict[Split, Period | None] = {}
+        self._runs: dict[Split, list[list[Probe]]] = {}  # of each list
+
+    def needs_all(self, rows: Sequence[Row]) -> bool:
+        """Whether lists are left, and what they say might be another verdict or is worth knowing better."""
+        if len(self.seeds) == len(self._all):
+            return False
+        ours, theirs = best_of(rows, "disaggregated"), best_of(rows, "aggregated")
+        if ours is None or theirs is None or not (ours.refined and theirs.refined):
+            return True
+        systems = [system_of(apply(self._spec, row.split)) for row in (ours, theirs)]
+        margin, error, unknown = self._spec.run.margin, profile_error(systems), unmeasured(systems[0]) is not None
+        found = advantage(self.edges[ours.split], self.edges[theirs.split], self._spec.run.seed)
+        return not is_beyond_doubt(found, lambda one: decide(one, margin, error, unknown))
+
+    def take_all(self) -> list[Split]:
+        """From now on every list counts; who has raced so far and must again."""
+        raced = racing(self.edges, self.edges, IN_RACE)
+        self.seeds, self.edges = [*self._all], {}
+        return raced
+
+    def run(
+        self, rows: list[Row], splits: Sequence[Split], period: Period | None, part: tuple[float, float]
+    ) -> list[Row]:
+        """The rows with these run by every list; those that the first ones show to be behind, by these alone."""
+        finalists = [row for row in rows if row.split in splits]
+        every = range(len(self.seeds))
+        first, others = every[:LOOK], every[LOOK:]
+        begin, length = part[0], part[1] - part[0]
+
+        def of_part(first: float, last: float) -> tuple[float, float]:
+            return begin + length * first, begin + length * last
+
+        rates: dict[Split, list[float]] = {}
+        looks: dict[Split, Edge] = {}
+        for row in finalists:
+            if row.split in self._runs:
+                looks[row.split] = self._edge(row.split, first)
+            else:
+                self._runs[row.split] = [[] for _ in self._all]
+                self._periods[row.split] = row.period(period)
+                rates[row.split] = [row.rate / FIRST_STEP, row.rate * FIRST_STEP]
+        for begun in range(ROUNDS):  # until a rough rate that was far off is mended, by few runs
+            if not rates:
+                break
+            self._run_at(rates, first, of_part(*(0.4 * (1 - ROUND_LEFT**number) for number in (begun, begun + 1))))
+            looks |= {split: self._edge(split, first) for split in rates}
+            rates = {
+                split: [next_rate(looks[split])]
+                for split in racing(rates, self.edges | looks, IN_RACE)
+                if not looks[split].is_within(FIRST_STEP**2)
+            }
+        staying = racing(looks, self.edges | looks, IN_RACE) if len(self._all) > len(first) else list(looks)
+        rates = {split: [rate for rate in looks[split].bracket if 0 < rate < math.inf] for split in staying}
+        if others:
+            for split, ends in rates.items():
+                runs = self._runs[split]
+                runs[:] = [[one for one in of_seed if one.rate in ends] for of_seed in runs]
+            self._run_at(rates, others, of_part(0.4, 0.6))
+        errors = {split: profile_error([system_of(apply(self._spec, split))]) for split in staying}
+        for begun in range(ROUNDS):
+            self.edges |= {split: self._edge(split, every) for split in rates}
+            rates = {
+                split: [next_rate(self.edges[split])]
+                for split in racing(rates, self.edges, REFINED)
+                if not is_found(self.edges[split], errors[split], self._spec.run.seed)
+            }
+            if not rates:
+                break
+            ends = [1 - 0.4 * ROUND_LEFT**number for number in (begun, begun + 1)]
+            self._run_at(rates, every, of_part(*ends))
+        raced = {}
+        for row in finalists:
+            split, began = row.split, self._periods[row.split]
+            if split in staying:
+                runs = self._runs[split][: len(every)]
+                found = refined_row(self._spec, self._gpus, row, runs, self.edges[split])
+                raced[split] = replace(found, pace=None if began is None else began.pace)
+            else:
+                raced[split] = slower_row(row, looks[split].expected())
+        return [raced.get(row.split, row) for row in rows]
+
+    def _edge(self, split: Split, lists: range) -> Edge:
+        return Edge.of([self._runs[split][index] for index in lists], self._spec.slo.attainment)
+
+    def _run_at(self, rates: Mapping[Split, Sequence[float]], lists: range, part: tuple[float, float]) -> None:
+        """Adds one run of each split at each of its rates with the lists of these places."""
+        tasks = [
+            (split, index, ProbeTask(apply(self._spec, split), self._all[index], rate, self._periods[split]))
+            for split, wanted in rates.items()
+            for rate in wanted
+            for index in lists
+        ]
+        probes = self._each(attained, [task for _, _, task in tasks], part)
+        for (split, index, _), one in zip(tasks, probes, strict=True):
+            self._runs[split][index].append(one)
