@@ -21,6 +21,7 @@ STEP = 0.2
 TOLERANCE = 0.015  # width of the brackets of what changes are held against, and of the change that is named
 NEAR = 1.02  # from a rate that all seeds have found to the second one
 FARTHEST = 1.5  # that the closed form may move the first rate
+UNSURE = 1.2  # from the first rate to the second with other hand-overs, about which the closed form knows little
 ROUGH = 0.06  # and of those that do where both of their ends come to the same verdict
 
 
@@ -91,6 +92,7 @@ class ChangeTask:
     step: float = 1.08  # from the start to the second rate
     enough: float = TOLERANCE  # width of the bracket that it may end with
     guess: float = 0.0  # closed form without the change, which then says how far to begin from the start; 0: there
+    far: float = 1 + 0.99 * ROUGH  # and how far from that the second rate is: two runs may do
     known: tuple[Probe, ...] = ()  # runs that were made before, which this search goes on from
     judges: tuple[Slo, ...] = ()  # other targets that its runs are also judged by
 
@@ -126,7 +128,7 @@ def search_change(task: ChangeTask) -> Found:
     if task.guess:
         factor = first_guess(system, task.seed) / task.guess
         if abs(factor - 1) > TOLERANCE:
-            start, step = start * min(max(factor, 1 / FARTHEST), FARTHEST), 1 + 0.99 * ROUGH  # two runs may do
+            start, step = start * min(max(factor, 1 / FARTHEST), FARTHEST), task.far
 
     run, known = Runs(system, task.seed, task.period), list(task.known)
     low = max((one.rate for one in known if one.passed), default=0.0)
@@ -224,7 +226,7 @@ def tasks(spec: Spec, pair: Sequence[ChangeTask], before: Sequence[Held]) -> tup
         wanted.append(pair[1] if changed == spec else replace(theirs, spec=changed, known=known[1]))  # it has no link
     for name, other in hand_overs(spec, ours.split):
         names.append(name)
-        wanted += [replace(ours, split=other), pair[1]]
+        wanted += [replace(ours, split=other, far=UNSURE), pair[1]]
     return names, wanted
 
 

@@ -24,6 +24,7 @@ COARSEST = 0.06  # width that it ends with at most
 BESIDE = 0.25  # or half its width beside what chance and the step times leave open: together 3 % more than these
 NEXT_STEP = 1.04  # between rates while all of them pass, or none does, at least
 FARTHER = 1.25  # and at most, times as much for each rate that was run
+LINES = 3  # rates that say how misses grow
 STEEP = 5.0  # misses grow at least with this power of the rate
 DRAWS = 4000
 CONFIDENCE = 0.95
@@ -102,9 +103,18 @@ class Edge:
 
     def _steepness(self) -> float:
         """How misses grow with the rate by all runs, for draws that lie beyond the rates that were run."""
+        return max(self._slope(), STEEP)
+
+    def _slope(self) -> float:
+        """The power of the rate that misses were seen to grow with, on the whole."""
         every = _log_missed(self.counts.sum(axis=(0, 1)))
         across = math.log(self.rates[-1] / self.rates[0]) if len(self.rates) > 1 else 0.0
-        return max(float(every.max() - every[0]) / across if across else 0.0, STEEP)
+        return float(every.max() - every[0]) / across if across else 0.0
+
+    @property
+    def is_flat(self) -> bool:
+        """Misses hardly grow with the rate, as where a few prompts are too long for the targets at any."""
+        return len(self.rates) >= LINES and self._slope() < STEEP
 
     def _pace_lost(self) -> float:
         """How the share of runs that fall behind grows with the logarithm of the rate, by all runs; inf: not seen."""
@@ -223,10 +233,11 @@ def next_rate(edge: Edge) -> float:
     rates, expected = edge.rates, edge.expected()
     lowest, highest = float(rates[0]), float(rates[-1])
     farthest = min(FARTHER ** (len(rates) - 1), WIDEST)  # far beyond what was run a line through it says little
+    least = FARTHER if edge.is_flat else NEXT_STEP
     if not below:  # the search may have begun with a rate that one list of requests flattered
-        return min(max(expected / (1 + SURE * FINE), lowest / farthest), lowest / NEXT_STEP)
+        return min(max(expected / (1 + SURE * FINE), lowest / farthest), lowest / least)
     if math.isinf(above):
-        return max(min(expected * (1 + SURE * FINE), highest * farthest), highest * NEXT_STEP)
+        return max(min(expected * (1 + SURE * FINE), highest * farthest), highest * least)
     if len(rates) % 3 == 2:  # should the line through what is known mislead
         return math.sqrt(above * below)
     width = math.log(above / below)

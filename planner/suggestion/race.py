@@ -15,7 +15,7 @@ from planner.suggestion.answer import Row, best_of, rank
 from planner.suggestion.edge import Edge, is_found, next_rate
 from planner.suggestion.probe import Period
 from planner.suggestion.rows import refined_row, slower_row
-from planner.suggestion.search import Probe, system_of
+from planner.suggestion.search import Probe, paced, system_of
 from planner.suggestion.splits import Split, apply
 from planner.suggestion.tasks import ProbeTask, attained
 from planner.suggestion.verdict import Advantage, advantage, decide, profile_error, unmeasured
@@ -68,10 +68,11 @@ def is_beyond_doubt(found: Advantage, word: Callable[[Advantage], str]) -> bool:
 class Race:
     """Finalists, their runs, and the edges of those that stayed in the race."""
 
-    def __init__(self, spec: Spec, gpus: int, seeds: Sequence[int], each: Each) -> None:
+    def __init__(self, spec: Spec, gpus: int, seeds: Sequence[int], each: Each, *, told: bool = False) -> None:
+        """`told`: of a first look. Rows are rough, and the first rates are the ends of their brackets."""
         self.edges: dict[Split, Edge] = {}
         self.seeds = [*seeds[:LOOK]]  # of the lists that finalists are run with, so far
-        self._spec, self._gpus, self._all, self._each = spec, gpus, seeds, each
+        self._spec, self._gpus, self._all, self._each, self._told = spec, gpus, seeds, each, told
         self._periods: dict[Split, Period | None] = {}
         self._runs: dict[Split, list[list[Probe]]] = {}  # of each list
 
@@ -113,11 +114,13 @@ class Race:
             else:
                 self._runs[row.split] = [[] for _ in self._all]
                 self._periods[row.split] = row.period(period)
-                rates[row.split] = [row.rate / FIRST_STEP, row.rate * FIRST_STEP]
+                rates[row.split] = self._first_rates(row)
         for begun in range(ROUNDS):  # until a rough rate that was far off is mended, by few runs
             if not rates:
                 break
             self._run_at(rates, first, of_part(*(0.4 * (1 - ROUND_LEFT**number) for number in (begun, begun + 1))))
+            if self._told:
+                self._pace(rates)
             looks |= {split: self._edge(split, first) for split in rates}
             rates = {
                 split: [next_rate(looks[split])]
@@ -153,6 +156,18 @@ class Race:
             else:
                 raced[split] = slower_row(row, looks[split].expected())
         return [raced.get(row.split, row) for row in rows]
+
+    def _first_rates(self, row: Row) -> list[float]:
+        if not self._told:
+            return [row.rate / FIRST_STEP, row.rate * FIRST_STEP]
+        return [row.rate, min(max(one.above for one in row.searches), row.rate * FIRST_STEP**2)]
+
+    def _pace(self, splits: Iterable[Split]) -> None:
+        """Further runs begin at the pace that the highest rate within reach has told: rough rates may be far off."""
+        for split in splits:
+            runs = [one for of_seed in self._runs[split] for one in of_seed]
+            best = max(runs, key=lambda one: (one.passed, one.rate if one.passed else -one.rate))
+            self._periods[split] = paced(self._periods[split], best)
 
     def _edge(self, split: Split, lists: range) -> Edge:
         return Edge.of([self._runs[split][index] for index in lists], self._spec.slo.attainment)

@@ -9,6 +9,7 @@ each at its own rate.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -32,17 +33,17 @@ from planner.suggestion.search import Probe, system_of
 from planner.suggestion.splits import Split, apply, rank_sizes, splits, tp_sizes, variants
 from planner.suggestion.spread import Spread, cores, spread
 from planner.suggestion.tasks import (
+    Estimate,
     ProbeTask,
     Searched,
     SearchTask,
     attained,
     called,
-    guessed,
+    estimated,
     halved,
     held,
     period_of,
     prepared,
-    promised,
     search,
     shortened,
     why,
@@ -133,13 +134,24 @@ def contenders(rows: Sequence[Row], most: int, promised: Mapping[Split, float]) 
     return kept + [row for row in promising[:most] if row not in kept]
 
 
-def _told(found: Iterable[tuple[str, Searched]]) -> dict[str, float]:
-    """For each mode, what part of the closed form its candidates serve: the median of those that were searched."""
-    parts: dict[str, list[float]] = {}
-    for mode, one in found:
-        if one.found.rate > 0:
-            parts.setdefault(mode, []).append(one.found.rate / one.guess)
-    return {mode: sorted(of_mode)[len(of_mode) // 2] for mode, of_mode in parts.items()}
+def _told(split: Split, found: Iterable[tuple[Split, Searched]]) -> float | None:
+    """What part of the closed form a candidate may serve, as the most similar one of its mode did; None: no one yet.
+
+    Where prefill has few of the GPUs it is what limits, and the closed form is off by something else than where it has
+    many.
+    """
+
+    def unlike(other: Split) -> tuple[float, float]:
+        pools, theirs = ((one.first, one.second or one.first) for one in (split, other))
+        sizes = sum(abs(math.log2(a.engine_gpus / b.engine_gpus)) for a, b in zip(pools, theirs, strict=True))
+        return abs(split.first.gpus / split.gpus - other.first.gpus / other.gpus), sizes
+
+    known = [(unlike(other), at, one) for at, (other, one) in enumerate(found) if other.mode == split.mode]
+    served = [each for each in known if each[2].found.rate > 0]
+    if not served:
+        return None
+    *_, nearest = min(served, key=lambda each: each[:2])
+    return nearest.found.rate / nearest.guess
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +181,7 @@ class _Session:
         self.spec, self.gpus, self.asked, self.sweep, self._pool = spec, gpus, requests, sweep, pool
         self.seeds = [spec.run.seed + offset for offset in range(seeds)]
         self.period: Period | None = None
-        self._race = Race(spec, gpus, self.seeds, lambda *runs: self._map("all seeds", *runs))  # type: ignore[arg-type]
+        self._race = Race(spec, gpus, self.seeds, lambda *runs: self._map("all seeds", *runs), told=quick)  # type: ignore[arg-type]
         self._lost: dict[Split, float] = {}  # what part of their rate is held for long
         self._promised: dict[Split, float] = {}
         self._progress, self._quick = progress, quick
@@ -190,7 +202,7 @@ class _Session:
 
     def answer(self, candidates: list[Split], left_out: list[str]) -> Suggestion:
         beginning = [BeginTask(self.spec, split, self.seeds[0]) for split in candidates]
-        rows = self._coarse("search", self._map("estimate", begin, beginning, (0, 0.4)))  # type: ignore[arg-type]
+        rows = self._coarse("search", self._map("estimate", begin, beginning, (0, 0.6)))  # type: ignore[arg-type]
         if self.sweep:
             base = [split for mode in ("aggregated", "disaggregated") for split in self._near(rows, mode)]
             more = [other for split in base for other in variants(split, self.sweep, self._thresholds())]
@@ -229,9 +241,11 @@ class _Session:
 
     def _coarse(self, stage: str, candidates: list[Split]) -> list[Row]:
         tasks = [SearchTask(apply(self.spec, split), self.seeds[0], None, COARSE, 1.25) for split in candidates]
-        guesses: list[float] = self._map("estimate", guessed, tasks, (0.4, 0.7))  # type: ignore[assignment]
-        promises: list[float | None] = self._map("estimate", promised, tasks, (0.7, 1))  # type: ignore[assignment]
-        promising = {split: rate for split, rate in zip(candidates, promises, strict=True) if rate is not None}
+        estimates: list[Estimate] = self._map("estimate", estimated, tasks, (0.6, 1))  # type: ignore[assignment]
+        guesses = [one.rate for one in estimates]
+        promising = {
+            split: one.promised for split, one in zip(candidates, estimates, strict=True) if one.promised is not None
+        }
         self._promised |= promising
         period = self.period or self._period(max(guesses))
         first = preferred(candidates, guesses, SHORTLIST if self._quick else FINALISTS)
@@ -257,22 +271,22 @@ class _Session:
         places = {candidates[at].mode: at for at in reversed(first)}
         wave = list(places.values())
         others = [at for at in first if at not in wave]
-        told: dict[str, float] = {}
+        known: list[tuple[Split, Searched]] = []
         bars: dict[str, float] = {}
         while wave:
             asked = []
             for at in wave:
-                mode, task = candidates[at].mode, tasks[at]
-                if mode in told:
-                    task = replace(task, of_guess=told[mode], step=TOLD_STEP)
-                asked.append(task if at in first else replace(task, bar=bars[mode]))
+                task, told = tasks[at], _told(candidates[at], known)
+                if told is not None:
+                    task = replace(task, of_guess=told, step=TOLD_STEP)
+                asked.append(task if at in first else replace(task, bar=bars[candidates[at].mode]))
             begin, end = len(found), len(found) + len(wave)
             of_all = len(first) + (0 if self._quick else len(tasks) - len(first))
             results = self._map(stage, search, asked, (begin / of_all, end / of_all))
             found |= dict(zip(wave, results, strict=True))  # type: ignore[arg-type]
             known = [(candidates[at], one) for at, one in found.items()]
-            told, bars = _told([(split.mode, one) for split, one in known]), self._bars(known)
-            rest.sort(key=lambda at: -guesses[at] * told.get(candidates[at].mode, 1.0))
+            bars, of_guess = self._bars(known), {at: _told(candidates[at], known) or 1.0 for at in rest}
+            rest.sort(key=lambda at: -guesses[at] * of_guess[at])
             wave, others, rest = (others, [], rest) if others else (rest[:WAVE], [], rest[WAVE:])
         return found
 
@@ -303,7 +317,7 @@ class _Session:
             TuneTask(self.spec, row.split, self.seeds[0], row.rate, row.guess, row.period(brief), gain)
             for row in wanted
         ]
-        found = tune(tuning, lambda *task: self._map("tune", *task))
+        found = tune(tuning, lambda *task: self._map("tune", *task), quick=self._quick)
         if self._progress:
             self._progress("tune", 1.0)
         better = {
@@ -334,11 +348,10 @@ class _Session:
 
     def _raced(self, rows: list[Row], splits: list[Split], part: tuple[float, float]) -> tuple[list[Row], float]:
         """Rows with these in the race, and then those that claim more than they have shown; and the progress."""
-        period = halved(self.period) if self._quick else self.period
-        rows, (_, later) = self._race.run(rows, splits, period, part), part
+        rows, (_, later) = self._race.run(rows, splits, self.period, part), part
         while claims := unproven(rows, 1 if self._quick else FINALISTS):
             until = later + (1 - RACE_LEFT) * (1 - later)
-            rows, later = self._race.run(rows, claims, period, (later, until)), until
+            rows, later = self._race.run(rows, claims, self.period, (later, until)), until
         return rows, later
 
     def _lasting(self, rows: list[Row], begun: float) -> list[Row]:

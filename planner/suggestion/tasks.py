@@ -66,18 +66,22 @@ class ProbeTask:
     period: Period | None = None
 
 
-def guessed(task: SearchTask) -> float:
-    """The closed form. Raises SpecError when the candidate cannot be built."""
-    return first_guess(system_of(task.spec), task.seed)
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """What the closed form says of a candidate, in requests per second."""
+
+    rate: float
+    promised: float | None  # if its hand-overs cost the workers nothing; None: they do not
 
 
-def promised(task: SearchTask) -> float | None:
-    """The closed form if its hand-overs cost the workers nothing; None: they do not."""
+def estimated(task: SearchTask) -> Estimate:
+    """Raises SpecError when the candidate cannot be built."""
     system = system_of(task.spec)
-    if system.wires is None or not system.wires.hand_over.post_s:
-        return None
-    wires = replace(system.wires, hand_over=replace(system.wires.hand_over, post_s=0.0))
-    return first_guess(replace(system, wires=wires), task.seed)
+    rate, wires = first_guess(system, task.seed), system.wires
+    if wires is None or not wires.hand_over.post_s:
+        return Estimate(rate, None)
+    wires = replace(wires, hand_over=replace(wires.hand_over, post_s=0.0))
+    return Estimate(rate, first_guess(replace(system, wires=wires), task.seed))
 
 
 def search(task: SearchTask) -> Searched:

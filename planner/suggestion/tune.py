@@ -101,15 +101,18 @@ def begin(task: BeginTask) -> Split:
     return best
 
 
-def tune(tasks: Sequence[TuneTask], each: Each) -> list[Tuned]:
-    """One knob after the other, each at the best values of those before it."""
+def tune(tasks: Sequence[TuneTask], each: Each, *, quick: bool = False) -> list[Tuned]:
+    """One knob after the other, each at the best values of those before it.
+
+    `quick`: the first knob alone.
+    """
     standing = [Tuned(task.split, None) for task in tasks]
     now = list(tasks)
     plain = [system_of(apply(task.spec, task.split)) for task in tasks]
     tried = [{_sizes(system)} for system in plain]
     bare = [apply(task.spec, task.split.untuned) for task in tasks]  # what the file sets, not what `begin` chose
     of_task = [list(knobs(spec, _posts(system))) for spec, system in zip(bare, plain, strict=True)]
-    rounds = list(zip_longest(*of_task, fillvalue=()))
+    rounds = list(zip_longest(*of_task, fillvalue=()))[: 1 if quick else None]
     for place, values in enumerate(rounds):
         now = _held_to(now, [max(len(knobs_of) - 1 - place, 0) for knobs_of in of_task])
         challenges = [
