@@ -14,6 +14,7 @@ from planner.suggestion.search import first_guess, probe, system_of
 from planner.suggestion.splits import PoolSize, Split, apply, rank_sizes, splits, tp_sizes
 from planner.suggestion.spread import Spread, cores, spread
 from planner.suggestion.tasks import period_of, prepared
+from planner.suggestion.tune import routed
 
 HOPEFUL = 0.7  # of the rate: candidates whose closed form is below are not tried
 
@@ -117,5 +118,5 @@ def _candidates(spec: Spec, gpus: int) -> dict[str, list[Split]]:
     found: dict[str, list[Split]] = {"aggregated": [], "disaggregated": []}
     for split in sorted(splits(gpus, sizes, rank_sizes(spec, gpus, sizes)), key=lambda split: split.largest_tp):
         if split.gpus == gpus:
-            found[split.mode].append(split)
+            found[split.mode].append(routed(spec, split, spec.run.seed))
     return found

@@ -20,7 +20,7 @@ from planner.report.explain import Explanation
 from planner.report.words import number
 from planner.run.metrics import summarise
 from planner.run.tables import Progress
-from planner.spec import Slo, Spec, dump
+from planner.spec import Aggregated, Disaggregated, Slo, Spec, dump
 from planner.suggestion import changes
 from planner.suggestion.answer import EqualRate, Row, Suggestion, Verdict, best_of, rank
 from planner.suggestion.curves import IDLE_RATE, nearly_idle
@@ -103,12 +103,20 @@ def suggest(
     ImportError without ray.
     """
     wanted = prepared(spec, gpus, requests, slo)
+    if "router" in sweep:  # which is then no knob
+        wanted = wanted.model_copy(update={"deployment": _routed(wanted.deployment)})
     groups = Groups.of(gpus, tp_sizes(wanted, gpus)[0][0])
     sizes, left_out = tp_sizes(wanted, groups.gpus)
     with nullcontext(pool) if pool is not None else spread(cluster, processes or cores()) as workers:
         session = _Session(wanted, groups.gpus, seeds, requests, sweep, workers, progress, quick)
         found = session.answer(splits(groups.gpus, sizes, rank_sizes(wanted, groups.gpus, sizes)), left_out)
         return found if groups.count == 1 else session.of_all(found, gpus, groups)
+
+
+def _routed(deployment: Aggregated | Disaggregated) -> Aggregated | Disaggregated:
+    """As if the file had named its router."""
+    router = deployment.router
+    return deployment.model_copy(update={"router": router.model_copy(update={"policy": router.policy})})
 
 
 def preferred(candidates: Sequence[Split], guesses: Sequence[float], most: int = SHORTLIST) -> list[int]:

@@ -17,7 +17,7 @@ from planner.spec import Spec, SpecError
 from planner.suggestion.probe import Period
 from planner.suggestion.search import Found, Probe, Runs, first_guess, highest_rate, paced, probe, system_of
 from planner.suggestion.splits import Split, apply
-from planner.suggestion.tuning import CONNECTORS, knobs
+from planner.suggestion.tuning import CONNECTORS, STICKY, knobs, routes
 from planner.system.resolve import System
 
 GAIN = 0.015  # that a value must bring to be taken: less is the noise of a short run
@@ -80,21 +80,34 @@ class BeginTask:
     seed: int
 
 
+def routed(spec: Spec, split: Split, seed: int) -> Split:
+    """The split with sessions kept where their histories are, where the file leaves that open and the closed form says
+    that it helps. Raises SpecError when the candidate cannot be built.
+    """
+    plain = apply(spec, split)
+    if not routes(plain):
+        return split
+    sticky = replace(split, tuning=replace(split.tuning, router=STICKY))
+    rates = [first_guess(system_of(one), seed) for one in (plain, apply(spec, sticky))]
+    return sticky if rates[1] > rates[0] else split
+
+
 def begin(task: BeginTask) -> Split:
-    """The split with the blocks that the closed form likes best, where hand-overs cost posts.
+    """The split with the router and the blocks that the closed form likes best; these where hand-overs cost posts.
 
     A search of vLLM's small blocks would rank splits by what posting holds them back by, not by what they end at. Who
     posts is not asked of the closed form, which does not see what push makes prompts wait for. Raises SpecError when
     the candidate cannot be built.
     """
-    system = system_of(apply(task.spec, task.split))
+    best = split = routed(task.spec, task.split, task.seed)
+    system = system_of(apply(task.spec, split))
     if not _posts(system):
-        return task.split
-    best, rate = task.split, first_guess(system, task.seed)
+        return split
+    rate = first_guess(system, task.seed)
     pulled = [
         value for value in next(knobs(system.spec, True)) if value.get("connector", CONNECTORS[0]) == CONNECTORS[0]
     ]
-    for other in _others(task.spec, task.split, pulled, {_sizes(system)}):
+    for other in _others(task.spec, split, pulled, {_sizes(system)}):
         guess = first_guess(system_of(apply(task.spec, other)), task.seed)
         if guess > rate:
             best, rate = other, guess
@@ -173,7 +186,8 @@ def _posts(system: System) -> bool:
 
 def _sizes(system: System) -> tuple[object, ...]:
     """What the knobs change."""
-    return (tuple(pool.limits for pool in system.pools), None if system.wires is None else system.wires.hand_over)
+    hand_over = None if system.wires is None else system.wires.hand_over
+    return (*((pool.limits, pool.router.policy) for pool in system.pools), hand_over)
 
 
 def first_run(one: Challenge) -> Probe:
