@@ -1,7 +1,7 @@
 """The race of those near the best of their mode: all are run with the same lists of requests, around their edges.
 
 The first LOOK lists show which of them the others are not worth, and most often what the answer is. Then the others
-are run only where the interval is wide, or a narrower one might say something else.
+are run only where the interval is wide, or a narrower one might say something else; of sessions always.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from planner.spec import Spec
+from planner.spec import Sessions, Spec
 from planner.suggestion.answer import Row, best_of, rank
 from planner.suggestion.edge import Edge, is_found, next_rate
 from planner.suggestion.probe import Period
@@ -24,6 +24,7 @@ LOOK = 2  # lists whose runs at the first rates tell which finalists the others 
 IN_RACE = 0.95  # of the best of its mode, by the first lists: below, the others do not run a finalist
 REFINED = 0.98  # and by all of them: below, its edge stays between the rates that first held it
 FIRST_STEP, ROUNDS = 1.04, 24  # the first rates of a finalist around its rough one, and how often others are added
+AROUND = 1.01  # from what the first lists say to the rates that the others are run at
 ROUND_LEFT = 0.3  # of what is left of their progress, after each: how many rounds there will be is not known
 DOUBT = 2.0  # times an interval of the first lists, all of which must say the same, or the others are run
 WIDE = 0.1  # from one end of that interval to the other: what is worth the others whatever it says
@@ -65,13 +66,24 @@ def is_beyond_doubt(found: Advantage, word: Callable[[Advantage], str]) -> bool:
     return narrow and len({word(times(factor)) for factor in (0.0, 1.0, DOUBT)}) == 1
 
 
+def _around(edge: Edge) -> list[float]:
+    """Of the rates that were run the nearest ones on both sides of it, but not so near that other lists cross them."""
+    found = edge.expected()
+    below = [rate for rate in edge.rates if rate * AROUND <= found]
+    above = [rate for rate in edge.rates if rate >= found * AROUND]
+    ends = below[-1:] + above[:1] if below and above else edge.bracket
+    return [float(rate) for rate in ends if 0 < rate < math.inf]
+
+
 class Race:
     """Finalists, their runs, and the edges of those that stayed in the race."""
 
     def __init__(self, spec: Spec, gpus: int, seeds: Sequence[int], each: Each, *, told: bool = False) -> None:
         """`told`: of a first look. Rows are rough, and the first rates are the ends of their brackets."""
         self.edges: dict[Split, Edge] = {}
-        self.seeds = [*seeds[:LOOK]]  # of the lists that finalists are run with, so far
+        # Of the lists that finalists are run with, so far. Sessions outlast a run, so that its parts hardly differ: how
+        # much lists do is seen by many of them alone.
+        self.seeds = [*seeds] if isinstance(spec.workload, Sessions) else [*seeds[:LOOK]]
         self._spec, self._gpus, self._all, self._each, self._told = spec, gpus, seeds, each, told
         self._periods: dict[Split, Period | None] = {}
         self._runs: dict[Split, list[list[Probe]]] = {}  # of each list
@@ -88,11 +100,11 @@ class Race:
         found = advantage(self.edges[ours.split], self.edges[theirs.split], self._spec.run.seed)
         return not is_beyond_doubt(found, lambda one: decide(one, margin, error, unknown))
 
-    def take_all(self) -> list[Split]:
-        """From now on every list counts; who has raced so far and must again."""
-        raced = racing(self.edges, self.edges, IN_RACE)
+    def take_all(self, rows: list[Row]) -> tuple[list[Row], list[Split]]:
+        """From now on every list counts. The rows, of which nothing is proven any more, and who races again."""
+        raced = racing(self.edges, self.edges, REFINED)
         self.seeds, self.edges = [*self._all], {}
-        return raced
+        return [replace(row, refined=False) if row.refined else row for row in rows], raced
 
     def run(
         self, rows: list[Row], splits: Sequence[Split], period: Period | None, part: tuple[float, float]
@@ -128,7 +140,7 @@ class Race:
                 if not looks[split].is_within(FIRST_STEP**2)
             }
         staying = racing(looks, self.edges | looks, IN_RACE) if len(self._all) > len(first) else list(looks)
-        rates = {split: [rate for rate in looks[split].bracket if 0 < rate < math.inf] for split in staying}
+        rates = {split: _around(looks[split]) for split in staying}
         if others:
             for split, ends in rates.items():
                 runs = self._runs[split]

@@ -348,7 +348,7 @@ class _Session:
         rows, later = self._raced(rows, near, (0.0, RACE))
         if self._race.needs_all(rows):
             until = later + (1 - RACE_LEFT) * (1 - later)
-            rows, later = self._raced(rows, self._race.take_all(), (later, until))
+            rows, later = self._raced(*self._race.take_all(rows), (later, until))
         rows = self._lasting(rows, later)
         if self._progress:
             self._progress("all seeds", 1.0)
