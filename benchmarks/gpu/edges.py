@@ -16,6 +16,7 @@ import math
 import sys
 from collections import defaultdict
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -99,7 +100,7 @@ def edge(runs: Sequence[tuple[float, Figures]], attainment: float) -> tuple[floa
     """(the rate at which so many are within their targets, whether it lies between two that were run)."""
     level = _log_odds(1 - attainment, math.inf)
     points = sorted((math.log(rate), _log_odds(1 - one["attainment"], one["judged"])) for rate, one in runs)
-    pairs = list(zip(points, points[1:], strict=False))
+    pairs = list(pairwise(points))
     inside = [pair for pair in pairs if pair[0][1] <= level < pair[1][1]]
     if inside:
         pair = inside[0]
