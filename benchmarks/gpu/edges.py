@@ -98,11 +98,14 @@ def figures(run: Served, slo: Slo) -> Figures:
 
 
 def edge(runs: Sequence[tuple[float, Figures]], attainment: float) -> tuple[float, bool]:
-    """(the rate at which so many are within their targets, whether it lies between two that were run)."""
+    """(the rate at which so many are within their targets, whether it lies between two that were run).
+
+    It does not where the lowest rate misses them already.
+    """
     level = _log_odds(1 - attainment, math.inf)
     points = sorted((math.log(rate), _log_odds(1 - one["attainment"], one["judged"])) for rate, one in runs)
     pairs = list(pairwise(points))
-    inside = [pair for pair in pairs if pair[0][1] <= level < pair[1][1]]
+    inside = [pair for pair in pairs if points[0][1] <= level and pair[0][1] <= level < pair[1][1]]
     if inside:
         pair = inside[0]
     else:
