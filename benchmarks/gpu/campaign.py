@@ -31,6 +31,8 @@ import yaml
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+from begun import begun
+
 from live.backend import FIRST_CALIBRATION
 from live.launch import detect
 from live.session import LiveSession
@@ -49,6 +51,7 @@ LOAD_LIMIT_S = 75.0
 CALIBRATION_LIMIT_S = 200.0  # of one round
 STOP_S = 15.0  # kept free for stopping servers and writing records
 ORDER_S = 5.0  # a load with less time than this is not begun
+ENDS_S = 2.0  # after the seconds of a load that has begun before: its run is ended
 
 
 class Clock:
@@ -105,11 +108,16 @@ class Recorder:
         repeat = FIRST_CALIBRATION + self.rounds
         return self.measure(system.spec, load, self.naming.format(self.rounds), repeat, CALIBRATION_LIMIT_S)
 
-    def measure(self, spec: Spec, load: Load, name: str, repeat: int, limit_s: float = LOAD_LIMIT_S) -> Run:
+    def measure(
+        self, spec: Spec, load: Load, name: str, repeat: int, limit_s: float = LOAD_LIMIT_S, last_only: bool = False
+    ) -> Run:
+        """`last_only`: of an answer's tokens the last one is kept, which tells how far it came."""
         self._session.system = replace(self._session.system, spec=spec)  # for the manifest, and the seed of contents
         begin = self._clock.now
         with limit(min(limit_s, self._clock.left - STOP_S)):
             run = self._session.measure(load, repeat=repeat, progress=lambda _stage, _done: None)
+        if last_only:
+            run = replace(run, tokens=run.tokens.drop_duplicates("request_id", keep="last"))
         save(run, self._folder / name)
         self._journal.note(run=f"{self._folder.name}/{name}", seconds=round(self._clock.now - begin, 1), **facts(run))
         return run
@@ -221,7 +229,11 @@ class Campaign:
                     self.journal.note(part=folder.name, skipped=run)
                     continue
                 with self._guarded(f"{folder.name}/{run}"):
-                    recorder.measure(spec, workload.build(spec), run, next(contents))
+                    if (wanted := part.get("begun", {}).get(key)) is not None:
+                        limit_s = wanted["seconds"] + ENDS_S
+                        recorder.measure(spec, begun(spec, wanted), run, next(contents), limit_s, last_only=True)
+                    else:
+                        recorder.measure(spec, workload.build(spec), run, next(contents))
 
     def _calibrate(self, session: LiveSession, recorder: Recorder, wanted: dict[str, Any], folder: Path) -> None:
         """`planner calibrate` on servers that stay up; its rounds are kept even where the fit fails."""
@@ -271,7 +283,8 @@ def main() -> None:
     parser.add_argument("--deadline", type=float, default=1300.0, help="seconds from now on")
     options = parser.parse_args()
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job would ignore it
-    known: dict[str, dict[str, Any]] = yaml.safe_load(options.plan.read_text())
+    plan: dict[str, dict[str, Any]] = yaml.safe_load(options.plan.read_text())
+    known = {name: part for name, part in plan.items() if "loads" in part}  # the others hold what several share
     unknown = [name for name in options.parts if name not in known]
     if unknown:
         parser.error(f"unknown part {unknown[0]}; allowed: {', '.join(known)}")
