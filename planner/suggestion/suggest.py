@@ -16,7 +16,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from planner.messages import joined, message
-from planner.report.explain import Explanation
 from planner.report.words import number
 from planner.run.metrics import summarise
 from planner.run.tables import Progress
@@ -35,6 +34,7 @@ from planner.suggestion.spread import Spread, cores, spread
 from planner.suggestion.tasks import (
     Estimate,
     ProbeTask,
+    Reason,
     Searched,
     SearchTask,
     attained,
@@ -169,7 +169,7 @@ class _Closing:
     equal: tuple[Probe, ...] = ()  # both at one rate, the first seeds
     pair: tuple[changes.ChangeTask, ...] = ()  # what changes are held against,
     held: tuple[changes.Held, ...] = ()  # and what that found
-    reasons: tuple[Explanation, ...] = ()
+    reasons: tuple[Reason, ...] = ()
 
 
 class _Session:
@@ -220,6 +220,7 @@ class _Session:
         closing = self._closing(rows)
         verdict = self._verdict(rows, closing)
         notes = [message("Left out: {what}", text) for text in left_out] + self._held(rows) + self._notes(rows)
+        notes += self._extrapolated(rows, closing)
         compared = [row for mode in ("disaggregated", "aggregated") if (row := best_of(rows, mode))]
         brackets = steps_origin(self._systems(compared or rows[:1]))
         return Suggestion(
@@ -452,7 +453,7 @@ class _Session:
             self._progress("what would change it", 1.0)
         judged = changes.judged(names, outcomes, *now)
         enough = None
-        if closing.reasons[0].kind == "link":
+        if closing.reasons[0].limit.kind == "link":
             period = shortened(self.period, ours.rate, CHANGED)
             task = changes.ChangeTask(apply(self.spec, ours.split), ours.split, self.seeds[0], ours.rate, 1.0, period)
             enough = self._map("link", changes.enough_link, [task])[0]
@@ -464,7 +465,7 @@ class _Session:
             unmeasured=unknown,
             at_equal_rate=self._equal_rate(closing.equal) if closing.equal else None,
             why=tuple(
-                message("{name}: {what}", row.name, limit(reason))
+                message("{name}: {what}", row.name, limit(reason.limit))
                 for row, reason in zip((ours, theirs), closing.reasons, strict=True)
             ),
             enough_link=enough,  # type: ignore[arg-type]
@@ -532,6 +533,15 @@ class _Session:
             )
             for row in rows
             if row.split in self._lost
+        ]
+
+    def _extrapolated(self, rows: Sequence[Row], closing: _Closing) -> list[str]:
+        """Where the best of each mode, at its highest rate, is beyond what its profile was measured on."""
+        best = (best_of(rows, mode) for mode in ("disaggregated", "aggregated"))
+        return [
+            message("{name}: {what}", row.name, text)
+            for row, reason in zip((row for row in best if row), closing.reasons, strict=False)
+            for text in reason.warnings
         ]
 
     def _least(self, row: Row) -> str:

@@ -155,18 +155,31 @@ def called(call: tuple[Callable[[Any], Any], Any]) -> Any:
 FURTHER = (1.0, 1.1, 1.25, 1.5)  # times the rate, until something is short
 
 
-def why(task: ProbeTask) -> Explanation:
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """Why a candidate stops where it stops, and where that run left what its profile was measured on."""
+
+    limit: Explanation
+    warnings: tuple[str, ...]
+
+
+def why(task: ProbeTask) -> Reason:
     """What limits a candidate from this rate on: the first thing that falls short when more is sent."""
     from simulator.backend import SimulatorBackend
 
     system = system_of(task.spec)
+    warnings: tuple[str, ...] | None = None
     for factor in FURTHER:
         rate = factor * task.rate
         load = sent(system, task.seed, rate, task.period)
-        found = explain(summarise(SimulatorBackend().run(system, load)))
+        summary = summarise(SimulatorBackend().run(system, load))
+        warnings = (
+            tuple(summary.warnings) if warnings is None else warnings
+        )  # further ones are of rates that it cannot serve
+        found = explain(summary)
         if found.kind != "none":
             break
-    return found
+    return Reason(found, warnings or ())
 
 
 # --- how long requests are sent ------------------------------------------------------------------------
