@@ -22,7 +22,7 @@ from planner.suggestion.verdict import Advantage, advantage, decide, profile_err
 
 LOOK = 2  # lists whose runs at the first rates tell which finalists the others are not worth; and how they compare
 IN_RACE = 0.95  # of the best of its mode, by the first lists: below, the others do not run a finalist
-REFINED = 0.98  # and by all of them: below, its edge stays between the rates that first held it
+REFINED = 0.98  # below, further lists do not run it again
 FIRST_STEP, ROUNDS = 1.04, 24  # the first rates of a finalist around its rough one, and how often others are added
 AROUND = 1.01  # from what the first lists say to the rates that the others are run at
 ROUND_LEFT = 0.3  # of what is left of their progress, after each: how many rounds there will be is not known
@@ -53,6 +53,15 @@ def racing(splits: Iterable[Split], edges: Mapping[Split, Edge], share: float) -
         return edge.expected() if edge.is_known else edge.bracket[1]
 
     return [split for split in splits if most(edges[split]) > share * best.get(split.mode, 0.0)]
+
+
+def leaders(edges: Mapping[Split, Edge]) -> list[Split]:
+    """Of each mode the one with the highest rate, as far as that is known."""
+    best: dict[str, Split] = {}
+    for split, edge in edges.items():
+        if edge.is_known and (split.mode not in best or edge.expected() > edges[best[split.mode]].expected()):
+            best[split.mode] = split
+    return [*best.values()]
 
 
 def is_beyond_doubt(found: Advantage, word: Callable[[Advantage], str]) -> bool:
@@ -149,10 +158,12 @@ class Race:
         errors = {split: profile_error([system_of(apply(self._spec, split))]) for split in staying}
         for begun in range(ROUNDS):
             self.edges |= {split: self._edge(split, every) for split in rates}
+            first_of_all = leaders(self.edges)
             rates = {
-                split: [next_rate(self.edges[split])]
-                for split in racing(rates, self.edges, REFINED)
-                if not is_found(self.edges[split], errors[split], self._spec.run.seed)
+                split: [next_rate(edge)]
+                for split in staying
+                if not (edge := self.edges[split]).is_known
+                or (split in first_of_all and not is_found(edge, errors[split], self._spec.run.seed))
             }
             if not rates:
                 break
