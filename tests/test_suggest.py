@@ -38,7 +38,7 @@ from planner.suggestion.search import Found, probe, system_of
 from planner.suggestion.splits import PoolSize, Split, apply, splits
 from planner.suggestion.suggest import suggest
 from planner.suggestion.tasks import HALVES, Searched
-from planner.suggestion.verdict import Advantage, decide, profile_error, unmeasured
+from planner.suggestion.verdict import SERVED, Advantage, decide, profile_error, rate_error, unmeasured
 from planner.suggestion.verify import Here, checked, largest_part, refusal
 from planner.suggestion.words import explanation, method, smallest_sentence, to_run
 from planner.system.resolve import resolve
@@ -269,6 +269,7 @@ def test_an_uncalibrated_profile_widens_the_margin() -> None:
         profile_error([system_of(planner.load("agg", more))]) for more in ([], ["deployment.tp=2"], ["profile=null"])
     )
     assert 0 < fitted < scaled_up < guessed
+    assert rate_error([system_of(planner.load("agg"))]) == pytest.approx(math.hypot(fitted, SERVED))
 
 
 @pytest.mark.parametrize(

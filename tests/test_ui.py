@@ -145,7 +145,7 @@ def test_first_look_is_replaced_by_the_sure_answer() -> None:
     assert quick.verdict is not None
     assert quick.verdict.why == ()
     assert f"**{sure.sentence.removesuffix(sure.provenance).strip()}**" in texts(app)
-    assert "The profile's own error" in texts(app)  # of the profile, in sight of its name
+    assert "Rates may be off by" in texts(app)  # in sight of the profile's name
 
 
 def test_one_gpu_has_an_answer_and_reasons() -> None:

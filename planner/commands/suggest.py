@@ -46,7 +46,7 @@ def suggest(
         Optional[str],  # noqa: UP045
         typer.Option("--sweep", metavar="WHAT", help="Also try routers, local prefill: router,local_prefill."),
     ] = None,
-    seeds: Annotated[int, typer.Option("--seeds", min=1, help="Lists of requests to search with.")] = 5,
+    seeds: Annotated[int, typer.Option("--seeds", min=1, help="Lists of requests, at most.")] = 5,
     requests: Annotated[
         Optional[int],  # noqa: UP045
         typer.Option(

@@ -129,7 +129,7 @@ class Verdict:
     word: Word
     advantage: Advantage
     margin: float
-    error: float  # of the profile
+    error: float  # how far rates may be off, as a share
     unmeasured: str | None = None  # what about the split's hand-overs nobody has measured
     at_equal_rate: EqualRate | None = None
     why: tuple[str, ...] = ()  # what limits the best split, and the best aggregated deployment

@@ -18,7 +18,7 @@ from planner.suggestion.rows import refined_row, slower_row
 from planner.suggestion.search import Probe, paced, system_of
 from planner.suggestion.splits import Split, apply
 from planner.suggestion.tasks import ProbeTask, attained
-from planner.suggestion.verdict import Advantage, advantage, decide, profile_error, unmeasured
+from planner.suggestion.verdict import Advantage, advantage, decide, rate_error, unmeasured
 
 LOOK = 2  # lists whose runs at the first rates tell which finalists the others are not worth; and how they compare
 IN_RACE = 0.95  # of the best of its mode, by the first lists: below, the others do not run a finalist
@@ -105,7 +105,7 @@ class Race:
         if ours is None or theirs is None or not (ours.refined and theirs.refined):
             return True
         systems = [system_of(apply(self._spec, row.split)) for row in (ours, theirs)]
-        margin, error, unknown = self._spec.run.margin, profile_error(systems), unmeasured(systems[0]) is not None
+        margin, error, unknown = self._spec.run.margin, rate_error(systems), unmeasured(systems[0]) is not None
         found = advantage(self.edges[ours.split], self.edges[theirs.split], self._spec.run.seed)
         return not is_beyond_doubt(found, lambda one: decide(one, margin, error, unknown))
 
@@ -155,7 +155,7 @@ class Race:
                 runs = self._runs[split]
                 runs[:] = [[one for one in of_seed if one.rate in ends] for of_seed in runs]
             self._run_at(rates, others, of_part(0.4, 0.6))
-        errors = {split: profile_error([system_of(apply(self._spec, split))]) for split in staying}
+        errors = {split: rate_error([system_of(apply(self._spec, split))]) for split in staying}
         for begun in range(ROUNDS):
             self.edges |= {split: self._edge(split, every) for split in rates}
             first_of_all = leaders(self.edges)

@@ -50,7 +50,7 @@ from planner.suggestion.tasks import (
 )
 from planner.suggestion.tune import CLEAR_GAIN, GAIN, BeginTask, TuneTask, begin, tune
 from planner.suggestion.tuning import kept
-from planner.suggestion.verdict import advantage, decide, profile_error, unmeasured
+from planner.suggestion.verdict import advantage, decide, rate_error, unmeasured
 from planner.suggestion.words import engines, limit, pareto, pick, sentence, steps_origin
 from planner.system.resolve import System
 from planner.traffic.workload import offered_rate
@@ -431,7 +431,7 @@ class _Session:
         if ours is None or theirs is None:
             return None
         found = advantage(self._race.edges[ours.split], self._race.edges[theirs.split], self.spec.run.seed)
-        error = profile_error(self._systems([ours, theirs]))
+        error = rate_error(self._systems([ours, theirs]))
         margin = self.spec.run.margin
         unknown = unmeasured(system_of(apply(self.spec, ours.split)))
         word = decide(found, margin, error, unknown is not None)

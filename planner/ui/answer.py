@@ -46,7 +46,7 @@ def page() -> None:
     badge(found.provenance, found.notes)
     if found.verdict is not None and found.provenance.startswith("[calibrated"):  # a roofline's own words say its error
         off_by = percent(found.verdict.error)
-        st.caption(t("Simulated. The profile's own error, of its fit to measured steps, is {error}.", error=off_by))
+        st.caption(t("Simulated. Rates may be off by {error}, as those that were served have been.", error=off_by))
     if sure is None and cancelled(asked):
         offer_to_go_on(t("Cancelled: this is the first look."))
     place = st.container()

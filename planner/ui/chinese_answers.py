@@ -309,9 +309,9 @@ ANSWERS: dict[str, str] = {
         "两者都在每秒 {rate} 个请求时：{split}（P/D）和 {together}（聚合）的请求达标。"
     ),
     "Worth it: the whole interval is above {above}; not worth it: below {below}. That is a margin of {margin} "
-    "(run.margin), give or take the profile's own error of {error}.": (
+    "(run.margin), give or take the {error} that rates may be off by.": (
         "值得：整个区间高于 {above}；不值得：低于 {below}。"
-        "即判定余地 {margin}（run.margin）加减性能档案自身误差 {error}。"
+        "即判定余地 {margin}（run.margin）加减速率可能的误差 {error}。"
     ),
     "To run: {workers}. Up to {rate}": "建议部署：{workers}。最高 {rate}",
     "To run (the simpler of the two): {workers}. Up to {rate}": "建议部署（两者中较简单的）：{workers}。最高 {rate}",

@@ -130,8 +130,8 @@ ASKING: dict[str, str] = {
     "This is the edge: {share} of the requests meet the targets, {target} should.": (
         "这已是边缘：{share} 的请求达标，应为 {target}。"
     ),
-    "Simulated. The profile's own error, of its fit to measured steps, is {error}.": (
-        "仿真结果。性能档案自身的误差（对实测步时的拟合）为 {error}。"
+    "Simulated. Rates may be off by {error}, as those that were served have been.": (
+        "仿真结果。速率可能有 {error} 的误差，与已实际服务验证过的速率相当。"
     ),
     "Upload a file": "上传文件",
     "Or paste it": "或粘贴到这里",
