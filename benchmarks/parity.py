@@ -28,7 +28,7 @@ from traffic import TRAFFIC
 
 from planner import load
 from planner.spec import Spec, SpecError, dump, parse
-from planner.suggestion import suggest, tasks
+from planner.suggestion import race, suggest, tasks
 from planner.suggestion.answer import Suggestion, best_of
 from planner.suggestion.search import Found
 from planner.suggestion.words import pick
@@ -71,8 +71,10 @@ def exhaustive() -> Iterator[None]:
         (suggest, "NEAR"): 0.8,
         (suggest, "WITHIN"): 0.0,
         (suggest, "FINALISTS"): 1000,
-        (suggest, "IN_RACE"): 0.0,
-        (suggest, "REFINED"): 0.0,
+        (race, "IN_RACE"): 0.0,
+        (race, "REFINED"): 0.0,
+        (race, "DOUBT"): 1e9,
+        (race, "leaders"): list,
     }
     with ExitStack() as stack:
         for (module, name), value in whole.items():
