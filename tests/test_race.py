@@ -30,7 +30,7 @@ def test_what_is_beyond_doubt_is_no_other_verdict_anywhere_in_the_wider_interval
     ("found", "sure"),
     [
         (Advantage(0.5, 0.45, 0.55), True),
-        (Advantage(0.5, 0.4, 0.6), False),  # clear, but how much more it is nobody knows well,
+        (Advantage(0.5, 0.4, 0.6), False),  # clear, but how much more it is nobody knows well
         (Advantage(0.10, 0.085, 0.12), False),  # worth it, but hardly
         (Advantage(0.10, 0.05, 0.15), False),  # too close to call, which a narrower interval need not be
         (Advantage(0.05, 0.04, 0.06), True),  # however narrow, within what the profile leaves open

@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 
 import planner
-from planner.spec import Spec, dump
+from planner.spec import Spec, dump, parse
 from planner.suggestion.probe import Period
 from planner.suggestion.splits import PoolSize, Split, apply
 from planner.suggestion.suggest import suggest
 from planner.suggestion.tasks import SearchTask, search
 from planner.suggestion.tune import BeginTask, begin
-from planner.suggestion.tuning import ROUTINGS, STICKY, kept, knobs
+from planner.suggestion.tuning import ROUTINGS, STICKY, is_routed, kept, knobs
 
 CHATS = (
     "workload={kind: sessions, rate: 1, sessions: 60, turns: 6, think_time_s: 1, system_tokens: 2000, "
@@ -67,3 +67,10 @@ def test_the_answer_says_which_router_it_needs() -> None:
     several = next(row for row in found.rows if row.name == "2 agg")
     assert several.split.tuning.router == STICKY
     assert "policy: session_affinity" in dump(apply(chats(), several.split))
+
+
+def test_a_router_that_is_named_is_named_still_once_written() -> None:
+    """Also the one that a file without a router has: pages pass questions on as text."""
+    for given in (["deployment.router.policy=least_loaded"], ["deployment.router.policy=prefix_aware"]):
+        assert is_routed(parse(dump(chats(*given))))
+    assert not is_routed(parse(dump(chats())))

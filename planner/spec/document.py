@@ -236,11 +236,14 @@ def _plain(node: Node, said: frozenset[str] = frozenset()) -> dict[str, Any]:
 
 
 def _over_others(node: Node) -> frozenset[str]:
-    """Keys that say something even at their defaults, because a router's preset says otherwise."""
-    if isinstance(node, Router) and node.preset is not None:
-        return frozenset(node.model_fields_set)
-    if isinstance(node, Disaggregated) and node.router.preset is not None:
-        return frozenset(node.model_fields_set & {"local_prefill"})
+    """Keys that say something even at their defaults: over a router's preset, and that sessions have this router."""
+    if isinstance(node, Router):
+        return frozenset(node.model_fields_set & ({"policy"} if node.preset is None else {*Router.model_fields}))
+    if isinstance(node, (Aggregated, Disaggregated)):
+        said = {"router"} if "policy" in node.router.model_fields_set else set()
+        if node.router.preset is not None:
+            said |= node.model_fields_set & {"local_prefill"}
+        return frozenset(said)
     return frozenset()
 
 
