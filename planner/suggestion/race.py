@@ -24,6 +24,7 @@ LOOK = 2  # lists whose runs at the first rates tell which finalists the others 
 IN_RACE = 0.95  # of the best of its mode, by the first lists: below, the others do not run a finalist
 REFINED = 0.98  # below, further lists do not run it again
 FIRST_STEP, ROUNDS = 1.04, 24  # the first rates of a finalist around its rough one, and how often others are added
+CLEAR = 0.1  # of the misses that are allowed: a list that has no more is not run at lower rates
 AROUND = 1.01  # from what the first lists say to the rates that the others are run at
 ROUND_LEFT = 0.3  # of what is left of their progress, after each: how many rounds there will be is not known
 DOUBT = 2.0  # times an interval of the first lists, all of which must say the same, or the others are run
@@ -95,7 +96,8 @@ class Race:
         self.seeds = [*seeds] if isinstance(spec.workload, Sessions) else [*seeds[:LOOK]]
         self._spec, self._gpus, self._all, self._each, self._told = spec, gpus, seeds, each, told
         self._periods: dict[Split, Period | None] = {}
-        self._runs: dict[Split, list[list[Probe]]] = {}  # of each list
+        self._rates: dict[Split, list[float]] = {}  # that its edge is known by
+        self._runs: dict[Split, list[dict[float, Probe]]] = {}  # of each list, by rate
 
     def needs_all(self, rows: Sequence[Row]) -> bool:
         """Whether lists are left, and what they say might be another verdict or is worth knowing better."""
@@ -133,13 +135,13 @@ class Race:
             if row.split in self._runs:
                 looks[row.split] = self._edge(row.split, first)
             else:
-                self._runs[row.split] = [[] for _ in self._all]
+                self._runs[row.split], self._rates[row.split] = [{} for _ in self._all], []
                 self._periods[row.split] = row.period(period)
                 rates[row.split] = self._first_rates(row)
         for begun in range(ROUNDS):  # until a rough rate that was far off is mended, by few runs
             if not rates:
                 break
-            self._run_at(rates, first, of_part(*(0.4 * (1 - ROUND_LEFT**number) for number in (begun, begun + 1))))
+            self._run_up(rates, first, of_part(*(0.4 * (1 - ROUND_LEFT**number) for number in (begun, begun + 1))))
             if self._told:
                 self._pace(rates)
             looks |= {split: self._edge(split, first) for split in rates}
@@ -151,20 +153,18 @@ class Race:
         staying = racing(looks, self.edges | looks, IN_RACE) if len(self._all) > len(first) else list(looks)
         rates = {split: _around(looks[split]) for split in staying}
         if others:
-            for split, ends in rates.items():
-                runs = self._runs[split]
-                runs[:] = [[one for one in of_seed if one.rate in ends] for of_seed in runs]
-            self._run_at(rates, others, of_part(0.4, 0.6))
+            for split in rates:
+                self._rates[split] = []
+            self._run_up(rates, every, of_part(0.4, 0.6))
         errors = {split: rate_error([system_of(apply(self._spec, split))]) for split in staying}
         for begun in range(ROUNDS):
             self.edges |= {split: self._edge(split, every) for split in rates}
             first_of_all = leaders(self.edges)
-            rates = {
-                split: [next_rate(edge)]
+            wanted = {
+                split: self._further(split, looks[split], errors[split] if split in first_of_all else None)
                 for split in staying
-                if not (edge := self.edges[split]).is_known
-                or (split in first_of_all and not is_found(edge, errors[split], self._spec.run.seed))
             }
+            rates = {split: found for split, found in wanted.items() if found}
             if not rates:
                 break
             ends = [1 - 0.4 * ROUND_LEFT**number for number in (begun, begun + 1)]
@@ -173,7 +173,8 @@ class Race:
         for row in finalists:
             split, began = row.split, self._periods[row.split]
             if split in staying:
-                runs = self._runs[split][: len(every)]
+                runs = [list(self._runs[split][index].values()) for index in every]
+                runs = [[one for one in of_list if one.rate in self._rates[split]] for of_list in runs]
                 found = refined_row(self._spec, self._gpus, row, runs, self.edges[split])
                 raced[split] = replace(found, pace=None if began is None else began.pace)
             else:
@@ -185,24 +186,69 @@ class Race:
             return [row.rate / FIRST_STEP, row.rate * FIRST_STEP]
         return [row.rate, min(max(one.above for one in row.searches), row.rate * FIRST_STEP**2)]
 
+    def _further(self, split: Split, look: Edge, error: float | None) -> list[float]:
+        """Rates still to be run. `error`: as of `is_found`, of a leader, whose interval is told; None: of others.
+
+        A leader is also run above what the hardest lists hold, which says how far the others reach.
+        """
+        edge = self.edges[split]
+        if not edge.is_known or error is None:
+            return [] if edge.is_known else [next_rate(edge)]
+        above = [one for one in look.bracket[1:] if max(self._rates[split]) < one < math.inf]
+        return above + ([] if is_found(edge, error, self._spec.run.seed) else [next_rate(edge)])
+
     def _pace(self, splits: Iterable[Split]) -> None:
         """Further runs begin at the pace that the highest rate within reach has told: rough rates may be far off."""
         for split in splits:
-            runs = [one for of_seed in self._runs[split] for one in of_seed]
+            runs = [one for of_list in self._runs[split] for one in of_list.values()]
             best = max(runs, key=lambda one: (one.passed, one.rate if one.passed else -one.rate))
             self._periods[split] = paced(self._periods[split], best)
 
     def _edge(self, split: Split, lists: range) -> Edge:
-        return Edge.of([self._runs[split][index] for index in lists], self._spec.slo.attainment)
+        rates = sorted(self._rates[split])
+        runs = [[one for rate in rates if (one := self._known_at(split, index, rate))] for index in lists]
+        assert all(len(of_list) == len(rates) for of_list in runs)
+        return Edge.of(runs, self._spec.slo.attainment)
+
+    def _known_at(self, split: Split, index: int, rate: float) -> Probe | None:
+        """The run of this list at this rate, or what another tells of it: hardly any missed at a higher rate, or at a
+        lower one more than all lists together may.
+
+        Which lists are the hardest shows at the first rates; at lower ones these alone are left to run.
+        """
+        runs = self._runs[split][index]
+        if rate in runs:
+            return runs[rate]
+        few, many = (times * (1 - self._spec.slo.attainment) for times in (CLEAR, len(self._all)))
+        above = [one.rate for one in runs.values() if one.rate > rate and one.kept_up and 1 - one.attainment <= few]
+        below = [one.rate for one in runs.values() if one.rate < rate and 1 - one.attainment > many]
+        for nearest in (min(above, default=None), max(below, default=None)):
+            if nearest is not None:
+                return replace(runs[nearest], rate=rate)
+        return None
+
+    def _run_up(self, rates: Mapping[Split, Sequence[float]], lists: range, part: tuple[float, float]) -> None:
+        """Each split at its rates from the lowest on, up to one at which too many miss: higher ones would say less."""
+        left = {split: sorted(wanted) for split, wanted in rates.items()}
+        (begin, end), most = part, max(map(len, left.values()), default=0)
+        for step in range(most):
+            wave = {split: [wanted[step]] for split, wanted in left.items() if len(wanted) > step}
+            until = begin + (end - begin) / (most - step)
+            self._run_at(wave, lists, (begin, until))
+            left = {split: left[split] for split in wave if self._edge(split, lists).passed[-1]}
+            begin = until
 
     def _run_at(self, rates: Mapping[Split, Sequence[float]], lists: range, part: tuple[float, float]) -> None:
-        """Adds one run of each split at each of its rates with the lists of these places."""
-        tasks = [
-            (split, index, ProbeTask(apply(self._spec, split), self._all[index], rate, self._periods[split]))
-            for split, wanted in rates.items()
-            for rate in wanted
-            for index in lists
-        ]
+        """Each split at each of its rates with the lists of these places, as far as what these do is not known."""
+        tasks = []
+        for split, wanted in rates.items():
+            self._rates[split] += [rate for rate in wanted if rate not in self._rates[split]]
+            tasks += [
+                (split, index, ProbeTask(apply(self._spec, split), self._all[index], rate, self._periods[split]))
+                for rate in wanted
+                for index in lists
+                if self._known_at(split, index, rate) is None
+            ]
         probes = self._each(attained, [task for _, _, task in tasks], part)
-        for (split, index, _), one in zip(tasks, probes, strict=True):
-            self._runs[split][index].append(one)
+        for (split, index, task), one in zip(tasks, probes, strict=True):
+            self._runs[split][index][task.rate] = one
