@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import planner
+from planner.suggestion.answer import Row
 from planner.suggestion.race import DOUBT, LOOK, Race, is_beyond_doubt
+from planner.suggestion.rows import rough_row
+from planner.suggestion.search import Found, Probe
+from planner.suggestion.splits import PoolSize, Split
 from planner.suggestion.suggest import suggest
+from planner.suggestion.tasks import ProbeTask, Searched
 from planner.suggestion.verdict import Advantage, decide
 
 
@@ -63,3 +70,48 @@ def test_where_it_is_in_doubt_every_list_is_run(monkeypatch: pytest.MonkeyPatch)
 
 def test_one_list_has_no_others() -> None:
     assert not Race(planner.load("disagg"), 2, [0], lambda *_: []).needs_all([])
+
+
+SESSIONS = "workload={kind: sessions, sessions: 100, turns: 4, rate: 2, prompt_tokens: 300, output_tokens: 100}"
+
+
+def race_of(edges: list[float], rough: float) -> tuple[Row, list[tuple[int, float]]]:
+    """Two splits that hold the same; of each list of requests more miss the faster its own edge is passed."""
+    spec = planner.load("disagg", [SESSIONS])
+    runs: list[tuple[int, float]] = []
+
+    def each(_: object, tasks: Sequence[ProbeTask], part: tuple[float, float]) -> list[Probe]:
+        assert 0 <= part[0] <= part[1] <= 1
+        runs.extend((task.seed, task.rate) for task in tasks)
+        return [served(task.rate, edges[task.seed]) for task in tasks]
+
+    split = Split(PoolSize(1, 1), PoolSize(1, 1))
+    row = rough_row(spec, 2, split, Searched(rough, Found(rough, rough * 1.02, (served(rough, rough),))))
+    race = Race(spec, 2, range(len(edges)), each)
+    return race.run([row], [split], None, (0.0, 1.0))[0], runs
+
+
+def served(rate: float, edge: float) -> Probe:
+    """1 % of 400 requests miss at the edge."""
+    missed = round(100 / (1 + 99 * (edge / rate) ** 40))  # of each of four parts
+    share = 1 - missed / 100
+    return Probe(rate, missed <= 1, share, rate * share, rate, rate, 100.0, False, True, ((100, 100 - missed),) * 4)
+
+
+@given(st.lists(st.floats(80, 120), min_size=5, max_size=5), st.floats(0.8, 1.25))
+@settings(max_examples=30, deadline=None)
+def test_what_is_not_run_says_what_a_run_would_have(edges: list[float], off: float) -> None:
+    rough = off * sum(edges) / len(edges)
+    found, runs = race_of(edges, rough)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Race, "_known_at", lambda self, split, index, rate: self._runs[split][index].get(rate))
+        every, more = race_of(edges, rough)
+    assert found.refined and every.refined
+    assert found.rate == pytest.approx(every.rate, rel=0.02)
+    assert len(runs) == len(set(runs))  # nothing twice
+    assert len(runs) <= len(more)
+
+
+def test_the_list_that_fails_first_is_the_one_that_is_run() -> None:
+    _, runs = race_of([110.0, 110.0, 110.0, 110.0, 90.0], 108.0)
+    assert len({rate for seed, rate in runs if seed == 4}) > len({rate for seed, rate in runs if seed == 3})

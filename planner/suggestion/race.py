@@ -117,6 +117,10 @@ class Race:
         self.seeds, self.edges = [*self._all], {}
         return [replace(row, refined=False) if row.refined else row for row in rows], raced
 
+    def lose(self, splits: Iterable[Split], factor: float) -> None:
+        """What these hold for long is so many times what their runs say."""
+        self.edges |= {split: self.edges[split].times(factor) for split in splits if split in self.edges}
+
     def run(
         self, rows: list[Row], splits: Sequence[Split], period: Period | None, part: tuple[float, float]
     ) -> list[Row]:

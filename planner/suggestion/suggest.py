@@ -32,6 +32,7 @@ from planner.suggestion.search import Probe, system_of
 from planner.suggestion.splits import Split, apply, rank_sizes, splits, tp_sizes, variants
 from planner.suggestion.spread import Spread, cores, spread
 from planner.suggestion.tasks import (
+    HELD,
     Estimate,
     ProbeTask,
     Reason,
@@ -367,7 +368,7 @@ class _Session:
         """Rows in which the best of each mode serves what it holds for long.
 
         Engines near their edge fill up so slowly that short runs do not see it. Others of a mode that not all seeds
-        have run were compared with its best by short runs, and are taken to lose as much.
+        have run, or that serve hardly more, are taken to lose as much.
         """
         long = self._for_longer()
         asked: set[Split] = set()
@@ -384,13 +385,15 @@ class _Session:
                 asked.add(row.split)
                 if 0 < rate < row.rate:
                     self._lost[row.split] = factor = rate / row.rate
-                    self._race.edges[row.split] = self._race.edges[row.split].times(factor)
-                    rows = [
-                        row_times(one, factor)
-                        if one.split == row.split or (one.mode == row.mode and not one.refined)
-                        else one
+                    losing = {row.split} | {
+                        one.split
                         for one in rows
-                    ]
+                        if one.mode == row.mode
+                        and one.split not in asked
+                        and (not one.refined or one.rate <= (1 + HELD) * rate)
+                    }
+                    self._race.lose(losing, factor)
+                    rows = [row_times(one, factor) if one.split in losing else one for one in rows]
         return rows
 
     def _closing(self, rows: list[Row]) -> _Closing:
