@@ -160,7 +160,7 @@ def _told(split: Split, found: Iterable[tuple[Split, Searched]]) -> float | None
     if not served:
         return None
     *_, nearest = min(served, key=lambda each: each[:2])
-    return nearest.found.rate / nearest.guess
+    return math.sqrt(nearest.found.rate * nearest.found.above) / nearest.guess
 
 
 @dataclass(frozen=True, slots=True)

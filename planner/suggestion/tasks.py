@@ -23,6 +23,7 @@ REQUESTS_PER_GPU, FEWEST, MOST = 400, 2000, 4000  # requests that the best candi
 FEWER = 0.05  # of the requests that may miss the targets for long, besides those that may anyway
 HELD = 0.03  # width of the bracket of a rate that is held for long
 LOST = 0.1  # width of the bracket that the search of a candidate ends with that is not in the race
+FAR = 0.3  # and of one that is expected so far below those that are, and is
 
 
 def prepared(spec: Spec, gpus: int, requests: int | None, slo: Slo | None) -> Spec:
@@ -89,23 +90,27 @@ def search(task: SearchTask) -> Searched:
     system = system_of(task.spec)
     guess, missing = first_guess(system, task.seed), 1 - task.spec.slo.attainment
     start, step = (task.of_guess * guess, task.step) if task.start is None else (task.start, task.step)
+    wide = FAR if start * (1 + FAR) <= task.bar else LOST
     if task.bar:
-        step = 1 + 0.99 * LOST  # two runs may do
+        step = 1 + 0.8 * wide if wide == FAR else 1 + 0.99 * wide  # two runs may do
     period, brief = task.period, shortened(task.period, max(start, task.bar))
     known: tuple[Probe, ...] = ()
     if task.start is None and (task.bar or brief != task.period):  # begin where the first seconds lead
-        near = highest_rate(
-            Runs(system, task.seed, brief),
-            start,
-            tolerance=LOST if task.bar else 2 * task.tolerance,
-            step=step,
-            missing=missing,
-        )
+        runs = Runs(system, task.seed, brief)
+
+        def rough(width: float) -> Found:
+            return highest_rate(runs, start, tolerance=width, step=step, missing=missing, known=known)
+
+        if wide == FAR:
+            near = rough(FAR)
+            if near.above * (1 + LOST) <= task.bar:
+                return Searched(guess, near)
+            known = near.probes
+        near = rough(LOST if task.bar else 2 * task.tolerance)
         if near.above <= task.bar:
             return Searched(guess, near)
-        if brief == task.period:
-            known = near.probes
-        elif near.rate > 0:
+        known = near.probes if brief == task.period else ()
+        if not known and near.rate > 0:
             start, step = near.rate, 1 + task.tolerance
             period = paced(period, near.best)
     found = highest_rate(
