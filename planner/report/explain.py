@@ -91,16 +91,22 @@ def _bottleneck(summary: Summary) -> Explanation:
             found = suspect(summary)
             if found is not None:
                 return found
-    if summary.saturation.saturated or late:
+    if late or (summary.saturation.saturated and not _held_back(summary)):
         found = _first_token(summary)
         if not slow or summary.saturation.saturated:
             return found
         first, second = found.sentences  # a cure for the first tokens alone would not be enough
         return replace(found, sentences=(first, joined(" ", [second, message("Also, {speed}.", _speed(summary))])))
-    if slow or long:
+    if slow or long or _held_back(summary):
         posts = _posting(summary)
         return posts if posts and posts.where == "decode" else _token_speed(summary)
     return _headroom(summary)
+
+
+def _held_back(summary: Summary) -> bool:
+    """Sessions wait for slow answers, not for first tokens: no line grows."""
+    state = summary.saturation
+    return state.held_back and state.waiting_slope_per_s <= _grows(summary) and not summary.number("rejected") > 0
 
 
 def _misses(summary: Summary, name: str) -> bool:
@@ -231,7 +237,7 @@ def _retrieval(summary: Summary) -> Explanation | None:
 
 
 def _workers_enough(summary: Summary, busy: float) -> int:
-    rate, served = summary.saturation.offered_per_s, summary.saturation.achieved_per_s
+    rate, served = summary.saturation.wanted_per_s, summary.saturation.achieved_per_s
     need = busy * summary.retrieval_workers / TARGET
     if rate and served:
         need *= max(rate / served, 1.0)
@@ -508,7 +514,10 @@ def _line(summary: Summary, time: str) -> str:
     if not state.saturated or state.offered_per_s is None:
         return capital(message("{time}.", time)) if time else message("This run records no engine steps to say more.")
     if state.waiting_slope_per_s <= _grows(summary):
-        then = message("{count:.0f} requests are turned away", summary.number("rejected"))
+        if _held_back(summary):
+            then = message("sessions wait for their answers and pile up")
+        else:
+            then = message("{count:.0f} requests are turned away", summary.number("rejected"))
     else:
         growing = {stage: rate for stage, rate in summary.stage_growth_per_s.items() if rate > 0}
         longest = max(growing, key=lambda stage: growing[stage], default="")

@@ -364,12 +364,14 @@ _add(
 )  # fmt: skip
 _add(
     "waiting_slope_per_s", "Growth of the line", "req/s", "lower",
-    "Least-squares growth, in the steady window, of the number of requests without a first token.",
+    "Least-squares growth, in the steady window (of sessions: while they begin), of the number of requests without a "
+    "first token.",
     lambda f: f.saturation.waiting_slope_per_s,
 )  # fmt: skip
 _add(
     "backlog_slope_per_s", "Growth of the backlog", "req/s", "lower",
-    "Least-squares growth, in the steady window, of the number of requests in the system.",
+    "Least-squares growth, in the steady window (of sessions: while they begin), of the number of requests in the "
+    "system.",
     lambda f: f.saturation.backlog_slope_per_s,
 )  # fmt: skip
 _add("gpu_utilization", "GPU utilisation", "share", "none", "Mean of the samples (live).", _sampled("gpu_utilization"))

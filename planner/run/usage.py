@@ -260,7 +260,7 @@ def stage_growth(facts: Facts) -> dict[str, float]:
         name: facts.column(f"{name}_s")
         for name in ("queued", "prefill_start", "prefill_end", "transfer_start", "transfer_end", "decode_start")
     }
-    window, over = facts.steady, facts.finish
+    window, over = facts.growing, facts.finish
     found = {}
     entered, left = facts.shared_queue
     if facts.spec.get("retrieval") is not None:

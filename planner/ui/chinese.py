@@ -397,12 +397,10 @@ PAGES: dict[str, str] = {
     ),
     "Bytes of KV cache moved between workers.": "实例之间传输的 KV 缓存字节数。",
     "Share of the steady window that the retrieval workers are busy.": "检索实例在稳态窗口内忙碌的比例。",
-    "Least-squares growth, in the steady window, of the number of requests without a first token.": (
-        "稳态窗口内尚无首 token 的请求数的最小二乘增长率。"
-    ),
-    "Least-squares growth, in the steady window, of the number of requests in the system.": (
-        "稳态窗口内系统中请求数的最小二乘增长率。"
-    ),
+    "Least-squares growth, in the steady window (of sessions: while they begin), of the number of requests without a "
+    "first token.": ("稳态窗口（会话：陆续开始期间）内尚无首 token 的请求数的最小二乘增长率。"),
+    "Least-squares growth, in the steady window (of sessions: while they begin), of the number of requests in the "
+    "system.": ("稳态窗口（会话：陆续开始期间）内系统中请求数的最小二乘增长率。"),
     "Mean of the samples (live).": "采样均值（实测）。",
     "price_per_gpu_hour x all GPUs x duration / output tokens x 1e6.": (
         "price_per_gpu_hour x 全部 GPU x 时长 / 输出 token x 1e6。"

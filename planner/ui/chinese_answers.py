@@ -61,6 +61,11 @@ ANSWERS: dict[str, str] = {
     "Past saturation: {who} {are} offered {asked} req/s and {serve} {rate}; {limit}": (
         "已过饱和：{who} 每秒{are} {asked} 个请求，{serve} {rate} 个；{limit}"
     ),
+    "Past saturation: sessions ask {who} for {asked} req/s and get {rate}; {limit}": (
+        "已过饱和：会话每秒向 {who} 要求 {asked} 个请求，得到 {rate} 个；{limit}"
+    ),
+    "{rate} of the {asked} wanted": "{rate}（要求 {asked}）",
+    "sessions wait for their answers and pile up": "会话等待回答，越积越多",
     "{saturated}, and {share} meet {targets}.": "{saturated}，{share} 满足 {targets}。",
     "{saturated}.": "{saturated}。",
     "{who} {serve} {rate} req/s.": "{who} {serve} {rate} 个请求。",
@@ -85,6 +90,17 @@ ANSWERS: dict[str, str] = {
     "the cause was not recorded": "原因未记录",
     "The run is too short to be steady: requests in the system still grew at its end. Send more requests.": (
         "运行太短，未达稳态：结束时系统中的请求仍在增长。请发送更多请求。"
+    ),
+    "Slow answers keep sessions from sending the {asked} req/s that are asked (sessions a second x turns): {sent} "
+    "req/s are sent. The run is too short to tell whether they would pile up: more sessions tell "
+    "(workload.sessions).": (
+        "回答太慢，会话发不出所要求的每秒 {asked} 个请求（每秒会话数 × 轮数）：实际每秒 {sent} 个。"
+        "运行太短，看不出会话是否会越积越多：增加会话数（workload.sessions）即可知道。"
+    ),
+    "Too few sessions for the {asked} req/s that are asked (sessions a second x turns): all have begun before the "
+    "first have ended, and {sent} req/s are sent. More sessions reach it (workload.sessions).": (
+        "会话太少，达不到所要求的每秒 {asked} 个请求（每秒会话数 × 轮数）：最早的会话尚未结束，所有会话都已开始，"
+        "实际每秒 {sent} 个。增加会话数（workload.sessions）即可达到。"
     ),
     "Only {count:.0f} answered: percentiles and shares of so few say little.": (
         "仅 {count:.0f} 个请求得到回答：这么少的请求，百分位数与占比说明不了什么。"
