@@ -226,6 +226,9 @@ def test_the_environment_of_a_graph_is_that_of_its_services() -> None:
     graph = {"kind": "DynamoGraphDeployment", "spec": {"envs": given, "services": services}}
     found = read(yaml.safe_dump(graph)).spec
     assert (found.model, found.deployment.router.policy) == ("qwen3-8b", "prefix_aware")
+    container = {"args": ["--router-mode", "kv", "--router-session-affinity-ttl-secs=900"]}
+    services["Frontend"] = {"componentType": "frontend", "extraPodSpec": {"mainContainer": container}}
+    assert read(yaml.safe_dump(graph)).spec.deployment.router.policy == "session_affinity"
 
 
 def test_a_gpu_that_is_named_is_never_silently_another() -> None:

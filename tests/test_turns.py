@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 
 import numpy as np
@@ -50,7 +51,9 @@ def served_by(per_s: float, count: int, gap_s: float) -> Summary:
 
 
 def test_what_is_asked_is_sessions_times_turns() -> None:
-    state = sessions(100, 1.0, lambda _: 1.0).saturation
+    summary = sessions(100, 1.0, lambda _: 1.0)
+    state = summary.saturation
+    assert json.loads(json.dumps(summary.to_dict()))["saturation"]["asked_per_s"] == pytest.approx(TURNS)
     assert state.asked_per_s == pytest.approx(TURNS)
     assert state.offered_per_s is not None
     assert state.offered_per_s < TURNS  # beginning and end of the run

@@ -54,8 +54,8 @@ class Turns(NamedTuple):
         lasted = np.fmax.reduceat(np.fmax(finish, sent), first) - sent[first]
         return cls(
             begun,
-            asked,
-            real / length >= REACHED * asked,
-            quick - real > max(HELD * quick, FEWEST),
+            float(asked),
+            bool(real / length >= REACHED * asked),
+            bool(quick - real > max(HELD * quick, FEWEST)),
             bool(lasted.mean() <= whole / 2),
         )
