@@ -75,6 +75,21 @@ FAULTS: dict[str, str] = {
         "run.warmup_requests：{warmup} 使 {count} 个请求中没有一个可计入；可用：至多 {most}"
     ),
     "--set {key}: {fault}": "--set {key}：{fault}",
+    "is not of kind {kind}: {instead}; allowed: {choices}": "不属于 kind {kind}：{instead}；可用：{choices}",
+    "rate (new sessions a second) x how long one lasts is how many there are at once": (
+        "同时进行的会话数 = rate（每秒新会话数）× 一个会话的时长"
+    ),
+    "sessions x turns is how many requests there are": "请求总数为 sessions × turns",
+    "num_users is how many there are at once": "num_users 为同时在线的用户数",
+    "qps is how many requests there are a second": "qps 为每秒请求数",
+    "num_rounds is how many requests a user sends": "num_rounds 为每个用户发送的请求数",
+    "concurrency is how many there are at once": "concurrency 为同时进行的请求数",
+    "a request is sent when another ends, concurrency says how many there are at once": (
+        "一个请求结束才发下一个，concurrency 为同时进行的请求数"
+    ),
+    "rate says how often requests come; kind concurrency keeps so many at once": (
+        "rate 为请求到达的频率；kind concurrency 才保持固定的并发数"
+    ),
     "belongs to {kinds}; allowed: {choices}": "属于 {kinds}；可用：{choices}",
     "{key} {kinds}": "{key} {kinds}",
     "unknown key; did you mean {places}? allowed: {choices}": "未知的键；是否想写 {places}？可用：{choices}",
