@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 from planner.messages import Message, capital, joined, message
-from planner.report.words import gigabytes, milliseconds, percent
+from planner.report.words import gigabytes, milliseconds, number, percent
 from planner.run.facts import ROLES, SATURATED, STAGE_NAMES
 from planner.run.metrics import Summary
 from planner.run.refusals import KvRoom
@@ -213,6 +213,11 @@ def _posting(summary: Summary) -> Explanation | None:
     return Explanation("hand-over", found.role, (first, second))
 
 
+def _wanted(link: LinkUse) -> float:
+    """What the traffic wants of a link's bandwidth. A burst wants more than all, and is done soon: what it carries."""
+    return link.offered if link.offered <= 1 else link.utilization
+
+
 def _retrieval(summary: Summary) -> Explanation | None:
     busy = summary["retrieval_utilization"]
     if busy is None or busy < BUSY:
@@ -407,7 +412,7 @@ def _slow_transfer(summary: Summary, time: str) -> Explanation:
     first = message(
         "The KV link {link} is slow rather than full ({offered} offered): {time}.",
         worst.name,
-        percent(worst.offered),
+        percent(_wanted(worst)),
         time,
     )
     size = worst.bytes / worst.transfers
@@ -487,7 +492,7 @@ def _headroom(summary: Summary) -> Explanation:
             text = message("KV cache of the {role} workers, {full} full at most", ROLES[pool.role], full)
             uses.append((pool.kv_used_max, text))
     uses += [
-        (link.offered, message("KV link {link}, {share} of its bandwidth", link.name, percent(link.offered)))
+        (_wanted(link), message("KV link {link}, {share} of its bandwidth", link.name, percent(_wanted(link))))
         for link in summary.links
     ]
     busy = summary["retrieval_utilization"]
@@ -521,7 +526,7 @@ def _line(summary: Summary, time: str) -> str:
     else:
         growing = {stage: rate for stage, rate in summary.stage_growth_per_s.items() if rate > 0}
         longest = max(growing, key=lambda stage: growing[stage], default="")
-        then = message("the line grows by {rate:.2g} requests a second", state.waiting_slope_per_s)
+        then = message("the line grows by {rate} requests a second", number(state.waiting_slope_per_s))
         if longest:
             then = message("{growth}, most of it in {stage}", then, STAGE_NAMES[longest])
     return capital(message("{time}; {then}.", time, then) if time else message("{time}.", then))

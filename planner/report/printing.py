@@ -303,7 +303,20 @@ def latency_table(summary: Summary) -> Block:
 def value_table(summary: Summary, title: str, names: Iterable[str]) -> Block:
     """Metrics that are known, one a line."""
     known = (name for name in names if summary[name] is not None)
-    return Block(title, (), tuple((METRICS[name].label, shown(METRICS[name], summary[name])) for name in known))
+    return Block(title, (), tuple((METRICS[name].label, _shown_of(summary, name)) for name in known))
+
+
+FULL_LOAD = 1.05  # the closed form of a pool's highest rate is not nearer
+
+
+def _shown_of(summary: Summary, name: str) -> str:
+    """A metric's value with its unit. A pool may carry more than the rate within its target: that is no share of it."""
+    value = summary.number(name)
+    if not name.endswith("_load") or value <= FULL_LOAD:
+        return shown(METRICS[name], value)
+    if summary.slo.tpot_ms is None or name.startswith("prefill"):
+        return message("{times} x its highest rate", number(value))
+    return message("{times} x its rate within TPOT", number(value))
 
 
 def stage_table(summary: Summary) -> Block:

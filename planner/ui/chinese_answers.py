@@ -187,7 +187,7 @@ ANSWERS: dict[str, str] = {
     "{time}.": "{time}。",
     "{time}; {then}.": "{time}；{then}。",
     "{count:.0f} requests are turned away": "{count:.0f} 个请求被拒绝",
-    "the line grows by {rate:.2g} requests a second": "队伍每秒增长 {rate:.2g} 个请求",
+    "the line grows by {rate} requests a second": "队伍每秒增长 {rate} 个请求",
     "{growth}, most of it in {stage}": "{growth}，主要在{stage}",
     "Decoding is the bottleneck: every slot of the batch is taken ({batch}) while prompts wait.": (
         "瓶颈是解码：批次已满（{batch}），提示词在等待。"
@@ -512,10 +512,13 @@ ANSWERS: dict[str, str] = {
     "Share of all requests within the {metric} target.": "{metric} 达标的请求比例。",
     "{stage} share of TTFT": "{stage}占 TTFT 的比例",
     "Share of all time to first token: {what}.": "占全部首 token 时间的比例：{what}。",
+    "{times} x its highest rate": "其最高速率的 {times} 倍",
+    "{times} x its rate within TPOT": "其 TPOT 目标内速率的 {times} 倍",
     "{role} load": "{role}负载",
-    "Requests finished per second of the steady window / the highest rate that the {role} workers carry within the "
-    "TPOT target, in closed form from the profile (simulated runs).": (
-        "稳态窗口内每秒完成的请求数 / {role}实例在 TPOT 目标内所能承担的最高速率（由性能档案按闭式计算，仅仿真运行）。"
+    "Requests whose work the {role} workers do in a second of the steady window / the highest rate that they carry "
+    "within the TPOT target, in closed form from the profile (simulated runs).": (
+        "稳态窗口内{role}实例每秒完成其工作量的请求数 / 其在 TPOT 目标内所能承担的最高速率"
+        "（由性能档案按闭式计算，仅仿真运行）。"
     ),
     "{role} busy": "{role}忙碌",
     "{role} KV used": "{role} KV 占用",
