@@ -303,6 +303,11 @@ ANSWERS: dict[str, str] = {
     "Of a group: {what}": "一组之中：{what}",
     "{engines} serve {rate} req/s {bound}": "{engines} {bound}每秒可服务 {rate} 个请求",
     "{engines} serves {rate} req/s {bound}": "{engines} {bound}每秒可服务 {rate} 个请求",
+    "With {gpus} no rate is held within the targets: only requests that hardly ever meet are, {rate} req/s on "
+    "{engines}, {count} under way on average.": (
+        "{gpus}在目标内撑不住任何速率：只有几乎从不相遇的请求能达标，"
+        "即在 {engines} 上每秒 {rate} 个，平均 {count} 个正在处理。"
+    ),
     "One GPU meets the targets at no rate.": "1 个 GPU 在任何速率下都达不到目标。",
     "No use of {gpus} GPUs meets the targets at any rate.": "{gpus} 个 GPU 的任何用法在任何速率下都达不到目标。",
     "One GPU can only run aggregated: {serves}.": "1 个 GPU 只能聚合部署：{serves}。",
