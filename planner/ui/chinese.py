@@ -6,6 +6,7 @@ from planner.ui.chinese_answers import ANSWERS
 from planner.ui.chinese_asking import ASKING
 from planner.ui.chinese_faults import FAULTS
 from planner.ui.chinese_servers import SERVERS
+from planner.ui.chinese_traffic import TRAFFIC
 from planner.ui.chinese_warnings import WARNINGS
 from planner.ui.chinese_watching import WATCH_PAGE
 
@@ -30,7 +31,6 @@ PAGES: dict[str, str] = {
     "Traffic": "流量",
     "Targets": "目标",
     "Of the address this cannot be used: {fault}": "网址中有无法使用的内容：{fault}",
-    "{fault} ({count} more unknown)": "{fault}（另有 {count} 个未知）",
     "GPUs": "GPU 数量",
     "How many GPUs there are to use, all alike.": "可用的同型号 GPU 数量。",
     "GPU": "GPU 型号",
@@ -411,4 +411,4 @@ PAGES: dict[str, str] = {
     ),
 }
 
-CHINESE: dict[str, str] = PAGES | ANSWERS | FAULTS | WARNINGS | SERVERS
+CHINESE: dict[str, str] = PAGES | ANSWERS | FAULTS | TRAFFIC | WARNINGS | SERVERS
