@@ -20,7 +20,8 @@ from planner.system.hand_over import HandOver
 from planner.system.resolve import System
 from planner.traffic.requests import Load, warnings_of
 from simulator.clock import NOT_YET
-from simulator.cluster import SimulatedCluster, Visit
+from simulator.cluster import SimulatedCluster
+from simulator.visits import Visit
 
 MOST_SAMPLES = 100_000  # rows of a run
 PACKAGES = ("numpy", "pandas", "pyarrow", "simpy")
