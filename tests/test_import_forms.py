@@ -247,6 +247,8 @@ def test_compose_reads_files_of_variables_beside_it(tmp_path: Path) -> None:
     assert (found.spec.model, shape(found)) == ("qwen3-8b", ((1, 4),))
     assert (found.spec.engine.max_num_seqs, found.spec.engine.max_model_len) == (64, 4096)
     assert "env_file" not in found.yaml
+    path.write_text(SERVED.replace("$$MODEL", "${MODEL}"))
+    assert "assumed: services.llm.env_file: fills in ${...} of the file too" in import_file(path).yaml
 
 
 def test_compose_warns_of_files_of_variables_that_it_does_not_read(tmp_path: Path) -> None:
@@ -265,6 +267,11 @@ def test_compose_warns_of_files_of_variables_that_it_does_not_read(tmp_path: Pat
     assert found.spec.model == "qwen3-8b"
     warned = [note.key for note in found.notes if note.kind == "warning"]
     assert [key for key in warned if "env_file" in key] == [f"services.llm.env_file: {name}" for name in names]
+    lost = path.read_text().replace("Qwen/Qwen3-8B", "$MODEL")
+    with pytest.raises(
+        SpecError, match=r"'\$MODEL' is no model.*\(services.llm.env_file: ../secret.env is another file"
+    ):
+        import_text(lost, str(path), "name")  # says why it may be unknown
     assert "which is not at hand" in said(read(path.read_text()), "warning")  # a text without a folder
 
 

@@ -76,20 +76,29 @@ def read_compose(data: dict[str, Any], where: str, name: str, choices: Choices) 
     source = ForeignKeys(data, where)
     servers: list[Server] = []
     others: list[Command] = []
-    files, unread_files = EnvFiles(choices.folder), list[Note]()
-    known = files.project()
+    files, remarks = EnvFiles(choices.folder), list[Note]()
+    project = files.project()
     for key, raw in data["services"].items():
-        service = _interpolated(raw, known)
+        service = _interpolated(raw, project)
         if not isinstance(service, dict):
             raise SpecError(
                 "{where}: services.{key}: holds {what}; allowed: a section of keys", where, key, type(raw).__name__
             )
-        env = environment(service.get("environment"))
         if service.get("env_file"):
             place = f"services.{key}.env_file"
-            more, missing = files.named(service["env_file"], place, lambda value: str(_interpolated(value, known)))
-            env, unread_files = more | env, unread_files + missing
+            more, unread_files = files.named(
+                service["env_file"], place, lambda value: str(_interpolated(value, project))
+            )
+            remarks += unread_files
+            plain, service = service, _interpolated(raw, more | project)
+            if service != plain:
+                remarks.append(
+                    Note("assumed", place, "fills in ${...} of the file too, as `docker compose --env-file`")
+                )
             source.get("services", str(key), "env_file")
+        else:
+            more = {}
+        env = more | environment(service.get("environment"))
         try:
             entry, command = _words(service.get("entrypoint")), _words(service.get("command"))
         except ValueError as error:
@@ -125,11 +134,17 @@ def read_compose(data: dict[str, Any], where: str, name: str, choices: Choices) 
         source, {**POD, r"volumes.*|secrets|configs|version|x-.*|expose": "how containers run"}, "Compose setting"
     )
     title = str(data.get("name") or name)
-    made_ = assemble("Docker Compose", title, where, servers, choices, ports=ports, notes=notes)
-    router, remarks = router_of(others, made_.data["deployment"]["mode"] == "disaggregated")
+    try:
+        made_ = assemble("Docker Compose", title, where, servers, choices, ports=ports, notes=notes)
+    except SpecError as error:
+        gone = next((note for note in remarks if note.kind == "warning"), None)
+        if gone is None:
+            raise
+        raise SpecError("{fault} ({key} {why})", str(error), gone.key, gone.text.partition(";")[0]) from None
+    router, others_remarks = router_of(others, made_.data["deployment"]["mode"] == "disaggregated")
     if router is not None:
         made_.data["deployment"]["router"] = router
-    return Imported(made_.dialect, made_.data, (*made_.notes, *remarks, *unread_files))
+    return Imported(made_.dialect, made_.data, (*made_.notes, *others_remarks, *remarks))
 
 
 # --- SkyPilot ------------------------------------------------------------------------------------------------
