@@ -84,6 +84,7 @@ def test_a_list_that_ends_before_the_rate_is_reached_says_so() -> None:
     summary = sessions(50, 0.1, lambda _: 1.0)
     assert (summary.saturation.saturated, summary.saturation.held_back) == (False, False)
     assert warnings(summary)[0].startswith("Too few sessions for the 50 req/s that are asked")
+    assert " of the 50 wanted req/s" in sentence(summary)
 
 
 @pytest.mark.parametrize(("per_s", "past"), [(6.0, False), (4.0, True)])

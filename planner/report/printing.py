@@ -153,7 +153,7 @@ def sentence(summary: Summary, found: Explanation | None = None) -> Message:
         if limits:
             return message("{saturated}, and {share} meet {targets}.", text, within, limits)
         return message("{saturated}.", text)
-    if state.held_back:
+    if state.held_back or not state.reached:
         rate = message("{rate} of the {asked} wanted", rate, number(state.asked_per_s))
     if not limits:
         return message("{who} {serve} {rate} req/s.", who, serves, rate)
@@ -221,8 +221,8 @@ def warnings(summary: Summary) -> list[str]:
     elif not state.reached and not state.saturated:
         found.append(
             message(
-                "Too few sessions for the {asked} req/s that are asked (sessions a second x turns): all have begun "
-                "before the first have ended, and {sent} req/s are sent. More sessions reach it (workload.sessions).",
+                "Too few sessions for the {asked} req/s that are asked (sessions a second x turns): the last begins "
+                "before their number has settled, and {sent} req/s are sent. More reach it (workload.sessions).",
                 number(state.asked_per_s),
                 number(state.offered_per_s),
             )

@@ -97,9 +97,9 @@ ANSWERS: dict[str, str] = {
         "回答太慢，会话发不出所要求的每秒 {asked} 个请求（每秒会话数 × 轮数）：实际每秒 {sent} 个。"
         "运行太短，看不出会话是否会越积越多：增加会话数（workload.sessions）即可知道。"
     ),
-    "Too few sessions for the {asked} req/s that are asked (sessions a second x turns): all have begun before the "
-    "first have ended, and {sent} req/s are sent. More sessions reach it (workload.sessions).": (
-        "会话太少，达不到所要求的每秒 {asked} 个请求（每秒会话数 × 轮数）：最早的会话尚未结束，所有会话都已开始，"
+    "Too few sessions for the {asked} req/s that are asked (sessions a second x turns): the last begins before their "
+    "number has settled, and {sent} req/s are sent. More reach it (workload.sessions).": (
+        "会话太少，达不到所要求的每秒 {asked} 个请求（每秒会话数 × 轮数）：会话数尚未稳定，最后一个会话就已开始，"
         "实际每秒 {sent} 个。增加会话数（workload.sessions）即可达到。"
     ),
     "Only {count:.0f} answered: percentiles and shares of so few say little.": (
