@@ -8,10 +8,15 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
+import planner
+from hand_made import requests, run
 from planner.report.explain import explain
 from planner.report.printing import sentence, warnings
 from planner.run.metrics import Summary, summarise
-from tests.hand_made import requests, run
+from planner.suggestion.search import sent
+from planner.suggestion.tasks import period_of
+from planner.system.resolve import resolve
+from simulator.backend import SimulatorBackend
 
 TURNS, PAUSE_S = 5, 2.0
 
@@ -96,3 +101,13 @@ def test_how_long_a_run_drains_does_not_hide_its_line() -> None:
     state = served_by(2.0, 60, 0.5).saturation  # 10 are asked
     assert state.saturated
     assert state.asked_per_s == pytest.approx(10, rel=0.05)
+
+
+def test_sessions_that_had_begun_before_their_run_are_judged_as_other_requests() -> None:
+    """As `suggest` has them: the list holds later turns without the first."""
+    system = resolve(planner.load("multi-turn"))
+    seed, rate = system.spec.run.seed, 10.0
+    run = SimulatorBackend().run(system, sent(system, seed, rate, period_of(system.spec, 200, rate)))
+    assert run.manifest["underway"] is True
+    assert summarise(run).saturation.asked_per_s is None
+    assert "underway" not in planner.simulate(planner.load("multi-turn", ["workload.sessions=9"])).manifest

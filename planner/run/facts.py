@@ -242,8 +242,8 @@ class Facts:
 
     @cached_property
     def turns(self) -> Turns | None:
-        """What sessions ask for beside what they send; None for requests that wait for no other."""
-        if (self.spec.get("workload") or {}).get("kind") != "sessions":
+        """What sessions ask for beside what they send; None where they had begun before, or nothing waits so."""
+        if (self.spec.get("workload") or {}).get("kind") != "sessions" or self.manifest.get("underway"):
             return None
         session = self.requests.whole("session_id")[self.rows]
         return Turns.of(session, self.arrival, self.finish, self.output_tokens, STEADY_START)
