@@ -48,7 +48,8 @@ Ended = Callable[[Outcome, float], None]  # and the run's start, time.monotonic(
 class ClientOptions:
     """How to send. `rag`: requests carry a question, so that a frontend retrieves although the prompt is complete.
 
-    `nvext` goes with every request, to Dynamo's frontend only: what it should tell in its answers.
+    `nvext` goes with every request, to Dynamo's frontend only: what it should tell in its answers. `session_header` is
+    where the server looks for a request's session.
     """
 
     vocab_size: int = DEFAULT_VOCAB
@@ -58,6 +59,7 @@ class ClientOptions:
     timeout_s: float = 600.0
     rag: bool = False
     nvext: Mapping[str, Any] | None = None
+    session_header: str = "x-session-id"
 
 
 @dataclass(order=True, slots=True)
@@ -222,7 +224,7 @@ class _Run:
         headers = {
             "content-type": "application/json",
             "x-request-id": outcome.header_id,
-            "x-session-id": str(request.session_id),
+            self._options.session_header: str(request.session_id),
         }
         try:
             outcome.arrival_s = self._now()

@@ -35,6 +35,9 @@ PLANES = ("--discovery-backend=file", "--request-plane=tcp", "--event-plane=zmq"
 # Dynamo's router modes for our policies; the others have no counterpart there.
 MODES = {"prefix_aware": "kv", "round_robin": "round-robin", "random": "random", "least_loaded": "least-loaded"}
 MODES["power_of_two"] = "power-of-two"
+MODES["session_affinity"] = "random"  # of a session's first turn; later ones stay with its worker
+AFFINITY, AFFINITY_S = "router-session-affinity-ttl-secs", 600  # the option, and for how long an idle session stays
+SESSION_HEADER = "x-dynamo-session-id"  # by which it knows a session
 NVEXT = {"extra_fields": ["worker_id", "timing"]}  # asks for the workers of a request in its answer
 GRID = 1.1  # neighbours in a step table: linear between them is 0.1 % off a hyperbola
 _VERSIONS = (
@@ -53,6 +56,17 @@ def router_mode(policy: str) -> str:
             "deployment.router.policy: Dynamo has no {policy!r}; allowed: {modes}", policy, ", ".join(MODES)
         )
     return MODES[policy]
+
+
+def router_options(policy: str) -> dict[str, str]:
+    """The options that make Dynamo's frontend route by a policy, without dashes. Raises SpecError as `router_mode`."""
+    options = {"router-mode": router_mode(policy)}
+    return options | ({AFFINITY: str(AFFINITY_S)} if policy == "session_affinity" else {})
+
+
+def variable(option: str) -> str:
+    """The environment variable that says the same as an option of its frontend."""
+    return "DYN_" + option.replace("-", "_").upper()
 
 
 def detect(python: str | None = None) -> Runtime:
@@ -128,7 +142,7 @@ def frontend_command(system: System, python: str, port: int, host: str = "127.0.
     """Dynamo's frontend, routing as the config's entry router does."""
     router = system.pools[0].router
     command = [python, "-m", "dynamo.frontend", *PLANES, f"--http-host={host}", f"--http-port={port}"]
-    command.append(f"--router-mode={router_mode(router.policy)}")
+    command += [f"--{option}={value}" for option, value in router_options(router.policy).items()]
     if router.policy == "prefix_aware":
         command.append(f"--router-kv-overlap-score-credit={router.overlap_weight:g}")
         command.append(f"--router-temperature={router.temperature:g}")

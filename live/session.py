@@ -275,8 +275,9 @@ class LiveSession:
             vocab_size=vocab,
             token=self._token,
             rag=isinstance(self.system.spec.workload, Rag) and not self.endpoints and self._dynamo is None,
-            nvext=dynamo.NVEXT if self._dynamo is not None else None,
         )
+        if self._dynamo is not None:
+            options = replace(options, nvext=dynamo.NVEXT, session_header=dynamo.SESSION_HEADER)
         targets = self.endpoints or (self.base_url,)
         host = {"load_average": list(os.getloadavg()), "cpus": os.cpu_count()}
         progress("load", 0.0)

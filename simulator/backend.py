@@ -18,9 +18,11 @@ from planner.run.tables import STEP_COLUMNS, TRANSFER_COLUMNS, Progress, Run, co
 from planner.system.capacity import mean_lengths, pool_rates
 from planner.system.hand_over import HandOver
 from planner.system.resolve import System
+from planner.traffic.loads import Underway
 from planner.traffic.requests import Load, warnings_of
 from simulator.clock import NOT_YET
-from simulator.cluster import SimulatedCluster, Visit
+from simulator.cluster import SimulatedCluster
+from simulator.visits import Visit
 
 MOST_SAMPLES = 100_000  # rows of a run
 PACKAGES = ("numpy", "pandas", "pyarrow", "simpy")
@@ -50,7 +52,8 @@ class SimulatorBackend:
             manifest=manifest(
                 system, [*warnings_of(load), *_extrapolations(cluster)], cluster.stopped, _cross_node(cluster, system)
             )
-            | {"highest_rates": _highest_rates(system, visits)},
+            | {"highest_rates": _highest_rates(system, visits)}
+            | ({"underway": True} if isinstance(load, Underway) else {}),
         )
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import random
-from array import array
 from collections import deque
 from collections.abc import Callable, Generator
 from functools import partial
@@ -21,17 +20,19 @@ from planner.engine.host_costs import WAY_SHARED
 from planner.routing import NEEDS_DISTANCE
 from planner.run.tables import Progress
 from planner.spec import Disaggregated
-from planner.system.hand_over import LOOKS, SEEN_S, SPLIT, HandOver, move_work, post_work
+from planner.system.hand_over import LOOKS, HandOver
 from planner.system.resolve import System, WorkerPlace
 from planner.traffic.loads import Underway
 from planner.traffic.requests import Arrival, Load, Memory, Request
-from simulator.clock import NEVER, NOT_YET, Call, Clock
+from simulator.clock import NEVER, Call, Clock
 from simulator.fabric import Fabric
 from simulator.layers import Push
 from simulator.pool import Group, SimulatedPool, SimulatedView, Station
+from simulator.posts import Posts
 from simulator.retrieval import RetrievalStation
 from simulator.roles import RoleSwitcher
 from simulator.sharing import SharedCores, shares_cores
+from simulator.visits import NOTHING_SENT, Transfers, Visit
 from simulator.worker import (
     ADMITTED,
     ASKED,
@@ -50,89 +51,9 @@ if TYPE_CHECKING:
 
     from simulator.processes import Processes
 
+__all__ = ["SimulatedCluster", "Visit"]
+
 WATCH_EVERY: Final = 2048  # calls between two looks at progress and at the stop rule
-
-
-NOTHING_SENT: Final = ("", 0)
-
-
-class Visit:
-    """What happens to one request: the columns of the requests table, and the sequences that stand for it.
-
-    Sequences are there while it is served. What they tell is the visit's from then on: a run holds many visits.
-    """
-
-    __slots__ = (
-        "request", "arrival_s", "worker", "decode_worker", "retrieval_start_s", "retrieval_end_s", "shared_queued_s",
-        "prefill", "decode", "cached_tokens", "queued_s", "prefill_start_s", "prefill_end_s", "decode_start_s",
-        "preemptions",
-        "transfer_start_s", "transfer_end_s", "first_token_s", "finish_s", "finish_reason", "error", "push", "sent",
-    )  # fmt: skip
-
-    def __init__(self, request: Request, arrival_s: float) -> None:
-        self.request = request
-        self.arrival_s = arrival_s
-        self.worker: Station | None = None
-        self.decode_worker: Station | None = None
-        self.retrieval_start_s = self.retrieval_end_s = self.shared_queued_s = NOT_YET
-        self.prefill: Sequence | None = None
-        self.decode: Sequence | None = None
-        self.cached_tokens = self.preemptions = 0
-        self.queued_s = self.prefill_start_s = self.prefill_end_s = self.decode_start_s = NOT_YET
-        self.transfer_start_s = self.transfer_end_s = NOT_YET
-        self.first_token_s = self.finish_s = NOT_YET
-        self.finish_reason: str | None = None
-        self.error: str | None = None
-        self.push: Push | None = None  # its KV goes ahead, layer by layer
-        self.sent: tuple[str, int] = NOTHING_SENT  # else: the wire its KV goes over, and bytes
-
-    @property
-    def served(self) -> bool:
-        """An engine has had it. Known once the visit is settled."""
-        return self.queued_s == self.queued_s
-
-    def settle(self) -> None:
-        """It has ended, or the run has."""
-        prefill, decode = self.prefill, self.decode
-        if prefill is not None:
-            self.cached_tokens, self.preemptions = prefill.cached_tokens, prefill.preemptions
-            self.queued_s, self.prefill_start_s = prefill.queued_s, prefill.prefill_start_s
-            self.prefill_end_s = prefill.prefill_end_s
-        if decode is not None:
-            self.decode_start_s = decode.decode_start_s
-            if decode is not prefill:
-                self.preemptions += decode.preemptions
-        self.prefill = self.decode = None
-        self.push = None
-
-
-class Transfers:
-    """Bytes moved between two workers: the columns of the transfers table, a row a transfer."""
-
-    __slots__ = ("bytes", "end_s", "link", "request_id", "source", "start_s", "target")
-
-    def __init__(self) -> None:
-        self.request_id = array("q")
-        self.source: list[str] = []
-        self.target: list[str] = []
-        self.link: list[str] = []
-        self.bytes = array("q")
-        self.start_s = array("d")
-        self.end_s = array("d")
-
-    def add(self, visit: Visit, link: str, size: int, start_s: float, end_s: float) -> None:
-        """What went from the visit's prefill worker to its decode worker."""
-        source, target = visit.worker, visit.decode_worker
-        assert source is not None
-        assert target is not None
-        self.request_id.append(visit.request.request_id)
-        self.source.append(source.place.name)
-        self.target.append(target.place.name)
-        self.link.append(link)
-        self.bytes.append(size)
-        self.start_s.append(start_s)
-        self.end_s.append(end_s)
-
 
 # What is due for a visit.
 ROUTE: Final = 0
@@ -256,11 +177,8 @@ class SimulatedCluster:
         self._idle_look_s = self._hand_over.idle_look_s
         warm = any(pool.profile.warm_slowing > 1.0 for pool in system.pools)  # which that slowing stands for otherwise
         self._slowing = 1.0 if warm else self._hand_over.slowing
-        self._block_pieces = system.block_descriptors
-        self._beside = 1.0 if self._hand_over.push else self._hand_over.pull_beside
-        self._work: dict[int, tuple[float, float, float, float, float]] = {}  # of transfers, by their blocks
-        self._posts = self._hand_over.post_s > 0.0 and self._block_pieces > 0
-        self._pushes = self._hand_over.push and self._posts and self._layers is None
+        self._posts = Posts(self._hand_over, system.block_descriptors)
+        self._pushes = self._hand_over.push and self._posts.cost and self._layers is None
         self.pools = [
             SimulatedPool(
                 pool,
@@ -269,7 +187,7 @@ class SimulatedCluster:
                 fast_forward=fast_forward and not (sharing and shares_cores(pool)),
                 record_steps=record_steps,
                 announce=self._layers is not None,
-                posting=self._posting_s if self._posts and not self._hand_over.push else None,
+                posting=self._posting_s if self._posts.cost and not self._hand_over.push else None,
             )
             for pool in system.pools
         ]
@@ -689,7 +607,7 @@ class SimulatedCluster:
             visit.transfer_start_s = admitted_s
             if visit.push is None:
                 self._read(visit, 1, now)
-        if not self._posts or visit.push is not None:
+        if not self._posts.cost or visit.push is not None:
             self._transfer(visit, admitted_s)
         elif self._hand_over.push:
             self.clock.at(max(self._thread_posts(visit, sequence, admitted_s), now), _Due(self, visit, TRANSFER))
@@ -705,27 +623,10 @@ class SimulatedCluster:
         return station.moved_s + seen_s
 
     def _posting_s(self, sequence: Sequence, begin_s: float, behind: bool) -> tuple[float, float, float]:
-        """What `simulator.sequence.Posting` says: with pull slower beside a step of who has it."""
+        """What `simulator.sequence.Posting` says."""
         station = self._by_id[sequence.request.request_id].worker
         assert station is not None
-        work_s, first, later, moving, seen_s = self._transfer_work(sequence.remote_blocks)
-        if self._beside > 1.0:
-            beside_s = min(max(station.engine.busy_until_s - begin_s, 0.0), work_s * self._beside)
-            work_s += beside_s - beside_s / self._beside
-        return work_s * (later if behind else first), work_s * moving, seen_s
-
-    def _transfer_work(self, blocks: int) -> tuple[float, float, float, float, float]:
-        """Of a transfer of so many blocks: seconds for its pieces, each as one of many; how many times as long they
-        take to post, the same behind others, and to move; seconds until it is seen to be over.
-        """
-        known = self._work.get(blocks)
-        if known is None:
-            pieces = max(self._block_pieces * blocks, 1)
-            times = [post_work(pieces, behind, self._hand_over.alone) / pieces for behind in (False, True)]
-            seen_s = SEEN_S if pieces >= SPLIT else 0.0
-            known = (self._hand_over.post_s * pieces, times[0], times[1], move_work(pieces) / pieces, seen_s)
-            self._work[blocks] = known
-        return known
+        return self._posts.seconds(sequence.remote_blocks, begin_s, station.engine.busy_until_s, behind)
 
     def _read(self, visit: Visit, more: int, now: float) -> None:
         """One more or one less transfer reads from the GPU that computed the prompt, which slows prompts there."""

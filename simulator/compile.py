@@ -26,8 +26,9 @@ planner/system/hand_over.py
 planner/traffic/contents.py planner/traffic/loads.py planner/traffic/requests.py
 simulator/batching.py simulator/clock.py simulator/cluster.py simulator/decodes.py simulator/fabric.py
 simulator/host_memory.py simulator/host_pace.py simulator/kv_cache.py simulator/layers.py simulator/link.py
-simulator/lockstep.py simulator/pool.py simulator/retrieval.py simulator/roles.py simulator/sequence.py
-simulator/sharing.py simulator/worker.py
+simulator/lockstep.py simulator/pool.py simulator/posts.py simulator/retrieval.py simulator/roles.py
+simulator/sequence.py simulator/sharing.py simulator/step_rows.py simulator/step_seconds.py simulator/visits.py
+simulator/worker.py
 """.split()
 # Types are checked elsewhere. Packages that are not installed here must not change what comes out, and those that are
 # would be read whole: minutes and 5 GB where Ray and vLLM are.

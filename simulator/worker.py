@@ -44,10 +44,7 @@ An engine asks its connector once a step, when it has launched it, and an engine
 
 from __future__ import annotations
 
-from array import array
-from collections.abc import Sequence as Items
 from heapq import heappop
-from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -79,6 +76,8 @@ from simulator.sequence import (
     Posting,
     Sequence,
 )
+from simulator.step_rows import StepRows
+from simulator.step_seconds import StepSeconds
 
 __all__ = [
     "ADMITTED",
@@ -94,21 +93,8 @@ __all__ = [
     "Worker",
 ]
 
-# start_s, duration_s, prefill_tokens, decode_seqs, context_tokens, count, growth_s, running, waiting, kv_used_fraction
-STEP_ROW: Final = 10
 # (chunks as (new, computed)), decodes, their context, running, waiting, free blocks, preempted in this step
 Decision = tuple[tuple[tuple[int, int], ...], int, int, int, int, int, int]
-
-
-class _Law:
-    """Seconds of a decode-only step: base, more for each token of context, and the host's to launch it."""
-
-    __slots__ = ("base_s", "launch_s", "slope_s")
-
-    def __init__(self, base_s: float, slope_s: float, launch_s: float) -> None:
-        self.base_s = base_s
-        self.slope_s = slope_s
-        self.launch_s = launch_s
 
 
 class Worker:
@@ -145,9 +131,8 @@ class Worker:
     ) -> None:
         self.name = name
         self.limits = limits
-        self._rows = array("d")  # STEP_ROW numbers for each step, or run of equal steps
-        self._step = step
-        self._laws: dict[int, _Law] = {}
+        self._rows = StepRows(limits.kv_blocks)
+        self._step = StepSeconds(step)
         self._record = record_steps
         self._announce = announce
         self._written: list[Sequence] = []  # KV that was sent, which the connector has not been asked about since
@@ -195,8 +180,8 @@ class Worker:
 
     @property
     def steps(self) -> NDArray[np.float64]:
-        """What was recorded: a row for each step, or run of equal steps; columns as at STEP_ROW. Ask after the run."""
-        return np.asarray(self._rows).reshape(-1, STEP_ROW)
+        """What was recorded: a row for each step, or run of equal steps. Ask after the run."""
+        return self._rows.table
 
     def observe(self, now: float) -> None:
         plan = self._plan
@@ -333,7 +318,7 @@ class Worker:
         if plan is None or plan.count == 1 or self._decided:
             return None
         begun = plan.boundary(plan.count - 2) if plan.count > 2 else plan.start
-        return plan if now <= begun + max(self._law(plan.batch).launch_s - AFTER_S, 0.0) else None
+        return plan if now <= begun + max(self._step.decodes(plan.batch).launch_s - AFTER_S, 0.0) else None
 
     def release(self, sequence: Sequence, now: float) -> None:
         self._catch_up(now)
@@ -505,7 +490,9 @@ class Worker:
                 plan.read, plan.count = asked, 1
         post_s = 0.0
         if self._posting is not None and len(outcomes) > before:
-            inputs_s = max(self._law(plan.batch).launch_s - AFTER_S - GRAPH_S, 0.0) if plan is not None else 0.0
+            inputs_s = (
+                max(self._step.decodes(plan.batch).launch_s - AFTER_S - GRAPH_S, 0.0) if plan is not None else 0.0
+            )
             post_s = self._posted(now + inputs_s, outcomes, before)
         if plan is None:
             if post_s:  # what comes meanwhile waits
@@ -515,14 +502,14 @@ class Worker:
         chunks = plan.chunks
         decodes = all(tokens == 1 for tokens, _ in chunks)
         if chunks:
-            plan.first = self._mixed(chunks, plan.batch, plan.context)
+            plan.first = self._step.chunks(chunks, plan.batch, plan.context)
             if self._launches:
                 ones = sum(tokens == 1 for tokens, _ in chunks)
                 plan.launch = self._step.launch(plan.tokens - ones, plan.batch + ones)
                 if self._host_pace is not None and not decodes:  # decode steps hide theirs at any pace
                     plan.launch *= self._host_pace.at(now)
         else:
-            law = self._law(plan.batch)
+            law = self._step.decodes(plan.batch)
             plan.first = law.base_s + law.slope_s * plan.context
             plan.growth = law.slope_s * plan.batch
             if self._launches:
@@ -571,26 +558,6 @@ class Worker:
             if sequence.block_tokens != limits.block_size:
                 plan.first += (limits.keys_chunk_s if tokens > 1 else limits.keys_decode_s) * done
 
-    def _law(self, batch: int) -> _Law:
-        law = self._laws.get(batch)
-        if law is None:
-            base, slope = self._step.decode(batch)
-            law = self._laws[batch] = _Law(base, slope, self._step.launch(0, batch))
-        return law
-
-    def _mixed(self, chunks: Items[tuple[int, int]], batch: int, context: int) -> float:
-        """A chunk of one token costs what a decode does: same kernels, same CUDA graph."""
-        if len(chunks) == 1 and chunks[0][0] > 1:
-            return self._step.mixed(chunks, batch, context)
-        wide = [chunk for chunk in chunks if chunk[0] > 1]
-        if len(wide) < len(chunks):
-            batch += len(chunks) - len(wide)
-            context += sum(done for tokens, done in chunks if tokens == 1)
-            if not wide:
-                law = self._law(batch)
-                return law.base_s + law.slope_s * context
-        return self._step.mixed(wide, batch, context)
-
     def _begin(self, plan: Plan | None, now: float, outcomes: list[Outcome]) -> None:
         self._plan = plan
         self._decided = False
@@ -623,7 +590,7 @@ class Worker:
             self._warm(plan, now + plan.post)
             plan.first = max(plan.first + plan.post, plan.launch) if plan.chunks else plan.first + plan.post
             return
-        head_s = self._law(plan.batch).launch_s  # inputs are made ready; then the first kernels run
+        head_s = self._step.decodes(plan.batch).launch_s  # inputs are made ready; then the first kernels run
         if plan.decided == now:  # nothing ran: what follows is decided once this is launched
             plan.ready = now + max(plan.launch, head_s + plan.post)
         if plan.post:  # that long ago, where the GPU waits for the posts
@@ -659,29 +626,13 @@ class Worker:
         self._answered_s = min(latest_s, plan.end + 2.0 * each)
         return self._answered_s - plan.end
 
-    def _write(self, plan: Plan) -> None:
-        """A row for the plan; the last step of a run by itself where its end is seen late, as behind a launch."""
-        start, count, context = plan.start, plan.count, plan.context
-        used = plan.used / self.limits.kv_blocks
-        if count > 1 and plan.end > self._free_s:
-            last = plan.boundary(count - 1)
-            self._rows.extend(
-                (start, last - start, plan.tokens, plan.batch, context, count - 1,
-                 plan.growth, plan.running, plan.waiting, used)
-            )  # fmt: skip
-            start, count, context = last, 1, context + plan.batch * (count - 1)
-        self._rows.extend(
-            (start, plan.end - start, plan.tokens, plan.batch, context, count,
-             plan.growth, plan.running, plan.waiting, used)
-        )  # fmt: skip
-
     def _complete(self, plan: Plan, outcomes: list[Outcome]) -> None:
         """The last step of the plan has ended: its tokens are there."""
         end = plan.end
         self._free_s = plan.boundary(plan.count)
         answer_s = self._hand_out(plan) if self._answers else 0.0
         if self._record:
-            self._write(plan)
+            self._rows.add(plan, self._free_s)
         for sequence in plan.read:
             self._scheduler.loaded(sequence)
             self._changed = True

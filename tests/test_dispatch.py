@@ -25,9 +25,10 @@ from planner.spec import load, parse
 from planner.system.resolve import System, resolve
 from planner.traffic.requests import Request
 from planner.traffic.workload import build
-from simulator.cluster import SimulatedCluster, Visit
+from simulator.cluster import SimulatedCluster
 from simulator.pool import SimulatedPool
 from simulator.sequence import Sequence
+from simulator.visits import Visit
 
 STATES = 1000
 NOW_S = 1e6

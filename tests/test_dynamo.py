@@ -93,12 +93,13 @@ def test_the_frontend_routes_as_the_config_says(policy: str, mode: str) -> None:
     told = options(dynamo.frontend_command(system_of("disagg", *changes), "py", 8000))
     assert told["router-mode"] == mode and told["http-port"] == "8000"
     assert told.get("router-kv-overlap-score-credit") == ("2" if mode == "kv" else None)
+    assert (dynamo.AFFINITY in told) == (policy == "session_affinity")
 
 
 @pytest.mark.parametrize(
     ("config", "changes", "where"),
     [
-        ("disagg", ["deployment.router.policy=session_affinity"], "deployment.router.policy"),
+        ("disagg", ["deployment.router.policy=topology_aware"], "deployment.router.policy"),
         ("disagg", ["deployment.router.prefill_dispatch=shared_queue"], "prefill_dispatch"),
         ("disagg", ["deployment.local_prefill.max_tokens=10"], "local_prefill"),
         ("disagg", ["deployment.router.decode_choice=at_arrival", "deployment.decode.replicas=2"], "decode_choice"),
@@ -215,6 +216,21 @@ def test_a_config_runs_on_the_real_dynamo(tmp_path: Path, capsys: pytest.Capture
     assert not started & set(command_lines())
 
 
+@needs_dynamo
+@pytest.mark.xdist_group("engines")
+def test_sessions_stay_with_their_worker_on_the_real_dynamo(tmp_path: Path) -> None:
+    """Twelve sessions of three turns on three mockers: each on one of them, and not all on the same."""
+    chats = ["rate=4", "sessions=12", "turns=3", "think_time_s=0.2", "prompt_tokens=64", "output_tokens=8"]
+    sets = ["deployment.replicas=3", "deployment.router.policy=session_affinity", "workload.kind=sessions"]
+    sets += [f"workload.{one}" for one in chats]
+    words = ["live", "cpu-agg", "--stack", f"dynamo={PYTHON}", "--json", "--out", str(tmp_path / "run")]
+    assert cli.run([*words, *(word for one in sets for word in ("--set", one))]) == 0
+    requests = Run.load(tmp_path / "run").requests
+    assert list(requests["finish_reason"]) == ["length"] * 36
+    assert (requests.groupby("session_id")["worker"].nunique() == 1).all()
+    assert requests["worker"].nunique() > 1
+
+
 READS = """
 import argparse, json, sys, yaml
 from dynamo.common.configuration.groups.runtime_args import DynamoRuntimeArgGroup
@@ -229,21 +245,25 @@ for name, service in Config.model_validate(yaml.safe_load(open(sys.argv[1]))).sp
     found[name] = [service.replicas, service.resources and service.resources.limits, known.disaggregation_mode, rest]
 parser = argparse.ArgumentParser()
 FrontendArgGroup().add_arguments(parser)
-print(json.dumps(found | {"router": parser.parse_args([]).router_mode}))
+given = parser.parse_args([])
+print(json.dumps(found | {"router": given.router_mode, "affinity": given.session_affinity_ttl_secs}))
 """
 
 
 @needs_dynamo
-def test_dynamos_own_code_reads_our_export(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("policy", "told_of"), [("prefix_aware", ("kv", None)), ("session_affinity", ("random", dynamo.AFFINITY_S))]
+)
+def test_dynamos_own_code_reads_our_export(tmp_path: Path, policy: str, told_of: tuple[str, int | None]) -> None:
     """Its model of a DynamoGraphDeployment, its workers' options, its frontend's environment."""
-    changes = ["deployment.router.policy=prefix_aware", "deployment.prefill.replicas=3", "deployment.decode.tp=2"]
+    changes = [f"deployment.router.policy={policy}", "deployment.prefill.replicas=3", "deployment.decode.tp=2"]
     export(load("disagg", changes), "dynamo", tmp_path)
     envs = yaml.safe_load((tmp_path / "dynamo.yaml").read_text())["spec"]["services"]["Frontend"]["envs"]
     environment = os.environ | {one["name"]: one["value"] for one in envs} | {"PYTHONPATH": ""}
     words = [PYTHON, "-c", READS, str(tmp_path / "dynamo.yaml")]
     told = subprocess.run(words, capture_output=True, text=True, check=True, env=environment, timeout=300)
     found = json.loads(told.stdout.splitlines()[-1])
-    assert found["router"] == "kv"
+    assert (found["router"], found["affinity"]) == told_of
     prefill, decode = found["VllmPrefillWorker"], found["VllmDecodeWorker"]
     assert prefill[:3] == [3, {"gpu": "1"}, "prefill"] and decode[:3] == [1, {"gpu": "2"}, "decode"]
     vllm_ones = {word.partition("=")[0] for word in prefill[3] if word.startswith("--")}

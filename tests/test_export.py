@@ -281,6 +281,16 @@ def test_the_deployment_is_said_by_the_file_itself(target: str, tmp_path: Path) 
         )  # fmt: skip
 
 
+def test_sessions_stay_with_their_worker_in_dynamos_way(tmp_path: Path) -> None:
+    export(planner.load("multi-turn", ["deployment.router.policy=session_affinity"]), "dynamo", tmp_path)
+    text = (tmp_path / "dynamo.yaml").read_text()
+    envs = {one["name"]: one["value"] for one in yaml.safe_load(text)["spec"]["services"]["Frontend"]["envs"]}
+    assert envs == {"DYN_ROUTER_MODE": "random", "DYN_ROUTER_SESSION_AFFINITY_TTL_SECS": "600"}
+    assert "X-Dynamo-Session-ID" in text.splitlines()[0]
+    assert "router" not in text.splitlines()[1]  # the file says it all
+    assert import_file(tmp_path / "dynamo.yaml").spec.deployment.router.policy == "session_affinity"
+
+
 def test_what_is_edited_counts_and_a_broken_comment_is_said(tmp_path: Path) -> None:
     export(planner.load("disagg", ["engine.max_num_seqs=64", "workload.rate=3"]), "dynamo", tmp_path)
     path = tmp_path / "dynamo.yaml"

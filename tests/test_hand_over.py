@@ -10,6 +10,8 @@ from planner import load, simulate, summarise
 from planner.backends import backend
 from planner.engine.profile_file import ProfileFile
 from planner.report.explain import explain
+from planner.report.printing import value_table
+from planner.report.words import number
 from planner.run.metrics import Summary
 from planner.run.tables import Run
 from planner.system.hand_over import ALONE, HandOver, move_work, post_work
@@ -153,6 +155,16 @@ def test_load_is_the_share_of_a_pools_own_highest_rate() -> None:
     assert more == pytest.approx(2 * few, rel=0.1)
     full = _summary("workload.rate=40")
     assert max(full.number("prefill_load"), full.number("decode_load")) == pytest.approx(1.0, abs=0.15)
+
+
+def test_a_load_above_the_whole_is_said_as_what_it_is() -> None:
+    """What decodes at twice the rate at which TPOT would be met is no share of anything in use."""
+    summary = _summary("workload.rate=10", "slo.tpot_ms=6")
+    load = summary.number("decode_load")
+    assert load > 1.5
+    rows = dict(value_table(summary, "", ["decode_load", "prefill_load"]).rows)
+    assert rows["Decode load"] == f"{number(load)} x its rate within TPOT"
+    assert rows["Prefill load"].endswith(" %")
 
 
 # --- what else a hand-over costs -----------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from live.dynamo import MODES
 from planner import load
 from planner.cli import run
 from planner.interop.import_file import Conversion, import_file, import_text
@@ -160,7 +161,7 @@ def test_a_graph_deployment() -> None:
     assert "livenessProbe" in notes(conversion, "no counterpart")
 
 
-@pytest.mark.parametrize("policy", ["least_loaded", "power_of_two", "round_robin", "random", "prefix_aware"])
+@pytest.mark.parametrize("policy", sorted(MODES))
 def test_an_exported_graph_keeps_its_router_when_it_is_imported(policy: str) -> None:
     from planner.interop.dynamo import graph
 

@@ -12,7 +12,7 @@ import yaml
 
 from import_cases import NIXL, read, said, shape
 from planner.cli import run
-from planner.interop.import_file import import_text
+from planner.interop.import_file import import_file, import_text
 from planner.spec import SpecError
 
 CASES = Path(__file__).parents[2] / "shared" / "cases"
@@ -224,6 +224,55 @@ def test_compose_leaves_dollars_to_the_shell() -> None:
     found = read(text)
     assert shape(found) == ((1, 2),)
     assert found.spec.engine.quantization is None
+
+
+SERVED = """services:
+  llm:
+    image: vllm/vllm-openai
+    env_file: [base.env, {path: ./own.env, required: false}]
+    environment: {TP: "4"}
+    entrypoint: [bash, -c]
+    command: ["vllm serve $$MODEL -tp $$TP --max-num-seqs $$SEQS --max-model-len ${LONGEST}"]
+"""
+
+
+def test_compose_reads_files_of_variables_beside_it(tmp_path: Path) -> None:
+    """Later files over earlier ones, the service's own over both; `.env` goes into the file itself."""
+    (tmp_path / "base.env").write_text("# ours\nexport MODEL='Qwen/Qwen3-8B'\nTP=2\nSEQS=32 # few\n\nHF_TOKEN\n")
+    (tmp_path / "own.env").write_text('SEQS="${FEW:-64}"\n')
+    (tmp_path / ".env").write_text("LONGEST=4096\n")
+    path = tmp_path / "compose.yaml"
+    path.write_text(SERVED)
+    found = import_file(path)
+    assert (found.spec.model, shape(found)) == ("qwen3-8b", ((1, 4),))
+    assert (found.spec.engine.max_num_seqs, found.spec.engine.max_model_len) == (64, 4096)
+    assert "env_file" not in found.yaml
+    path.write_text(SERVED.replace("$$MODEL", "${MODEL}"))
+    assert "assumed: services.llm.env_file: fills in ${...} of the file too" in import_file(path).yaml
+
+
+def test_compose_warns_of_files_of_variables_that_it_does_not_read(tmp_path: Path) -> None:
+    away = tmp_path / "away"
+    away.mkdir()
+    (tmp_path / "secret.env").write_text("MODEL=Qwen/Qwen3-32B\n")
+    (away / "linked.env").symlink_to(tmp_path / "secret.env")
+    (away / "large.env").write_text("#" * 2_000_000)
+    (away / "bytes.env").write_bytes(b"\xff")
+    path = away / "compose.yaml"
+    names = ["../secret.env", "/etc/passwd", "linked.env", "large.env", "bytes.env", "gone.env", "."]
+    path.write_text(
+        f"services: {{llm: {{image: vllm/vllm-openai, env_file: {names}, command: --model Qwen/Qwen3-8B}}}}"
+    )
+    found = import_file(path)
+    assert found.spec.model == "qwen3-8b"
+    warned = [note.key for note in found.notes if note.kind == "warning"]
+    assert [key for key in warned if "env_file" in key] == [f"services.llm.env_file: {name}" for name in names]
+    lost = path.read_text().replace("Qwen/Qwen3-8B", "$MODEL")
+    with pytest.raises(
+        SpecError, match=r"'\$MODEL' is no model.*\(services.llm.env_file: ../secret.env is another file"
+    ):
+        import_text(lost, str(path), "name")  # says why it may be unknown
+    assert "which is not at hand" in said(read(path.read_text()), "warning")  # a text without a folder
 
 
 def test_compose() -> None:

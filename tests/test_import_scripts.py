@@ -226,6 +226,20 @@ def test_the_environment_of_a_graph_is_that_of_its_services() -> None:
     graph = {"kind": "DynamoGraphDeployment", "spec": {"envs": given, "services": services}}
     found = read(yaml.safe_dump(graph)).spec
     assert (found.model, found.deployment.router.policy) == ("qwen3-8b", "prefix_aware")
+    container = {"args": ["--router-mode", "kv", "--router-session-affinity-ttl-secs=900"]}
+    services["Frontend"] = {"componentType": "frontend", "extraPodSpec": {"mainContainer": container}}
+    assert read(yaml.safe_dump(graph)).spec.deployment.router.policy == "session_affinity"
+
+
+def test_a_batch_script_has_the_gpus_of_a_node_that_it_asks_for() -> None:
+    """Slurm sets them for what runs in it; the kind of GPU may stand at the srun."""
+    head = "#!/bin/bash\n#SBATCH --nodes=1 --gpus-per-node=8\n"
+    serve = "vllm serve meta-llama/Llama-3.1-70B-Instruct -tp $SLURM_GPUS_ON_NODE"
+    found = read(f"{head}srun --gres=gpu:h100:8 {serve}\n")
+    assert (found.spec.deployment.tp, found.spec.hardware) == (8, "h100")
+    assert read(f"#!/bin/bash\n#SBATCH --gres=gpu:a100:4\n{serve}\n").spec.deployment.tp == 4
+    with pytest.raises(SpecError, match=r"SLURM_GPUS_ON_NODE is set nowhere"):
+        read(f"#!/bin/bash\n#SBATCH --nodes=1\n{serve}\n")
 
 
 def test_a_gpu_that_is_named_is_never_silently_another() -> None:

@@ -41,6 +41,7 @@ from planner.ui.chinese import PAGES
 from planner.ui.chinese_answers import ANSWERS
 from planner.ui.chinese_faults import FAULTS
 from planner.ui.chinese_servers import SERVERS
+from planner.ui.chinese_traffic import TRAFFIC
 from planner.ui.chinese_warnings import WARNINGS
 from planner.ui.recorded import about, recorded_runs
 from planner.ui.texts import chinese
@@ -48,7 +49,7 @@ from planner.validation.parity import TokenCheck
 from spoken import CHINESE_LETTER, ENGLISH, whole
 
 ROOT = Path(__file__).resolve().parent.parent
-TABLES = (ANSWERS, FAULTS, WARNINGS, SERVERS)
+TABLES = (ANSWERS, FAULTS, TRAFFIC, WARNINGS, SERVERS)
 MESSAGES = {english: other for table in TABLES for english, other in table.items()}
 SPEAKERS = ("message", "SpecError", "BadLine", "BadResult", "Fault", "LiveError")
 # What the browser can show. Elsewhere (import, export, calibrate, other commands) a fault may still be plain text.

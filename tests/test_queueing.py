@@ -13,7 +13,8 @@ from planner import simulate
 from planner.spec import load, parse
 from planner.system.resolve import System, resolve
 from planner.traffic.requests import Arrival, Request
-from simulator.cluster import SimulatedCluster, Visit
+from simulator.cluster import SimulatedCluster
+from simulator.visits import Visit
 
 REQUESTS = 200_000
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -293,6 +294,7 @@ def test_changing_the_mode_drops_the_old_modes_keys() -> None:
         ("workload.kind=[1]", "--set workload.kind: a list is unknown; allowed: poisson, gamma,"),
         ("model.name=1", "x.yaml: model: a section is not text; allowed: one model: a name in configs/models"),
         # A key of the wrong kind that the user asked for is an error, not dropped.
+        ("workload.users=20", "--set workload.users: is not of kind poisson: rate says how often requests come; kind "),
         ("workload.burstiness=2", "--set workload.burstiness: belongs to kind gamma, rag; allowed: "),
         (
             "deployment.prefill.tp=2",
@@ -313,6 +315,12 @@ DIGITS = "9" * 400
 BOMB = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n" + "".join(
     f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 9)
 )
+
+
+def test_a_number_at_once_is_said_as_sessions_have_it() -> None:
+    line = "is not of kind sessions: rate (new sessions a second) x how long one lasts is how many there are at once; "
+    with pytest.raises(SpecError, match=re.escape(f"--set workload.concurrency: {line}allowed: kind, rate, sessions,")):
+        load("multi-turn", ["workload.concurrency=20"])
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from planner.report.words import number
 from planner.spec import Lognormal, SpecError, Uniform, parse
 from planner.spec.slo_presets import MLPERF, preset
 from planner.suggestion import curves
-from planner.suggestion.answer import Check, Smallest, Suggestion, best_of
+from planner.suggestion.answer import Check, Row, Smallest, Suggestion, best_of
 from planner.suggestion.changes import (
     ROUGH,
     TOLERANCE,
@@ -40,7 +40,7 @@ from planner.suggestion.suggest import suggest
 from planner.suggestion.tasks import HALVES, Searched
 from planner.suggestion.verdict import SERVED, Advantage, decide, profile_error, rate_error, unmeasured
 from planner.suggestion.verify import Here, checked, largest_part, refusal
-from planner.suggestion.words import explanation, method, smallest_sentence, to_run
+from planner.suggestion.words import explanation, method, sentence, smallest_sentence, to_run
 from planner.system.resolve import resolve
 from planner.ui.scenario import Scenario
 from planner.ui.texts import chinese
@@ -446,6 +446,23 @@ def test_a_large_fleet_is_a_group_many_times() -> None:
     assert resolve(parse(fleet.yaml)).gpus == 50
     assert "multiplied by the 2 groups" in fleet.notes[0]
     assert all(note.startswith("Together, as ") for note in fleet.notes[1:3])
+
+
+def test_a_rate_at_which_requests_hardly_ever_meet_is_none_that_is_held(answer: Suggestion) -> None:
+    """Whatever the comparison of two such rates would say."""
+
+    def slowed(row: Row) -> Row:
+        few = 0.001
+        return replace(row, rate=few * row.rate, output_tokens_s_gpu=few * row.output_tokens_s_gpu)
+
+    seldom = [slowed(row) for row in answer.rows]
+    text = sentence(seldom, answer.verdict, answer.gpus, answer.slo)
+    assert text.startswith(
+        f"With {answer.gpus} GPUs no rate is held within the targets: only requests that hardly ever"
+    )
+    assert not sentence(answer.rows, answer.verdict, answer.gpus, answer.slo).startswith("With ")
+    none = smallest_sentence(replace(answer, rows=tuple(seldom), smallest=Smallest(5.0, None, None, None, None, 64)))
+    assert none == "Up to 64 GPUs do not serve 5 req/s within the targets."
 
 
 def test_targets_that_nothing_meets_are_answered_with_the_least_that_is_possible() -> None:

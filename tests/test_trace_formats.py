@@ -88,6 +88,7 @@ def test_guidellm_reports(tmp_path: Path, row: dict[str, Any], indent: int | Non
     trace = read(write(tmp_path, "r.json", json.dumps(report, indent=indent)), selection=STRICT)
     assert trace.format == "guidellm"
     assert seen(trace) == [(0.0, 100, 20), (8.0, 100, 20)]
+    assert "1 requests that had failed" in " ".join(trace.warnings)
 
 
 AGENT = {

@@ -190,6 +190,17 @@ def test_traces_outside_the_folders_are_out_of_reach() -> None:
     assert len(faults) == 1
 
 
+def test_an_unknown_key_of_the_address_is_one_line() -> None:
+    assert read({"lang": "zh", "gpus": "4"})[1] == []
+    _, faults = read({"modle": "qwen3-32b", "gpus": "4", "utm_source": "x"})
+    assert faults == [faults[0]]
+    assert faults[0].startswith("'modle' is unknown; did you mean 'model'? allowed: model, hardware, gpus, ")
+    assert faults[0].endswith(", lang (1 more unknown)")
+    for name in ("ask", "replay"):
+        app = fine(page(name, modle="qwen3-32b"))
+        assert [one.value for one in app.warning if "did you mean 'model'?" in one.value]
+
+
 def test_wrong_extra_key_is_one_line_and_no_button() -> None:
     app = page("ask")
     app.text_area(key="ask_extra").set_value("engine.max_num_seq=3")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from live.dynamo import router_mode
+from live.dynamo import router_options, variable
 from planner.interop.workers import dns_name, needed_hub_id, pool_options, transfer_option
 from planner.spec import SpecError
 from planner.system.resolve import Pool, System
@@ -22,12 +22,12 @@ def graph(system: System) -> dict[str, Any]:
     """The custom resource as data. Raises SpecError for a CPU or a policy that Dynamo does not have."""
     if system.pools[0].hardware.kind == "cpu":
         raise SpecError("--to dynamo: its vLLM workers need GPUs; allowed for cpu: --to vllm")
-    mode = router_mode(system.pools[0].router.policy)
+    routing = router_options(system.pools[0].router.policy)
     services: dict[str, Any] = {
         "Frontend": {
             "componentType": "frontend",
             "replicas": 1,
-            "envs": [{"name": "DYN_ROUTER_MODE", "value": mode}],
+            "envs": [{"name": variable(option), "value": value} for option, value in routing.items()],
             "extraPodSpec": {"mainContainer": {"image": IMAGE}},
         }
     }

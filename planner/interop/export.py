@@ -55,6 +55,8 @@ def _compose(system: System, out: Path) -> dict[str, str]:
 
 def _dynamo(system: System, out: Path) -> dict[str, str]:
     note = f"{system.spec.name}: kubectl apply -f dynamo.yaml; {dynamo.API}, checked against Dynamo 1.6"
+    if system.pools[0].router.policy == "session_affinity":
+        note += "; clients name their session in the header X-Dynamo-Session-ID"
     return {"dynamo.yaml": _dump(note, dynamo.graph(system))}
 
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from live.dynamo import MODES
+from live.dynamo import AFFINITY, MODES, variable
 from planner.interop.import_model import chosen
 from planner.interop.import_pods import (
     GPU_LIMITS,
@@ -62,17 +62,28 @@ def _of_all(source: ForeignKeys) -> dict[str, str]:
 
 
 def _router(source: ForeignKeys, base: tuple[Key, ...], name: str) -> tuple[dict[str, Any], list[Note]]:
-    """The frontend's router mode: an environment variable, or an argument."""
+    """The frontend's router mode and whether sessions stay: environment variables, or arguments."""
     given = _of_all(source) | environment(source.section(*base).get("envs"))
-    mode = given.get("DYN_ROUTER_MODE")
-    for path, container in _containers(source, base):
-        mode = environment(container.get("env")).get("DYN_ROUTER_MODE", mode)
-        words = " ".join(words_of(container.get("command")) + words_of(container.get("args")))
-        match = re.search(r"--router-mode[ =](\S+)", words)
-        mode = match.group(1) if match else mode
+    containers = _containers(source, base)
+    said: dict[str, str | None] = {}
+    for option in ("router-mode", AFFINITY):
+        value = given.get(variable(option))
+        for _, container in containers:
+            value = environment(container.get("env")).get(variable(option), value)
+            words = " ".join(words_of(container.get("command")) + words_of(container.get("args")))
+            match = re.search(rf"--{option}[ =](\S+)", words)
+            value = match.group(1) if match else value
+        said[option] = value
+    mode = said["router-mode"]
+    for path, _ in containers:
         source.get(*path)
     for key in ("envs", "replicas"):
         source.get(*base, key)
+    if said[AFFINITY]:
+        text = (
+            f"turns stay with the worker of a session's first, which {mode or 'round-robin'} chooses there, a hash here"
+        )
+        return {"policy": "session_affinity"}, [Note("assumed", f"{name} {AFFINITY}", text)]
     if mode == "kv":
         text = "Dynamo's cost of prompt blocks less cached ones plus active blocks, as prefix_aware"
         return {"policy": "prefix_aware"}, [Note("assumed", f"{name} router mode kv", text)]
@@ -83,7 +94,7 @@ def _router(source: ForeignKeys, base: tuple[Key, ...], name: str) -> tuple[dict
             source.where,
             name,
             mode,
-            ", ".join(MODES.values()),
+            ", ".join(dict.fromkeys(MODES.values())),
         )
     return {"policy": policy}, [] if mode else [Note("assumed", f"{name} router mode", "not given: round-robin")]
 

@@ -194,11 +194,13 @@ def import_text(
 
 def import_file(path: Path, overrides: Sequence[str] = (), choices: Choices = NO_CHOICES) -> Conversion:
     """A foreign file as a spec. Raises SpecError."""
+    choices = replace(choices, folder=path.parent)
     return import_text(read_text(path, "a deployment file"), str(path), path.stem, overrides, choices)
 
 
 def import_together(paths: Sequence[Path], overrides: Sequence[str] = (), choices: Choices = NO_CHOICES) -> Conversion:
     """Files that are parts of one deployment (a prefill and a decode one), as one. Raises SpecError."""
     texts = [read_text(path, "a deployment file") for path in paths]
+    choices = replace(choices, folder=paths[0].parent)
     joint = "\n---\n" if paths[0].suffix in (".yaml", ".yml", ".json") else "\n"
     return import_text(joint.join(texts), " + ".join(map(str, paths)), paths[0].stem, overrides, choices)

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from planner.interop import import_checks
+from planner.interop.env_files import EnvFiles
 from planner.interop.import_pods import POD, count, environment, hardware_of, name_role, servers_of, words_of
 from planner.interop.import_reading import Choices, ForeignKeys, Imported, Note, Role, digits, items, section, unread
 from planner.interop.import_script import proxy_ports, router_of
@@ -26,14 +27,29 @@ def is_compose(data: dict[str, Any]) -> bool:
     return isinstance(data.get("services"), dict) and "kind" not in data
 
 
-def _interpolated(value: Any) -> Any:
-    """`${NAME:-default}` as its default and `$$` as the shell's `$`; a variable without one stays."""
+VARIABLE = r"\$\$|\$\{(?P<braced>\w+)((?P<form>:?[-?])(?P<default>[^}]*))?\}|\$(?P<bare>[A-Za-z_]\w*)"
+
+
+def _interpolated(value: Any, known: Mapping[str, str]) -> Any:
+    """Variables that are `known` as their values, `${NAME:-default}` as its default and `$$` as the shell's `$`.
+
+    A variable without any stays.
+    """
     if isinstance(value, str):
-        return re.sub(r"\$\$|\$\{\w+:?-([^}]*)\}", lambda found: "$" if found[0] == "$$" else found[1], value)
+
+        def filled(found: re.Match[str]) -> str:
+            name, form = found["braced"] or found["bare"], found["form"] or ""
+            if name in known and (known[name] or not form.startswith(":")):
+                return known[name]
+            if found[0] == "$$":
+                return "$"
+            return str(found["default"]) if form.endswith("-") else found[0]
+
+        return re.sub(VARIABLE, filled, value)
     if isinstance(value, list):
-        return [_interpolated(item) for item in value]
+        return [_interpolated(item, known) for item in value]
     if isinstance(value, dict):
-        return {key: _interpolated(item) for key, item in value.items()}
+        return {key: _interpolated(item, known) for key, item in value.items()}
     return value
 
 
@@ -60,13 +76,29 @@ def read_compose(data: dict[str, Any], where: str, name: str, choices: Choices) 
     source = ForeignKeys(data, where)
     servers: list[Server] = []
     others: list[Command] = []
+    files, remarks = EnvFiles(choices.folder), list[Note]()
+    project = files.project()
     for key, raw in data["services"].items():
-        service = _interpolated(raw)
+        service = _interpolated(raw, project)
         if not isinstance(service, dict):
             raise SpecError(
                 "{where}: services.{key}: holds {what}; allowed: a section of keys", where, key, type(raw).__name__
             )
-        env = environment(service.get("environment"))
+        if service.get("env_file"):
+            place = f"services.{key}.env_file"
+            more, unread_files = files.named(
+                service["env_file"], place, lambda value: str(_interpolated(value, project))
+            )
+            remarks += unread_files
+            plain, service = service, _interpolated(raw, more | project)
+            if service != plain:
+                remarks.append(
+                    Note("assumed", place, "fills in ${...} of the file too, as `docker compose --env-file`")
+                )
+            source.get("services", str(key), "env_file")
+        else:
+            more = {}
+        env = more | environment(service.get("environment"))
         try:
             entry, command = _words(service.get("entrypoint")), _words(service.get("command"))
         except ValueError as error:
@@ -102,11 +134,17 @@ def read_compose(data: dict[str, Any], where: str, name: str, choices: Choices) 
         source, {**POD, r"volumes.*|secrets|configs|version|x-.*|expose": "how containers run"}, "Compose setting"
     )
     title = str(data.get("name") or name)
-    made_ = assemble("Docker Compose", title, where, servers, choices, ports=ports, notes=notes)
-    router, remarks = router_of(others, made_.data["deployment"]["mode"] == "disaggregated")
+    try:
+        made_ = assemble("Docker Compose", title, where, servers, choices, ports=ports, notes=notes)
+    except SpecError as error:
+        gone = next((note for note in remarks if note.kind == "warning"), None)
+        if gone is None:
+            raise
+        raise SpecError("{fault} ({key} {why})", str(error), gone.key, gone.text.partition(";")[0]) from None
+    router, others_remarks = router_of(others, made_.data["deployment"]["mode"] == "disaggregated")
     if router is not None:
         made_.data["deployment"]["router"] = router
-    return Imported(made_.dialect, made_.data, (*made_.notes, *remarks))
+    return Imported(made_.dialect, made_.data, (*made_.notes, *others_remarks, *remarks))
 
 
 # --- SkyPilot ------------------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, Literal
 
 from planner.spec import SpecError
@@ -59,11 +60,15 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class Choices:
-    """What the user says beside the file: roles of its servers in their order, a model, that losses are accepted."""
+    """What the user says beside the file: roles of its servers in their order, a model, that losses are accepted.
+
+    `folder` is where the file lies; None: nowhere that other files could be read from.
+    """
 
     roles: tuple[Role, ...] = ()
     model: str | None = None
     accept: bool = False
+    folder: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,10 @@ from planner.interop.shell import Command
 from planner.spec import SpecError
 
 # What a job of Slurm asks for: --gres=gpu:h100:8, --gpus-per-node=h100:8, -C h100
-_SLURM = re.compile(r"(?m)^#SBATCH\s+(?:--(?:gres|gpus(?:-per-\w+)?|constraint|partition)[= ]|-[GCp]\s*)(\S+)")
+_SLURM = re.compile(
+    r"(?m)^(?:#SBATCH\s(?:.*?\s)??(?:--(?:gres|gpus(?:-per-\w+)?|constraint|partition)[= ]|-[GCp]\s*)"
+    r"|\s*srun\s(?:.*?\s)??--(?:gres|gpus(?:-per-\w+)?)[= ])(\S+)"
+)
 NAMES = {
     "vllm": "vllm serve",
     "dynamo": "Dynamo workers",
@@ -87,9 +90,24 @@ def shared_gpus(found: Sequence[Started]) -> list[Note]:
     return notes
 
 
+_PER_NODE = re.compile(r"(?m)^#SBATCH.*--(?:gpus-per-node|gres)[= ](?:gpu:)?(?:[A-Za-z][\w.-]*:)?(\d+)\b")
+_NODES = re.compile(r"(?m)^#SBATCH.*?(?:--nodes[= ]|-N\s*)(\d+)\b")
+
+
+def batch_variables(text: str) -> dict[str, str]:
+    """What Slurm sets for a batch script that asks for so many GPUs of a node and so many nodes."""
+    if "#SBATCH" not in text:
+        return {}
+    gpus, nodes = _PER_NODE.search(text), _NODES.search(text)
+    found = dict.fromkeys(("SLURM_GPUS_ON_NODE", "SLURM_GPUS_PER_NODE"), gpus[1]) if gpus else {}
+    if nodes:
+        found |= dict.fromkeys(("SLURM_NNODES", "SLURM_JOB_NUM_NODES"), nodes[1])
+    return {"SLURM_NODEID": "0", "SLURM_PROCID": "0", **found}
+
+
 def read(text: str, where: str, name: str, choices: Choices) -> Imported:
     """A script of servers, and of what starts them. Raises SpecError."""
-    found, others = started(text, where)
+    found, others = started(text, where, batch_variables(text))
     if not found:
         named = re.search(r"trtllm-serve\s+disaggregated\b[^\n]*?(?:-c|--config_file|--config)[ =](\S+)", text)
         if named is not None:

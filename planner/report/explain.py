@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 from planner.messages import Message, capital, joined, message
-from planner.report.words import gigabytes, milliseconds, percent
+from planner.report.words import gigabytes, milliseconds, number, percent
 from planner.run.facts import ROLES, SATURATED, STAGE_NAMES
 from planner.run.metrics import Summary
 from planner.run.refusals import KvRoom
@@ -91,16 +91,22 @@ def _bottleneck(summary: Summary) -> Explanation:
             found = suspect(summary)
             if found is not None:
                 return found
-    if summary.saturation.saturated or late:
+    if late or (summary.saturation.saturated and not _held_back(summary)):
         found = _first_token(summary)
         if not slow or summary.saturation.saturated:
             return found
         first, second = found.sentences  # a cure for the first tokens alone would not be enough
         return replace(found, sentences=(first, joined(" ", [second, message("Also, {speed}.", _speed(summary))])))
-    if slow or long:
+    if slow or long or _held_back(summary):
         posts = _posting(summary)
         return posts if posts and posts.where == "decode" else _token_speed(summary)
     return _headroom(summary)
+
+
+def _held_back(summary: Summary) -> bool:
+    """Sessions wait for slow answers, not for first tokens: no line grows."""
+    state = summary.saturation
+    return state.held_back and state.waiting_slope_per_s <= _grows(summary) and not summary.number("rejected") > 0
 
 
 def _misses(summary: Summary, name: str) -> bool:
@@ -207,6 +213,11 @@ def _posting(summary: Summary) -> Explanation | None:
     return Explanation("hand-over", found.role, (first, second))
 
 
+def _wanted(link: LinkUse) -> float:
+    """What the traffic wants of a link's bandwidth. A burst wants more than all, and is done soon: what it carries."""
+    return link.offered if link.offered <= 1 else link.utilization
+
+
 def _retrieval(summary: Summary) -> Explanation | None:
     busy = summary["retrieval_utilization"]
     if busy is None or busy < BUSY:
@@ -231,7 +242,7 @@ def _retrieval(summary: Summary) -> Explanation | None:
 
 
 def _workers_enough(summary: Summary, busy: float) -> int:
-    rate, served = summary.saturation.offered_per_s, summary.saturation.achieved_per_s
+    rate, served = summary.saturation.wanted_per_s, summary.saturation.achieved_per_s
     need = busy * summary.retrieval_workers / TARGET
     if rate and served:
         need *= max(rate / served, 1.0)
@@ -401,7 +412,7 @@ def _slow_transfer(summary: Summary, time: str) -> Explanation:
     first = message(
         "The KV link {link} is slow rather than full ({offered} offered): {time}.",
         worst.name,
-        percent(worst.offered),
+        percent(_wanted(worst)),
         time,
     )
     size = worst.bytes / worst.transfers
@@ -481,7 +492,7 @@ def _headroom(summary: Summary) -> Explanation:
             text = message("KV cache of the {role} workers, {full} full at most", ROLES[pool.role], full)
             uses.append((pool.kv_used_max, text))
     uses += [
-        (link.offered, message("KV link {link}, {share} of its bandwidth", link.name, percent(link.offered)))
+        (_wanted(link), message("KV link {link}, {share} of its bandwidth", link.name, percent(_wanted(link))))
         for link in summary.links
     ]
     busy = summary["retrieval_utilization"]
@@ -508,11 +519,14 @@ def _line(summary: Summary, time: str) -> str:
     if not state.saturated or state.offered_per_s is None:
         return capital(message("{time}.", time)) if time else message("This run records no engine steps to say more.")
     if state.waiting_slope_per_s <= _grows(summary):
-        then = message("{count:.0f} requests are turned away", summary.number("rejected"))
+        if _held_back(summary):
+            then = message("sessions wait for their answers and pile up")
+        else:
+            then = message("{count:.0f} requests are turned away", summary.number("rejected"))
     else:
         growing = {stage: rate for stage, rate in summary.stage_growth_per_s.items() if rate > 0}
         longest = max(growing, key=lambda stage: growing[stage], default="")
-        then = message("the line grows by {rate:.2g} requests a second", state.waiting_slope_per_s)
+        then = message("the line grows by {rate} requests a second", number(state.waiting_slope_per_s))
         if longest:
             then = message("{growth}, most of it in {stage}", then, STAGE_NAMES[longest])
     return capital(message("{time}; {then}.", time, then) if time else message("{time}.", then))

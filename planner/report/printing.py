@@ -133,20 +133,28 @@ def sentence(summary: Summary, found: Explanation | None = None) -> Message:
         if found.kind == "refused":
             return message("{none}; {limit}.", none, _limit(summary, found))
         return message("{none}.", none)
-    if summary.saturation.saturated:
-        asked = number(summary.saturation.offered_per_s)
-        text = message(
-            "Past saturation: {who} {are} offered {asked} req/s and {serve} {rate}; {limit}",
-            who,
-            message("are") if many else message("is"),
-            asked,
-            serves,
-            rate,
-            _limit(summary, found),
-        )
+    state = summary.saturation
+    if state.saturated:
+        asked, limit = number(state.wanted_per_s), _limit(summary, found)
+        if state.asked_per_s is not None:
+            text = message(
+                "Past saturation: sessions ask {who} for {asked} req/s and get {rate}; {limit}", who, asked, rate, limit
+            )
+        else:
+            text = message(
+                "Past saturation: {who} {are} offered {asked} req/s and {serve} {rate}; {limit}",
+                who,
+                message("are") if many else message("is"),
+                asked,
+                serves,
+                rate,
+                limit,
+            )
         if limits:
             return message("{saturated}, and {share} meet {targets}.", text, within, limits)
         return message("{saturated}.", text)
+    if state.held_back or not state.reached:
+        rate = message("{rate} of the {asked} wanted", rate, number(state.asked_per_s))
     if not limits:
         return message("{who} {serve} {rate} req/s.", who, serves, rate)
     verdict = message("meets the targets")
@@ -199,7 +207,27 @@ FEW = 10  # answered requests, of which p90 is the slowest
 def warnings(summary: Summary) -> list[str]:
     """What a reader must know before using the numbers."""
     found = list(summary.warnings)
-    if not summary.saturation.steady:
+    state = summary.saturation
+    if state.held_back and not state.saturated:
+        found.append(
+            message(
+                "Slow answers keep sessions from sending the {asked} req/s that are asked (sessions a second x turns): "
+                "{sent} req/s are sent. The run is too short to tell whether they would pile up: more sessions tell "
+                "(workload.sessions).",
+                number(state.asked_per_s),
+                number(state.offered_per_s),
+            )
+        )
+    elif not state.reached and not state.saturated:
+        found.append(
+            message(
+                "Too few sessions for the {asked} req/s that are asked (sessions a second x turns): the last begins "
+                "before their number has settled, and {sent} req/s are sent. More reach it (workload.sessions).",
+                number(state.asked_per_s),
+                number(state.offered_per_s),
+            )
+        )
+    elif not state.steady:
         found.append(
             message(
                 "The run is too short to be steady: requests in the system still grew at its end. Send more requests."
@@ -275,7 +303,20 @@ def latency_table(summary: Summary) -> Block:
 def value_table(summary: Summary, title: str, names: Iterable[str]) -> Block:
     """Metrics that are known, one a line."""
     known = (name for name in names if summary[name] is not None)
-    return Block(title, (), tuple((METRICS[name].label, shown(METRICS[name], summary[name])) for name in known))
+    return Block(title, (), tuple((METRICS[name].label, _shown_of(summary, name)) for name in known))
+
+
+FULL_LOAD = 1.05  # the closed form of a pool's highest rate is not nearer
+
+
+def _shown_of(summary: Summary, name: str) -> str:
+    """A metric's value with its unit. A pool may carry more than the rate within its target: that is no share of it."""
+    value = summary.number(name)
+    if not name.endswith("_load") or value <= FULL_LOAD:
+        return shown(METRICS[name], value)
+    if summary.slo.tpot_ms is None or name.startswith("prefill"):
+        return message("{times} x its highest rate", number(value))
+    return message("{times} x its rate within TPOT", number(value))
 
 
 def stage_table(summary: Summary) -> Block:

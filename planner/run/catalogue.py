@@ -302,8 +302,8 @@ def _load(role: str) -> Callable[[Facts], float | None]:
 
     def value(facts: Facts) -> float | None:
         highest = (facts.manifest.get("highest_rates") or {}).get(role)
-        served = facts.finished_per_s(facts.in_use)
-        return served / highest if highest and served is not None else None
+        carried = usage.carried_per_s(facts, role)
+        return carried / highest if highest and carried is not None else None
 
     return value
 
@@ -337,8 +337,8 @@ for _role in ("aggregated", "prefill", "decode"):
     _add(
         f"{_role}_load", message("{role} load", capital(_who)), "share", "none",
         message(
-            "Requests finished per second of the steady window / the highest rate that the {role} workers carry within "
-            "the TPOT target, in closed form from the profile (simulated runs).", _who,
+            "Requests whose work the {role} workers do in a second of the steady window / the highest rate that they "
+            "carry within the TPOT target, in closed form from the profile (simulated runs).", _who,
         ),
         _load(_role),
     )  # fmt: skip
@@ -364,12 +364,14 @@ _add(
 )  # fmt: skip
 _add(
     "waiting_slope_per_s", "Growth of the line", "req/s", "lower",
-    "Least-squares growth, in the steady window, of the number of requests without a first token.",
+    "Least-squares growth, in the steady window (of sessions: while they begin), of the number of requests without a "
+    "first token.",
     lambda f: f.saturation.waiting_slope_per_s,
 )  # fmt: skip
 _add(
     "backlog_slope_per_s", "Growth of the backlog", "req/s", "lower",
-    "Least-squares growth, in the steady window, of the number of requests in the system.",
+    "Least-squares growth, in the steady window (of sessions: while they begin), of the number of requests in the "
+    "system.",
     lambda f: f.saturation.backlog_slope_per_s,
 )  # fmt: skip
 _add("gpu_utilization", "GPU utilisation", "share", "none", "Mean of the samples (live).", _sampled("gpu_utilization"))

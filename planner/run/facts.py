@@ -3,14 +3,15 @@
 Two windows are used everywhere. The *time base* runs from the first send to the last finish; throughput and goodput
 are over it. The *steady window* runs from 10 % of the sending time to the last send, so that neither the filling of
 an empty system nor its draining counts; rates of offered and served requests and utilisations are over it. When all
-requests are sent at once it is the time base. Warm-up requests (`run.warmup_requests`, the first by send time) are
+requests are sent at once it is the time base. Lines of sessions are looked at only while sessions begin: afterwards any
+deployment catches up. Warm-up requests (`run.warmup_requests`, the first by send time) are
 left out.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, NamedTuple, TypeVar
 
@@ -23,6 +24,7 @@ from planner.run.columns import Columns, equal
 from planner.run.gaps import Gaps
 from planner.run.tables import Run
 from planner.run.targets import within
+from planner.run.turns import Turns
 from planner.spec import Slo
 
 Array = npt.NDArray[np.float64]
@@ -87,6 +89,14 @@ class Saturation:
     achieved_per_s: float | None
     waiting_slope_per_s: float  # growth of the line of requests without a first token
     backlog_slope_per_s: float  # growth of all requests in the system
+    asked_per_s: float | None = None  # of sessions: so many begin a second, times their turns; None: others
+    reached: bool = True  # of sessions: this was also sent, once their number had settled
+    held_back: bool = False  # of sessions: slow answers kept them from sending what is asked
+
+    @property
+    def wanted_per_s(self) -> float | None:
+        """What the deployment is to serve: what is offered, or what sessions would offer it."""
+        return self.offered_per_s if self.asked_per_s is None else self.asked_per_s
 
 
 def not_null(values: Array) -> Array:
@@ -230,6 +240,22 @@ class Facts:
         served = not_null(self.first_token)
         return self.steady if len(served) and served.min() <= self.steady.end_s else self.base
 
+    @cached_property
+    def turns(self) -> Turns | None:
+        """What sessions ask for beside what they send; None where they had begun before, or nothing waits so."""
+        if (self.spec.get("workload") or {}).get("kind") != "sessions" or self.manifest.get("underway"):
+            return None
+        session = self.requests.whole("session_id")[self.rows]
+        return Turns.of(session, self.arrival, self.finish, self.output_tokens, STEADY_START)
+
+    @cached_property
+    def growing(self) -> Window:
+        """Where lines are looked at: the steady window, of sessions only until the last has begun."""
+        if self.turns is None:
+            return self.steady
+        first, last = float(self.turns.begun_s[0]), float(self.turns.begun_s[-1])
+        return Window(first + STEADY_START * (last - first), last)
+
     # --- stages --------------------------------------------------------------------------------
 
     @cached_property
@@ -291,18 +317,22 @@ class Facts:
 
     @cached_property
     def saturation(self) -> Saturation:
-        """The rule. Over the steady window a run is past saturation when
+        """The rule. Over the window of `growing` a run is past saturation when
 
         - requests finish at less than 95 % of the rate at which they are sent, and
         - the line of requests without a first token grows by more than 5 % of the requests sent (and by more than 5),
           or as many are rejected.
+
+        Sessions are also past it when slow answers kept them from sending what is asked although they lasted no longer
+        than half of the time in which they began: then their number grows instead of the line. Where they lasted
+        longer, the run is too short to tell.
 
         Requests that no engine could hold are no part of it: another deployment would refuse them too.
 
         The slope of the line is a least-squares fit. Where the prefill worker gives the first token, the line is of
         requests whose decoding has not started.
         """
-        window = self.steady
+        window, turns = self.growing, self.turns
         served = np.fmax(self.first_token, self.column("decode_start_s"))  # fmax ignores a null
         leaves = np.where(self.ok, np.fmin(served, self.finish), self.finish)
         waiting = growth(self.arrival, leaves, window)
@@ -312,12 +342,21 @@ class Facts:
         if span <= 0 or not window.length_s > 0:
             return Saturation(False, True, None, self.finished_per_s(window), waiting, backlog)
         offered = (n - 1) / span
-        achieved = self.finished_per_s(window) or 0.0
-        sent = offered * window.length_s
+        achieved = self.finished_per_s(self.steady) or 0.0
+        if turns is None:
+            sent, finished = offered * window.length_s, achieved * window.length_s
+        else:  # their rate is not the same all the time
+            sent = float(((self.arrival > window.start_s) & (self.arrival <= window.end_s)).sum())
+            finished = (self.finished_per_s(window) or 0.0) * window.length_s
         limit = max(SATURATED * sent, LEAST_GROWTH)
-        behind = achieved < (1 - SATURATED) * offered
+        behind = finished < (1 - SATURATED) * sent
         rejected = int((self.rejected & ~self.oversized).sum()) > max(SATURATED * n, LEAST_GROWTH)
         piles_up = waiting * window.length_s > limit or rejected
+        if turns is not None:
+            saturated = behind and piles_up or turns.held_back and turns.settled
+            unsteady = turns.held_back and not saturated
+            state = Saturation(saturated, not unsteady, offered, achieved, waiting, backlog)
+            return replace(state, asked_per_s=turns.asked_per_s, reached=turns.reached, held_back=turns.held_back)
         unsteady = behind and not piles_up and backlog * window.length_s > limit
         return Saturation(behind and piles_up, not unsteady, offered, achieved, waiting, backlog)
 

@@ -42,6 +42,7 @@ class Shown(_Part):
     run: Options | None = None
     cluster: Prices | None = None
     retrieval: Retrieval | None = None
+    workload: Named | None = None
 
 
 class Posted(_Part):
@@ -77,6 +78,7 @@ class Manifest(_Part):
     links: dict[str, NonNegative] | None = None
     kv_blocks: dict[str, NonNegative | None] | None = None
     kv_block_tokens: dict[str, NonNegative | None] | None = None
+    underway: bool | None = None  # its traffic had long gone on when it began
     highest_rates: dict[str, NonNegative | None] | None = None
     posting: Posted | None = None
     answering: Answering | None = None

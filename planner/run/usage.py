@@ -134,6 +134,31 @@ def _workers(facts: Facts) -> tuple[WorkerUse, ...]:
     return tuple(use(name, role) for name, role in (roles or dict.fromkeys(names, "aggregated")).items())
 
 
+def carried_per_s(facts: Facts, role: str) -> float | None:
+    """Requests a second that a pool does the work of, by its steps: their prompt tokens or decodes, whichever are more.
+
+    Requests that finish say less: none does while a system fills.
+    """
+    steps, window = facts.run.columns("steps"), facts.in_use
+    roles = facts.manifest.get("workers") or {}
+    if not len(steps) or not window.length_s > 0 or not facts.ok.any():
+        return None
+    codes, names = by_worker(steps)
+    mine = np.array([roles.get(name, "aggregated") == role for name in names])[codes]
+    start, duration, count, prompts, decodes = (
+        steps.floats(name) for name in ("start_s", "duration_s", "count", "prefill_tokens", "decode_seqs")
+    )
+    part = np.where(mine & (duration > 0), window.overlap(start, start + duration) / np.maximum(duration, 1e-12), 0.0)
+    computed = (facts.prompt_tokens - np.nan_to_num(facts.column("cached_tokens")))[facts.ok].mean()
+    decoded = (facts.output_tokens - 1)[facts.ok].mean()
+    rates = [
+        float((part * count * tokens).sum()) / (window.length_s * each)
+        for tokens, each in ((prompts, computed), (decodes, decoded))
+        if each > 0
+    ]
+    return max(rates, default=None)
+
+
 def _sampled_worker(facts: Facts, name: str, role: str) -> WorkerUse:
     """A worker without steps, from its samples: what they can show is its KV cache."""
     samples = facts.run.columns("samples")
@@ -260,7 +285,7 @@ def stage_growth(facts: Facts) -> dict[str, float]:
         name: facts.column(f"{name}_s")
         for name in ("queued", "prefill_start", "prefill_end", "transfer_start", "transfer_end", "decode_start")
     }
-    window, over = facts.steady, facts.finish
+    window, over = facts.growing, facts.finish
     found = {}
     entered, left = facts.shared_queue
     if facts.spec.get("retrieval") is not None:

@@ -201,6 +201,31 @@ _PARALLEL = {
 }
 
 
+_USERS = ("concurrency", "users", "num_users")
+# What does the job of a key of another kind of workload, by the kind that is there.
+_INSTEAD = {
+    "sessions": {
+        **dict.fromkeys(
+            _USERS, message("rate (new sessions a second) x how long one lasts is how many there are at once")
+        ),
+        "requests": message("sessions x turns is how many requests there are"),
+    },
+    "multi_round_qa": {
+        **dict.fromkeys(("concurrency", "users"), message("num_users is how many there are at once")),
+        **dict.fromkeys(("rate",), message("qps is how many requests there are a second")),
+        **dict.fromkeys(("turns",), message("num_rounds is how many requests a user sends")),
+    },
+    "concurrency": {
+        **dict.fromkeys(("users", "num_users"), message("concurrency is how many there are at once")),
+        "rate": message("a request is sent when another ends, concurrency says how many there are at once"),
+    },
+    **dict.fromkeys(
+        ("poisson", "gamma", "constant", "rag"),
+        dict.fromkeys(_USERS, message("rate says how often requests come; kind concurrency keeps so many at once")),
+    ),
+}
+
+
 DEEPEST = 3  # sections in sections, of a key that is looked for
 UNITS = ("", "_ms", "_tokens", "_s")  # that people leave out
 OWN = ("profile", "cluster")  # whose keys are of a measurement or of machines
@@ -235,8 +260,12 @@ def _of_other_kind(model: type[BaseModel], path: Path) -> Message | None:
     return message("{key} {kinds}", kinds[0][0], ", ".join(kind for _, kind in kinds)) if kinds else None
 
 
-def _unknown_key(path: Path, choices: list[str], model: type[BaseModel]) -> Message:
+def _unknown_key(path: Path, holders: list[type[BaseModel]], model: type[BaseModel]) -> Message:
+    choices = list(dict.fromkeys(key for holder in holders for key in _keys(holder)))
     key = path[-1]
+    here = kind_of(holders[0]) if len(holders) == 1 else None
+    if here is not None and (instead := _INSTEAD.get(here[1], {}).get(str(key))) is not None:
+        return message("is not of kind {kind}: {instead}; allowed: {choices}", here[1], instead, ", ".join(choices))
     if key in _PARALLEL:
         return _PARALLEL[str(key)]
     keys, kinds = ", ".join(choices), _of_other_kind(model, path)
@@ -302,8 +331,7 @@ def _line(model: type[BaseModel], data: Any, error: Any) -> tuple[Path, str]:
     kind, value = error["type"], error["input"]
     takes = _takes(field) if field is not None else allowed(model, [])
     if kind == "extra_forbidden":
-        choices = list(dict.fromkeys(key for holder in holders for key in _keys(holder)))
-        return path, _unknown_key(path, choices, model)
+        return path, _unknown_key(path, holders, model)
     if kind == "value_error":
         return path, said(error["ctx"]["error"])
     if kind in ("union_tag_invalid", "union_tag_not_found"):

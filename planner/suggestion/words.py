@@ -32,6 +32,21 @@ def pick(rows: Sequence[Row], verdict: Verdict | None) -> Row:
     return found
 
 
+ALONE = 0.3  # of an engine's requests under way on average, and of its rate in closed form: below, hardly any two meet
+
+
+def alone(row: Row) -> float | None:
+    """How many requests are under way on average at a row's rate, where hardly any two ever meet in an engine.
+
+    Such a rate is none that is held: it says how seldom requests must come. None: the rate is one.
+    """
+    if not (row.rate > 0 and row.tokens_s_user > 0):
+        return None
+    engines = row.split.first.replicas + (row.split.second.replicas if row.split.second is not None else 0)
+    under_way = row.output_tokens_s_gpu * (row.gpus + row.idle) / row.tokens_s_user
+    return under_way if under_way < ALONE * engines and row.rate < ALONE * row.guess else None
+
+
 def bound(slo: Slo) -> Message:
     """What a rate that counts is held to."""
     return message("within the targets") if slo.targets else message("without falling behind")
@@ -44,6 +59,17 @@ def sentence(rows: Sequence[Row], verdict: Verdict | None, gpus: int, slo: Slo) 
         if gpus == 1:
             return message("One GPU meets the targets at no rate.")
         return message("No use of {gpus} GPUs meets the targets at any rate.", gpus)
+    best = min((row for row in (ours, theirs) if row is not None), key=rank)
+    under_way = alone(best)
+    if under_way is not None:
+        return message(
+            "With {gpus} no rate is held within the targets: only requests that hardly ever meet are, {rate} req/s on "
+            "{engines}, {count} under way on average.",
+            _gpus(gpus),
+            number(best.rate),
+            engines(best),
+            number(under_way),
+        )
     if verdict is None or ours is None or theirs is None:
         only = ours or theirs
         assert only is not None
@@ -269,7 +295,7 @@ def smallest_sentence(suggestion: Suggestion) -> str | None:
     if found.gpus is None:
         best, rate = pick(suggestion.rows, suggestion.verdict), number(found.rate)
         within = bound(suggestion.slo)
-        if not best.rate > 0:
+        if not best.rate > 0 or alone(best) is not None:
             return message("Up to {most} GPUs do not serve {rate} req/s {bound}.", found.limit, rate, within)
         each = best.rate / suggestion.gpus
         return message(

@@ -75,12 +75,15 @@ def read_vllm_bench(source: TraceSource, block_tokens: int) -> Rows:
 
 
 def read_guidellm(source: TraceSource, block_tokens: int) -> Rows:
-    """GuideLLM's report: the successful requests of all its benchmarks, old and new field names."""
+    """GuideLLM's report: the successful requests of all its benchmarks, old and new field names. Others failed."""
     for index, row in enumerate(source.values("benchmarks.item.requests.successful.item"), start=1):
         try:
             yield index, _guidellm(row)
         except BadLine as error:
             yield index, BadLine("request {index}: {error}", index, error)
+    for ended in ("errored", "incomplete"):
+        for index, _ in enumerate(source.values(f"benchmarks.item.requests.{ended}.item"), start=1):
+            yield index, None
 
 
 def _guidellm(row: Any) -> TraceRequest:

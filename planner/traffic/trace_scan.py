@@ -136,7 +136,10 @@ class Scan:
             )
         if self.failed:
             found.append(
-                message("{count} requests that had failed when they were recorded were left out.", self.failed)
+                message(
+                    "{count} requests that had failed, or were to warm up, when they were recorded were left out.",
+                    self.failed,
+                )
             )
         return found
 

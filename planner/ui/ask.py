@@ -21,7 +21,7 @@ from planner.ui.frame import about_traces, failed, go, guarded, remember, scenar
 from planner.ui.models import offered, pasted, standing
 from planner.ui.prices import list_price, prices
 from planner.ui.scenario import CARDS, LIMITS, TRACE, Scenario, traces
-from planner.ui.texts import fault, say, t
+from planner.ui.texts import say, t
 from planner.ui.uploads import keep, mine, shown
 
 
@@ -37,8 +37,6 @@ def page() -> None:
         t("How should your GPUs serve this model?"),
         t("All together, or split into prefill and decode? Everything is filled in: press Answer, or change it first."),
     )
-    for one in st.session_state.pop("faults", []):
-        st.warning(t("The address held a value that cannot be used: {fault}", fault=fault(one)))
     _fill(scenario())
     _machines()
     _traffic()

@@ -6,6 +6,7 @@ from planner.ui.chinese_answers import ANSWERS
 from planner.ui.chinese_asking import ASKING
 from planner.ui.chinese_faults import FAULTS
 from planner.ui.chinese_servers import SERVERS
+from planner.ui.chinese_traffic import TRAFFIC
 from planner.ui.chinese_warnings import WARNINGS
 from planner.ui.chinese_watching import WATCH_PAGE
 
@@ -29,7 +30,7 @@ PAGES: dict[str, str] = {
     ),
     "Traffic": "流量",
     "Targets": "目标",
-    "The address held a value that cannot be used: {fault}": "网址中有无法使用的值：{fault}",
+    "Of the address this cannot be used: {fault}": "网址中有无法使用的内容：{fault}",
     "GPUs": "GPU 数量",
     "How many GPUs there are to use, all alike.": "可用的同型号 GPU 数量。",
     "GPU": "GPU 型号",
@@ -397,12 +398,10 @@ PAGES: dict[str, str] = {
     ),
     "Bytes of KV cache moved between workers.": "实例之间传输的 KV 缓存字节数。",
     "Share of the steady window that the retrieval workers are busy.": "检索实例在稳态窗口内忙碌的比例。",
-    "Least-squares growth, in the steady window, of the number of requests without a first token.": (
-        "稳态窗口内尚无首 token 的请求数的最小二乘增长率。"
-    ),
-    "Least-squares growth, in the steady window, of the number of requests in the system.": (
-        "稳态窗口内系统中请求数的最小二乘增长率。"
-    ),
+    "Least-squares growth, in the steady window (of sessions: while they begin), of the number of requests without a "
+    "first token.": ("稳态窗口（会话：陆续开始期间）内尚无首 token 的请求数的最小二乘增长率。"),
+    "Least-squares growth, in the steady window (of sessions: while they begin), of the number of requests in the "
+    "system.": ("稳态窗口（会话：陆续开始期间）内系统中请求数的最小二乘增长率。"),
     "Mean of the samples (live).": "采样均值（实测）。",
     "price_per_gpu_hour x all GPUs x duration / output tokens x 1e6.": (
         "price_per_gpu_hour x 全部 GPU x 时长 / 输出 token x 1e6。"
@@ -412,4 +411,4 @@ PAGES: dict[str, str] = {
     ),
 }
 
-CHINESE: dict[str, str] = PAGES | ANSWERS | FAULTS | WARNINGS | SERVERS
+CHINESE: dict[str, str] = PAGES | ANSWERS | FAULTS | TRAFFIC | WARNINGS | SERVERS

@@ -61,6 +61,11 @@ ANSWERS: dict[str, str] = {
     "Past saturation: {who} {are} offered {asked} req/s and {serve} {rate}; {limit}": (
         "已过饱和：{who} 每秒{are} {asked} 个请求，{serve} {rate} 个；{limit}"
     ),
+    "Past saturation: sessions ask {who} for {asked} req/s and get {rate}; {limit}": (
+        "已过饱和：会话每秒向 {who} 要求 {asked} 个请求，得到 {rate} 个；{limit}"
+    ),
+    "{rate} of the {asked} wanted": "{rate}（要求 {asked}）",
+    "sessions wait for their answers and pile up": "会话等待回答，越积越多",
     "{saturated}, and {share} meet {targets}.": "{saturated}，{share} 满足 {targets}。",
     "{saturated}.": "{saturated}。",
     "{who} {serve} {rate} req/s.": "{who} {serve} {rate} 个请求。",
@@ -85,6 +90,17 @@ ANSWERS: dict[str, str] = {
     "the cause was not recorded": "原因未记录",
     "The run is too short to be steady: requests in the system still grew at its end. Send more requests.": (
         "运行太短，未达稳态：结束时系统中的请求仍在增长。请发送更多请求。"
+    ),
+    "Slow answers keep sessions from sending the {asked} req/s that are asked (sessions a second x turns): {sent} "
+    "req/s are sent. The run is too short to tell whether they would pile up: more sessions tell "
+    "(workload.sessions).": (
+        "回答太慢，会话发不出所要求的每秒 {asked} 个请求（每秒会话数 × 轮数）：实际每秒 {sent} 个。"
+        "运行太短，看不出会话是否会越积越多：增加会话数（workload.sessions）即可知道。"
+    ),
+    "Too few sessions for the {asked} req/s that are asked (sessions a second x turns): the last begins before their "
+    "number has settled, and {sent} req/s are sent. More reach it (workload.sessions).": (
+        "会话太少，达不到所要求的每秒 {asked} 个请求（每秒会话数 × 轮数）：会话数尚未稳定，最后一个会话就已开始，"
+        "实际每秒 {sent} 个。增加会话数（workload.sessions）即可达到。"
     ),
     "Only {count:.0f} answered: percentiles and shares of so few say little.": (
         "仅 {count:.0f} 个请求得到回答：这么少的请求，百分位数与占比说明不了什么。"
@@ -171,7 +187,7 @@ ANSWERS: dict[str, str] = {
     "{time}.": "{time}。",
     "{time}; {then}.": "{time}；{then}。",
     "{count:.0f} requests are turned away": "{count:.0f} 个请求被拒绝",
-    "the line grows by {rate:.2g} requests a second": "队伍每秒增长 {rate:.2g} 个请求",
+    "the line grows by {rate} requests a second": "队伍每秒增长 {rate} 个请求",
     "{growth}, most of it in {stage}": "{growth}，主要在{stage}",
     "Decoding is the bottleneck: every slot of the batch is taken ({batch}) while prompts wait.": (
         "瓶颈是解码：批次已满（{batch}），提示词在等待。"
@@ -287,6 +303,11 @@ ANSWERS: dict[str, str] = {
     "Of a group: {what}": "一组之中：{what}",
     "{engines} serve {rate} req/s {bound}": "{engines} {bound}每秒可服务 {rate} 个请求",
     "{engines} serves {rate} req/s {bound}": "{engines} {bound}每秒可服务 {rate} 个请求",
+    "With {gpus} no rate is held within the targets: only requests that hardly ever meet are, {rate} req/s on "
+    "{engines}, {count} under way on average.": (
+        "{gpus}在目标内撑不住任何速率：只有几乎从不相遇的请求能达标，"
+        "即在 {engines} 上每秒 {rate} 个，平均 {count} 个正在处理。"
+    ),
     "One GPU meets the targets at no rate.": "1 个 GPU 在任何速率下都达不到目标。",
     "No use of {gpus} GPUs meets the targets at any rate.": "{gpus} 个 GPU 的任何用法在任何速率下都达不到目标。",
     "One GPU can only run aggregated: {serves}.": "1 个 GPU 只能聚合部署：{serves}。",
@@ -496,10 +517,13 @@ ANSWERS: dict[str, str] = {
     "Share of all requests within the {metric} target.": "{metric} 达标的请求比例。",
     "{stage} share of TTFT": "{stage}占 TTFT 的比例",
     "Share of all time to first token: {what}.": "占全部首 token 时间的比例：{what}。",
+    "{times} x its highest rate": "其最高速率的 {times} 倍",
+    "{times} x its rate within TPOT": "其 TPOT 目标内速率的 {times} 倍",
     "{role} load": "{role}负载",
-    "Requests finished per second of the steady window / the highest rate that the {role} workers carry within the "
-    "TPOT target, in closed form from the profile (simulated runs).": (
-        "稳态窗口内每秒完成的请求数 / {role}实例在 TPOT 目标内所能承担的最高速率（由性能档案按闭式计算，仅仿真运行）。"
+    "Requests whose work the {role} workers do in a second of the steady window / the highest rate that they carry "
+    "within the TPOT target, in closed form from the profile (simulated runs).": (
+        "稳态窗口内{role}实例每秒完成其工作量的请求数 / 其在 TPOT 目标内所能承担的最高速率"
+        "（由性能档案按闭式计算，仅仿真运行）。"
     ),
     "{role} busy": "{role}忙碌",
     "{role} KV used": "{role} KV 占用",

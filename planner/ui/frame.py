@@ -14,7 +14,7 @@ from streamlit.navigation.page import StreamlitPage
 from planner.run.metrics import METRICS
 from planner.spec import SpecError
 from planner.traffic.formats import FORMATS
-from planner.ui.scenario import Scenario, read
+from planner.ui.scenario import LANGUAGE, Scenario, read
 from planner.ui.texts import LANGUAGES, fault, say, t
 
 P = ParamSpec("P")
@@ -25,7 +25,7 @@ def begin() -> None:
     if "scenario" not in st.session_state:
         found, faults = read(st.query_params.to_dict())
         st.session_state["scenario"], st.session_state["faults"] = found, faults
-        wanted = st.query_params.get("lang", "")
+        wanted = st.query_params.get(LANGUAGE, "")
         preferred = "zh" if (st.context.locale or "").startswith("zh") else "en"
         st.session_state["lang"] = wanted if wanted in LANGUAGES else preferred
     remember(scenario())
@@ -38,14 +38,14 @@ def scenario() -> Scenario:
 
 def params(of: Scenario) -> dict[str, str]:
     lang = st.session_state["lang"]
-    return {**of.params(), **({"lang": lang} if lang != "en" else {})}
+    return {**of.params(), **({LANGUAGE: lang} if lang != "en" else {})}
 
 
 def remember(now: Scenario) -> None:
     """Make `now` the session's scenario and its URL."""
     st.session_state["scenario"] = now
     wanted, there = params(now), st.query_params.to_dict()
-    ours = {*(field.name for field in fields(Scenario)), "lang"}
+    ours = {*(field.name for field in fields(Scenario)), LANGUAGE}
     if {name: value for name, value in there.items() if name in ours} != wanted:
         others = {name: value for name, value in there.items() if name not in ours}
         st.query_params.from_dict({**others, **wanted})
@@ -81,11 +81,13 @@ def link(name: str, label: str, icon: str) -> None:
 
 
 def title(text: str, about: str) -> None:
-    """The head of a page: what it is for, and the switch of language."""
+    """The head of a page: what it is for, the switch of language, and once what of the address cannot be used."""
     with st.container(horizontal=True, horizontal_alignment="distribute", vertical_alignment="center"):
         st.title(text, anchor=False, width="content")
         _language()
     st.caption(about)
+    for one in st.session_state.pop("faults", []):
+        st.warning(t("Of the address this cannot be used: {fault}", fault=fault(one)))
 
 
 DOUBTS = ("step times are the roofline's", "times are not to be trusted", "scaled from it by the roofline")

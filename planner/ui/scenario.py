@@ -16,6 +16,7 @@ from planner.engine.model_config import model_config
 from planner.engine.profiles import load_profile
 from planner.messages import message, said
 from planner.spec import Spec, SpecError, config_root, parse
+from planner.spec.faults import unknown
 from planner.suggestion.tasks import FEWEST, MOST, REQUESTS_PER_GPU
 from planner.system.wires import default_preset
 from planner.traffic.workload import at_rate
@@ -193,6 +194,7 @@ def _text(value: object) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
+LANGUAGE = "lang"  # the URL's key beside those of the scenario
 LIMITS: dict[str, tuple[float, float]] = {
     "gpus": (1, MOST_GPUS),
     "rate": (0.01, 100_000),
@@ -210,7 +212,10 @@ LIMITS: dict[str, tuple[float, float]] = {
 
 
 def read(params: Mapping[str, str]) -> tuple[Scenario, list[str]]:
-    """A scenario from a URL's keys, and one line for each value that cannot be used (its default is kept then)."""
+    """A scenario from a URL's keys, and one line for each value that cannot be used (its default is kept then).
+
+    Keys that are none of ours get one line together.
+    """
     values: dict[str, Any] = {}
     faults: list[str] = []
     for field in fields(Scenario):
@@ -221,6 +226,11 @@ def read(params: Mapping[str, str]) -> tuple[Scenario, list[str]]:
             values[field.name] = _value(field.name, str(field.type), text)
         except ValueError as error:
             faults.append(message("{key}={value}: {fault}", field.name, text, error))
+    known = [*(field.name for field in fields(Scenario)), LANGUAGE]
+    strange = [name for name in params if name not in known]
+    if strange:
+        fault, others = unknown(strange[0], known), len(strange) - 1
+        faults.append(message("{fault} ({count} more unknown)", fault, others) if others else fault)
     return Scenario(**values), faults
 
 
