@@ -240,7 +240,7 @@ def test_compose_reads_files_of_variables_beside_it(tmp_path: Path) -> None:
     """Later files over earlier ones, the service's own over both; `.env` goes into the file itself."""
     (tmp_path / "base.env").write_text("# ours\nexport MODEL='Qwen/Qwen3-8B'\nTP=2\nSEQS=32 # few\n\nHF_TOKEN\n")
     (tmp_path / "own.env").write_text('SEQS="${FEW:-64}"\n')
-    (tmp_path / ".env").write_text("LONGEST=4096\n")
+    (tmp_path / ".env").write_text("\ufeffLONGEST=4096\n")
     path = tmp_path / "compose.yaml"
     path.write_text(SERVED)
     found = import_file(path)
@@ -273,6 +273,24 @@ def test_compose_warns_of_files_of_variables_that_it_does_not_read(tmp_path: Pat
     ):
         import_text(lost, str(path), "name")  # says why it may be unknown
     assert "which is not at hand" in said(read(path.read_text()), "warning")  # a text without a folder
+
+
+def test_compose_services_take_over_from_others() -> None:
+    text = """include: [gpu.yaml]
+services:
+  base: {image: vllm/vllm-openai, environment: [TP=2, SEQS=8], entrypoint: [bash, -c]}
+  llm:
+    extends: {service: base}
+    environment: {SEQS: "16"}
+    command: ["vllm serve Qwen/Qwen3-8B -tp $$TP --max-num-seqs $$SEQS"]
+  other: {extends: {service: far, file: far.yaml}, image: vllm/vllm-openai, command: --model Qwen/Qwen3-8B -tp 2 --max-num-seqs 16}
+  self: {extends: self}
+"""
+    found = read(text)
+    assert (shape(found), found.spec.engine.max_num_seqs) == (((2, 2),), 16)
+    warned = said(found, "warning")
+    assert "services.other.extends: far.yaml: is another file" in warned
+    assert "include: names other files" in warned
 
 
 def test_compose() -> None:
