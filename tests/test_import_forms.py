@@ -293,6 +293,22 @@ services:
     assert "include: names other files" in warned
 
 
+def test_compose_starts_what_has_no_profile(tmp_path: Path) -> None:
+    text = """services:
+  llm: {image: vllm/vllm-openai, command: --model Qwen/Qwen3-8B -tp 2}
+  embed: {image: vllm/vllm-openai, profiles: [extra], command: --model BAAI/bge-m3}
+"""
+    found = read(text)
+    assert (found.spec.model, shape(found)) == ("qwen3-8b", ((1, 2),))
+    assert "services: embed: left out" in said(found, "assumed")
+    (tmp_path / ".env").write_text("COMPOSE_PROFILES=extra, more\n")
+    (tmp_path / "c.yaml").write_text(text)
+    with pytest.raises(SpecError, match="several models"):
+        import_file(tmp_path / "c.yaml")
+    alone = read("\n".join(line for line in text.splitlines() if "llm:" not in line).replace("bge-m3", "bge-m3 -tp 4"))
+    assert alone.spec.deployment.tp == 4  # nothing else could be meant
+
+
 def test_compose() -> None:
     found = read(COMPOSE)
     assert (found.dialect, found.spec.model, shape(found), found.losses) == (

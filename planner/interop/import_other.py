@@ -90,6 +90,7 @@ def read_compose(data: dict[str, Any], where: str, name: str, choices: Choices) 
     """A Compose file whose services run engines. Raises SpecError."""
     source = ForeignKeys(data, where)
     servers: list[Server] = []
+    dormant: list[Server] = []  # of services whose profile is not on
     others: list[Command] = []
     files, remarks = EnvFiles(choices.folder), list[Note]()
     project = files.project()
@@ -146,10 +147,19 @@ def read_compose(data: dict[str, Any], where: str, name: str, choices: Choices) 
         for part in ("command", "environment", "deploy", "entrypoint", "scale"):
             if made:
                 source.get("services", str(key), part)
-        servers += made if copies else []
+        profiles = {str(one) for one in items(service.get("profiles"), f"{where}: services.{key}.profiles")}
+        on = not profiles or profiles & {one.strip() for one in project.get("COMPOSE_PROFILES", "").split(",")}
+        (servers if on else dormant).extend(made if copies else [])
+        source.get("services", str(key), "profiles")
         if not made:
             others.append(Command((*entry, *command), env))
             source.get("services", str(key))
+    if servers and dormant:
+        left_out = ", ".join(dict.fromkeys(one.key for one in dormant))
+        remarks.append(
+            Note("assumed", f"services: {left_out}", "left out: `docker compose up` starts no other profile")
+        )
+    servers = servers or dormant
     if not servers:
         raise SpecError(
             "{where}: services: none runs an engine; allowed: an image of vLLM, or a command that starts it", where
