@@ -240,7 +240,7 @@ def test_compose_reads_files_of_variables_beside_it(tmp_path: Path) -> None:
     """Later files over earlier ones, the service's own over both; `.env` goes into the file itself."""
     (tmp_path / "base.env").write_text("# ours\nexport MODEL='Qwen/Qwen3-8B'\nTP=2\nSEQS=32 # few\n\nHF_TOKEN\n")
     (tmp_path / "own.env").write_text('SEQS="${FEW:-64}"\n')
-    (tmp_path / ".env").write_text("LONGEST=4096\n")
+    (tmp_path / ".env").write_text("\ufeffLONGEST=4096\n")
     path = tmp_path / "compose.yaml"
     path.write_text(SERVED)
     found = import_file(path)
@@ -273,6 +273,40 @@ def test_compose_warns_of_files_of_variables_that_it_does_not_read(tmp_path: Pat
     ):
         import_text(lost, str(path), "name")  # says why it may be unknown
     assert "which is not at hand" in said(read(path.read_text()), "warning")  # a text without a folder
+
+
+def test_compose_services_take_over_from_others() -> None:
+    text = """include: [gpu.yaml]
+services:
+  base: {image: vllm/vllm-openai, environment: [TP=2, SEQS=8], entrypoint: [bash, -c]}
+  llm:
+    extends: {service: base}
+    environment: {SEQS: "16"}
+    command: ["vllm serve Qwen/Qwen3-8B -tp $$TP --max-num-seqs $$SEQS"]
+  other: {extends: {service: far, file: far.yaml}, image: vllm/vllm-openai, command: --model Qwen/Qwen3-8B -tp 2 --max-num-seqs 16}
+  self: {extends: self}
+"""
+    found = read(text)
+    assert (shape(found), found.spec.engine.max_num_seqs) == (((2, 2),), 16)
+    warned = said(found, "warning")
+    assert "services.other.extends: far.yaml: is another file" in warned
+    assert "include: names other files" in warned
+
+
+def test_compose_starts_what_has_no_profile(tmp_path: Path) -> None:
+    text = """services:
+  llm: {image: vllm/vllm-openai, command: --model Qwen/Qwen3-8B -tp 2}
+  embed: {image: vllm/vllm-openai, profiles: [extra], command: --model BAAI/bge-m3}
+"""
+    found = read(text)
+    assert (found.spec.model, shape(found)) == ("qwen3-8b", ((1, 2),))
+    assert "services: embed: left out" in said(found, "assumed")
+    (tmp_path / ".env").write_text("COMPOSE_PROFILES=extra, more\n")
+    (tmp_path / "c.yaml").write_text(text)
+    with pytest.raises(SpecError, match="several models"):
+        import_file(tmp_path / "c.yaml")
+    alone = read("\n".join(line for line in text.splitlines() if "llm:" not in line).replace("bge-m3", "bge-m3 -tp 4"))
+    assert alone.spec.deployment.tp == 4  # nothing else could be meant
 
 
 def test_compose() -> None:

@@ -78,7 +78,7 @@ def test_answers_that_take_ever_longer_are_past_saturation_although_little_waits
 
 
 def test_sessions_that_outlast_their_beginning_are_too_few_to_tell() -> None:
-    summary = sessions(40, 1.0, lambda time: 1.0 + time / 4)
+    summary = sessions(40, 1.0, lambda time: 1.0 if time < 12 else 12.0)
     state = summary.saturation
     assert (state.saturated, state.steady, state.held_back) == (False, False, True)
     assert " of the 5 wanted req/s; " in sentence(summary)
@@ -111,3 +111,13 @@ def test_sessions_that_had_begun_before_their_run_are_judged_as_other_requests()
     assert run.manifest["underway"] is True
     assert summarise(run).saturation.asked_per_s is None
     assert "underway" not in planner.simulate(planner.load("multi-turn", ["workload.sessions=9"])).manifest
+
+
+@pytest.mark.parametrize(("rate", "past"), [(4.0, False), (10.0, True)])
+def test_an_engine_that_gives_all_it_has_is_past_saturation_though_its_batch_takes_everybody_in(
+    rate: float, past: bool
+) -> None:
+    """Nobody waits long for a first token; tokens come ever more slowly. 20 and 52 req/s are asked."""
+    chats = ["deployment.replicas=1", "workload.think_time_s=1", f"workload.rate={rate}"]
+    spec = planner.load("multi-turn", [*chats, f"workload.sessions={90 * rate:.0f}"])
+    assert summarise(planner.simulate(spec)).saturation.saturated == past

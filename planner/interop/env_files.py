@@ -58,7 +58,7 @@ class EnvFiles:
                 data = file.read(LARGEST + 1)
             if len(data) > LARGEST:
                 return why(f"is larger than {LARGEST // 1000} kB")
-            return data.decode()
+            return data.decode("utf-8-sig")
         except (OSError, ValueError) as error:  # no permission, a name with a null byte, not UTF-8
             return why(f"cannot be read ({error})")
 

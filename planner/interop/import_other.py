@@ -71,19 +71,46 @@ def _words(value: Any) -> list[str]:
     return shlex.split(value) if isinstance(value, str) else words_of(value)
 
 
+def _extended(services: Mapping[str, Any], key: str, seen: tuple[str, ...] = ()) -> Any:
+    """A service with what it takes over from another of the same file: its own keys count, variables of both."""
+    service = services.get(key)
+    extends = service.get("extends") if isinstance(service, dict) else None
+    base = extends.get("service") if isinstance(extends, dict) else extends
+    elsewhere = isinstance(extends, dict) and "file" in extends
+    if not isinstance(service, dict) or elsewhere or str(base) not in services or str(base) in (key, *seen):
+        return service
+    taken = _extended(services, str(base), (*seen, key))
+    if not isinstance(taken, dict):
+        return service
+    variables = environment(taken.get("environment")) | environment(service.get("environment"))
+    return {**taken, **service, **({"environment": variables} if variables else {})}
+
+
 def read_compose(data: dict[str, Any], where: str, name: str, choices: Choices) -> Imported:
     """A Compose file whose services run engines. Raises SpecError."""
     source = ForeignKeys(data, where)
     servers: list[Server] = []
+    dormant: list[Server] = []  # of services whose profile is not on
     others: list[Command] = []
     files, remarks = EnvFiles(choices.folder), list[Note]()
     project = files.project()
-    for key, raw in data["services"].items():
+    bases = {
+        str(base.get("service") if isinstance(base, dict) else base)
+        for one in data["services"].values()
+        if isinstance(one, dict) and (base := one.get("extends"))
+    }
+    for key in data["services"]:
+        raw = _extended(data["services"], key)
         service = _interpolated(raw, project)
         if not isinstance(service, dict):
             raise SpecError(
                 "{where}: services.{key}: holds {what}; allowed: a section of keys", where, key, type(raw).__name__
             )
+        extends = service.get("extends")
+        if isinstance(extends, dict) and "file" in extends:
+            text = "is another file: what it gives this service is not read"
+            remarks.append(Note("warning", f"services.{key}.extends: {extends['file']}", text))
+        source.get("services", str(key), "extends")
         if service.get("env_file"):
             place = f"services.{key}.env_file"
             more, unread_files = files.named(
@@ -112,7 +139,7 @@ def read_compose(data: dict[str, Any], where: str, name: str, choices: Choices) 
         gpus = _devices(service) or (len(own.split(",")) if re.fullmatch(r"\d+(,\d+)*", own) else None)
         host = service.get("network_mode") == "host"
         proxy = re.search(r"proxy|router|nginx|gateway", f"{key} {' '.join(entry)}") and not deploy.get("resources")
-        made = [] if proxy else servers_of(
+        made = [] if proxy or (not command and key in bases) else servers_of(
             container, where, str(key), role=name_role(key), replicas=copies, place="host" if host else "pod",
             gpus=gpus,
             hints=(str(service.get("container_name", "")),),
@@ -120,16 +147,28 @@ def read_compose(data: dict[str, Any], where: str, name: str, choices: Choices) 
         for part in ("command", "environment", "deploy", "entrypoint", "scale"):
             if made:
                 source.get("services", str(key), part)
-        servers += made if copies else []
+        profiles = {str(one) for one in items(service.get("profiles"), f"{where}: services.{key}.profiles")}
+        on = not profiles or profiles & {one.strip() for one in project.get("COMPOSE_PROFILES", "").split(",")}
+        (servers if on else dormant).extend(made if copies else [])
+        source.get("services", str(key), "profiles")
         if not made:
             others.append(Command((*entry, *command), env))
             source.get("services", str(key))
+    if servers and dormant:
+        left_out = ", ".join(dict.fromkeys(one.key for one in dormant))
+        remarks.append(
+            Note("assumed", f"services: {left_out}", "left out: `docker compose up` starts no other profile")
+        )
+    servers = servers or dormant
     if not servers:
         raise SpecError(
             "{where}: services: none runs an engine; allowed: an image of vLLM, or a command that starts it", where
         )
     ports = proxy_ports(others)
     source.get("name")
+    if data.get("include"):
+        remarks.append(Note("warning", "include", "names other files, whose services are not read"))
+        source.get("include")
     notes = unread(
         source, {**POD, r"volumes.*|secrets|configs|version|x-.*|expose": "how containers run"}, "Compose setting"
     )

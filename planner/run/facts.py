@@ -324,8 +324,8 @@ class Facts:
           or as many are rejected.
 
         Sessions are also past it when slow answers kept them from sending what is asked although they lasted no longer
-        than half of the time in which they began: then their number grows instead of the line. Where they lasted
-        longer, the run is too short to tell.
+        than half of the time in which they began, or although ever more were under way: then their number grows instead
+        of the line. Else the run is too short to tell.
 
         Requests that no engine could hold are no part of it: another deployment would refuse them too.
 
@@ -353,7 +353,7 @@ class Facts:
         rejected = int((self.rejected & ~self.oversized).sum()) > max(SATURATED * n, LEAST_GROWTH)
         piles_up = waiting * window.length_s > limit or rejected
         if turns is not None:
-            saturated = behind and piles_up or turns.held_back and turns.settled
+            saturated = (behind and piles_up) or (turns.held_back and (turns.settled or turns.full))
             unsteady = turns.held_back and not saturated
             state = Saturation(saturated, not unsteady, offered, achieved, waiting, backlog)
             return replace(state, asked_per_s=turns.asked_per_s, reached=turns.reached, held_back=turns.held_back)

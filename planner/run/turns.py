@@ -16,6 +16,7 @@ Array = npt.NDArray[np.float64]
 LATE = 1 / 4  # of the time in which sessions begin, its end: whatever settles has settled by then
 REACHED = 0.75  # of the rate that is asked: from here on it was sent
 HELD = 0.1  # share of the turns of that time that slow answers must have put off
+MORE, SAME = 1.3, 1.05  # times as many under way, who end at no higher rate: a deployment that gives all it has
 FEWEST = 5.0  # turns: fewer are put off by chance
 QUICK = 5  # percentile of the answers' times for a token that is their pace where nothing holds them up
 
@@ -28,6 +29,7 @@ class Turns(NamedTuple):
     reached: bool  # about as many were sent at the end of the time in which sessions begin
     held_back: bool  # fewer are sent then than would be if answers had kept their pace
     settled: bool  # sessions lasted at most half of the time in which they began
+    full: bool  # many more were under way in its last third than in the one before, and no more ended
 
     @classmethod
     def of(
@@ -58,4 +60,16 @@ class Turns(NamedTuple):
             bool(real / length >= REACHED * asked),
             bool(quick - real > max(HELD * quick, FEWEST)),
             bool(lasted.mean() <= whole / 2),
+            _full(sent, finish, begun[-1] - 2 * whole / 3, whole / 3),
         )
+
+
+def _full(sent: Array, finish: Array, start_s: float, length_s: float) -> bool:
+    """Whether twice as long as `length_s` from `start_s` on many more got under way, but no more ended."""
+    ended, under_way = [], []
+    for low in (start_s, start_s + length_s):
+        high = low + length_s
+        ended.append(int(((finish > low) & (finish <= high)).sum()))
+        inside = np.minimum(np.nan_to_num(finish, nan=np.inf), high) - np.maximum(sent, low)
+        under_way.append(float(np.maximum(inside, 0.0).sum()))
+    return ended[1] <= SAME * ended[0] and under_way[1] >= MORE * under_way[0]
