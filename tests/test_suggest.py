@@ -465,6 +465,13 @@ def test_a_rate_at_which_requests_hardly_ever_meet_is_none_that_is_held(answer: 
     assert none == "Up to 64 GPUs do not serve 5 req/s within the targets."
 
 
+def test_where_no_rate_is_held_nothing_is_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("planner.suggestion.suggest.alone", lambda row: 0.1)
+    found = suggest(planner.load("disagg"), 2, seeds=1, requests=100, processes=1, quick=True)
+    assert min(row.rate for row in found.rows) > 0
+    assert found.verdict is None
+
+
 def test_targets_that_nothing_meets_are_answered_with_the_least_that_is_possible() -> None:
     one = planner.load("agg", ["slo={ttft_ms: 0.1, tpot_ms: 30}", "workload.requests=100"])
     found = suggest(one, 1, seeds=1, requests=100, processes=1)

@@ -52,7 +52,7 @@ from planner.suggestion.tasks import (
 from planner.suggestion.tune import CLEAR_GAIN, GAIN, BeginTask, TuneTask, begin, tune
 from planner.suggestion.tuning import kept
 from planner.suggestion.verdict import advantage, decide, rate_error, unmeasured
-from planner.suggestion.words import engines, limit, pareto, pick, sentence, steps_origin
+from planner.suggestion.words import alone, engines, limit, pareto, pick, sentence, steps_origin
 from planner.system.resolve import System
 from planner.traffic.workload import offered_rate
 
@@ -431,7 +431,7 @@ class _Session:
 
     def _verdict(self, rows: list[Row], closing: _Closing) -> Verdict | None:
         ours, theirs = best_of(rows, "disaggregated"), best_of(rows, "aggregated")
-        if ours is None or theirs is None:
+        if ours is None or theirs is None or alone(min(ours, theirs, key=rank)) is not None:
             return None
         found = advantage(self._race.edges[ours.split], self._race.edges[theirs.split], self.spec.run.seed)
         error = rate_error(self._systems([ours, theirs]))
