@@ -1,7 +1,7 @@
 """The profile and the link of a measured pair, from the recorded calibration rounds of one host.
 
     python benchmarks/fit_hand_over.py FOLDER --name NAME --out FILE [--servers RECORD ...]
-        [--beside RECORD] [--also NAME ...] [--into PROFILE]
+        [--beside RECORD] [--also NAME ...] [--into PROFILE] [--wide RECORD]
     python benchmarks/fit_hand_over.py FOLDER/tp2 --name NAME --out FILE     one deployment: its own rounds, no more
 
 FOLDER holds a folder a deployment, each with its calibration rounds: pair-agg (replicas: steps and host times, with
@@ -11,20 +11,28 @@ pair alone shows no step in which prompts join decodes.
 How far servers are from each other is that of the three and of RECORDs of the same engine (records with calibrations).
 Prompts beside up to 32 sequences do not tell what each sequence and its context add: with --beside those two terms are
 those of a record that has hundreds of such steps, at up to 256.
+Rounds of 60 s ended at 32 decodes. With --wide (and --into) decode terms are fitted together to the rounds and to a
+RECORD: folders of servers with up to 600 decodes (benchmarks/gpu/wide.py: `plain-1`, `connected-1`, `tp2-1`, ...) and
+`pair-pull`, a round with up to 232. The former draw tokens at random, from GPUs hot with prompts, which rounds of pairs
+do not: what they take more a sequence is fitted beside, to engines with a connector, which have both. Of replicas it is
+taken out beyond a tile of rows; below, their loads show none of it. `--into` a profile of TP 2 takes FOLDER/tp2.
 """
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
-from planner.calibration.calibrate import fit
-from planner.calibration.fitting import digits
+from planner.calibration.calibrate import HALF, _fit_apart, fit, graph_sizes, one_pool, roof_of, rows_of
+from planner.calibration.fitting import SYNC, digits, fit_step, law_of, predict, record
 from planner.calibration.spread import spread_of
-from planner.engine.law import StepLaw, of_part
-from planner.engine.profile_file import ProfileFile
+from planner.engine.law import StepLaw, bounds, of_part, shapes
+from planner.engine.profile_file import Fit, ProfileFile, Source
 from planner.engine.profiles import dump_profile, load_profile, rested
 from planner.run.tables import Run
 from planner.spec import parse
@@ -38,11 +46,18 @@ def of(folder: Path, name: str) -> ProfileFile:
 
 CONNECTED = (*of_part("decode", "context"), "decode_wave_seqs", "decode_wave_tail")
 BESIDE = ("mixed_per_seq_s", "mixed_per_context_s")
+NOTE = "decode terms are fitted to steps of up to 512 sequences of other servers, too"
+MANY = 512  # sequences: the unit of what they take more, which stands where synchronous steps have their overhead
+
+
+def terms_of(step: StepLaw) -> dict[str, float]:
+    """Those of a decode engine beside a connector."""
+    return {name: digits(value) for name in CONNECTED if (value := getattr(step, name))}
 
 
 def of_pair(pull: ProfileFile, step: StepLaw) -> dict[str, object]:
     """What a profile of `step` has of the pair. A pair shows how warm its GPU gets, but no prompts of few tokens."""
-    connected = {name: value for name in CONNECTED if (value := getattr(pull.step, name))}
+    connected = terms_of(pull.step)
     if pull.warm_slowing is not None:
         connected |= {name: digits(value) for name, value in rested(step, pull.warm_slowing).items()}
     return {
@@ -53,24 +68,96 @@ def of_pair(pull: ProfileFile, step: StepLaw) -> dict[str, object]:
     }
 
 
-def with_terms(file: ProfileFile, other: ProfileFile, names: tuple[str, ...]) -> ProfileFile:
-    """With terms of another fit, and its errors of them."""
+def with_terms(file: ProfileFile, law: StepLaw, fit: Fit, names: tuple[str, ...]) -> ProfileFile:
+    """With terms of another fit, and what it knows of them."""
     assert file.fit is not None
-    assert other.fit is not None
-    step = file.step.model_copy(update={name: getattr(other.step, name) for name in names})
-    errors = {name: error for name, error in other.fit.standard_errors.items() if name in names}
-    covariance = np.array(file.fit.covariance)
-    for index, name in enumerate(file.fit.parameters):
-        if name in names:
-            covariance[index, :] = covariance[:, index] = 0.0
-            covariance[index, index] = errors[name] ** 2
-    fit = file.fit.model_copy(
+    own = file.fit
+    taken = [name for name in fit.parameters if name in names]
+    everything = (*own.parameters, *(name for name in taken if name not in own.parameters))
+    covariance = pd.DataFrame(0.0, everything, everything)
+    covariance.loc[list(own.parameters), list(own.parameters)] = np.array(own.covariance)
+    covariance.loc[taken, :] = 0.0
+    covariance.loc[:, taken] = 0.0
+    covariance.loc[taken, taken] = pd.DataFrame(fit.covariance, fit.parameters, fit.parameters).loc[taken, taken]
+    errors = {name: error for name, error in fit.standard_errors.items() if name in names}
+    known = own.model_copy(
         update={
-            "standard_errors": {**file.fit.standard_errors, **errors},
-            "covariance": tuple(tuple(row) for row in covariance.tolist()),
+            "parameters": everything,
+            "standard_errors": own.standard_errors | errors,
+            "covariance": tuple(tuple(row) for row in covariance.to_numpy().tolist()),
         }
     )
-    return file.model_copy(update={"step": step, "fit": fit})
+    step = file.step.model_copy(update={name: digits(getattr(law, name)) for name in names})
+    return file.model_copy(update={"step": step, "fit": known})
+
+
+@dataclass(frozen=True)
+class Widened:
+    """Decode terms of rounds and of decode steps of hundreds of sequences, up to the largest CUDA graph's."""
+
+    law: StepLaw
+    fit: Fit
+    more_s: float  # that a sequence takes in steps of `wide`
+    most: int
+
+
+def widened(folders: Sequence[Path], wide: Sequence[Run], more_s: float | None = None) -> Widened:
+    """`more_s` where it is known; else it is fitted."""
+    rows = []
+    for folder in folders:
+        runs = [Run.load(path.parent) for path in sorted(folder.glob("calibration-*/manifest.json"))]
+        system = resolve(parse(runs[0].manifest["spec_yaml"]))
+        pool = one_pool(system)
+        own = _fit_apart(system, pool, runs).rows
+        possible = own["seconds"] > HALF * predict(bounds(roof_of(pool)).model_dump() | shapes(roof_of(pool)), own)
+        rows.append(own[(own["posting"] == 0) & possible])
+    sizes, given = graph_sizes(pool), shapes(roof_of(pool))
+    for run in wide:
+        some = rows_of([run], sizes, given=given)
+        some = some[(some["mixed_steps"] == 0) & (some["decode_seqs"] <= max(sizes))]
+        if more_s is None:
+            rows.append(some.assign(sync=some["decode_seqs"] * some["decode_steps"] / MANY))
+        else:
+            rows.append(some.assign(known_s=more_s * some["decode_wide"]))
+    fitted = fit_step(pd.concat(rows, ignore_index=True), bound=bounds(roof_of(pool)), floored=False, given=given)
+    fit = record(fitted, "relative residuals, soft_l1; covariance of an M-estimator")
+    found = fitted.values[SYNC] / MANY if more_s is None else more_s
+    return Widened(law_of(fitted), fit, found, max(sizes))
+
+
+def _source(run: Run) -> Source:
+    name, when = run.manifest["spec"]["name"], run.manifest["started_at"]
+    return Source(what=f"{len(run.steps)} steps, {name}, {when}", sha256=run.manifest["sources"][0])
+
+
+def with_wide(file: ProfileFile, folder: Path, wide: Path) -> ProfileFile:
+    """The profile with decode terms that hold for hundreds of sequences."""
+    assert file.fit is not None
+    assert file.validity is not None
+    runs = {
+        kind: [Run.load(path) for path in sorted(wide.glob(f"{kind}-*")) if (path / "steps.parquet").is_file()]
+        for kind in ("plain", "connected", "tp2")
+    }
+    beside = widened((folder / "pair-pull", wide / "pair-pull"), runs["connected"])
+    print(f"{1e6 * beside.more_s:.2f} us more a sequence", beside.fit.residuals)
+    kind, part = ("tp2", "tp2") if file.tp == 2 else ("plain", "pair-agg")
+    found = widened((folder / part,), runs[kind], beside.more_s)
+    written = with_terms(file, found.law, found.fit, CONNECTED)
+    assert written.fit is not None
+    sources = [_source(run) for run in (*runs[kind], *(runs["connected"] if file.connected else ()))]
+    if file.connected:
+        round_of = [Run.load(path.parent) for path in sorted((wide / "pair-pull").glob("calibration-*/manifest.json"))]
+        sources += [_source(run) for run in round_of]
+    residuals = written.fit.residuals | {"decode": found.fit.residuals["decode"]}
+    return written.model_copy(
+        update={
+            "connected": {**file.connected, **terms_of(beside.law)} if file.connected else None,
+            "validity": file.validity.model_copy(update={"batch": (1, found.most)}),
+            "fit": written.fit.model_copy(update={"residuals": residuals}),
+            "fitted_on": (*file.fitted_on, *sources),
+            "notes": (*file.notes, NOTE),
+        }
+    )
 
 
 def main() -> None:
@@ -82,10 +169,18 @@ def main() -> None:
     parser.add_argument("--beside", type=Path)
     parser.add_argument("--also", nargs="*", help="profiles of the same engine at other TP sizes")
     parser.add_argument("--into", type=Path, help="a profile whose terms of a pair alone are fitted anew")
+    parser.add_argument("--wide", type=Path, help="... or its decode terms, to this record as well")
     given = parser.parse_args()
     if list(given.folder.glob("calibration-*")):
         alone = of(given.folder, given.name).model_copy(update={"also": given.also and tuple(given.also)})
         given.out.write_text(dump_profile(alone), encoding="utf-8")
+        return
+    if given.wide:
+        if not given.into:
+            parser.error("--wide needs --into")
+        narrow = load_profile(str(given.into)).file
+        assert narrow is not None
+        given.out.write_text(dump_profile(with_wide(narrow, given.folder, given.wide)), encoding="utf-8")
         return
     if given.into:
         file, pull = load_profile(str(given.into)).file, of(given.folder / "pair-pull", given.name)
@@ -105,7 +200,8 @@ def main() -> None:
     beside = of(given.beside, given.name) if given.beside else None
     sources, notes = (*replicas.fitted_on, *pull.fitted_on, *push.fitted_on), replicas.notes
     if beside is not None:
-        replicas = with_terms(replicas, beside, BESIDE)
+        assert beside.fit is not None
+        replicas = with_terms(replicas, beside.step, beside.fit, BESIDE)
         sources += beside.fitted_on
         notes += ("what sequences add to a step with prompts is of a server with larger batches, on another host",)
     told = (

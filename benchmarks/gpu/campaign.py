@@ -31,6 +31,7 @@ import yaml
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+from apart import send_apart
 from begun import begun
 
 from live.backend import FIRST_CALIBRATION
@@ -197,7 +198,12 @@ class Campaign:
             key: load(part["config"], [*part["set"], f"workload={json.dumps(one)}"])
             for key, one in part["loads"].items()
         }
-        session = LiveSession(resolve(next(iter(specs.values()))), folder / "logs", progress=self._progress(name))
+        session = LiveSession(
+            resolve(next(iter(specs.values()))),
+            folder / "logs",
+            server_options=part.get("options", ()),
+            progress=self._progress(name),
+        )
         begin = self.clock.now
         try:
             with limit(min(START_LIMIT_S, self.clock.left - STOP_S)):
@@ -230,6 +236,8 @@ class Campaign:
                     continue
                 with self._guarded(f"{folder.name}/{run}"):
                     if (wanted := part.get("begun", {}).get(key)) is not None:
+                        if part.get("apart"):
+                            session.send = send_apart
                         limit_s = wanted["seconds"] + ENDS_S
                         recorder.measure(spec, begun(spec, wanted), run, next(contents), limit_s, last_only=True)
                     else:
