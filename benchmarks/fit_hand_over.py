@@ -1,7 +1,7 @@
 """The profile and the link of a measured pair, from the recorded calibration rounds of one host.
 
     python benchmarks/fit_hand_over.py FOLDER --name NAME --out FILE [--servers RECORD ...]
-        [--beside RECORD] [--also NAME ...] [--into PROFILE]
+        [--beside RECORD] [--also NAME ...] [--into PROFILE] [--wide RECORD]
     python benchmarks/fit_hand_over.py FOLDER/tp2 --name NAME --out FILE     one deployment: its own rounds, no more
 
 FOLDER holds a folder a deployment, each with its calibration rounds: pair-agg (replicas: steps and host times, with
@@ -11,6 +11,8 @@ pair alone shows no step in which prompts join decodes.
 How far servers are from each other is that of the three and of RECORDs of the same engine (records with calibrations).
 Prompts beside up to 32 sequences do not tell what each sequence and its context add: with --beside those two terms are
 those of a record that has hundreds of such steps, at up to 256.
+Rounds of 60 s end at 32 decodes. With --wide (and --into) decode terms are fitted to the rounds and to the decode steps
+of a RECORD of benchmarks/gpu/wide.py together, which has up to 600 beside a connector and without one.
 """
 
 from __future__ import annotations
@@ -19,12 +21,13 @@ import argparse
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
-from planner.calibration.calibrate import fit
-from planner.calibration.fitting import digits
+from planner.calibration.calibrate import _fit_apart, fit, graph_sizes, one_pool, roof_of, rows_of
+from planner.calibration.fitting import digits, fit_step, law_of, record
 from planner.calibration.spread import spread_of
-from planner.engine.law import StepLaw, of_part
-from planner.engine.profile_file import ProfileFile
+from planner.engine.law import StepLaw, bounds, of_part, shapes
+from planner.engine.profile_file import Fit, ProfileFile, Source
 from planner.engine.profiles import dump_profile, load_profile, rested
 from planner.run.tables import Run
 from planner.spec import parse
@@ -38,11 +41,17 @@ def of(folder: Path, name: str) -> ProfileFile:
 
 CONNECTED = (*of_part("decode", "context"), "decode_wave_seqs", "decode_wave_tail")
 BESIDE = ("mixed_per_seq_s", "mixed_per_context_s")
+NOTE = "decode terms are fitted to steps of up to 512 sequences on one more host, too"
+
+
+def terms_of(step: StepLaw) -> dict[str, float]:
+    """Those of a decode engine beside a connector."""
+    return {name: digits(value) for name in CONNECTED if (value := getattr(step, name))}
 
 
 def of_pair(pull: ProfileFile, step: StepLaw) -> dict[str, object]:
     """What a profile of `step` has of the pair. A pair shows how warm its GPU gets, but no prompts of few tokens."""
-    connected = {name: value for name in CONNECTED if (value := getattr(pull.step, name))}
+    connected = terms_of(pull.step)
     if pull.warm_slowing is not None:
         connected |= {name: digits(value) for name, value in rested(step, pull.warm_slowing).items()}
     return {
@@ -53,24 +62,69 @@ def of_pair(pull: ProfileFile, step: StepLaw) -> dict[str, object]:
     }
 
 
-def with_terms(file: ProfileFile, other: ProfileFile, names: tuple[str, ...]) -> ProfileFile:
-    """With terms of another fit, and its errors of them."""
+def with_terms(file: ProfileFile, law: StepLaw, fit: Fit, names: tuple[str, ...]) -> ProfileFile:
+    """With terms of another fit, and what it knows of them."""
     assert file.fit is not None
-    assert other.fit is not None
-    step = file.step.model_copy(update={name: getattr(other.step, name) for name in names})
-    errors = {name: error for name, error in other.fit.standard_errors.items() if name in names}
-    covariance = np.array(file.fit.covariance)
-    for index, name in enumerate(file.fit.parameters):
-        if name in names:
-            covariance[index, :] = covariance[:, index] = 0.0
-            covariance[index, index] = errors[name] ** 2
-    fit = file.fit.model_copy(
+    own = file.fit
+    taken = [name for name in fit.parameters if name in names]
+    everything = (*own.parameters, *(name for name in taken if name not in own.parameters))
+    covariance = pd.DataFrame(0.0, everything, everything)
+    covariance.loc[list(own.parameters), list(own.parameters)] = np.array(own.covariance)
+    covariance.loc[taken, :] = 0.0
+    covariance.loc[:, taken] = 0.0
+    covariance.loc[taken, taken] = pd.DataFrame(fit.covariance, fit.parameters, fit.parameters).loc[taken, taken]
+    errors = {name: error for name, error in fit.standard_errors.items() if name in names}
+    known = own.model_copy(
         update={
-            "standard_errors": {**file.fit.standard_errors, **errors},
-            "covariance": tuple(tuple(row) for row in covariance.tolist()),
+            "parameters": everything,
+            "standard_errors": own.standard_errors | errors,
+            "covariance": tuple(tuple(row) for row in covariance.to_numpy().tolist()),
         }
     )
-    return file.model_copy(update={"step": step, "fit": fit})
+    step = file.step.model_copy(update={name: digits(getattr(law, name)) for name in names})
+    return file.model_copy(update={"step": step, "fit": known})
+
+
+def widened(folder: Path, wide: Run) -> tuple[StepLaw, Fit, int]:
+    """Of the folder's rounds and of decode steps of hundreds of sequences, up to the largest CUDA graph's."""
+    runs = [Run.load(path.parent) for path in sorted(folder.glob("calibration-*/manifest.json"))]
+    system = resolve(parse(runs[0].manifest["spec_yaml"]))
+    pool = one_pool(system)
+    sizes, given = graph_sizes(pool), shapes(roof_of(pool))
+    rows = rows_of([wide], sizes, given=given)
+    rows = rows[(rows["mixed_steps"] == 0) & (rows["decode_seqs"] <= max(sizes))]
+    own = _fit_apart(system, pool, runs).rows
+    both = pd.concat([own[own["posting"] == 0], rows], ignore_index=True)
+    fitted = fit_step(both, bound=bounds(roof_of(pool)), floored=False, given=given)
+    return law_of(fitted), record(fitted, "relative residuals, soft_l1; covariance of an M-estimator"), max(sizes)
+
+
+def _steps_of(run: Run) -> Source:
+    name, when = run.manifest["spec"]["name"], run.manifest["started_at"]
+    return Source(what=f"{len(run.steps)} steps, {name}, {when}", sha256=run.manifest["sources"][0])
+
+
+def with_wide(file: ProfileFile, folder: Path, wide: Path) -> ProfileFile:
+    """The profile with decode terms that hold for hundreds of sequences."""
+    assert file.fit is not None
+    assert file.connected is not None
+    assert file.validity is not None
+    both = [Run.load(wide / name) for name in ("plain", "connected")]
+    (law, fit, most), (beside, _, _) = (
+        widened(folder / part, run) for part, run in zip(("pair-agg", "pair-pull"), both, strict=True)
+    )
+    written = with_terms(file, law, fit, CONNECTED)
+    assert written.fit is not None
+    residuals = written.fit.residuals | {"decode": fit.residuals["decode"]}
+    return written.model_copy(
+        update={
+            "connected": {**file.connected, **terms_of(beside)},
+            "validity": file.validity.model_copy(update={"batch": (1, most)}),
+            "fit": written.fit.model_copy(update={"residuals": residuals}),
+            "fitted_on": (*file.fitted_on, *(_steps_of(run) for run in both)),
+            "notes": (*file.notes, NOTE),
+        }
+    )
 
 
 def main() -> None:
@@ -82,10 +136,18 @@ def main() -> None:
     parser.add_argument("--beside", type=Path)
     parser.add_argument("--also", nargs="*", help="profiles of the same engine at other TP sizes")
     parser.add_argument("--into", type=Path, help="a profile whose terms of a pair alone are fitted anew")
+    parser.add_argument("--wide", type=Path, help="... or its decode terms, to this record as well")
     given = parser.parse_args()
     if list(given.folder.glob("calibration-*")):
         alone = of(given.folder, given.name).model_copy(update={"also": given.also and tuple(given.also)})
         given.out.write_text(dump_profile(alone), encoding="utf-8")
+        return
+    if given.wide:
+        if not given.into:
+            parser.error("--wide needs --into")
+        narrow = load_profile(str(given.into)).file
+        assert narrow is not None
+        given.out.write_text(dump_profile(with_wide(narrow, given.folder, given.wide)), encoding="utf-8")
         return
     if given.into:
         file, pull = load_profile(str(given.into)).file, of(given.folder / "pair-pull", given.name)
@@ -105,7 +167,8 @@ def main() -> None:
     beside = of(given.beside, given.name) if given.beside else None
     sources, notes = (*replicas.fitted_on, *pull.fitted_on, *push.fitted_on), replicas.notes
     if beside is not None:
-        replicas = with_terms(replicas, beside, BESIDE)
+        assert beside.fit is not None
+        replicas = with_terms(replicas, beside.step, beside.fit, BESIDE)
         sources += beside.fitted_on
         notes += ("what sequences add to a step with prompts is of a server with larger batches, on another host",)
     told = (

@@ -1,6 +1,7 @@
 """Decode steps of hundreds of sequences, beside a connector and without one: what they take on GPU and host.
 
-    python benchmarks/gpu/wide.py OUT
+    python benchmarks/gpu/wide.py measure OUT
+    python benchmarks/gpu/wide.py ship OUT FOLDER      the steps of both as runs, `plain` and `connected`
 
 Two vLLM servers, one a GPU: an aggregated engine, and one that keeps its KV for NIXL but has nobody to hand it to. Both
 get the same requests at once, from a process each: phases of `PHASES`, whose answers end one after another, so that
@@ -13,7 +14,9 @@ before; "g", those in which the engine did nothing but wait for the GPU. Where t
 
 from __future__ import annotations
 
+import argparse
 import asyncio
+import hashlib
 import json
 import multiprocessing
 import os
@@ -37,6 +40,11 @@ OPTIONS = (
 ).split()
 STEADY = 40  # steps beyond those that take the prompts in, before the first answer ends
 VOCAB = 100_000
+BLOCKS = 7184  # of KV, as both servers said
+MEASURED = {
+    "started_at": "2026-11-30T16:02:00+0000",
+    "versions": {"vllm": "0.25.1", "torch": "2.11.0", "gpu": "NVIDIA H200", "driver": "580.159.04"},
+}
 
 # name -> sequences, mean prompt, relative spread of prompts (lognormal sigma), steps between ends, streamed
 PHASES: dict[str, tuple[int, int, float, int, bool]] = {
@@ -233,12 +241,11 @@ def phases(ports: dict[str, int]) -> Iterator[dict[str, Any]]:
         time.sleep(0.5)
 
 
-def main() -> None:
+def measure(out: Path) -> None:
     from live.session import model_of
     from planner.spec import load
     from planner.system.resolve import resolve
 
-    out = Path(sys.argv[1])
     out.mkdir(parents=True, exist_ok=True)
     model = model_of(resolve(load("agg", ["engine.load_format=dummy"]))).path
     stop = threading.Event()
@@ -266,6 +273,37 @@ def main() -> None:
             process.wait(timeout=60)
         stop.set()
     products(out / "products.jsonl")
+
+
+def ship(out: Path, folder: Path) -> None:
+    """Without the steps of the phase that warms up."""
+    from live.run_tables import steps_table
+    from live.step_table import read_trace
+    from planner.run.tables import Run, frame
+
+    times = [json.loads(line) for line in (out / "phases.jsonl").read_text().splitlines()]
+    for name in ("plain", "connected"):
+        begin = min(one["begin"] for one in times if one["server"] == name and one["phase"] != "warm")
+        trace = read_trace(out / f"{name}.steps.jsonl", name, BLOCKS, begin)
+        empty = {table: frame(table) for table in ("requests", "samples", "transfers", "tokens")}
+        source = hashlib.sha256((out / f"{name}.steps.jsonl").read_bytes()).hexdigest()
+        spec = {"name": f"h200-wide-{name}"}
+        manifest = {"provenance": "measured", "gpus": 1, "spec": spec, "sources": [source], **MEASURED}
+        Run(steps=steps_table({name: trace}), manifest=manifest, **empty).save(folder / name)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("measure").add_argument("out", type=Path)
+    shipping = commands.add_parser("ship")
+    shipping.add_argument("out", type=Path)
+    shipping.add_argument("folder", type=Path)
+    options = parser.parse_args()
+    if options.command == "measure":
+        measure(options.out)
+    else:
+        ship(options.out, options.folder)
 
 
 if __name__ == "__main__":
