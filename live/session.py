@@ -12,7 +12,7 @@ import contextlib
 import os
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -75,11 +75,13 @@ def model_of(system: System, weights_seed: int | None = None) -> ServedModel:
 class LiveSession:
     """The servers of one system, up for as many runs as wanted. A context manager.
 
+    `send` plays the clients, in this process unless it is replaced.
     `endpoints` are servers that run already: nothing is started, and what only engines see stays null.
     `dynamo` is the Python whose NVIDIA Dynamo serves, frontend and workers, instead of our frontend and vLLM servers.
     `weights_seed` serves random weights that depend on it, for comparisons of tokens. The frontend listens on `bind`
     (port 0: a free one); beyond loopback it needs a `token`. `ray` is the address of a Ray cluster to run on.
-    A server may take `start_timeout_s` to start, by default what live.servers.start_bound_s gives.
+    A server may take `start_timeout_s` to start, by default what live.servers.start_bound_s gives; `server_options` are
+    further options of every vLLM server on this host.
     """
 
     def __init__(
@@ -94,6 +96,7 @@ class LiveSession:
         ray: str | None = None,
         dynamo: str | None = None,
         start_timeout_s: float | None = None,
+        server_options: Sequence[str] = (),
         progress: Progress | None = None,
     ) -> None:
         self.system = system
@@ -106,7 +109,9 @@ class LiveSession:
         self._weights_seed, self._bind, self._token = weights_seed, bind, token
         self._ray, self._dynamo, self._start_timeout_s = ray, dynamo, start_timeout_s
         self._worker_token = token if ray is not None else None  # on this host nobody else reaches the servers
+        self._server_options = tuple(server_options)
         self._progress = progress or _silent
+        self.send: Callable[..., Awaitable[ClientResult]] = run_load
         self._stack = contextlib.AsyncExitStack()
         self._runner = asyncio.Runner()
         self._servers: Servers | None = None
@@ -248,6 +253,7 @@ class LiveSession:
             self.folder,
             start_timeout_s=self._start_timeout_s,
             kv_events=events,
+            extra=self._server_options,
             progress=report,
         )
 
@@ -284,7 +290,7 @@ class LiveSession:
         with stop_on_signals() as stop, journal or contextlib.nullcontext():
             async with Telemetry(self.workers, self.system.spec.run.sample_interval_s) as telemetry:
                 self._telemetry = telemetry
-                result = await run_load(
+                result = await self.send(
                     targets,
                     load,
                     seed=seed,

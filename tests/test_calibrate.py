@@ -98,7 +98,7 @@ def test_a_known_engine_is_recovered() -> None:
     assert found.unstable is None
     assert engine.calls == 1
     for name, value in truth.step.model_dump().items():
-        assert getattr(found.file.step, name) == pytest.approx(value, rel=0.01), name
+        assert getattr(found.file.step, name) == pytest.approx(value, rel=0.01, abs=1e-10), name
     assert found.file.host.request_s == pytest.approx(truth.host.request_s, rel=1e-3)
     assert found.file.measured is not None
     assert found.file.measured.date == "2026-01-01"

@@ -31,6 +31,7 @@ import yaml
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+from apart import send_apart
 from begun import begun
 
 from live.backend import FIRST_CALIBRATION
@@ -197,7 +198,14 @@ class Campaign:
             key: load(part["config"], [*part["set"], f"workload={json.dumps(one)}"])
             for key, one in part["loads"].items()
         }
-        session = LiveSession(resolve(next(iter(specs.values()))), folder / "logs", progress=self._progress(name))
+        session = LiveSession(
+            resolve(next(iter(specs.values()))),
+            folder / "logs",
+            server_options=part.get("options", ()),
+            progress=self._progress(name),
+        )
+        if part.get("apart"):
+            session.send = send_apart
         begin = self.clock.now
         try:
             with limit(min(START_LIMIT_S, self.clock.left - STOP_S)):

@@ -19,6 +19,7 @@ from planner.system.resolve import System
 SAME_END_S = 1e-4  # time stamps of one step
 DIGITS = 5  # of seconds: two time stamps of one moment
 LONELY = 10  # requests without company from which host times are taken; steps to compare
+CROWD = 128  # sequences of a step: tokens of more wait for a client that takes all of them in, too
 KEPT_UP = 20  # sequences: an API server hands out so many tokens within any decode step
 ALONE, TOGETHER = 0.1, 0.9  # share of a step's time in which another engine of the host worked
 
@@ -117,6 +118,7 @@ def _read_response(moved: pd.DataFrame, runs: Sequence[Run]) -> tuple[tuple[floa
     )
     keys = ["decode_worker", "start_s"]
     known = moved.assign(start_s=moved["decode_start_s"].round(DIGITS)).merge(ended.drop_duplicates(keys), on=keys)
+    known = known[known["seqs"] <= CROWD]
     if len(known) < LONELY or known["seqs"].nunique() < 3 or known["prompt_tokens"].nunique() < 3:
         return None
     tokens = known.groupby(keys)["prompt_tokens"].transform("sum").to_numpy(dtype=float)

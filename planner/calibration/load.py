@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import Literal
 
+from planner.engine.law import WIDE as MATRIX_ROWS
 from planner.engine.step_time import StepTime
 from planner.spec import SpecError
 from planner.system.resolve import System
@@ -28,6 +29,8 @@ BATCHES = (1, 2, 4, 8, 16, 32, 64, 128, 192, 256)
 CONTEXTS = (128, 1024, 4096, 16384)
 STAIRS, STAIR_STEPS = 40, 8  # sequences that end one after another, so many steps apart: every batch up to 40
 STAIR_CONTEXTS = (1024, 4096)
+WIDE, WIDE_CONTEXTS, WIDE_ENDS = 512, (768, 256), 2  # most sequences, all together; so many end with every step
+WIDE_SHARE = 0.25  # of the time, at most
 MIXED_BATCHES = (4, 16, 64, 128)
 MIXED_PROMPTS = (32, 128, 384, 512, 1024, 2048, 8192)  # into a batch: on both sides of the largest CUDA graph
 COMPANY_PROMPTS = (64, 256, 256, 1024)  # prefilled while the decode engine of the same host works
@@ -207,6 +210,30 @@ def _stairs(room: _Room, numbers: Iterator[int]) -> Iterator[Phase]:
         yield Phase("decode", f"{seqs} decodes at {context} that end one by one", together, (), estimate)
 
 
+def _wide(room: _Room, numbers: Iterator[int], seconds: float) -> list[Phase]:
+    """As many decodes as a CUDA graph covers, which end one after another: beyond a tile of rows each takes longer.
+
+    At the longest of the contexts that `seconds` and the KV cache allow: at short ones the host may be slower than the
+    GPU. The KV cache may leave few sequences to a long one.
+    """
+    for context in () if room.shared else WIDE_CONTEXTS:
+        seqs = min(WIDE, room.seqs, int(KV_SHARE * room.tokens) // (2 * context))
+        fill_s = room.prefill_s(context, seqs)
+        fill_steps = fill_s / room.decode_s(seqs, context, 1) if room.disaggregated else seqs * context / room.budget
+        first = STEADY_STEPS + math.ceil(fill_steps)
+        outputs = [first + index // WIDE_ENDS for index in range(seqs)]
+        fits = context + outputs[-1] <= room.length and seqs * (context + first) <= KV_SHARE * room.tokens
+        full_steps = STEADY_STEPS + (math.ceil(fill_steps) // 2 if room.disaggregated else 0)
+        decode_s = room.decode_s(seqs, context, full_steps)
+        decode_s += sum(room.decode_s(batch, context + first, 1) for batch in range(1, seqs, WIDE_ENDS))
+        estimate = fill_s + decode_s + seqs * REQUEST_S / 4 + PAUSE_S
+        least = MATRIX_ROWS if context == WIDE_CONTEXTS[-1] else 2 * MATRIX_ROWS
+        if seqs > least and fits and estimate <= seconds:
+            together = tuple(_request(next(numbers), context, output) for output in outputs)
+            return [Phase("decode", f"{seqs} decodes at {context} that end one by one", together, (), estimate)]
+    return []
+
+
 def _mixed(room: _Room, numbers: Iterator[int], contexts: tuple[int, ...] = CONTEXTS[:3]) -> Iterator[Phase]:
     """Prompts that join decodes; on a decode pool of their own nothing ever joins them."""
     if room.disaggregated:
@@ -245,7 +272,7 @@ def _company(room: _Room, numbers: Iterator[int]) -> Iterator[Phase]:
 
 def plan(system: System, seconds: float = 120.0) -> tuple[Phase, ...]:
     """Phases that take about `seconds` by the profile at hand (usually a roofline): idle prompts, decodes,
-    mixed steps or engines side by side.
+    mixed steps or engines side by side, and hundreds of decodes at last.
 
     In a disaggregated system the idle prompts are the sweep of KV transfer sizes too. Raises SpecError when the engine
     is too small for any of them.
@@ -253,9 +280,11 @@ def plan(system: System, seconds: float = 120.0) -> tuple[Phase, ...]:
     room, numbers = _room(system), count()
     beside = [*_mixed(room, numbers), *_company(room, numbers)]
     decodes = [*_decode(room, numbers), *_stairs(room, numbers)]
+    wide = _wide(room, numbers, WIDE_SHARE * seconds)
     kinds = [list(_idle(room, numbers)), decodes, beside]
     shares = (0.3, 0.4, 0.3)
-    return _chosen(kinds, shares, seconds, {"idle", "decode"}, room)
+    seconds -= sum(phase.estimate_s for phase in wide)
+    return (*_chosen(kinds, shares, seconds, {"idle", "decode"}, room), *wide)
 
 
 def plan_host(system: System, seconds: float = 20.0) -> tuple[Phase, ...]:
