@@ -204,8 +204,6 @@ class Campaign:
             server_options=part.get("options", ()),
             progress=self._progress(name),
         )
-        if part.get("apart"):
-            session.send = send_apart
         begin = self.clock.now
         try:
             with limit(min(START_LIMIT_S, self.clock.left - STOP_S)):
@@ -238,6 +236,8 @@ class Campaign:
                     continue
                 with self._guarded(f"{folder.name}/{run}"):
                     if (wanted := part.get("begun", {}).get(key)) is not None:
+                        if part.get("apart"):
+                            session.send = send_apart
                         limit_s = wanted["seconds"] + ENDS_S
                         recorder.measure(spec, begun(spec, wanted), run, next(contents), limit_s, last_only=True)
                     else:

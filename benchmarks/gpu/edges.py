@@ -176,7 +176,6 @@ def edges(rows: dict[str, Figures], part: dict[str, Any], of: str | None) -> dic
 # --- the page ---------------------------------------------------------------------------------------------------------
 
 BEGIN, END = "<!-- edges: begin -->", "<!-- edges: end -->"
-SERVERS = {"edge-agg": "2 agg", "edge-pull": "1P1D"}
 FIGURES = ("ttft_p50_ms", "ttft_p90_ms", "ttft_p99_ms", "tpot_p50_ms", "tpot_p90_ms", "tpot_p99_ms")
 
 
@@ -187,12 +186,13 @@ def report(plan: dict[str, dict[str, Any]], judged: dict[str, Figures]) -> str:
     lines = [head, "|---|---|---|---|---|---|---|"]
     found = {of: {name: edges(judged[name], plan[name], of) for name in judged} for of in _OF}
     kinds = list(next(iter(plan.values()))["targets"])
+    servers = {name: part["servers"] for name, part in plan.items()}
     for kind in kinds:
         for name in judged:
             predicted, live, *alone = (found[of][name].get(kind, (math.nan, False)) for of in _OF)
             error = f"{100 * (predicted[0] / live[0] - 1):+.0f} %" if predicted[1] and live[1] else ""
             rates = f"{plan[name]['named'][kind]:.4g} | {_rate(predicted)} | {_rate(live)}"
-            lines.append(f"| {kind} | {SERVERS[name]} | {rates} | {error} | {', '.join(map(_rate, alone))} |")
+            lines.append(f"| {kind} | {servers[name]} | {rates} | {error} | {', '.join(map(_rate, alone))} |")
     head = "| load, req/s | servers | judged | within the targets: predicted, measured |"
     for metric in ("TTFT", "TPOT"):
         head += f" {metric} p50 / p90 / p99, ms | off by, % |"
@@ -205,7 +205,7 @@ def report(plan: dict[str, dict[str, Any]], judged: dict[str, Figures]) -> str:
                 off = [f"{100 * (ours[figure] / live[figure] - 1):+.0f}" for figure in FIGURES]
                 shares = f"{100 * ours['attainment']:.1f} %, {100 * live['attainment']:.1f} %"
                 cells = [" / ".join(some) for some in (values[:3], off[:3], values[3:], off[3:])]
-                title = f"{key.replace('-', ' at ')} | {SERVERS[name]} | {live['judged']} | {shares}"
+                title = f"{key.replace('-', ' at ')} | {servers[name]} | {live['judged']} | {shares}"
                 lines.append(f"| {title} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
