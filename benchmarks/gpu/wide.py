@@ -1,10 +1,10 @@
 """Decode steps of hundreds of sequences, beside a connector and without one: what they take on GPU and host.
 
-    python benchmarks/gpu/wide.py measure OUT
+    python benchmarks/gpu/wide.py measure OUT [--phases NAME ...] [--tp2]
     python benchmarks/gpu/wide.py ship OUT FOLDER      the steps of both as runs, `plain` and `connected`
 
-Two vLLM servers, one a GPU: an aggregated engine, and one that keeps its KV for NIXL but has nobody to hand it to. Both
-get the same requests at once, from a process each: phases of `PHASES`, whose answers end one after another, so that
+Two vLLM servers, one a GPU: an aggregated engine, and one that keeps its KV for NIXL but has nobody to hand it to; with
+--tp2 one aggregated engine on both. Both get the same requests at once, from a process each: phases of `PHASES`, whose answers end one after another, so that
 every CUDA graph is seen. OUT gets the steps of both (`*.steps.jsonl`), the phases' times (`phases.jsonl`), clocks and
 power (`gpus.jsonl`), and the matrix products of the model alone (`products.jsonl`).
 
@@ -26,7 +26,7 @@ import sys
 import threading
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -111,14 +111,17 @@ def scheduler(*args: Any, **kwargs: Any) -> Any:
 # --- outside of it ----------------------------------------------------------------------------------------------------
 
 
-def start(out: Path, gpu: int, name: str, model: str) -> tuple[subprocess.Popen[bytes], int]:
+def start(out: Path, name: str, model: str) -> tuple[subprocess.Popen[bytes], int]:
+    gpu = int(name == "connected")
     port = 18100 + gpu
     command = [sys.executable, "-m", "vllm.entrypoints.cli.main", "serve", model, f"--port={port}", *OPTIONS]
     if name == "connected":
         command.append("--kv-transfer-config=" + json.dumps(CONNECTOR))
+    if name == "tp2":
+        command.append("--tensor-parallel-size=2")
     environment = os.environ | {
         "PYTHONPATH": os.pathsep.join([str(ROOT), str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]),
-        "CUDA_VISIBLE_DEVICES": str(gpu),
+        "CUDA_VISIBLE_DEVICES": "0,1" if name == "tp2" else str(gpu),
         "PLANNER_STEP_TRACE": str(out / f"{name}.steps.jsonl"),
         "VLLM_NIXL_SIDE_CHANNEL_PORT": str(18200 + gpu),
         "VLLM_USE_FLASHINFER_SAMPLER": "0",
@@ -228,9 +231,9 @@ def products(path: Path) -> None:
             file.write(json.dumps(line) + "\n")
 
 
-def phases(ports: dict[str, int]) -> Iterator[dict[str, Any]]:
+def phases(ports: dict[str, int], wanted: Sequence[str]) -> Iterator[dict[str, Any]]:
     context = multiprocessing.get_context("spawn")
-    for phase in PHASES:
+    for phase in wanted:
         queue = context.Queue()
         clients = [context.Process(target=client, args=(port, name, phase, queue)) for name, port in ports.items()]
         for one in clients:
@@ -241,7 +244,7 @@ def phases(ports: dict[str, int]) -> Iterator[dict[str, Any]]:
         time.sleep(0.5)
 
 
-def measure(out: Path) -> None:
+def measure(out: Path, names: Sequence[str], wanted: Sequence[str]) -> None:
     from live.session import model_of
     from planner.spec import load
     from planner.system.resolve import resolve
@@ -252,8 +255,8 @@ def measure(out: Path) -> None:
     watcher = threading.Thread(target=watch, args=(out / "gpus.jsonl", stop))
     servers: dict[str, tuple[subprocess.Popen[bytes], int]] = {}
     try:
-        for gpu, name in enumerate(("plain", "connected")):
-            servers[name] = start(out, gpu, name, model)
+        for name in names:
+            servers[name] = start(out, name, model)
         begin = time.monotonic()
         while not all(healthy(port) for _, port in servers.values()):
             if time.monotonic() - begin > 240 or any(process.poll() is not None for process, _ in servers.values()):
@@ -262,7 +265,7 @@ def measure(out: Path) -> None:
         print("up after", round(time.monotonic() - begin), "s", flush=True)
         watcher.start()
         with (out / "phases.jsonl").open("w") as file:
-            for line in phases({name: port for name, (_, port) in servers.items()}):
+            for line in phases({name: port for name, (_, port) in servers.items()}, wanted):
                 print(line, flush=True)
                 file.write(json.dumps(line) + "\n")
         time.sleep(1)
@@ -272,7 +275,8 @@ def measure(out: Path) -> None:
         for process, _ in servers.values():
             process.wait(timeout=60)
         stop.set()
-    products(out / "products.jsonl")
+    if "plain" in names:
+        products(out / "products.jsonl")
 
 
 def ship(out: Path, folder: Path) -> None:
@@ -295,13 +299,16 @@ def ship(out: Path, folder: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("measure").add_argument("out", type=Path)
+    measuring = commands.add_parser("measure")
+    measuring.add_argument("out", type=Path)
+    measuring.add_argument("--phases", nargs="*", choices=list(PHASES), default=list(PHASES))
+    measuring.add_argument("--tp2", action="store_true")
     shipping = commands.add_parser("ship")
     shipping.add_argument("out", type=Path)
     shipping.add_argument("folder", type=Path)
     options = parser.parse_args()
     if options.command == "measure":
-        measure(options.out)
+        measure(options.out, ("tp2",) if options.tp2 else ("plain", "connected"), options.phases)
     else:
         ship(options.out, options.folder)
 
