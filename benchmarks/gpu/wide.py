@@ -1,12 +1,13 @@
 """Decode steps of hundreds of sequences, beside a connector and without one: what they take on GPU and host.
 
-    python benchmarks/gpu/wide.py measure OUT [--phases NAME ...] [--tp2]
-    python benchmarks/gpu/wide.py ship OUT FOLDER      the steps of both as runs, `plain` and `connected`
+    python benchmarks/gpu/wide.py measure OUT [--servers NAME ...] [--phases NAME ...]
+    python benchmarks/gpu/wide.py ship OUT FOLDER      the steps as runs, `plain` and so on
 
-Two vLLM servers, one a GPU: an aggregated engine, and one that keeps its KV for NIXL but has nobody to hand it to; with
---tp2 one aggregated engine on both. Both get the same requests at once, from a process each: phases of `PHASES`, whose answers end one after another, so that
-every CUDA graph is seen. OUT gets the steps of both (`*.steps.jsonl`), the phases' times (`phases.jsonl`), clocks and
-power (`gpus.jsonl`), and the matrix products of the model alone (`products.jsonl`).
+Servers of vLLM: `plain`, an aggregated engine; `connected`, one that keeps its KV for NIXL but has nobody to hand it
+to; each on a GPU of its own, or `tp2`, an aggregated one on both. All get the same requests at once, from a process
+each: phases of `PHASES`, whose answers end one after another, so that every CUDA graph is seen. OUT gets the steps
+(`*.steps.jsonl`), the phases' times (`phases.jsonl`), clocks and power (`gpus.jsonl`), and the matrix products of the
+model alone (`products.jsonl`).
 
 Steps are as in live.step_trace, and besides: "s" and "u", the seconds of schedule() and of taking in the results
 before; "g", those in which the engine did nothing but wait for the GPU. Where that is nothing the host is the slower.
@@ -33,6 +34,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
+SERVERS = ("plain", "connected", "tp2")
 CONNECTOR = {"kv_connector": "NixlConnector", "kv_role": "kv_both"}
 OPTIONS = (
     "--served-model-name=m --load-format=dummy --max-model-len=40960 --block-size=128 --max-num-batched-tokens=8192"
@@ -54,6 +56,8 @@ PHASES: dict[str, tuple[int, int, float, int, bool]] = {
     "long": (440, 1750, 0.0, 1, False),
     "uneven": (360, 1700, 0.9, 1, False),
     "few-long": (128, 5000, 0.0, 2, False),
+    "shuffled": (440, 1750, 0.9, 1, False),
+    "ordered": (440, 1750, 0.9, 1, False),  # the same, longest first, as where answers have gone on for long
 }
 
 
@@ -64,7 +68,11 @@ def requests_of(name: str) -> list[tuple[int, int]]:
     shares = [draw.lognormvariate(-sigma * sigma / 2, sigma) for _ in range(count)]
     prompts = [min(max(int(mean * share), 16), 12_000) for share in shares]
     first = STEADY + sum(prompts) // 8192 + count // 40
-    return [(prompt, first + stride * index) for index, prompt in enumerate(prompts)]
+    ends = list(range(count))
+    if name in ("shuffled", "ordered"):
+        draw.shuffle(ends)
+    pairs = [(prompt, first + stride * end) for prompt, end in zip(prompts, ends, strict=True)]
+    return sorted(pairs, reverse=True) if name == "ordered" else pairs
 
 
 # --- inside the server ------------------------------------------------------------------------------------------------
@@ -275,7 +283,7 @@ def measure(out: Path, names: Sequence[str], wanted: Sequence[str]) -> None:
         for process, _ in servers.values():
             process.wait(timeout=60)
         stop.set()
-    if "plain" in names:
+    if len(names) > 1:
         products(out / "products.jsonl")
 
 
@@ -286,7 +294,7 @@ def ship(out: Path, folder: Path) -> None:
     from planner.run.tables import Run, frame
 
     times = [json.loads(line) for line in (out / "phases.jsonl").read_text().splitlines()]
-    for name in ("plain", "connected"):
+    for name in (name for name in SERVERS if (out / f"{name}.steps.jsonl").is_file()):
         begin = min(one["begin"] for one in times if one["server"] == name and one["phase"] != "warm")
         trace = read_trace(out / f"{name}.steps.jsonl", name, BLOCKS, begin)
         empty = {table: frame(table) for table in ("requests", "samples", "transfers", "tokens")}
@@ -302,13 +310,13 @@ def main() -> None:
     measuring = commands.add_parser("measure")
     measuring.add_argument("out", type=Path)
     measuring.add_argument("--phases", nargs="*", choices=list(PHASES), default=list(PHASES))
-    measuring.add_argument("--tp2", action="store_true")
+    measuring.add_argument("--servers", nargs="*", choices=SERVERS, default=SERVERS[:2])
     shipping = commands.add_parser("ship")
     shipping.add_argument("out", type=Path)
     shipping.add_argument("folder", type=Path)
     options = parser.parse_args()
     if options.command == "measure":
-        measure(options.out, ("tp2",) if options.tp2 else ("plain", "connected"), options.phases)
+        measure(options.out, options.servers, options.phases)
     else:
         ship(options.out, options.folder)
 
