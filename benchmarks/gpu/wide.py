@@ -56,6 +56,7 @@ PHASES: dict[str, tuple[int, int, float, int, bool]] = {
     "long": (440, 1750, 0.0, 1, False),
     "uneven": (360, 1700, 0.9, 1, False),
     "few-long": (128, 5000, 0.0, 2, False),
+    "repeated": (440, 1750, 0.0, 1, False),  # one token over and over, each sequence its own: does what is read matter?
     "shuffled": (440, 1750, 0.9, 1, False),
     "ordered": (440, 1750, 0.9, 1, False),  # the same, longest first, as where answers have gone on for long
 }
@@ -158,6 +159,8 @@ async def _send(port: int, phase: str) -> tuple[int, list[str]]:
     async def one(session: Any, prompt: int, output: int) -> None:
         nonlocal tokens
         ids = [draw.randrange(1000, VOCAB) for _ in range(prompt)]
+        if phase == "repeated":
+            ids = prompt * ids[:1]
         body = {"model": "m", "prompt": ids, "max_tokens": output, "ignore_eos": True, "stream": streamed}
         async with session.post(f"http://127.0.0.1:{port}/v1/completions", json=body) as response:
             response.raise_for_status()
