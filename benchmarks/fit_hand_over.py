@@ -11,20 +11,25 @@ pair alone shows no step in which prompts join decodes.
 How far servers are from each other is that of the three and of RECORDs of the same engine (records with calibrations).
 Prompts beside up to 32 sequences do not tell what each sequence and its context add: with --beside those two terms are
 those of a record that has hundreds of such steps, at up to 256.
-Rounds of 60 s end at 32 decodes. With --wide (and --into) decode terms are fitted to the rounds and to the decode steps
-of a RECORD of benchmarks/gpu/wide.py together, which has up to 600 beside a connector and without one.
+Rounds of 60 s ended at 32 decodes. With --wide (and --into) decode terms are fitted together to the rounds and to a
+RECORD: folders of servers with up to 600 decodes (benchmarks/gpu/wide.py: `plain-1`, `connected-1`, `tp2-1`, ...) and
+`pair-pull`, a round with up to 232. The former draw tokens at random, from GPUs hot with prompts, which rounds of pairs
+do not: what they take more a sequence is fitted beside, to engines with a connector, which have both. Of replicas it is
+taken out beyond a tile of rows; below, their loads show none of it. `--into` a profile of TP 2 takes FOLDER/tp2.
 """
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from planner.calibration.calibrate import _fit_apart, fit, graph_sizes, one_pool, roof_of, rows_of
-from planner.calibration.fitting import digits, fit_step, law_of, record
+from planner.calibration.calibrate import HALF, _fit_apart, fit, graph_sizes, one_pool, roof_of, rows_of
+from planner.calibration.fitting import SYNC, digits, fit_step, law_of, predict, record
 from planner.calibration.spread import spread_of
 from planner.engine.law import StepLaw, bounds, of_part, shapes
 from planner.engine.profile_file import Fit, ProfileFile, Source
@@ -41,7 +46,8 @@ def of(folder: Path, name: str) -> ProfileFile:
 
 CONNECTED = (*of_part("decode", "context"), "decode_wave_seqs", "decode_wave_tail")
 BESIDE = ("mixed_per_seq_s", "mixed_per_context_s")
-NOTE = "decode terms are fitted to steps of up to 512 sequences on one more host, too"
+NOTE = "decode terms are fitted to steps of up to 512 sequences of other servers, too"
+MANY = 512  # sequences: the unit of what they take more, which stands where synchronous steps have their overhead
 
 
 def terms_of(step: StepLaw) -> dict[str, float]:
@@ -85,21 +91,41 @@ def with_terms(file: ProfileFile, law: StepLaw, fit: Fit, names: tuple[str, ...]
     return file.model_copy(update={"step": step, "fit": known})
 
 
-def widened(folder: Path, wide: Run) -> tuple[StepLaw, Fit, int]:
-    """Of the folder's rounds and of decode steps of hundreds of sequences, up to the largest CUDA graph's."""
-    runs = [Run.load(path.parent) for path in sorted(folder.glob("calibration-*/manifest.json"))]
-    system = resolve(parse(runs[0].manifest["spec_yaml"]))
-    pool = one_pool(system)
+@dataclass(frozen=True)
+class Widened:
+    """Decode terms of rounds and of decode steps of hundreds of sequences, up to the largest CUDA graph's."""
+
+    law: StepLaw
+    fit: Fit
+    more_s: float  # that a sequence takes in steps of `wide`
+    most: int
+
+
+def widened(folders: Sequence[Path], wide: Sequence[Run], more_s: float | None = None) -> Widened:
+    """`more_s` where it is known; else it is fitted."""
+    rows = []
+    for folder in folders:
+        runs = [Run.load(path.parent) for path in sorted(folder.glob("calibration-*/manifest.json"))]
+        system = resolve(parse(runs[0].manifest["spec_yaml"]))
+        pool = one_pool(system)
+        own = _fit_apart(system, pool, runs).rows
+        possible = own["seconds"] > HALF * predict(bounds(roof_of(pool)).model_dump() | shapes(roof_of(pool)), own)
+        rows.append(own[(own["posting"] == 0) & possible])
     sizes, given = graph_sizes(pool), shapes(roof_of(pool))
-    rows = rows_of([wide], sizes, given=given)
-    rows = rows[(rows["mixed_steps"] == 0) & (rows["decode_seqs"] <= max(sizes))]
-    own = _fit_apart(system, pool, runs).rows
-    both = pd.concat([own[own["posting"] == 0], rows], ignore_index=True)
-    fitted = fit_step(both, bound=bounds(roof_of(pool)), floored=False, given=given)
-    return law_of(fitted), record(fitted, "relative residuals, soft_l1; covariance of an M-estimator"), max(sizes)
+    for run in wide:
+        some = rows_of([run], sizes, given=given)
+        some = some[(some["mixed_steps"] == 0) & (some["decode_seqs"] <= max(sizes))]
+        if more_s is None:
+            rows.append(some.assign(sync=some["decode_seqs"] * some["decode_steps"] / MANY))
+        else:
+            rows.append(some.assign(known_s=more_s * some["decode_wide"]))
+    fitted = fit_step(pd.concat(rows, ignore_index=True), bound=bounds(roof_of(pool)), floored=False, given=given)
+    fit = record(fitted, "relative residuals, soft_l1; covariance of an M-estimator")
+    found = fitted.values[SYNC] / MANY if more_s is None else more_s
+    return Widened(law_of(fitted), fit, found, max(sizes))
 
 
-def _steps_of(run: Run) -> Source:
+def _source(run: Run) -> Source:
     name, when = run.manifest["spec"]["name"], run.manifest["started_at"]
     return Source(what=f"{len(run.steps)} steps, {name}, {when}", sha256=run.manifest["sources"][0])
 
@@ -107,21 +133,28 @@ def _steps_of(run: Run) -> Source:
 def with_wide(file: ProfileFile, folder: Path, wide: Path) -> ProfileFile:
     """The profile with decode terms that hold for hundreds of sequences."""
     assert file.fit is not None
-    assert file.connected is not None
     assert file.validity is not None
-    both = [Run.load(wide / name) for name in ("plain", "connected")]
-    (law, fit, most), (beside, _, _) = (
-        widened(folder / part, run) for part, run in zip(("pair-agg", "pair-pull"), both, strict=True)
-    )
-    written = with_terms(file, law, fit, CONNECTED)
+    runs = {
+        kind: [Run.load(path) for path in sorted(wide.glob(f"{kind}-*")) if (path / "steps.parquet").is_file()]
+        for kind in ("plain", "connected", "tp2")
+    }
+    beside = widened((folder / "pair-pull", wide / "pair-pull"), runs["connected"])
+    print(f"{1e6 * beside.more_s:.2f} us more a sequence", beside.fit.residuals)
+    kind, part = ("tp2", "tp2") if file.tp == 2 else ("plain", "pair-agg")
+    found = widened((folder / part,), runs[kind], beside.more_s)
+    written = with_terms(file, found.law, found.fit, CONNECTED)
     assert written.fit is not None
-    residuals = written.fit.residuals | {"decode": fit.residuals["decode"]}
+    sources = [_source(run) for run in (*runs[kind], *(runs["connected"] if file.connected else ()))]
+    if file.connected:
+        round_of = [Run.load(path.parent) for path in sorted((wide / "pair-pull").glob("calibration-*/manifest.json"))]
+        sources += [_source(run) for run in round_of]
+    residuals = written.fit.residuals | {"decode": found.fit.residuals["decode"]}
     return written.model_copy(
         update={
-            "connected": {**file.connected, **terms_of(beside)},
-            "validity": file.validity.model_copy(update={"batch": (1, most)}),
+            "connected": {**file.connected, **terms_of(beside.law)} if file.connected else None,
+            "validity": file.validity.model_copy(update={"batch": (1, found.most)}),
             "fit": written.fit.model_copy(update={"residuals": residuals}),
-            "fitted_on": (*file.fitted_on, *(_steps_of(run) for run in both)),
+            "fitted_on": (*file.fitted_on, *sources),
             "notes": (*file.notes, NOTE),
         }
     )
