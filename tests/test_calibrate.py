@@ -68,6 +68,17 @@ def test_a_plan_fits_the_engine_and_its_time(name: str) -> None:
         assert sum(one.prompt_tokens for one in phase.together) <= limits.kv_blocks * limits.block_size
 
 
+@pytest.mark.parametrize("name", ["agg", "disagg"])
+def test_a_calibration_comes_to_hundreds_of_decodes(name: str) -> None:
+    """Beyond a tile of rows each sequence takes longer, which a law of fewer does not know."""
+    system = resolve(load(name, ["deployment.replicas=1"] if name == "agg" else []))
+    wide = [phase for phase in plan(system, 120) if len(phase.together) > 256]
+    assert len(wide) == 1
+    run = backend("simulate").run(system, PhasedLoad(tuple(wide)))
+    assert run.steps["decode_seqs"].max() > 0.9 * len(wide[0].together)
+    assert run.requests["finish_s"].max() < 1.3 * wide[0].estimate_s
+
+
 def test_too_little_room_is_said() -> None:
     with pytest.raises(SpecError, match="calibration: no decode or idle phase fits in 0 s"):
         plan(aggregated(*H200), 0.01)

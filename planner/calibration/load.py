@@ -31,6 +31,8 @@ STAIRS, STAIR_STEPS = 40, 8  # sequences that end one after another, so many ste
 STAIR_CONTEXTS = (1024, 4096)
 WIDE, WIDE_CONTEXTS, WIDE_ENDS = 512, (768, 256), 2  # most sequences, all together; so many end with every step
 WIDE_SHARE = 0.25  # of the time, at most
+HANDED_OVER_S = 0.014  # between hand-overs of short prompts that come all at once: 512 took 7 s on two H200s
+CLIENT_TOKENS_S = 12_000  # that one API server and one client hand on
 MIXED_BATCHES = (4, 16, 64, 128)
 MIXED_PROMPTS = (32, 128, 384, 512, 1024, 2048, 8192)  # into a batch: on both sides of the largest CUDA graph
 COMPANY_PROMPTS = (64, 256, 256, 1024)  # prefilled while the decode engine of the same host works
@@ -213,20 +215,22 @@ def _stairs(room: _Room, numbers: Iterator[int]) -> Iterator[Phase]:
 def _wide(room: _Room, numbers: Iterator[int], seconds: float) -> list[Phase]:
     """As many decodes as a CUDA graph covers, which end one after another: beyond a tile of rows each takes longer.
 
-    At the longest of the contexts that `seconds` and the KV cache allow: at short ones the host may be slower than the
-    GPU. The KV cache may leave few sequences to a long one.
+    Those that come first go on until the last has come. At the longest of the contexts that `seconds` and the KV cache
+    allow: at short ones the host may be slower than the GPU. The KV cache may leave few sequences to a long one.
     """
     for context in () if room.shared else WIDE_CONTEXTS:
         seqs = min(WIDE, room.seqs, int(KV_SHARE * room.tokens) // (2 * context))
-        fill_s = room.prefill_s(context, seqs)
-        fill_steps = fill_s / room.decode_s(seqs, context, 1) if room.disaggregated else seqs * context / room.budget
-        first = STEADY_STEPS + math.ceil(fill_steps)
-        outputs = [first + index // WIDE_ENDS for index in range(seqs)]
-        fits = context + outputs[-1] <= room.length and seqs * (context + first) <= KV_SHARE * room.tokens
-        full_steps = STEADY_STEPS + (math.ceil(fill_steps) // 2 if room.disaggregated else 0)
-        decode_s = room.decode_s(seqs, context, full_steps)
-        decode_s += sum(room.decode_s(batch, context + first, 1) for batch in range(1, seqs, WIDE_ENDS))
-        estimate = fill_s + decode_s + seqs * REQUEST_S / 4 + PAUSE_S
+        fill_s, fill_steps = room.prefill_s(context, seqs), seqs * context / room.budget
+        if room.disaggregated:
+            fill_s = max(fill_s, seqs * HANDED_OVER_S)
+            fill_steps = fill_s / room.decode_s(max(seqs // 2, 1), context, 1)
+        waits = [math.ceil(fill_steps * (1 - index / max(seqs, 1))) for index in range(seqs)]
+        outputs = [STEADY_STEPS + wait + index // WIDE_ENDS for index, wait in enumerate(waits)]
+        longest = context + max(outputs, default=0)
+        fits = longest <= room.length and seqs * longest <= KV_SHARE * room.tokens
+        engine_s = fill_s + room.decode_s(seqs, context, STEADY_STEPS)
+        engine_s += sum(room.decode_s(batch, longest, 1) for batch in range(1, seqs, WIDE_ENDS))
+        estimate = max(engine_s, sum(outputs) / CLIENT_TOKENS_S) + seqs * REQUEST_S / 4 + PAUSE_S
         least = MATRIX_ROWS if context == WIDE_CONTEXTS[-1] else 2 * MATRIX_ROWS
         if seqs > least and fits and estimate <= seconds:
             together = tuple(_request(next(numbers), context, output) for output in outputs)
