@@ -192,7 +192,7 @@ def test_hours_of_a_trace_of_blocks_know_what_is_reused(root: Path) -> None:
 
 def test_moving_pays_where_hours_need_other_splits() -> None:
     """Two long stretches, one of long prompts and one of long answers, that no split serves both."""
-    hours = [hour(28, 3000, 10, 0), hour(28, 3000, 10, 1), hour(90, 150, 700, 2), hour(90, 150, 700, 3)]
+    hours = [hour(28, 3000, 10, 0), hour(28, 3000, 10, 1), hour(70, 150, 700, 2), hour(70, 150, 700, 3)]
     found = play_day(PUSH, hours, 4, COST, seeds=2, requests=150, only_pd=True)
     assert found.best[0].first.replicas > found.best[2].first.replicas
     best = next(one for one in found.played if one.policy == "best each hour")

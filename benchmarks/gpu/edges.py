@@ -175,7 +175,7 @@ def edges(rows: dict[str, Figures], part: dict[str, Any], of: str | None) -> dic
 
 # --- the page ---------------------------------------------------------------------------------------------------------
 
-BEGIN, END = "<!-- edges: begin -->", "<!-- edges: end -->"
+MARKS = "<!-- {}: begin -->", "<!-- {}: end -->"  # of the plan's name
 FIGURES = ("ttft_p50_ms", "ttft_p90_ms", "ttft_p99_ms", "tpot_p50_ms", "tpot_p90_ms", "tpot_p99_ms")
 
 
@@ -252,8 +252,9 @@ def main() -> None:
     text = report(plan, judge(plan, options.records))
     print(text, end="")
     if options.docs:
-        head, rest = options.docs.read_text().split(BEGIN, 1)
-        options.docs.write_text(f"{head}{BEGIN}\n{text}{END}{rest.split(END, 1)[1]}")
+        begin, end = (mark.format(options.plan.stem) for mark in MARKS)
+        head, rest = options.docs.read_text().split(begin, 1)
+        options.docs.write_text(f"{head}{begin}\n{text}{end}{rest.split(end, 1)[1]}")
     if options.ship:
         for name, part in plan.items():
             for key in part["loads"]:
