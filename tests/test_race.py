@@ -107,6 +107,7 @@ def test_what_is_not_run_says_what_a_run_would_have(edges: list[float], off: flo
         patch.setattr(Race, "_known_at", lambda self, split, index, rate: self._runs[split][index].get(rate))
         every, more = race_of(edges, rough)
     assert found.refined and every.refined
+    assert all(one.probes for one in found.searches)
     assert found.rate == pytest.approx(every.rate, rel=0.02)
     assert len(runs) == len(set(runs))  # nothing twice
     assert len(runs) <= len(more)

@@ -178,7 +178,8 @@ class Race:
             split, began = row.split, self._periods[row.split]
             if split in staying:
                 runs = [list(self._runs[split][index].values()) for index in every]
-                runs = [[one for one in of_list if one.rate in self._rates[split]] for of_list in runs]
+                # of a list that was not run at these rates, what it was run at
+                runs = [[one for one in of_list if one.rate in self._rates[split]] or of_list for of_list in runs]
                 found = refined_row(self._spec, self._gpus, row, runs, self.edges[split])
                 raced[split] = replace(found, pace=None if began is None else began.pace)
             else:
