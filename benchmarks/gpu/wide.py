@@ -7,7 +7,7 @@ Servers of vLLM: `plain`, an aggregated engine; `connected`, one that keeps its 
 to; each on a GPU of its own, or `tp2`, an aggregated one on both. All get the same requests at once, from a process
 each: phases of `PHASES`, whose answers end one after another, so that every CUDA graph is seen. OUT gets the steps
 (`*.steps.jsonl`), the phases' times (`phases.jsonl`), clocks and power (`gpus.jsonl`), and the matrix products of the
-model alone (`products.jsonl`).
+model alone (`products.jsonl`), the servers' logs, and when and on what this was (`about.json`).
 
 Steps are as in live.step_trace, and besides: "s" and "u", the seconds of schedule() and of taking in the results
 before; "g", those in which the engine did nothing but wait for the GPU. Where that is nothing the host is the slower.
@@ -22,12 +22,14 @@ import json
 import multiprocessing
 import os
 import random
+import re
 import subprocess
 import sys
 import threading
 import time
 import urllib.request
 from collections.abc import Iterator, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -43,11 +45,7 @@ OPTIONS = (
 STEADY = 40  # steps beyond those that take the prompts in, before the first answer ends
 VOCAB = 100_000
 SAMPLED = 1.0  # temperature; live's client asks for 0, which costs a step some 4 us a sequence less
-BLOCKS = 7184  # of KV, as both servers said
-MEASURED = {
-    "started_at": "2026-11-30T16:02:00+0000",
-    "versions": {"vllm": "0.25.1", "torch": "2.11.0", "gpu": "NVIDIA H200", "driver": "580.159.04"},
-}
+BLOCK = 128  # tokens, as in OPTIONS
 
 # name -> sequences, mean prompt, relative spread of prompts (lognormal sigma), steps between ends, streamed
 PHASES: dict[str, tuple[int, int, float, int, bool]] = {
@@ -244,6 +242,16 @@ def products(path: Path) -> None:
             file.write(json.dumps(line) + "\n")
 
 
+def about() -> dict[str, Any]:
+    import pynvml
+
+    pynvml.nvmlInit()
+    versions = {name: version(name) for name in ("vllm", "torch")}
+    versions["gpu"] = str(pynvml.nvmlDeviceGetName(pynvml.nvmlDeviceGetHandleByIndex(0)))
+    versions["driver"] = str(pynvml.nvmlSystemGetDriverVersion())
+    return {"started_at": time.strftime("%Y-%m-%dT%H:%M:%S+0000", time.gmtime()), "versions": versions}
+
+
 def phases(ports: dict[str, int], wanted: Sequence[str]) -> Iterator[dict[str, Any]]:
     context = multiprocessing.get_context("spawn")
     for phase in wanted:
@@ -263,6 +271,7 @@ def measure(out: Path, names: Sequence[str], wanted: Sequence[str]) -> None:
     from planner.system.resolve import resolve
 
     out.mkdir(parents=True, exist_ok=True)
+    (out / "about.json").write_text(json.dumps(about()))
     model = model_of(resolve(load("agg", ["engine.load_format=dummy"]))).path
     stop = threading.Event()
     watcher = threading.Thread(target=watch, args=(out / "gpus.jsonl", stop))
@@ -299,13 +308,18 @@ def ship(out: Path, folder: Path) -> None:
     from planner.run.tables import Run, frame
 
     times = [json.loads(line) for line in (out / "phases.jsonl").read_text().splitlines()]
+    when = json.loads((out / "about.json").read_text())
     for name in (name for name in SERVERS if (out / f"{name}.steps.jsonl").is_file()):
         begin = min(one["begin"] for one in times if one["server"] == name and one["phase"] != "warm")
-        trace = read_trace(out / f"{name}.steps.jsonl", name, BLOCKS, begin)
+        tokens = re.search(r"KV cache size: ([\d,]+)", (out / f"{name}.log").read_text(errors="replace"))
+        if tokens is None:
+            raise SystemExit(f"{name}.log does not say how large its KV cache is")
+        blocks = int(tokens[1].replace(",", "")) // BLOCK
+        trace = read_trace(out / f"{name}.steps.jsonl", name, blocks, begin)
         empty = {table: frame(table) for table in ("requests", "samples", "transfers", "tokens")}
         source = hashlib.sha256((out / f"{name}.steps.jsonl").read_bytes()).hexdigest()
-        about = {"spec": {"name": f"h200-wide-{name}"}, "sources": [source], "gpus": 1 + (name == "tp2")}
-        manifest = {"provenance": "measured", **about, **MEASURED}
+        what = {"spec": {"name": f"h200-wide-{name}"}, "sources": [source], "gpus": 1 + (name == "tp2")}
+        manifest = {"provenance": "measured", **what, **when}
         Run(steps=steps_table({name: trace}), manifest=manifest, **empty).save(folder / name)
 
 

@@ -23,7 +23,7 @@ REQUESTS_PER_GPU, FEWEST, MOST = 400, 2000, 4000  # requests that the best candi
 FEWER = 0.05  # of the requests that may miss the targets for long, besides those that may anyway
 HELD = 0.03  # width of the bracket of a rate that is held for long
 LOST = 0.1  # width of the bracket that the search of a candidate ends with that is not in the race
-FAR = 0.3  # and of one that is expected so far below those that are, and is
+FAR = 0.3  # and of one that is expected so far below those that are, and turns out below them
 
 
 def prepared(spec: Spec, gpus: int, requests: int | None, slo: Slo | None) -> Spec:
@@ -92,7 +92,7 @@ def search(task: SearchTask) -> Searched:
     start, step = (task.of_guess * guess, task.step) if task.start is None else (task.start, task.step)
     wide = FAR if start * (1 + FAR) <= task.bar else LOST
     if task.bar:
-        step = 1 + 0.8 * wide if wide == FAR else 1 + 0.99 * wide  # two runs may do
+        step = 1 + 0.99 * wide  # two runs may do
     period, brief = task.period, shortened(task.period, max(start, task.bar))
     known: tuple[Probe, ...] = ()
     if task.start is None and (task.bar or brief != task.period):  # begin where the first seconds lead
