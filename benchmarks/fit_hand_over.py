@@ -9,8 +9,9 @@ prompts beside decodes), pair-pull (hand-overs, decode steps beside a connector,
 pair-push (how far servers are from each other). `planner calibrate` on a pair fits the same terms by the same code; a
 pair alone shows no step in which prompts join decodes.
 How far servers are from each other is that of the three and of RECORDs of the same engine (records with calibrations).
-Prompts beside up to 32 sequences do not tell what each sequence and its context add: with --beside those two terms are
-those of a record that has hundreds of such steps, at up to 256.
+Prompts beside up to 32 sequences do not tell what decodes add: with --beside (and --into) the terms of prompts and of
+decodes beside them are fitted to the rounds of replicas and to those of a RECORD with hundreds of such steps, at up to
+256 sequences; a pair's own prompts are those of its rounds. KV beside prompts is read as by decodes.
 Rounds of 60 s ended at 32 decodes. With --wide (and --into) decode terms are fitted together to the rounds and to a
 RECORD: folders of servers with up to 600 decodes (benchmarks/gpu/wide.py: `plain-1`, `connected-1`, `tp2-1`, ...) and
 `pair-pull`, a round with up to 232. The former draw tokens at random, from GPUs hot with prompts, which rounds of pairs
@@ -29,14 +30,15 @@ import numpy as np
 import pandas as pd
 
 from planner.calibration.calibrate import HALF, _fit_apart, fit, graph_sizes, one_pool, roof_of, rows_of
+from planner.calibration.calibrate import sources as sources_of
 from planner.calibration.fitting import SYNC, digits, fit_step, law_of, predict, record
 from planner.calibration.spread import spread_of
 from planner.engine.law import StepLaw, bounds, of_part, shapes
 from planner.engine.profile_file import Fit, ProfileFile, Source
-from planner.engine.profiles import dump_profile, load_profile, rested
+from planner.engine.profiles import dump_profile, load_profile
 from planner.run.tables import Run
 from planner.spec import parse
-from planner.system.resolve import resolve
+from planner.system.resolve import Pool, resolve
 
 
 def of(folder: Path, name: str) -> ProfileFile:
@@ -45,7 +47,9 @@ def of(folder: Path, name: str) -> ProfileFile:
 
 
 CONNECTED = (*of_part("decode", "context"), "decode_wave_seqs", "decode_wave_tail")
-BESIDE = ("mixed_per_seq_s", "mixed_per_context_s")
+PROMPTS = ("prefill_s", "prefill_per_token_s", "prefill_per_pair_s")
+BESIDE = ("mixed_s", "mixed_per_seq_s")
+BESIDE_NOTE = "terms of prompts and of decodes beside them are of another server with larger batches, too"
 NOTE = "decode terms are fitted to steps of up to 512 sequences of other servers, too"
 MANY = 512  # sequences: the unit of what they take more, which stands where synchronous steps have their overhead
 
@@ -55,14 +59,13 @@ def terms_of(step: StepLaw) -> dict[str, float]:
     return {name: digits(value) for name in CONNECTED if (value := getattr(step, name))}
 
 
-def of_pair(pull: ProfileFile, step: StepLaw) -> dict[str, object]:
-    """What a profile of `step` has of the pair. A pair shows how warm its GPU gets, but no prompts of few tokens."""
-    connected = terms_of(pull.step)
-    if pull.warm_slowing is not None:
-        connected |= {name: digits(value) for name, value in rested(step, pull.warm_slowing).items()}
+def of_pair(pull: ProfileFile) -> dict[str, object]:
+    """What a profile of replicas has of the pair."""
+    connected = terms_of(pull.step) | {name: getattr(pull.step, name) for name in PROMPTS}
     return {
         "connected": connected,
         "warm_slowing": pull.warm_slowing,
+        "rested": pull.warm_slowing is not None,
         "link": pull.link,
         "hand_over": pull.hand_over,
     }
@@ -101,6 +104,12 @@ class Widened:
     most: int
 
 
+def _possible(pool: Pool, rows: pd.DataFrame) -> pd.DataFrame:
+    """Those that the GPU can be as fast as."""
+    least = predict(bounds(roof_of(pool)).model_dump() | shapes(roof_of(pool)), rows)
+    return rows[(rows["posting"] == 0) & (rows["seconds"] > HALF * least)]
+
+
 def widened(folders: Sequence[Path], wide: Sequence[Run], more_s: float | None = None) -> Widened:
     """`more_s` where it is known; else it is fitted."""
     rows = []
@@ -108,9 +117,7 @@ def widened(folders: Sequence[Path], wide: Sequence[Run], more_s: float | None =
         runs = [Run.load(path.parent) for path in sorted(folder.glob("calibration-*/manifest.json"))]
         system = resolve(parse(runs[0].manifest["spec_yaml"]))
         pool = one_pool(system)
-        own = _fit_apart(system, pool, runs).rows
-        possible = own["seconds"] > HALF * predict(bounds(roof_of(pool)).model_dump() | shapes(roof_of(pool)), own)
-        rows.append(own[(own["posting"] == 0) & possible])
+        rows.append(_possible(pool, _fit_apart(system, pool, runs).rows))
     sizes, given = graph_sizes(pool), shapes(roof_of(pool))
     for run in wide:
         some = rows_of([run], sizes, given=given)
@@ -160,6 +167,44 @@ def with_wide(file: ProfileFile, folder: Path, wide: Path) -> ProfileFile:
     )
 
 
+def with_prompts(file: ProfileFile, folder: Path, beside: Path) -> ProfileFile:
+    """The profile with terms of prompts, and of decodes beside them, that hold for hundreds of sequences."""
+    assert file.fit is not None
+    rows, sources = list[pd.DataFrame](), list[Source]()
+    for path in (folder / "pair-agg", beside):
+        runs = [Run.load(round_of.parent) for round_of in sorted(path.glob("calibration-*/manifest.json"))]
+        system = resolve(parse(runs[0].manifest["spec_yaml"]))
+        pool = one_pool(system)
+        rows.append(_possible(pool, _fit_apart(system, pool, runs).rows))
+        sources += sources_of(runs)
+    given = shapes(roof_of(pool))
+    fitted = fit_step(pd.concat(rows, ignore_index=True), bound=bounds(roof_of(pool)), floored=False, given=given)
+    fit = record(fitted, file.fit.method)
+    law = law_of(fitted).model_copy(update={"mixed_per_context_s": file.step.decode_per_context_s})
+    written = with_terms(file, law, fit, (*PROMPTS, *BESIDE, "mixed_per_context_s"))
+    assert written.fit is not None
+    kinds = {kind: fit.residuals[kind] for kind in ("mixed", "prefill")}
+    known = written.fit.model_copy(
+        update={
+            "residuals": written.fit.residuals | kinds,
+            "ties": {"mixed_per_context_s": "decode_per_context_s"},
+        }
+    )
+    pair = {}
+    if file.connected is not None:
+        pull = of(folder / "pair-pull", file.name)
+        pair = {"rested": True, "connected": file.connected | {name: getattr(pull.step, name) for name in PROMPTS}}
+    here = {source.sha256 for source in file.fitted_on}
+    return written.model_copy(
+        update={
+            "fit": known,
+            **pair,
+            "fitted_on": (*file.fitted_on, *(source for source in sources if source.sha256 not in here)),
+            "notes": (*(note for note in file.notes if "add to a step with prompts" not in note), BESIDE_NOTE),
+        }
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
@@ -182,6 +227,13 @@ def main() -> None:
         assert narrow is not None
         given.out.write_text(dump_profile(with_wide(narrow, given.folder, given.wide)), encoding="utf-8")
         return
+    if given.beside:
+        if not given.into:
+            parser.error("--beside needs --into")
+        few = load_profile(str(given.into)).file
+        assert few is not None
+        given.out.write_text(dump_profile(with_prompts(few, given.folder, given.beside)), encoding="utf-8")
+        return
     if given.into:
         file, pull = load_profile(str(given.into)).file, of(given.folder / "pair-pull", given.name)
         assert file is not None
@@ -189,7 +241,7 @@ def main() -> None:
         assert pull.hand_over is not None, "the rounds with pull show no transfers"
         checked = {key: getattr(file.hand_over, key) for key in ("pull_block_sizes", "push_block_sizes")}
         told = {"hand_over": pull.hand_over.model_copy(update=checked)}
-        given.out.write_text(dump_profile(file.model_copy(update=of_pair(pull, file.step) | told)), encoding="utf-8")
+        given.out.write_text(dump_profile(file.model_copy(update=of_pair(pull) | told)), encoding="utf-8")
         return
     replicas, pull, push = (of(given.folder / name, given.name) for name in ("pair-agg", "pair-pull", "pair-push"))
     for pair in (pull, push):
@@ -197,13 +249,7 @@ def main() -> None:
         print(pair.link, pair.hand_over, pair.fit.residuals, *pair.notes, sep="\n")
     assert pull.hand_over is not None, "the rounds with pull show no transfers"
     servers = [replicas, pull, push, *(of(path, given.name) for path in given.servers)]
-    beside = of(given.beside, given.name) if given.beside else None
     sources, notes = (*replicas.fitted_on, *pull.fitted_on, *push.fitted_on), replicas.notes
-    if beside is not None:
-        assert beside.fit is not None
-        replicas = with_terms(replicas, beside.step, beside.fit, BESIDE)
-        sources += beside.fitted_on
-        notes += ("what sequences add to a step with prompts is of a server with larger batches, on another host",)
     told = (
         "steps and host times are those of two replicas, hand-overs, and decode steps beside a connector, those of a "
         "pair with pull on the same host"
@@ -211,7 +257,7 @@ def main() -> None:
     written = replicas.model_copy(
         update={
             "also": given.also and tuple(given.also),
-            **of_pair(pull, replicas.step),
+            **of_pair(pull),
             "spread": spread_of(servers, "servers"),
             "fitted_on": sources,
             "notes": (*notes, told),

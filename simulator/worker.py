@@ -609,7 +609,10 @@ class Worker:
     def _warm(self, plan: Plan, begin: float) -> None:
         """A step with prompts that the GPU begins at `begin` takes longer, the warmer the GPU is."""
         if self._warmth is not None and plan.tokens > len(plan.chunks):
-            plan.first = self._warmth.seconds(plan.first, begin)
+            prompts = [chunk for chunk in plan.chunks if chunk[0] > 1]
+            alone = not plan.batch and len(prompts) == len(plan.chunks)
+            decodes_s = 0.0 if alone else plan.first - self._step.chunks(prompts, 0, 0)
+            plan.first = self._warmth.seconds(plan.first, begin, decodes_s)
 
     def _hand_out(self, plan: Plan) -> float:
         """Seconds from the plan's end until the API server has handed out its tokens.

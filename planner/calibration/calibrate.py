@@ -25,6 +25,7 @@ from planner.calibration.fitting import (
     predict,
     record,
     residuals,
+    warmed_s,
     with_launches,
 )
 from planner.calibration.hand_over import (
@@ -58,6 +59,7 @@ NOISY = 0.15  # median error of a row above which single rows say little
 UNSURE = 0.1  # relative standard error above which a parameter is measured again
 ROUNDS = 3
 SLOWING_PASSES = 4
+WARM_PASSES = 4  # each leaves an eighth of what the one before it was off by
 HALF = 0.5  # of the least time that the hardware allows a row
 KEY_PARAMETERS = ("decode_s", "prefill_per_token_s")
 
@@ -121,13 +123,12 @@ def rows_of(
     launches: LaunchFit | None = None,
     sending: float | None = None,
     given: Mapping[str, float] | None = None,
-    warm: float = 1.0,
 ) -> pd.DataFrame:
     """Rows of all runs: from the engines' steps where they were traced, else from the tokens' arrival.
 
     `slowing` is what another engine on the host costs: taken out, so that the law is that of an engine alone.
     `launches` are the host's, which hide what the GPU did; `given` are the law's shapes that features need.
-    `sending` is what KV that is read from an engine's GPU costs its prompts, `warm` what a warm GPU does: out, too.
+    `sending` is what KV that is read from an engine's GPU costs its prompts: out, too.
     """
     parts = []
     unclear = FitError("the runs hold neither steps nor token times; allowed: runs with one of them")
@@ -136,8 +137,6 @@ def rows_of(
             steps = run.steps if slowing is None else stretched(run, slowing)
             if sending is not None and "sending" in steps:
                 steps = steps.assign(stretch=1.0 + (sending - 1.0) * steps["sending"] * (steps["prefill_tokens"] > 1))
-            if "warmth" in steps:
-                steps = steps.assign(stretch=1.0 + (warm - 1.0) * steps["warmth"])
             parts.append(from_steps(steps, sizes, launches=launches, given=given))
         elif len(run.tokens):
             try:
@@ -224,15 +223,17 @@ def _fit_apart(system: System, pool: Pool, runs: Sequence[Run]) -> Apart:
         runs = [with_warmth(run) for run in runs]
         measured = rows_of(runs, sizes, None, launches, None, given)
         warm = fit_warm(measured, max(sizes, default=0), usual)
+        if warm is None and not system.disaggregated and not pool.model.experts:  # as of any such GPU
+            warm = usual
     sending = None if warm is None else 1.0  # warmth is what it stands for where that is not known
     for _ in range(SLOWING_PASSES):
-        rows, notes = rows_of(runs, sizes, slowing, launches, sending, given, warm or 1.0), list[str]()
+        rows, notes = rows_of(runs, sizes, slowing, launches, sending, given), list[str]()
         if launches is not None and launches.compiled_s:
             notes.append(
                 f"{len(launches.compiled_s)} launches left out, in which kernels were compiled: "
                 f"{min(launches.compiled_s):.2g} to {max(launches.compiled_s):.2g} s"
             )
-        fitted = _fit_rows(pool, rows[rows["posting"] == 0], notes, floored=launches is None)
+        fitted, rows = _fit_rested(pool, rows, notes, launches is None, warm or 1.0)
         posting = fit_posts(rows, fitted, launches)
         if posting is not None:
             known_s = posting.seconds(rows["posts"], rows["beside"], rows["few"]) + heads_s(rows, launches)
@@ -259,6 +260,17 @@ def _fit_apart(system: System, pool: Pool, runs: Sequence[Run]) -> Apart:
             "times as long; the law is of an engine alone"
         )
     return Apart(fitted, rows, notes, slowing, sending, warm, posting, uneven)
+
+
+def _fit_rested(
+    pool: Pool, rows: pd.DataFrame, notes: list[str], floored: bool, warm: float
+) -> tuple[Fitted, pd.DataFrame]:
+    """The law on a rested GPU, and the rows, which know what a warm one took longer: a share of the law itself."""
+    for last in [False] * WARM_PASSES * (warm > 1.0) + [True]:
+        fitted = _fit_rows(pool, rows[rows["posting"] == 0], notes if last else [], floored)
+        if not last:
+            rows = rows.assign(known_s=warmed_s(fitted.values, rows, warm))
+    return fitted, rows
 
 
 def _fit_rows(pool: Pool, rows: pd.DataFrame, notes: list[str], floored: bool) -> Fitted:

@@ -16,7 +16,20 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.optimize import least_squares
 
-from planner.engine.law import FEATURES, FLOOR, PROGRESSION, SHAPES, TERMS, Feature, StepLaw, Stretch, of_part
+from planner.engine.law import (
+    FEATURES,
+    FLOOR,
+    PAIRS,
+    PROGRESSION,
+    PROMPTS,
+    SHAPES,
+    TERMS,
+    TOKENS,
+    Feature,
+    StepLaw,
+    Stretch,
+    of_part,
+)
 from planner.engine.profile_file import Fit, Residual
 from planner.spec.strict_yaml import SpecError
 
@@ -26,10 +39,15 @@ Array = NDArray[np.float64]
 # synchronously: they carry a host overhead that asynchronous scheduling hides. `posts` descriptors of large KV
 # transfers and `few` of small ones were posted by `posting` steps while the GPU waited, `beside` of `posts` while the
 # one that is read from computed; `known_s` is known to be no step's. In `sending` seconds KV was read;
-# `warmth` is that of the GPU times seconds.
+# `warmth` is that of the GPU times seconds, and WARMED are features times the warmth of the steps that have them.
 SYNC = "sync_s"
 POSTS = ("posts", "few", "posting", "beside")
-OBSERVATION_COLUMNS = ("kind", "seconds", "known_s", *POSTS, "sending", "warmth", "decode_seqs", *FEATURES, "sync")
+WARMED = {
+    f"warm_{name}": name for name, term in TERMS.items() if term.feature in (PROMPTS, TOKENS, PAIRS) and term.part != "floor"
+}
+OBSERVATION_COLUMNS = (
+    "kind", "seconds", "known_s", *POSTS, "sending", "warmth", *WARMED, "decode_seqs", *FEATURES, "sync"
+)  # fmt: skip
 LAW = tuple(name for name, term in TERMS.items() if term.part not in ("launch", "shape"))
 # The terms of a row that are added up, and those of the line, which the floor bounds.
 SUMMED: dict[str, Feature] = of_part("decode", "context", "prompt") | {SYNC: Feature("sync", "", lambda *_: 0.0)}
@@ -101,6 +119,12 @@ def _line(values: Mapping[str, float], rows: pd.DataFrame) -> tuple[Array, Array
 def decode_seconds(values: Mapping[str, float], rows: pd.DataFrame) -> Array:
     """Seconds of the decode-only steps of each row."""
     return _sum(of_part(*PROGRESSION), values, rows)
+
+
+def warmed_s(values: Mapping[str, float], rows: pd.DataFrame, warm_slowing: float) -> Array:
+    """Seconds that prompts of each row take longer than on a rested GPU."""
+    more: Array = sum((values[name] * rows[column].to_numpy() for column, name in WARMED.items()), np.zeros(len(rows)))
+    return (warm_slowing - 1.0) * more
 
 
 def predict(values: Mapping[str, float], rows: pd.DataFrame) -> Array:

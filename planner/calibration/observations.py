@@ -10,9 +10,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from planner.calibration.chunks import single_tokens
-from planner.calibration.fitting import POSTS, FitError, decode_seconds, observations
+from planner.calibration.fitting import POSTS, WARMED, FitError, decode_seconds, observations
 from planner.calibration.launches import LONGER, LaunchFit, seen_ends
-from planner.engine.law import Steps, columns
+from planner.engine.law import TERMS, Steps, columns
 from planner.engine.step_time import graph_size
 
 SAME_STEP_S = 0.0015  # tokens of one step reach the client within this time
@@ -20,6 +20,7 @@ LOOP_S = 0.005  # a longer pause between two steps is idling, not the loop's own
 LONGEST_LAUNCH_S = 0.1  # launching the kernels of two steps takes less, whatever else the host does
 CLEARLY_POSTED = 1.3  # posting so many usual steps is felt
 CLEARLY = 2.5  # a wait of so many launches was for the GPU
+OUTLASTS = 1.5  # a step that takes so many of its launches was the GPU's: hosts are at times 1.4 times as slow
 OVERLAP_S = 1e-5  # time stamps are rounded to microseconds
 SMOOTH = 2.0  # a gap above so many medians hides something else than one decode step
 
@@ -73,6 +74,7 @@ def from_steps(
             "seconds": used["duration_s"].to_numpy(dtype=float) / count / stretch,
             "decode_seqs": seqs * ~has_prompt,
             "sync": np.full(len(used), float(synchronous)),
+            **_warmed(used, features),
             **{name: used[name] * used["duration_s"] for name in ("sending", "warmth") if name in used},
             **features,
         }
@@ -81,13 +83,22 @@ def from_steps(
     if launches is None:
         return _joined(rows, early)
     waited = (ends - next_start)[used.index].to_numpy()
+    taken = ends[used.index] - used["start_s"].to_numpy(dtype=float)
     launch = launches.seconds(tokens, seqs)
     prefill_only = pd.Series(has_prompt).groupby(used["worker"].to_numpy()).transform("all").to_numpy(dtype=bool)
     if "posting" in used:
         carried = {name: used[name].to_numpy() for name in POSTS}
         rows, last = _posted(rows.assign(**carried), used["worker"].to_numpy(), early, waited)
-        early, waited, launch, prefill_only = early[last], waited[last], launch[last], prefill_only[last]
-    return _launched(rows, early, waited, launch, prefill_only, launches.head_s)
+        early, waited, taken = early[last], waited[last], taken[last]
+        launch, prefill_only = launch[last], prefill_only[last]
+    return _launched(rows, early, waited, taken, launch, prefill_only, launches.head_s)
+
+
+def _warmed(used: pd.DataFrame, features: Mapping[str, object]) -> dict[str, object]:
+    """What a warm GPU makes longer, times how warm it was."""
+    if "warmth" not in used:
+        return {}
+    return {column: used["warmth"] * features[TERMS[name].feature.column] for column, name in WARMED.items()}
 
 
 def _posted(
@@ -116,6 +127,7 @@ def _launched(
     rows: pd.DataFrame,
     early: NDArray[np.bool_],
     waited: NDArray[np.float64],
+    taken: NDArray[np.float64],
     launch: NDArray[np.float64],
     prefill_only: NDArray[np.bool_],
     head_s: float,
@@ -123,8 +135,10 @@ def _launched(
     """Steps between two ends that were seen when they came make one row; without those that a launch may have held up.
 
     `waited`: from deciding the next step to seeing the end of this one. An end that was seen then was seen by an engine
-    that had launched the next step already, so that the GPU had no pause. A prompt whose end was not seen may have
-    ended with its launch instead of with its work: neither is known. A `prefill_only` worker shows the longer.
+    that had launched the next step already, so that the GPU had no pause. `taken`: from deciding a step to seeing its
+    own end. A step with prompts for which that is hardly longer than its launch may have ended with it instead of with
+    its work. What is left of small prompts beside decodes is known by its sum with the decode steps around it, and of
+    several such steps before an end was seen their mean.
     """
     prompt = rows["mixed_steps"].to_numpy() > 0
     seen = (~prompt[:-1] & ~prompt[1:]) | (waited[:-1] > CLEARLY * launch[1:])
@@ -132,15 +146,18 @@ def _launched(
     lone = idle & prompt & ~early & prefill_only
     rows = rows.assign(seconds=rows["seconds"] - np.where(idle & prompt & (early | prefill_only), head_s, 0.0))
     group = np.concatenate([[0], np.cumsum(~early[:-1] | seen)])
-    hidden = np.concatenate([prompt[:-1] & early[:-1] & ~seen, [False]])
+    unseen = np.concatenate([prompt[:-1] & early[:-1] & ~seen, [False]])
+    hidden = unseen & (idle | prefill_only | (taken < OUTLASTS * launch))
     hidden |= lone & (rows["seconds"].to_numpy() < LONGER * launch)
     numbers = [name for name in rows if name != "kind"]
-    joined = _mean_batch(rows.groupby(group)[numbers].sum())
+    sums = rows.groupby(group)[numbers].sum()
+    means = sums.div(np.maximum(sums["mixed_steps"], 1.0), axis=0)
+    joined = means.assign(decode_seqs=_mean_batch(sums)["decode_seqs"])
     joined.insert(
         0, "kind", rows["kind"].where(prompt).groupby(group).first().fillna(rows["kind"].groupby(group).last())
     )
     doubtful = pd.Series(hidden).groupby(group).any().to_numpy()
-    return joined[(joined["mixed_steps"] <= 1) & ~doubtful & (joined["seconds"] > 0)].reset_index(drop=True)
+    return joined[~doubtful & (joined["seconds"] > 0)].reset_index(drop=True)
 
 
 def _joined(rows: pd.DataFrame, early: NDArray[np.bool_]) -> pd.DataFrame:

@@ -36,6 +36,7 @@ Values: TypeAlias = Mapping[str, float]  # parameters of a law by name
 
 WIDE = 128  # rows of a matrix product that one tile holds
 FEW = 0.8  # of the most experts that steps touch
+ENOUGH = 20  # rows of a kind
 
 
 @dataclass(slots=True)
@@ -95,7 +96,7 @@ class Stretch:
 class Feature:
     """What a term multiplies. A row of measurements holds its sum over the row's steps, as `column`.
 
-    Where it is an amount of the step as it stands, if that holds prompts, `plain` names the field of `Steps`.
+    Where it is an amount of the step as it stands, if that holds prompts, `plain` names it (`step_time.AMOUNTS`).
     """
 
     column: str
@@ -206,14 +207,10 @@ def _several(rows: Any) -> bool:
     return bool(rows["mixed_seqs"][rows["mixed_seqs"] > 0].nunique() >= 2)
 
 
-def _contexts(rows: Any) -> bool:
-    """Steps of prompts beside batches at three contexts a sequence, the longest twice the shortest.
-
-    KV is read at one speed whatever else the step does, so without them the term is that of decode.
-    """
-    beside = rows["mixed_seqs"] > 0
-    each = (rows["mixed_context"][beside] / rows["mixed_seqs"][beside]).round(-2)
-    return bool(each.nunique() >= 3 and each.max() >= 2 * each.min())
+def _joined(rows: Any) -> bool:
+    """Enough steps of prompts beside decodes and of prompts alone."""
+    beside = rows["joined_steps"] > 0
+    return bool(beside.sum() >= ENOUGH and ((rows["mixed_steps"] > 0) & ~beside).sum() >= ENOUGH)
 
 
 def _experts(rows: Any) -> bool:
@@ -279,6 +276,12 @@ PAIRS = Feature("prefill_pairs", "its query-key pairs", lambda steps, _: steps.p
 BESIDE = Feature("mixed_seqs", "its decode sequences", lambda steps, _: steps.seqs * steps.prompts, plain="seqs")
 BESIDE_CONTEXT = Feature(
     "mixed_context", "tokens that those hold", lambda steps, _: steps.context * steps.prompts, plain="context"
+)
+JOINED = Feature(
+    "joined_steps",
+    "a step with prompts and decodes",
+    lambda steps, _: 1.0 * (steps.prompts * steps.seqs > 0),
+    plain="joined",
 )
 MIXED_EXPERTS = Feature(
     "mixed_experts",
@@ -425,10 +428,18 @@ class StepLaw(Node):
             guess=lambda roof: roof.likely_kv_s,
             scale=ratio("mixed_per_context_s"),
             scaling=BY_RATIO,
-            tie=("decode_per_context_s", _contexts),
-            most=3.0,  # KV is read at one speed; what few rows say beyond that is another term's
+            tie=("decode_per_context_s", lambda rows: False),  # KV is read at one speed; what rows say is other terms'
         ),
     ]
+    mixed_s: Annotated[
+        NonNegative,
+        Term(
+            "prompt",
+            "what decodes take beside prompts however few they are: attention that is not split, and sampling",
+            JOINED,
+            told=_joined,
+        ),
+    ] = 0.0
     decode_wide_per_seq_s: Annotated[
         NonNegative,
         Term(

@@ -11,7 +11,8 @@ import numpy as np
 from planner.engine.law import FLOOR, PROGRESSION, StepLaw, Steps, of_part, total
 
 TABLED: Final = 1025  # batches whose times are computed ahead
-AMOUNTS: Final = ("prompts", "tokens", "pairs", "seqs", "context")  # of a step with prompts, as `mixed` lists them
+# Of a step with prompts, as `mixed` lists them; `joined` is 1 where it has decodes, too.
+AMOUNTS: Final = ("prompts", "tokens", "pairs", "seqs", "context", "joined")
 
 # Of a term that counts: its parameter, and the place of its amount in AMOUNTS, or -1 and the feature that computes it.
 Read = tuple[float, int, Any]
@@ -110,7 +111,7 @@ class AffineStep:
         for new, done in chunks:
             tokens += new
             pairs += new * (done + 0.5 * new)
-        amounts = [1.0, float(tokens), pairs, float(batch), float(context)]
+        amounts = [1.0, float(tokens), pairs, float(batch), float(context), 1.0 if batch else 0.0]
         seconds = max(self._more(0.0, self._line, amounts, everyone), self._floor)
         return self._more(seconds, self._prompt, amounts, everyone)
 
@@ -121,7 +122,7 @@ class AffineStep:
                 seconds += value * amounts[place]
                 continue
             if steps is None:
-                prompts, tokens, pairs, seqs, context = amounts
+                prompts, tokens, pairs, seqs, context, _ = amounts
                 steps = Steps(prompts, tokens, pairs, seqs, seqs, context, everyone=everyone)
             seconds += float(value * feature(steps, self._values))
         return seconds

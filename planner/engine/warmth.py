@@ -4,7 +4,7 @@ Prompts draw all the power that a GPU may take. One that has rested clocks high 
 a prompt behind another one takes longer than the same prompt on an idle GPU. (Clocks of an H200, every 20 ms beside
 prompts: 1,980 MHz, 1,870 in their first 20 ms, 1,580 after 120, for the power cap; 1,940 after a rest of 50 ms.)
 Warmth goes from 0, rested, to 1 while steps with prompts run, and back when there are none; such a step takes
-1 + (warm_slowing - 1) * warmth times as long.
+1 + (warm_slowing - 1) * warmth times as long, but for what decodes beside its prompts take.
 
 Both times and an H200's slowing are from 499 steps of prompts of one prefill worker under three loads (six runs); seven
 other servers' steps (KV blocks of 16, 64 and 128, pull and push, a model four times as large) agree with them. Until
@@ -46,10 +46,14 @@ class Warmth:
         self._value = 0.0
         self._when = 0.0  # the end of the latest step with prompts
 
-    def seconds(self, rested_s: float, begin: float) -> float:
-        """How long a step with prompts takes that begins at `begin`, and takes `rested_s` on a rested GPU."""
+    def seconds(self, rested_s: float, begin: float, decodes_s: float = 0.0) -> float:
+        """How long a step with prompts takes that begins at `begin`, and takes `rested_s` on a rested GPU.
+
+        `decodes_s` of these are its decodes', which wait for memory: clocks change nothing there.
+        """
         warmth = fallen(self._value, max(0.0, begin - self._when))
-        about_s = rested_s * (1.0 + self._more * mean(warmth, rested_s))
-        taken_s = rested_s * (1.0 + self._more * mean(warmth, about_s))
+        slower_s = self._more * (rested_s - decodes_s)
+        about_s = rested_s + slower_s * mean(warmth, rested_s)
+        taken_s = rested_s + slower_s * mean(warmth, about_s)
         self._value, self._when = risen(warmth, taken_s), begin + taken_s
         return taken_s
