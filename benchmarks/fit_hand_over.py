@@ -48,7 +48,7 @@ def of(folder: Path, name: str) -> ProfileFile:
 
 CONNECTED = (*of_part("decode", "context"), "decode_wave_seqs", "decode_wave_tail")
 PROMPTS = ("prefill_s", "prefill_per_token_s", "prefill_per_pair_s")
-BESIDE = ("mixed_s", "mixed_per_seq_s")
+BESIDE = ("mixed_per_seq_s",)
 BESIDE_NOTE = "terms of prompts and of decodes beside them are of another server with larger batches, too"
 NOTE = "decode terms are fitted to steps of up to 512 sequences of other servers, too"
 MANY = 512  # sequences: the unit of what they take more, which stands where synchronous steps have their overhead
@@ -193,7 +193,7 @@ def with_prompts(file: ProfileFile, folder: Path, beside: Path) -> ProfileFile:
     pair = {}
     if file.connected is not None:
         pull = of(folder / "pair-pull", file.name)
-        pair = {"rested": True, "connected": file.connected | {name: getattr(pull.step, name) for name in PROMPTS}}
+        pair = {"warm_slowing": pull.warm_slowing, "rested": True, "connected": file.connected | {name: getattr(pull.step, name) for name in PROMPTS}}
     here = {source.sha256 for source in file.fitted_on}
     return written.model_copy(
         update={

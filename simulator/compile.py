@@ -21,7 +21,8 @@ from planner import core
 # The step loop and all that it calls for each request. Not here: what is done once a run, and what imports pydantic.
 MODULES = """
 planner/dispatch.py planner/routing.py
-planner/engine/engine_limits.py planner/engine/host_costs.py planner/engine/step_time.py planner/engine/warmth.py
+planner/engine/engine_limits.py planner/engine/host_costs.py planner/engine/shared_kv.py planner/engine/step_time.py
+planner/engine/warmth.py
 planner/system/hand_over.py
 planner/traffic/contents.py planner/traffic/loads.py planner/traffic/requests.py
 simulator/batching.py simulator/clock.py simulator/cluster.py simulator/decodes.py simulator/fabric.py

@@ -202,9 +202,14 @@ class Holding(Entry):
 
 
 class KvCache:
-    """Counts of blocks. `free` includes cached blocks that nobody uses; `blank` are the free ones without content."""
+    """Counts of blocks. `free` includes cached blocks that nobody uses; `blank` are the free ones without content.
 
-    __slots__ = ("blank", "block_size", "caching", "evicted", "free", "on_evict", "root", "table", "total")
+    `common` blocks are used by several requests, which would use `again` blocks more if none were shared.
+    """
+
+    __slots__ = (
+        "again", "blank", "block_size", "caching", "common", "evicted", "free", "on_evict", "root", "table", "total",
+    )  # fmt: skip
 
     def __init__(self, total: int, block_size: int, caching: bool) -> None:
         self.total = self.free = self.blank = total
@@ -216,6 +221,7 @@ class KvCache:
         self.root.earlier = self.root.later = self.root
         self.on_evict: Callable[[int], None] | None = None  # told the key of a block that no copy is left of
         self.evicted = 0  # blocks, since the start
+        self.again = self.common = 0
 
     # --- the order of eviction ---
 
@@ -341,9 +347,14 @@ class KvCache:
         if last.end > blocks:
             runs[-1] = self._cut(last, blocks)
         for run in runs:
+            size = run.end - run.start
             if not run.users:
                 self._remove(run)
-                self.free -= run.end - run.start
+                self.free -= size
+            else:
+                self.again += size
+                if run.users == 1:
+                    self.common += size
             run.users += 1
         holding.shared = runs
         holding.covered = blocks
@@ -449,6 +460,11 @@ class KvCache:
             self._leave(head)
             return
         run.users -= 1
+        size = run.end - run.start
         if not run.users:
             self._append(run)
-            self.free += run.end - run.start
+            self.free += size
+            return
+        self.again -= size
+        if run.users == 1:
+            self.common -= size

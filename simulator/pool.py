@@ -138,6 +138,7 @@ class SimulatedPool:
                 answer_s=(pool.profile.host.response_per_seq_s, pool.profile.host.response_per_token_s),
                 in_lockstep=pool.in_lockstep,
                 warm_slowing=pool.profile.warm_slowing,
+                shared_kv=pool.shared_kv,
             )
             server = place.server or place.name
             if retrieval and server not in stages:

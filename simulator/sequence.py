@@ -95,6 +95,7 @@ class Plan:
     tokens: int = 0  # of all chunks
     batch: int = 0  # decodes
     context: int = 0  # the tokens they hold
+    saved: float = 0.0  # so many of them are as good as not read
     count: int = 1  # steps
     settled: int = 1  # how many of them the scheduler has counted
     start: float = 0.0

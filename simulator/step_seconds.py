@@ -35,7 +35,7 @@ class StepSeconds:
             law = self._laws[batch] = Law(base, slope, self._step.launch(0, batch))
         return law
 
-    def chunks(self, chunks: Items[tuple[int, int]], batch: int, context: int) -> float:
+    def chunks(self, chunks: Items[tuple[int, int]], batch: int, context: float) -> float:
         """A chunk of one token costs what a decode does: same kernels, same CUDA graph."""
         if len(chunks) == 1 and chunks[0][0] > 1:
             return self._step.mixed(chunks, batch, context)

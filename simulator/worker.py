@@ -50,6 +50,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from planner.engine.step_time import StepTime
+from planner.engine.shared_kv import SharedKv
 from planner.engine.warmth import Warmth
 from planner.routing import WorkerLoad
 from planner.system.hand_over import AFTER_S, GRAPH_S
@@ -108,6 +109,7 @@ class Worker:
     it (simulator.sequence.Posting); None: nothing.
     `pace` is how fast the host launches steps with prompts from moment to moment; None: as the law says.
     `in_lockstep`: its steps end when those of other ranks do (simulator/lockstep.py), who is told what it has of each.
+    `shared_kv`: what KV that several sequences hold saves its steps; None: each reads it from memory.
     `warm_slowing`: times as long as the law says that steps with prompts take on a GPU that has not rested.
     """
 
@@ -128,6 +130,7 @@ class Worker:
         pace: HostPace | None = None,
         in_lockstep: bool = False,
         warm_slowing: float = 1.0,
+        shared_kv: SharedKv | None = None,
     ) -> None:
         self.name = name
         self.limits = limits
@@ -155,6 +158,7 @@ class Worker:
         self._next: Plan | None = None  # asynchronous: decided, begins when the plan ends
         self._decided = False  # asynchronous: what follows the plan, if anything, is decided
         self._pace = 1.0
+        self._shared_kv = shared_kv
         self._warmth = Warmth(warm_slowing) if warm_slowing > 1.0 and not in_lockstep else None
         self._launches = max(step.launch(1, 0), step.launch(1 << 20, 0)) > 0.0 and not in_lockstep
         self._host_pace = pace
@@ -336,14 +340,14 @@ class Worker:
         """Whether a step has begun of which only the group knows when it ends."""
         return self._plan is not None and self._plan.end == NEVER
 
-    def share(self) -> tuple[list[tuple[int, int]], int, int]:
-        """What it has of the group's step: chunks of several tokens, decodes, the tokens that these hold."""
+    def share(self) -> tuple[list[tuple[int, int]], int, float]:
+        """What it has of the group's step: chunks of several tokens, decodes, the tokens that these read."""
         plan = self._plan
         if plan is None:
             return [], 0, 0
         ones = [done for tokens, done in plan.chunks if tokens == 1]
         wide = [chunk for chunk in plan.chunks if chunk[0] > 1]
-        return wide, plan.batch + len(ones), plan.context + sum(ones)
+        return wide, plan.batch + len(ones), plan.context - plan.saved + sum(ones)
 
     @property
     def beside_s(self) -> float:
@@ -499,10 +503,15 @@ class Worker:
                 self._busy_s = now + post_s
             return None
         self._scheduler.flying = True
+        kv = self._scheduler.kv
+        if kv.again and self._shared_kv is not None:
+            size = kv.block_size
+            held = (size * kv.again, size * kv.common, size * (kv.total - kv.free))
+            plan.saved = min(self._shared_kv.saved(plan.batch, held[0], held[1], held[2]), float(plan.context))
         chunks = plan.chunks
         decodes = all(tokens == 1 for tokens, _ in chunks)
         if chunks:
-            plan.first = self._step.chunks(chunks, plan.batch, plan.context)
+            plan.first = self._step.chunks(chunks, plan.batch, plan.context - plan.saved)
             if self._launches:
                 ones = sum(tokens == 1 for tokens, _ in chunks)
                 plan.launch = self._step.launch(plan.tokens - ones, plan.batch + ones)
@@ -510,7 +519,7 @@ class Worker:
                     plan.launch *= self._host_pace.at(now)
         else:
             law = self._step.decodes(plan.batch)
-            plan.first = law.base_s + law.slope_s * plan.context
+            plan.first = law.base_s + law.slope_s * (plan.context - plan.saved)
             plan.growth = law.slope_s * plan.batch
             if self._launches:
                 plan.launch = law.launch_s
@@ -595,6 +604,8 @@ class Worker:
             plan.ready = now + max(plan.launch, head_s + plan.post)
         if plan.post:  # that long ago, where the GPU waits for the posts
             head_s = plan.post + (max(head_s - AFTER_S, 0.0) if plan.decided < now else head_s)
+        if plan.tokens > len(plan.chunks):  # the law of steps with prompts has it, behind others too
+            head_s = plan.post
         begin = max(self._free_s, plan.decided + head_s)
         if plan.decided < now:
             begin = min(begin, now)

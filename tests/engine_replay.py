@@ -30,14 +30,14 @@ class LinearLaw:
     def decode(self, batch: int) -> tuple[float, float]:
         return self.step + self.per_decode * batch, self.per_context
 
-    def mixed(self, chunks: Sequence[tuple[int, int]], batch: int, context: int) -> float:
+    def mixed(self, chunks: Sequence[tuple[int, int]], batch: int, context: float) -> float:
         tokens = sum(tokens for tokens, _ in chunks)
         return self.step + self.per_token * tokens + self.per_decode * batch + self.per_context * context
 
     def launch(self, tokens: int, batch: int) -> float:
         return 0.0
 
-    def duration(self, chunks: Sequence[tuple[int, int]], batch: int, context: int) -> float:
+    def duration(self, chunks: Sequence[tuple[int, int]], batch: int, context: float) -> float:
         wide = [chunk for chunk in chunks if chunk[0] > 1]
         ones = [done for tokens, done in chunks if tokens == 1]
         batch, context = batch + len(ones), context + sum(ones)

@@ -28,7 +28,7 @@ class PromptTime:
     def decode(self, batch: int) -> tuple[float, float]:
         return 0.0, 0.0
 
-    def mixed(self, chunks: Sequence[tuple[int, int]], batch: int, context: int) -> float:
+    def mixed(self, chunks: Sequence[tuple[int, int]], batch: int, context: float) -> float:
         return self.token_s * sum(new for new, _ in chunks)
 
     def launch(self, tokens: int, batch: int) -> float:

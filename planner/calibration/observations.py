@@ -91,7 +91,7 @@ def from_steps(
         rows, last = _posted(rows.assign(**carried), used["worker"].to_numpy(), early, waited)
         early, waited, taken = early[last], waited[last], taken[last]
         launch, prefill_only = launch[last], prefill_only[last]
-    return _launched(rows, early, waited, taken, launch, prefill_only, launches.head_s)
+    return _launched(rows, early, waited, taken, launch, prefill_only)
 
 
 def _warmed(used: pd.DataFrame, features: Mapping[str, object]) -> dict[str, object]:
@@ -130,7 +130,6 @@ def _launched(
     taken: NDArray[np.float64],
     launch: NDArray[np.float64],
     prefill_only: NDArray[np.bool_],
-    head_s: float,
 ) -> pd.DataFrame:
     """Steps between two ends that were seen when they came make one row; without those that a launch may have held up.
 
@@ -144,7 +143,6 @@ def _launched(
     seen = (~prompt[:-1] & ~prompt[1:]) | (waited[:-1] > CLEARLY * launch[1:])
     idle = np.concatenate([[True], ~early[:-1]])
     lone = idle & prompt & ~early & prefill_only
-    rows = rows.assign(seconds=rows["seconds"] - np.where(idle & prompt & (early | prefill_only), head_s, 0.0))
     group = np.concatenate([[0], np.cumsum(~early[:-1] | seen)])
     unseen = np.concatenate([prompt[:-1] & early[:-1] & ~seen, [False]])
     hidden = unseen & (idle | prefill_only | (taken < OUTLASTS * launch))

@@ -33,6 +33,7 @@ class Hardware(Node):
     tflops: dict[Dtype, Positive]
     compute_capability: str | None = None
     multiprocessors: PositiveInt | None = None
+    l2_mb: Positive | None = None  # cache that all multiprocessors share: planner.engine.shared_kv; None: not known
     nic_gb_s: Positive
     nvlink_gb_s: Positive | None = None
     pcie_gb_s: Positive
@@ -44,7 +45,7 @@ class Hardware(Node):
     @model_validator(mode="after")
     def _sourced(self) -> Self:
         needed = {"memory_gb", "memory_mib", "bandwidth_gb_s", "tflops", "nic_gb_s", "pcie_gb_s", "tdp_w"}
-        optional = ("nvlink_gb_s", "price_per_gpu_hour", "warm_slowing")
+        optional = ("l2_mb", "nvlink_gb_s", "price_per_gpu_hour", "warm_slowing")
         needed |= {key for key in optional if getattr(self, key) is not None}
         if missing := sorted(needed - set(self.sources)):
             raise ValueError(

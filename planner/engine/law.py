@@ -36,7 +36,6 @@ Values: TypeAlias = Mapping[str, float]  # parameters of a law by name
 
 WIDE = 128  # rows of a matrix product that one tile holds
 FEW = 0.8  # of the most experts that steps touch
-ENOUGH = 20  # rows of a kind
 
 
 @dataclass(slots=True)
@@ -96,7 +95,7 @@ class Stretch:
 class Feature:
     """What a term multiplies. A row of measurements holds its sum over the row's steps, as `column`.
 
-    Where it is an amount of the step as it stands, if that holds prompts, `plain` names it (`step_time.AMOUNTS`).
+    Where it is an amount of the step as it stands, if that holds prompts, `plain` names the field of `Steps`.
     """
 
     column: str
@@ -207,12 +206,6 @@ def _several(rows: Any) -> bool:
     return bool(rows["mixed_seqs"][rows["mixed_seqs"] > 0].nunique() >= 2)
 
 
-def _joined(rows: Any) -> bool:
-    """Enough steps of prompts beside decodes and of prompts alone."""
-    beside = rows["joined_steps"] > 0
-    return bool(beside.sum() >= ENOUGH and ((rows["mixed_steps"] > 0) & ~beside).sum() >= ENOUGH)
-
-
 def _experts(rows: Any) -> bool:
     """Steps of prompts so short that they touch few experts, and of longer ones."""
     found = rows["mixed_experts"][rows["mixed_steps"] > 0]
@@ -276,12 +269,6 @@ PAIRS = Feature("prefill_pairs", "its query-key pairs", lambda steps, _: steps.p
 BESIDE = Feature("mixed_seqs", "its decode sequences", lambda steps, _: steps.seqs * steps.prompts, plain="seqs")
 BESIDE_CONTEXT = Feature(
     "mixed_context", "tokens that those hold", lambda steps, _: steps.context * steps.prompts, plain="context"
-)
-JOINED = Feature(
-    "joined_steps",
-    "a step with prompts and decodes",
-    lambda steps, _: 1.0 * (steps.prompts * steps.seqs > 0),
-    plain="joined",
 )
 MIXED_EXPERTS = Feature(
     "mixed_experts",
@@ -431,15 +418,6 @@ class StepLaw(Node):
             tie=("decode_per_context_s", lambda rows: False),  # KV is read at one speed; what rows say is other terms'
         ),
     ]
-    mixed_s: Annotated[
-        NonNegative,
-        Term(
-            "prompt",
-            "what decodes take beside prompts however few they are: attention that is not split, and sampling",
-            JOINED,
-            told=_joined,
-        ),
-    ] = 0.0
     decode_wide_per_seq_s: Annotated[
         NonNegative,
         Term(

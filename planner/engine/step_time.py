@@ -11,8 +11,7 @@ import numpy as np
 from planner.engine.law import FLOOR, PROGRESSION, StepLaw, Steps, of_part, total
 
 TABLED: Final = 1025  # batches whose times are computed ahead
-# Of a step with prompts, as `mixed` lists them; `joined` is 1 where it has decodes, too.
-AMOUNTS: Final = ("prompts", "tokens", "pairs", "seqs", "context", "joined")
+AMOUNTS: Final = ("prompts", "tokens", "pairs", "seqs", "context")  # of a step with prompts, as `mixed` lists them
 
 # Of a term that counts: its parameter, and the place of its amount in AMOUNTS, or -1 and the feature that computes it.
 Read = tuple[float, int, Any]
@@ -25,7 +24,7 @@ class StepTime(Protocol):
         """(base, per context token) of a decode-only step of `batch` sequences: base + per_context * context."""
         ...
 
-    def mixed(self, chunks: Sequence[tuple[int, int]], batch: int, context: int) -> float:
+    def mixed(self, chunks: Sequence[tuple[int, int]], batch: int, context: float) -> float:
         """A step with prompt chunks (new tokens, tokens already computed) beside `batch` decodes of `context`."""
         ...
 
@@ -39,7 +38,7 @@ class Share(NamedTuple):
 
     chunks: Sequence[tuple[int, int]] = ()  # (new tokens, tokens already computed)
     batch: int = 0
-    context: int = 0
+    context: float = 0
 
 
 def graph_size(batch: int, sizes: Sequence[int]) -> int:
@@ -105,13 +104,13 @@ class AffineStep:
     def decode(self, batch: int) -> tuple[float, float]:
         return self._decodes[batch] if batch < TABLED else self._tabled([batch])[0]
 
-    def mixed(self, chunks: Sequence[tuple[int, int]], batch: int, context: int, everyone: int = 0) -> float:
+    def mixed(self, chunks: Sequence[tuple[int, int]], batch: int, context: float, everyone: int = 0) -> float:
         tokens = 0
         pairs = 0.0
         for new, done in chunks:
             tokens += new
             pairs += new * (done + 0.5 * new)
-        amounts = [1.0, float(tokens), pairs, float(batch), float(context), 1.0 if batch else 0.0]
+        amounts = [1.0, float(tokens), pairs, float(batch), float(context)]
         seconds = max(self._more(0.0, self._line, amounts, everyone), self._floor)
         return self._more(seconds, self._prompt, amounts, everyone)
 
@@ -122,7 +121,7 @@ class AffineStep:
                 seconds += value * amounts[place]
                 continue
             if steps is None:
-                prompts, tokens, pairs, seqs, context, _ = amounts
+                prompts, tokens, pairs, seqs, context = amounts
                 steps = Steps(prompts, tokens, pairs, seqs, seqs, context, everyone=everyone)
             seconds += float(value * feature(steps, self._values))
         return seconds

@@ -48,7 +48,7 @@ class Sparse:
     def decode(self, batch: int) -> tuple[float, float]:
         return self.inner.decode(batch)
 
-    def mixed(self, chunks: Chunks, batch: int, context: int) -> float:
+    def mixed(self, chunks: Chunks, batch: int, context: float) -> float:
         every = sum(pairs(new, done) for new, done in chunks)
         kept = sum(selected_pairs(new, done, self.keys) for new, done in chunks)
         return self.inner.mixed(chunks, batch, context) + self.pair_s * (kept - every + self.indexer * every)
@@ -70,7 +70,7 @@ class Resident:
         base, slope = self.inner.decode(batch)
         return max(base - self.removed_s, min(base, self.floor_s)), slope
 
-    def mixed(self, chunks: Chunks, batch: int, context: int) -> float:
+    def mixed(self, chunks: Chunks, batch: int, context: float) -> float:
         prompts = self.inner.mixed(chunks, 0, 0)
         return self.inner.mixed(chunks, batch, context) + prompts * (1 / (1 - self.share) - 1)
 
@@ -89,7 +89,7 @@ class TwoStreams:
     def decode(self, batch: int) -> tuple[float, float]:
         return self.inner.decode(batch)
 
-    def mixed(self, chunks: Chunks, batch: int, context: int) -> float:
+    def mixed(self, chunks: Chunks, batch: int, context: float) -> float:
         prompts = self.inner.mixed(chunks, 0, 0)
         if not batch:
             return prompts
@@ -119,7 +119,7 @@ class MicroBatches:
         exposed = self.reduce_s / self.layers  # of the last layer
         return max(kernels, self.count * self.reduce_s) + exposed, slope
 
-    def mixed(self, chunks: Chunks, batch: int, context: int) -> float:
+    def mixed(self, chunks: Chunks, batch: int, context: float) -> float:
         return self.inner.mixed(chunks, batch, context)
 
     def launch(self, tokens: int, batch: int) -> float:

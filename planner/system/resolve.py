@@ -19,8 +19,10 @@ from planner.engine.model_shape import ModelShape
 from planner.engine.parallel import Parallel
 from planner.engine.profile_file import HandOverLaw, ProfileFile, WireLaw
 from planner.engine.profiles import LatencyProfile, from_file, nearest, read_profile, roofline
+from planner.engine.roof import Roof
 from planner.engine.service import of_service
 from planner.engine.setup import Setup
+from planner.engine.shared_kv import SharedKv
 from planner.engine.tp_scaling import for_engine, is_scaled, other_types, types_told
 from planner.messages import message
 from planner.routing import POLICIES
@@ -69,6 +71,14 @@ class Pool:
     def in_lockstep(self) -> bool:
         """Whether the ranks of a server take every step together."""
         return self.setup.ranks > 1
+
+    @property
+    def shared_kv(self) -> SharedKv | None:
+        """What KV that several sequences hold saves; None where nothing is known of the GPU's L2 cache."""
+        layers, wave = self.model.layers, Roof(self.setup).wave_seqs
+        if self.hardware.l2_mb is None or not wave:
+            return None
+        return SharedKv(wave, 1e6 * self.hardware.l2_mb * layers / self.setup.kv_bytes_per_token)
 
     @property
     def servers(self) -> tuple[WorkerPlace, ...]:
