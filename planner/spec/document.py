@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-import yaml
 from pydantic import Field, model_validator
 
 from planner.messages import message
@@ -31,6 +30,7 @@ from planner.spec.strict_yaml import (
     read_text,
     read_value,
     shorten,
+    written,
 )
 from planner.spec.workload import (
     Concurrency,
@@ -257,7 +257,7 @@ def _data(value: Any) -> Any:
 
 def dump(spec: Spec) -> str:
     """The spec as YAML with only the keys that differ from their defaults; `parse` gives the same spec back."""
-    return str(yaml.safe_dump(_plain(spec), sort_keys=False, default_flow_style=None, width=110))
+    return written(_plain(spec), default_flow_style=None, width=110)
 
 
 def schema() -> dict[str, Any]:
