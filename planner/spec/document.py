@@ -214,8 +214,16 @@ def load(path: str | Path | None = None, overrides: Sequence[str] = ()) -> Spec:
     text = read_text(file)
     if _FOREIGN.search(text):
         raise SpecError("{where}: is another stack's file; allowed: the YAML that `planner import` makes of it", where)
+    if _TABLE.match(text):
+        raise SpecError(
+            "{where}: is a table of requests, not a deployment; allowed: a YAML file, and `planner replay` for a trace",
+            where,
+        )
     return parse(text, str(where), overrides)
 
+
+# JSON lines, or a header of three columns and a number below it.
+_TABLE = re.compile(r"\ufeff?\s*(?:\{.*\}[ \t]*\r?\n\s*\{|[^\n:#{\[]+([,;\t])[^\n:#]+\1[^\n:#]*\n[^\n]*\d)")
 
 # A script, a command line, or a key at the top that only other stacks have.
 _FOREIGN = re.compile(
