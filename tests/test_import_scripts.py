@@ -418,6 +418,13 @@ def test_programs_of_supervisor_are_servers() -> None:
     assert shape(read(program.format("a", 3) + program.format("b", 1))) == ((4, 1),)
 
 
+def test_a_manifest_that_a_script_applies_is_read() -> None:
+    pod = "containers: [{name: v, image: vllm/vllm-openai, args: [--model=Qwen/Qwen3-32B, -tp, '2']}]"
+    manifest = f"apiVersion: apps/v1\nkind: Deployment\nmetadata: {{name: x}}\nspec: {{replicas: 3, template: {{spec: {{{pod}}}}}}}\n"
+    for start in ("kubectl apply -f - <<EOF\n", "#!/bin/bash\nset -e\ncat <<'EOF' | kubectl apply -f -\n"):
+        assert shape(read(f"{start}{manifest}EOF\n")) == ((3, 2),)
+
+
 def test_texts_that_hold_no_deployment_say_so() -> None:
     two = "```\nvllm serve a/b\n```\nor\n```\nvllm serve a/b -tp 2\n```\n"
     for text, fault in (

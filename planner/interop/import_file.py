@@ -106,12 +106,19 @@ def _documents(text: str, where: str) -> list[dict[str, Any]]:
     ]
 
 
+_APPLIED = re.compile(r"(?ms)<<-?\s*['\"]?(\w+)['\"]?[^\n]*\n(.*?)^\s*\1\s*$")
+
+
 def convert(text: str, where: str, name: str, choices: Choices = NO_CHOICES) -> Imported:
     """Foreign text as the data of planner's YAML. Raises SpecError."""
     text = unwrapped(text, where)
     plain = (line.strip() for line in text.splitlines())
     first = next((line for line in plain if line and not line.startswith("#")), "")
     yaml_like = re.match(r"---|[\"'\w./-]+\s*:(\s|$)|[{\[-]", first) is not None
+    script = is_command(_APPLIED.sub("", text))
+    inner = [body for _, body in _APPLIED.findall(text) if re.search(r"(?m)^kind:", body)]
+    if inner and not script:  # cat <<EOF | kubectl apply -f -
+        return convert("\n---\n".join(inner), where, name, choices)
     if is_command(text) and (text.lstrip().startswith("#!") or not yaml_like):
         return import_script.read(text, where, name, choices)
     try:
@@ -119,10 +126,6 @@ def convert(text: str, where: str, name: str, choices: Choices = NO_CHOICES) -> 
     except SpecError:
         if is_command(text) and not re.search(r"(?m)^(apiVersion|kind|services):", text):
             return import_script.read(text, where, name, choices)
-        applied = re.findall(r"(?ms)<<-?\s*['\"]?(\w+)['\"]?[^\n]*\n(.*?)^\s*\1\s*$", text)
-        inner = [body for _, body in applied if re.search(r"(?m)^kind:", body)]
-        if inner:  # cat <<EOF | kubectl apply -f -
-            return convert("\n---\n".join(inner), where, name, choices)
         if re.search(r"\{\{-?\s*[.$\w]", text):
             raise SpecError(
                 "{where}: a template with {{{{ }}}}; allowed: what `helm template` makes of it", where
