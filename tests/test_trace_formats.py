@@ -218,6 +218,12 @@ def test_servegen_windows(tmp_path: Path) -> None:
         '{"start_time": 1700000000500, "usage": {"prompt_tokens": 400, "completion_tokens": 50}}\n',
         '{"startTime": "2024-01-01T00:00:10Z", "input": "hi", "usageDetails": {"input": 300, "output": 40}}\n'
         '{"startTime": "2024-01-01T00:00:10.5Z", "input": "hi", "usageDetails": {"input": 400, "output": 50}}\n',
+        '{"ts": 10, "usageMetadata": {"promptTokenCount": 300, "candidatesTokenCount": 40}}\n'
+        '{"ts": 10.5, "usageMetadata": {"promptTokenCount": 400, "candidatesTokenCount": 50}}\n',
+        '{"ts": 10, "usage": {"input_tokens": 20, "cache_read_input_tokens": 280, "output_tokens": 40}}\n'
+        '{"ts": 10.5, "usage": {"input_tokens": 390, "cache_creation_input_tokens": 10, "output_tokens": 50}}\n',
+        '{"ts": 10, "prompt_tokens": 300, "cache_read_input_tokens": 280, "completion_tokens": 40}\n'
+        '{"ts": 10.5, "prompt_tokens": 400, "cache_read_input_tokens": 0, "completion_tokens": 50}\n',
         '{\n "object": "list",\n "data": [\n  {"ts": 10, "tokens_prompt": 300, "tokens_completion": 40},\n'
         '  {"ts": 10.5, "tokens_prompt": 400, "tokens_completion": 50}\n ]\n}\n',
     ],

@@ -8,6 +8,7 @@ from typing import Any
 
 from planner.messages import message
 from planner.traffic.rows import (
+    COUNT,
     SECONDS,
     BadLine,
     Found,
@@ -15,6 +16,7 @@ from planner.traffic.rows import (
     TraceRequest,
     cells_of,
     clock,
+    maybe,
     number,
     session_of,
     table,
@@ -33,13 +35,16 @@ _TIME = re.compile(
 )
 # A web server's length of a request or a response is in bytes.
 _PROMPT = re.compile(
-    r"(?:genai)?(?:usage)?(?:num|n)?(?:prompt|input|prefill|context)(?:sequence)?(?:tokens?|len|length|size)|isl"
+    r"(?:genai)?(?:usage)?(?:num|n)?(?:prompt|input|prefill|context)(?:sequence)?(?:tokens?|tokencount|len|length|size)"
+    r"|isl"
     r"|requesttokens?|tokens?(?:prompt|input)"
 )
 _OUTPUT = re.compile(
-    r"(?:genai)?(?:usage)?(?:num|n)?(?:output|completion|generat(?:ed|ion)|decode)(?:sequence)?(?:tokens?|len|length)"
-    r"|tokensize|osl|responsetokens?|tokens?(?:completion|output)"
+    r"(?:genai)?(?:usage)?(?:num|n)?(?:output|completion|candidates|generat(?:ed|ion)|decode)(?:sequence)?"
+    r"(?:tokens?|tokencount|len|length)|tokensize|osl|responsetokens?|tokens?(?:completion|output)"
 )
+# Anthropic's `input_tokens` are those that its cache neither held nor took; other names mean the whole prompt.
+_CACHED = ("cache_read_input_tokens", "cache_creation_input_tokens")
 _COUNT = re.compile(r"(?:num|n|numberof|total)(?:model)?requests|requests?count|modelrequests")
 _SESSION = re.compile(r"(?:session|conversation|chat)(?:id)?")
 
@@ -101,6 +106,11 @@ def _time(row: dict[str, Any], column: str) -> float:
     return found * next((factor for least, factor in EPOCHS if found >= least), 1.0)
 
 
+def _cached(row: dict[str, Any], prompt: str) -> int:
+    """Tokens of the prompt that its column does not count."""
+    return sum(int(maybe(row, key, COUNT) or 0) for key in _CACHED) if _plain(prompt) == "inputtokens" else 0
+
+
 def read_columns(source: TraceSource, block_tokens: int) -> Rows:
     """A row a request; its columns are those of the first row."""
     roles: dict[str, str] | None = None
@@ -115,7 +125,7 @@ def read_columns(source: TraceSource, block_tokens: int) -> Rows:
             if missing is not None:
                 raise BadLine("{key} is missing; must be in every row", missing)
             session = session_of(row, roles["session"]) if "session" in roles else None
-            prompt, output = tokens(row, roles["prompt"]), tokens(row, roles["output"])
+            prompt, output = tokens(row, roles["prompt"]) + _cached(row, roles["prompt"]), tokens(row, roles["output"])
             found: Found = TraceRequest(_time(row, roles["time"]), prompt, output, (), session)
             yield line_number, found
         except BadLine as error:
