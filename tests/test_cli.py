@@ -249,6 +249,11 @@ def test_a_bug_is_not_dressed_up_as_bad_input(config: str, monkeypatch: pytest.M
         cli.run(["simulate", config])
 
 
+def test_the_package_runs_as_the_command_does() -> None:
+    done = subprocess.run([sys.executable, "-m", "planner", "--version"], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("planner ")
+
+
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.run(["--version"]) == 0
     assert capsys.readouterr().out.startswith("planner ")

@@ -244,6 +244,22 @@ def test_comparison_says_who_is_ahead_per_gpu() -> None:
     assert rows["goodput_requests_per_s_per_gpu"].change == pytest.approx(-0.5)
     assert rows["ttft_p50_ms"].better == ""
 
+    grows = summarise(run(requests(SEND, np.linspace(0.1, 20.0, 200))))
+    slopes = {row.name: row for row in printing.compare(a, grows)} | {
+        f"back {row.name}": row for row in printing.compare(grows, a)
+    }
+    for row in slopes.values():  # no ratio of numbers of which one is negative
+        assert row.change is None or min(row.a or 0, row.b or 0) >= 0
+
+
+def test_a_stage_of_late_requests_is_said_to_be_theirs() -> None:
+    from planner import load, simulate
+
+    late = explain(summarise(simulate(load("disagg"))))
+    assert "of the time to first token of requests that miss its target" in str(late.sentences[1])
+    none = explain(summarise(simulate(load("disagg", ["workload.rate=2"]))))
+    assert "that miss its target" not in none.text
+
 
 def test_where_simulated_numbers_are_from() -> None:
     """A roofline, a fit to a table, and a calibration are three things."""

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -140,6 +141,61 @@ def test_what_takes_no_time_is_ignored_and_what_does_is_a_loss() -> None:
 def test_an_option_on_a_line_of_its_own_is_noticed() -> None:
     with pytest.raises(SpecError, match="an option on a line of its own"):
         read("vllm serve Qwen/Qwen3-32B  # no continuation\n  --tensor-parallel-size 4\n")
+
+
+def test_a_comment_ends_a_command_although_a_backslash_follows_it() -> None:
+    text = "vllm serve Qwen/Qwen3-32B \\\n  --tensor-parallel-size 4 \\\n  # --max-model-len 8192 \\\n  --kv-cache-dtype fp8\n"
+    with pytest.raises(SpecError, match="--kv-cache-dtype fp8: an option on a line of its own: .* or is a comment"):
+        read(text)
+    assert shape(read(text.replace("  --kv-cache-dtype fp8\n", ""))) == ((1, 4),)
+
+
+def test_comments_in_an_array_end_with_their_lines() -> None:
+    lines = [
+        "args=(",
+        "--tensor-parallel-size 4   # four GPUs, don't change",
+        "# --kv-cache-dtype fp8",
+        "--max-num-seqs 64",
+        ")",
+    ]
+    found = read("\n".join(lines) + '\nvllm serve Qwen/Qwen3-32B "${args[@]}"\n')
+    assert shape(found) == ((1, 4),)
+    assert (found.spec.engine.max_num_seqs, found.spec.engine.kv_cache_dtype) == (64, "auto")
+
+
+def test_options_beside_the_script_are_read_and_its_own_win(tmp_path: Path) -> None:
+    (tmp_path / "serve.yaml").write_text("model: Qwen/Qwen3-32B\ntensor-parallel-size: 2\nmax_num_seqs: 64\n")
+    text = "vllm serve --config serve.yaml --tensor-parallel-size 4\n"
+    found = read(text, folder=tmp_path)
+    assert (shape(found), found.spec.model, found.spec.engine.max_num_seqs) == (((1, 4),), "qwen3-32b", 64)
+    for elsewhere in (None, tmp_path / "other"):
+        with pytest.raises(SpecError, match=r"--config: serve\.yaml: options in another file"):
+            read(text, folder=elsewhere)
+    (tmp_path / "serve.yaml").write_text("a: [\n")
+    with pytest.raises(SpecError, match=r"serve\.yaml: line 2, column 1: not valid YAML"):
+        read(text, folder=tmp_path)
+
+
+@pytest.mark.parametrize("start", ['ssh -p 22 {} "{}"', "srun -N1 -w {} {}", 'srun --nodelist={} bash -c "{}"'])
+def test_servers_of_two_machines_share_neither_ports_nor_gpus(start: str) -> None:
+    def both(first: str, second: str, host: str = "") -> str:
+        serve = f"{host}CUDA_VISIBLE_DEVICES=0 vllm serve Qwen/Qwen3-32B --kv-transfer-config "
+        serve += '\'{{\\"kv_connector\\":\\"NixlConnector\\",\\"kv_role\\":\\"kv_{}\\"}}\''
+        if '"' not in start:
+            serve = "env " + serve.replace("\\", "")
+        roles = ((first, "producer"), (second, "consumer"))
+        return "\n".join(start.format(machine, serve.format(role)) + " &" for machine, role in roles)
+
+    notes = read("#!/bin/bash\n" + both("node1", "node2")).notes
+    assert (
+        sorted(note.text for note in notes if note.kind == "mistake")
+        == ["VLLM_NIXL_SIDE_CHANNEL_HOST is not set: other machines are told to shake hands with localhost"] * 2
+    )
+    assert not [note for note in notes if "has GPU 0 too" in note.text]
+    one = read("#!/bin/bash\n" + both("node1", "node1")).notes
+    assert [note.text for note in one if note.kind == "mistake"] == [
+        "VLLM_NIXL_SIDE_CHANNEL_PORT 5600 is command 1's too: the second server does not start"
+    ]
 
 
 def test_other_nodes_of_an_engine_are_no_servers() -> None:
@@ -348,6 +404,7 @@ def test_a_misspelt_option_is_no_option() -> None:
         "docker run --gpus all `\r\n  vllm/vllm-openai `\r\n  --model Qwen/Qwen3-32B `\r\n  -tp 2\r\n",
         "podman run --name vllm -v /a/vllm:/b quay.io/x/vllm-cuda-rhel9:3 --model Qwen/Qwen3-32B -tp 2\n",
         "[Unit]\n[Service]\nEnvironment=TP=2\nExecStart=/bin/vllm serve Qwen/Qwen3-32B \\\n  -tp ${TP}\n",
+        '; x\n[program:a]\nenvironment=CUDA_VISIBLE_DEVICES="0,1",HF_HOME="/a,b"\ncommand=vllm serve Qwen/Qwen3-32B\n  -tp 2 ; two GPUs\n[group:b]\n',
         'FROM vllm/vllm-openai:v1\nENV TP=2\nCMD ["--model", "Qwen/Qwen3-32B", "-tp", "2"]\n',
         "resources: {accelerators: H100:2}\nrun: |\n  vllm serve Qwen/Qwen3-32B -tp $SKYPILOT_NUM_GPUS_PER_NODE\n",
     ],
@@ -356,12 +413,25 @@ def test_commands_inside_other_texts(text: str) -> None:
     assert shape(read(text)) == ((1, 2),)
 
 
+def test_programs_of_supervisor_are_servers() -> None:
+    program = "[program:{}]\ncommand=vllm serve Qwen/Qwen3-32B --port 80%(process_num)02d\nnumprocs={}\n"
+    assert shape(read(program.format("a", 3) + program.format("b", 1))) == ((4, 1),)
+
+
+def test_a_manifest_that_a_script_applies_is_read() -> None:
+    pod = "containers: [{name: v, image: vllm/vllm-openai, args: [--model=Qwen/Qwen3-32B, -tp, '2']}]"
+    manifest = f"apiVersion: apps/v1\nkind: Deployment\nmetadata: {{name: x}}\nspec: {{replicas: 3, template: {{spec: {{{pod}}}}}}}\n"
+    for start in ("kubectl apply -f - <<EOF\n", "#!/bin/bash\nset -e\ncat <<'EOF' | kubectl apply -f -\n"):
+        assert shape(read(f"{start}{manifest}EOF\n")) == ((3, 2),)
+
+
 def test_texts_that_hold_no_deployment_say_so() -> None:
     two = "```\nvllm serve a/b\n```\nor\n```\nvllm serve a/b -tp 2\n```\n"
     for text, fault in (
         (two, "2 blocks that start servers"),
         ("kind: Deployment\nname: {{ .Values.x }}\n", "a template with {{ }}"),
         ("docker run ghcr.io/huggingface/text-generation-inference:3 --model-id a/b\n", "is Text Generation Inference"),
+        ('import modal\n\ncmd = ["vllm", "serve", "a/b"]\n', "is a Python program, which is not read"),
         ("hello there\n", "none of the known forms"),
         (" \n", "is empty"),
     ):

@@ -110,6 +110,70 @@ def test_what_a_checkpoint_changes_counts() -> None:
     assert stored.weight_bytes < 0.55 * plain.weight_bytes
 
 
+@pytest.mark.parametrize(
+    ("kind", "section", "parameters", "kv_bytes"),
+    [
+        (
+            "llava",
+            {"model_type": "llama", "vocab_size": 32064, "max_position_embeddings": 4096},
+            6_738_939_904,
+            524_288,
+        ),
+        (
+            "llava",
+            {
+                "model_type": "mistral",
+                "hidden_size": 5120,
+                "num_hidden_layers": 40,
+                "head_dim": 128,
+                "vocab_size": 131072,
+            }
+            | {"num_key_value_heads": 8, "sliding_window": None, "max_position_embeddings": 1024000},
+            12_247_782_400,
+            163_840,
+        ),
+        ("gemma3", {"hidden_size": 2560, "intermediate_size": 10240, "num_hidden_layers": 34}, 3_880_263_168, 139_264),
+        (
+            "gemma3",
+            {"model_type": "gemma3_text", "hidden_size": 3840, "intermediate_size": 15360, "num_hidden_layers": 48}
+            | {"num_attention_heads": 16, "num_key_value_heads": 8, "sliding_window": 1024},
+            11_766_034_176,
+            393_216,
+        ),
+    ],
+)
+def test_a_nested_section_leaves_out_the_defaults_of_its_class(
+    kind: str, section: dict[str, Any], parameters: int, kv_bytes: int
+) -> None:
+    """LLaVA-1.5-7B, Pixtral-12B, Gemma-3-4B and -12B as published; parameters without their vision towers."""
+    found = shape("x", {"model_type": kind, "text_config": section, "torch_dtype": "bfloat16"}, "x")
+    assert (found.parameters.total, found.kv_bytes_per_token) == (parameters, kv_bytes)
+
+
+def test_a_towers_section_leaves_them_out_too() -> None:
+    """Pixtral-12B: 24 layers of 4 x 1024 x 1024 and a gated MLP of 4096, and a projector."""
+    tower = {"model_type": "pixtral", "image_size": 1024, "patch_size": 16, "head_dim": 64}
+    text = {
+        "model_type": "mistral",
+        "hidden_size": 5120,
+        "num_hidden_layers": 40,
+        "head_dim": 128,
+        "vocab_size": 131072,
+    }
+    config = {"model_type": "llava", "text_config": text, "vision_config": tower, "torch_dtype": "bfloat16"}
+    found = shape("x", config, "x").parameters.total
+    assert found == pytest.approx(
+        12_247_782_400 + 24 * (4 * 1024**2 + 3 * 1024 * 4096) + (1024 + 5120) * 5120, rel=1e-3
+    )
+
+
+def test_falcons_files_say_nothing_of_positions() -> None:
+    config = {"model_type": "falcon", "hidden_size": 8192, "num_hidden_layers": 60, "num_attention_heads": 128}
+    config |= {"num_kv_heads": 8, "new_decoder_architecture": True, "vocab_size": 65024, "torch_dtype": "bfloat16"}
+    found = shape("x", config, "x")
+    assert (found.max_position, found.kv_bytes_per_token) == (2048, 60 * 2 * 8 * 64 * 2)
+
+
 def test_small_models_of_the_cpu() -> None:
     assert load_model("tiny").kv_bytes_per_token == 2_048
     assert load_model("small").kv_bytes_per_token == 8_192

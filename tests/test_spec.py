@@ -494,3 +494,18 @@ def test_another_stacks_file_is_sent_to_the_importer(tmp_path: Path, text: str) 
     (tmp_path / "x").write_text(text)
     with pytest.raises(SpecError, match="is another stack's file; allowed: the YAML that `planner import` makes"):
         load(tmp_path / "x")
+
+
+@pytest.mark.parametrize(
+    "text", ['{"a": 1}\n{"a": 2}\n', "time,prompt,output\n1,2,3\n", "\ufeffa;b c;d\r\n2026-01-01;2;3\r\n"]
+)
+def test_a_trace_is_sent_to_replay(tmp_path: Path, text: str) -> None:
+    (tmp_path / "x").write_text(text)
+    with pytest.raises(SpecError, match="is a table of requests, not a deployment; allowed: .* `planner replay`"):
+        load(tmp_path / "x")
+
+
+@pytest.mark.parametrize("name", ["08", "1e3", "1_0", "0o7", "yes", "2026-01-01", "true"])
+def test_a_name_that_looks_like_something_else_is_text_again(name: str) -> None:
+    spec = parse(f"name: '{name}'\ndeployment: {{mode: aggregated}}\n", "x")
+    assert parse(dump(spec), "x") == spec

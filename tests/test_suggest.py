@@ -85,6 +85,10 @@ def test_the_answer_is_whole_in_chinese(answer: Suggestion) -> None:
 
 
 def test_the_front_is_not_beaten(answer: Suggestion) -> None:
+    rates = {row.name: row.rate for row in answer.rows}
+    assert all(point.rate <= rates[point.name] for point in answer.pareto)  # as the ranking has them
+    best = answer.pareto[-1]
+    assert best.rate == rates[best.name]
     for point in answer.pareto:
         assert not any(
             other.tokens_s_user >= point.tokens_s_user and other.output_tokens_s_gpu > point.output_tokens_s_gpu

@@ -216,6 +216,16 @@ def test_servegen_windows(tmp_path: Path) -> None:
         "created_at,input_tokens,completion_tokens\n2024-01-01T00:00:10Z,300,40\n2024-01-01T00:00:10.5Z,400,50\n",
         '{"start_time": 1700000000000, "usage": {"prompt_tokens": 300, "completion_tokens": 40}}\n'
         '{"start_time": 1700000000500, "usage": {"prompt_tokens": 400, "completion_tokens": 50}}\n',
+        '{"startTime": "2024-01-01T00:00:10Z", "input": "hi", "usageDetails": {"input": 300, "output": 40}}\n'
+        '{"startTime": "2024-01-01T00:00:10.5Z", "input": "hi", "usageDetails": {"input": 400, "output": 50}}\n',
+        '{"ts": 10, "usageMetadata": {"promptTokenCount": 300, "candidatesTokenCount": 40}}\n'
+        '{"ts": 10.5, "usageMetadata": {"promptTokenCount": 400, "candidatesTokenCount": 50}}\n',
+        '{"ts": 10, "usage": {"input_tokens": 20, "cache_read_input_tokens": 280, "output_tokens": 40}}\n'
+        '{"ts": 10.5, "usage": {"input_tokens": 390, "cache_creation_input_tokens": 10, "output_tokens": 50}}\n',
+        '{"ts": 10, "prompt_tokens": 300, "cache_read_input_tokens": 280, "completion_tokens": 40}\n'
+        '{"ts": 10.5, "prompt_tokens": 400, "cache_read_input_tokens": 0, "completion_tokens": 50}\n',
+        '{\n "object": "list",\n "data": [\n  {"ts": 10, "tokens_prompt": 300, "tokens_completion": 40},\n'
+        '  {"ts": 10.5, "tokens_prompt": 400, "tokens_completion": 50}\n ]\n}\n',
     ],
 )
 def test_a_table_is_told_by_its_columns(tmp_path: Path, text: str) -> None:
@@ -223,6 +233,22 @@ def test_a_table_is_told_by_its_columns(tmp_path: Path, text: str) -> None:
     assert trace.format == "columns"
     found = [(row.arrival_s, row.prompt_tokens, row.output_tokens) for row in trace.requests]
     assert found == [(0.0, 300, 40), (pytest.approx(0.5, abs=1e-3), 400, 50)]
+
+
+def test_bytes_and_sums_are_not_taken_for_the_tokens_of_a_request(tmp_path: Path) -> None:
+    path = write(tmp_path, "t", '{"time": 1, "request_length": 3000, "response_length": 4000}\n')
+    with pytest.raises(SpecError, match="unknown format with the columns time, request_length, response_length; "):
+        read(path)
+    path = write(tmp_path, "t", "start_time,input_tokens,output_tokens,num_model_requests\n1,30000,4000,120\n")
+    with pytest.raises(SpecError, match="num_model_requests: rows that are sums of many requests; must be a row a req"):
+        read(path)
+
+
+def test_a_project_is_no_session(tmp_path: Path) -> None:
+    row = '{"start_time": 1, "prompt_tokens": 30, "completion_tokens": 4, "session_id": "a"'
+    for end, sessions in (("}\n", {"a"}), (', "run_type": "llm"}\n', {None})):
+        trace = read(write(tmp_path, "t", (row + end) * 2))
+        assert {request.session for request in trace.requests} == sessions
 
 
 def test_rows_of_a_table_that_do_not_fit_are_counted(tmp_path: Path) -> None:

@@ -10,6 +10,25 @@ from planner.spec import SpecError
 # Under these keys multimodal models keep their language model; the first one found is read.
 TEXT_SECTIONS = ("text_config", "llm_config", "language_config", "thinker_config")
 _OF_THE_WHOLE = ("tie_word_embeddings", "quantization_config", "compression_config", "torch_dtype", "dtype")
+_SIZES = (
+    "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads",
+    "head_dim", "max_position_embeddings", "sliding_window",
+)  # fmt: skip
+# `transformers` writes of a nested section only what differs from the defaults of its class: these (None: has none).
+_LEFT_OUT: dict[str, dict[str, Any]] = {
+    kind: dict(zip(_SIZES, sizes, strict=True))
+    for kind, sizes in {
+        "llama": (32000, 4096, 11008, 32, 32, None, None, 2048, None),
+        "mistral": (32000, 4096, 14336, 32, 32, 8, None, 131072, 4096),
+        "qwen2": (151936, 4096, 22016, 32, 32, 32, None, 32768, None),
+        "qwen3": (151936, 4096, 22016, 32, 32, 32, 128, 32768, None),
+        "gemma": (256000, 3072, 24576, 28, 16, 16, 256, 8192, None),
+        "gemma2": (256000, 2304, 9216, 26, 8, 4, 256, 8192, 4096),
+        "gemma3_text": (262208, 2304, 9216, 26, 8, 4, 256, 131072, 4096),
+        "cohere2": (256000, 8192, 22528, 40, 64, None, None, 8192, 4096),
+    }.items()
+}
+_POSITIONS = {"falcon": 2048}  # of families whose published files never say
 
 
 def text_config(config: dict[str, Any]) -> dict[str, Any]:
@@ -18,9 +37,10 @@ def text_config(config: dict[str, Any]) -> dict[str, Any]:
         inner = config.get(key)
         if isinstance(inner, dict) and inner:
             outer = {name: config[name] for name in _OF_THE_WHOLE if config.get(name) is not None}
-            found = text_config(inner)
-            return {"model_type": str(config.get("model_type")) + "_text", **found, **outer}
-    return config
+            found = {"model_type": str(config.get("model_type")) + "_text", **text_config(inner)}
+            return {**_LEFT_OUT.get(str(found["model_type"]), {}), **found, **outer}
+    positions = _POSITIONS.get(str(config.get("model_type")))
+    return config if positions is None else {"max_position_embeddings": positions, **config}
 
 
 MOST = 10**9  # of a width or a count

@@ -5,6 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 SECTIONS = ("vision_config", "vision_model", "visual", "vit_config")
+# What `transformers` leaves out of a tower's section: the defaults of its class (width, MLP, depth, heads).
+_LEFT_OUT = {
+    "pixtral": (1024, 4096, 24, 16), "siglip_vision_model": (768, 3072, 12, 12),
+    "clip_vision_model": (768, 3072, 12, 12), "smolvlm_vision": (1152, 3072, 12, 16),
+}  # fmt: skip
+_SIZES = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
 GATED = ("qwen2_5_vl", "pixtral", "glm4v", "gemma4_vision", "exaone4_5")  # MLPs of three matrices
 
 
@@ -28,6 +34,8 @@ def vision_parameters(config: dict[str, Any], hidden: int) -> int:
     if section is None:
         return 0
     kind = str(section.get("model_type") or config.get("model_type") or "")
+    if kind in _LEFT_OUT:
+        section = {**dict(zip(_SIZES, _LEFT_OUT[kind], strict=True)), **section}
     width = _number(section, "embed_dim", "vt_hidden_size", "hidden_size", "width")
     depth = _number(section, "depth", "vt_num_hidden_layers", "num_hidden_layers", "layers")
     out = _number(section, "out_hidden_size", "text_hidden_size") or hidden

@@ -1,4 +1,4 @@
-"""Files of environment variables that lie beside a Compose file: `.env`, and those that `env_file` names."""
+"""Files beside the one that is imported: `.env` and `env_file` of Compose, and what `--config` names."""
 
 from __future__ import annotations
 
@@ -42,25 +42,29 @@ class EnvFiles:
 
     def _text(self, name: str) -> str | Note:
         """The text of a file, or why it is not read."""
+        text, fault = text_beside(self.folder, name)
+        if text is not None:
+            return text
+        return Note("warning", name, f"{fault}; variables of it that the command names stay unknown")
 
-        def why(text: str) -> Note:
-            return Note("warning", name, f"{text}; variables of it that the command names stay unknown")
 
-        if self.folder is None:
-            return why("is another file, which is not at hand")
-        try:
-            path = (self.folder / name).resolve()
-            if path.parent != self.folder.resolve():
-                return why("is not beside this file, and only such files are read")
-            if not path.is_file():
-                return why("is not there")
-            with path.open("rb") as file:
-                data = file.read(LARGEST + 1)
-            if len(data) > LARGEST:
-                return why(f"is larger than {LARGEST // 1000} kB")
-            return data.decode("utf-8-sig")
-        except (OSError, ValueError) as error:  # no permission, a name with a null byte, not UTF-8
-            return why(f"cannot be read ({error})")
+def text_beside(folder: Path | None, name: str) -> tuple[str | None, str]:
+    """(text, "") of a file in the folder itself, or (None, why it is not read)."""
+    if folder is None:
+        return None, "is another file, which is not at hand"
+    try:
+        path = (folder / name).resolve()
+        if path.parent != folder.resolve():
+            return None, "is not beside this file, and only such files are read"
+        if not path.is_file():
+            return None, "is not there"
+        with path.open("rb") as file:
+            data = file.read(LARGEST + 1)
+        if len(data) > LARGEST:
+            return None, f"is larger than {LARGEST // 1000} kB"
+        return data.decode("utf-8-sig"), ""
+    except (OSError, ValueError) as error:  # no permission, a name with a null byte, not UTF-8
+        return None, f"cannot be read ({error})"
 
 
 _LINE = re.compile(r"\s*(?:export\s+)?([A-Za-z_][\w.-]*)\s*=\s*(.*)")

@@ -69,14 +69,18 @@ def side_channels(servers: Sequence[Server], found: Sequence[Role], where: str) 
             text = f"{SIDE_CHANNEL_HOST} is not set: other pods are told to shake hands with localhost"
             notes.append(Note("mistake", server.key, text))
     hosts = [server for server in pair if server.place == "host"]
-    seen: dict[tuple[str, str], str] = {}
+    seen: dict[tuple[str, str, str], str] = {}
     for server in hosts:
         port = server.environment.get(SIDE_CHANNEL_PORT, "5600")
         host = server.environment.get(SIDE_CHANNEL_HOST, "localhost")
-        if (host, port) in seen:
-            text = f"{SIDE_CHANNEL_PORT} {port} is {seen[host, port]}'s too: the second server does not start"
+        place = (server.machine, host, port)
+        if place in seen:
+            text = f"{SIDE_CHANNEL_PORT} {port} is {seen[place]}'s too: the second server does not start"
             notes.append(Note("mistake", server.key, text))
-        seen.setdefault((host, port), server.key)
+        elif host == "localhost" and len({one.machine for one in hosts}) > 1:
+            text = f"{SIDE_CHANNEL_HOST} is not set: other machines are told to shake hands with localhost"
+            notes.append(Note("mistake", server.key, text))
+        seen.setdefault(place, server.key)
     return notes
 
 

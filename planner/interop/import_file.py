@@ -21,13 +21,14 @@ from planner.interop.import_reading import Choices, Imported, Note
 from planner.interop.import_vllm import is_command
 from planner.interop.wrapped import unwrapped
 from planner.spec import Aggregated, PoolSpec, Spec, SpecError, dump, parse
-from planner.spec.strict_yaml import read_mapping, read_text
+from planner.spec.strict_yaml import read_mapping, read_text, written
 
 ALLOWED = (
     "`vllm serve`, SGLang and TensorRT-LLM command lines and scripts, vLLM config files, Docker Compose, Kubernetes "
     "Deployments, StatefulSets, LeaderWorkerSets and DisaggregatedSets, KServe LLMInferenceServices, "
     "DynamoGraphDeployments and requests for one, Dynamo v0.3 graph configs, values of llm-d and production-stack, "
-    "Ray Serve LLM configs, SkyPilot tasks; a systemd unit, Dockerfile or Markdown page with one such command"
+    "Ray Serve LLM configs, SkyPilot tasks; a systemd unit, supervisor file, Dockerfile or Markdown page with one such "
+    "command"
 )
 # Forms of one YAML document, in the order in which they are tried.
 FORMS: tuple[tuple[Callable[[dict[str, Any]], bool], Callable[[dict[str, Any], str, str, Choices], Imported]], ...] = (
@@ -50,6 +51,7 @@ OTHERS = {
     r"\bllama-server\b|llama\.cpp|\bllama_cpp\b": "llama.cpp", r"\bollama\b": "Ollama", r"\bmlc_llm\b": "MLC LLM",
     r"\btritonserver\b": "Triton", r"nvcr\.io/nim/": "NIM", r"\bdeepspeed\b|\bmii\b": "DeepSpeed",
     r"\bvllm\s+bench\b": "a load generator without a server", r"^from vllm import|\bLLM\(": "vLLM's offline interface",
+    r"^(?:import|from) [\w.]+(?: import .*)?$": "a Python program",
 }  # fmt: skip
 NO_CHOICES = Choices()
 
@@ -104,12 +106,19 @@ def _documents(text: str, where: str) -> list[dict[str, Any]]:
     ]
 
 
+_APPLIED = re.compile(r"(?ms)<<-?\s*['\"]?(\w+)['\"]?[^\n]*\n(.*?)^\s*\1\s*$")
+
+
 def convert(text: str, where: str, name: str, choices: Choices = NO_CHOICES) -> Imported:
     """Foreign text as the data of planner's YAML. Raises SpecError."""
     text = unwrapped(text, where)
     plain = (line.strip() for line in text.splitlines())
     first = next((line for line in plain if line and not line.startswith("#")), "")
     yaml_like = re.match(r"---|[\"'\w./-]+\s*:(\s|$)|[{\[-]", first) is not None
+    script = is_command(_APPLIED.sub("", text))
+    inner = [body for _, body in _APPLIED.findall(text) if re.search(r"(?m)^kind:", body)]
+    if inner and not script:  # cat <<EOF | kubectl apply -f -
+        return convert("\n---\n".join(inner), where, name, choices)
     if is_command(text) and (text.lstrip().startswith("#!") or not yaml_like):
         return import_script.read(text, where, name, choices)
     try:
@@ -117,10 +126,6 @@ def convert(text: str, where: str, name: str, choices: Choices = NO_CHOICES) -> 
     except SpecError:
         if is_command(text) and not re.search(r"(?m)^(apiVersion|kind|services):", text):
             return import_script.read(text, where, name, choices)
-        applied = re.findall(r"(?ms)<<-?\s*['\"]?(\w+)['\"]?[^\n]*\n(.*?)^\s*\1\s*$", text)
-        inner = [body for _, body in applied if re.search(r"(?m)^kind:", body)]
-        if inner:  # cat <<EOF | kubectl apply -f -
-            return convert("\n---\n".join(inner), where, name, choices)
         if re.search(r"\{\{-?\s*[.$\w]", text):
             raise SpecError(
                 "{where}: a template with {{{{ }}}}; allowed: what `helm template` makes of it", where
@@ -159,8 +164,6 @@ def import_text(
     text: str, where: str, name: str, overrides: Sequence[str] = (), choices: Choices = NO_CHOICES
 ) -> Conversion:
     """Foreign text as a spec, with `a.b=value` overrides applied. Raises SpecError, also for a grave loss."""
-    import yaml
-
     given = next((text.partition("=")[2] for text in overrides if text.startswith("model=")), None)
     found = convert(text, where, name, choices if given is None else replace(choices, model=given))
     grave = next((note for note in found.notes if note.grave), None)
@@ -173,10 +176,8 @@ def import_text(
         )
     data: dict[str, Any] = found.data
     if remainder.MARK in text:
-        data = remainder.restored(
-            yaml.safe_load(dump(parse(yaml.safe_dump(data, sort_keys=False), where))), text, where
-        )
-    spec = parse(yaml.safe_dump(data, sort_keys=False), where, overrides)
+        data = remainder.restored(read_mapping(dump(parse(written(data), where)), where), text, where)
+    spec = parse(written(data), where, overrides)
     notes = list(found.notes)
     set_keys = {text.partition("=")[0] for text in overrides}
     for key, value in (("hardware", spec.hardware), ("workload", spec.workload.kind)):

@@ -14,7 +14,7 @@ from planner.interop.import_pods import POD, count, environment, hardware_of, na
 from planner.interop.import_reading import Choices, ForeignKeys, Imported, Note, Role, digits, items, section, unread
 from planner.interop.import_script import proxy_ports, router_of
 from planner.interop.import_servers import assemble
-from planner.interop.import_vllm import Options, options
+from planner.interop.import_vllm import Options, config_options, options
 from planner.interop.server import Server
 from planner.interop.shell import Command
 from planner.spec import Engine, SpecError
@@ -344,9 +344,6 @@ def read_trtllm_pair(data: dict[str, Any], where: str, name: str, choices: Choic
 # --- vLLM's own config file ------------------------------------------------------------------------------------
 
 
-_SWITCHES = {"yes": True, "on": True, "no": False, "off": False}  # vLLM reads YAML 1.1
-
-
 def is_vllm_config(data: dict[str, Any]) -> bool:
     """`vllm serve --config FILE`: options by their names, all at the top."""
     if {"deployment", "workload", "services"} & set(data) or any(isinstance(key, int) for key in data):
@@ -358,14 +355,7 @@ def is_vllm_config(data: dict[str, Any]) -> bool:
 
 def read_vllm_config(data: dict[str, Any], where: str, name: str, choices: Choices) -> Imported:
     """A file for `vllm serve --config`. Raises SpecError."""
-    words: list[str] = []
-    for key, value in data.items():
-        value = _SWITCHES.get(value.lower(), value) if isinstance(value, str) else value
-        if isinstance(value, bool):
-            words.append(f"--{key}" if value else f"--no-{key}")
-        elif value is not None:
-            words.append(f"--{key}={json.dumps(value) if isinstance(value, dict | list) else value}")
-    return assemble("vLLM config", name, where, [Server(options(words, where), "")], choices)
+    return assemble("vLLM config", name, where, [Server(config_options(data, where), "")], choices)
 
 
 # --- a proxy by itself -------------------------------------------------------------------------------------------

@@ -79,17 +79,19 @@ def visible(environment: Mapping[str, str]) -> int | None:
 
 def shared_gpus(found: Sequence[Started]) -> list[Note]:
     """Two servers on one GPU: here each has its own."""
-    seen: dict[str, int] = {}
+    seen: dict[tuple[str, str], int] = {}
     notes = []
     for index, one in enumerate(found):
         for gpu in str(one.environment.get("CUDA_VISIBLE_DEVICES", "")).split(","):
-            if gpu.strip().isdigit() and gpu in seen:
-                text = f"command {seen[gpu] + 1} has GPU {gpu} too; here each has its own"
+            here = (one.machine, gpu)
+            if gpu.strip().isdigit() and here in seen:
+                text = f"command {seen[here] + 1} has GPU {gpu} too; here each has its own"
                 notes.append(Note("loss", f"command {index + 1}", text))
-            seen.setdefault(gpu, index)
+            seen.setdefault(here, index)
     return notes
 
 
+_OWN_LINE = "an option on a line of its own: the line above does not end in \\, or is a comment"
 _PER_NODE = re.compile(r"(?m)^#SBATCH.*--(?:gpus-per-node|gres)[= ](?:gpu:)?(?:[A-Za-z][\w.-]*:)?(\d+)\b")
 _NODES = re.compile(r"(?m)^#SBATCH.*?(?:--nodes[= ]|-N\s*)(\d+)\b")
 
@@ -129,6 +131,7 @@ def read(text: str, where: str, name: str, choices: Choices) -> Imported:
             place="managed" if one.engine == "dynamo" else "host",
             named=False,
             doubts=one.doubts,
+            machine=one.machine,
         )
         for index, one in enumerate(found)
     ]
@@ -139,9 +142,7 @@ def read(text: str, where: str, name: str, choices: Choices) -> Imported:
                 notes += import_checks.proxy_mistakes(body, command.words[-1] if command.words else "proxy")
         if command.words and command.words[0].startswith("--"):
             words = " ".join(command.words[:3])
-            notes.append(
-                Note("loss", words, "an option on a line of its own: the line above does not end in \\", grave=True)
-            )
+            notes.append(Note("loss", words, _OWN_LINE, grave=True))
     ports = proxy_ports(others)
     made = assemble(NAMES[found[0].engine], name, where, servers, choices, ports=ports, notes=notes)
     section = made.data["deployment"]

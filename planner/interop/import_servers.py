@@ -5,18 +5,21 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from planner.engine.hub_ids import known
 from planner.engine.model_config import load_model
 from planner.interop import import_checks
+from planner.interop.env_files import text_beside
 from planner.interop.import_model import chosen, positions
 from planner.interop.import_offload import tiers
 from planner.interop.import_reading import Choices, Group, Imported, Note, Role, deployment, plain_name
-from planner.interop.import_vllm import engine, whole
+from planner.interop.import_vllm import Options, config_options, engine, whole
 from planner.interop.server import CONNECTORS, Server, connectors
 from planner.interop.vllm_options import meant
 from planner.spec import SpecError
+from planner.spec.strict_yaml import read_mapping
 
 ROLE_OF = {"kv_producer": "prefill", "kv_consumer": "decode"}
 _ROLE_WORDS: dict[Role, str] = {
@@ -228,6 +231,20 @@ def _alone(servers: Sequence[Server], found: list[Role], where: str) -> tuple[li
     return ["aggregated"] * len(found), [Note("loss", servers[0].key or "kv_role", text, grave=not files)]
 
 
+def _with_config(server: Server, folder: Path | None, where: str) -> Server:
+    """The server with the options of its `--config` file, where that lies beside; its own options win, as in vLLM."""
+    name = server.values.get("config")
+    if server.engine != "vllm" or not isinstance(name, str):
+        return server
+    text, _ = text_beside(folder, name)
+    if text is None:
+        return server
+    given = config_options(read_mapping(text, name), name)
+    own = {key: value for key, value in server.values.items() if key != "config"}
+    made = Options({**given.values, **own}, server.options.model or given.model, server.options.unknown)
+    return replace(server, options=made)
+
+
 def assemble(
     dialect: str,
     name: str,
@@ -251,6 +268,7 @@ def assemble(
         raise SpecError(
             "{where}: no server that is known; allowed: vLLM, Dynamo's vLLM workers, SGLang, TensorRT-LLM", where
         )
+    servers = [_with_config(server, choices.folder, where) for server in servers]
     for server in servers:
         if server.values.get("config") is not None:
             file = server.values["config"]

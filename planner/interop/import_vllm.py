@@ -101,6 +101,21 @@ def options(words: Iterable[str], where: str, engine: str = "vllm") -> Options:
     return found
 
 
+_SWITCHES = {"yes": True, "on": True, "no": False, "off": False}  # vLLM reads YAML 1.1
+
+
+def config_options(data: Mapping[str, Any], where: str) -> Options:
+    """The content of a file for `vllm serve --config`. Raises SpecError."""
+    words: list[str] = []
+    for key, value in data.items():
+        value = _SWITCHES.get(value.lower(), value) if isinstance(value, str) else value
+        if isinstance(value, bool):
+            words.append(f"--{key}" if value else f"--no-{key}")
+        elif value is not None:
+            words.append(f"--{key}={json.dumps(value) if isinstance(value, dict | list) else value}")
+    return options(words, where)
+
+
 def _ranks_within(values: dict[str, Any], where: str) -> None:
     """SGLang's attention in data parallel: its ranks share the GPUs of --tp-size; vLLM's have that many each."""
     size, ranks = (int(values.get(name, 1)) for name in ("tensor-parallel-size", "data-parallel-size"))
@@ -302,6 +317,7 @@ class Started:
     environment: Mapping[str, str]
     hints: tuple[str, ...] = ()
     doubts: tuple[str, ...] = ()
+    machine: str = ""
 
 
 def whole(value: Any, default: int) -> int:
@@ -328,6 +344,7 @@ def started(
                         one.environment,
                         (*one.hints, *command.hints),
                         (*one.doubts, *command.doubts),
+                        one.machine or command.machine,
                     )
                     for one in more
                 ]
@@ -354,7 +371,7 @@ def started(
         if any(word in ("--help", "-h", "--version") or word.startswith("--help=") for word in words):
             continue
         made = options(words, where, name)
-        servers.append(Started(name, made, command.environment, command.hints, command.doubts))
+        servers.append(Started(name, made, command.environment, command.hints, command.doubts, command.machine))
     return servers, others
 
 

@@ -33,6 +33,7 @@ class Server:
     place: Literal["host", "pod", "managed"] = "host"
     hardware: str | None = None
     named: bool = True  # the section's name is a role for certain
+    machine: str = ""  # where a script names several
     doubts: tuple[str, ...] = ()  # conditions of its script that it depends on and the script does not decide
 
     @property

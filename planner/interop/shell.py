@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from planner.interop.shell_tokens import BadShell, Word
+from planner.interop.shell_tokens import BadShell, Word, tokens
 from planner.interop.shell_words import Branch, Function, Loop, Node, Parser, Simple
 from planner.spec import SpecError
 
@@ -36,6 +36,7 @@ class Command:
     bodies: tuple[str, ...] = ()
     unbounded: str | None = None  # the loop around it, when nobody knows how often that runs
     doubts: tuple[str, ...] = ()
+    machine: str = ""  # the other one that it runs on, as `ssh` and `srun` name it
 
 
 @dataclass
@@ -45,6 +46,7 @@ class _Scope:
     names: tuple[str, ...] = ()  # of the functions around
     unbounded: str | None = None
     doubt: str | None = None  # the condition around, which nobody knows
+    machine: str = ""
 
 
 @dataclass
@@ -258,17 +260,20 @@ class Shell:
         targets = self.expand(node.targets, scope)
         raw = [word.raw for word in node.words]
         hints = (*targets, *raw, *scope.names, *self.comments[: -MOST_COMMENTS - 1 : -1])
+        machine = _machine(words) or scope.machine
         inner = script_of(words)
         if inner is None and node.bodies and words[0].rsplit("/", 1)[-1] in {*_SHELLS, "ssh"}:
             inner = node.bodies[0], []
         if inner is not None:
             self.depth += 1
             known = {**values, **positional(inner[1])}
-            self.run(Parser(inner[0]).parse(), replace(scope, values=known, names=(*scope.names, *targets)))
+            names = (*scope.names, *targets)
+            self.run(Parser(inner[0]).parse(), replace(scope, values=known, names=names, machine=machine))
             self.depth -= 1
             return
         doubts = tuple(dict.fromkeys((*self._doubts(self.asked), *filter(None, (scope.doubt,)))))
-        made = Command(tuple(words), environment, hints, scope.branch, tuple(node.bodies), scope.unbounded, doubts)
+        bodies = tuple(node.bodies)
+        made = Command(tuple(words), environment, hints, scope.branch, bodies, scope.unbounded, doubts, machine)
         self.found.append(made)
 
     def _doubts(self, names: Iterable[str]) -> tuple[str, ...]:
@@ -286,12 +291,7 @@ class Shell:
         self, name: str, operator: str, text: str, word: Word, scope: _Scope, local: dict[str, list[str]]
     ) -> None:
         if text.startswith("(") and text.endswith(")"):
-            parts = [
-                w
-                for part in Parser(text[1:-1].replace("\n", " ")).parse()
-                if isinstance(part, Simple)
-                for w in part.words
-            ]
+            parts = [token.word for token, _ in tokens(text[1:-1]) if token.kind == "word"]
             values = self.expand(parts, scope)
             local[name] = (scope.values.get(name, []) if operator == "+=" else []) + values
             scope.values[name] = local[name]
@@ -329,6 +329,22 @@ def _starts(body: Sequence[Node]) -> bool:
         ):
             return True
     return False
+
+
+def _machine(words: Sequence[str]) -> str:
+    """The machine that `ssh` or `srun` starts a command on; empty for this one, or where that is not said."""
+    base = words[0].rsplit("/", 1)[-1]
+    if base == "srun":
+        named = re.search(r"(?:^|\s)(?:-w\s*|--nodelist[= ])(\S+)", " ".join(words))
+        return named[1] if named else ""
+    if base != "ssh":
+        return ""
+    rest = list(words[1:])
+    while rest and rest[0].startswith("-"):
+        option = rest.pop(0)
+        if re.fullmatch(r"-[BbcDEeFIiJLlmOopQRSWw]", option):  # its value is the next word
+            rest = rest[1:]
+    return rest[0] if rest else ""
 
 
 def script_of(words: Sequence[str]) -> tuple[str, list[str]] | None:

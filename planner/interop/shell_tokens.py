@@ -13,6 +13,7 @@ PLACEHOLDER = re.compile(r"<[A-Za-z_][\w ./:-]*>")  # <MODEL> in documentation, 
 # A line that goes on in the next: by a backslash, perhaps pasted with the prompt of a terminal, or by the caret of
 # Windows where an option follows.
 _GOES_ON = r"\\[ \t]*\n(?:>[ \t]*(?=-))?|[ \t]\^[ \t]*\n(?=[ \t]*-)"
+_COMMENT_LINE = r"(?m)^([ \t]*#.*?)[ \t\\]+$"  # a backslash at its end does not go on
 
 
 class BadShell(ValueError):
@@ -140,7 +141,8 @@ def _double(text: str, at: int) -> tuple[list[tuple[str, Quote]], int]:
 
 def tokens(text: str) -> list[tuple[Token, list[str]]]:
     """Tokens in order, each operator `<<` with the bodies that follow its line. Raises BadShell."""
-    text = re.sub(_GOES_ON, " ", re.sub(r"(?m)^[ \t]*\$ (?=\S)", "", text.replace("\r\n", "\n")))
+    text = re.sub(_COMMENT_LINE, r"\1", text.replace("\r\n", "\n"))
+    text = re.sub(_GOES_ON, " ", re.sub(r"(?m)^[ \t]*\$ (?=\S)", "", text))
     found: list[tuple[Token, list[str]]] = []
     waiting: list[tuple[str, list[str]]] = []
     at = 0

@@ -1,4 +1,4 @@
-"""Commands inside Markdown, systemd units, Dockerfiles and PowerShell, as a script; other texts stay as they are."""
+"""Commands inside Markdown, systemd units, supervisor files, Dockerfiles and PowerShell, as a script; others stay."""
 
 from __future__ import annotations
 
@@ -39,6 +39,23 @@ def _unit(text: str, where: str) -> str:
     return "\n".join([*exports, *starts]) + "\n"
 
 
+def _programs(text: str, where: str) -> str:
+    """A file of supervisor: each program's command= with its environment=, its name as a comment before it."""
+    lines = []
+    for name, body in re.findall(r"(?ms)^\[program:([^\]\n]+)\](.*?)(?=^\[|\Z)", text):
+        keys = dict(
+            re.findall(r"(?m)^(\w+)[ \t]*=[ \t]*(.*(?:\n[ \t]+\S.*)*)", re.sub(r"(?m)[ \t]+;.*$|^;.*$", "", body))
+        )
+        words = shlex.shlex(keys.get("environment", ""), posix=True, punctuation_chars=",")
+        words.whitespace_split = True
+        variables = [word for word in words if "=" in word]
+        given = " ".join(f"{word.partition('=')[0]}={shlex.quote(word.partition('=')[2])}" for word in variables)
+        command = " ".join(keys.get("command", "").split("\n"))
+        copies = int(keys["numprocs"]) if keys.get("numprocs", "").isdigit() else 1
+        lines += [f"# {name}", *[f"{given} {command} &".strip()] * copies]
+    return "\n".join(lines) + "\n"
+
+
 def _dockerfile(text: str, where: str) -> str:
     """A Dockerfile: its variables, and ENTRYPOINT with CMD as words of the last image."""
     image, entry, command = "", "", ""
@@ -69,6 +86,7 @@ def _words(value: str) -> str:
 
 WRAPPERS: tuple[tuple[str, Callable[[str, str], str]], ...] = (
     (r"(?ms)\A(?=.*^\[Service\]).*^\s*ExecStart=", _unit),
+    (r"(?ms)^\[program:[^\]\n]+\].*^command[ \t]*=", _programs),
     (r"(?m)\A(?:\s*(?:#.*|ARG\s.*)?\n)*\s*FROM\s+(?:--\S+\s+)?\S+(?:\s+(?i:as)\s+\S+)?\s*$", _dockerfile),
     (r"(?m)^[ \t]*(?:```|~~~)", _markdown),
 )

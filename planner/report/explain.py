@@ -254,19 +254,21 @@ def _workers_enough(summary: Summary, busy: float) -> int:
 
 def _first_token(summary: Summary) -> Explanation:
     """TTFT misses its target or the line grows: which stage holds the requests, and what holds the stage?"""
-    stages = summary.missed_stages_ms if any(summary.missed_stages_ms.values()) else summary.stages_ms
+    late = any(summary.missed_stages_ms.values())
+    stages = summary.missed_stages_ms if late else summary.stages_ms
     stage = max(stages, key=lambda name: stages[name])
     growing = summary.stage_growth_per_s
     longest = max(growing, key=lambda name: growing[name], default=stage)
     if summary.saturation.saturated and growing.get(longest, 0.0) > _grows(summary):
         stage = longest  # it may wait after the first token, where TTFT does not see it
     share = stages[stage] / sum(stages.values()) if sum(stages.values()) else 0.0
-    time = message(
-        "{stage} is {share} of the time to first token ({time})",
-        STAGE_NAMES[stage],
-        percent(share),
-        milliseconds(stages[stage]),
-    )
+    name, part, spent = STAGE_NAMES[stage], percent(share), milliseconds(stages[stage])
+    if late:
+        time = message(
+            "{stage} is {share} of the time to first token of requests that miss its target ({time})", name, part, spent
+        )
+    else:
+        time = message("{stage} is {share} of the time to first token ({time})", name, part, spent)
     causes: dict[str, Callable[[Summary, str], Explanation]] = {
         "retrieval": lambda s, t: Explanation(
             "retrieval", "retrieval", (message("Retrieval makes first tokens late."), _line(s, t))

@@ -389,7 +389,10 @@ def say(console: Screen, text: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """One metric of two runs. `change` is b / a - 1; `better` names the better run, "" when neither is."""
+    """One metric of two runs. `change` is b / a - 1, None where one is negative, as slopes are.
+
+    `better` names the better run, "" when neither is.
+    """
 
     name: str
     a: float | None
@@ -405,7 +408,7 @@ def compare(a: Summary, b: Summary) -> list[Difference]:
         first, second = a[name], b[name]
         if first is None and second is None:
             continue
-        change = second / first - 1 if first and second is not None else None
+        change = second / first - 1 if first and second is not None and first > 0 <= second else None
         better = ""
         if first is not None and second is not None and first != second and METRICS[name].better != "none":
             better = "A" if (first > second) == (METRICS[name].better == "higher") else "B"

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-import yaml
 from pydantic import Field, model_validator
 
 from planner.messages import message
@@ -31,6 +30,7 @@ from planner.spec.strict_yaml import (
     read_text,
     read_value,
     shorten,
+    written,
 )
 from planner.spec.workload import (
     Concurrency,
@@ -214,8 +214,16 @@ def load(path: str | Path | None = None, overrides: Sequence[str] = ()) -> Spec:
     text = read_text(file)
     if _FOREIGN.search(text):
         raise SpecError("{where}: is another stack's file; allowed: the YAML that `planner import` makes of it", where)
+    if _TABLE.match(text):
+        raise SpecError(
+            "{where}: is a table of requests, not a deployment; allowed: a YAML file, and `planner replay` for a trace",
+            where,
+        )
     return parse(text, str(where), overrides)
 
+
+# JSON lines, or a header of three columns and a number below it.
+_TABLE = re.compile(r"\ufeff?\s*(?:\{.*\}[ \t]*\r?\n\s*\{|[^\n:#{\[]+([,;\t])[^\n:#]+\1[^\n:#]*\n[^\n]*\d)")
 
 # A script, a command line, or a key at the top that only other stacks have.
 _FOREIGN = re.compile(
@@ -257,7 +265,7 @@ def _data(value: Any) -> Any:
 
 def dump(spec: Spec) -> str:
     """The spec as YAML with only the keys that differ from their defaults; `parse` gives the same spec back."""
-    return str(yaml.safe_dump(_plain(spec), sort_keys=False, default_flow_style=None, width=110))
+    return written(_plain(spec), default_flow_style=None, width=110)
 
 
 def schema() -> dict[str, Any]:

@@ -145,6 +145,21 @@ _Loader.add_constructor("tag:yaml.org,2002:int", _int)
 _Loader.add_constructor("tag:yaml.org,2002:float", _float)
 
 
+class _Dumper(yaml.SafeDumper):
+    """Texts that `_Loader` takes for something else are quoted, not only those of YAML 1.1: `08`, `1e3`."""
+
+    yaml_implicit_resolvers = {first: list(known) for first, known in yaml.SafeDumper.yaml_implicit_resolvers.items()}
+
+
+for _begins, _known in _Loader.yaml_implicit_resolvers.items():
+    _Dumper.yaml_implicit_resolvers.setdefault(_begins, []).extend(_known)
+
+
+def written(data: Any, **options: Any) -> str:
+    """Plain data as YAML that `read_value` gives back."""
+    return str(yaml.dump(data, Dumper=_Dumper, sort_keys=False, **options))
+
+
 def _quick() -> type[Any]:
     """The same of libyaml, several times as fast where it can be had. For our own files: deep nesting crashes it."""
     if not yaml.__with_libyaml__:

@@ -15,7 +15,7 @@ from planner.suggestion.verdict import Advantage, Word
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """One passing probe: speed for a user against output of a GPU."""
+    """A candidate at a rate within the targets: speed for a user against output of a GPU."""
 
     name: str
     rate: float

@@ -259,14 +259,17 @@ def explanation(verdict: Verdict) -> list[str]:
 
 
 def pareto(rows: Sequence[Row], gpus: int) -> tuple[Point, ...]:
-    """Passing probes that no other beats in both speed for a user and output of a GPU, fastest for users first."""
-    points = [
+    """What no other beats in both speed for a user and output of a GPU, fastest for users first.
+
+    Of each candidate its highest rate as its row has it, and the probes that pass below: what passed above did so in
+    short runs, or with one list of requests.
+    """
+    points = [Point(row.name, row.rate, row.tokens_s_user, row.output_tokens_s_gpu) for row in rows if row.rate > 0] + [
         Point(row.name, probe.rate, probe.tokens_s_user, probe.output_tokens_s / gpus)
         for row in rows
-        if row.rate > 0  # one list of requests may pass where the others do not
         for found in row.searches[:1]
         for probe in found.probes
-        if probe.passed
+        if probe.passed and probe.rate < row.rate
     ]
     points.sort(key=lambda point: (-point.tokens_s_user, -point.output_tokens_s_gpu, point.name))
     front: list[Point] = []

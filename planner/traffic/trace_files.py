@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -24,6 +25,15 @@ MOST_RATIO = 200  # a trace's text is at most 40 times its gzip; a bomb is 1,000
 FREE = 4 * 2**20  # bytes of text before the ratio counts
 OFTEN = 2**17  # bytes of text from one word on how far the reading is to the next
 HEAD = 2**16  # bytes that tell a format
+
+
+def _list_in(head: str) -> str | None:
+    """Where ijson finds the list of objects that a file is; None for lines of objects."""
+    text = head.lstrip()
+    if text.startswith("["):
+        return "item"
+    inside = re.match(r"\{[ \t]*\r?\n(?:[ \t]*\"\w+\":[^\[{\n]*\n)*[ \t]*\"(\w+)\":\s*\[\s*\{", text)
+    return None if inside is None else f"{inside[1]}.item"
 
 
 class _Counted:
@@ -137,9 +147,10 @@ class TraceSource:
                 raise BadLine("not JSON ({error}); must be one JSON value", text) from None
 
     def objects(self) -> Iterator[tuple[int, dict[str, Any] | BadLine]]:
-        """Numbered JSON objects: one a line, or those of one list; BadLine for what is none."""
-        if self.head().lstrip().startswith("["):
-            for number, value in enumerate(self.values("item"), start=1):
+        """Numbered JSON objects: one a line, or those of one list, be it inside an object; BadLine for what is none."""
+        prefix = _list_in(self.head())
+        if prefix is not None:
+            for number, value in enumerate(self.values(prefix), start=1):
                 kind = type(value).__name__
                 bad = BadLine("a JSON {what}; must be one object a line", kind)
                 yield number, value if isinstance(value, dict) else bad

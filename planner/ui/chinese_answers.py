@@ -183,6 +183,9 @@ ANSWERS: dict[str, str] = {
     "Retrieval makes first tokens late.": "检索使首 token 变慢。",
     "First tokens are late, and this run does not record why.": "首 token 很慢，而此次运行没有记录原因。",
     "This run records no engine steps to say more.": "此次运行没有记录引擎步，无法进一步说明。",
+    "{stage} is {share} of the time to first token of requests that miss its target ({time})": (
+        "在未达首 token 目标的请求中，{stage}占首 token 时间的 {share}（{time}）"
+    ),
     "{stage} is {share} of the time to first token ({time})": "{stage}占首 token 时间的 {share}（{time}）",
     "{time}.": "{time}。",
     "{time}; {then}.": "{time}；{then}。",

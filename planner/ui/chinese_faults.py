@@ -177,6 +177,9 @@ FAULTS: dict[str, str] = {
         "{path}：无法读取（{fault}）；可用：可读取的{wanted}"
     ),
     "{path}: not UTF-8 text; allowed: {wanted}": "{path}：不是 UTF-8 文本；可用：{wanted}",
+    "{where}: is a table of requests, not a deployment; allowed: a YAML file, and `planner replay` for a trace": (
+        "{where}：是请求的表格，不是部署；可用：YAML 文件；轨迹请用 `planner replay`"
+    ),
     "{where}: is another stack's file; allowed: the YAML that `planner import` makes of it": (
         "{where}：是其他系统的文件；可用：由 `planner import` 转换成的 YAML"
     ),

@@ -94,6 +94,9 @@ TRAFFIC: dict[str, str] = {
     "no columns of a time, prompt tokens and output tokens; must have all three": (
         "没有时间、提示词词元数和输出词元数这三列；三列都须有"
     ),
+    "{key}: rows that are sums of many requests; must be a row a request": (
+        "{key}：每行是许多请求之和；须为每个请求一行"
+    ),
     "{key} is missing; must be in every row": "缺少 {key}；每一行都须有",
     "no list {key!r}; must be the result of `vllm bench serve --save-result --save-detailed`": (
         "没有列表 {key!r}；须为 `vllm bench serve --save-result --save-detailed` 的结果"

@@ -8,10 +8,10 @@ import zipfile
 from pathlib import Path
 
 import streamlit as st
-import yaml
 
 from planner.interop.export import TARGETS, export
 from planner.spec import Spec, SpecError, parse
+from planner.spec.strict_yaml import written
 from planner.suggestion.words import pick, sentence
 from planner.ui import compute
 from planner.ui.answer import answered
@@ -93,7 +93,7 @@ def tuned(spec: Spec) -> list[str]:
 def whole(spec: Spec) -> str:
     """The spec with every key, defaults too, so that later defaults do not change it."""
     data = spec.model_dump(mode="json", by_alias=True, exclude_none=True)
-    return str(yaml.safe_dump(data, sort_keys=False, width=110))
+    return written(data, width=110)
 
 
 def exported(spec: Spec, target: str) -> dict[str, str]:

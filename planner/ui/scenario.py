@@ -9,14 +9,13 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from planner.engine.catalogue import hardware, names
 from planner.engine.model_config import model_config
 from planner.engine.profiles import load_profile
 from planner.messages import message, said
 from planner.spec import Spec, SpecError, config_root, parse
 from planner.spec.faults import unknown
+from planner.spec.strict_yaml import written
 from planner.suggestion.tasks import FEWEST, MOST, REQUESTS_PER_GPU
 from planner.system.wires import default_preset
 from planner.traffic.workload import at_rate
@@ -160,7 +159,7 @@ class Scenario:
         profile = profile_for(self.model, self.hardware)
         if profile is not None and not any(line.startswith(("model=", "hardware=")) for line in lines):
             data["profile"] = profile
-        spec = parse(yaml.safe_dump(data), "scenario", lines)
+        spec = parse(written(data), "scenario", lines)
         if self.traffic == TRACE or any(line.startswith("workload.") for line in lines):
             return spec
         return at_rate(spec, self.sent_rate)
