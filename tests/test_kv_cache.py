@@ -26,7 +26,7 @@ def listed(keys: Keys) -> tuple[int, ...]:
 
 def of(*keys: int) -> Keys:
     """Blocks of which none goes on with the number of the one before."""
-    return Keys(tuple(range(len(keys))), keys, len(keys))
+    return Keys(list(range(len(keys))), list(keys), len(keys), len(keys))
 
 
 def tokens_of(segments: tuple[tuple[int, int], ...]) -> list[tuple[int, int]]:
