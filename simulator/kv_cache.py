@@ -13,7 +13,6 @@ that are used and freed together; a run is cut where a request uses or repeats a
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from functools import lru_cache
@@ -46,7 +45,13 @@ class Keys:
         last = self.pieces - 1
         piece = min(piece, last)
         if starts[piece] > block or (piece < last and starts[piece + 1] <= block):
-            piece = bisect_right(starts, block, 0, self.pieces) - 1
+            piece, after = 0, self.pieces
+            while after - piece > 1:  # it is from `piece` on, before `after`; the standard library's bisect is a call
+                middle = (piece + after) >> 1
+                if starts[middle] <= block:
+                    piece = middle
+                else:
+                    after = middle
         return self.bases[piece] + (block - starts[piece])
 
     def piece(self, block: int, first: int) -> int:
