@@ -265,7 +265,7 @@ def served(
         rules.append(Settled(window, OPEN * (1 - spec.slo.attainment)))
     stop = (lambda cluster: any(rule(cluster) for rule in rules)) if rules else None
     until_s = window.end_s + period.after_s if period is not None and ends else math.inf
-    cluster = SimulatedCluster(system, load, record_steps=False, stop=stop, until_s=until_s)
+    cluster = SimulatedCluster(system, load, record_steps=False, record_transfers=False, stop=stop, until_s=until_s)
     visits = cluster.run()
     if misses and cluster.stopped and all(one.hopeless for one in misses):
         return misses
