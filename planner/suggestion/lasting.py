@@ -1,17 +1,16 @@
 """What deployments hold for long: engines near their edge fill up so slowly that short runs do not see it.
 
-Of each the highest rate up to a given one. Runs are long and few are needed, so that two are made at a time where only
-one deployment is looked at: at rates that halve the space twice.
+Of each the highest rate up to a given one. Runs are long and few are needed: where only one deployment is looked at,
+the run that its search would go on with should the next one fail is made beside that one. It changes no result.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from planner.suggestion.probe import Pace
-from planner.suggestion.search import FURTHER, HOPELESS, WIDEST, Probe, probe, system_of
+from planner.suggestion.search import Probe, highest_rate, probe, system_of
 from planner.suggestion.tasks import HELD, ProbeTask
 
 FEWER = 0.05  # of the requests that may miss the targets for long, besides those that may anyway
@@ -35,36 +34,45 @@ def for_long(task: ProbeTask) -> Probe:
 
 def held(tasks: Sequence[ProbeTask], each: Each) -> list[float]:
     """For each task the highest rate, up to its own, that is held for as long as its period; within HELD."""
-    low, high = [0.0] * len(tasks), [math.inf] * len(tasks)
-    wanted = [(at, task.rate) for at, task in enumerate(tasks)]
-    while wanted:
-        runs = each(for_long, [replace(tasks[at], rate=rate) for at, rate in wanted])
-        for (at, rate), run in zip(wanted, runs, strict=True):
-            if not run.passed:
-                high[at] = min(high[at], rate)
-        for (at, rate), run in zip(wanted, runs, strict=True):  # above a rate that is not held none is
-            if run.passed and rate < high[at]:
-                low[at] = max(low[at], rate)
-        left = [at for at, task in enumerate(tasks) if _is_open(task.rate, low[at], high[at])]
-        several = 2 if len(left) == 1 else 1
-        wanted = [(at, rate) for at in left for rate in _next(tasks[at].rate, low[at], high[at], several)]
-    return low
+    runs: list[dict[float, Probe]] = [{} for _ in tasks]
+    while True:
+        ends = [_search(task.rate, known) for task, known in zip(tasks, runs, strict=True)]
+        left = [(at, one.rate) for at, one in enumerate(ends) if isinstance(one, _Wanted)]
+        if not left:
+            return [one for one in ends if not isinstance(one, _Wanted)]
+        if len(left) == 1:
+            ((at, rate),) = left
+            beside = _search(tasks[at].rate, runs[at] | {rate: _failed(rate)})
+            left += [(at, beside.rate)] if isinstance(beside, _Wanted) else []
+        found = each(for_long, [replace(tasks[at], rate=rate) for at, rate in left])
+        for (at, rate), run in zip(left, found, strict=True):
+            runs[at][rate] = run
 
 
-def _is_open(start: float, low: float, high: float) -> bool:
-    if low:
-        return low < start and high > (1 + HELD) * low
-    return high > start / HOPELESS
+class _Wanted(Exception):
+    """A search goes on with a run at this rate, which is not known."""
+
+    def __init__(self, rate: float) -> None:
+        super().__init__(rate)
+        self.rate = rate
 
 
-def _next(start: float, low: float, high: float, several: int) -> list[float]:
-    """So many rates: at even steps between the two, or ever further below where none is held yet."""
-    if low:
-        several = min(several, math.ceil(math.log(high / low) / math.log1p(HELD)) - 1)
-        return [low * (high / low) ** (step / (several + 1)) for step in range(1, several + 1)]
-    found: list[float] = []
-    for _ in range(several):
-        below = start / high
-        high /= (1 + 0.99 * HELD) if below == 1.0 else min(max(below * below, FURTHER), WIDEST)
-        found.append(high)
-    return found
+def _search(start: float, known: dict[float, Probe]) -> float | _Wanted:
+    """What it finds, or what it lacks."""
+
+    def run(rate: float) -> Probe:
+        if rate not in known:
+            raise _Wanted(rate)
+        return known[rate]
+
+    try:
+        first = run(start)
+        if first.passed:
+            return start
+        return highest_rate(run, start, tolerance=HELD, step=1 + 0.99 * HELD, known=(first,)).rate
+    except _Wanted as wanted:
+        return wanted
+
+
+def _failed(rate: float) -> Probe:
+    return Probe(rate, False, 0.0, 0.0, 0.0, 0.0, 0.0, True)
