@@ -17,7 +17,16 @@ import random
 from collections.abc import Collection, Iterable, Sequence
 from typing import NamedTuple, Protocol
 
-from planner.routing import NEEDS_DISTANCE, NEEDS_OVERLAP, POLICIES, Query, RouterState, WorkerLoad, prefills_locally
+from planner.routing import (
+    NEEDS_DISTANCE,
+    NEEDS_OVERLAP,
+    POLICIES,
+    Query,
+    RouterState,
+    WorkerLoad,
+    least_loaded,
+    prefills_locally,
+)
 from planner.spec import Disaggregated
 from planner.system.resolve import Pool, System
 
@@ -79,13 +88,25 @@ class Place:
 class _Door:
     """The router in front of one pool, and what it remembers. Random policies draw from `seed`."""
 
-    __slots__ = ("_distances", "_holds_blocks", "_overlap", "_policy", "_size", "_state", "pool")
+    __slots__ = (
+        "_distances",
+        "_holds_blocks",
+        "_least_loaded",
+        "_none",
+        "_overlap",
+        "_policy",
+        "_size",
+        "_state",
+        "pool",
+    )
 
     def __init__(self, pool: Pool, seed: int) -> None:
         name, role = pool.router.policy, pool.role
         self.pool = pool
         self._state = _memory(pool, seed)
         self._policy = POLICIES[name]
+        self._least_loaded = name == "least_loaded"  # which compiled code calls without a detour
+        self._none: list[int] = []  # cached tokens of as many workers as there were
         # A decode worker is sent the whole prompt's KV; what it has cached of it saves no prefill.
         self._overlap = name in NEEDS_OVERLAP and role != "decode"
         self._distances = name in NEEDS_DISTANCE
@@ -98,9 +119,13 @@ class _Door:
             raise NoWorker(self.pool.role)
         if workers == 1:
             return 0
-        overlap = view.overlap() if self._overlap else [0] * workers
+        if len(self._none) != workers:
+            self._none = [0] * workers
+        overlap = view.overlap() if self._overlap else self._none
         far = view.distances_s() if self._distances else ()
         query = Query(ask.session_id, ask.prompt_tokens, self._size, overlap, far, self._holds_blocks)
+        if self._least_loaded:
+            return least_loaded(query, view.seen, self._state)
         return self._policy(query, view.seen, self._state)
 
 

@@ -35,19 +35,62 @@ from simulator.sequence import (
     Sequence,
 )
 
+MOST_PIECES: Final = 1 << 19  # of keys, in each of the two dicts of those that are known: 40 MB where none is shared
 
-class _Latest:
-    """Whose keys were asked for last: a router asks, then the engine that it chose."""
 
-    __slots__ = ("keys", "plain", "request", "size")
+class _Known:
+    """Keys of a request with blocks of `size` tokens: of its prompt, and with so many tokens of its `answer`."""
+
+    __slots__ = ("answer", "answered", "keys", "request", "resumed", "size")
+
+    def __init__(self, request: Request, size: int, keys: Keys) -> None:
+        self.request, self.size, self.keys = request, size, keys
+        self.answer = 0  # not asked for yet
+        self.resumed = False  # its answer had begun with the run
+        self.answered: Keys = NO_KEYS
+
+
+class KnownKeys:
+    """Keys of the requests that were asked for lately, by identity: a list is sent again and again, at other rates.
+
+    A request itself says no more about its keys than a hash of all that it is put together from, which costs more than
+    to look for it. `old` ones are forgotten once as many newer ones are known.
+    """
+
+    __slots__ = ("_new", "_old", "_pieces")
 
     def __init__(self) -> None:
-        self.request: Request | None = None
-        self.keys: Keys = NO_KEYS
-        self.size = self.plain = 0  # of its blocks, and of blocks that hold keys and values
+        self._new: dict[int, _Known] = {}
+        self._old: dict[int, _Known] = {}
+        self._pieces = 0  # of those in `new`
+
+    def of(self, request: Request, size: int) -> _Known | None:
+        number = id(request)
+        found = self._new.get(number)
+        if found is None:
+            found = self._old.get(number)
+            if found is None:
+                return None
+            self._keep(number, found)
+        return found if found.size == size else None
+
+    def add(self, request: Request, size: int, keys: Keys) -> None:
+        self._keep(id(request), _Known(request, size, keys))
+
+    def _keep(self, number: int, one: _Known) -> None:
+        self._pieces += one.keys.pieces + 1
+        if self._pieces > MOST_PIECES:
+            self._old, self._new = self._new, {}
+            self._pieces = 0
+        self._new[number] = one
 
 
-LATEST: Final = _Latest()
+_known: Final[dict[int, KnownKeys]] = {}  # by the size of blocks
+
+
+def known_keys(block_size: int) -> KnownKeys:
+    """What engines with such blocks share."""
+    return _known.setdefault(block_size, KnownKeys())
 
 
 class Scheduler(Decodes):
@@ -68,6 +111,7 @@ class Scheduler(Decodes):
         self.turn = 0  # plans so far
         self.fast_forward = fast_forward
         self.shared_content = shared_content and limits.prefix_caching
+        self._known = known_keys(limits.block_size)
         self.chunked = limits.chunked_prefill and not limits.prefill_first
         self.waiting: deque[Sequence] = deque()
         self.loading: dict[Sequence, None] = {}  # remote, blocks allocated, KV not read yet
@@ -94,15 +138,15 @@ class Scheduler(Decodes):
         shared, segments = request.shared_tokens, request.segments
         if shared < size:
             return NO_KEYS
-        latest = LATEST
-        if latest.request is request and latest.size == size and latest.plain == self.limits.block_size:
-            return latest.keys
+        known = self._known.of(request, size)
+        if known is not None:
+            return known.keys
         kept = segments
         if request.prompt_tokens - segments[-1][1] == shared:
             kept = segments[:-1]  # without their private tails many prompts are the same
-        latest.request, latest.size, latest.plain = request, size, self.limits.block_size
-        latest.keys = self._keys(kept, shared, size)
-        return latest.keys
+        keys = self._keys(kept, shared, size)
+        self._known.add(request, size, keys)
+        return keys
 
     def _keys(self, segments: Segments, tokens: int, size: int) -> Keys:
         """Blocks that hold keys alone, and so twice the tokens, are no copies of others."""
@@ -111,6 +155,15 @@ class Scheduler(Decodes):
 
     def _keys_with(self, seq: Sequence, answer: int) -> Keys:
         """Keys of its whole prompt and of so many tokens of its answer."""
+        known, resumed = self._known.of(seq.request, seq.block_tokens), seq.mode == "resumed"
+        if known is None:
+            return self._walked_with(seq, answer)
+        if known.answer != answer or known.resumed != resumed:
+            known.answered = self._walked_with(seq, answer)
+            known.answer, known.resumed = answer, resumed
+        return known.answered
+
+    def _walked_with(self, seq: Sequence, answer: int) -> Keys:
         request, size, prompt = seq.request, seq.block_tokens, seq.keys
         if (
             seq.mode != "resumed"

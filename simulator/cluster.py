@@ -148,6 +148,7 @@ class SimulatedCluster:
         *,
         fast_forward: bool = True,
         record_steps: bool = True,
+        record_transfers: bool = True,
         stop: Callable[[SimulatedCluster], bool] | None = None,
         until_s: float = math.inf,
     ) -> None:
@@ -156,6 +157,7 @@ class SimulatedCluster:
         self.load = load
         self.visits: list[Visit] = []  # in the order in which they became known
         self.transfers = Transfers()
+        self._record_transfers = record_transfers
         self.outstanding = 0
         self._inside = 0  # requests that have been sent and have not ended
         self._asleep: list[Event] = []  # of those who wait for somebody to come
@@ -666,7 +668,8 @@ class SimulatedCluster:
         visit.transfer_end_s = now
         wire, size = visit.sent
         visit.sent = NOTHING_SENT
-        self.transfers.add(visit, wire, size, visit.transfer_start_s, now)  # posting counts, as where vLLM is watched
+        if self._record_transfers:  # posting counts, as where vLLM is watched
+            self.transfers.add(visit, wire, size, visit.transfer_start_s, now)
         if not self._pushes:
             self._read(visit, -1, now)
         self._release(visit, now)
@@ -703,7 +706,8 @@ class SimulatedCluster:
         if not push.complete:
             return
         visit.transfer_start_s, visit.transfer_end_s = push.handed_s, now
-        self.transfers.add(visit, push.wire, push.moved, push.first_s, push.last_s)
+        if self._record_transfers:
+            self.transfers.add(visit, push.wire, push.moved, push.first_s, push.last_s)
         self._release(visit, now)
         self._notice(visit, now)
 

@@ -13,7 +13,6 @@ that are used and freed together; a run is cut where a request uses or repeats a
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from functools import lru_cache
@@ -28,40 +27,49 @@ class Keys:
     """A key for each of a prompt's leading `length` blocks; equal keys mean equal blocks after equal prefixes.
 
     They are numbered on inside each piece: piece i begins at block `starts[i]` with the key `bases[i]`. So keys cost
-    what a prompt is put together from, however long its parts are.
+    what a prompt is put together from, however long its parts are. Of both lists the first `pieces` count: what a later
+    turn adds stands behind them, so that the turns of a session share one list.
     """
 
-    __slots__ = ("bases", "length", "starts")
+    __slots__ = ("bases", "length", "pieces", "starts")
 
-    def __init__(self, starts: tuple[int, ...], bases: tuple[int, ...], length: int) -> None:
+    def __init__(self, starts: list[int], bases: list[int], pieces: int, length: int) -> None:
         self.starts = starts
         self.bases = bases
+        self.pieces = pieces
         self.length = length
 
     def at(self, block: int, piece: int = LAST) -> int:
         """The key of a block, which may well be in that piece: who asks for one near the end asks most."""
         starts = self.starts
-        last = len(starts) - 1
+        last = self.pieces - 1
         piece = min(piece, last)
         if starts[piece] > block or (piece < last and starts[piece + 1] <= block):
-            piece = bisect_right(starts, block) - 1
+            piece, after = 0, self.pieces
+            while after - piece > 1:  # it is from `piece` on, before `after`; the standard library's bisect is a call
+                middle = (piece + after) >> 1
+                if starts[middle] <= block:
+                    piece = middle
+                else:
+                    after = middle
         return self.bases[piece] + (block - starts[piece])
 
     def piece(self, block: int, first: int) -> int:
         """The piece that a block lies in, which is `first` or soon after."""
         starts = self.starts
-        last = len(starts) - 1
+        last = self.pieces - 1
         while first < last and starts[first + 1] <= block:
             first += 1
         return first
 
     def head(self, blocks: int) -> Keys:
         """Of the first `blocks` blocks, or all."""
-        return Keys(self.starts, self.bases, blocks) if blocks < self.length else self
+        return Keys(self.starts, self.bases, self.pieces, blocks) if blocks < self.length else self
 
     def apart(self, size: int) -> Keys:
         """Other keys, of blocks of `size` tokens that are no copies of these."""
-        return Keys(self.starts, tuple([_key((base, size)) for base in self.bases]), self.length)
+        bases = [_key((base, size)) for base in self.bases[: self.pieces]]
+        return Keys(self.starts[: self.pieces], bases, self.pieces, self.length)
 
 
 def _key(content: tuple[int, ...]) -> int:
@@ -78,44 +86,56 @@ class Walked(Keys):
     __slots__ = ("filled", "last", "part")
 
     def __init__(
-        self, starts: tuple[int, ...], bases: tuple[int, ...], length: int, last: int, filled: int, part: int
+        self, starts: list[int], bases: list[int], pieces: int, length: int, last: int, filled: int, part: int
     ) -> None:
-        super().__init__(starts, bases, length)
+        super().__init__(starts, bases, pieces, length)
         self.last = last
         self.filled = filled
         self.part = part
 
     def then(self, content: int, tokens: int, block_size: int) -> Walked:
         """One segment further, or a part of it."""
-        starts, bases, end, key, filled = self.starts, self.bases, self.length, self.last, self.filled
+        end, key, filled = self.length, self.last, self.filled
+        more = Walked(self.starts, self.bases, self.pieces, end, key, filled, 0)
         offset = 0
         if filled:
             offset = min(block_size - filled, tokens)
             part = _key((self.part, content, offset))
             if filled + offset < block_size:
-                return Walked(starts, bases, end, key, filled + offset, part)
+                more.filled, more.part = filled + offset, part
+                return more
             key = _key((key, part))
-            starts += (end,)
-            bases += (key,)
+            more.begin(end, key)
             end += 1
         whole = (tokens - offset) // block_size
         if whole:
             base = _key((key, content, offset))
-            starts += (end,)
-            bases += (base,)
+            more.begin(end, base)
             end += whole
             key = base + whole - 1
             offset += whole * block_size
-        filled = tokens - offset
-        return Walked(starts, bases, end, key, filled, _key((content, offset, filled)) if filled else 0)
+        more.length, more.last, more.filled = end, key, tokens - offset
+        if more.filled:
+            more.part = _key((content, offset, more.filled))
+        return more
+
+    def begin(self, start: int, base: int) -> None:
+        """One piece more: it is in the lists already, or fits behind all that they have; else in lists of its own."""
+        at = self.pieces
+        if at < len(self.starts) and (self.starts[at] != start or self.bases[at] != base):
+            self.starts, self.bases = self.starts[:at], self.bases[:at]
+        if at == len(self.starts):
+            self.starts.append(start)
+            self.bases.append(base)
+        self.pieces = at + 1
 
 
-NO_KEYS: Final = Walked((), (), 0, 0, 0, 0)
+NO_KEYS: Final = Walked([], [], 0, 0, 0, 0, 0)
 MOST_WALKED: Final = 4096
 _walked: OrderedDict[tuple[Segments, int], Walked] = OrderedDict()  # the latest ones
 
 
-@lru_cache(maxsize=16384)
+@lru_cache(maxsize=4096)
 def block_keys(segments: Segments, tokens: int, block_size: int) -> Walked:
     """Keys of the full blocks of the first `tokens` tokens.
 
@@ -125,7 +145,7 @@ def block_keys(segments: Segments, tokens: int, block_size: int) -> Walked:
     """
     whole, rest = _whole(segments, tokens)
     at = 0
-    walked = NO_KEYS
+    walked = Walked([], [], 0, 0, 0, 0, 0)
     for back in range(min(3, whole + 1)):
         found = _walked.get((segments[: whole - back], block_size))
         if found is not None:

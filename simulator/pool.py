@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 
 from planner.engine.host_costs import MOST_TOGETHER
 from planner.engine.step_time import AffineStep
-from planner.routing import NEEDS_OVERLAP, WorkerLoad, rank_of, served_before, together
+from planner.routing import NEEDS_OVERLAP, STAYS, WorkerLoad, rank_of, served_before, together
 from planner.spec import Retrieval
 from planner.system.resolve import Pool, WorkerPlace
 from planner.traffic.requests import Memory, Request
@@ -205,13 +205,17 @@ class SimulatedPool:
 
     def recall(self, memory: Memory, rng: random.Random) -> None:
         """Cache what turns of a session left behind, on the workers that had them."""
-        request, said = memory.request, turns_before(memory.request)
-        if memory.own == "all" or (memory.own == "prefill" and self.resolved.role == "prefill"):
-            said.append((request.prompt_tokens, request.prompt_tokens))
-        keys, size = self.keys_engine.prompt_keys(request), self.resolved.limits.block_tokens(request.prompt_tokens)
-        role = self.resolved.role
+        request, role = memory.request, self.resolved.role
+        own = memory.own == "all" or (memory.own == "prefill" and role == "prefill")
         policy = "spread" if role == "decode" and self.counts_blocks else self.router.policy  # it looks at no cache
         servers = len(self.stations) // self.ranks
+        if policy in STAYS and self.ranks == 1:  # whose latest turn holds all before it
+            said = [(request.prompt_tokens, request.prompt_tokens)] if own else turns_before(request)[-1:]
+        else:
+            said = turns_before(request)
+            if own:
+                said.append((request.prompt_tokens, request.prompt_tokens))
+        keys, size = self.keys_engine.prompt_keys(request), self.resolved.limits.block_tokens(request.prompt_tokens)
         kept: dict[int, int] = {}
         for server, (asked, answered) in zip(
             served_before(policy, request.session_id, len(said), servers, rng), said, strict=True

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from planner.traffic.requests import Segments
 from simulator import kv_cache
 from simulator.kv_cache import BlockRun, Holding, Keys, KvCache
 from simulator.kv_cache import block_keys as keys_of
@@ -26,7 +27,7 @@ def listed(keys: Keys) -> tuple[int, ...]:
 
 def of(*keys: int) -> Keys:
     """Blocks of which none goes on with the number of the one before."""
-    return Keys(tuple(range(len(keys))), keys, len(keys))
+    return Keys(list(range(len(keys))), list(keys), len(keys), len(keys))
 
 
 def tokens_of(segments: tuple[tuple[int, int], ...]) -> list[tuple[int, int]]:
@@ -308,3 +309,21 @@ def test_keys_of_a_growing_prompt_are_those_of_the_prompt_alone(
         kv_cache._walked.clear()
         assert block_keys(prompt, n, block_size) == keys
         assert len(keys) == n // block_size
+
+
+@given(begun=SEGMENTS, turns=SEGMENTS, size=st.integers(1, 8))
+def test_keys_that_share_their_lists_stay_what_they_are(begun: Segments, turns: Segments, size: int) -> None:
+    """Whatever else goes on from where they end, and goes on from there."""
+
+    def anew(segments: Segments) -> tuple[int, ...]:
+        kv_cache._walked.clear()
+        keys_of.cache_clear()
+        return block_keys(segments, sum(tokens for _, tokens in segments), size)
+
+    anew(begun)
+    first = keys_of(begun, sum(tokens for _, tokens in begun), size)
+    ways = [((*begun, turn), first.then(*turn, size)) for turn in turns]
+    ways += [((*segments, turns[0]), way.then(*turns[0], size)) for segments, way in ways]
+    found = [listed(way) for _, way in ways]
+    assert found == [anew(segments) for segments, _ in ways]
+    assert listed(first) == anew(begun)

@@ -8,10 +8,11 @@ import pytest
 
 import planner
 from planner.spec import Sessions
+from planner.suggestion.lasting import held
 from planner.suggestion.probe import Period, lengths_of
 from planner.suggestion.search import Served, served, system_of
 from planner.suggestion.splits import PoolSize, Split, apply
-from planner.suggestion.tasks import ProbeTask, held
+from planner.suggestion.tasks import ProbeTask
 from planner.suggestion.tune import IN_REACH, LATER, TuneTask, _held_to
 from planner.suggestion.underway import Cast, Start, underway
 from planner.system.capacity import token_s
@@ -68,10 +69,17 @@ def test_a_request_is_the_same_at_any_rate_and_in_any_order() -> None:
 def test_what_a_deployment_holds_for_long_is_what_recovers_from_a_crowd() -> None:
     one = apply(planner.load("disagg", ["slo={ttft_ms: 1000, tpot_ms: 12}"]), Split(PoolSize(1, 1)))
     period = Period(60.0, 20.0, 5.0)
-    assert held(ProbeTask(one, 0, 2.0, period)) == 2.0
-    rate = held(ProbeTask(one, 0, 40.0, period))
+
+    def held_from(*rates: float) -> list[float]:
+        return held(
+            [ProbeTask(one, 0, rate, period) for rate in rates], lambda run, tasks: [run(each) for each in tasks]
+        )
+
+    assert held_from(2.0) == [2.0]
+    (rate,) = held_from(40.0)
     assert 2.0 < rate < 40.0
-    assert held(ProbeTask(one, 0, rate, period)) == rate
+    assert held_from(rate) == [rate]
+    assert held_from(2.0, 40.0, rate) == [2.0, rate, rate]  # one run of each at a time, and what is found is the same
 
 
 @pytest.mark.parametrize(("prompt", "rate"), [(600, 12.0), (600, 30.0), (3000, 7.0)])

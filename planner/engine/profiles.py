@@ -46,6 +46,7 @@ def release(text: str) -> str | None:
     return found[0] if found else None
 
 
+@lru_cache(maxsize=1)
 def installed_vllm() -> dict[str, str]:
     """kind of hardware -> release of the vLLM that this Python would serve with."""
     found = {}

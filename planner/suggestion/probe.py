@@ -6,6 +6,8 @@ All rates of a seed share one list of requests and gaps (common random numbers),
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -112,21 +114,21 @@ def load_at(spec: Spec, seed: int, rate: float, seconds: float | None = None, st
     if not isinstance(load, Chained) or offered is None:
         return workload.build(at_rate(seeded(spec, seed), rate))
     factor = offered / rate
-    arrivals = tuple(Arrival(arrival.time_s * factor, arrival.request) for arrival in load.arrivals)
-    faster = Chained(arrivals, load.followers)
+    known = load.arrivals
+    if seconds is not None:
+        within = bisect_right(known, seconds, key=lambda arrival: arrival.time_s * factor)
+        known = known[: max(within, 1)]
+    arrivals = tuple([Arrival(arrival.time_s * factor, arrival.request) for arrival in known])
     if seconds is None:
-        return faster
-    cut = _cut(faster, seconds)
+        return Chained(arrivals, load.followers)
+    cut = Chained(arrivals, _following(arrivals, load.followers))
     return cut if start is None else _answering(cut, _Traffic.of(spec, seed), rate * start.token_s)
 
 
 def _answering(load: Chained, traffic: _Traffic, requests: float) -> Underway:
     """The load as if it had come for ever: as many answers as `requests` have tokens are halfway when it begins."""
     count = round(requests * _mean_output(traffic))
-    room = 256
-    while room < count:
-        room *= 2
-    halfway = _cut_short(traffic, room)[:count]
+    halfway = _cut_short(traffic).first(count)
     arrivals = (*(Arrival(0.0, one) for one in halfway), *load.arrivals)
     return Underway(Chained(arrivals, {}), len(arrivals), frozenset(one.request_id for one in halfway))
 
@@ -137,26 +139,36 @@ def _mean_output(traffic: _Traffic) -> float:
     return sum(one.request.output_tokens for one in arrivals) / len(arrivals)
 
 
-@lru_cache(maxsize=16)
-def _cut_short(traffic: _Traffic, count: int) -> list[Request]:
-    """So many answers that had begun, each the likelier the longer it is, at any of its tokens; no request of the list.
+class _CutShort:
+    """Answers that had begun, each the likelier the longer it is, at any of its tokens; no request of the list.
 
     However few of them are taken, in order, they are spread evenly.
     """
-    requests = [one.request for one in _base_load(traffic)[0].start()]
-    reached = np.cumsum([one.output_tokens for one in requests])
-    first = stream(traffic.seed, "answering").random()
-    tokens = ((first + GOLDEN * np.arange(count)) % 1.0 * reached[-1]).astype(int)
-    found = []
-    for at, (place, token) in enumerate(zip(np.searchsorted(reached, tokens, side="right"), tokens, strict=True)):
-        like, number = requests[place], len(requests) + at
-        own = content_id(PROMPT, like.request_id)
-        segments = tuple((content_id(PROMPT, number) if one == own else one, size) for one, size in like.segments)
-        one = replace(
-            like, request_id=number, session_id=number, segments=segments, output_content=content_id(ANSWER, number)
-        )
-        found.append(gone_on(one, int(reached[place] - token) - 1))
-    return found
+
+    def __init__(self, traffic: _Traffic) -> None:
+        self._requests = [one.request for one in _base_load(traffic)[0].start()]
+        self._reached = np.cumsum([one.output_tokens for one in self._requests])
+        self._begin = stream(traffic.seed, "answering").random()
+        self._made: list[Request] = []
+
+    def first(self, count: int) -> list[Request]:
+        made, reached = self._made, self._reached
+        tokens = ((self._begin + GOLDEN * np.arange(len(made), max(count, len(made)))) % 1.0 * reached[-1]).astype(int)
+        places = np.searchsorted(reached, tokens, side="right")
+        for place, left in zip(places.tolist(), (reached[places] - tokens - 1).tolist(), strict=True):
+            like, number = self._requests[place], len(self._requests) + len(made)
+            own = content_id(PROMPT, like.request_id)
+            segments = tuple([(content_id(PROMPT, number) if one == own else one, size) for one, size in like.segments])
+            one = replace(
+                like, request_id=number, session_id=number, segments=segments, output_content=content_id(ANSWER, number)
+            )
+            made.append(gone_on(one, left))
+        return made[:count]
+
+
+@lru_cache(maxsize=16)
+def _cut_short(traffic: _Traffic) -> _CutShort:
+    return _CutShort(traffic)
 
 
 def _long_enough(spec: Spec, requests: float) -> Spec:
@@ -168,17 +180,18 @@ def _long_enough(spec: Spec, requests: float) -> Spec:
     return spec.model_copy(update={"workload": spec.workload.model_copy(update={COUNTED[spec.workload.kind]: count})})
 
 
-def _cut(load: Chained, seconds: float) -> Chained:
-    """What begins within `seconds`, at least one request, and all that follows from it."""
-    arrivals = tuple(arrival for arrival in load.arrivals if arrival.time_s <= seconds) or load.arrivals[:1]
-    followers = {}
-    if load.followers:
+def _following(
+    arrivals: Sequence[Arrival], followers: dict[int, tuple[float, Request]]
+) -> dict[int, tuple[float, Request]]:
+    """All that follows from these."""
+    found: dict[int, tuple[float, Request]] = {}
+    if followers:
         for arrival in arrivals:
             last = arrival.request.request_id
-            while last in load.followers:
-                followers[last] = load.followers[last]
-                last = followers[last][1].request_id
-    return Chained(arrivals, followers)
+            while last in followers:
+                found[last] = followers[last]
+                last = found[last][1].request_id
+    return found
 
 
 @lru_cache(maxsize=8)
@@ -201,8 +214,7 @@ def lengths_of(system: System, seed: int) -> MeanLengths:
     """Mean lengths of the requests of a system's own list; of sessions without what workers have cached of them."""
     traffic = _Traffic.of(system.spec, seed)
     if not isinstance(traffic.workload, Sessions):
-        load, _ = _base_load(traffic)
-        return mean_lengths([arrival.request for arrival in load.start()])
+        return _list_lengths(traffic)
     entry, decoders = system.pools[0], system.pools[-1]
     stays = entry.router.policy in STAYS
     found = _session_lengths(traffic, 1 if stays else len(entry.workers), not system.disaggregated)
@@ -210,6 +222,11 @@ def lengths_of(system: System, seed: int) -> MeanLengths:
         return found
     stays = decoders.router.policy == "session_affinity"  # else its router looks at no cache
     return replace(found, moved=_session_lengths(traffic, 1 if stays else len(decoders.workers), True).computed)
+
+
+@lru_cache(maxsize=32)
+def _list_lengths(traffic: _Traffic) -> MeanLengths:
+    return mean_lengths([arrival.request for arrival in _base_load(traffic)[0].start()])
 
 
 @lru_cache(maxsize=64)

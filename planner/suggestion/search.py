@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from operator import attrgetter
 
 import numpy as np
 from numpy.typing import NDArray
@@ -264,7 +265,7 @@ def served(
         rules.append(Settled(window, OPEN * (1 - spec.slo.attainment)))
     stop = (lambda cluster: any(rule(cluster) for rule in rules)) if rules else None
     until_s = window.end_s + period.after_s if period is not None and ends else math.inf
-    cluster = SimulatedCluster(system, load, record_steps=False, stop=stop, until_s=until_s)
+    cluster = SimulatedCluster(system, load, record_steps=False, record_transfers=False, stop=stop, until_s=until_s)
     visits = cluster.run()
     if misses and cluster.stopped and all(one.hopeless for one in misses):
         return misses
@@ -293,8 +294,12 @@ def _columns(visits: Sequence[Visit], window: Window, cluster: SimulatedCluster)
     def column(value: Callable[[Visit], float]) -> Floats:
         return np.fromiter(map(value, visits), dtype=np.float64, count=len(visits))
 
-    first, end = column(lambda v: v.first_token_s), column(lambda v: v.finish_s)
-    tokens = column(lambda v: v.request.output_tokens)
+    def lengths(name: str) -> Floats:
+        return np.fromiter(map(attrgetter(name), requests), dtype=np.float64, count=len(requests))
+
+    requests = [visit.request for visit in visits]
+    first, end = column(attrgetter("first_token_s")), column(attrgetter("finish_s"))
+    tokens = lengths("output_tokens")
     if cluster.stopped:
         until_s, answered = cluster.stopped_s, cluster.answered
         more = column(lambda v: max(answered.get(v.request.request_id, 0) - 1, 0))
@@ -302,8 +307,7 @@ def _columns(visits: Sequence[Visit], window: Window, cluster: SimulatedCluster)
         pace = np.where(more > 0, (until_s - first) / np.maximum(more, 1), 0.0)
         end = np.where(np.isnan(end), np.maximum(first + pace * (tokens - 1), until_s), end)
     ok = np.array([visit.finish_reason != "rejected" for visit in visits])
-    arrival, prompts = column(lambda v: v.arrival_s), column(lambda v: v.request.prompt_tokens)
-    return Served(window, arrival, first, end, prompts, tokens, ok)
+    return Served(window, column(attrgetter("arrival_s")), first, end, lengths("prompt_tokens"), tokens, ok)
 
 
 def judged(run: Served, rate: float, slo: Slo) -> Probe:

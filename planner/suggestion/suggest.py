@@ -25,6 +25,7 @@ from planner.suggestion.answer import EqualRate, Row, Suggestion, Verdict, best_
 from planner.suggestion.curves import IDLE_RATE, nearly_idle
 from planner.suggestion.edge import interval
 from planner.suggestion.fleet import Groups, whole
+from planner.suggestion.lasting import held
 from planner.suggestion.probe import Period, traffic_of
 from planner.suggestion.race import LOOK, Race, unproven
 from planner.suggestion.rows import rough_row, row_times
@@ -42,7 +43,6 @@ from planner.suggestion.tasks import (
     called,
     estimated,
     halved,
-    held,
     period_of,
     prepared,
     search,
@@ -208,6 +208,16 @@ class _Session:
                 self._progress(stage, begin + (end - begin) * count / len(inputs))
 
         return self._pool(function, inputs, done)
+
+    def _in_parts(self, stage: str, begin: float, end: float) -> Callable[..., Any]:
+        """`_map` for work in an unknown number of parts: each takes a share of what is left of this part of a stage."""
+        left = [begin]
+
+        def mapped(function: Callable[..., object], inputs: Sequence[object]) -> list[object]:
+            first, left[0] = left[0], end - RACE_LEFT * (end - left[0])
+            return self._map(stage, function, inputs, (first, left[0]))
+
+        return mapped
 
     def answer(self, candidates: list[Split], left_out: list[str]) -> Suggestion:
         beginning = [BeginTask(self.spec, split, self.seeds[0]) for split in candidates]
@@ -379,7 +389,7 @@ class _Session:
                 break
             tasks = [ProbeTask(apply(self.spec, row.split), self.seeds[0], row.rate, row.period(long)) for row in best]
             end = begun + (1 - RACE_LEFT) * (1 - begun)
-            rates: list[float] = self._map("all seeds", held, tasks, (begun, end))  # type: ignore[assignment]
+            rates = held(tasks, self._in_parts("all seeds", begun, end))
             begun = end
             for row, rate in zip(best, rates, strict=True):
                 asked.add(row.split)

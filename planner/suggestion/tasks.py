@@ -10,7 +10,7 @@ from typing import Any
 from planner.report.explain import Explanation, explain
 from planner.run.metrics import summarise
 from planner.spec import Rag, Sessions, Slo, Spec
-from planner.suggestion.probe import COUNTED, Pace, Period, request_s, traffic_of
+from planner.suggestion.probe import COUNTED, Period, request_s, traffic_of
 from planner.suggestion.search import Found, Probe, Runs, first_guess, highest_rate, paced, probe, sent, system_of
 from planner.traffic.workload import at_rate, mean_turns
 
@@ -20,7 +20,6 @@ SHORTER = 0.75  # of a run's seconds: what is hardly shorter is no run to begin 
 BRIEF = 2 / 3  # of the warm-up, the least judged seconds and those after: what a short run has, which begins under way
 WARMUP = 0.1  # of the seconds of a run, at least
 REQUESTS_PER_GPU, FEWEST, MOST = 400, 2000, 4000  # requests that the best candidate serves in a run; of sessions FEWEST
-FEWER = 0.05  # of the requests that may miss the targets for long, besides those that may anyway
 HELD = 0.03  # width of the bracket of a rate that is held for long
 LOST = 0.1  # width of the bracket that the search of a candidate ends with that is not in the race
 FAR = 0.3  # and of one that is expected so far below those that are, and turns out below them
@@ -127,28 +126,6 @@ def search(task: SearchTask) -> Searched:
 def attained(task: ProbeTask) -> Probe:
     """One whole run at one rate."""
     return probe(system_of(task.spec), task.rate, task.seed, early=False, period=task.period)
-
-
-def held(task: ProbeTask) -> float:
-    """The highest rate, up to the task's, that is held for as long as its period, but for FEWER of the requests.
-
-    Runs begin with a crowd: as many answers under way as just meet the target, of which what is held recovers. Near
-    its edge a deployment may take minutes to fill up.
-    """
-    slo = task.spec.slo
-    fewer = slo.model_copy(update={"attainment": max(slo.attainment - FEWER, 0.0)})
-    system = system_of(task.spec.model_copy(update={"slo": fewer}))
-
-    def run(rate: float) -> Probe:
-        period = task.period
-        if period is not None and slo.tpot_ms is not None:
-            period = replace(period, pace=Pace(rate, slo.tpot_ms / 1e3))
-        return probe(system, rate, task.seed, period=period)
-
-    first = run(task.rate)
-    if first.passed:
-        return task.rate
-    return highest_rate(run, task.rate, tolerance=HELD, step=1 + 0.99 * HELD, known=(first,)).rate
 
 
 def called(call: tuple[Callable[[Any], Any], Any]) -> Any:

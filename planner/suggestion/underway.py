@@ -78,8 +78,11 @@ class Cast:
 
     def _with(self, session: int) -> DrawnSessions:
         """The list, long enough for this session. Lists of one seed begin alike."""
-        while len(self._drawn.turns) <= session:
-            self._drawn = self._of(2 * len(self._drawn.turns))
+        drawn = long = len(self._drawn.turns)
+        while long <= session:
+            long *= 2
+        if long > drawn:
+            self._drawn = self._of(long)
         return self._drawn
 
     def _chances(self, part: int, session: int) -> list[float]:
