@@ -188,7 +188,7 @@ def report(plan: dict[str, dict[str, Any]], judged: dict[str, Figures]) -> str:
     kinds = list(next(iter(plan.values()))["targets"])
     servers = {name: part["servers"] for name, part in plan.items()}
     for kind in kinds:
-        for name in judged:
+        for name in (name for name in judged if kind in plan[name]["named"]):
             predicted, live, *alone = (found[of][name].get(kind, (math.nan, False)) for of in _OF)
             error = f"{100 * (predicted[0] / live[0] - 1):+.0f} %" if predicted[1] and live[1] else ""
             rates = f"{plan[name]['named'][kind]:.4g} | {_rate(predicted)} | {_rate(live)}"
