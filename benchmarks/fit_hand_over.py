@@ -11,7 +11,8 @@ pair alone shows no step in which prompts join decodes.
 How far servers are from each other is that of the three and of RECORDs of the same engine (records with calibrations).
 Prompts beside up to 32 sequences do not tell what decodes add: with --beside (and --into) the terms of prompts and of
 decodes beside them are fitted to the rounds of replicas and to those of a RECORD with hundreds of such steps, at up to
-256 sequences; a pair's own prompts are those of its rounds. KV beside prompts is read as by decodes.
+256 sequences; a pair's own prompts are those of its rounds. KV beside prompts is read as by decodes. Of a profile of
+TP 2 RECORD alone is taken.
 Rounds of 60 s ended at 32 decodes. With --wide (and --into) decode terms are fitted together to the rounds and to a
 RECORD: folders of servers with up to 600 decodes (benchmarks/gpu/wide.py: `plain-1`, `connected-1`, `tp2-1`, ...) and
 `pair-pull`, a round with up to 232. The former draw tokens at random, from GPUs hot with prompts, which rounds of pairs
@@ -171,7 +172,7 @@ def with_prompts(file: ProfileFile, folder: Path, beside: Path) -> ProfileFile:
     """The profile with terms of prompts, and of decodes beside them, that hold for hundreds of sequences."""
     assert file.fit is not None
     rows, sources = list[pd.DataFrame](), list[Source]()
-    for path in (folder / "pair-agg", beside):
+    for path in (folder / "pair-agg", beside) if file.connected is not None else (beside,):
         runs = [Run.load(round_of.parent) for round_of in sorted(path.glob("calibration-*/manifest.json"))]
         system = resolve(parse(runs[0].manifest["spec_yaml"]))
         pool = one_pool(system)
@@ -190,17 +191,20 @@ def with_prompts(file: ProfileFile, folder: Path, beside: Path) -> ProfileFile:
             "ties": {"mixed_per_context_s": "decode_per_context_s"},
         }
     )
-    pair = {}
+    known_of: dict[str, object] = {"warm_slowing": pool.hardware.warm_slowing}
+    notes = file.notes
     if file.connected is not None:
         pull = of(folder / "pair-pull", file.name)
-        pair = {"warm_slowing": pull.warm_slowing, "rested": True, "connected": file.connected | {name: getattr(pull.step, name) for name in PROMPTS}}
+        connected = file.connected | {name: getattr(pull.step, name) for name in PROMPTS}
+        known_of = {"warm_slowing": pull.warm_slowing, "rested": True, "connected": connected}
+        notes = (*(note for note in notes if "add to a step with prompts" not in note), BESIDE_NOTE)
     here = {source.sha256 for source in file.fitted_on}
     return written.model_copy(
         update={
             "fit": known,
-            **pair,
+            **known_of,
             "fitted_on": (*file.fitted_on, *(source for source in sources if source.sha256 not in here)),
-            "notes": (*(note for note in file.notes if "add to a step with prompts" not in note), BESIDE_NOTE),
+            "notes": notes,
         }
     )
 

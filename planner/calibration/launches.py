@@ -74,9 +74,14 @@ class LaunchFit:
         return launch_seconds(prompt_tokens, decodes, self.largest, self.values)
 
     @property
+    def told(self) -> bool:
+        """Whether they are the launches of kernels: with TP other processes launch them, which no step shows."""
+        return self.values.get("launch_eager_s", 0.0) > self.values.get("launch_decode_s", 0.0)
+
+    @property
     def head_s(self) -> float:
-        """From deciding a step on an idle engine to its first kernel."""
-        return self.values.get("launch_decode_s", 0.0)
+        """From deciding a step on an idle engine to its first kernel, where the law of steps does not hold that."""
+        return 0.0 if self.told else self.values.get("launch_decode_s", 0.0)
 
 
 def seen_ends(ordered: pd.DataFrame) -> Array:

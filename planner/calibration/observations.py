@@ -91,7 +91,7 @@ def from_steps(
         rows, last = _posted(rows.assign(**carried), used["worker"].to_numpy(), early, waited)
         early, waited, taken = early[last], waited[last], taken[last]
         launch, prefill_only = launch[last], prefill_only[last]
-    return _launched(rows, early, waited, taken, launch, prefill_only)
+    return _launched(rows, early, waited, taken, launch, prefill_only, launches)
 
 
 def _warmed(used: pd.DataFrame, features: Mapping[str, object]) -> dict[str, object]:
@@ -130,22 +130,24 @@ def _launched(
     taken: NDArray[np.float64],
     launch: NDArray[np.float64],
     prefill_only: NDArray[np.bool_],
+    launches: LaunchFit,
 ) -> pd.DataFrame:
     """Steps between two ends that were seen when they came make one row; without those that a launch may have held up.
 
     `waited`: from deciding the next step to seeing the end of this one. An end that was seen then was seen by an engine
     that had launched the next step already, so that the GPU had no pause. `taken`: from deciding a step to seeing its
     own end. A step with prompts for which that is hardly longer than its launch may have ended with it instead of with
-    its work. What is left of small prompts beside decodes is known by its sum with the decode steps around it, and of
+    its work; nobody knows where launches are not `told`. What is left of small prompts beside decodes is known by its sum with the decode steps around it, and of
     several such steps before an end was seen their mean.
     """
     prompt = rows["mixed_steps"].to_numpy() > 0
     seen = (~prompt[:-1] & ~prompt[1:]) | (waited[:-1] > CLEARLY * launch[1:])
     idle = np.concatenate([[True], ~early[:-1]])
     lone = idle & prompt & ~early & prefill_only
+    rows = rows.assign(seconds=rows["seconds"] - np.where(idle & prompt & (early | prefill_only), launches.head_s, 0.0))
     group = np.concatenate([[0], np.cumsum(~early[:-1] | seen)])
     unseen = np.concatenate([prompt[:-1] & early[:-1] & ~seen, [False]])
-    hidden = unseen & (idle | prefill_only | (taken < OUTLASTS * launch))
+    hidden = unseen & (idle | prefill_only | (taken < OUTLASTS * launch) | (not launches.told))
     hidden |= lone & (rows["seconds"].to_numpy() < LONGER * launch)
     numbers = [name for name in rows if name != "kind"]
     sums = rows.groupby(group)[numbers].sum()
