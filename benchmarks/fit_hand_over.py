@@ -66,7 +66,7 @@ def of_pair(pull: ProfileFile) -> dict[str, object]:
     return {
         "connected": connected,
         "warm_slowing": pull.warm_slowing,
-        "rested": pull.warm_slowing is not None,
+        "rested": True if pull.warm_slowing is not None else None,
         "link": pull.link,
         "hand_over": pull.hand_over,
     }

@@ -49,8 +49,8 @@ from heapq import heappop
 import numpy as np
 from numpy.typing import NDArray
 
-from planner.engine.step_time import StepTime
 from planner.engine.shared_kv import SharedKv
+from planner.engine.step_time import StepTime
 from planner.engine.warmth import Warmth
 from planner.routing import WorkerLoad
 from planner.system.hand_over import AFTER_S, GRAPH_S

@@ -284,6 +284,8 @@ def test_runs_are_what_block_by_block_would_be(rng: random.Random, total: int) -
         rng.choice(steps)()
         assert (cache.free, cache.blank, cache.evicted) == (plain.free, plain.blank, len(plain.gone))
         assert order_of(cache) == [key for key, _ in plain.order]
+        shared = [users for users in plain.users.values() if users > 1]
+        assert (cache.common, cache.again) == (len(shared), sum(shared) - len(shared))
         runs = [one for copies in cache.table.values() for one in (copies if isinstance(copies, list) else [copies])]
         assert sorted(run.keys.at(block) for run in runs for block in range(run.start, run.end)) == sorted(
             key for key, _ in plain.copies

@@ -42,9 +42,10 @@ Array = NDArray[np.float64]
 # `warmth` is that of the GPU times seconds, and WARMED are features times the warmth of the steps that have them.
 SYNC = "sync_s"
 POSTS = ("posts", "few", "posting", "beside")
-WARMED = {
-    f"warm_{name}": name for name, term in TERMS.items() if term.feature in (PROMPTS, TOKENS, PAIRS) and term.part != "floor"
+SLOWED = {  # what a warm GPU makes longer
+    name: feature for name, feature in of_part("line", "prompt").items() if feature in (PROMPTS, TOKENS, PAIRS)
 }
+WARMED = {f"warm_{name}": name for name in SLOWED}
 OBSERVATION_COLUMNS = (
     "kind", "seconds", "known_s", *POSTS, "sending", "warmth", *WARMED, "decode_seqs", *FEATURES, "sync"
 )  # fmt: skip

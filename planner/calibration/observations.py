@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from planner.calibration.chunks import single_tokens
-from planner.calibration.fitting import POSTS, WARMED, FitError, decode_seconds, observations
+from planner.calibration.fitting import POSTS, SLOWED, WARMED, FitError, decode_seconds, observations
 from planner.calibration.launches import LONGER, LaunchFit, seen_ends
-from planner.engine.law import TERMS, Steps, columns
+from planner.engine.law import Steps, columns
 from planner.engine.step_time import graph_size
 
 SAME_STEP_S = 0.0015  # tokens of one step reach the client within this time
@@ -94,11 +95,12 @@ def from_steps(
     return _launched(rows, early, waited, taken, launch, prefill_only, launches)
 
 
-def _warmed(used: pd.DataFrame, features: Mapping[str, object]) -> dict[str, object]:
+def _warmed(used: pd.DataFrame, features: Mapping[str, Any]) -> dict[str, object]:
     """What a warm GPU makes longer, times how warm it was."""
     if "warmth" not in used:
         return {}
-    return {column: used["warmth"] * features[TERMS[name].feature.column] for column, name in WARMED.items()}
+    warmth = used["warmth"].to_numpy(dtype=float)
+    return {column: warmth * features[SLOWED[name].column] for column, name in WARMED.items()}
 
 
 def _posted(
@@ -137,8 +139,8 @@ def _launched(
     `waited`: from deciding the next step to seeing the end of this one. An end that was seen then was seen by an engine
     that had launched the next step already, so that the GPU had no pause. `taken`: from deciding a step to seeing its
     own end. A step with prompts for which that is hardly longer than its launch may have ended with it instead of with
-    its work; nobody knows where launches are not `told`. What is left of small prompts beside decodes is known by its sum with the decode steps around it, and of
-    several such steps before an end was seen their mean.
+    its work; nobody knows where launches are not `told`. Small prompts beside decodes are known by their sum with the
+    decode steps around them, and several steps with prompts before an end was seen by their mean.
     """
     prompt = rows["mixed_steps"].to_numpy() > 0
     seen = (~prompt[:-1] & ~prompt[1:]) | (waited[:-1] > CLEARLY * launch[1:])

@@ -173,7 +173,7 @@ class ProfileFile(Node):
     spread: Spread | None = None
     interference: Factor | None = None  # a step's time while another engine of the host works
     warm_slowing: Factor | None = None  # of prompts on a warm GPU; `connected` has a rested one's, or else `step`
-    rested: bool = False  # `step` is that of a rested GPU where `connected` has terms, too
+    rested: Literal[True] | None = None  # `step` is that of a rested GPU where `connected` has terms, too
     validity: Validity | None = None
     fit: Fit | None = None
     fitted_to: str | None = None  # what a simulated profile was fitted to, where that is no measurement of steps

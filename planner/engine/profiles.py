@@ -96,7 +96,7 @@ class LatencyProfile:
     @property
     def warm_slowing(self) -> float:
         """How many times as long as on a rested GPU prompts take on a warm one; 1.0: `step` is of neither."""
-        of_step = self.file is not None and (self.file.connected is None or self.file.rested)
+        of_step = self.file is not None and (self.file.connected is None or bool(self.file.rested))
         return (self.file.warm_slowing if self.file and of_step else None) or 1.0
 
     @property
