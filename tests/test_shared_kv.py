@@ -66,7 +66,7 @@ def _plan() -> dict[str, Any]:
 
 
 def test_served_loads_that_no_fit_has_seen_are_as_long_as_foretold() -> None:
-    """Chat, agents, long writing and sessions that share 4,000 tokens, replicas and pairs: the law before said +46 %."""
+    """Chat, agents, long writing and sessions that share 4,000 tokens: the law before was up to 46 % off."""
     plan = _plan()
     judged = edges.judge(plan, GPU.parent / "data" / "h200x2-apart")
     off = {
