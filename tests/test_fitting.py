@@ -364,14 +364,13 @@ def test_the_api_server_hands_out_a_steps_tokens_one_by_one() -> None:
     assert "response_per_seq_s" in errors
 
 
-def test_kv_beside_prompts_is_not_read_many_times_slower_than_elsewhere() -> None:
-    """Few steps of prompts beside long contexts once said seven times, and small budgets came out twice too slow."""
+@pytest.mark.parametrize("more_s", [0.0, 3e-8, 2e-7])
+def test_kv_beside_prompts_is_read_as_fast_as_elsewhere(more_s: float) -> None:
+    """Few steps of prompts beside long contexts once said seven times, and fills on a warm GPU 1.7 times."""
     rows = synthetic()
-    fitted = fit_step(rows.assign(seconds=rows["seconds"] + 2e-7 * rows["mixed_context"]))
+    fitted = fit_step(rows.assign(seconds=rows["seconds"] + more_s * rows["mixed_context"]))
     assert fitted.ties == {"mixed_per_context_s": "decode_per_context_s"}
     assert fitted.values["mixed_per_context_s"] == pytest.approx(TRUTH.decode_per_context_s, rel=0.2)
-    near = fit_step(rows.assign(seconds=rows["seconds"] + 3e-8 * rows["mixed_context"]))
-    assert near.values["mixed_per_context_s"] == pytest.approx(2 * TRUTH.mixed_per_context_s, rel=0.05)
 
 
 def test_few_sequences_beside_prompts_do_not_tell_what_each_costs() -> None:

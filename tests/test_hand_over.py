@@ -184,8 +184,9 @@ def _mean(run: Run, end: str, begin: str) -> float:
 
 
 def test_transfers_slow_the_prompts_of_the_gpu_that_they_read_from() -> None:
-    """Measured: 203 to 209 ms for 8,000 tokens beside a transfer, 194 without."""
-    free, slowed = _times(slowing=1.0), _times(slowing=1.09)
+    """Measured: 203 to 209 ms for 8,000 tokens beside a transfer, 194 without. Where warmth is known it says why."""
+    cool = "profile=h200-llama-3.1-8b-tp1"
+    free, slowed = _times(cool, slowing=1.0), _times(cool, slowing=1.09)
     first = [run.requests["prefill_end_s"].iloc[0] for run in (free, slowed)]
     assert first[0] == first[1]  # nothing is read yet
     assert _mean(free, "prefill_end_s", "arrival_s") < 0.97 * _mean(slowed, "prefill_end_s", "arrival_s")
@@ -205,7 +206,7 @@ def test_with_push_a_transfer_is_over_once_the_worker_that_writes_has_launched_a
         beside = (begins < end_s - 1e-6) & (end_s + 1e-6 < ends)
         if beside.any():  # in a step: not later than its launch has taken, on an uneven host
             within += 1
-            assert end_s - begins[beside][0] < 2 * launch_s
+            assert end_s - begins[beside][0] < 2.2 * launch_s
     assert within > 20
 
 

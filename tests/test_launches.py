@@ -58,7 +58,8 @@ def engine(
     launch = [law.launch(tokens, batch) for tokens, batch, _ in steps]
     decided, seen, done_s = [start_s], list[float](), -math.inf
     for at, step in enumerate(steps):
-        done_s = max(done_s, decided[at] + law.launch(0, step[1])) + (gpu_s(law, step) if gpu is None else gpu(step))
+        head_s = 0.0 if step[0] else law.launch(0, step[1])  # which the law of steps with prompts holds
+        done_s = max(done_s, decided[at] + head_s) + (gpu_s(law, step) if gpu is None else gpu(step))
         if step[0]:
             done_s = max(done_s, decided[at] + launch[at])
         result_s = done_s

@@ -6,11 +6,11 @@ prompts: 1,980 MHz, 1,870 in their first 20 ms, 1,580 after 120, for the power c
 Warmth goes from 0, rested, to 1 while steps with prompts run, and back when there are none; such a step takes
 1 + (warm_slowing - 1) * warmth times as long, but for what decodes beside its prompts take.
 
-Both times are, and an H200's slowing was, from 499 steps of prompts of one prefill worker under three loads (six runs); seven
-other servers' steps (KV blocks of 16, 64 and 128, pull and push, a model four times as large) agree with them. Until
-then the slowing was taken for what KV that is read from the GPU costs, which comes at the same moment: it is there
-without any transfer, and gone 50 ms after a prompt however long a transfer lasts. That slowing was 1.17 as long as
-what steps begin with was no part of their law; with it calibrations say 1.11.
+Both times are, and an H200's slowing was, from 499 steps of prompts of one prefill worker under three loads (six runs);
+seven other servers' steps (KV blocks of 16, 64 and 128, pull and push, a model four times as large) agree with them.
+Until then it was taken for what KV that is read from the GPU costs, which comes at the same moment: it is there without
+any transfer, and gone 50 ms after a prompt however long a transfer lasts. That slowing was 1.17 as long as what steps
+begin with was no part of their law; with it calibrations say 1.11.
 """
 
 from __future__ import annotations
