@@ -74,9 +74,13 @@ class Pool:
 
     @property
     def shared_kv(self) -> SharedKv | None:
-        """What KV that several sequences hold saves; None where nothing is known of the GPU's L2 cache."""
-        layers, wave = self.model.layers, Roof(self.setup).wave_seqs
-        if self.hardware.l2_mb is None or not wave:
+        """What KV that several sequences hold saves; None where nothing is known of the GPU's L2 cache.
+
+        Times that were fitted to what a service did with its traffic have it already.
+        """
+        layers, wave, file = self.model.layers, Roof(self.setup).wave_seqs, self.profile.file
+        of_traffic = self.profile.service or (file is not None and file.fitted_to is not None)
+        if self.hardware.l2_mb is None or not wave or of_traffic:
             return None
         return SharedKv(wave, 1e6 * self.hardware.l2_mb * layers / self.setup.kv_bytes_per_token)
 
