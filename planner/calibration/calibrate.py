@@ -223,7 +223,7 @@ def _fit_apart(system: System, pool: Pool, runs: Sequence[Run]) -> Apart:
         runs = [with_warmth(run) for run in runs]
         measured = rows_of(runs, sizes, None, launches, None, given)
         warm = fit_warm(measured, max(sizes, default=0), usual)
-        if warm is None and not system.disaggregated and not pool.model.experts:  # as of any such GPU
+        if warm is None and not pool.model.experts:  # as of any such GPU
             warm = usual
     sending = None if warm is None else 1.0  # warmth is what it stands for where that is not known
     for _ in range(SLOWING_PASSES):
