@@ -415,4 +415,5 @@ def test_a_candidate_below_the_bar_is_searched_roughly_and_one_above_it_as_witho
     assert lost.rate * 0.98 <= plain.above and plain.rate <= lost.above
     racing = search(SearchTask(one, 0, None, 0.02, 1.25, bar=0.9 * plain.rate)).found
     assert racing.above / racing.rate <= 1.02
-    assert racing.rate <= plain.above and plain.rate <= racing.above
+    near = 1.01  # at an edge runs pass and fail by turns: brackets of other rates may lie next to each other
+    assert racing.rate <= near * plain.above and plain.rate <= near * racing.above
