@@ -224,19 +224,14 @@ def main() -> None:
         alone = of(given.folder, given.name).model_copy(update={"also": given.also and tuple(given.also)})
         given.out.write_text(dump_profile(alone), encoding="utf-8")
         return
-    if given.wide:
+    for more, record_of in ((with_wide, given.wide), (with_prompts, given.beside)):
+        if record_of is None:
+            continue
         if not given.into:
-            parser.error("--wide needs --into")
+            parser.error("--wide and --beside need --into")
         narrow = load_profile(str(given.into)).file
         assert narrow is not None
-        given.out.write_text(dump_profile(with_wide(narrow, given.folder, given.wide)), encoding="utf-8")
-        return
-    if given.beside:
-        if not given.into:
-            parser.error("--beside needs --into")
-        few = load_profile(str(given.into)).file
-        assert few is not None
-        given.out.write_text(dump_profile(with_prompts(few, given.folder, given.beside)), encoding="utf-8")
+        given.out.write_text(dump_profile(more(narrow, given.folder, record_of)), encoding="utf-8")
         return
     if given.into:
         file, pull = load_profile(str(given.into)).file, of(given.folder / "pair-pull", given.name)
