@@ -104,7 +104,7 @@ def ask_and_answer(tab: Any) -> None:
     tab.get_by_role("button", name="Answer", exact=False).last.click()
     tab.wait_for_url(re.compile("/answer"))
     shots.settle(tab)
-    assert re.search(r"serves? \S+ req/s within the targets", tab.inner_text('[data-testid="stMain"]'))
+    assert re.search(r"(run .*: up to|serves?) \S+ req/s within the targets", tab.inner_text('[data-testid="stMain"]'))
     assert "gpus=2" in tab.url
     tab.get_by_role("button", name="Check it for real").click()
     tab.wait_for_url(re.compile("/check"))

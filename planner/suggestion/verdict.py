@@ -39,12 +39,12 @@ class Advantage:
     high: float
 
     def text(self) -> str:
-        """12 % (9 to 15 %) more than."""
+        """12 % (9 to 15 %) more"""
         value, low, high = _short(abs(self.value)), _short(self.low), _short(self.high)
         if self.value >= 0:
-            return message("{value} % ({low} to {high} %) more than", value, low, high)
+            return message("{value} % ({low} to {high} %) more", value, low, high)
         low, high = _short(-self.high), _short(-self.low)
-        return message("{value} % ({low} to {high} %) less than", value, low, high)
+        return message("{value} % ({low} to {high} %) less", value, low, high)
 
 
 def _short(share: float) -> str:

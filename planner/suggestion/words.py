@@ -6,13 +6,13 @@ import math
 from collections.abc import Sequence
 
 from planner.engine.provenance import origin
-from planner.messages import Message, capital, joined, message
+from planner.messages import Message, joined, message
 from planner.report.explain import Explanation
 from planner.report.words import gigabytes, number, percent
 from planner.spec import Slo
 from planner.suggestion.answer import Point, Row, Suggestion, Verdict, best_of, rank
 from planner.suggestion.splits import PoolSize
-from planner.suggestion.verdict import WORDS, margin_text
+from planner.suggestion.verdict import margin_text
 from planner.system.resolve import System
 
 _COUNTS: dict[int, str] = {
@@ -53,7 +53,11 @@ def bound(slo: Slo) -> Message:
 
 
 def sentence(rows: Sequence[Row], verdict: Verdict | None, gpus: int, slo: Slo) -> str:
-    """2P6D serves 31.2 req/s within the targets, 12 % (9 to 15 %) more than eight aggregated engines: worth it."""
+    """What to run, then how the other mode compares.
+
+    On 8 GPUs run eight aggregated engines: up to 33 req/s within the targets; P/D with the best split, 5P3D, serves
+    15 % (12 to 18 %) less: not worth it.
+    """
     ours, theirs = best_of(rows, "disaggregated"), best_of(rows, "aggregated")
     if ours is None and theirs is None:
         if gpus == 1:
@@ -79,25 +83,47 @@ def sentence(rows: Sequence[Row], verdict: Verdict | None, gpus: int, slo: Slo) 
         if len(there) == 1:
             return message("{gpus} GPUs can only run aggregated: {serves}.", gpus, _serves(only, slo))
         if ours:
-            return capital(message("{serves}; no aggregated deployment meets them at any rate.", _serves(only, slo)))
-        return capital(
-            message("{serves}; no split into prefill and decode meets them at any rate.", _serves(only, slo))
-        )
-    text = message(
-        "{split} serves {rate} req/s {bound}, {more} {engines}",
-        ours.name if rank(ours) < rank(theirs) else message("The best split, {name},", ours.name),
-        number(ours.rate),
-        bound(slo),
-        verdict.advantage.text(),
-        engines(theirs),
+            return message("{run}; no aggregated deployment meets them at any rate.", _run(only, gpus, slo))
+        return message("{run}; no split into prefill and decode meets them at any rate.", _run(only, gpus, slo))
+    more = verdict.advantage.text()
+    match verdict.word:
+        case "worth it":
+            return message(
+                "{run}, {more} than {engines}: P/D is worth it.", _run(ours, gpus, slo), more, engines(theirs)
+            )
+        case "not worth it":
+            return message(
+                "{run}; P/D with the best split, {name}, serves {more}: not worth it.",
+                _run(theirs, gpus, slo),
+                ours.name,
+                more,
+            )
+        case "too close to call":
+            return message(
+                "Too close to call on {gpus}, so run the simpler: {serves}; P/D with the best split, {name}, serves "
+                "{more}.",
+                _gpus(gpus),
+                _serves(theirs, slo),
+                ours.name,
+                more,
+            )
+        case "not known yet":
+            return message(
+                "Not known yet on {gpus}, so run the simpler: {serves}; P/D with the best split, {name}, would serve "
+                "{more} if {what} cost what is assumed: measure it with planner calibrate.",
+                _gpus(gpus),
+                _serves(theirs, slo),
+                ours.name,
+                more,
+                verdict.unmeasured,
+            )
+
+
+def _run(row: Row, gpus: int, slo: Slo) -> Message:
+    """On 8 GPUs run eight aggregated engines: up to 33 req/s within the targets"""
+    return message(
+        "On {gpus} run {engines}: up to {rate} req/s {bound}", _gpus(gpus), engines(row), number(row.rate), bound(slo)
     )
-    if verdict.word == "not known yet":
-        return message(
-            "{compared}, if {what} cost what is assumed: not known yet, measure it with planner calibrate.",
-            text,
-            verdict.unmeasured,
-        )
-    return message("{compared}: {word}.", text, WORDS[verdict.word])
 
 
 def to_run(suggestion: Suggestion) -> str | None:

@@ -248,14 +248,22 @@ ANSWERS: dict[str, str] = {
     "KV link {link}, {share} of its bandwidth": "KV 链路 {link}，带宽的 {share}",
     "{metric} target, p99 at {share} of it": "{metric} 目标，p99 为其 {share}",
     # --- the suggestion ---
-    "{split} serves {rate} req/s {bound}, {more} {engines}": (
-        "{split} {bound}每秒可服务 {rate} 个请求，比 {engines}{more}"
+    "On {gpus} run {engines}: up to {rate} req/s {bound}": (
+        "用 {gpus} 时，建议运行 {engines}：{bound}每秒最多可服务 {rate} 个请求"
     ),
-    "{value} % ({low} to {high} %) more than": "多 {value} %（{low} 至 {high} %）",
-    "{value} % ({low} to {high} %) less than": "少 {value} %（{low} 至 {high} %）",
-    "{compared}: {word}.": "{compared}：{word}。",
-    "{compared}, if {what} cost what is assumed: not known yet, measure it with planner calibrate.": (
-        "{compared}，前提是{what}与假定相符：尚不确定，请用 planner calibrate 实测。"
+    "{value} % ({low} to {high} %) more": "多 {value} %（{low} 至 {high} %）",
+    "{value} % ({low} to {high} %) less": "少 {value} %（{low} 至 {high} %）",
+    "{run}, {more} than {engines}: P/D is worth it.": "{run}，比 {engines}{more}：值得采用 P/D。",
+    "{run}; P/D with the best split, {name}, serves {more}: not worth it.": (
+        "{run}；P/D 最好的拆分 {name} {more}：不值得。"
+    ),
+    "Too close to call on {gpus}, so run the simpler: {serves}; P/D with the best split, {name}, serves {more}.": (
+        "用 {gpus} 难分高下，建议运行较简单的：{serves}；P/D 最好的拆分 {name} {more}。"
+    ),
+    "Not known yet on {gpus}, so run the simpler: {serves}; P/D with the best split, {name}, would serve {more} if "
+    "{what} cost what is assumed: measure it with planner calibrate.": (
+        "用 {gpus} 尚不确定，建议运行较简单的：{serves}；"
+        "如果{what}与假定相符，P/D 最好的拆分 {name} {more}：请用 planner calibrate 实测。"
     ),
     "what a hand-over over {link} costs the workers": "经 {link} 移交 KV 对实例的开销",
     "hand-overs of cross-layer blocks": "跨层块的 KV 移交开销",
@@ -265,7 +273,6 @@ ANSWERS: dict[str, str] = {
     "not worth it": "不值得",
     "too close to call": "难分高下",
     "not known yet": "尚不确定",
-    "The best split, {name},": "最好的拆分 {name}",
     "two": "2",
     "three": "3",
     "four": "4",
@@ -315,9 +322,9 @@ ANSWERS: dict[str, str] = {
     "No use of {gpus} GPUs meets the targets at any rate.": "{gpus} 个 GPU 的任何用法在任何速率下都达不到目标。",
     "One GPU can only run aggregated: {serves}.": "1 个 GPU 只能聚合部署：{serves}。",
     "{gpus} GPUs can only run aggregated: {serves}.": "{gpus} 个 GPU 只能聚合部署：{serves}。",
-    "{serves}; no aggregated deployment meets them at any rate.": "{serves}；聚合部署在任何速率下都达不到目标。",
-    "{serves}; no split into prefill and decode meets them at any rate.": (
-        "{serves}；任何 P/D 拆分在任何速率下都达不到目标。"
+    "{run}; no aggregated deployment meets them at any rate.": "{run}；聚合部署在任何速率下都达不到目标。",
+    "{run}; no split into prefill and decode meets them at any rate.": (
+        "{run}；任何 P/D 拆分在任何速率下都达不到目标。"
     ),
     "{name}: {what}": "{name}：{what}",
     "{name}: {keys} kept as the file has it; left out, the best is searched.": (
