@@ -14,6 +14,7 @@ from planner.run.tables import Run
 
 YAML = """
 name: small
+profile: null
 deployment: {mode: aggregated}
 workload: {kind: poisson, rate: 4, requests: 30, prompt_tokens: 200, output_tokens: 20}
 """

@@ -18,6 +18,7 @@ from planner.engine.tp_scaling import is_scaled, with_types
 from planner.spec import Disaggregated, Engine, LocalPrefill, SpecError, config_root, load, parse
 from planner.system.placement import Demand, place_freely
 from planner.system.resolve import ROUTER_PRESETS, EngineLimits, System, resolve
+from spoken import whole
 
 AGG = "name: a\ndeployment: {mode: aggregated}\n"
 
@@ -197,6 +198,41 @@ def test_a_profile_of_an_fp8_cache_is_for_that_cache() -> None:
     assert other.pools[0].profile.name == "h200-llama-3.1-8b-tp1-fp8-kv-served-for-plain"
 
 
+def hints(system: System) -> list[str]:
+    return [line for line in system.warnings if "is calibrated on this model and GPU" in line]
+
+
+@pytest.mark.parametrize(
+    ("rest", "named"),
+    [
+        ("", "h200x2-llama-3.1-8b-tp1"),
+        ("model: qwen3-30b-a3b", "h200-qwen3-30b-a3b-tp1-served"),
+        ("profile: h200x2-llama-3.1-8b-tp1\nmodel: qwen3-1.7b", "h200-qwen3-1.7b-tp1-served"),  # of another model
+        ("engine: {kv_cache_dtype: fp8}", "h200-llama-3.1-8b-tp1-fp8-kv-served"),
+        ("model: meta-llama/Llama-3.1-8B-Instruct", "h200x2-llama-3.1-8b-tp1"),
+    ],
+)
+def test_a_roofline_is_told_of_a_calibration_that_ships(rest: str, named: str) -> None:
+    system = agg(rest=rest)
+    assert system.pools[0].profile.provenance == "simulated"
+    (line,) = hints(system)
+    assert line.startswith(f"profile: step times here are the roofline's, though {named} is calibrated")
+    assert f"--set profile={named} uses it" in line
+    whole(line)
+    taken = resolve(parse(f"name: a\ndeployment: {{mode: aggregated}}\n{rest}", "a", [f"profile={named}"]))
+    assert (hints(taken), taken.pools[0].profile.provenance) == ([], "calibrated")
+
+
+def test_a_calibration_that_ships_is_of_this_engine_and_wanted() -> None:
+    assert hints(agg(rest="hardware: h100")) == []
+    assert hints(agg(rest="model: qwen3-32b")) == []
+    assert hints(agg(rest="profile: null")) == []
+    assert "measured at TP 2;" in hints(agg("tp: 2"))[0]
+    pools = "prefill: {hardware: h100, profile: null}, decode: {hardware: h200}"
+    (line,) = hints(disagg(pools, "hardware: h100"))
+    assert line.startswith("deployment.decode.profile: ")
+
+
 def test_windows_are_warned_of() -> None:
     assert any("windows are not modelled" in line for line in agg(rest="model: mistral-7b-v0.1").warnings)
     short = "model: mistral-7b-v0.1\nengine: {max_model_len: 4096}"
@@ -210,10 +246,10 @@ def test_an_assumed_link_between_nodes_is_warned_of() -> None:
 
 
 def test_hand_overs_that_nobody_measured_are_warned_of() -> None:
-    (said,) = disagg("link: {preset: pcie4}").warnings
+    (said,) = disagg("link: {preset: pcie4}", "profile: null").warnings
     assert "what a hand-over over pcie4 costs the workers was not measured and counts as nothing" in said
-    assert disagg("link: {preset: nvlink_nixl}").warnings == ()
-    assert disagg("link: {preset: pcie4, post_us: 3}").warnings == ()
+    assert disagg("link: {preset: nvlink_nixl}", "profile: null").warnings == ()
+    assert disagg("link: {preset: pcie4, post_us: 3}", "profile: null").warnings == ()
     on_cpu = disagg("link: {preset: cpu_shm}", "hardware: cpu\nmodel: tiny").warnings
     assert not any("hand-over" in line for line in on_cpu)
 

@@ -19,6 +19,7 @@ from planner.commands import doctor
 from planner.engine.catalogue import hardware
 from planner.engine.catalogue import names as catalogue
 from planner.engine.model_config import load_model, model_config
+from planner.engine.profiles import shipped
 from planner.messages import names
 from planner.run.facts import STAGES
 from planner.run.metrics import METRICS, summarise
@@ -29,7 +30,7 @@ from planner.ui.answer import command
 from planner.ui.chinese import CHINESE, PAGES
 from planner.ui.frame import doubts
 from planner.ui.lead import edge
-from planner.ui.scenario import CARDS, Scenario, profile_for, read
+from planner.ui.scenario import CARDS, Scenario, read
 from planner.ui.texts import chinese, fault
 from ui_pages import HANGS_S, SMALL, page, small_machine  # noqa: F401 (small_machine is a fixture of every test here)
 
@@ -568,5 +569,5 @@ def test_a_token_is_never_in_a_command(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_question_has_the_profile_of_the_files_that_ship() -> None:
     """That of served engines with their hand-overs, not the first by name."""
-    found = profile_for("llama-3.1-8b", "h200")
+    found = shipped("llama-3.1-8b", "h200")
     assert found == load("disagg").profile == load("agg").profile

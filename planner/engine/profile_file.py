@@ -199,3 +199,9 @@ class ProfileFile(Node):
     def types(self) -> tuple[str, str | None]:
         """Of the measured engine's KV cache and quantised weights, as in `engine`."""
         return self.kv_cache_dtype or "auto", self.quantization
+
+    @property
+    def fit_error(self) -> float | None:
+        """How far the law is from the steps that it was fitted to, on average, as a share; None: not known."""
+        residuals = self.fit.residuals.values() if self.fit else ()
+        return sum(one.mean_abs_pct for one in residuals) / len(residuals) / 100 if residuals else None

@@ -13,7 +13,7 @@ from typing import Literal
 import yaml
 
 from planner.core import installed
-from planner.engine.catalogue import find, read_entry
+from planner.engine.catalogue import find, names, read_entry
 from planner.engine.host_costs import HostCosts
 from planner.engine.law import StepLaw, guess
 from planner.engine.profile_file import HostLaw, Launches, ProfileFile
@@ -236,6 +236,35 @@ def read_profile(name_or_path: str) -> ProfileFile | MeasuredService:
     """What the file holds. Raises `SpecError`."""
     path = find("profiles", name_or_path)
     return _read(path, path.stat().st_mtime_ns)
+
+
+Types = tuple[str, str | None]  # of KV cache and quantised weights, as in `ProfileFile.types`
+PLAIN: Types = ("auto", None)
+
+
+@lru_cache(maxsize=1)
+def _shipped() -> dict[tuple[str, str, Types], str]:
+    """By model, hardware and types the one that knows most: hand-overs of a pair, else launches of served engines."""
+    found: dict[tuple[str, str, Types], tuple[tuple[bool, bool], str]] = {}
+    for name in names("profiles"):
+        file = read_profile(name)
+        if isinstance(file, MeasuredService) or file.tp != 1 or file.provenance != "calibrated":
+            continue
+        known = (file.hand_over is not None, file.step.launch_eager_s > 0)
+        place = (file.model, file.hardware, file.types)
+        if place not in found or known > found[place][0]:
+            found[place] = (known, name)
+    return {place: name for place, (_, name) in found.items()}
+
+
+def shipped(model: str, hardware: str, types: Types = PLAIN) -> str | None:
+    """The shipped calibration of a model on a GPU; None: there is none."""
+    return _shipped().get((model, hardware, types))
+
+
+def shipped_models(hardware: str) -> list[str]:
+    """Models that have a shipped calibration on a GPU."""
+    return sorted({model for model, there, _ in _shipped() if there == hardware})
 
 
 # Of workers with each other and of other servers: the named profile's where its sibling has none.

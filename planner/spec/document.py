@@ -86,7 +86,7 @@ class Spec(Node):
     )
     model: str = Field("llama-3.1-8b", description=ONE_MODEL)  # a folder holds a config.json
     hardware: str = Field("h200", description=ONE_GPU)  # each with its sources
-    profile: str | MeasuredService | None = None  # step times: a name in configs/profiles, a file, or a black box's law
+    profile: str | MeasuredService | None = None  # step times: of configs/profiles, a file, a black box; null: roofline
     deployment: Deployment
     cluster: Cluster = Cluster.model_construct()
     engine: Engine = Engine.model_construct()

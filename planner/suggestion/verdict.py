@@ -69,8 +69,7 @@ def profile_error(systems: Sequence[System]) -> float:
                 found = comparable(pool.profile)
                 error = max(UNCALIBRATED, found.tpot.mean) if found else UNCALIBRATED
             else:
-                residuals = [residual.mean_abs_pct / 100 for residual in file.fit.residuals.values()]
-                error = sum(residuals) / len(residuals) if residuals else UNCALIBRATED
+                error = UNCALIBRATED if file.fit_error is None else file.fit_error
                 if is_scaled(file):
                     error = float(np.hypot(error, SCALED))
             worst = max(worst, error)

@@ -18,7 +18,7 @@ from planner.engine.model_config import load_model
 from planner.engine.model_shape import ModelShape
 from planner.engine.parallel import Parallel
 from planner.engine.profile_file import HandOverLaw, ProfileFile, WireLaw
-from planner.engine.profiles import LatencyProfile, from_file, nearest, read_profile, roofline
+from planner.engine.profiles import LatencyProfile, from_file, nearest, read_profile, roofline, shipped, shipped_models
 from planner.engine.roof import Roof
 from planner.engine.service import of_service
 from planner.engine.setup import Setup
@@ -198,16 +198,54 @@ def _engine(spec: Spec, pool: PoolSpec | None) -> Engine:
 def _twin(profile: LatencyProfile, model: ModelShape) -> str:
     """The name to compare with the profile's: models of one shape (fine-tunes) take the same time."""
     file = profile.file
-    if file is None or file.model == model.name or file.model not in names("models"):
-        return model.name
-    other = load_model(file.model)
-    same = (other.parameters, other.windows, other.kv_heads, other.head_dim) == (
+    return file.model if file is not None and _alike(file.model, model) else model.name
+
+
+def _alike(name: str, model: ModelShape) -> bool:
+    """Whether a catalogue's model is this one, or of its shape."""
+    if name == model.name:
+        return True
+    if name not in names("models"):
+        return False
+    other = load_model(name)
+    return (other.parameters, other.windows, other.kv_heads, other.head_dim) == (
         model.parameters,
         model.windows,
         model.kv_heads,
         model.head_dim,
     )
-    return file.model if same else model.name
+
+
+def _unused(spec: Spec, pool: PoolSpec, key: str, setup: Setup) -> list[str]:
+    """That a shipped calibration is of just this engine, where the roofline is used and nobody has asked for it."""
+    if "profile" in pool.model_fields_set or ("profile" in spec.model_fields_set and spec.profile is None):
+        return []
+    types, there = setup.model.types(setup.options), setup.hardware.name
+    found = [
+        name
+        for model in shipped_models(there)
+        if (name := shipped(model, there, types)) is not None and _alike(model, setup.model)
+    ]
+    if not found:
+        return []
+    named = read_profile(found[0])
+    if isinstance(named, MeasuredService):
+        return []
+    file = nearest(named, setup.tp)
+    if file.fit_error is None:
+        return []
+    where = "profile" if pool.hardware in (None, spec.hardware) else f"{key}.profile"
+    return [
+        message(
+            "{key}: step times here are the roofline's, though {name} is calibrated on this model and GPU (within "
+            "{error:.1f} % of the steps measured at TP {tp}; the roofline's error stands with the answer): --set "
+            "{key}={name} uses it, {key}=null is the roofline on purpose",
+            where,
+            found[0],
+            100 * file.fit_error,
+            file.tp,
+        )
+    ]
 
 
 def _measured_kv(profile: LatencyProfile, setup: Setup, twin: str) -> int | None:
@@ -283,6 +321,8 @@ def _pool(spec: Spec, base: ModelShape, role: Role, pool: PoolSpec, key: str, mo
     warnings = measured.mismatches(setup, twin)
     if warnings and not measured.service:  # another engine's times are further off than a roofline's
         measured, twin = _roofline(setup, role), model.name
+    if name is None or (warnings and not measured.service):
+        warnings += _unused(spec, pool, key, setup)
     if measured.service and pool.dp > 1:
         raise SpecError(
             "{key}.dp: profile {name} is of a worker as a whole, whatever its ranks; allowed: 1", key, measured.name

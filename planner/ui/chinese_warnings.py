@@ -25,6 +25,12 @@ WARNINGS: dict[str, str] = {
     "profile {name} is for {theirs}, used for {ours}; times are not to be trusted": (
         "性能档案 {name} 用于 {theirs}，却用在 {ours}；时间不可信"
     ),
+    "{key}: step times here are the roofline's, though {name} is calibrated on this model and GPU (within {error:.1f} "
+    "% of the steps measured at TP {tp}; the roofline's error stands with the answer): --set {key}={name} uses it, "
+    "{key}=null is the roofline on purpose": (
+        "{key}：这里的步时取自屋顶线，而 {name} 就是在此模型和 GPU 上校准的（与 TP {tp} 下实测的步时平均相差 "
+        "{error:.1f} %；屋顶线的误差随答案给出）：--set {key}={name} 即可使用，{key}=null 表示有意使用屋顶线"
+    ),
     "model": "模型",
     "hardware": "硬件",
     "profile {name} was measured on vLLM {mine}, and {here} is installed here; times may differ": (

@@ -12,9 +12,10 @@ from typing import Literal
 from planner.engine.catalogue import names
 from planner.engine.hub_ids import published_as
 from planner.engine.model_config import parsed
+from planner.engine.profiles import shipped
 from planner.spec import SpecError
 from planner.suggestion.splits import tp_sizes
-from planner.ui.scenario import Scenario, profile_for
+from planner.ui.scenario import Scenario
 
 PASTED = Path("runs") / "models"
 
@@ -40,7 +41,7 @@ def standing(model: str, hardware: str, gpus: int) -> Standing:
         tp_sizes(Scenario(model=model, hardware=hardware, gpus=gpus).spec(), gpus)
     except SpecError as error:
         return Standing("not supported", error)
-    return Standing("roofline" if profile_for(model, hardware) is None else "measured")
+    return Standing("roofline" if shipped(model, hardware) is None else "measured")
 
 
 def pasted(text: str) -> str:

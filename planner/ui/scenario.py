@@ -5,13 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from planner.engine.catalogue import hardware, names
 from planner.engine.model_config import model_config
-from planner.engine.profiles import load_profile
+from planner.engine.profiles import shipped
 from planner.messages import message, said
 from planner.spec import Spec, SpecError, config_root, parse
 from planner.spec.faults import unknown
@@ -156,7 +155,7 @@ class Scenario:
         if self.price_per_gpu_hour:
             data["cluster"] = {"price_per_gpu_hour": self.price_per_gpu_hour}
         lines = [line.strip() for line in self.extra.splitlines() if line.strip()]
-        profile = profile_for(self.model, self.hardware)
+        profile = shipped(self.model, self.hardware)
         if profile is not None and not any(line.startswith(("model=", "hardware=")) for line in lines):
             data["profile"] = profile
         spec = parse(written(data), "scenario", lines)
@@ -261,26 +260,6 @@ def _value(name: str, kind: str, text: str) -> int | float | str:
     if allowed is not None and text not in allowed:
         raise ValueError(message("allowed: {allowed}", ", ".join(allowed)))
     return text
-
-
-@lru_cache(maxsize=1)
-def _profiles() -> dict[tuple[str, str], str]:
-    """By model and hardware the one that knows most: hand-overs of a pair, else launches, which served engines show."""
-    found: dict[tuple[str, str], tuple[tuple[bool, bool], str]] = {}
-    for name in names("profiles"):
-        file = load_profile(name).file
-        if file is None or file.tp != 1 or file.provenance != "calibrated" or file.types != ("auto", None):
-            continue
-        known = (file.hand_over is not None, file.step.launch_eager_s > 0)
-        place = (file.model, file.hardware)
-        if place not in found or known > found[place][0]:
-            found[place] = (known, name)
-    return {place: name for place, (_, name) in found.items()}
-
-
-def profile_for(model: str, hardware: str) -> str | None:
-    """The shipped calibration of a model on a GPU; None: a roofline is used, and says so."""
-    return _profiles().get((model, hardware))
 
 
 # --- traces ------------------------------------------------------------------------------------
