@@ -9,6 +9,7 @@ import errno
 import gc
 import json
 import os
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -64,7 +65,7 @@ def run(arguments: list[str]) -> int:
 
 
 def _usage(error: Exception) -> str:
-    """What is wrong with a command line. An option that is a key of the YAML is set by --set."""
+    """What is wrong with a command line. A key of the YAML is set by --set."""
     context = getattr(error, "ctx", None)
     fault = getattr(error, "format_message", error.__str__)()
     option = getattr(error, "option_name", "")
@@ -75,6 +76,9 @@ def _usage(error: Exception) -> str:
 
         keys = [f"--set {key}=..." for key in places(Spec, option.lstrip("-"))[:MOST_PLACES]]
         fault = f"No such option: {option}; it is {' or '.join(keys)}" if keys else fault
+    extra = re.search(r"extra argument.*?\(((?:[\w.]+=\S* ?)+)\)$", fault)
+    if extra is not None and any("--set" in one.opts for one in known):
+        fault += f"; keys of the YAML take --set: {' '.join(f'--set {one}' for one in extra[1].split())}"
     return f"{fault} ({getattr(context, 'command_path', 'planner')} --help shows what is allowed)"
 
 

@@ -186,6 +186,7 @@ def test_other_tools_tables(config: str, dialect: str, capsys: pytest.CaptureFix
         (["simulate", "small.yaml", "--table", "vlm"], "did you mean vllm?"),
         (["simulate", "--sed", "3"], "No such option"),
         (["simulate", "--rate", "3"], "No such option: --rate; it is --set workload.rate=..."),
+        (["simulate", "agg", "slo.ttft_ms=3", "seed=1"], "take --set: --set slo.ttft_ms=3 --set seed=1 ("),
         (["simulate", "--ttft", "3"], "No such option: --ttft; it is --set slo.ttft_ms=..."),
         (["simulate", "--seed", "-1"], "--seed"),
         (["simulat"], "No such command"),
@@ -205,6 +206,11 @@ def test_bad_input_is_one_line_and_exit_code_2(
     assert told.err.count("\n") == 1
     assert words in told.err
     assert "Traceback" not in told.err
+
+
+def test_the_list_of_commands_fits_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(["--help"]) == 0
+    assert "..." not in capsys.readouterr().out.partition("Commands:")[2]
 
 
 @pytest.mark.parametrize(

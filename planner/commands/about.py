@@ -14,7 +14,10 @@ def schema(
         str, typer.Argument(metavar="[OF]", help="yaml, or suggest: what `planner suggest --json` prints.")
     ] = "yaml",
 ) -> None:
-    """Print the JSON Schema of the YAML for editors, or of an answer for programs."""
+    """Print the JSON Schema of the YAML, or of an answer.
+
+    The one is for editors, the other for programs.
+    """
     from planner import spec
     from planner.suggestion.schema import schema as answer
 

@@ -63,7 +63,10 @@ def day(
     seed: Seed = None,
     as_json: Json = False,
 ) -> None:
-    """Say when the ratio of prefill to decode workers should move over a day, and what that buys."""
+    """Say when over a day to move the ratio of prefill to decode.
+
+    And what moving workers buys, policy by policy.
+    """
     from rich.table import Table
 
     from planner.day.answer import HEADINGS, play_day, rows

@@ -217,7 +217,10 @@ def doctor(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Show what can run on this machine, or what is wrong with a deployment file."""
+    """Show what can run here, or what is wrong with a file.
+
+    The file is one of a deployment, or of a proxy.
+    """
     if files:
         _files(files, as_json)
         return

@@ -73,7 +73,10 @@ def live(
     table: TableOption = None,
     no_save: NoSave = False,
 ) -> int:
-    """Run a deployment on real vLLM servers, started for it and stopped after it."""
+    """Run a deployment on real vLLM servers.
+
+    They are started for it and stopped after it.
+    """
     from live.needs import need
 
     need(servers=not endpoint and not stack)

@@ -22,7 +22,9 @@ def memory(
     assignments: Set = None,
     as_json: Json = False,
 ) -> None:
-    """Print parameters, KV bytes a token and the memory ledger of each GPU, as vLLM counts it.
+    """Print what a model takes of each GPU's memory.
+
+    Parameters, KV bytes a token and the ledger, as vLLM counts it.
 
     Engine keys apply: --set engine.kv_cache_dtype=fp8. Models that simulate does not cover yet are read too.
     """
@@ -50,7 +52,7 @@ def _print(found: dict[str, Any]) -> None:
     active = f", {found['active_parameters'] / 1e9:.2f} active" if _sparse(found) else ""
     page.print(
         f"{found['parameters'] / 1e9:.2f} billion parameters{active}; weights {found['weight_bytes'] / 1e9:.1f} GB; "
-        f"KV {found['kv_bytes_per_token']} bytes a token{state}"
+        f"KV {found['kv_bytes_per_token']:,} bytes a token{state}"
     )
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for column in ("tp", *(name.removesuffix("_gib").replace("_", " ") for name in _COLUMNS), "KV tokens"):

@@ -25,7 +25,10 @@ def serve(
     assignments: Set = None,
     out: Out = None,
 ) -> None:
-    """Serve a deployment behind one OpenAI-compatible address until Ctrl-C."""
+    """Serve a deployment at one OpenAI-compatible address.
+
+    Until Ctrl-C.
+    """
     from live.needs import need
 
     need(servers=not stack)

@@ -42,7 +42,10 @@ def validate(
 
     folders = records or sorted(path for path in RECORDED.glob("*") if path.is_dir())
     if not folders:
-        raise SpecError("{folder}: holds no records; allowed: folders of measured runs", RECORDED)
+        raise SpecError(
+            "{folder}: holds no records; allowed: folders of measured runs, or none in a checkout of the repository",
+            RECORDED,
+        )
     found = [(record, judge(record)) for record in map(read_record, folders)]
     judged = [one for _, verdicts in found for one in verdicts]
     text = document(found)

@@ -72,7 +72,9 @@ def watch(
     as_json: Json = False,
     no_save: NoSave = False,
 ) -> None:
-    """Predict a running stack's every interval from the traffic it has, and count how often that holds.
+    """Predict a running stack from the traffic it has.
+
+    Interval by interval, and it counts how often that holds.
 
     Reads the Prometheus /metrics of vLLM engines, whoever runs them; changes nothing.
     """

@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 from collections import Counter
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,7 +19,16 @@ from planner.engine.model_config import load_model
 from planner.engine.model_shape import ModelShape
 from planner.engine.parallel import Parallel
 from planner.engine.profile_file import HandOverLaw, ProfileFile, WireLaw
-from planner.engine.profiles import LatencyProfile, from_file, nearest, read_profile, roofline, shipped, shipped_models
+from planner.engine.profiles import (
+    LatencyProfile,
+    Types,
+    from_file,
+    nearest,
+    read_profile,
+    roofline,
+    shipped,
+    shipped_models,
+)
 from planner.engine.roof import Roof
 from planner.engine.service import of_service
 from planner.engine.setup import Setup
@@ -216,22 +226,25 @@ def _alike(name: str, model: ModelShape) -> bool:
     )
 
 
+@lru_cache(maxsize=64)  # a search resolves the same engine hundreds of times
+def _calibrated(model: ModelShape, hardware_name: str, types: Types) -> ProfileFile | None:
+    """The shipped calibration of an engine; None: there is none."""
+    for other in shipped_models(hardware_name):
+        name = shipped(other, hardware_name, types)
+        if name is not None and _alike(other, model):
+            found = read_profile(name)
+            return found if isinstance(found, ProfileFile) else None
+    return None
+
+
 def _unused(spec: Spec, pool: PoolSpec, key: str, setup: Setup) -> list[str]:
     """That a shipped calibration is of just this engine, where the roofline is used and nobody has asked for it."""
     if "profile" in pool.model_fields_set or ("profile" in spec.model_fields_set and spec.profile is None):
         return []
-    types, there = setup.model.types(setup.options), setup.hardware.name
-    found = [
-        name
-        for model in shipped_models(there)
-        if (name := shipped(model, there, types)) is not None and _alike(model, setup.model)
-    ]
-    if not found:
+    found = _calibrated(setup.model, setup.hardware.name, setup.model.types(setup.options))
+    if found is None:
         return []
-    named = read_profile(found[0])
-    if isinstance(named, MeasuredService):
-        return []
-    file = nearest(named, setup.tp)
+    file = nearest(found, setup.tp)
     if file.fit_error is None:
         return []
     where = "profile" if pool.hardware in (None, spec.hardware) else f"{key}.profile"
@@ -241,7 +254,7 @@ def _unused(spec: Spec, pool: PoolSpec, key: str, setup: Setup) -> list[str]:
             "{error:.1f} % of the steps measured at TP {tp}; the roofline's error stands with the answer): --set "
             "{key}={name} uses it, {key}=null is the roofline on purpose",
             where,
-            found[0],
+            found.name,
             100 * file.fit_error,
             file.tp,
         )
