@@ -130,7 +130,7 @@ def test_ray_that_is_missing_is_said() -> None:
 def test_one_gpu_cannot_be_split() -> None:
     found = suggest(spec(), 1, seeds=1, requests=100, processes=1)
     assert found.verdict is None
-    assert found.sentence.startswith("One GPU can only run aggregated: one aggregated engine serves")
+    assert found.sentence.startswith("One GPU can only run aggregated: 1 aggregated engine serves")
     assert whole(found.sentence).startswith("1 个 GPU 只能聚合部署：1 个聚合引擎 在目标内每秒可服务")
 
 
@@ -476,19 +476,19 @@ def test_a_rate_at_which_requests_hardly_ever_meet_is_none_that_is_held(answer: 
         ("worth it", "On 2 GPUs run 1P1D: up to ", "用 2 个 GPU 时，建议运行 1P1D：", ": P/D is worth it."),
         (
             "not worth it",
-            "On 2 GPUs run two aggregated engines: up to ",
+            "On 2 GPUs run 2 aggregated engines: up to ",
             "用 2 个 GPU 时，建议运行 2 个聚合引擎：",
             "; P/D with the best split, 1P1D, serves 5 % (2 to 8 %) less: not worth it.",
         ),
         (
             "too close to call",
-            "Too close to call on 2 GPUs, so run the simpler: two aggregated engines serve ",
+            "Too close to call on 2 GPUs, so run the simpler: 2 aggregated engines serve ",
             "用 2 个 GPU 难分高下，建议运行较简单的：2 个聚合引擎",
             "; P/D with the best split, 1P1D, serves 5 % (2 to 8 %) less.",
         ),
         (
             "not known yet",
-            "Not known yet on 2 GPUs, so run the simpler: two aggregated engines serve ",
+            "Not known yet on 2 GPUs, so run the simpler: 2 aggregated engines serve ",
             "用 2 个 GPU 尚不确定，建议运行较简单的：2 个聚合引擎",
             "less if hand-overs of cross-layer blocks cost what is assumed: measure it with planner calibrate.",
         ),

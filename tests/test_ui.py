@@ -364,7 +364,7 @@ def test_users_become_requests() -> None:
 
 def test_how_few_is_answered_for_that_many() -> None:
     app = fine(page("answer", want="fewest", rate="4", gpus="8"))
-    assert "4 requests/s needs 1 GPU: run one aggregated engine" in app.subheader[0].value
+    assert "4 requests/s needs 1 GPU: run 1 aggregated engine" in app.subheader[0].value
 
 
 def test_an_answer_on_the_edge_says_so() -> None:

@@ -15,12 +15,6 @@ from planner.suggestion.splits import PoolSize
 from planner.suggestion.verdict import margin_text
 from planner.system.resolve import System
 
-_COUNTS: dict[int, str] = {
-    2: message("two"), 3: message("three"), 4: message("four"), 5: message("five"), 6: message("six"),
-    7: message("seven"), 8: message("eight"), 9: message("nine"), 10: message("ten"), 11: message("eleven"),
-    12: message("twelve"),
-}  # fmt: skip
-
 
 def pick(rows: Sequence[Row], verdict: Verdict | None) -> Row:
     """The deployment to run: P/D where it is worth it, else aggregated, which is simpler."""
@@ -55,7 +49,7 @@ def bound(slo: Slo) -> Message:
 def sentence(rows: Sequence[Row], verdict: Verdict | None, gpus: int, slo: Slo) -> str:
     """What to run, then how the other mode compares.
 
-    On 8 GPUs run eight aggregated engines: up to 33 req/s within the targets; P/D with the best split, 5P3D, serves
+    On 8 GPUs run 8 aggregated engines: up to 33 req/s within the targets; P/D with the best split, 5P3D, serves
     15 % (12 to 18 %) less: not worth it.
     """
     ours, theirs = best_of(rows, "disaggregated"), best_of(rows, "aggregated")
@@ -120,7 +114,7 @@ def sentence(rows: Sequence[Row], verdict: Verdict | None, gpus: int, slo: Slo) 
 
 
 def _run(row: Row, gpus: int, slo: Slo) -> Message:
-    """On 8 GPUs run eight aggregated engines: up to 33 req/s within the targets"""
+    """On 8 GPUs run 8 aggregated engines: up to 33 req/s within the targets"""
     return message(
         "On {gpus} run {engines}: up to {rate} req/s {bound}", _gpus(gpus), engines(row), number(row.rate), bound(slo)
     )
@@ -175,15 +169,17 @@ def _workers(row: Row) -> Message:
 def _engines(row: Row) -> Message:
     first, second = row.split.first, row.split.second
     if second is None:
-        workers = (
-            message("1 aggregated engine") if first.replicas == 1 else message("{n} aggregated engines", first.replicas)
-        )
+        workers = _aggregated(first.replicas)
         return message("{workers}{size}", workers, _size(first))
     prefill = message("1 prefill worker") if first.replicas == 1 else message("{n} prefill workers", first.replicas)
     decode = message("1 decode worker") if second.replicas == 1 else message("{n} decode workers", second.replicas)
     if (first.tp, first.dp) == (second.tp, second.dp):
         return message("{prefill} and {decode} of {gpus} each", prefill, decode, _gpus(first.engine_gpus))
     return message("{prefill}{size} and {decode}{other}", prefill, _size(first), decode, _size(second))
+
+
+def _aggregated(count: int) -> Message:
+    return message("1 aggregated engine") if count == 1 else message("{n} aggregated engines", count)
 
 
 def _gpus(count: int) -> Message:
@@ -228,14 +224,11 @@ def _serves(row: Row, slo: Slo) -> Message:
 
 
 def engines(row: Row) -> str:
-    """eight aggregated engines; a P/D row is its name."""
+    """8 aggregated engines; a P/D row is its name."""
     if row.split.second is not None:
         return row.name
     count, tp, router = row.split.first.replicas, row.split.first.tp, row.split.router
-    if count == 1:
-        text = message("one aggregated engine")
-    else:
-        text = message("{n} aggregated engines", _COUNTS.get(count, str(count)))
+    text = _aggregated(count)
     if row.split.first.dp > 1:
         text = message("{engines} of {size}", text, row.split.first.size)
     elif tp > 1:
