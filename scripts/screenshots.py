@@ -2,8 +2,10 @@
 
     python scripts/screenshots.py [--out docs/screens] [--pages ask,answer] [--themes light,dark] [--languages en,zh]
                                   [--widths 1440,800]
+    python scripts/screenshots.py --again          the pictures that docs/screens holds, as the pages are now
 
-Needs `pip install playwright` and a Chromium on the PATH (or CHROMIUM=/path); no browser is downloaded.
+Needs `pip install playwright` and a Chromium on the PATH (or CHROMIUM=/path); no browser is downloaded. Chinese needs a
+font that has it, such as Noto Sans CJK.
 """
 
 from __future__ import annotations
@@ -17,6 +19,8 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -132,26 +136,39 @@ def main() -> None:
         parser.add_argument(f"--{name}", default=default)
     parser.add_argument("--query", default="", help="more of the address, as in gpus=4&requests=100")
     parser.add_argument("--url", help="a server that runs already")
+    parser.add_argument("--again", action="store_true", help="what --out holds already, and nothing else")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
+    wanted = [
+        (theme, int(width), language, name)
+        for theme in options.themes.split(",")
+        for width in options.widths.split(",")
+        for language in options.languages.split(",")
+        for name in options.pages.split(",")
+    ]
+    if options.again:
+        wanted = [one for one in wanted if (options.out / _file(*one)).is_file()]
     with server() if options.url is None else _running(options.url) as url, browser() as chrome:
-        for theme in options.themes.split(","):
-            for width in map(int, options.widths.split(",")):
-                size = {"width": width, "height": 900}
-                context = chrome.new_context(viewport=size, color_scheme=theme, locale="en-US")
-                page = context.new_page()
-                page.set_default_timeout(PATIENCE_S * 1000)
-                for language in options.languages.split(","):
-                    for name in options.pages.split(","):
-                        query = urlencode({"lang": language}) + (f"&{options.query}" if options.query else "")
-                        page.set_viewport_size(size)
-                        place = "" if name == "ask" else name  # the first page has no name of its own
-                        page.goto(f"{url}/{place}?{query}")
-                        settle(page)
-                        file = options.out / f"{name}-{theme}-{language}-{width}.png"
-                        shoot(page, file)
-                        print(file, flush=True)
-                context.close()
+        for (theme, width), those in groupby(wanted, key=itemgetter(0, 1)):
+            size = {"width": width, "height": 900}
+            context = chrome.new_context(viewport=size, color_scheme=theme, locale="en-US")
+            page = context.new_page()
+            page.set_default_timeout(PATIENCE_S * 1000)
+            for one in those:
+                language, name = one[2:]
+                query = urlencode({"lang": language}) + (f"&{options.query}" if options.query else "")
+                page.set_viewport_size(size)
+                place = "" if name == "ask" else name  # the first page has no name of its own
+                page.goto(f"{url}/{place}?{query}")
+                settle(page)
+                file = options.out / _file(*one)
+                shoot(page, file)
+                print(file, flush=True)
+            context.close()
+
+
+def _file(theme: str, width: int, language: str, name: str) -> str:
+    return f"{name}-{theme}-{language}-{width}.png"
 
 
 @contextmanager

@@ -244,6 +244,16 @@ def test_export_and_import_give_the_same_spec(target: str, config: str, tmp_path
 
 
 @pytest.mark.parametrize("target", TARGETS)
+def test_a_file_begins_with_what_is_for_people(target: str, tmp_path: Path) -> None:
+    """What only the importer reads is the last comment of its head."""
+    export(planner.load("agg"), target, tmp_path)
+    lines = (tmp_path / MAIN[target]).read_text().splitlines()
+    (place,) = [at for at, line in enumerate(lines) if line.startswith(remainder.MARK)]
+    assert place > 0
+    assert not lines[place + 1].startswith("#")
+
+
+@pytest.mark.parametrize("target", TARGETS)
 def test_ranks_are_said_by_the_file_itself(target: str, tmp_path: Path) -> None:
     """One server of all its ranks' GPUs; ranks that no file of one node can hold are refused."""
     changes = ["model=qwen3-30b-a3b", "profile=null", "deployment.dp=4", "engine.enable_expert_parallel=true"]

@@ -332,6 +332,11 @@ def test_a_dead_server_and_requests_that_are_too_long_are_whole_in_chinese() -> 
             whole(sentence)
 
 
+def test_chinese_sentences_follow_each_other_without_a_space() -> None:
+    two = joined(" ", [message("Nothing is a bottleneck: there is headroom.")] * 2)
+    assert chinese(two) == 2 * chinese(message("Nothing is a bottleneck: there is headroom."))
+
+
 def test_metrics_are_whole_in_chinese() -> None:
     for metric in METRICS.values():
         assert CHINESE_LETTER.search(chinese(metric.help)), metric.name

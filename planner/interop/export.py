@@ -101,8 +101,9 @@ def _with_rest(text: str, name: str, spec: Spec) -> str:
     """The file with what it cannot say in a comment: it is imported, and compared with the spec."""
     said = import_text(text, "export", name).spec
     comment = remainder.line(remainder.entries(yaml.safe_load(dump(spec)), yaml.safe_load(dump(said))))
-    first, newline, rest = text.partition("\n")
-    return f"{first}{newline}{comment}{rest}"
+    lines = text.splitlines(keepends=True)
+    head = next((at for at, line in enumerate(lines) if not line.startswith("#")), len(lines))
+    return "".join((*lines[: max(head, 1)], comment, *lines[max(head, 1) :]))  # below what is for people
 
 
 def export(spec: Spec, target: str, out: Path) -> list[Path]:

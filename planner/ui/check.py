@@ -177,7 +177,7 @@ def _on_endpoints() -> LivePlan | None:
     )  # fmt: skip
     st.caption(
         t("A token is read from the environment variable {name} and never stored.", name=jobs.TOKEN)
-        + (" " + t("It is set.") if os.environ.get(jobs.TOKEN) else "")
+        + (t(" ") + t("It is set.") if os.environ.get(jobs.TOKEN) else "")
     )
     urls = [line.strip() for line in text.splitlines() if line.strip()]
     for url in urls:

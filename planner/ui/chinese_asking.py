@@ -55,6 +55,7 @@ ASKING: dict[str, str] = {
         "无法在目标内服务每秒 {rate} 个请求：全部 {gpus} 个 GPU 最多每秒 {most} 个（{engines}）。"
     ),
     ", ": "，",
+    " ": "",
     "{rate} requests/s needs {count}: run {name}; {figures}.": (
         "每秒 {rate} 个请求需要 {count}：运行 {name}；{figures}。"
     ),

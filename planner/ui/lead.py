@@ -85,7 +85,7 @@ def _needs(now: Scenario, found: Suggestion, best: Row, rate: float) -> str:
     )  # fmt: skip
     text += edge(cheapest.summary)
     if found.gpus > cheapest.gpus:
-        text += " " + t("All {gpus} would reach {most} requests/s.", gpus=found.gpus, most=number(best.rate))
+        text += t(" ") + t("All {gpus} would reach {most} requests/s.", gpus=found.gpus, most=number(best.rate))
     return text
 
 
@@ -95,7 +95,7 @@ def edge(summary: Summary) -> str:
     if share is None or share >= summary.slo.attainment:
         return ""
     told = {"share": percent(share), "target": percent(summary.slo.attainment)}
-    return " " + t("This is the edge: {share} of the requests meet the targets, {target} should.", **told)
+    return t(" ") + t("This is the edge: {share} of the requests meet the targets, {target} should.", **told)
 
 
 LATENCIES = ("ttft_p99_ms", "tpot_p99_ms")

@@ -54,5 +54,6 @@ def english(text: str) -> str:
 
 
 def chinese(text: str) -> str:
-    """The Chinese of a message, or of a fixed text."""
-    return text.told(CHINESE) if isinstance(text, Message) else CHINESE.get(text, text)
+    """The Chinese of a message, or of a fixed text. Its sentences follow each other without a space."""
+    told = text.told(CHINESE) if isinstance(text, Message) else CHINESE.get(text, text)
+    return told.replace("。 ", "。")
