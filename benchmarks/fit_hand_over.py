@@ -32,7 +32,7 @@ import pandas as pd
 
 from planner.calibration.calibrate import HALF, _fit_apart, fit, graph_sizes, one_pool, roof_of, rows_of
 from planner.calibration.calibrate import sources as sources_of
-from planner.calibration.fitting import SYNC, digits, fit_step, law_of, predict, record
+from planner.calibration.fitting import SYNC, Fitted, digits, fit_step, law_of, predict, record
 from planner.calibration.spread import spread_of
 from planner.engine.law import StepLaw, bounds, of_part, shapes
 from planner.engine.profile_file import Fit, ProfileFile, Source
@@ -48,7 +48,7 @@ def of(folder: Path, name: str) -> ProfileFile:
 
 
 CONNECTED = (*of_part("decode", "context"), "decode_wave_seqs", "decode_wave_tail")
-PROMPTS = ("prefill_s", "prefill_per_token_s", "prefill_per_pair_s")
+PROMPTS = ("prefill_s", "prefill_per_token_s", "prefill_many_per_token_s", "prefill_per_pair_s")
 BESIDE = ("mixed_per_seq_s",)
 BESIDE_NOTE = "terms of prompts and of decodes beside them are of another server with larger batches, too"
 NOTE = "decode terms are fitted to steps of up to 512 sequences of other servers, too"
@@ -169,17 +169,19 @@ def with_wide(file: ProfileFile, folder: Path, wide: Path) -> ProfileFile:
 
 
 def with_prompts(file: ProfileFile, folder: Path, beside: Path) -> ProfileFile:
-    """The profile with terms of prompts, and of decodes beside them, that hold for hundreds of sequences."""
+    """The profile with terms of prompts, and of decodes beside them, that hold for hundreds of sequences.
+
+    Of a pair the prompts are those of its own rounds and of both records of replicas, which count alike: servers differ
+    by 4 %, and lonely prompts of a calibration are quicker than those of a load.
+    """
     assert file.fit is not None
+    pair = file.connected is not None
     rows, sources = list[pd.DataFrame](), list[Source]()
-    for path in (folder / "pair-agg", beside) if file.connected is not None else (beside,):
-        runs = [Run.load(round_of.parent) for round_of in sorted(path.glob("calibration-*/manifest.json"))]
-        system = resolve(parse(runs[0].manifest["spec_yaml"]))
-        pool = one_pool(system)
-        rows.append(_possible(pool, _fit_apart(system, pool, runs).rows))
+    for path in (folder / "pair-agg", beside) if pair else (beside,):
+        runs, pool, found = _rows(path)
+        rows.append(found)
         sources += sources_of(runs)
-    given = shapes(roof_of(pool))
-    fitted = fit_step(pd.concat(rows, ignore_index=True), bound=bounds(roof_of(pool)), floored=False, given=given)
+    fitted = _fitted(pool, rows)
     fit = record(fitted, file.fit.method)
     law = law_of(fitted).model_copy(update={"mixed_per_context_s": file.step.decode_per_context_s})
     written = with_terms(file, law, fit, (*PROMPTS, *BESIDE, "mixed_per_context_s"))
@@ -194,9 +196,12 @@ def with_prompts(file: ProfileFile, folder: Path, beside: Path) -> ProfileFile:
     known_of: dict[str, object] = {"warm_slowing": pool.hardware.warm_slowing}
     notes = file.notes
     if file.connected is not None:
-        pull = of(folder / "pair-pull", file.name)
-        connected = file.connected | {name: getattr(pull.step, name) for name in PROMPTS}
-        known_of = {"warm_slowing": pull.warm_slowing, "rested": True, "connected": connected}
+        own = [one[one["mixed_steps"] > 0] for one in (_rows(folder / "pair-pull")[2], *rows)]
+        least = min(map(len, own))
+        decodes = [one[one["mixed_steps"] == 0] for one in rows]
+        alike = _fitted(pool, [*decodes, *(_thinned(one, least) for one in own)]).values
+        connected = file.connected | {name: digits(alike[name]) for name in PROMPTS}
+        known_of |= {"rested": True, "connected": connected}
         notes = (*(note for note in notes if "add to a step with prompts" not in note), BESIDE_NOTE)
     here = {source.sha256 for source in file.fitted_on}
     return written.model_copy(
@@ -204,9 +209,28 @@ def with_prompts(file: ProfileFile, folder: Path, beside: Path) -> ProfileFile:
             "fit": known,
             **known_of,
             "fitted_on": (*file.fitted_on, *(source for source in sources if source.sha256 not in here)),
-            "notes": notes,
+            "notes": tuple(dict.fromkeys(notes)),
         }
     )
+
+
+def _rows(path: Path) -> tuple[list[Run], Pool, pd.DataFrame]:
+    """The rounds of a server, its pool, and the rows that its law is fitted to."""
+    runs = [Run.load(round_of.parent) for round_of in sorted(path.glob("calibration-*/manifest.json"))]
+    system = resolve(parse(runs[0].manifest["spec_yaml"]))
+    pool = one_pool(system)
+    return runs, pool, _possible(pool, _fit_apart(system, pool, runs).rows)
+
+
+def _fitted(pool: Pool, rows: Sequence[pd.DataFrame]) -> Fitted:
+    given, bound = shapes(roof_of(pool)), bounds(roof_of(pool))
+    return fit_step(pd.concat(rows, ignore_index=True), bound=bound, floored=False, given=given)
+
+
+def _thinned(rows: pd.DataFrame, count: int) -> pd.DataFrame:
+    """So many of them, evenly over their prompt tokens."""
+    ordered = rows.sort_values("prefill_tokens", kind="stable")
+    return ordered.iloc[np.linspace(0, len(ordered) - 1, count).round().astype(int)]
 
 
 def main() -> None:

@@ -149,7 +149,7 @@ def look(row: PublicRow) -> Seen | None:
         seqs,
         np.array([graph_size(int(size), sizes) for size in seqs], dtype=float),
         table["context_tokens"].to_numpy() + (count - 1) / 2 * seqs,
-        1.0 * (prompts + seqs <= sizes[-1]),
+        1.0 * (prompts + seqs > sizes[-1]),
     )
     before = np.concatenate([[0.0], 1.0 * (start[1:] - end[:-1] < 1e-6)])
     queued = requests["queued_s"].to_numpy()

@@ -161,7 +161,6 @@ class Worker:
         self._shared_kv = shared_kv
         self._warmth = Warmth(warm_slowing) if warm_slowing > 1.0 and not in_lockstep else None
         self._launches = max(step.launch(1, 0), step.launch(1 << 20, 0)) > 0.0 and not in_lockstep
-        self._told = step.launch(1 << 20, 0) > step.launch(0, 1)  # else other processes launch kernels (TP)
         self._host_pace = pace
         self._free_s = -NEVER  # when the GPU is done with all that has ended
         self._posting = posting
@@ -605,8 +604,6 @@ class Worker:
             plan.ready = now + max(plan.launch, head_s + plan.post)
         if plan.post:  # that long ago, where the GPU waits for the posts
             head_s = plan.post + (max(head_s - AFTER_S, 0.0) if plan.decided < now else head_s)
-        if plan.tokens > len(plan.chunks) and self._told:  # the law of steps with prompts has it, behind others too
-            head_s = plan.post
         begin = max(self._free_s, plan.decided + head_s)
         if plan.decided < now:
             begin = min(begin, now)
@@ -624,7 +621,8 @@ class Worker:
             prompts = [chunk for chunk in plan.chunks if chunk[0] > 1]
             alone = not plan.batch and len(prompts) == len(plan.chunks)
             decodes_s = 0.0 if alone else plan.first - self._step.chunks(prompts, 0, 0)
-            plan.first = self._warmth.seconds(plan.first, begin, decodes_s)
+            tokens = plan.tokens - (len(plan.chunks) - len(prompts))
+            plan.first = self._warmth.seconds(plan.first, begin, tokens, decodes_s)
 
     def _hand_out(self, plan: Plan) -> float:
         """Seconds from the plan's end until the API server has handed out its tokens.

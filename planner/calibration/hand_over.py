@@ -22,7 +22,7 @@ from planner.calibration.cost_fits import robust_line
 from planner.calibration.fitting import ROBUST_FROM, Array, Fitted, covariance_of, digits, predict
 from planner.calibration.launches import LaunchFit, seen_ends
 from planner.engine.profile_file import HandOverLaw, WireLaw
-from planner.engine.warmth import fallen, mean, risen
+from planner.engine.warmth import after, fallen, heat, mean
 from planner.run.tables import Run
 from planner.spec import Link
 from planner.system.hand_over import AFTER_S, ALONE, LOOKS, SEEN_S, SPLIT, move_work, post_work
@@ -135,15 +135,19 @@ def with_warmth(run: Run) -> Run:
     if steps.empty:
         return run
     ones = single_tokens(steps["chunks"])[0] if "chunks" in steps else 0.0
-    prompts = steps["prefill_tokens"].to_numpy(dtype=float) > ones
+    tokens = steps["prefill_tokens"].to_numpy(dtype=float) - ones
     found, spans = np.zeros(len(steps)), worked(steps)
     for worker, rows in steps.groupby("worker"):
         order = rows["start_s"].sort_values(kind="stable").index.to_numpy()
         value, ended = 0.0, -np.inf
         for place, begin, end in zip(order, *spans[str(worker)], strict=True):
-            if prompts[place]:
-                before, seconds = fallen(value, max(begin - ended, 0.0)), max(end - begin, 0.0)
-                found[place], value, ended = mean(before, seconds), risen(before, seconds), end
+            if tokens[place] > 0:
+                before, seconds, share = (
+                    fallen(value, max(begin - ended, 0.0)),
+                    max(end - begin, 0.0),
+                    heat(tokens[place]),
+                )
+                found[place], value, ended = share * mean(before, seconds), after(before, seconds, share), end
     return replace(run, steps=steps.assign(warmth=found))
 
 

@@ -80,8 +80,8 @@ class LaunchFit:
 
     @property
     def head_s(self) -> float:
-        """From deciding a step on an idle engine to its first kernel, where the law of steps does not hold that."""
-        return 0.0 if self.told else self.values.get("launch_decode_s", 0.0)
+        """From deciding a step on an idle engine to its first kernel."""
+        return self.values.get("launch_decode_s", 0.0)
 
 
 def seen_ends(ordered: pd.DataFrame) -> Array:

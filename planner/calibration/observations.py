@@ -67,7 +67,8 @@ def from_steps(
     has_prompt = tokens > 0
     pads = np.array([graph_size(int(n), sizes) for n in seqs], dtype=float)
     prompts = has_prompt.astype(float)
-    features = columns(Steps(prompts, tokens, np.where(has_prompt, pairs, 0.0), seqs, pads, context), given or {})
+    pairs, eager = np.where(has_prompt, pairs, 0.0), _eager(tokens + seqs, sizes)
+    features = columns(Steps(prompts, tokens, pairs, seqs, pads, context, eager), given or {})
     kinds = np.where(~has_prompt, "decode", np.where(seqs > 0, "mixed", "prefill"))
     rows = observations(
         {
@@ -93,6 +94,11 @@ def from_steps(
         early, waited, taken = early[last], waited[last], taken[last]
         launch, prefill_only = launch[last], prefill_only[last]
     return _launched(rows, early, waited, taken, launch, prefill_only, launches)
+
+
+def _eager(rows: Any, sizes: Sequence[int]) -> Any:
+    """1 where steps of so many tokens and sequences are more than the largest CUDA graph holds, else 0."""
+    return 1.0 * (rows > (sizes[-1] if sizes else 0))
 
 
 def _warmed(used: pd.DataFrame, features: Mapping[str, Any]) -> dict[str, object]:
@@ -276,7 +282,8 @@ def from_tokens(
                 continue
             new, count = prompt[request], len(others)
             row = {"kind": "served prompt", "seconds": here.time_s - before[1].time_s, "request_id": request}
-            first, own = decodes(count, context - count), Steps(1.0, new, new * new / 2, count, count, context)
+            first = decodes(count, context - count)
+            own = Steps(1.0, new, new * new / 2, count, count, context, _eager(new + count, sizes))
             both = {name: first[name] + value for name, value in columns(own, shapes).items()}
             rows.append({**row, **first, **both})
     if not rows:

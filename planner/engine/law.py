@@ -12,7 +12,8 @@ docs/law.md are read off it, so that a new term is a field here.
 
 Only context terms grow with the context, and in proportion: at one batch a run of decode-only steps is an arithmetic
 progression, which the simulator uses. A decode-only step runs at the next CUDA graph size (`Steps.padded`); a step with
-prompts leaves the full graph, so it is neither padded nor as cheap per sequence.
+prompts leaves the full graph and is not padded. Its decode sequences are rows of the same products as its tokens; where
+kernels are launched one by one they take several times as much, up to some 130 of them (H200, up to 330 beside prompts).
 
 Before the GPU can run a step the host must launch it, which takes the sum of the launch terms. An engine that schedules
 ahead launches a step while the one before it runs, so that a launch is felt only where it is longer than that; and it
@@ -35,12 +36,13 @@ Amount: TypeAlias = Any  # a number of one step, or an array over many
 Values: TypeAlias = Mapping[str, float]  # parameters of a law by name
 
 WIDE = 128  # rows of a matrix product that one tile holds
+MANY = 1024  # tokens of a step whose activations fit into a GPU's caches
 FEW = 0.8  # of the most experts that steps touch
 
 
 @dataclass(slots=True)
 class Steps:
-    """What one step holds, or each of many. `prompts` and `graph` are 1 or 0."""
+    """What one step holds, or each of many. `prompts` and `eager` are 1 or 0."""
 
     prompts: Amount  # whether it holds prompt chunks
     tokens: Amount = 0.0  # new tokens of the chunks
@@ -48,7 +50,7 @@ class Steps:
     seqs: Amount = 0.0  # decode sequences
     padded: Amount = 0.0  # the CUDA graph size that it runs at when it holds no prompts
     context: Amount = 0.0  # tokens that the decode sequences hold
-    graph: Amount = 1.0  # whether its tokens and sequences are within the largest CUDA graph
+    eager: Amount = 0.0  # whether its tokens and sequences are more than the largest CUDA graph holds
     everyone: Amount = 0.0  # tokens and sequences of all ranks in lockstep; 0: each has as many as this one
 
 
@@ -95,7 +97,7 @@ class Stretch:
 class Feature:
     """What a term multiplies. A row of measurements holds its sum over the row's steps, as `column`.
 
-    Where it is an amount of the step as it stands, if that holds prompts, `plain` names the field of `Steps`.
+    Where it is an amount of the step as it stands, if that holds prompts, `plain` names it (step_time.AMOUNTS).
     """
 
     column: str
@@ -212,6 +214,12 @@ def _experts(rows: Any) -> bool:
     return bool(len(found) and found.min() < FEW * found.max())
 
 
+def _many(rows: Any) -> bool:
+    """Steps of few prompt tokens and of many."""
+    prompts = rows[rows["mixed_steps"] > 0]
+    return bool(min((prompts["prefill_many"] > 0).sum(), (prompts["prefill_many"] == 0).sum()) >= 5)
+
+
 def _touched(tokens: Amount, values: Values) -> Amount:
     return touched(tokens, values.get("experts", 0.0), values.get("experts_per_token", 0.0))
 
@@ -264,9 +272,24 @@ DECODE_EXPERTS = Feature(
     lambda steps, values: _touched(_padded(steps, values), values) * (1.0 - steps.prompts),
 )
 PROMPTS = Feature("mixed_steps", "a step with prompts", lambda steps, _: steps.prompts, plain="prompts")
-TOKENS = Feature("prefill_tokens", "its new prompt tokens", lambda steps, _: steps.tokens, plain="tokens")
+TOKENS = Feature(
+    "prefill_tokens",
+    f"its new prompt tokens; decode sequences, too, in a CUDA graph, and beyond {WIDE} elsewhere",
+    lambda steps, _: (
+        steps.tokens + steps.prompts * np.where(steps.eager > 0, np.maximum(steps.seqs - WIDE, 0.0), steps.seqs)
+    ),
+    plain="rows",
+)
+MANY_TOKENS = Feature(
+    "prefill_many", f"those beyond {MANY}", lambda steps, _: np.maximum(steps.tokens - MANY, 0.0), plain="many"
+)
 PAIRS = Feature("prefill_pairs", "its query-key pairs", lambda steps, _: steps.pairs, plain="pairs")
-BESIDE = Feature("mixed_seqs", "its decode sequences", lambda steps, _: steps.seqs * steps.prompts, plain="seqs")
+BESIDE = Feature(
+    "mixed_seqs",
+    f"its decode sequences up to {WIDE}, where CUDA graphs do not hold it",
+    lambda steps, _: np.minimum(steps.seqs, WIDE) * steps.prompts * steps.eager,
+    plain="eager_seqs",
+)
 BESIDE_CONTEXT = Feature(
     "mixed_context", "tokens that those hold", lambda steps, _: steps.context * steps.prompts, plain="context"
 )
@@ -292,10 +315,14 @@ UNEVEN = Feature(
 )
 
 GRAPH_DECODE = Feature(
-    "launched_decode", "a decode-only step in a CUDA graph", lambda steps, _: (1.0 - steps.prompts) * steps.graph
+    "launched_decode",
+    "a decode-only step in a CUDA graph",
+    lambda steps, _: (1.0 - steps.prompts) * (1.0 - steps.eager),
 )
-GRAPH_PROMPTS = Feature("launched_graph", "a step with prompts in one", lambda steps, _: steps.prompts * steps.graph)
-EAGER = Feature("launched_eager", "a step beyond the largest, kernel by kernel", lambda steps, _: 1.0 - steps.graph)
+GRAPH_PROMPTS = Feature(
+    "launched_graph", "a step with prompts in one", lambda steps, _: steps.prompts * (1.0 - steps.eager)
+)
+EAGER = Feature("launched_eager", "a step beyond the largest, kernel by kernel", lambda steps, _: steps.eager)
 SEQS = Feature("launched_seqs", "sequences of the step", lambda steps, _: steps.seqs)
 
 BY_RATIO = "as its roofline does"
@@ -418,6 +445,17 @@ class StepLaw(Node):
             tie=("decode_per_context_s", lambda rows: False),  # KV is read at one speed; what rows say is other terms'
         ),
     ]
+    prefill_many_per_token_s: Annotated[
+        NonNegative,
+        Term(
+            "line",
+            f"a prompt token beyond {MANY}, whose activations go through memory",
+            MANY_TOKENS,
+            scale=ratio("prefill_per_token_s"),
+            scaling=BY_RATIO,
+            told=_many,
+        ),
+    ] = 0.0
     decode_wide_per_seq_s: Annotated[
         NonNegative,
         Term(
@@ -613,7 +651,7 @@ def total(parts: Mapping[str, Feature], steps: Steps, values: Values) -> Amount:
 def launch_seconds(prompt_tokens: Amount, batch: Amount, largest: int, values: Values) -> Array:
     """The host's time to launch steps; `largest` is that of the CUDA graphs, 0 where there are none."""
     tokens, seqs = np.asarray(prompt_tokens, dtype=float), np.asarray(batch, dtype=float)
-    steps = Steps(1.0 * (tokens > 0), tokens, seqs=seqs, graph=1.0 * (tokens + seqs <= largest))
+    steps = Steps(1.0 * (tokens > 0), tokens, seqs=seqs, eager=1.0 * (tokens + seqs > largest))
     return np.asarray(total(of_part("launch"), steps, values) + np.zeros(seqs.shape))
 
 

@@ -8,10 +8,17 @@ from typing import Any, Final, NamedTuple, Protocol
 
 import numpy as np
 
-from planner.engine.law import FLOOR, PROGRESSION, StepLaw, Steps, of_part, total
+from planner.engine.law import FLOOR, MANY, PROGRESSION, WIDE, StepLaw, Steps, of_part, total
 
 TABLED: Final = 1025  # batches whose times are computed ahead
-AMOUNTS: Final = ("prompts", "tokens", "pairs", "seqs", "context")  # of a step with prompts, as `mixed` lists them
+AMOUNTS: Final = (
+    "prompts",
+    "rows",
+    "pairs",
+    "eager_seqs",
+    "context",
+    "many",
+)  # of a step with prompts, as `mixed` lists them
 
 # Of a term that counts: its parameter, and the place of its amount in AMOUNTS, or -1 and the feature that computes it.
 Read = tuple[float, int, Any]
@@ -97,8 +104,8 @@ class AffineStep:
         """Of a decode step in a CUDA graph, of one with prompts in a graph, and of any beyond it, by batch."""
         nothing = np.zeros(len(batches))
         return [
-            (total(of_part("launch"), Steps(prompts, seqs=batches, graph=graph), self._values) + nothing).tolist()
-            for prompts, graph in ((0.0, 1.0), (1.0, 1.0), (1.0, 0.0))
+            (total(of_part("launch"), Steps(prompts, seqs=batches, eager=eager), self._values) + nothing).tolist()
+            for prompts, eager in ((0.0, 0.0), (1.0, 0.0), (1.0, 1.0))
         ]
 
     def decode(self, batch: int) -> tuple[float, float]:
@@ -110,7 +117,17 @@ class AffineStep:
         for new, done in chunks:
             tokens += new
             pairs += new * (done + 0.5 * new)
-        amounts = [1.0, float(tokens), pairs, float(batch), float(context)]
+        held = tokens + batch <= self._largest
+        amounts = [
+            1.0,
+            float(tokens + (batch if held else max(batch - WIDE, 0))),
+            pairs,
+            0.0 if held else float(min(batch, WIDE)),
+            float(context),
+            float(max(tokens - MANY, 0)),
+            float(tokens),
+            float(batch),
+        ]
         seconds = max(self._more(0.0, self._line, amounts, everyone), self._floor)
         return self._more(seconds, self._prompt, amounts, everyone)
 
@@ -121,8 +138,8 @@ class AffineStep:
                 seconds += value * amounts[place]
                 continue
             if steps is None:
-                prompts, tokens, pairs, seqs, context = amounts
-                steps = Steps(prompts, tokens, pairs, seqs, seqs, context, everyone=everyone)
+                tokens, seqs = amounts[len(AMOUNTS) :]
+                steps = Steps(1.0, tokens, amounts[2], seqs, seqs, amounts[4], everyone=everyone)
             seconds += float(value * feature(steps, self._values))
         return seconds
 

@@ -9,8 +9,8 @@ Warmth goes from 0, rested, to 1 while steps with prompts run, and back when the
 Both times are, and an H200's slowing was, from 499 steps of prompts of one prefill worker under three loads (six runs);
 seven other servers' steps (KV blocks of 16, 64 and 128, pull and push, a model four times as large) agree with them.
 Until then it was taken for what KV that is read from the GPU costs, which comes at the same moment: it is there without
-any transfer, and gone 50 ms after a prompt however long a transfer lasts. That slowing was 1.17 as long as what steps
-begin with was no part of their law; with it calibrations say 1.11.
+any transfer, and gone 50 ms after a prompt however long a transfer lasts.
+Steps of few tokens do not fill the GPU and draw less: see `heat`.
 """
 
 from __future__ import annotations
@@ -20,6 +20,15 @@ from typing import Final
 
 RISES_S: Final = 0.07
 FALLS_S: Final = 0.03
+COOL, HOT = 512, 1024  # prompt tokens of a step that draws less power than a GPU may take, and of one that wants more
+
+
+def heat(tokens: float) -> float:
+    """How far a step of so many prompt tokens warms the GPU: 0 to 1.
+
+    On an H200 chunks of 512 tokens one behind another took what a rested one takes, chunks of 1,024 a tenth longer.
+    """
+    return min(max((tokens - COOL) / (HOT - COOL), 0.0), 1.0)
 
 
 def mean(warmth: float, seconds: float) -> float:
@@ -37,6 +46,11 @@ def fallen(warmth: float, seconds: float) -> float:
     return warmth * exp(-seconds / FALLS_S)
 
 
+def after(warmth: float, seconds: float, heat: float) -> float:
+    """After a step of that `heat`."""
+    return heat * risen(warmth, seconds) + (1.0 - heat) * fallen(warmth, seconds)
+
+
 class Warmth:
     """Of one GPU. Steps are told in the order in which they begin."""
 
@@ -47,14 +61,15 @@ class Warmth:
         self._value = 0.0
         self._when = 0.0  # the end of the latest step with prompts
 
-    def seconds(self, rested_s: float, begin: float, decodes_s: float = 0.0) -> float:
-        """How long a step with prompts takes that begins at `begin`, and takes `rested_s` on a rested GPU.
+    def seconds(self, rested_s: float, begin: float, tokens: float, decodes_s: float = 0.0) -> float:
+        """How long a step of `tokens` of prompts takes that begins at `begin`, and takes `rested_s` on a rested GPU.
 
         `decodes_s` of these are its decodes', which wait for memory: clocks change nothing there.
         """
+        share = heat(tokens)
         warmth = fallen(self._value, max(0.0, begin - self._when))
-        slower_s = self._more * (rested_s - decodes_s)
+        slower_s = self._more * share * (rested_s - decodes_s)
         about_s = rested_s + slower_s * mean(warmth, rested_s)
         taken_s = rested_s + slower_s * mean(warmth, about_s)
-        self._value, self._when = risen(warmth, taken_s), begin + taken_s
+        self._value, self._when = after(warmth, taken_s, share), begin + taken_s
         return taken_s
