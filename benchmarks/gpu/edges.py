@@ -183,7 +183,7 @@ def report(plan: dict[str, dict[str, Any]], judged: dict[str, Figures]) -> str:
     head = (
         "| traffic | servers | named | these requests, predicted | measured | error | TPOT alone: predicted, measured |"
     )
-    lines = [head, "|---|---|---|---|---|---|---|"]
+    lines = [head, "|---|---|---|---|---|---|---|"] if any(plan[name]["named"] for name in judged) else []
     found = {of: {name: edges(judged[name], plan[name], of) for name in judged} for of in _OF}
     kinds = list(next(iter(plan.values()))["targets"])
     servers = {name: part["servers"] for name, part in plan.items()}
@@ -196,7 +196,7 @@ def report(plan: dict[str, dict[str, Any]], judged: dict[str, Figures]) -> str:
     head = "| load, req/s | servers | judged | within the targets: predicted, measured |"
     for metric in ("TTFT", "TPOT"):
         head += f" {metric} p50 / p90 / p99, ms | off by, % |"
-    lines += ["", head, "|---|---|---|---|---|---|---|---|"]
+    lines += [*([""] if lines else []), head, "|---|---|---|---|---|---|---|---|"]
     for kind in kinds:
         for name, rows in judged.items():
             for key, one in ((key, one) for key, one in rows.items() if kind_of(key) == kind):

@@ -13,7 +13,7 @@ docs/law.md are read off it, so that a new term is a field here.
 Only context terms grow with the context, and in proportion: at one batch a run of decode-only steps is an arithmetic
 progression, which the simulator uses. A decode-only step runs at the next CUDA graph size (`Steps.padded`); a step with
 prompts leaves the full graph and is not padded. Its decode sequences are rows of the same products as its tokens; where
-kernels are launched one by one they take several times as much, up to some 130 of them (H200, up to 330 beside prompts).
+kernels are launched one by one the first 128 take several times as much (H200, up to 330 beside prompts).
 
 Before the GPU can run a step the host must launch it, which takes the sum of the launch terms. An engine that schedules
 ahead launches a step while the one before it runs, so that a launch is felt only where it is longer than that; and it
