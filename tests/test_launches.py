@@ -58,7 +58,7 @@ def engine(
     launch = [law.launch(tokens, batch) for tokens, batch, _ in steps]
     decided, seen, done_s = [start_s], list[float](), -math.inf
     for at, step in enumerate(steps):
-        head_s = 0.0 if step[0] else law.launch(0, step[1])  # which the law of steps with prompts holds
+        head_s = law.launch(0, step[1])
         done_s = max(done_s, decided[at] + head_s) + (gpu_s(law, step) if gpu is None else gpu(step))
         if step[0]:
             done_s = max(done_s, decided[at] + launch[at])

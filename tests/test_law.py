@@ -21,8 +21,10 @@ from planner.engine.law import (
     bounds,
     guess,
     launch_seconds,
+    of_part,
     retyped,
     scaled,
+    total,
 )
 from planner.engine.model_config import load_model
 from planner.engine.profiles import capture_sizes
@@ -135,9 +137,14 @@ def test_eight_bit_kernels_wait_for_themselves_where_memory_is_fast(gpu: str, kv
     assert (eight.decode_tile_s > 0) == tiles
 
 
-def test_plain_features_are_amounts_of_a_step_with_prompts() -> None:
-    step = Steps(1.0, tokens=300.0, pairs=7e4, seqs=12.0, padded=16.0, context=5e4)
-    plain = {feature.plain: feature for feature in FEATURES.values() if feature.plain}
-    assert set(plain) == set(AMOUNTS)
-    for name, feature in plain.items():
-        assert feature.count(step, {}) == getattr(step, name)
+@pytest.mark.parametrize(("tokens", "seqs"), [(300, 12), (500, 12), (513, 0), (700, 200), (5000, 40)])
+def test_a_step_with_prompts_takes_the_sum_of_its_terms(tokens: int, seqs: int) -> None:
+    """In a CUDA graph and beyond it, of few tokens and of many; amounts of the step are not computed by features."""
+    law = StepLaw(**{name: 1e-6 * (number + 1) for number, name in enumerate(StepLaw.model_fields) if name in TIMES})
+    values, eager = law.model_dump(), 1.0 * (tokens + seqs > SIZES[-1])
+    pairs = tokens * (100 + tokens / 2)
+    step = Steps(1.0, float(tokens), pairs, float(seqs), float(seqs), 5e4, eager)
+    line = max(float(total(of_part("line"), step, values)), law.prefill_floor_s)
+    expected = line + float(total(of_part("prompt"), step, values))
+    assert AffineStep(law, SIZES).mixed([(tokens, 100)], seqs, 5e4) == pytest.approx(expected)
+    assert {feature.plain for feature in FEATURES.values() if feature.plain} == set(AMOUNTS)

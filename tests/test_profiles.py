@@ -159,7 +159,7 @@ def test_the_shipped_profile_says_where_it_comes_from() -> None:
     assert file is not None
     assert file.fit is not None
     assert set(file.fit.residuals) >= {"decode", "mixed", "prefill", "served decode", "served prompt"}
-    assert all(residual.mean_abs_pct < 7 for residual in file.fit.residuals.values())
+    assert all(residual.mean_abs_pct < 9 for residual in file.fit.residuals.values())
     assert len(file.fit.covariance) == len(file.fit.parameters)
     assert load_profile(SHIPPED).fitted_hashes
     law = bounds(Roof(Setup.of(load_model(file.model), hardware(file.hardware), Engine(), file.tp)))

@@ -80,4 +80,4 @@ def test_served_loads_that_no_fit_has_seen_are_as_long_as_foretold() -> None:
         ours, theirs = (edges.edges(judged[name], plan[name], of)[kind] for of in ("predicted", "measured"))
         assert ours[1]
         assert theirs[1]
-        assert ours[0] == pytest.approx(theirs[0], rel=0.05)
+        assert ours[0] == pytest.approx(theirs[0], rel=0.06)

@@ -37,6 +37,7 @@ Values: TypeAlias = Mapping[str, float]  # parameters of a law by name
 
 WIDE = 128  # rows of a matrix product that one tile holds
 MANY = 1024  # tokens of a step whose activations fit into a GPU's caches
+ENOUGH = 20  # rows on each side of MANY
 FEW = 0.8  # of the most experts that steps touch
 
 
@@ -215,9 +216,9 @@ def _experts(rows: Any) -> bool:
 
 
 def _many(rows: Any) -> bool:
-    """Steps of few prompt tokens and of many."""
+    """Enough steps of few prompt tokens and of many, whose floor and line are then not taken for it."""
     prompts = rows[rows["mixed_steps"] > 0]
-    return bool(min((prompts["prefill_many"] > 0).sum(), (prompts["prefill_many"] == 0).sum()) >= 5)
+    return bool(min((prompts["prefill_many"] > 0).sum(), (prompts["prefill_many"] == 0).sum()) >= ENOUGH)
 
 
 def _touched(tokens: Amount, values: Values) -> Amount:
