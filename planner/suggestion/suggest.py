@@ -369,7 +369,7 @@ class _Session:
     def _raced(self, rows: list[Row], splits: list[Split], part: tuple[float, float]) -> tuple[list[Row], float]:
         """Rows with these in the race, and then those that claim more than they have shown; and the progress."""
         rows, (_, later) = self._race.run(rows, splits, self.period, part), part
-        while claims := unproven(rows, 1 if self._quick else FINALISTS):
+        while claims := unproven(rows, 1 if self._quick else FINALISTS, self._race.looks):
             until = later + (1 - RACE_LEFT) * (1 - later)
             rows, later = self._race.run(rows, claims, self.period, (later, until)), until
         return rows, later
@@ -504,15 +504,13 @@ class _Session:
 
     def _as_good(self, rows: Sequence[Row], verdict: Verdict | None) -> tuple[str, ...]:
         """Other candidates of the suggested one's mode whose highest rate cannot be told from its own."""
-        chosen = pick(rows, verdict)
-        if chosen.split not in self._race.edges:
+        chosen, looks = pick(rows, verdict), self._race.looks
+        if chosen.split not in looks:
             return ()
         found = []
         for row in rows:
-            if row.split in self._race.edges and row.mode == chosen.mode and row.split != chosen.split:
-                _, low, high = interval(
-                    [self._race.edges[row.split], self._race.edges[chosen.split]], self.spec.run.seed
-                )
+            if row.split in looks and row.mode == chosen.mode and row.split != chosen.split:
+                _, low, high = interval([looks[row.split], looks[chosen.split]], self.spec.run.seed)
                 if low <= 1 <= high:
                     found.append(row.name)
         return tuple(found)
