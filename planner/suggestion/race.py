@@ -169,7 +169,8 @@ class Race:
         for mode in dict.fromkeys(row.mode for row in rows if row.mode not in led):
             of_mode = [row for row in rows if row.mode == mode]
             seen = [row for row in of_mode if row.split in self.looks]
-            heads.append(min(seen, key=lambda row: -self.looks[row.split].expected()) if seen else min(of_mode, key=rank))
+            best = max(seen, key=lambda row: self.looks[row.split].expected(), default=None)
+            heads.append(best or min(of_mode, key=rank))
         return heads
 
     def _look(self, heads: Sequence[Row], every: range, part: tuple[float, float]) -> None:
@@ -200,7 +201,7 @@ class Race:
         """Their edges by every list; of the best of a mode as finely as they are told."""
         begin, end = part
         errors = {split: rate_error([system_of(apply(self._spec, split))]) for split in splits}
-        rates: dict[Split, list[float]] = dict.fromkeys(splits, [])
+        rates: dict[Split, list[float]] = {split: [] for split in splits}
         for _ in range(ROUNDS):
             self.edges |= {split: self._edge(split, every) for split in rates}
             first_of_all = leaders(self.edges)
