@@ -104,12 +104,15 @@ def search(task: SearchTask) -> Searched:
         def rough(width: float) -> Found:
             return highest_rate(runs, start, tolerance=width, step=step, missing=missing, known=known)
 
-        if wide == FAR:
+        if task.bar:
             near = rough(FAR)
             if near.above * (1 + LOST) <= task.bar:
                 return Searched(guess, near)
             known = near.probes
         near = rough(LOST if task.bar else 2 * task.tolerance)
+        if near.rate < task.bar < near.above:  # is it among the best?
+            known = (*near.probes, runs(task.bar))
+            near = rough(LOST)
         if near.above <= task.bar:
             return Searched(guess, near)
         known = near.probes if brief == task.period else ()
