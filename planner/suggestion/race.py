@@ -144,10 +144,11 @@ class Race:
                 self._periods[row.split] = row.period(period)
         heads = self._heads(finalists)
         self._look(heads, every, of_part(0.0, 0.25))
-        self._find([row.split for row in heads], every, of_part(0.25, 0.7))
+        self._find([row.split for row in heads], every, of_part(0.25, 0.4))
         tried = {row.split: self._challenge(row) for row in finalists if row not in heads}
-        ahead = self._tried(tried, every, of_part(0.7, 0.8))
-        self._find(ahead, every, of_part(0.8, 1.0))
+        self._find(self._tried(tried, every, of_part(0.4, 0.5)), every, of_part(0.5, 0.6))
+        best = [split for split in leaders(self.edges) if split in splits]
+        self._find(best, every, of_part(0.6, 1.0), fine=True)
         raced = {}
         for row in finalists:
             split, began = row.split, self._periods[row.split]
@@ -197,18 +198,14 @@ class Race:
                 self._rates[split] = []
             self._run_up(around, every, (begin, end))
 
-    def _find(self, splits: Sequence[Split], every: range, part: tuple[float, float]) -> None:
-        """Their edges by every list; of the best of a mode as finely as they are told."""
+    def _find(self, splits: Sequence[Split], every: range, part: tuple[float, float], *, fine: bool = False) -> None:
+        """Their edges by every list; `fine`: as the best of a mode, of which the interval is told."""
         begin, end = part
-        errors = {split: rate_error([system_of(apply(self._spec, split))]) for split in splits}
+        errors = {split: rate_error([system_of(apply(self._spec, split))]) if fine else None for split in splits}
         rates: dict[Split, list[float]] = {split: [] for split in splits}
         for _ in range(ROUNDS):
             self.edges |= {split: self._edge(split, every) for split in rates}
-            first_of_all = leaders(self.edges)
-            wanted = {
-                split: self._further(split, self.looks[split], errors[split] if split in first_of_all else None)
-                for split in splits
-            }
+            wanted = {split: self._further(split, self.looks[split], errors[split]) for split in splits}
             rates = {split: found for split, found in wanted.items() if found}
             if not rates:
                 break
@@ -217,14 +214,10 @@ class Race:
             begin = until
 
     def _challenge(self, row: Row) -> float:
-        """The rate at which it is ahead of the best of its mode, if it serves that.
-
-        With larger engines it has to be so by TIE, as the best of a mode is told, with smaller ones it need not quite.
-        """
+        """The rate at which it is ahead of the best of its mode if it serves that: by TIE, but with smaller engines."""
         known = {split: edge.expected() for split, edge in self.edges.items() if split.mode == row.mode}
         best = max(known, key=lambda split: known[split])
-        larger = row.split.largest_tp - best.largest_tp
-        return known[best] * (1 / TIE if larger > 0 else TIE if larger < 0 else 1.0)
+        return known[best] / (1.0 if row.split.largest_tp < best.largest_tp else TIE)
 
     def _tried(self, tried: Mapping[Split, float], every: range, part: tuple[float, float]) -> list[Split]:
         """Those of them that serve these rates, by every list; the first ones alone may show that they do not."""
