@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import planner
-from planner.suggestion.answer import Row
-from planner.suggestion.race import DOUBT, LOOK, Race, is_beyond_doubt
+from planner.spec import Disaggregated
+from planner.suggestion.answer import TIE, Row, best_of
+from planner.suggestion.race import DOUBT, LOOK, Race, is_beyond_doubt, unproven
 from planner.suggestion.rows import rough_row
 from planner.suggestion.search import Found, Probe
 from planner.suggestion.splits import PoolSize, Split
@@ -111,6 +112,46 @@ def test_what_is_not_run_says_what_a_run_would_have(edges: list[float], off: flo
     assert found.rate == pytest.approx(every.rate, rel=0.02)
     assert len(runs) == len(set(runs))  # nothing twice
     assert len(runs) <= len(more)
+
+
+def of_tp(tp: int) -> Split:
+    return Split(PoolSize(1, tp), PoolSize(1, tp))
+
+
+@given(
+    st.lists(st.floats(85, 118), min_size=5, max_size=5),
+    st.lists(st.floats(0.7, 1.3), min_size=3, max_size=3),
+    st.lists(st.floats(0.9, 1.1), min_size=3, max_size=3),
+)
+@settings(max_examples=40, deadline=None)
+def test_nobody_that_is_left_behind_holds_more_than_the_best(
+    lists: list[float], holds: list[float], off: list[float]
+) -> None:
+    """Three splits, each so good, of rough rates that are off: the best one by all lists wins, or one that ties."""
+    spec = planner.load("disagg", [SESSIONS])
+    sizes = [of_tp(tp) for tp in (1, 2, 4)]
+    better = dict(zip(sizes, holds, strict=True))
+
+    def each(_: object, tasks: Sequence[ProbeTask], part: tuple[float, float]) -> list[Probe]:
+        found = []
+        for task in tasks:
+            pools = task.spec.deployment
+            assert isinstance(pools, Disaggregated)
+            found.append(served(task.rate, better[of_tp(pools.prefill.tp)] * lists[task.seed]))
+        return found
+
+    rows = []
+    for split, wrong in zip(sizes, off, strict=True):
+        rough = wrong * better[split] * sum(lists) / len(lists)
+        found = Found(rough, rough * 1.02, (served(rough, rough),))
+        rows.append(rough_row(spec, 8, split, Searched(rough, found)))
+    race = Race(spec, 8, range(len(lists)), each)
+    raced = {row.split: row for row in race.run(rows, sizes, None, (0.0, 1.0))}
+    best = best_of([*raced.values()], "disaggregated")
+    assert best is not None
+    assert better[best.split] >= 0.97 * max(holds)
+    assert all(row.rate <= best.rate / TIE * 1.001 for row in raced.values())
+    assert not unproven([*raced.values()], 3, race.looks)
 
 
 def test_the_list_that_fails_first_is_the_one_that_is_run() -> None:

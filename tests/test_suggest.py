@@ -239,6 +239,19 @@ def test_a_rough_change_is_told_finer_where_the_verdict_is_open_or_another(
     assert {at: one.enough for at, one in wanted.items()} == dict.fromkeys(finer_ones, TOLERANCE)
 
 
+def test_changes_after_the_one_that_is_told_stay_rough() -> None:
+    spec = planner.load("disagg")
+    split = next(one for one in splits(2, [1]) if one.mode == "disaggregated")
+    pair = unchanged(spec, 0, [(split, 20.0, None), (split, 16.0, None)])
+    rough = [replace(task, enough=ROUGH) for task in 3 * pair]
+    theirs, told, is_open = Found(16.0, 16.2, ()), Found(28.0, 28.3, ()), Found(23.0, 24.4, ())
+    now = (Advantage(0.25, 0.22, 0.28), 0.50, 0.03, False)
+    found = [Found(20.0, 20.2, ()), Found(16.0, 16.16, ()), told, theirs, is_open, theirs, is_open, theirs]
+    assert not finer(rough, found, *now)
+    found[2:4] = is_open, theirs  # which it is may be the first, so that it goes on, and the next few beside it
+    assert list(finer(rough, found, *now)) == [0, 2, 4]
+
+
 def test_what_a_change_leaves_alone_is_not_searched_again() -> None:
     spec = planner.load("disagg")
     candidates = splits(2, [1])

@@ -10,7 +10,7 @@ from planner.messages import Message, message
 from planner.report.words import percent
 from planner.spec import Empirical, Fixed, Lognormal, Slo, Spec, Uniform
 from planner.suggestion.answer import Change, EnoughLink
-from planner.suggestion.probe import Period
+from planner.suggestion.probe import Period, Traffic
 from planner.suggestion.search import Found, Probe, Runs, first_guess, highest_rate, paced, probe, probes, system_of
 from planner.suggestion.splits import Split, apply
 from planner.suggestion.tuning import BLOCK_SIZES, CONNECTORS
@@ -18,6 +18,7 @@ from planner.suggestion.verdict import WORDS, Advantage, Word, decide
 from planner.system.resolve import System, Wire
 
 STEP = 0.2
+AT_ONCE = 3  # searches that go on at least, while it is not known which change is told
 TOLERANCE = 0.015  # width of the brackets of what changes are held against, and of the change that is named
 NEAR = 1.02  # from a rate that all seeds have found to the second one
 FARTHEST = 1.5  # that the closed form may move the first rate
@@ -95,6 +96,10 @@ class ChangeTask:
     far: float = 1 + 0.99 * ROUGH  # and how far from that the second rate is: two runs may do
     known: tuple[Probe, ...] = ()  # runs that were made before, which this search goes on from
     judges: tuple[Slo, ...] = ()  # other targets that its runs are also judged by
+
+    @property
+    def shares(self) -> Traffic:
+        return Traffic.of(self.spec, self.seed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,29 +269,34 @@ def _word(name: str, factor: float) -> str:
 def finer(
     tasks: Sequence[ChangeTask], found: Sequence[Found], now: Advantage, margin: float, error: float, unknown: bool
 ) -> dict[int, ChangeTask]:
-    """Searches to go on with, by their place in `tasks`; `found` as for `judged`.
+    """Searches to go on with, by their place in `tasks`; `found` as for `judged`. None: what is told is known.
 
-    Those whose brackets leave open what the verdict would be, and the first change with which it would be another,
-    whose advantage is told.
+    Told is the first change with which the verdict would be another, and its advantage. So those of the first few
+    changes go on whose brackets leave open whether they are that one, or whose advantage is to be told.
     """
     wanted: dict[int, ChangeTask] = {}
-    flipped = False
     word, base = decide(now, margin, error, unknown), _base(found, now)
     for at in range(0, len(tasks), 2):
         ours, theirs = found[at + 2], found[at + 3]
         if not ours.rate or not theirs.rate:
-            continue
+            if not wanted:
+                return {}  # what is told: only one of them meets the targets, or none
+            break
         ends = (ours.rate / theirs.above, ours.above / theirs.rate)
         words = {decide(_times(now, end / math.exp(base)), margin, error, unknown) for end in ends}
-        if len(words) == 1:
-            if flipped or words == {word}:
-                continue
-            flipped = True
-        wanted |= {
+        if words == {word}:
+            continue
+        more = {
             place: replace(tasks[place], enough=TOLERANCE, known=one.probes)
             for place, one in ((at, ours), (at + 1, theirs))
             if one.above / one.rate > 1 + TOLERANCE
         }
+        middle = decide(_times(now, math.exp(_log_ratio(ours, theirs) - base)), margin, error, unknown)
+        if not more and middle != word and not wanted:
+            return {}
+        wanted |= more
+        if len(wanted) >= AT_ONCE or (len(words) == 1 and middle != word):
+            break
     return wanted
 
 

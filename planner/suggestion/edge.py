@@ -25,7 +25,7 @@ BESIDE = 0.25  # or half its width beside what chance and the step times leave o
 NEXT_STEP = 1.04  # between rates while all of them pass, or none does, at least
 FARTHER = 1.25  # and at most, times as much for each rate that was run
 LINES = 3  # rates that say how misses grow
-STEEP = 5.0  # misses grow at least with this power of the rate
+STEEP = 5.0  # misses grow at least with this power of the rate, if nothing else is known
 DRAWS = 4000
 CONFIDENCE = 0.95
 SEEDS = 3  # from so many on, runs are cut in two only: parts are the less independent the shorter they are
@@ -39,6 +39,7 @@ class Edge:
     counts: Array
     kept_up: Array  # seeds x rates, 1 or 0
     missing: float  # share that may miss the targets
+    least_slope: float = STEEP  # misses grow at least with this power of the rate
 
     @staticmethod
     def of(probes: Sequence[Sequence[Probe]], attainment: float) -> Edge:
@@ -64,6 +65,11 @@ class Edge:
         total = self.counts.sum(axis=(0, 1))
         few = total[:, 1] <= self.missing * total[:, 0] * (1 + 1e-9)
         return [bool(one) for one in few & (self.kept_up.mean(axis=0) >= 0.5)]
+
+    def missed(self) -> float:
+        """Of all that were judged, as a part of what may miss."""
+        judged, missed = self.counts.sum(axis=(0, 1, 2))
+        return float(missed / (self.missing * judged)) if missed else 0.0
 
     @property
     def bracket(self) -> tuple[float, float]:
@@ -103,9 +109,9 @@ class Edge:
 
     def _steepness(self) -> float:
         """How misses grow with the rate by all runs, for draws that lie beyond the rates that were run."""
-        return max(self._slope(), STEEP)
+        return max(self.slope(), self.least_slope)
 
-    def _slope(self) -> float:
+    def slope(self) -> float:
         """The power of the rate that misses were seen to grow with, on the whole."""
         every = _log_missed(self.counts.sum(axis=(0, 1)))
         across = math.log(self.rates[-1] / self.rates[0]) if len(self.rates) > 1 else 0.0
@@ -114,7 +120,7 @@ class Edge:
     @property
     def is_flat(self) -> bool:
         """Misses hardly grow with the rate, as where a few prompts are too long for the targets at any."""
-        return len(self.rates) >= LINES and self._slope() < STEEP
+        return len(self.rates) >= LINES and self.slope() < STEEP
 
     def _pace_lost(self) -> float:
         """How the share of runs that fall behind grows with the logarithm of the rate, by all runs; inf: not seen."""

@@ -1,18 +1,19 @@
 """The race of those near the best of their mode: all are run with the same lists of requests, around their edges.
 
-The first LOOK lists show which of them the others are not worth, and most often what the answer is. Then the others
-are run only where the interval is wide, or a narrower one might say something else; of sessions always.
+Of each mode the one that promises most is run until its edge is known. The others are run at that rate alone: who does
+not serve it is behind. The first LOOK lists show most often what the answer is. Then the others are run only where the
+interval is wide, or a narrower one might say something else; of sessions always.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from planner.spec import Sessions, Spec
-from planner.suggestion.answer import Row, best_of, rank
-from planner.suggestion.edge import Edge, is_found, next_rate
+from planner.suggestion.answer import TIE, Row, best_of, rank
+from planner.suggestion.edge import STEEP, Edge, is_found, next_rate
 from planner.suggestion.probe import Period
 from planner.suggestion.rows import refined_row, slower_row
 from planner.suggestion.search import Probe, paced, system_of
@@ -21,8 +22,7 @@ from planner.suggestion.tasks import ProbeTask, attained
 from planner.suggestion.verdict import Advantage, advantage, decide, rate_error, unmeasured
 
 LOOK = 2  # lists whose runs at the first rates tell which finalists the others are not worth; and how they compare
-IN_RACE = 0.95  # of the best of its mode, by the first lists: below, the others do not run a finalist
-REFINED = 0.98  # below, further lists do not run it again
+REFINED = 0.98  # of the best of its mode, by the first lists: below, the others do not run a finalist
 FIRST_STEP, ROUNDS = 1.04, 24  # the first rates of a finalist around its rough one, and how often others are added
 CLEAR = 0.1  # of the misses that are allowed: a list that has no more is not run at lower rates
 AROUND = 1.01  # from what the first lists say to the rates that the others are run at
@@ -33,12 +33,15 @@ WIDE = 0.1  # from one end of that interval to the other: what is worth the othe
 Each = Callable[[Callable[[ProbeTask], Probe], Sequence[ProbeTask], tuple[float, float]], list[Probe]]
 
 
-def unproven(rows: Sequence[Row], most: int) -> list[Split]:
-    """Up to `most` of each mode, highest first, whose rough rate is not below that of any that raced."""
+def unproven(rows: Sequence[Row], most: int, seen: Container[Split] = ()) -> list[Split]:
+    """Up to `most` of each mode, highest first, whose rough rate is not below that of any that raced. Those `seen` in
+    the race were compared by the same lists, and claim nothing.
+    """
     found: list[Split] = []
     for mode in ("aggregated", "disaggregated"):
         top = max((row.rate for row in rows if row.mode == mode and row.refined), default=0.0)
-        claims = [row for row in rows if row.mode == mode and not row.refined and row.rate >= top and row.rate > 0]
+        others = [row for row in rows if row.mode == mode and not row.refined and row.split not in seen]
+        claims = [row for row in others if row.rate >= top and row.rate > 0]
         found += [row.split for row in sorted(claims, key=rank)[:most]]
     return found
 
@@ -91,6 +94,7 @@ class Race:
     def __init__(self, spec: Spec, gpus: int, seeds: Sequence[int], each: Each, *, told: bool = False) -> None:
         """`told`: of a first look. Rows are rough, and the first rates are the ends of their brackets."""
         self.edges: dict[Split, Edge] = {}
+        self.looks: dict[Split, Edge] = {}  # of all that came to the race, by the first lists
         # Of the lists that finalists are run with, so far. Sessions outlast a run, so that its parts hardly differ: how
         # much lists do is seen by many of them alone.
         self.seeds = [*seeds] if isinstance(spec.workload, Sessions) else [*seeds[:LOOK]]
@@ -124,67 +128,119 @@ class Race:
     def run(
         self, rows: list[Row], splits: Sequence[Split], period: Period | None, part: tuple[float, float]
     ) -> list[Row]:
-        """The rows with these run by every list; those that the first ones show to be behind, by these alone."""
+        """The rows with the best of these run by every list, and the others as far as it takes to see them behind."""
         finalists = [row for row in rows if row.split in splits]
         every = range(len(self.seeds))
-        first, others = every[:LOOK], every[LOOK:]
         begin, length = part[0], part[1] - part[0]
 
         def of_part(first: float, last: float) -> tuple[float, float]:
             return begin + length * first, begin + length * last
 
-        rates: dict[Split, list[float]] = {}
-        looks: dict[Split, Edge] = {}
         for row in finalists:
             if row.split in self._runs:
-                looks[row.split] = self._edge(row.split, first)
+                self.looks[row.split] = self._edge(row.split, every[:LOOK])
             else:
                 self._runs[row.split], self._rates[row.split] = [{} for _ in self._all], []
                 self._periods[row.split] = row.period(period)
-                rates[row.split] = self._first_rates(row)
-        for begun in range(ROUNDS):  # until a rough rate that was far off is mended, by few runs
-            if not rates:
-                break
-            self._run_up(rates, first, of_part(*(0.4 * (1 - ROUND_LEFT**number) for number in (begun, begun + 1))))
-            if self._told:
-                self._pace(rates)
-            looks |= {split: self._edge(split, first) for split in rates}
-            rates = {
-                split: [next_rate(looks[split])]
-                for split in racing(rates, self.edges | looks, IN_RACE)
-                if not looks[split].is_within(FIRST_STEP**2)
-            }
-        staying = racing(looks, self.edges | looks, IN_RACE) if len(self._all) > len(first) else list(looks)
-        rates = {split: _around(looks[split]) for split in staying}
-        if others:
-            for split in rates:
-                self._rates[split] = []
-            self._run_up(rates, every, of_part(0.4, 0.6))
-        errors = {split: rate_error([system_of(apply(self._spec, split))]) for split in staying}
-        for begun in range(ROUNDS):
-            self.edges |= {split: self._edge(split, every) for split in rates}
-            first_of_all = leaders(self.edges)
-            wanted = {
-                split: self._further(split, looks[split], errors[split] if split in first_of_all else None)
-                for split in staying
-            }
-            rates = {split: found for split, found in wanted.items() if found}
-            if not rates:
-                break
-            ends = [1 - 0.4 * ROUND_LEFT**number for number in (begun, begun + 1)]
-            self._run_at(rates, every, of_part(*ends))
+        heads = self._heads(finalists)
+        self._look(heads, every, of_part(0.0, 0.25))
+        self._find([row.split for row in heads], every, of_part(0.25, 0.4))
+        tried = {row.split: self._challenge(row) for row in finalists if row not in heads}
+        self._find(self._tried(tried, every, of_part(0.4, 0.5)), every, of_part(0.5, 0.6))
+        best = [split for split in leaders(self.edges) if split in splits]
+        self._find(best, every, of_part(0.6, 1.0), fine=True)
         raced = {}
         for row in finalists:
             split, began = row.split, self._periods[row.split]
-            if split in staying:
+            if split in self.edges:
                 runs = [list(self._runs[split][index].values()) for index in every]
                 # of a list that was not run at these rates, what it was run at
                 runs = [[one for one in of_list if one.rate in self._rates[split]] or of_list for of_list in runs]
                 found = refined_row(self._spec, self._gpus, row, runs, self.edges[split])
                 raced[split] = replace(found, pace=None if began is None else began.pace)
-            else:
-                raced[split] = slower_row(row, looks[split].expected())
+        for row in rows:
+            if row.split in self.looks and row.split not in self.edges:
+                raced[row.split] = slower_row(row, self._behind(row.split))
         return [raced.get(row.split, row) for row in rows]
+
+    def _heads(self, rows: Sequence[Row]) -> list[Row]:
+        """Of each mode that no one leads yet the one that is likely to: by the first lists, or by its rough rate."""
+        led = {split.mode for split in self.edges}
+        heads = []
+        for mode in dict.fromkeys(row.mode for row in rows if row.mode not in led):
+            of_mode = [row for row in rows if row.mode == mode]
+            seen = [row for row in of_mode if row.split in self.looks]
+            best = max(seen, key=lambda row: self.looks[row.split].expected(), default=None)
+            heads.append(best or min(of_mode, key=rank))
+        return heads
+
+    def _look(self, heads: Sequence[Row], every: range, part: tuple[float, float]) -> None:
+        """Their edges by the first lists, and these rates by every list."""
+        first, (begin, end) = every[:LOOK], part
+        rates = {row.split: self._first_rates(row) for row in heads if row.split not in self.looks}
+        for _ in range(ROUNDS):  # until a rough rate that was far off is mended, by few runs
+            if not rates:
+                break
+            until = end - ROUND_LEFT * (end - begin)
+            self._run_up(rates, first, (begin, until))
+            begin = until
+            if self._told:
+                self._pace(rates)
+            self.looks |= {split: self._edge(split, first) for split in rates}
+            rates = {
+                split: [next_rate(self.looks[split])]
+                for split in rates
+                if not self.looks[split].is_within(FIRST_STEP**2)
+            }
+        if len(every) > len(first):
+            around = {row.split: _around(self.looks[row.split]) for row in heads}
+            for split in around:
+                self._rates[split] = []
+            self._run_up(around, every, (begin, end))
+
+    def _find(self, splits: Sequence[Split], every: range, part: tuple[float, float], *, fine: bool = False) -> None:
+        """Their edges by every list; `fine`: as the best of a mode, of which the interval is told."""
+        begin, end = part
+        errors = {split: rate_error([system_of(apply(self._spec, split))]) if fine else None for split in splits}
+        rates: dict[Split, list[float]] = {split: [] for split in splits}
+        for _ in range(ROUNDS):
+            self.edges |= {split: self._edge(split, every) for split in rates}
+            wanted = {split: self._further(split, self.looks[split], errors[split]) for split in splits}
+            rates = {split: found for split, found in wanted.items() if found}
+            if not rates:
+                break
+            until = end - ROUND_LEFT * (end - begin)
+            self._run_at(rates, every, (begin, until))
+            begin = until
+
+    def _challenge(self, row: Row) -> float:
+        """The rate at which it is ahead of the best of its mode if it serves that: by TIE, but with smaller engines."""
+        known = {split: edge.expected() for split, edge in self.edges.items() if split.mode == row.mode}
+        best = max(known, key=lambda split: known[split])
+        return known[best] / (1.0 if row.split.largest_tp < best.largest_tp else TIE)
+
+    def _tried(self, tried: Mapping[Split, float], every: range, part: tuple[float, float]) -> list[Split]:
+        """Those of them that serve these rates, by every list; the first ones alone may show that they do not."""
+        first, (begin, end) = every[:LOOK], part
+        rates = {split: [rate] for split, rate in tried.items()}
+        for split in tried:
+            self._rates[split] = []
+        self._run_at(rates, first, (begin, (begin + end) / 2))
+        if self._told:
+            self._pace(rates)
+        for split in rates:
+            grows = [look.slope() for one, look in self.looks.items() if one.mode == split.mode and look.is_known]
+            self.looks[split] = replace(self._edge(split, first), least_slope=max([STEEP, *grows]))
+        most = len(every) / len(first)  # times as many as may miss: no fewer do by every list
+        rates = {split: rate for split, rate in rates.items() if self.looks[split].missed() <= most}
+        self._run_at(rates, every, ((begin + end) / 2, end))
+        return [split for split in rates if self._edge(split, every).passed[-1]]
+
+    def _behind(self, split: Split) -> float:
+        """What one serves that is behind the best of its mode: what all lists leave of that by the first ones."""
+        (best,) = (one for one in leaders(self.edges) if one.mode == split.mode)
+        found = self.edges[best].expected()
+        return min(self.looks[split].expected() * found / self.looks[best].expected(), TIE * found)
 
     def _first_rates(self, row: Row) -> list[float]:
         if not self._told:

@@ -132,14 +132,22 @@ def preferred(candidates: Sequence[Split], guesses: Sequence[float], most: int =
 def contenders(rows: Sequence[Row], most: int, promised: Mapping[Split, float]) -> list[Row]:
     """The rows of each mode that may become its best once tuned: `most` of those that serve WITHIN of the best's rate.
 
-    Where none of a mode meets the targets at any rate, those with the highest closed form. And `most` of those whose
-    rate is `promised` highest: posts of hand-overs may hold a split back to a fraction of what its tuning ends at.
+    Where none of a mode meets the targets at any rate, those with the highest closed form. And `most` of those that
+    serve NEAR of the best's rate where hand-overs cost them nothing, by what the closed form has `promised`: posts may
+    hold a split back to a fraction of what its tuning ends at.
     """
     kept: list[Row] = []
+    best: dict[str, float] = {}
     for mode in ("aggregated", "disaggregated"):
         of_mode = sorted((row for row in rows if row.mode == mode), key=lambda row: (*rank(row)[:1], -row.guess))
-        kept += [row for row in of_mode[:most] if row.rate >= WITHIN * of_mode[0].rate]
-    promising = sorted((row for row in rows if row.split in promised), key=lambda row: -promised[row.split])
+        best[mode] = of_mode[0].rate if of_mode else 0.0
+        kept += [row for row in of_mode[:most] if row.rate >= WITHIN * best[mode]]
+
+    def might(row: Row) -> bool:
+        return row.rate * promised[row.split] >= NEAR * best[row.mode] * row.guess
+
+    promising = [row for row in rows if row.split in promised and might(row)]
+    promising.sort(key=lambda row: -promised[row.split])
     return kept + [row for row in promising[:most] if row not in kept]
 
 
@@ -369,7 +377,7 @@ class _Session:
     def _raced(self, rows: list[Row], splits: list[Split], part: tuple[float, float]) -> tuple[list[Row], float]:
         """Rows with these in the race, and then those that claim more than they have shown; and the progress."""
         rows, (_, later) = self._race.run(rows, splits, self.period, part), part
-        while claims := unproven(rows, 1 if self._quick else FINALISTS):
+        while claims := unproven(rows, 1 if self._quick else FINALISTS, self._race.looks):
             until = later + (1 - RACE_LEFT) * (1 - later)
             rows, later = self._race.run(rows, claims, self.period, (later, until)), until
         return rows, later
@@ -458,10 +466,11 @@ class _Session:
         known |= zip(once, self._map("what would change it", changes.search_change, once, (0, 0.8)), strict=True)  # type: ignore[arg-type]
         outcomes = [*before, *(known[task] for task in tasks)]
         now = (found, margin, error, unknown is not None)
-        finer = changes.finer(tasks, outcomes, *now)
-        again = self._map("what would change it", changes.search_change, [*finer.values()], (0.8, 1))
-        for place, one in zip(finer, again, strict=True):
-            outcomes[place + len(pair)] = one  # type: ignore[call-overload]
+        mapped = self._in_parts("what would change it", 0.8, 1.0)
+        while finer := changes.finer(tasks, outcomes, *now):
+            again = mapped(changes.search_change, [*finer.values()])
+            for place, one in zip(finer, again, strict=True):
+                outcomes[place + len(pair)] = one
         if self._progress:
             self._progress("what would change it", 1.0)
         judged = changes.judged(names, outcomes, *now)
@@ -504,15 +513,13 @@ class _Session:
 
     def _as_good(self, rows: Sequence[Row], verdict: Verdict | None) -> tuple[str, ...]:
         """Other candidates of the suggested one's mode whose highest rate cannot be told from its own."""
-        chosen = pick(rows, verdict)
-        if chosen.split not in self._race.edges:
+        chosen, looks = pick(rows, verdict), self._race.looks
+        if chosen.split not in looks:
             return ()
         found = []
         for row in rows:
-            if row.split in self._race.edges and row.mode == chosen.mode and row.split != chosen.split:
-                _, low, high = interval(
-                    [self._race.edges[row.split], self._race.edges[chosen.split]], self.spec.run.seed
-                )
+            if row.split in looks and row.mode == chosen.mode and row.split != chosen.split:
+                _, low, high = interval([looks[row.split], looks[chosen.split]], self.spec.run.seed)
                 if low <= 1 <= high:
                     found.append(row.name)
         return tuple(found)

@@ -10,7 +10,7 @@ from typing import Any
 from planner.report.explain import Explanation, explain
 from planner.run.metrics import summarise
 from planner.spec import Rag, Sessions, Slo, Spec
-from planner.suggestion.probe import COUNTED, Period, request_s, traffic_of
+from planner.suggestion.probe import COUNTED, Period, Traffic, request_s, traffic_of
 from planner.suggestion.search import Found, Probe, Runs, first_guess, highest_rate, paced, probe, sent, system_of
 from planner.traffic.workload import at_rate, mean_turns
 
@@ -65,6 +65,10 @@ class ProbeTask:
     rate: float
     period: Period | None = None
 
+    @property
+    def shares(self) -> Traffic:
+        return Traffic.of(self.spec, self.seed)
+
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
@@ -100,12 +104,15 @@ def search(task: SearchTask) -> Searched:
         def rough(width: float) -> Found:
             return highest_rate(runs, start, tolerance=width, step=step, missing=missing, known=known)
 
-        if wide == FAR:
+        if task.bar:
             near = rough(FAR)
             if near.above * (1 + LOST) <= task.bar:
                 return Searched(guess, near)
             known = near.probes
         near = rough(LOST if task.bar else 2 * task.tolerance)
+        if near.rate < task.bar < near.above:  # is it among the best?
+            known = (*near.probes, runs(task.bar))
+            near = rough(LOST)
         if near.above <= task.bar:
             return Searched(guess, near)
         known = near.probes if brief == task.period else ()

@@ -107,8 +107,8 @@ def begin(task: BeginTask) -> Split:
     pulled = [
         value for value in next(knobs(system.spec, True)) if value.get("connector", CONNECTORS[0]) == CONNECTORS[0]
     ]
-    for other in _others(task.spec, split, pulled, {_sizes(system)}):
-        guess = first_guess(system_of(apply(task.spec, other)), task.seed)
+    for other, its in _others(task.spec, split, pulled, {_sizes(system)}):
+        guess = first_guess(its, task.seed)
         if guess > rate:
             best, rate = other, guess
     return best
@@ -129,7 +129,7 @@ def tune(tasks: Sequence[TuneTask], each: Each, *, quick: bool = False) -> list[
     for place, values in enumerate(rounds):
         now = _held_to(now, [max(len(knobs_of) - 1 - place, 0) for knobs_of in of_task])
         challenges = [
-            [Challenge(task, split) for split in _others(task.spec, task.split, values[at], tried[at])]
+            [Challenge(task, split) for split, _ in _others(task.spec, task.split, values[at], tried[at])]
             for at, task in enumerate(now)
         ]
         runs = [one for of_one in challenges for one in of_one if one.task.goal]
@@ -165,18 +165,20 @@ def _likeliest(challenges: Sequence[Challenge]) -> tuple[Challenge, ...]:
     return tuple(ahead or (one for one in challenges if one.first is None))
 
 
-def _others(spec: Spec, split: Split, values: Sequence[dict[str, Any]], tried: set[tuple[object, ...]]) -> list[Split]:
+def _others(
+    spec: Spec, split: Split, values: Sequence[dict[str, Any]], tried: set[tuple[object, ...]]
+) -> list[tuple[Split, System]]:
     """The splits that these values make of one, without those whose engines were tried, which this adds to."""
     found = []
     for value in values:
         other = replace(split, tuning=replace(split.tuning, **value))
         try:
-            sizes = _sizes(system_of(apply(spec, other)))
+            sizes = _sizes(system := system_of(apply(spec, other)))
         except SpecError:  # vLLM would refuse it, or it does not fit
             continue
         if sizes not in tried:
             tried.add(sizes)
-            found.append(other)
+            found.append((other, system))
     return found
 
 
