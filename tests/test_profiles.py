@@ -73,7 +73,7 @@ def test_more_work_never_takes_less_time(batch: int, context: int) -> None:
     assert step.decode(batch + 1)[0] >= base > 0
     assert slope > 0
     assert step.mixed([(batch + 1, 0)], batch, context) >= step.mixed([(batch, 0)], batch, context)
-    assert step.mixed([(batch, 0)], batch + 1, context) > step.mixed([(batch, 0)], batch, context)
+    assert step.mixed([(batch, 0)], batch + 1, context) >= step.mixed([(batch, 0)], batch, context)
 
 
 @pytest.mark.parametrize(("gpu", "tp"), [("h200", 1), ("h100", 2), ("l4", 1)])
