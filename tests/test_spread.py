@@ -10,7 +10,6 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import CancelledError
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -94,26 +93,6 @@ def test_a_short_call_does_not_wait_for_a_long_one(workers: ProcessPool) -> None
     assert time.monotonic() - begun < 5  # the long one takes ten seconds
     workers.stop()
     long.join(20)
-
-
-@dataclass(frozen=True)
-class Needs:
-    """An input that needs what others share."""
-
-    shares: str
-
-
-def whose(_: Needs) -> int:
-    time.sleep(0.05)
-    return os.getpid()
-
-
-def test_inputs_that_need_the_same_go_to_the_process_that_has_it(workers: ProcessPool) -> None:
-    workers(whose, [Needs("other")] * 8, nothing)  # both have started
-    found = workers(whose, [Needs("a"), Needs("b")] * 2, nothing)
-    assert found[:2] == found[2:]
-    assert found[0] != found[1]
-    assert len({*workers(whose, [Needs("a")] * 8, nothing)}) == 2  # but none waits for it
 
 
 def test_what_goes_first_waits_only_for_what_is_at_work() -> None:

@@ -10,7 +10,7 @@ from planner.messages import Message, message
 from planner.report.words import percent
 from planner.spec import Empirical, Fixed, Lognormal, Slo, Spec, Uniform
 from planner.suggestion.answer import Change, EnoughLink
-from planner.suggestion.probe import Period, Traffic
+from planner.suggestion.probe import Period
 from planner.suggestion.search import Found, Probe, Runs, first_guess, highest_rate, paced, probe, probes, system_of
 from planner.suggestion.splits import Split, apply
 from planner.suggestion.tuning import BLOCK_SIZES, CONNECTORS
@@ -96,10 +96,6 @@ class ChangeTask:
     far: float = 1 + 0.99 * ROUGH  # and how far from that the second rate is: two runs may do
     known: tuple[Probe, ...] = ()  # runs that were made before, which this search goes on from
     judges: tuple[Slo, ...] = ()  # other targets that its runs are also judged by
-
-    @property
-    def shares(self) -> Traffic:
-        return Traffic.of(self.spec, self.seed)
 
 
 @dataclass(frozen=True, slots=True)

@@ -71,7 +71,7 @@ class Period:
 
 
 @dataclass(frozen=True, slots=True)
-class Traffic:
+class _Traffic:
     """All of a spec that what is sent depends on: specs that are equal in it share their lists."""
 
     workload: Workload
@@ -79,12 +79,12 @@ class Traffic:
     seed: int
 
     @classmethod
-    def of(cls, spec: Spec, seed: int) -> Traffic:
+    def of(cls, spec: Spec, seed: int) -> _Traffic:
         return cls(spec.workload, spec.retrieval, seed)
 
 
 @lru_cache(maxsize=32)
-def _base_load(traffic: Traffic) -> tuple[Load, float | None]:
+def _base_load(traffic: _Traffic) -> tuple[Load, float | None]:
     """The load at the workload's own rate, built once a process."""
     spec = seeded(Spec.model_construct(workload=traffic.workload, retrieval=traffic.retrieval), traffic.seed)
     return workload.build(spec), offered_rate(spec)
@@ -96,7 +96,7 @@ def seeded(spec: Spec, seed: int) -> Spec:
 
 def traffic_of(spec: Spec, seed: int) -> tuple[Load, float | None]:
     """(load, its offered rate), shared by all specs with the same traffic."""
-    return _base_load(Traffic.of(spec, seed))
+    return _base_load(_Traffic.of(spec, seed))
 
 
 def load_at(spec: Spec, seed: int, rate: float, seconds: float | None = None, start: Start | None = None) -> Load:
@@ -108,7 +108,7 @@ def load_at(spec: Spec, seed: int, rate: float, seconds: float | None = None, st
     if seconds is not None:
         if start is not None and isinstance(spec.workload, Sessions):
             with no_cycles():
-                return underway(_cast(Traffic.of(spec, seed)), rate, seconds, start)
+                return underway(_cast(_Traffic.of(spec, seed)), rate, seconds, start)
         spec = _long_enough(spec, rate * seconds)
     load, offered = traffic_of(spec, seed)
     if not isinstance(load, Chained) or offered is None:
@@ -122,10 +122,10 @@ def load_at(spec: Spec, seed: int, rate: float, seconds: float | None = None, st
     if seconds is None:
         return Chained(arrivals, load.followers)
     cut = Chained(arrivals, _following(arrivals, load.followers))
-    return cut if start is None else _answering(cut, Traffic.of(spec, seed), rate * start.token_s)
+    return cut if start is None else _answering(cut, _Traffic.of(spec, seed), rate * start.token_s)
 
 
-def _answering(load: Chained, traffic: Traffic, requests: float) -> Underway:
+def _answering(load: Chained, traffic: _Traffic, requests: float) -> Underway:
     """The load as if it had come for ever: as many answers as `requests` have tokens are halfway when it begins."""
     count = round(requests * _mean_output(traffic))
     halfway = _cut_short(traffic).first(count)
@@ -134,7 +134,7 @@ def _answering(load: Chained, traffic: Traffic, requests: float) -> Underway:
 
 
 @lru_cache(maxsize=32)
-def _mean_output(traffic: Traffic) -> float:
+def _mean_output(traffic: _Traffic) -> float:
     arrivals = _base_load(traffic)[0].start()
     return sum(one.request.output_tokens for one in arrivals) / len(arrivals)
 
@@ -145,7 +145,7 @@ class _CutShort:
     However few of them are taken, in order, they are spread evenly.
     """
 
-    def __init__(self, traffic: Traffic) -> None:
+    def __init__(self, traffic: _Traffic) -> None:
         self._requests = [one.request for one in _base_load(traffic)[0].start()]
         self._reached = np.cumsum([one.output_tokens for one in self._requests])
         self._begin = stream(traffic.seed, "answering").random()
@@ -167,7 +167,7 @@ class _CutShort:
 
 
 @lru_cache(maxsize=16)
-def _cut_short(traffic: Traffic) -> _CutShort:
+def _cut_short(traffic: _Traffic) -> _CutShort:
     return _CutShort(traffic)
 
 
@@ -195,7 +195,7 @@ def _following(
 
 
 @lru_cache(maxsize=8)
-def _cast(traffic: Traffic) -> Cast:
+def _cast(traffic: _Traffic) -> Cast:
     assert isinstance(traffic.workload, Sessions)
     return Cast(traffic.workload, traffic.seed)
 
@@ -212,7 +212,7 @@ def request_s(spec: Spec, seed: int, part: float = 1.0) -> float:
 
 def lengths_of(system: System, seed: int) -> MeanLengths:
     """Mean lengths of the requests of a system's own list; of sessions without what workers have cached of them."""
-    traffic = Traffic.of(system.spec, seed)
+    traffic = _Traffic.of(system.spec, seed)
     if not isinstance(traffic.workload, Sessions):
         return _list_lengths(traffic)
     entry, decoders = system.pools[0], system.pools[-1]
@@ -225,12 +225,12 @@ def lengths_of(system: System, seed: int) -> MeanLengths:
 
 
 @lru_cache(maxsize=32)
-def _list_lengths(traffic: Traffic) -> MeanLengths:
+def _list_lengths(traffic: _Traffic) -> MeanLengths:
     return mean_lengths([arrival.request for arrival in _base_load(traffic)[0].start()])
 
 
 @lru_cache(maxsize=64)
-def _session_lengths(traffic: Traffic, workers: int, answers: bool) -> MeanLengths:
+def _session_lengths(traffic: _Traffic, workers: int, answers: bool) -> MeanLengths:
     """With turns that are spread evenly over so many workers, which keep prompts and, where they say so, answers.
 
     The latest turn that a worker had is what it has cached, and a system prompt in any case.

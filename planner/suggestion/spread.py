@@ -10,10 +10,10 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import CancelledError, Future, ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import count
 from multiprocessing.connection import wait as wait_for
 from typing import Any, Protocol, TypeVar
@@ -25,7 +25,6 @@ T = TypeVar("T")
 R = TypeVar("R")
 TICK_S = 0.25
 LOOKED = 32  # inputs of a worker, after which it looks for reference cycles
-KEPT = 16  # lists of requests that a worker is taken to keep
 RETRIES = 20  # of a task on Ray whose node was lost; one that raises is not tried again
 Done = Callable[[int, Any], None]  # the place of an input, and its result
 
@@ -67,39 +66,13 @@ def processes(count: int) -> Iterator[Spread]:
         pool.stop()
 
 
-def _shares(one: object) -> int | None:
-    """A number for what a worker keeps of an input that others need too: its `shares`, whatever it comes with."""
-    while isinstance(one, tuple) and one:
-        one = one[-1]
-    shares = getattr(one, "shares", None)
-    return None if shares is None else hash(shares)
-
-
 @dataclass(eq=False)
 class _Call:
-    """One call of a pool: whether it goes before others, which of its inputs wait, and how many are at work.
-
-    `shares`: of each input, what a worker keeps of it.
-    """
+    """One call of a pool: whether it goes before others, how many of its inputs are at work and how many wait."""
 
     first: bool
-    shares: list[int | None]
-    waiting: list[int]
+    left: int
     flying: int = 0
-
-
-@dataclass(eq=False)
-class _Worker:
-    """One process, whether it is at work, and what it keeps, the latest last."""
-
-    executor: ProcessPoolExecutor
-    free: bool = True
-    lost: bool = False  # it, or one beside it, was killed
-    keeps: list[int] = field(default_factory=list)
-
-    def keep(self, one: int | None) -> None:
-        if one is not None:
-            self.keeps = [*(other for other in self.keeps if other != one), one][-KEPT:]
 
 
 class ProcessPool:
@@ -107,17 +80,17 @@ class ProcessPool:
 
     They start at the first call, and end with this process, however it ends. A free process takes an input of a call
     that goes `first`, then of the call that has fewest at work, so that a long answer does not keep another caller's
-    short one waiting; of these the first whose list of requests it has made before, then the first whose list no other
-    one has. A worker that was killed (out of memory) fails the calls of that moment with a ChildProcessError; the next
-    call starts new ones.
+    short one waiting. A worker that was killed (out of memory) fails the calls of that moment with a
+    ChildProcessError; the next call starts new ones.
     """
 
     def __init__(self, count: int) -> None:
         self._count = count
         self._lock = threading.Lock()
-        self._workers: list[_Worker] | None = None
+        self._executor: ProcessPoolExecutor | None = None
         self._turn = threading.Condition()
         self._calls: list[_Call] = []
+        self._busy = 0  # inputs at work, also those of callers that gave up
 
     def __call__(
         self,
@@ -129,8 +102,7 @@ class ProcessPool:
         going: Callable[[], None] | None = None,
     ) -> list[R]:
         """`going` is called at least every TICK_S seconds; what it raises ends the call."""
-        workers = self._started()
-        call = _Call(first, [_shares(one) for one in inputs], [*range(len(inputs))])
+        executor, call = self._started(), _Call(first, len(inputs))
         found: dict[int, R] = {}
         flying: dict[Future[R], int] = {}
         with self._turn:
@@ -139,21 +111,16 @@ class ProcessPool:
             while len(found) < len(inputs):
                 if going is not None:
                     going()
-                while given := self._given_a_turn(call, workers):
-                    worker, at = given
-                    flying[self._submitted(worker, call, function, inputs[at])] = at
+                while self._given_a_turn(call):
+                    flying |= self._submitted(executor, call, function, inputs, len(inputs) - call.left - 1)
                 with self._turn:
-                    if not any(one.done() for one in flying) and not self._is_next(call, workers):
+                    if not any(one.done() for one in flying) and not self._is_next(call):
                         self._turn.wait(TICK_S)
                 for one in [one for one in flying if one.done()]:
                     at = flying.pop(one)
                     found[at] = one.result()
                     done(at, found[at])
-        except (BrokenProcessPool, CancelledError) as error:
-            if isinstance(error, CancelledError) and not workers[0].lost:
-                raise
-            for worker in workers:
-                worker.lost = True
+        except BrokenProcessPool:
             self.stop()
             raise ChildProcessError(
                 message("a worker process was killed, perhaps for want of memory; try again")
@@ -166,72 +133,61 @@ class ProcessPool:
                 one.cancel()
         return [found[at] for at in range(len(inputs))]
 
-    def _is_next(self, call: _Call, workers: Sequence[_Worker]) -> bool:
+    def _is_next(self, call: _Call) -> bool:
         """Whether the next free process is this call's."""
-        waiting = [one for one in self._calls if one.waiting]
+        waiting = [one for one in self._calls if one.left]
         return (
-            bool(call.waiting)
-            and any(worker.free for worker in workers)
+            self._busy < self._count
+            and call.left > 0
             and call is min(waiting, key=lambda one: (not one.first, one.flying))
         )
 
-    def _given_a_turn(self, call: _Call, workers: Sequence[_Worker]) -> tuple[_Worker, int] | None:
-        """A free process and the place of the input that it takes."""
+    def _given_a_turn(self, call: _Call) -> bool:
         with self._turn:
-            if not self._is_next(call, workers):
-                return None
-            kept = {one for worker in workers for one in worker.keeps}
-
-            def strange(worker: _Worker, at: int) -> int:
-                share = call.shares[at]
-                return 0 if share is None or share in worker.keeps else 2 if share in kept else 1
-
-            free = [worker for worker in workers if worker.free]
-            worker, at = min(((worker, at) for at in call.waiting for worker in free), key=lambda each: strange(*each))
-            call.waiting.remove(at)
+            if not self._is_next(call):
+                return False
+            call.left -= 1
             call.flying += 1
-            worker.free = False
-            worker.keep(call.shares[at])
-            return worker, at
+            self._busy += 1
+            return True
 
-    def _submitted(self, worker: _Worker, call: _Call, function: Callable[[T], R], one: T) -> Future[R]:
-        """The input as a future; its process is free again when it ends, also if its caller gave up."""
+    def _submitted(
+        self, executor: ProcessPoolExecutor, call: _Call, function: Callable[[T], R], inputs: Sequence[T], at: int
+    ) -> dict[Future[R], int]:
+        """The input at this place as a future; its process is free again when it ends."""
 
         def free(_: object = None) -> None:
             with self._turn:
                 call.flying -= 1
-                worker.free = True
+                self._busy -= 1
                 self._turn.notify_all()
 
         try:
-            future = worker.executor.submit(_work, function, one)
-        except BaseException as error:
+            future = executor.submit(_work, function, inputs[at])
+        except BaseException:
             free()
-            if self._workers is None or worker not in self._workers:  # the pool was stopped
-                raise CancelledError from error
             raise
         future.add_done_callback(free)
-        return future
+        return {future: at}
 
     def warm(self, function: Callable[[T], object], one: T) -> None:
         """Give every worker `one` to do, so that it has imported and read what the real work needs. Returns at once."""
-        for worker in self._started():
-            worker.executor.submit(function, one)
+        executor = self._started()
+        for _ in range(self._count):
+            executor.submit(function, one)
 
     def stop(self) -> None:
         with self._lock:
-            workers, self._workers = self._workers, None
-        for worker in workers or ():
-            worker.executor.shutdown(wait=False, cancel_futures=True)
+            executor, self._executor = self._executor, None
+        if executor is not None:
+            executor.shutdown(wait=False, cancel_futures=True)
 
-    def _started(self) -> list[_Worker]:
+    def _started(self) -> ProcessPoolExecutor:
         with self._lock:
-            if self._workers is None:
+            if self._executor is None:
                 context = multiprocessing.get_context("spawn")
-                self._workers = [
-                    _Worker(ProcessPoolExecutor(1, mp_context=context, initializer=_begin)) for _ in range(self._count)
-                ]
-            return self._workers
+                self._executor = ProcessPoolExecutor(self._count, mp_context=context, initializer=_begin)
+            return self._executor
 
 
 def _begin() -> None:

@@ -10,7 +10,7 @@ from typing import Any
 from planner.report.explain import Explanation, explain
 from planner.run.metrics import summarise
 from planner.spec import Rag, Sessions, Slo, Spec
-from planner.suggestion.probe import COUNTED, Period, Traffic, request_s, traffic_of
+from planner.suggestion.probe import COUNTED, Period, request_s, traffic_of
 from planner.suggestion.search import Found, Probe, Runs, first_guess, highest_rate, paced, probe, sent, system_of
 from planner.traffic.workload import at_rate, mean_turns
 
@@ -64,10 +64,6 @@ class ProbeTask:
     seed: int
     rate: float
     period: Period | None = None
-
-    @property
-    def shares(self) -> Traffic:
-        return Traffic.of(self.spec, self.seed)
 
 
 @dataclass(frozen=True, slots=True)
