@@ -170,7 +170,8 @@ class Race:
         for mode in dict.fromkeys(row.mode for row in rows if row.mode not in led):
             of_mode = [row for row in rows if row.mode == mode]
             seen = [row for row in of_mode if row.split in self.looks]
-            heads.append(min(seen, key=lambda row: -self.looks[row.split].expected()) if seen else min(of_mode, key=rank))
+            best = max(seen, key=lambda row: self.looks[row.split].expected(), default=None)
+            heads.append(best or min(of_mode, key=rank))
         return heads
 
     def _look(self, heads: Sequence[Row], every: range, part: tuple[float, float]) -> None:
