@@ -142,11 +142,8 @@ def with_warmth(run: Run) -> Run:
         value, ended = 0.0, -np.inf
         for place, begin, end in zip(order, *spans[str(worker)], strict=True):
             if tokens[place] > 0:
-                before, seconds, share = (
-                    fallen(value, max(begin - ended, 0.0)),
-                    max(end - begin, 0.0),
-                    heat(tokens[place]),
-                )
+                before, seconds = fallen(value, max(begin - ended, 0.0)), max(end - begin, 0.0)
+                share = heat(tokens[place])
                 found[place], value, ended = share * mean(before, seconds), after(before, seconds, share), end
     return replace(run, steps=steps.assign(warmth=found))
 

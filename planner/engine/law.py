@@ -36,7 +36,7 @@ Amount: TypeAlias = Any  # a number of one step, or an array over many
 Values: TypeAlias = Mapping[str, float]  # parameters of a law by name
 
 WIDE = 128  # rows of a matrix product that one tile holds
-MANY = 1024  # tokens of a step whose activations fit into a GPU's caches
+MANY = 1024  # tokens of a step; more take longer each, most likely because activations leave the caches
 ENOUGH = 20  # rows on each side of MANY
 FEW = 0.8  # of the most experts that steps touch
 
@@ -450,7 +450,7 @@ class StepLaw(Node):
         NonNegative,
         Term(
             "line",
-            f"a prompt token beyond {MANY}, whose activations go through memory",
+            f"what a prompt token beyond {MANY} takes more",
             MANY_TOKENS,
             scale=ratio("prefill_per_token_s"),
             scaling=BY_RATIO,

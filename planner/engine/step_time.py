@@ -11,14 +11,8 @@ import numpy as np
 from planner.engine.law import FLOOR, MANY, PROGRESSION, WIDE, StepLaw, Steps, of_part, total
 
 TABLED: Final = 1025  # batches whose times are computed ahead
-AMOUNTS: Final = (
-    "prompts",
-    "rows",
-    "pairs",
-    "eager_seqs",
-    "context",
-    "many",
-)  # of a step with prompts, as `mixed` lists them
+# Amounts of a step with prompts, as `mixed` lists them; behind them it lists tokens and sequences.
+AMOUNTS: Final = ("prompts", "rows", "pairs", "eager_seqs", "context", "many")
 
 # Of a term that counts: its parameter, and the place of its amount in AMOUNTS, or -1 and the feature that computes it.
 Read = tuple[float, int, Any]
