@@ -132,7 +132,7 @@ def test_the_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert [bool(row["refused"]) for row in told["gpus"]] == [True, True, True, False]
     assert cli.run(["memory", "llama-3.1-8b", "--hardware", "h100", "--tp", "1"]) == 0
     text = capsys.readouterr().out
-    assert "KV 131072 bytes a token" in " ".join(text.split())
+    assert "KV 131,072 bytes a token" in " ".join(text.split())
     assert "fits with tp 1, which leaves room for 462,909 tokens" in text.splitlines()[0]
     assert "active" not in text, "all of a dense model is"
     assert cli.run(["memory", "llama-3.1-405b", "--hardware", "h100"]) == 0

@@ -327,7 +327,7 @@ def test_bad_rows_are_counted_and_strict_refuses(tmp_path: Path, capsys: pytest.
         "2 of 5 rows of the trace were left out (line 3: GeneratedTokens is '0'; must be a whole number, at least 1; "
         "line 6: 1 cells; must be 3 as in the header)."
     )
-    assert simulate(spec_of(path)).manifest["warnings"][0] == warning
+    assert warning in simulate(spec_of(path)).manifest["warnings"]
     assert cli.run(["trace", str(path), "--strict"]) == 2
     assert "line 3: GeneratedTokens is '0'" in capsys.readouterr().err
     with pytest.raises(SpecError, match="line 3"):
