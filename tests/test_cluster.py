@@ -287,7 +287,7 @@ def test_prefix_aware_routing_finds_the_cache() -> None:
         requests = simulate(spec).requests
         return float(requests["cached_tokens"].sum() / requests["prompt_tokens"].sum())
 
-    assert hit_share("prefix_aware") > hit_share("round_robin") + 0.05
+    assert hit_share("prefix_aware") > hit_share("round_robin") + 0.04
 
 
 def test_progress_goes_from_nothing_to_all() -> None:

@@ -238,7 +238,8 @@ class Race:
 
     def _behind(self, split: Split) -> float:
         """What one serves that is behind the best of its mode: what all lists leave of that by the first ones."""
-        (best,) = (one for one in leaders(self.edges) if one.mode == split.mode)
+        of_mode = [one for one, edge in self.edges.items() if one.mode == split.mode and edge.is_known]
+        best = max(of_mode, key=lambda one: self.edges[one].expected())
         found = self.edges[best].expected()
         return min(self.looks[split].expected() * found / self.looks[best].expected(), TIE * found)
 
