@@ -25,7 +25,7 @@ WORDS: dict[str, str] = {
 
 UNCALIBRATED = 0.10  # least error taken for a roofline's ratio of two deployments; more where public rows show it
 # What ratios of highest rates were off by where both modes were served (docs/validation.md): chat 6 %, agents up to 5,
-# sessions that share 4,000 tokens some 5; by an older law 3 to 14. How sure step times are says less.
+# long writing 5 or more, sessions that share 4,000 tokens some 5. How sure step times are says less.
 SERVED = 0.05
 UNMEASURED = 0.25  # more error where hand-overs were not measured: the least that predictions without them were off by
 
